@@ -1,0 +1,38 @@
+# Two commands: `make demo` and `make test`. Both do the whole set-up first.
+.PHONY: demo setup test lint test-browser test-resume clean
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# With a GPU the CUDA builds are installed, without one vLLM's CPU build.
+BUILD  := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+
+setup: $(VENV)/.ready
+
+# vLLM's CPU build pins torch 2.13.0; installed first, so that nothing pulls the CUDA build of several GB.
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv $(if $(filter cpu,$(BUILD)),torch==2.13.0)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(BUILD),demo,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/selfreward run recipes/quickstart.yaml
+
+test: setup
+	$(BIN)/python -m pytest tests/unit tests/integration $(PYTEST_ARGS)
+
+test-browser: setup
+	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
+
+test-resume: setup
+	$(BIN)/python -m pytest tests/resume $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy selfreward
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) runs

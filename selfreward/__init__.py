@@ -1,0 +1,23 @@
+"""Trains a language model on its own judgment. `selfreward.run("recipe.yaml")` is what `selfreward run` calls."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfreward.launch.local import RunResult
+
+__version__ = "0.1.0"
+__all__ = ["run"]
+
+
+def run(recipe: str | Path, overrides: Sequence[str] = ()) -> "RunResult":
+    """Runs, or continues, the recipe in this file; `overrides` are `key.path=value`, as for `--set`.
+
+    Returns the run folder and the monitor's last decision. Raises a SelfRewardError that says what to do.
+    Call it under `if __name__ == "__main__":`, because the engine may start processes.
+    """
+    from selfreward import recipe_file
+    from selfreward.launch import local
+
+    return local.run(recipe_file.load(Path(recipe), overrides))

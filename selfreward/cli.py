@@ -1,0 +1,134 @@
+"""The commands: parse, call, exit code. What is heavy is imported by the command that needs it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfreward import __version__
+from selfreward.errors import SelfRewardError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 the environment failed, 75 preempted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except SelfRewardError as error:
+        print(f"selfreward: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        print(
+            "selfreward: memory: this machine has no more; a smaller engine.max_num_seqs or training.micro_batch_size "
+            "needs less; set it and give the same command again",
+            file=sys.stderr,
+        )
+        return 4
+    except KeyboardInterrupt:
+        print("\nselfreward: interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="selfreward", description="Trains a language model on its own judgment.")
+    parser.add_argument("--version", action="version", version=f"selfreward {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: object, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.set_defaults(command=command)
+        return sub
+
+    for name, command, help_text in (
+        ("run", _run, "run a recipe, or continue it where it stopped"),
+        ("plan", _plan, "say what a run will cost: requests, tokens, steps, memory, time"),
+        ("validate", _validate, "check a recipe and its prompts, and start nothing"),
+    ):
+        sub = add(name, command, help_text)
+        sub.add_argument("recipe", type=Path, help="the recipe, a YAML file")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+            help="override a key of the recipe, for example judging.num_draws=5; may be repeated",
+        )  # fmt: skip
+    sub = add("status", _status, "say where a run stands")
+    sub.add_argument("run", type=Path, help="the run folder")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = add("report", _report, "write the reports of a run again")
+    sub.add_argument("run", type=Path, help="the run folder")
+    sub = add("export", _export, "write the preference pairs of a run for other trainers")
+    sub.add_argument("run", type=Path, help="the run folder")
+    sub.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="a .jsonl or .parquet file to write")
+    sub.add_argument("--iteration", type=int, default=None, help="of this iteration only")
+    add("schema", _schema, "print the JSON schema of recipes, for editors")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from selfreward import recipe_file
+    from selfreward.launch import local
+    from selfreward.launch.console import Console
+
+    recipe = recipe_file.load(options.recipe, options.overrides)
+    console = Console(sys.stderr)
+    try:
+        result = local.run(recipe, progress=console)
+    except local.Preempted as signal:
+        print(f"selfreward: {signal}; everything finished is stored; the same command continues", file=sys.stderr)
+        return local.PREEMPTED
+    print(console.closing(result))
+    return result.decision.exit_code
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from selfreward import plan, recipe_file
+
+    print(plan.render(plan.plan(recipe_file.load(options.recipe, options.overrides))))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from selfreward import recipe_file
+    from selfreward.assemble import check
+
+    recipe = recipe_file.load(options.recipe, options.overrides)
+    for warning in check(recipe):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{options.recipe}: fine")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from selfreward.launch.local import status_of
+
+    status = status_of(options.run)
+    if options.json:
+        print(json.dumps(status))
+    else:
+        print("\n".join(f"{key:10} {value if value is not None else '-'}" for key, value in status.items()))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from selfreward.launch.local import rewrite_reports
+
+    print(rewrite_reports(options.run))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from selfreward.export import export_pairs
+
+    print(f"{export_pairs(options.run, options.pairs, iteration=options.iteration)} pairs -> {options.pairs}")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from selfreward.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Preference pairs for other trainers: conversational rows, as TRL, axolotl and LLaMA-Factory read them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selfreward.errors import RecipeError
+from selfreward.records import PreferencePair, Prompt
+from selfreward.store import Store
+from selfreward.store.files import write_atomically
+
+
+def export_pairs(run: Path, file: Path, *, iteration: int | None = None) -> int:
+    """Writes the pairs of a run (or of one iteration) to a .jsonl or .parquet file; returns how many.
+
+    A row holds `prompt`, `chosen` and `rejected` as lists of messages, the two scores and the iteration.
+    Raises RecipeError for another suffix or an iteration that has no pairs, StoreError for no run folder.
+    """
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; .jsonl and .parquet can be written; rename it")
+    store = Store(run, write=False)
+    iterations = [i for i in _with_pairs(store) if iteration in (None, i)]
+    if not iterations:
+        wanted = f"iteration {iteration}" if iteration else "any iteration"
+        raise RecipeError(f"{run}: no pairs of {wanted} yet; found {_with_pairs(store) or 'none'}; let it run on")
+    rows = (row for i in iterations for row in _rows(store, i))
+    return _write(rows, file)
+
+
+def _with_pairs(store: Store) -> list[int]:
+    found: list[int] = []
+    while store.has(len(found) + 1, "pairs"):
+        found.append(len(found) + 1)
+    return found
+
+
+def _rows(store: Store, iteration: int) -> Iterator[dict[str, Any]]:
+    prompts = {prompt.id: prompt for prompt in store.read(iteration, "prompts", Prompt)}
+    for pair in store.read(iteration, "pairs", PreferencePair):
+        yield {
+            "prompt": [{"role": m.role, "content": m.content} for m in prompts[pair.prompt_id].messages],
+            "chosen": [{"role": "assistant", "content": pair.chosen_text}],
+            "rejected": [{"role": "assistant", "content": pair.rejected_text}],
+            "score_chosen": pair.chosen_score,
+            "score_rejected": pair.rejected_score,
+            "iteration": iteration,
+        }
+
+
+def _write(rows: Iterator[dict[str, Any]], file: Path) -> int:
+    collected = list(rows)
+
+    def write(path: Path) -> None:
+        if file.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(collected), path)
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in collected)
+            path.write_text("".join(lines), encoding="utf-8")
+
+    write_atomically(file, write)
+    return len(collected)

@@ -1,0 +1,146 @@
+"""A run in this process: opens the run folder, checks that it is this recipe's, runs the loop, keeps its status."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfreward import loop, recipe_file
+from selfreward.errors import RecipeError, SelfRewardError, StoreError
+from selfreward.recipe import Recipe
+from selfreward.records import Decision
+from selfreward.store import Store
+from selfreward.store.lock import is_held
+
+PREEMPTED = 75
+
+Progress = Callable[[str, int, str, Mapping[str, Any]], None]
+"""Called with (what, iteration, stage, details); see `store.run_folder.Listener`."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """`folder` holds the checkpoints and reports; `decision` is the monitor's last word."""
+
+    folder: Path
+    decision: Decision
+
+
+class Preempted(BaseException):
+    """The process was asked to end (SIGTERM, SIGUSR1). What is finished is stored; the same command resumes."""
+
+
+def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
+    """Runs or continues a recipe. Raises a SelfRewardError, whose `exit_code` says of which kind."""
+    folder = Path(recipe.output_dir)
+    with Store(folder, name=recipe.name) as store, _status_of(store, progress) as status:
+        _adopt_recipe(store, recipe)
+        from selfreward.assemble import assemble
+
+        parts = assemble(recipe, store)
+        try:
+            decision = loop.run(parts, store)
+        finally:
+            parts.engine.close()
+        status |= {"state": "finished", **_outcome(decision)}
+    return RunResult(folder, decision)
+
+
+def rewrite_reports(folder: Path) -> Path:
+    """Writes the reports of a run again from its folder alone; returns the path of report.html."""
+    from selfreward import reporting
+
+    store = Store(folder, write=False)
+    history, decisions, initial = loop.read_history(store)
+    if not history:
+        raise StoreError(f"{folder}: no finished iteration yet; a report needs one; let the run go on")
+    recipe = recipe_file.load(folder / "recipe.yaml")
+    reporting.build(store, banner=recipe.note).write(history, decisions, initial)
+    return folder / "report.html"
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """`state` (running, finished, failed, preempted, interrupted), iteration, stage, decision, exit_code."""
+    Store(folder, write=False)  # a clear error when this is no run folder
+    path = folder / "status.json"
+    status: dict[str, Any] = {"state": "interrupted", "iteration": None, "stage": None, "decision": None}
+    if path.exists():
+        status |= json.loads(path.read_text(encoding="utf-8"))
+    if status["state"] == "running" and not is_held(folder):
+        status["state"] = "interrupted"
+    return {**status, "exit_code": status.get("exit_code")}
+
+
+def _outcome(decision: Decision) -> dict[str, Any]:
+    return {"decision": decision.decision, "reason": decision.reason, "exit_code": decision.exit_code}
+
+
+def _adopt_recipe(store: Store, recipe: Recipe) -> None:
+    """A new run folder takes the recipe; an old one must have the same, but for runtime keys."""
+    path = store.folder / "recipe.yaml"
+    if not path.exists():
+        store.write_text("recipe.yaml", recipe_file.dump(recipe))
+        store.record_event("started")
+        return
+    before = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    runtime, fixed = recipe_file.changed_keys(before, recipe)
+    if fixed:
+        raise RecipeError(
+            f"{store.folder}: holds a run of another recipe ({'; '.join(fixed)}); only runtime keys may change on a "
+            "started run; undo the change, or set another output_dir"
+        )
+    store.record_event("resumed", changed=runtime)
+    if runtime:
+        store.write_text("recipe.yaml", recipe_file.dump(recipe))
+
+
+@contextmanager
+def _status_of(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Keeps status.json true while the run works, whatever ends it; SIGTERM and SIGUSR1 become Preempted."""
+    status: dict[str, Any] = {"state": "running", "iteration": 0, "stage": None, "decision": None, "exit_code": None}
+
+    def save(**changes: Any) -> None:
+        status.update(changes)
+        store.write_text("status.json", json.dumps(status) + "\n")
+
+    def listen(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
+        if what == "started":
+            save(iteration=iteration, stage=stage)
+        progress(what, iteration, stage, details)
+
+    store.listener = listen
+    save(pid=os.getpid())
+    with _preemption():
+        try:
+            yield status
+        except SelfRewardError as error:
+            with suppress(StoreError):  # the disk may be full
+                save(state="failed", exit_code=error.exit_code)
+            raise
+        except Preempted:
+            save(state="preempted", exit_code=PREEMPTED)
+            raise
+        except BaseException:
+            save(state="failed", exit_code=1)
+            raise
+        save()
+
+
+@contextmanager
+def _preemption() -> Iterator[None]:
+    def preempt(number: int, _: Any) -> None:
+        raise Preempted(f"signal {signal.Signals(number).name}")
+
+    try:
+        before = {number: signal.signal(number, preempt) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    except ValueError:  # not the main thread: whoever embeds us handles signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

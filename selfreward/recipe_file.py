@@ -1,0 +1,258 @@
+"""Recipes as files: YAML 1.2, overrides, errors that name the place, and what changed since a run began.
+
+ruamel.yaml reads YAML 1.2, where `5e-7` is a number and `on` and `no` are words, and keeps line numbers.
+"""
+
+import difflib
+import io
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, NodeEvent
+from ruamel.yaml.resolver import VersionedResolver
+from ruamel.yaml.tag import Tag
+
+from selfreward.errors import RecipeError
+from selfreward.recipe import Recipe
+
+Place = tuple[str | int, ...]
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, with `key.path=value` overrides. Raises RecipeError."""
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; a recipe is a YAML file; check the path")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); a recipe is UTF-8 text; check the file") from error
+    return parse(text, name=str(path), overrides=overrides)
+
+
+def parse(text: str, *, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML text. `name` stands in errors for the file."""
+    tree = _yaml_of(text, name)
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{name}: found no keys; a recipe is a mapping of sections; see recipes/ for examples")
+    overridden = [_override(tree, override) for override in overrides]
+    try:
+        return Recipe.model_validate(_plain(tree))
+    except ValidationError as error:
+        problems = (_explain(tree, name, problem, overridden) for problem in error.errors())
+        raise RecipeError("\n".join(problems)) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `parse` reads back to an equal recipe."""
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.dump(recipe.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def changed_keys(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
+    """Which keys differ: those that may change on a started run, and those that may not.
+
+    Each is shown as `key: old -> new`.
+    """
+    may: list[str] = []
+    may_not: list[str] = []
+    old, new = _flat(before), _flat(now)
+    for key in sorted({*old, *new}):
+        a, b = old.get(key, (None, False)), new.get(key, (None, False))
+        if a[0] != b[0]:
+            (may if a[1] or b[1] else may_not).append(f"{key}: {a[0]!r} -> {b[0]!r}")
+    return may, may_not
+
+
+def _flat(section: BaseModel, prefix: str = "") -> dict[str, tuple[Any, bool]]:
+    """Every leaf key with its value and whether it is a runtime key."""
+    leaves: dict[str, tuple[Any, bool]] = {}
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        extra = info.json_schema_extra
+        runtime = isinstance(extra, dict) and bool(extra.get("runtime"))
+        if isinstance(value, BaseModel):
+            leaves |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                leaves |= _flat(item, f"{prefix}{name}.{key}.")
+        else:
+            leaves[prefix + name] = (_shown(value), runtime)
+    return leaves
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
+    return value
+
+
+class _CoreSchema(VersionedResolver):
+    """YAML 1.2's core schema has no dates: `name: 2026-01-31` is text."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        return Tag(suffix="tag:yaml.org,2002:str") if str(tag) == "tag:yaml.org,2002:timestamp" else tag
+
+
+def _yaml_of(text: str, name: str) -> Any:
+    yaml = YAML(typ="rt")
+    yaml.Resolver = _CoreSchema
+    try:
+        _refuse_tags_and_aliases(text, name)
+        return yaml.load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"{where}: {problem}; a recipe is YAML 1.2; mend that line") from None
+    except RecipeError:
+        raise
+    except RecursionError:
+        raise RecipeError(f"{name}: nested a thousand levels deep; a recipe has about five; mend the file") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise RecipeError(f"{name}: {error}; numbers have a few digits; mend the number") from None
+
+
+def _refuse_tags_and_aliases(text: str, name: str) -> None:
+    """A recipe needs neither; a tag could ask for an object, and nested aliases grow without bound."""
+    for event in YAML(typ="rt").parse(text):
+        tag = getattr(event, "tag", None) if isinstance(event, NodeEvent) else None
+        if isinstance(event, AliasEvent) or tag is not None:
+            found = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')}" if tag else f"the alias *{event.anchor}"
+            raise RecipeError(
+                f"{name}:{event.start_mark.line + 1}: {found}; a recipe is plain mappings, lists, texts and numbers; "
+                "write the value itself"
+            )
+
+
+def _plain(node: Any) -> Any:
+    """ruamel's round-trip types to plain ones, because the schema is strict about types."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    for plain in (int, float):
+        if isinstance(node, plain):
+            return plain(node)
+    if isinstance(node, str):
+        text = str(node)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise RecipeError(f"recipe: {text!r} has half a surrogate pair; texts are Unicode; write the character")
+        return text
+    return node
+
+
+def _override(tree: dict[str, Any], override: str) -> Place:
+    """Sets one key, making the sections above it where they are not there; returns its place."""
+    key, separator, text = override.partition("=")
+    if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise RecipeError(f"--set {override}: not KEY=VALUE; for example judging.num_draws=5; mend the argument")
+    *parents, last = key.split(".")
+    node: Any = tree
+    for parent in parents:
+        if not isinstance(node.get(parent), dict):
+            node[parent] = {}
+        node = node[parent]
+    node[last] = _plain(_yaml_of(text, f"--set {key}")) if text else None
+    return (*parents, last)
+
+
+def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequence[Place]) -> str:
+    """One validation error in the project's form: where: what was found; what is allowed; what to do."""
+    place = tuple(part for part in _steps(tree, problem["loc"]))
+    from_set = any(place and (place[: len(key)] == key or key[: len(place)] == place) for key in overridden)
+    where = ": ".join(("--set" if from_set else name + _line(tree, place), *filter(None, [".".join(map(str, place))])))
+    if problem["type"] == "extra_forbidden":
+        allowed = sorted(_allowed_keys(place[:-1], tree))
+        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(place[-1]), allowed)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; the key is required; add it"
+    if problem["type"] in ("union_tag_invalid", "literal_error"):
+        context = problem["ctx"]
+        allowed = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected")))
+        found = str(context.get("tag", problem["input"]))
+        dot = ".kind" if problem["type"] == "union_tag_invalid" else ""
+        return f"{where}{dot}: found {found!r}; allowed are {', '.join(allowed)}; {_suggest(found, allowed)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where}: no `kind`; a section like this is chosen by its kind; add `kind: ...`"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"{where}: found {reprlib.repr(problem['input'])}; {message[0].lower() + message[1:]}; mend the value"
+
+
+def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:
+    """Pydantic's location without the union tags it inserts, which are no keys of the file."""
+    node = tree
+    for step in loc:
+        if isinstance(node, Mapping):
+            if step not in node and node.get("kind") == step:
+                continue
+            node = node.get(step)
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        else:
+            node = None
+        yield step
+
+
+def _line(tree: Any, place: Place) -> str:
+    """`:LINE` of a key, or of the deepest parent that stands in the file."""
+    node, line = tree, None
+    for step in place:
+        marks = getattr(node, "lc", None)
+        try:
+            if marks is not None and marks.data is not None:
+                line = marks.data[step][0]
+            node = node[step]
+        except (KeyError, IndexError, TypeError):
+            break
+    return f":{line + 1}" if line is not None else ""
+
+
+def _allowed_keys(place: Place, tree: Any) -> list[str]:
+    """The keys of the section at `place`, from the schema."""
+    schema = Recipe.model_json_schema()
+    node, content = schema, tree
+    for step in place:
+        node = _resolve_union(schema, node, content)
+        inside = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
+        node = inside or node.get("additionalProperties") or {}
+        content = content[step]
+    return list(_resolve_union(schema, node, content).get("properties", {}))
+
+
+def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -> dict[str, Any]:
+    """Follows `$ref`, and of a union takes the member that `kind` names (or the one that is not null)."""
+    while True:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        elif "discriminator" in node:
+            kind = content.get("kind") if isinstance(content, Mapping) else None
+            reference = node["discriminator"]["mapping"].get(kind)
+            if reference is None:
+                return {}
+            node = {"$ref": reference}
+        elif "anyOf" in node:
+            node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
+        elif "allOf" in node:
+            node = node["allOf"][0]
+        else:
+            return node
+
+
+def _suggest(found: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(found, allowed, n=1)
+    return f"did you mean {close[0]!r}?" if close else "remove it or use one of these"

@@ -1,0 +1,215 @@
+"""What flows between the rooms: plain frozen records, one parquet row each.
+
+Token-in, token-out: the token ids that were sampled are the ids that are trained on. Text is carried
+for judges and people. Log-probabilities are natural, raw (before temperature and top-p) and belong to
+the token of the same index.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that ends with a user turn.
+
+    `checks` are declarative requirements on a response, `{"kind": ..., **arguments}` each (see `selfreward.checks`).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    checks: tuple[Mapping[str, Any], ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response. Its token ids end with the end token exactly when `finish_reason` is "stop"."""
+
+    id: str
+    prompt_id: str
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    token_logprobs: tuple[float, ...] | None
+    text: str
+    finish_reason: FinishReason
+    seed: int
+    checkpoint_id: str
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One draw of one judge on one response. Exactly one of `score` and `unscored` is set.
+
+    `unscored` is the reason why no verdict could be read. Judges that do not sample (a verifier) leave
+    the token fields empty.
+    """
+
+    id: str
+    prompt_id: str
+    response_id: str
+    judge: str
+    draw: int
+    score: float | None
+    unscored: str | None
+    text: str
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    token_logprobs: tuple[float, ...] | None = None
+    finish_reason: FinishReason | None = None
+    seed: int = 0
+    checkpoint_id: str = ""
+    template_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two responses to one prompt, shown to a judge in one order.
+
+    `preference` is the probability in [0, 1] that the judge prefers `response_id` to `other_id`,
+    whatever the order in which they were shown; `shown_first` is the id that stood first.
+    Exactly one of `preference` and `unscored` is set.
+    """
+
+    id: str
+    prompt_id: str
+    response_id: str
+    other_id: str
+    shown_first: str
+    judge: str
+    preference: float | None
+    unscored: str | None
+    text: str = ""
+    checkpoint_id: str = ""
+    template_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Chosen and rejected share `prompt_token_ids`; `margin` is chosen minus rejected score, always > 0."""
+
+    id: str
+    prompt_id: str
+    kind: Literal["response", "judgment"]
+    chosen_id: str
+    rejected_id: str
+    prompt_token_ids: tuple[int, ...]
+    chosen_token_ids: tuple[int, ...]
+    rejected_token_ids: tuple[int, ...]
+    chosen_text: str
+    rejected_text: str
+    chosen_score: float
+    rejected_score: float
+    margin: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class DroppedPrompt:
+    """A prompt that gave no pair, and why: counts add up."""
+
+    prompt_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a pair selector returns for one shard: every prompt is in exactly one of the two."""
+
+    pairs: tuple[PreferencePair, ...]
+    dropped: tuple[DroppedPrompt, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk: a folder that plain `transformers` loads. `id` is a hash of its weights.
+
+    `iteration` t means M_t; the given model is M_0.
+    """
+
+    id: str
+    path: Path
+    iteration: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval; `num_units` is the number of independent units (prompts)."""
+
+    mean: float
+    low: float
+    high: float
+    num_units: int
+    level: float = 0.95
+    method: str = "bootstrap_t"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of M_t on held-out prompts, by metric name (docs/metrics.md explains each).
+
+    A metric that could not be measured is absent from `metrics` and has its reason in `not_measured`.
+    """
+
+    iteration: int
+    metrics: Mapping[str, Interval | float]
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Evaluation":
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        metrics = {name: Interval(**m) if isinstance(m, dict) else m for name, m in value["metrics"].items()}
+        return cls(value["iteration"], metrics, value["not_measured"])
+
+
+@dataclass(frozen=True)
+class IterationSummary:
+    """All that the monitor and the reports need to know of one finished iteration.
+
+    `counts` is the funnel (`num_prompts`, `num_responses`, `num_judgments`, `num_unscored_judgments`, `num_pairs`,
+    `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` holds the
+    trainer's metrics; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's tokens went.
+    """
+
+    iteration: int
+    counts: Mapping[str, int]
+    training: Mapping[str, Any]
+    evaluation: Evaluation
+    seconds_by_stage: Mapping[str, float]
+    usage_by_stage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The monitor's word on one iteration. Judges have verdicts; only the monitor decides.
+
+    `reason` is an upper-case code, `sentence` says the same for a person, `numbers` holds every number that the
+    rule looked at, `gates` the name of each gate that failed (they stop the run only in mode `enforce`),
+    `best_iteration` the checkpoint to use now. `exit_code` is 3 when a safety limit stopped the run, else 0.
+    """
+
+    iteration: int
+    decision: Literal["continue", "stop"]
+    reason: str
+    sentence: str
+    numbers: Mapping[str, float]
+    best_iteration: int
+    gates: tuple[str, ...] = ()
+    exit_code: int = 0
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Decision":
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        return cls(**{**value, "gates": tuple(value["gates"])})

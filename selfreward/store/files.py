@@ -1,0 +1,77 @@
+"""Files that are either whole or not there: written under a temporary name, flushed to disk, renamed."""
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from selfreward.errors import StoreError
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns an operating system's error on `path` into one that says what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "free some disk space",
+            errno.EDQUOT: "raise the disk quota",
+            errno.EACCES: "make the folder writable or choose another output_dir",
+            errno.EROFS: "choose an output_dir on a writable disk",
+            errno.ENOTDIR: "choose an output_dir whose parents are folders",
+        }.get(error.errno or 0, "check the disk")
+        raise StoreError(
+            f"{path}: {os.strerror(error.errno) if error.errno else error}; the run folder must be writable; "
+            f"{advice}, then give the same command again: nothing finished is lost"
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """`write` fills a temporary file beside `path`, which takes its place only when it is complete on disk."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            flush(temporary)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        flush(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def flush(path: Path) -> None:
+    """fsync a file, or a folder so that a rename in it lasts."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash over all weight files of a model folder, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""manifest.json: what in the run folder is finished, its hash, what it cost, and what happened to the run."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import StoreError
+from selfreward.store.files import write_text_atomically
+
+SCHEMA = 1
+
+
+class Manifest:
+    """An entry exists exactly when the file or folder it names (relative to the run folder) is complete.
+
+    `seconds` and `usage` (the engine's counters) of an entry are what making it cost.
+    """
+
+    def __init__(self, path: Path, *, name: str) -> None:
+        self._path = path
+        self.content: dict[str, Any] = {
+            "schema": SCHEMA, "name": name, "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "facts": {}, "events": [], "files": {},
+        }  # fmt: skip
+        if path.exists():
+            self.content = self._parse()
+
+    def _parse(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            files = content["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{self._path}: not a manifest of a run ({error}); it must be the file that selfreward wrote; "
+                "restore it, or choose another output_dir"
+            ) from error
+        if content.get("schema") != SCHEMA or not isinstance(files, dict):
+            raise StoreError(
+                f"{self._path}: schema {content.get('schema')}; this version reads schema {SCHEMA}; "
+                "use the version of selfreward that made the run"
+            )
+        return dict(content)
+
+    def entry(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.content["files"].get(name)
+        return found
+
+    def record(self, name: str, entry: dict[str, Any] | None, *, drop: list[str] | None = None) -> None:
+        """Sets (or with None removes) one entry and removes those in `drop`, in one write."""
+        for old in [*(drop or []), *([name] if entry is None else [])]:
+            self.content["files"].pop(old, None)
+        if entry is not None:
+            self.content["files"][name] = entry
+        self.save()
+
+    def names(self) -> list[str]:
+        return sorted(self.content["files"])
+
+    def event(self, what: str, **details: Any) -> None:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.content["events"].append({"at": at, "what": what, **details})
+        self.save()
+
+    def save(self) -> None:
+        write_text_atomically(self._path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,365 @@
+"""What a run leaves on disk, and the one rule of resuming: make it only when it is not there.
+
+runs/NAME/
+  manifest.json  status.json  recipe.yaml  report.html  report.json  metrics.jsonl
+  iteration-01/responses/00000.parquet ...   while the stage runs: one file per finished shard
+  iteration-01/responses.parquet             when it is complete: one row group per shard
+  iteration-01/checkpoint/                   M_1
+"""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from selfreward.errors import StoreError
+from selfreward.store.files import (
+    explained,
+    flush,
+    sha256_of,
+    weights_sha256,
+    write_atomically,
+    write_text_atomically,
+)
+from selfreward.store.lock import RunLock
+from selfreward.store.manifest import Manifest
+from selfreward.store.tables import from_table, schema_of, to_table, write_table
+
+Meter = Callable[[], Mapping[str, float]]
+Listener = Callable[[str, int, str, Mapping[str, Any]], None]
+"""Called with ("started" | "shard" | "finished", iteration, stage, details) when something is really made."""
+
+
+class Store:
+    """One run folder, held by one process (`write=True`) or read by any number.
+
+    `meter` returns counters that only grow; what a shard adds to them is recorded beside the shard.
+    """
+
+    def __init__(self, folder: Path, *, name: str = "", write: bool = True) -> None:
+        self.folder = folder
+        self.meter: Meter = dict
+        self.listener: Listener = lambda *_: None
+        self._verified: set[str] = set()
+        self._recorded: Counter[str] = Counter()  # what this process has already put into the manifest
+        if not write and not (folder / "manifest.json").exists():
+            raise StoreError(f"{folder}: no manifest.json; a run folder is what `selfreward run` made; check the path")
+        self._lock = RunLock(folder) if write else None
+        self._manifest = Manifest(folder / "manifest.json", name=name or folder.name)
+        self._forget_removed_iterations()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self._manifest.content
+
+    def record_facts(self, **facts: Any) -> None:
+        """Provenance, shown in the report: versions, models, engine, prompts."""
+        self._manifest.content["facts"].update(facts)
+        self._manifest.save()
+
+    def record_event(self, what: str, **details: Any) -> None:
+        self._manifest.event(what, **details)
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def once(
+        self, iteration: int, stage: str, record_type: type, shard: int, make: Callable[[], Iterable[Any]]
+    ) -> list[Any]:
+        """The stored records of a shard; when they are not there, those that `make` returns, stored first."""
+        if not self._has_shard(iteration, stage, shard):
+            self.listener("started", iteration, stage, {"shard": shard})
+            entry = self._made(
+                self._shard_name(iteration, stage, shard),
+                lambda path: write_table(to_table(record_type, make()), path),
+            )
+            self.listener("shard", iteration, stage, {"shard": shard, **entry})
+        return list(self.read(iteration, stage, record_type, shard))
+
+    def stage(
+        self,
+        iteration: int,
+        stage: str,
+        record_type: type,
+        num_shards: int,
+        make: Callable[[int], Iterable[Any]],
+    ) -> None:
+        """Runs a whole stage, shard after shard, and merges it into one file."""
+        if self.has(iteration, stage):
+            return
+        for shard in range(num_shards):
+            self.once(iteration, stage, record_type, shard, lambda shard=shard: make(shard))  # type: ignore[misc]
+        entry = self.merge(iteration, stage)
+        self.listener("finished", iteration, stage, entry)
+
+    def read(self, iteration: int, stage: str, record_type: type, shard: int | None = None) -> Iterator[Any]:
+        """Stored records, shard after shard, or of one shard. StoreError when the stage has none or was changed."""
+        merged = self._manifest.entry(self._merged_name(iteration, stage))
+        if merged is not None:
+            yield from self._read_merged(iteration, stage, record_type, shard, merged["shard_records"])
+            return
+        shards = self._shards(iteration, stage) if shard is None else [self._shard_name(iteration, stage, shard)]
+        for name in shards:
+            yield from from_table(record_type, pq.read_table(self._verify(name), schema=schema_of(record_type)))
+
+    def has(self, iteration: int, stage: str) -> bool:
+        """Whether a stage is complete."""
+        return self._manifest.entry(self._merged_name(iteration, stage)) is not None
+
+    def merge(self, iteration: int, stage: str) -> dict[str, Any]:
+        """All shards of a finished stage become one parquet file, a row group each; their costs add up."""
+        names = self._shards(iteration, stage)
+        entries = [self._manifest.entry(name) or {} for name in names]
+        usage: dict[str, float] = {}
+        for entry in entries:
+            for key, value in entry["usage"].items():
+                usage[key] = usage.get(key, 0) + value
+        merged = self._merged_name(iteration, stage)
+        path = self.folder / merged
+        write_atomically(path, lambda temporary: self._merge_into(temporary, names))
+        combined = {
+            "sha256": sha256_of(path),
+            "num_records": sum(e["num_records"] for e in entries),
+            "shard_records": [e["num_records"] for e in entries],
+            "seconds": sum(e["seconds"] for e in entries),
+            "usage": usage,
+        }
+        self._manifest.record(merged, combined, drop=names)
+        self._verified.add(merged)
+        shutil.rmtree(self.folder / Path(names[0]).parent, ignore_errors=True)
+        return combined
+
+    def merge_rest(self, iteration: int) -> None:
+        """Merges what rooms stored by `once` alone; to be called when an iteration is over."""
+        stages = {Path(name).parts[1] for name in self._manifest.names() if self._is_shard(name, iteration)}
+        for stage in sorted(stages):
+            self.merge(iteration, stage)
+
+    # -- values, folders, texts -----------------------------------------------------------------------------------
+
+    def once_json(
+        self,
+        iteration: int,
+        name: str,
+        make: Callable[[], Any],
+        *,
+        again_if: Callable[[Any], bool] = lambda _: False,
+    ) -> Any:
+        """A stored JSON value (strict: no NaN); made when it is not there, or when `again_if` says so of it."""
+        file_name = f"{_folder(iteration)}/{name}.json"
+        if self._manifest.entry(file_name) is not None:
+            value = json.loads(self._verify(file_name).read_text(encoding="utf-8"))
+            if not again_if(value):
+                return value
+        self.listener("started", iteration, name, {})
+
+        def write(path: Path) -> None:
+            path.write_text(json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+        entry = self._made(file_name, write)
+        self.listener("finished", iteration, name, entry)
+        return json.loads((self.folder / file_name).read_text(encoding="utf-8"))
+
+    def read_json(self, iteration: int, name: str) -> Any | None:
+        """A stored JSON value, or None."""
+        file_name = f"{_folder(iteration)}/{name}.json"
+        if self._manifest.entry(file_name) is None:
+            return None
+        return json.loads(self._verify(file_name).read_text(encoding="utf-8"))
+
+    def work_folder(self, iteration: int, name: str) -> Path:
+        """A folder that survives a kill, for a stage that resumes inside itself; `adopt` removes it."""
+        path = self.folder / _folder(iteration) / f".{name}"
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def adopt(self, iteration: int, name: str, made: Path) -> tuple[Path, str]:
+        """Moves a complete model folder to its place and returns it with the hash of its weights.
+
+        Of a checkpoint that was removed to save disk, the path that it had is returned.
+        """
+        file_name = f"{_folder(iteration)}/{name}"
+        path = self.folder / file_name
+        entry = self._manifest.entry(file_name)
+        if entry is None:
+            with explained(path):
+                if made.exists():
+                    made.replace(path)
+                    flush(path.parent)
+                entry = {"sha256": weights_sha256(path), "seconds": 0.0, "usage": {}}
+            self._manifest.record(file_name, entry)
+            self._verified.add(file_name)
+            shutil.rmtree(made.parent, ignore_errors=True)
+        elif not entry.get("removed") and file_name not in self._verified:
+            self._expect(file_name, entry["sha256"], weights_sha256(path))
+        return path, entry["sha256"]
+
+    def remove_folder(self, iteration: int, name: str) -> None:
+        """Frees the disk of a folder that is no longer needed; the manifest remembers its hash."""
+        file_name = f"{_folder(iteration)}/{name}"
+        entry = self._manifest.entry(file_name)
+        if entry is not None and not entry.get("removed"):
+            self._manifest.record(file_name, {**entry, "removed": True})
+        shutil.rmtree(self.folder / file_name, ignore_errors=True)
+
+    def write_text(self, relative_path: str, text: str) -> None:
+        """A text that can be made anew at any time (a report), so it is in no manifest."""
+        write_text_atomically(self.folder / relative_path, text)
+
+    def point(self, link: str, target: str) -> None:
+        """A symbolic link inside the run folder, swapped in one step."""
+        temporary = self.folder / f".{link}.partial"
+        with explained(self.folder / link):
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(target)
+            temporary.replace(self.folder / link)
+
+    # -- what it cost ---------------------------------------------------------------------------------------------
+
+    def seconds_by_stage(self, iteration: int) -> dict[str, float]:
+        return {stage: entry["seconds"] for stage, entry in self._costs(iteration)}
+
+    def usage_by_stage(self, iteration: int) -> dict[str, dict[str, float]]:
+        return {stage: entry["usage"] for stage, entry in self._costs(iteration) if entry["usage"]}
+
+    def elapsed_s(self) -> float:
+        """Seconds of work of the whole run, over all its processes."""
+        return float(sum(entry["seconds"] for entry in self.manifest["files"].values()))
+
+    def _costs(self, iteration: int) -> list[tuple[str, dict[str, Any]]]:
+        prefix = f"{_folder(iteration)}/"
+        return [
+            (name.removeprefix(prefix).split(".")[0], entry)
+            for name, entry in self.manifest["files"].items()
+            if name.startswith(prefix) and entry["seconds"] > 0 and not self._is_shard(name, iteration)
+        ]
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _made(self, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
+        """Writes a file and records it. What other stages inside `write` cost is theirs, not this file's."""
+        path = self.folder / name
+        before, recorded_before = self._counters(), self._recorded.copy()
+        write_atomically(path, write)
+        cost = self._counters()
+        cost.subtract(before)
+        cost.subtract(self._recorded - recorded_before)
+        self._recorded.update(cost)
+        seconds = cost.pop("seconds")
+        entry: dict[str, Any] = {
+            "sha256": sha256_of(path),
+            "seconds": round(seconds, 3),
+            "usage": {key: round(value, 3) for key, value in cost.items() if value > 0},
+        }
+        if path.suffix == ".parquet":
+            entry["num_records"] = pq.read_metadata(path).num_rows
+        self._manifest.record(name, entry)
+        self._verified.add(name)
+        return entry
+
+    def _counters(self) -> Counter[str]:
+        return Counter({**self.meter(), "seconds": time.monotonic()})
+
+    def _merge_into(self, path: Path, names: list[str]) -> None:
+        schema = pq.read_schema(self.folder / names[0])
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for name in names:
+                table = pq.read_table(self._verify(name))
+                if table.num_rows:
+                    writer.write_table(table, row_group_size=table.num_rows)
+
+    def _read_merged(
+        self, iteration: int, stage: str, record_type: type, shard: int | None, shard_records: list[int]
+    ) -> Iterator[Any]:
+        path = self._verify(self._merged_name(iteration, stage))
+        with pq.ParquetFile(path) as file:
+            for index, num_records in enumerate(shard_records):
+                if num_records and shard in (None, index):
+                    group = sum(1 for n in shard_records[:index] if n)  # empty shards have no row group
+                    table: pa.Table = file.read_row_group(group)
+                    yield from from_table(record_type, table)
+
+    def _has_shard(self, iteration: int, stage: str, shard: int) -> bool:
+        merged = self._manifest.entry(self._merged_name(iteration, stage))
+        if merged is not None:
+            return shard < len(merged["shard_records"])
+        return self._manifest.entry(self._shard_name(iteration, stage, shard)) is not None
+
+    def _shards(self, iteration: int, stage: str) -> list[str]:
+        prefix = f"{_folder(iteration)}/{stage}/"
+        names = [name for name in self._manifest.names() if name.startswith(prefix)]
+        if not names:
+            raise StoreError(
+                f"{self.folder}: iteration {iteration} has no {stage}; it must be made before it is read; "
+                "run the recipe again"
+            )
+        return names
+
+    @staticmethod
+    def _shard_name(iteration: int, stage: str, shard: int) -> str:
+        return f"{_folder(iteration)}/{stage}/{shard:05d}.parquet"
+
+    @staticmethod
+    def _merged_name(iteration: int, stage: str) -> str:
+        return f"{_folder(iteration)}/{stage}.parquet"
+
+    @staticmethod
+    def _is_shard(name: str, iteration: int) -> bool:
+        path = Path(name)
+        return len(path.parts) == 3 and path.parts[0] == _folder(iteration) and path.suffix == ".parquet"
+
+    def _verify(self, name: str) -> Path:
+        """The path of a finished file, after its hash was compared once in this process."""
+        path = self.folder / name
+        entry = self._manifest.entry(name)
+        if name not in self._verified and entry is not None:
+            self._expect(name, entry["sha256"], sha256_of(path) if path.exists() else "missing")
+        return path
+
+    def _expect(self, name: str, recorded: str, found: str) -> None:
+        if recorded != found:
+            iteration = Path(name).parts[0]
+            raise StoreError(
+                f"{self.folder / name}: sha256 {found[:12]}; the manifest says {recorded[:12]}, so the file was "
+                f"changed after it was written; restore it, or remove the folder {iteration} and all later ones "
+                "and give the same command again to make them anew"
+            )
+        self._verified.add(name)
+
+    def _forget_removed_iterations(self) -> None:
+        """Whoever removes an iteration's folder wants it made anew; a gap before a later one is an error."""
+        recorded = {Path(name).parts[0] for name in self._manifest.names()}
+        gone = {folder for folder in recorded if not (self.folder / folder).is_dir()}
+        for folder in sorted(recorded - gone):
+            if any(missing < folder for missing in gone):
+                raise StoreError(
+                    f"{self.folder}: {folder} is there but {min(gone)} before it is not; an iteration needs "
+                    "the ones before it; remove the later folders too, or restore the missing one"
+                )
+        if gone and self._lock:
+            for name in self._manifest.names():
+                if Path(name).parts[0] in gone:
+                    self._manifest.record(name, None)
+
+
+def _folder(iteration: int) -> str:
+    return f"iteration-{iteration:02d}"

@@ -1,0 +1,264 @@
+"""The loop on fakes of its own interfaces: order, durability, limits, counts. No model is involved."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfreward import loop
+from selfreward.parts import Parts, TrainingJob
+from selfreward.records import (
+    Checkpoint,
+    Decision,
+    DroppedPrompt,
+    Evaluation,
+    IterationSummary,
+    Judgment,
+    Message,
+    PreferencePair,
+    Prompt,
+    Response,
+    Selection,
+)
+from selfreward.store import Store
+
+
+class Killed(BaseException):
+    """What a SIGKILL is to the loop: nothing after it runs."""
+
+
+@dataclass
+class World:
+    """All parts of a run as fakes that write down what they were asked, and can be killed at the n-th call."""
+
+    folder: Path
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    kill_at: int | None = None
+    max_iterations: int = 2
+    best: int | None = None
+    min_pairs: int = 1
+    num_prompts: int = 5
+    by: str = "policy"
+    written: list[tuple[int, int]] = field(default_factory=list)
+
+    def call(self, *what: Any) -> None:
+        if self.kill_at is not None and len(self.calls) == self.kill_at:
+            raise Killed
+        self.calls.append(what)
+
+    # PromptSource, Engine
+    def training_prompts(self, iteration: int) -> list[Prompt]:
+        return [Prompt(f"{iteration}-{i}", (Message("user", f"{i}"),)) for i in range(self.num_prompts)]
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def sleep(self) -> None:
+        self.call("sleep")
+
+    # Sampler
+    def sample(self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int) -> list[Response]:
+        self.call("sample", iteration, model.iteration, tuple(p.id for p in prompts))
+        return [
+            Response(f"{p.id}/{n}", p.id, (1,), (2, n), None, f"text {n}", "stop", 0, model.id)
+            for p in prompts
+            for n in range(2)
+        ]
+
+    # Judge
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, model: Checkpoint, iteration: int
+    ) -> list[Judgment]:
+        self.call("judge", iteration, model.iteration, tuple(p.id for p in prompts))
+        assert {r.prompt_id for r in responses} == {p.id for p in prompts}
+        scored = [None if r.prompt_id.endswith("-0") else float(r.token_ids[1]) for r in responses]
+        return [
+            Judgment(f"{r.id}/j", r.prompt_id, r.id, "fake", 0, s, "empty" if s is None else None, "")
+            for r, s in zip(responses, scored, strict=True)
+        ]
+
+    # PairSelector
+    def select(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment]
+    ) -> Selection:
+        scores = {j.response_id: j.score for j in judgments if j.score is not None}
+        paired = [p for p in prompts if f"{p.id}/0" in scores]
+        pairs = tuple(
+            PreferencePair(
+                p.id, p.id, "response", f"{p.id}/1", f"{p.id}/0", (1,), (2, 1), (2, 0), "a", "b", 1.0, 0.0, 1.0
+            )
+            for p in paired
+        )
+        dropped = tuple(DroppedPrompt(p.id, "too_few_scored") for p in prompts if p not in paired)
+        return Selection(pairs, dropped)
+
+    # Trainer
+    def train(self, job: TrainingJob) -> Mapping[str, Any]:
+        self.call("train", job.iteration, job.policy.name, job.pairs_file.exists())
+        checkpoint = job.work_folder / "checkpoint"
+        checkpoint.mkdir(exist_ok=True)
+        (checkpoint / "model.safetensors").write_text(f"M_{job.iteration}")
+        return {"num_pairs": 4}
+
+    # Evaluator
+    def evaluate(
+        self, stages: Store, iteration: int, *, policy: Checkpoint, previous: Checkpoint | None, initial: Checkpoint
+    ) -> Evaluation:
+        assert iteration == policy.iteration
+        make = lambda: self.call("evaluate", iteration) or []  # type: ignore[func-returns-value]  # noqa: E731
+        stages.once(iteration, "evaluation_responses", Response, 0, make)
+        return Evaluation(iteration, {"pass_rate": 0.5})
+
+    # Monitor
+    def may_train(self, counts: Mapping[str, int]) -> bool:
+        return counts["num_pairs"] >= self.min_pairs
+
+    def decide(self, history: Sequence[IterationSummary], *, elapsed_s: float) -> Decision:
+        assert elapsed_s >= 0
+        t = history[-1].iteration
+        if not self.may_train(history[-1].counts):
+            return Decision(t, "stop", "TOO_FEW_PAIRS", "", {}, 0)
+        stop = t >= self.max_iterations
+        reason = "MAX_ITERATIONS" if stop else "CONTINUE"
+        return Decision(t, "stop" if stop else "continue", reason, "", {}, self.best or t)
+
+    # Reporter
+    def write(
+        self, history: Sequence[IterationSummary], decisions: Sequence[Decision], initial: Evaluation | None = None
+    ) -> None:
+        assert initial is not None
+        self.written.append((len(history), len(decisions)))
+
+    def parts(self, keep: int | None = None) -> Parts:
+        given = Checkpoint("M_0", self.folder / "given", 0)
+        return Parts(
+            prompts=self, engine=self, sampler=self, judge=self, selector=self, trainer=self, evaluator=self,
+            monitor=self, reporter=self, initial=given, models={"policy": given, "initial": given}, seed=0,
+            shard_prompts=2, keep_checkpoints=keep, recipe_text="name: fake\n",
+        )  # type: ignore[arg-type]  # fmt: skip
+
+    def run(self, keep: int | None = None) -> Decision:
+        with Store(self.folder / "run") as store:
+            return loop.run(self.parts(keep), store)
+
+    def contents(self) -> dict[str, bytes]:
+        files = (path for path in (self.folder / "run").rglob("*") if path.is_file())
+        return {str(p.relative_to(self.folder)): p.read_bytes() for p in files if p.name not in (".lock", "manifest.json")}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_each_policy_samples_judges_and_is_trained_in_turn(world: World) -> None:
+    decision = world.run()
+    assert (decision.iteration, decision.reason) == (2, "MAX_ITERATIONS")
+    blocks = {t: [(f"{t}-0", f"{t}-1"), (f"{t}-2", f"{t}-3"), (f"{t}-4",)] for t in (1, 2)}
+    expected: list[tuple[Any, ...]] = [("evaluate", 0)]
+    for t, policy in ((1, "given"), (2, "checkpoint")):
+        expected += [("sample", t, t - 1, block) for block in blocks[t]]
+        expected += [("judge", t, t - 1, block) for block in blocks[t]]
+        expected += [("sleep",), ("train", t, policy, True), ("evaluate", t)]
+    assert world.calls == expected
+    assert world.written == [(1, 1), (2, 2)]
+
+
+def test_a_judge_by_initial_is_always_m_0(world: World) -> None:
+    world.by = "initial"
+    world.run()
+    assert {call[2] for call in world.calls if call[0] == "judge"} == {0}
+
+
+@pytest.mark.parametrize("kill_at", range(19))
+def test_killed_at_any_call_and_started_again_it_does_nothing_twice(world: World, kill_at: int) -> None:
+    whole = copy.deepcopy(world)
+    whole.folder = world.folder / "whole"
+    whole.run()
+    assert len(whole.calls) == 19
+    world.kill_at = kill_at
+    with pytest.raises(Killed):
+        world.run()
+    world.kill_at = None
+    world.run()
+    done = [call for call in world.calls if call != ("sleep",)]  # sleeping again is harmless
+    assert done == [call for call in whole.calls if call != ("sleep",)]
+    assert world.contents() == whole.contents()
+
+
+def test_a_finished_run_does_nothing_but_report_again(world: World) -> None:
+    world.run()
+    calls = len(world.calls)
+    world.run()
+    assert len(world.calls) == calls
+
+
+def test_a_raised_limit_continues_a_finished_run(world: World) -> None:
+    world.run()
+    world.max_iterations = 3
+    assert world.run().iteration == 3
+    stored = json.loads((world.folder / "run/iteration-02/decision.json").read_text())
+    assert stored["decision"] == "continue"
+
+
+def test_counts_add_up(world: World) -> None:
+    world.run()
+    history, decisions, initial = loop.read_history(Store(world.folder / "run", write=False))
+    counts = history[0].counts
+    assert counts["num_prompts"] == 5 == counts["num_pairs"] + counts["num_dropped_prompts"]
+    assert counts["num_dropped_prompts:too_few_scored"] == 1
+    assert (counts["num_judgments"], counts["num_unscored_judgments"], counts["num_unscored_judgments:empty"]) == (10, 2, 2)
+    assert [d.iteration for d in decisions] == [1, 2]
+    assert initial is not None
+    assert initial.metrics == {"pass_rate": 0.5}
+
+
+def test_too_few_pairs_stop_before_training(world: World) -> None:
+    world.min_pairs = 6
+    assert world.run().reason == "TOO_FEW_PAIRS"
+    assert not any(call[0] == "train" for call in world.calls)
+    assert not (world.folder / "run/best").exists()
+    history, _, _ = loop.read_history(Store(world.folder / "run", write=False))
+    assert history[0].evaluation.not_measured
+
+
+def test_keep_bounds_the_disk_but_never_takes_the_best(world: World) -> None:
+    world.max_iterations, world.best = 4, 1
+    world.run(keep=1)
+    left = sorted(path.parent.name for path in (world.folder / "run").glob("iteration-*/checkpoint"))
+    assert left == ["iteration-01", "iteration-04"]
+    assert (world.folder / "run/best/model.safetensors").read_text() == "M_1"
+    world.max_iterations = 5
+    assert world.run(keep=1).iteration == 5  # a removed checkpoint is not missed
+
+
+@given(num_prompts=st.integers(1, 9))
+def test_every_prompt_goes_through_exactly_one_shard(tmp_path_factory: pytest.TempPathFactory, num_prompts: int) -> None:
+    world = World(tmp_path_factory.mktemp("world"), max_iterations=1, num_prompts=num_prompts, min_pairs=0)
+    world.run()
+    sampled = [prompt_id for call in world.calls if call[0] == "sample" for prompt_id in call[3]]
+    assert sampled == [f"1-{i}" for i in range(num_prompts)]
+
+
+def test_the_loop_needs_no_heavy_library() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, selfreward.cli, selfreward.loop; "
+        "print([m for m in ('torch', 'transformers', 'trl', 'vllm', 'datasets', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_records_of_a_decision_survive_the_folder(world: World) -> None:
+    decision = world.run()
+    _, decisions, _ = loop.read_history(Store(world.folder / "run", write=False))
+    assert dataclasses.asdict(decisions[-1]) == dataclasses.asdict(decision)
