@@ -1,0 +1,14 @@
+"""What people read: a page for each iteration, and a page and a JSON file for the run."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfreward.reporting.reporter import RunReporter
+    from selfreward.store import Store
+
+
+def build(store: "Store", *, banner: str | None = None) -> "RunReporter":
+    """The reporter of a run folder; `banner` is said on top of every page."""
+    from selfreward.reporting.reporter import RunReporter
+
+    return RunReporter(store, banner=banner)

@@ -1,0 +1,93 @@
+"""Numbers as people read them: as many digits as mean something, units by the number's name."""
+
+import math
+from collections.abc import Mapping
+
+from selfreward.records import Evaluation, Interval
+from selfreward.reporting.glossary import numbers
+
+ABSENT = "–"
+
+
+def amount(name: str, value: float | None) -> str:
+    """A number by its name: its unit in the glossary decides on the digits; ABSENT for None, NaN and infinities."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    number = numbers().get(name)
+    unit = number.unit if number else ""
+    if unit.startswith("points"):
+        text = f"{value:.2f}"
+        return _minus(text.removesuffix("0").removesuffix(".0") if name == "score" else text)
+    if unit.startswith("difference"):
+        return _minus(f"{value:+.3f}")
+    if unit.startswith("rate"):
+        return _minus(f"{value:.3f}" if value and abs(value) < 0.1 else f"{value:.2f}")
+    if name.startswith("num_") or ".num_" in name or isinstance(value, int):
+        return _minus(f"{value:,.0f}")
+    return _minus(_significant(value, sign="+" if name.startswith("response_tokens_vs") else ""))
+
+
+def _significant(value: float, *, sign: str = "") -> str:
+    """Three significant digits, in positional notation where that is short."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if not -4 <= exponent <= 8:
+        return f"{value:{sign}.2e}"
+    return f"{value:{sign},.{max(0, 2 - exponent)}f}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212", 1) if text.startswith("-") else text
+
+
+def bounds(name: str, interval: Interval) -> str:
+    """The interval's ends."""
+    return f"{amount(name, interval.low)} to {amount(name, interval.high)}"
+
+
+def with_interval(name: str, value: Interval | float | None) -> str:
+    """A measurement in one line: 0.62 [0.55 to 0.69]."""
+    if isinstance(value, Interval):
+        return f"{amount(name, value.mean)} [{bounds(name, value)}]"
+    return amount(name, value)
+
+
+def duration(seconds: float) -> str:
+    """48 s, 3 min 05 s, 2 h 07 min."""
+    if not math.isfinite(seconds):
+        return ABSENT
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def model_name(iteration: int) -> str:
+    """M₀, M₁, ..., as text that needs no markup."""
+    return "M" + str(iteration).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def centre(value: Interval | float | None) -> float | None:
+    """The estimate itself; None when it is missing or not finite."""
+    plain = value.mean if isinstance(value, Interval) else value
+    return plain if plain is not None and math.isfinite(plain) else None
+
+
+def reason_not_measured(evaluation: Evaluation, name: str) -> str:
+    """Why a metric is missing, in the evaluator's words; `all` stands for every metric."""
+    reasons: Mapping[str, str] = evaluation.not_measured
+    return reasons.get(name) or reasons.get("all", "")
+
+
+def against(value: Interval | float | None, neutral: float) -> str:
+    """above, below or open: whether the interval lies on one side of the value that means no difference."""
+    if not isinstance(value, Interval):
+        return ""
+    if value.low > neutral:
+        return "above"
+    return "below" if value.high < neutral else "open"

@@ -1,0 +1,124 @@
+"""Measurements as the pages show them: a number, its interval, what that says, or why there is none."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfreward.records import Evaluation, Interval
+from selfreward.reporting.formatting import ABSENT, against, amount, bounds, centre, model_name, reason_not_measured
+from selfreward.reporting.glossary import numbers
+
+# No difference: what the interval of each is held against. Pass rate and length are judged by their differences.
+_NEUTRAL = {
+    "win_rate_vs_initial": 0.5,
+    "win_rate_vs_previous": 0.5,
+    "pass_rate_vs_initial": 0.0,
+    "pass_rate_vs_previous": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as it is shown; `low`, `mean`, `high` place the small picture of a rate on [0, 1]."""
+
+    name: str
+    text: str
+    bounds: str = ""
+    verdict: str = ""
+    reason: str = ""
+    low: float | None = None
+    mean: float | None = None
+    high: float | None = None
+    neutral: float | None = None
+    is_invalid: bool = False
+
+
+def is_invalid(evaluation: Evaluation, name: str) -> bool:
+    """Whether a number was measured with an instrument that failed its own test: it says nothing, not even 0.5."""
+    return name.startswith("win_rate_vs_") and evaluation.metrics.get("anchor_valid") == 0
+
+
+def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
+    """One metric of one checkpoint."""
+    value = evaluation.metrics.get(name) if evaluation else None
+    if evaluation is None or value is None:
+        return Cell(name, ABSENT, reason=reason_not_measured(evaluation, name) if evaluation else "")
+    neutral = _NEUTRAL.get(name)
+    verdict = "" if neutral is None else against(value, neutral)
+    if name == "pass_rate":
+        verdict = against(evaluation.metrics.get("pass_rate_vs_initial"), 0.0)
+    if is_invalid(evaluation, name):
+        reason = reason_not_measured(evaluation, "anchor") or "the anchor is not valid"
+        return Cell(name, amount(name, centre(value)), bounds="invalid", reason=reason, is_invalid=True)
+    if not isinstance(value, Interval) or centre(value) is None:
+        return Cell(name, amount(name, centre(value)))
+    is_rate = name in numbers() and numbers()[name].unit.startswith("rate")
+    low, mean, high = (min(max(v, 0.0), 1.0) for v in (value.low, value.mean, value.high))
+    return Cell(
+        name=name, text=amount(name, value.mean), bounds=bounds(name, value), verdict=verdict, neutral=neutral,
+        low=low if is_rate else None, mean=mean if is_rate else None, high=high if is_rate else None,
+    )  # fmt: skip
+
+
+def plain_cell(name: str, value: float | None) -> Cell:
+    """A number without an interval."""
+    return Cell(name, amount(name, value))
+
+
+def measured_names(evaluations: Sequence[Evaluation]) -> list[str]:
+    """All metrics that any of these has, in the order of the glossary, unknown ones last."""
+    found = {name for evaluation in evaluations for name in evaluation.metrics}
+    order = {name: place for place, name in enumerate(numbers())}
+    return sorted(found, key=lambda name: (order.get(name, len(order)), name))
+
+
+def points(evaluations: Sequence[Evaluation], name: str) -> list[tuple[int, Interval | float]]:
+    """(iteration, value) where the metric was measured, by a valid instrument."""
+    return [
+        (e.iteration, e.metrics[name])
+        for e in evaluations
+        if centre(e.metrics.get(name)) is not None and not is_invalid(e, name)
+    ]
+
+
+def not_measured(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
+    """(metrics, checkpoints, reason), one for each reason and set of checkpoints."""
+    by_reason: dict[str, dict[str, list[int]]] = {}
+    for evaluation in evaluations:
+        for name, reason in evaluation.not_measured.items():
+            by_reason.setdefault(reason, {}).setdefault(name, []).append(evaluation.iteration)
+    rows: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for reason, metrics in by_reason.items():
+        for name, iterations in metrics.items():
+            rows.setdefault((reason, tuple(iterations)), []).append(_label(name))
+    return [
+        (", ".join(names), ", ".join(model_name(i) for i in iterations), reason)
+        for (reason, iterations), names in rows.items()
+    ]
+
+
+def about_intervals(evaluations: Sequence[Evaluation]) -> str:
+    """One line on what the intervals are; empty when there is none."""
+    found = [v for e in evaluations for v in e.metrics.values() if isinstance(v, Interval)]
+    if not found:
+        return ""
+    levels = sorted({f"{v.level * 100:g} %" for v in found})
+    methods = sorted({v.method for v in found})
+    units = [v.num_units for v in found]
+    prompts = f"{min(units):,}" if min(units) == max(units) else f"{min(units):,} to {max(units):,}"
+    return f"{' and '.join(levels)} intervals over {prompts} held-out prompts ({', '.join(methods)})"
+
+
+def _label(name: str) -> str:
+    number = numbers().get(name)
+    return {"all": "everything", "anchor": "win rates"}.get(name, number.label if number else name)
+
+
+def as_json(metrics: Mapping[str, Interval | float]) -> dict[str, object]:
+    """Metrics of report.json; a number that is not finite is null."""
+    return {
+        name: {
+            "mean": centre(v.mean), "low": centre(v.low), "high": centre(v.high),
+            "level": v.level, "num_units": v.num_units, "method": v.method,
+        } if isinstance(v, Interval) else centre(v)
+        for name, v in metrics.items()
+    }  # fmt: skip

@@ -1,0 +1,322 @@
+"""report.html: one self-contained page for the whole run. What is shown is chosen here, how it looks in templates/."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from selfreward.records import Decision, Evaluation, IterationSummary
+from selfreward.reporting import figures, funnel, provenance, timing
+from selfreward.reporting.digest import Digest, SamplePair, mean, quantile
+from selfreward.reporting.formatting import amount, duration, model_name
+from selfreward.reporting.glossary import groups
+from selfreward.reporting.measurements import (
+    Cell,
+    about_intervals,
+    cell_of,
+    measured_names,
+    not_measured,
+    plain_cell,
+    points,
+)
+from selfreward.reporting.templating import render, stylesheet
+from selfreward.reporting.text import one_line
+
+TRAINING_SCALARS = (
+    "training.num_pairs", "num_pairs_available", "num_epochs", "num_steps", "loss_first", "loss_last",
+    "reward_margin_before", "reward_margin_after", "chosen_logp_move", "rejected_logp_move",
+    "reward_accuracy_vs_pairs", "grad_norm_mean", "grad_norm_max", "changed_weight_share", "num_tokens",
+    "tokens_per_s", "seconds_update", "micro_batch_size",
+)  # fmt: skip
+PAIR_NUMBERS = ("mean_score", "margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate")
+_MAX_HISTOGRAMS = 8
+_MAX_SAMPLED_ITERATIONS = 10
+_MAX_TIME_BARS = 30
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the pages are made of. `history`, `decisions` and `digests` run over iterations 1..t."""
+
+    manifest: Mapping[str, Any]
+    banner: str | None
+    initial: Evaluation | None
+    initial_cost: IterationSummary | None
+    history: Sequence[IterationSummary]
+    decisions: Mapping[int, Decision]
+    digests: Mapping[int, Digest]
+    recipe_text: str
+
+    @property
+    def last_decision(self) -> Decision | None:
+        return self.decisions[max(self.decisions)] if self.decisions else None
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """M_0 first when it was measured."""
+        return [*([self.initial] if self.initial else []), *(s.evaluation for s in self.history)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its title; `names` are the numbers that it shows."""
+
+    title: str
+    svg: Markup
+    names: tuple[str, ...]
+    note: str = ""
+
+
+def page(run: Run) -> str:
+    """The whole page."""
+    funnels = [funnel.funnel_of(summary) for summary in run.history]
+    bars = funnel.bars(funnels)
+    curves = _curves(run)
+    return render(
+        "report.html.j2",
+        css=stylesheet(),
+        name=run.manifest.get("name", ""),
+        created_at=run.manifest.get("created_at", ""),
+        banner=run.banner,
+        decision=run.last_decision,
+        clauses=_clauses(run.last_decision),
+        decisions=run.decisions,
+        tiles=_tiles(run),
+        rows=_rows(run),
+        about_intervals=about_intervals(run.evaluations),
+        not_measured=not_measured(run.evaluations),
+        measurements=_measurements(run),
+        curves=[figure for _, figure in curves if figure],
+        curves_missing=[title for title, figure in curves if not figure],
+        histograms=_histograms(run),
+        pair_table=_pair_table(run),
+        length_figure=_length_figure(run),
+        funnels=funnels,
+        funnel_bars=bars,
+        funnel_legend=funnel.legend(bars),
+        funnel_table=funnel.table(funnels),
+        training_figures=_training_figures(run),
+        training_table=_training_table(run),
+        **_time(run),
+        samples=_samples(run),
+        guarantee=provenance.guarantee(run.manifest),
+        provenance=provenance.sections(run.manifest),
+        files=provenance.files(run.manifest),
+        events=provenance.events(run.manifest),
+        recipe=provenance.recipe(run.recipe_text),
+        groups=groups(),
+    )
+
+
+def _clauses(decision: Decision | None) -> list[str]:
+    """The decision's sentence as one sentence for each of its clauses: the first, what was decided, can stand out."""
+    if decision is None:
+        return []
+    clauses = [c.rstrip(".") for c in one_line(decision.sentence, 900).split("; ")]
+    set_in_type = [re.sub(r"\bM_(\d+)\b", lambda found: model_name(int(found[1])), clause) for clause in clauses]
+    return [f"{clause[:1].upper()}{clause[1:]}." for clause in set_in_type]
+
+
+def _tiles(run: Run) -> list[tuple[str, Cell, str]]:
+    """(label, number, remark): what a reader looks for first, about the checkpoint to use."""
+    if not run.history:
+        return []
+    best = run.last_decision.best_iteration if run.last_decision else 0
+    shown = best if 1 <= best <= len(run.history) else len(run.history)
+    name = model_name(shown)
+    evaluation = run.history[shown - 1].evaluation
+    before = cell_of(run.initial, "pass_rate")
+    num_pairs = sum(summary.counts.get("num_pairs", 0) for summary in run.history)
+    seconds = sum(sum(s.seconds_by_stage.values()) for s in [*run.history, *_maybe(run.initial_cost)])
+    num_iterations = len(run.history)
+    return [
+        (f"Win rate of {name} vs {model_name(0)}", cell_of(evaluation, "win_rate_vs_initial"), "0.5: no difference"),
+        (f"Pass rate of {name}", cell_of(evaluation, "pass_rate"), f"{model_name(0)}: {before.text}"),
+        ("Pairs in all", plain_cell("num_pairs", num_pairs), _plural(num_iterations, "iteration")),
+        ("Time in all", Cell("seconds", duration(seconds)), "of work, without pauses"),
+    ]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _maybe(summary: IterationSummary | None) -> list[IterationSummary]:
+    return [summary] if summary else []
+
+
+def _rows(run: Run) -> list[dict[str, Any]]:
+    """The table of iterations, M_0 first."""
+    measured = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate", "response_tokens", "kl_initial_nats")
+    rows = []
+    if run.initial:
+        nothing = [Cell(name, "") for name in ("num_pairs", "unscored_rate", *measured[:2])]
+        cells = [*nothing, *(cell_of(run.initial, name) for name in measured[2:4]), Cell("kl_initial_nats", "")]
+        rows.append({"iteration": 0, "cells": cells, "decision": None})
+    for summary in run.history:
+        counts = summary.counts
+        num_judgments = counts.get("num_judgments", 0)
+        unscored = counts.get("num_unscored_judgments", 0) / num_judgments if num_judgments else None
+        cells = [plain_cell("num_pairs", counts.get("num_pairs")), plain_cell("unscored_rate", unscored)]
+        cells += [cell_of(summary.evaluation, name) for name in measured]
+        rows.append({"iteration": summary.iteration, "cells": cells, "decision": run.decisions.get(summary.iteration)})
+    return rows
+
+
+def _measurements(run: Run) -> dict[str, Any]:
+    evaluations = run.evaluations
+    names = measured_names(evaluations)
+    return {
+        "columns": [e.iteration for e in evaluations],
+        "rows": [(name, [cell_of(e, name) for e in evaluations]) for name in names],
+    }
+
+
+def _curves(run: Run) -> list[tuple[str, Figure | None]]:
+    """(title, plot) of each; no plot when nothing valid was measured."""
+    evaluations = run.evaluations
+    last = len(run.history)
+
+    def curve(
+        title: str, *lines: tuple[str, str], neutral: float | None = None, note: str = ""
+    ) -> tuple[str, Figure | None]:
+        curves = [
+            figures.Curve(label, points(evaluations, name), series)
+            for series, (name, label) in enumerate(lines, start=1)
+        ]
+        svg = figures.curves_over_iterations(curves, last=last, neutral=neutral, alt=f"{title}, by iteration")
+        return title, Figure(title, svg, tuple(name for name, _ in lines), note) if svg else None
+
+    win_rates = (("win_rate_vs_initial", "vs M₀"), ("win_rate_vs_previous", "vs previous"))
+    distances = (("kl_initial_nats", "to M₀"), ("kl_previous_nats", "to previous"))
+    return [
+        curve("Pass rate", ("pass_rate", "pass rate")),
+        curve("Win rate", *win_rates, neutral=0.5, note="Dashed: 0.5, no difference."),
+        curve("Response length, tokens", ("response_tokens", "tokens")),
+        curve("Distance from M₀ and from the previous model, nats", *distances, neutral=0.0),
+    ]
+
+
+def _histograms(run: Run) -> dict[str, Any]:
+    found = [(iteration, d) for iteration, d in run.digests.items() if d.scores]
+    shown = _spread(found, _MAX_HISTOGRAMS)
+    axis = figures.score_axis([d.scores for _, d in shown])
+    bars = [axis.bars(d.scores) for _, d in shown]
+    top = max((share for shares in bars for share in shares.values()), default=1.0)
+    figures_made = [
+        (
+            iteration,
+            figures.histogram(shares, axis=axis, top=top, alt=f"Scores in iteration {iteration}"),
+            sum(d.scores.values()),
+        )
+        for (iteration, d), shares in zip(shown, bars, strict=True)
+    ]
+    return {"figures": figures_made, "num_iterations": len(found)}
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """All, or `most` of them: the first, the last, and evenly between."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def pair_cells(digest: Digest) -> list[Cell]:
+    """The numbers of one iteration's pairs, in the order of PAIR_NUMBERS."""
+    num = digest.num_pairs
+    score = mean(digest.scores)
+    cells = [plain_cell("mean_score", score), plain_cell("margin", digest.margin_sum / num if num else None)]
+    for name, counts in (("chosen_tokens", digest.chosen_tokens), ("rejected_tokens", digest.rejected_tokens)):
+        low, middle, high = (quantile(counts, share) for share in (0.25, 0.5, 0.75))
+        ends = f"{amount('num_tokens', low)} to {amount('num_tokens', high)}" if num else ""
+        cells.append(Cell(name, amount("num_tokens", middle), bounds=ends))
+    cells.append(plain_cell("chosen_longer_rate", digest.num_chosen_longer / num if num else None))
+    return cells
+
+
+def _pair_table(run: Run) -> list[tuple[int, list[Cell]]]:
+    return [(iteration, pair_cells(digest)) for iteration, digest in run.digests.items()]
+
+
+def _length_figure(run: Run) -> Figure | None:
+    def ranges(side: str) -> list[figures.LengthRange]:
+        found = [(iteration, getattr(read, side)) for iteration, read in run.digests.items() if read.num_pairs]
+        return [figures.LengthRange(i, *(quantile(counts, at) for at in (0.25, 0.5, 0.75))) for i, counts in found]
+
+    svg = figures.lengths(
+        ranges("chosen_tokens"), ranges("rejected_tokens"), alt="Lengths of chosen and rejected responses"
+    )
+    note = "Dot: median. Bar: the middle half of the pairs."
+    return Figure("Length of the pairs, tokens", svg, ("chosen_tokens", "rejected_tokens"), note) if svg else None
+
+
+def _training_figures(run: Run) -> list[Figure]:
+    def series(name: str) -> list[figures.StepSeries]:
+        return [
+            figures.StepSeries(
+                s.iteration, [v for step in s.training.get("steps", ()) if (v := _finite(step.get(name))) is not None]
+            )
+            for s in run.history
+        ]
+
+    made = []
+    for name, title, neutral in (("loss", "Loss per step", None), ("reward_margin", "Reward margin per step", 0.0)):
+        parts = series(name)
+        svg = figures.over_steps(parts, alt=f"{title}, iterations one after the other", neutral=neutral)
+        num_steps = sum(len(part.values) for part in parts)
+        block = math.ceil(num_steps / figures.MAX_POINTS)
+        note = f"Each point is the mean of {block} steps." if block > 1 else ""
+        if svg:
+            made.append(Figure(title, svg, (name,), note))
+    return made
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _training_table(run: Run) -> list[tuple[str, list[str]]]:
+    """Numbers that some iteration has, known ones first; curves are not numbers."""
+    known = [name for name in TRAINING_SCALARS if any(training_key(name) in s.training for s in run.history)]
+    shown_elsewhere = {training_key(name) for name in TRAINING_SCALARS} | {"seconds"}
+    others = sorted(
+        {key for s in run.history for key, v in s.training.items() if _finite(v) is not None} - shown_elsewhere
+    )
+    return [
+        (name, [amount(name, _finite(s.training.get(training_key(name)))) for s in run.history])
+        for name in [*known, *others]
+    ]
+
+
+def training_key(name: str) -> str:
+    """Its key in the trainer's metrics: one name is also a count of the funnel, and is told apart in the glossary."""
+    return name.removeprefix("training.")
+
+
+def _time(run: Run) -> dict[str, Any]:
+    costed = [*_maybe(run.initial_cost), *run.history]
+    stages = timing.costs(costed)
+    shown = costed[-_MAX_TIME_BARS:]
+    rows = [
+        (model_name(0) if summary.iteration == 0 else f"Iteration {summary.iteration}", bar)
+        for summary, bar in zip(shown, timing.bars(shown, stages), strict=True)
+    ]
+    colours = timing.colours(stages)
+    return {
+        "time_figure": figures.stacked_seconds(rows, colours, alt="Time by stage and iteration") if stages else None,
+        "time_note": f"The last {len(shown)} of {len(costed)} are drawn." if len(shown) < len(costed) else "",
+        "time_includes_initial": run.initial_cost is not None,
+        "stages": stages,
+        "total_seconds": sum(cost.seconds for cost in stages if cost.depth == 0),
+    }
+
+
+def _samples(run: Run) -> dict[str, Any]:
+    found: list[tuple[int, tuple[SamplePair, ...], int]] = [
+        (iteration, digest.samples, digest.num_pairs) for iteration, digest in run.digests.items() if digest.samples
+    ]
+    shown = found[-_MAX_SAMPLED_ITERATIONS:]
+    return {"iterations": shown, "num_left_out": len(found) - len(shown)}

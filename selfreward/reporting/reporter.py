@@ -1,0 +1,150 @@
+"""Writes what people read: report.md of each iteration, report.html and report.json of the run."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from selfreward.records import Decision, Evaluation, IterationSummary
+from selfreward.reporting import funnel, timing
+from selfreward.reporting.digest import Digest, digest
+from selfreward.reporting.formatting import centre
+from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
+from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, Run, page, pair_cells, training_key
+from selfreward.reporting.templating import render, strict_json, strict_json_line
+
+if TYPE_CHECKING:
+    from selfreward.store import Store
+
+SCHEMA = 1
+_NUM_SAMPLES_IN_MARKDOWN = 2
+
+
+class RunReporter:
+    """The reports of one run folder. `banner` is what a reader must know before anything else, if anything."""
+
+    def __init__(self, store: "Store", *, banner: str | None = None) -> None:
+        self._store = store
+        self._banner = banner
+        # A finished iteration never changes, so its records are read once, not once for each later iteration.
+        self._digests: dict[int, Digest] = {}
+
+    def write(
+        self,
+        history: Sequence[IterationSummary],
+        decisions: Sequence[Decision],
+        initial: Evaluation | None = None,
+    ) -> None:
+        """Brings every report up to date. `initial` holds the measurements of M_0. Raises StoreError."""
+        for summary in history:
+            if summary.iteration not in self._digests:
+                self._digests[summary.iteration] = digest(self._store, summary.iteration)
+        run = Run(
+            manifest=self._store.manifest,
+            banner=self._banner,
+            initial=initial,
+            initial_cost=self._initial_cost(),
+            history=history,
+            decisions={decision.iteration: decision for decision in decisions},
+            digests={summary.iteration: self._digests[summary.iteration] for summary in history},
+            recipe_text=self._recipe_text(),
+        )
+        for summary in history:
+            self._store.write_text(f"iteration-{summary.iteration:02d}/report.md", iteration_page(run, summary))
+        data = as_data(run)
+        self._store.write_text("report.json", strict_json(data))
+        self._store.write_text("metrics.jsonl", "".join(map(strict_json_line, metrics_lines(run, data))))
+        self._store.write_text("report.html", page(run))
+
+    def _initial_cost(self) -> IterationSummary | None:
+        """What measuring M_0 cost, before iteration 1."""
+        seconds = self._store.seconds_by_stage(0)
+        usage = self._store.usage_by_stage(0)
+        return IterationSummary(0, {}, {}, Evaluation(0, {}), seconds, usage) if seconds else None
+
+    def _recipe_text(self) -> str:
+        path = self._store.folder / "recipe.yaml"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def iteration_page(run: Run, summary: IterationSummary) -> str:
+    """report.md: what happened in one iteration, short enough for a terminal."""
+    counted = funnel.funnel_of(summary)
+    evaluation = summary.evaluation
+    read = run.digests[summary.iteration]
+    return render(
+        "report.md.j2",
+        run_name=run.manifest.get("name", ""),
+        banner=run.banner,
+        summary=summary,
+        decision=run.decisions.get(summary.iteration),
+        funnel=counted,
+        lines=funnel.table([counted]),
+        metrics=[
+            (name, evaluation.metrics[name], is_invalid(evaluation, name)) for name in measured_names([evaluation])
+        ],
+        not_measured=not_measured([evaluation]),
+        pair_numbers=list(zip(PAIR_NUMBERS, pair_cells(read), strict=True)),
+        training=[
+            (name, summary.training[training_key(name)])
+            for name in TRAINING_SCALARS
+            if training_key(name) in summary.training
+        ],
+        stages=timing.costs([summary]),
+        samples=read.samples[:_NUM_SAMPLES_IN_MARKDOWN],
+        num_pairs=read.num_pairs,
+    )
+
+
+def as_data(run: Run) -> dict[str, Any]:
+    """report.json: numbers that are not finite are null."""
+    return {
+        "schema": SCHEMA,
+        "run": str(run.manifest.get("name", "")),
+        "note": run.banner,
+        "initial": _evaluation(run.initial) if run.initial else None,
+        "iterations": [
+            {
+                "iteration": summary.iteration,
+                "counts": dict(summary.counts),
+                **_evaluation(summary.evaluation),
+                "decision": _decision(run.decisions.get(summary.iteration)),
+                "seconds_by_stage": {stage: centre(s) for stage, s in summary.seconds_by_stage.items()},
+            }
+            for summary in run.history
+        ],
+    }
+
+
+def metrics_lines(run: Run, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """metrics.jsonl: all numbers of an iteration in one line, those of report.json and the trainer's and engine's."""
+    return [
+        {**entry, "training": _finite(summary.training), "usage_by_stage": _finite(summary.usage_by_stage)}
+        for entry, summary in zip(data["iterations"], run.history, strict=True)
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """The same value with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return centre(value) if isinstance(value, float) else value
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    reasons: Mapping[str, str] = evaluation.not_measured
+    return {"metrics": as_json(evaluation.metrics), "not_measured": dict(reasons)}
+
+
+def _decision(decision: Decision | None) -> dict[str, Any] | None:
+    if decision is None:
+        return None
+    return {
+        "decision": decision.decision,
+        "reason": decision.reason,
+        "sentence": decision.sentence,
+        "numbers": {name: centre(value) for name, value in decision.numbers.items()},
+        "best_iteration": decision.best_iteration,
+        "gates": list(decision.gates),
+        "exit_code": decision.exit_code,
+    }
