@@ -1,0 +1,79 @@
+"""Where prompts come from (built-in, file, dataset, generator), split into disjoint sets and checked for overlap."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from selfreward.parts import PromptSource
+from selfreward.prompts.builtin import read_builtin
+from selfreward.prompts.dataset import read_dataset
+from selfreward.prompts.file import read_file
+from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
+from selfreward.prompts.verifiable import VerifiableGenerator, boilerplate
+from selfreward.recipe import (
+    BuiltinPrompts,
+    DatasetPrompts,
+    EvaluationSection,
+    FilePrompts,
+    IterationsSection,
+    PromptsSection,
+    VerifiablePrompts,
+)
+from selfreward.records import Prompt
+
+
+def build(
+    section: PromptsSection, *, evaluation: EvaluationSection, iterations: IterationsSection, seed: int
+) -> PromptSource:
+    """Reads and splits the prompts of a run. Raises RecipeError for input that cannot be used.
+
+    The verifiable prompts get the system prompt of `section`: it is what the policy is trained under.
+    """
+    num_training = iterations.max * iterations.num_prompts_per_iteration
+    num_monitor = evaluation.num_prompts
+    other = evaluation.prompts
+    verifiable: Sequence[Prompt] = ()
+    if (asked := evaluation.verifiable) is not None:
+        generator = VerifiableGenerator(seed, num_checks=asked.num_checks, check_kinds=asked.check_kinds)
+        verifiable = with_system_prompt(_generated(generator, "verifiable", asked.num_prompts), section.system_prompt)
+    return SplitSource(
+        _pool(section, seed=seed, num_training=num_training, num_monitor=num_monitor),
+        other=None if other is None else _pool(other, seed=seed, num_training=0, num_monitor=num_monitor),
+        verifiable=verifiable,
+        num_monitor=num_monitor,
+        iterations=iterations,
+        boilerplate=boilerplate(),
+    )
+
+
+def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_monitor: int) -> Pool:
+    match asked:
+        case BuiltinPrompts():
+            prompts = in_seeded_order(read_builtin(), seed=seed)
+            pool = Pool("the built-in set", prompts, how_to_add="use `kind: file` with prompts of your own")
+        case FilePrompts():
+            pool = Pool(asked.path, in_seeded_order(read_file(asked.path, column=asked.column), seed=seed))
+        case DatasetPrompts():
+            rows, num_skipped = read_dataset(
+                asked.name, config=asked.config, split=asked.split, column=asked.column, revision=asked.revision
+            )
+            pool = Pool(f"dataset {asked.name!r}", in_seeded_order(rows, seed=seed), num_skipped=num_skipped)
+        case VerifiablePrompts():
+            generator = VerifiableGenerator(seed, num_checks=asked.num_checks, check_kinds=asked.check_kinds)
+            # Twice what is needed, because up to half may turn out to overlap with evaluation prompts.
+            pool = Pool(
+                "the verifiable generator",
+                _generated(generator, "train", min(2 * num_training, generator.available("train"))),
+                held_out=_generated(generator, "monitor", min(2 * num_monitor, generator.available("monitor"))),
+                how_to_add="allow more check_kinds",
+            )
+        case _:
+            assert_never(asked)
+    turn = asked.system_prompt
+    held_out = None if pool.held_out is None else with_system_prompt(pool.held_out, turn)
+    return replace(pool, prompts=with_system_prompt(pool.prompts, turn), held_out=held_out)
+
+
+def _generated(generator: VerifiableGenerator, part: str, count: int) -> tuple[Prompt, ...]:
+    # Ids stand in file names and record keys: no slash.
+    return tuple(replace(prompt, id=prompt.id.replace("/", "-")) for prompt in generator.prompts(part, 0, count))

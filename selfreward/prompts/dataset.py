@@ -1,0 +1,77 @@
+"""Prompts from the `datasets` library: a hub name, or what `load_dataset` takes locally (a folder of data files).
+
+A public dataset is not ours to correct, so rows that cannot be prompts (empty, not ending with a user turn, invalid
+Unicode, the same prompt again) are skipped and counted. A wrong name, split, column or type is an error.
+"""
+
+from collections import Counter
+from typing import Any
+
+from selfreward.errors import RecipeError, SelfRewardError
+from selfreward.prompts.normalise import conversation_key
+from selfreward.prompts.rows import Defect, read_row
+from selfreward.records import Prompt
+
+SKIPPED = ("empty_prompt", "turns_out_of_order", "last_turn_not_user", "invalid_unicode")
+
+
+def read_dataset(
+    name: str, *, config: str | None = None, split: str = "train", column: str = "prompt", revision: str | None = None
+) -> tuple[list[Prompt], dict[str, int]]:
+    """The prompts, called row-N by their place in the split (from 1), and how many rows were skipped, by reason.
+
+    Raises RecipeError when the dataset cannot give prompts, SelfRewardError when it cannot be reached.
+    """
+    where = f"dataset {name!r}"
+    rows = _load(name, config=config, split=split, revision=revision, where=where)
+    if column not in rows.column_names:
+        raise RecipeError(
+            f"{where}: no column {column!r} in the split {split!r}; its columns are {', '.join(rows.column_names)}; "
+            "name one of them with the key `column`"
+        )
+    # Only what is needed is decoded: other columns may be images or sound.
+    rows = rows.select_columns([key for key in rows.column_names if key in (column, "checks")])
+    prompts: list[Prompt] = []
+    skipped: Counter[str] = Counter()
+    seen: set[bytes] = set()
+    for number, row in enumerate(rows, start=1):
+        place = f"{where}, row {number}"
+        prompt = read_row(row, column=column, default_id=f"row-{number}", source=f"dataset:{name}", where=place)
+        if isinstance(prompt, Defect):
+            if prompt.kind not in SKIPPED:
+                raise RecipeError(f"{place}: {prompt.found}; {prompt.advice}")
+            skipped[prompt.kind] += 1
+            continue
+        if (key := conversation_key(prompt)) in seen:
+            skipped["same_prompt"] += 1
+            continue
+        seen.add(key)
+        prompts.append(prompt)
+    if not prompts:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items()) or "it has no rows"
+        raise RecipeError(
+            f"{where}: no usable prompt in the split {split!r} ({reasons}); a row needs text or messages that end with "
+            "a user turn; choose another split or `column`"
+        )
+    return prompts, dict(skipped)
+
+
+def _load(name: str, *, config: str | None, split: str, revision: str | None, where: str) -> Any:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    asked = f"split {split!r}, config {config!r}, revision {revision!r}"
+    try:
+        # Remote code is never run: this library no longer can, and no flag asks for it.
+        return datasets.load_dataset(name, config, split=split, revision=revision)
+    except ConnectionError as error:
+        raise SelfRewardError(
+            f"{where}: cannot be reached ({error}); a hub name needs a network or a filled cache; "
+            "run the same command again later, or give a local folder"
+        ) from error
+    # RuntimeError: a dataset that is a script.
+    except (DatasetsError, ValueError, OSError, RuntimeError) as error:
+        raise RecipeError(
+            f"{where}: cannot be loaded with {asked} ({error}); `name`, `config`, `split` and `revision` are those of "
+            "`datasets.load_dataset`; correct the one that the message names"
+        ) from error
