@@ -1,0 +1,112 @@
+"""From the anchor's comparisons to one outcome for each prompt, and whether the anchor is a usable instrument.
+
+The outcome X of a prompt is the mean of the anchor's preference over both orders: 1 when the checkpoint's response is
+preferred for certain, 0.5 when there is no difference, 0 when the other one is. Two responses with the same text have
+X = 0.5 whatever the anchor thinks, so the anchor is not asked. A prompt with an unreadable comparison in either order
+has no outcome: it is unscored, never a tie.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from selfreward.records import Comparison, Interval, Prompt, Response
+from selfreward.statistics.intervals import mean_interval
+
+MIN_POSITION_CONSISTENCY = 0.6
+"""Below this the anchor follows the position more than the text. A coin reaches 0.5."""
+
+NOTHING_TOLD_APART = 1e-6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`value` is X in [0, 1], None when unscored; `consistent` is None unless both orders have a preference."""
+
+    prompt_id: str
+    value: float | None
+    consistent: bool | None = None
+
+
+@dataclass(frozen=True)
+class AnchorHealth:
+    """What the comparisons of one evaluation say about the anchor.
+
+    `invalid` is the reason why its win rates mean nothing, None when there is none. `consistency` is over prompts,
+    None when no prompt has a preference in both orders.
+    """
+
+    consistency: Interval | None
+    unscored_rate: float
+    invalid: str | None
+
+
+def differing(
+    prompts: Sequence[Prompt], responses: Sequence[Response], rivals: Sequence[Sequence[Response]]
+) -> list[tuple[Prompt, Response, Response]]:
+    """What the anchor has to compare: each pair of different texts once, even when two rivals wrote the same."""
+    battles: dict[tuple[str, str], tuple[Prompt, Response, Response]] = {}
+    for others in rivals:
+        for prompt, response, other in zip(prompts, responses, others, strict=True):
+            if response.text != other.text:
+                battles.setdefault((prompt.id, other.text), (prompt, response, other))
+    return list(battles.values())
+
+
+def outcomes(
+    responses: Sequence[Response],
+    others: Sequence[Response],
+    comparisons: Iterable[Comparison],
+    rivals: Sequence[Sequence[Response]],
+) -> list[Outcome]:
+    """X of `responses` against `others`, one for each prompt; `rivals` are all responses that were compared with."""
+    text_of = {rival.id: rival.text for side in rivals for rival in side}
+    preferences: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for comparison in comparisons:
+        preferences[comparison.prompt_id, text_of[comparison.other_id]].append(comparison.preference)
+    return [
+        Outcome(other.prompt_id, 0.5)
+        if response.text == other.text
+        else _outcome(other.prompt_id, preferences[other.prompt_id, other.text])
+        for response, other in zip(responses, others, strict=True)
+    ]
+
+
+def _outcome(prompt_id: str, both_orders: Sequence[float | None]) -> Outcome:
+    readable = [preference for preference in both_orders if preference is not None]
+    if len(readable) != 2:
+        return Outcome(prompt_id, None)
+    first, second = (preference - 0.5 for preference in readable)
+    consistent = first * second > 0 or first == second == 0
+    return Outcome(prompt_id, sum(readable) / 2, consistent)
+
+
+def anchor_health(
+    comparisons: Sequence[Comparison], compared: Sequence[Outcome], *, seed: int = 0
+) -> AnchorHealth | None:
+    """Judges the anchor by all that it compared in this evaluation; None when it compared nothing.
+
+    Both rivals count, because two checkpoints that are almost the same must look the same to a good anchor: it is
+    the instrument that is tested here. An anchor that does not read the texts gives X = 0.5 everywhere, whatever it
+    thinks of positions, since the two orders cancel; so only that is a lack of variance, and a unanimous win is none.
+    """
+    if not comparisons:
+        return None
+    unscored_rate = sum(c.preference is None for c in comparisons) / len(comparisons)
+    by_prompt: defaultdict[str, list[bool]] = defaultdict(list)
+    for outcome in compared:
+        if outcome.consistent is not None:
+            by_prompt[outcome.prompt_id].append(outcome.consistent)
+    if not by_prompt:
+        return AnchorHealth(None, unscored_rate, "the anchor gave no readable preference in both orders")
+    consistency = mean_interval([sum(c) / len(c) for c in by_prompt.values()], bounds=(0.0, 1.0), seed=seed)
+    values = [outcome.value for outcome in compared if outcome.value is not None and outcome.consistent is not None]
+    invalid = None
+    if consistency.mean < MIN_POSITION_CONSISTENCY:
+        invalid = (
+            f"the anchor prefers the same response in both orders for {consistency.mean:.0%} of the prompts; "
+            f"below {MIN_POSITION_CONSISTENCY:.0%} it follows the position, not the text"
+        )
+    elif all(abs(value - 0.5) < NOTHING_TOLD_APART for value in values):
+        invalid = f"the anchor gave 0.5 to each of {len(values)} comparisons of different texts; it tells nothing apart"
+    return AnchorHealth(consistency, unscored_rate, invalid)

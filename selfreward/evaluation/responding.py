@@ -1,0 +1,95 @@
+"""Responses of one checkpoint to held-out prompts, and their log-probabilities under another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfreward.errors import RecipeError
+from selfreward.evaluation.records import ResponseLogprob
+from selfreward.parts import Engine, GenerationRequest, ScoreRequest
+from selfreward.records import Checkpoint, Prompt, Response
+from selfreward.seeding import seed_of
+from selfreward.statistics.divergence import sequence_logprob
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How responses are drawn; temperature 0 is greedy, and `max_tokens` counts the end token."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+def respond(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    *,
+    model: Checkpoint,
+    iteration: int,
+    stage: str,
+    decoding: Decoding,
+    run_seed: int,
+) -> list[Response]:
+    """One response to each prompt. Raises RecipeError for a prompt that leaves no room for a response.
+
+    The seed of a prompt is the same in every iteration. Two checkpoints that are close then often draw the same
+    tokens, so that a difference between them is a difference of weights and not of luck; each response by itself
+    is still a fair draw of its checkpoint.
+    """
+    engine.load(model)
+    requests = [
+        _request(engine, prompt, seed_of(run_seed, 0, stage, prompt.id), stage=stage, decoding=decoding)
+        for prompt in prompts
+    ]
+    return [
+        Response(
+            id=f"{prompt.id}/{stage}/{iteration}",
+            prompt_id=prompt.id,
+            prompt_token_ids=request.prompt_token_ids,
+            token_ids=sample.token_ids,
+            token_logprobs=sample.token_logprobs,
+            text=sample.text,
+            finish_reason=sample.finish_reason,
+            seed=request.seed,
+            checkpoint_id=model.id,
+        )
+        for prompt, request, (sample,) in zip(prompts, requests, engine.generate(requests), strict=True)
+    ]
+
+
+def score_responses(engine: Engine, responses: Sequence[Response], *, model: Checkpoint) -> list[ResponseLogprob]:
+    """The log-probability of each response under `model`."""
+    engine.load(model)
+    requests = [ScoreRequest(response.prompt_token_ids, response.token_ids) for response in responses]
+    return [
+        ResponseLogprob(
+            response_id=response.id,
+            prompt_id=response.prompt_id,
+            checkpoint_id=model.id,
+            logprob=sequence_logprob(token_logprobs),
+            num_tokens=len(token_logprobs),
+        )
+        for response, token_logprobs in zip(responses, engine.score(requests), strict=True)
+    ]
+
+
+def text_token_ids(response: Response) -> tuple[int, ...]:
+    """The tokens of a response without its end token: what is counted as length."""
+    return response.token_ids[:-1] if response.finish_reason == "stop" else response.token_ids
+
+
+def _request(engine: Engine, prompt: Prompt, seed: int, *, stage: str, decoding: Decoding) -> GenerationRequest:
+    prompt_token_ids = engine.encode(prompt.messages)
+    room = engine.context_tokens - len(prompt_token_ids)
+    if room < 1:
+        raise RecipeError(
+            f"{stage}: prompt {prompt.id!r} has {len(prompt_token_ids)} tokens; prompt and response together have "
+            f"{engine.context_tokens}; shorten the prompt or raise engine.context_tokens"
+        )
+    return GenerationRequest(
+        prompt_token_ids=prompt_token_ids,
+        max_tokens=min(decoding.max_tokens, room),
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        seed=seed,
+    )

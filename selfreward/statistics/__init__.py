@@ -1,0 +1,5 @@
+"""Estimates with error bars. numpy only, pure functions, used by several rooms; the unit is the prompt."""
+
+
+class NotEnoughDataError(ValueError):
+    """A number that these values cannot give. For an evaluation it is a reason, not a failure."""
