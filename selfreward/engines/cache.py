@@ -1,0 +1,68 @@
+"""The cache of made model folders: complete or absent, whatever is killed and however many processes ask at once."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from selfreward.errors import RecipeError, StoreError
+
+
+def cache_root() -> Path:
+    """`SELFREWARD_CACHE`, else ~/.cache/selfreward."""
+    return Path(os.environ.get("SELFREWARD_CACHE") or Path.home() / ".cache" / "selfreward").expanduser()
+
+
+def cached_folder(key: str, write: Callable[[Path], None]) -> Path:
+    """The folder `key` of the cache, made by `write(empty_folder)` unless it is there.
+
+    `write` works under a temporary name that is renamed at the end, so a folder under its own name is always
+    complete. A lock makes a second process wait instead of doing the same work; the system frees it when its
+    holder is killed, and the next holder clears what was left half-made.
+    """
+    from filelock import FileLock
+
+    root = cache_root()
+    folder = root / key
+    if folder.is_dir():
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            if not folder.is_dir():
+                _make(folder, write)
+    except RecipeError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"model cache {root}: cannot write {key} ({error}); the cache needs a writable folder with room for the "
+            "model; free space there, or set SELFREWARD_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
+    prefix = f"{folder.name}.tmp-"
+    for left_over in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        write(temporary)
+        for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
+            if path.is_file():
+                path.chmod(0o644)
+                _to_disk(path)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

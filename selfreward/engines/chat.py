@@ -1,0 +1,79 @@
+"""Text to token ids and back, the same for every engine: the model's own tokenizer and chat template."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import RecipeError
+from selfreward.records import Message
+
+
+class ChatTokenizer:
+    """The tokenizer of a model folder. It is read at first use, in about a second."""
+
+    def __init__(self, folder: Path, *, trust_remote_code: bool = False) -> None:
+        self._folder = folder
+        self._trust_remote_code = trust_remote_code
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
+
+    @cached_property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Ids that end a response: the tokenizer's end token and those of the generation config; sorted."""
+        from transformers import GenerationConfig
+
+        ids = {self._tokenizer.eos_token_id}
+        if (self._folder / "generation_config.json").is_file():
+            more = GenerationConfig.from_pretrained(self._folder).eos_token_id
+            ids.update(more if isinstance(more, list) else [more])
+        ids.discard(None)
+        if not ids:
+            raise RecipeError(
+                f"model {self._folder}: it has no end token; a chat model needs one so that a response can end; "
+                "set eos_token in its tokenizer_config.json"
+            )
+        return tuple(sorted(ids))
+
+    def context_tokens(self, asked: int) -> int:
+        """`asked`, or the positions the model was made for when these are fewer."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return min(asked, positions) if positions else asked
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a conversation, ready for the assistant's turn. Raises RecipeError."""
+        import jinja2
+
+        conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
+        try:
+            ids = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        except (jinja2.TemplateError, ValueError, TypeError) as error:
+            roles = ", ".join(message.role for message in messages) or "none"
+            raise RecipeError(
+                f"conversation with the turns {roles}: the model's chat template cannot write it ({error}); "
+                "turns that the template knows are allowed; change the roles, or the system prompt, or the model"
+            ) from error
+        return tuple(ids)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of plain text, without special tokens."""
+        return tuple(self._tokenizer.encode(_encodable(text), add_special_tokens=False))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of any ids: special tokens left out, broken UTF-8 as U+FFFD."""
+        text = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+
+def _encodable(text: str) -> str:
+    """Half a surrogate pair is legal in JSON and has no bytes in UTF-8: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,264 @@
+"""Sampling and scoring with a plain transformers model: batches by length, a key-value cache, one stream a draw.
+
+Each draw has its own stream of uniform numbers, made of its seed alone, and turns one number into one token by the
+inverse of the cumulative distribution. So a draw does not depend on what else is in the batch, except where the
+rounding of the logits does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from selfreward.parts import GenerationRequest, ScoreRequest
+
+T = TypeVar("T")
+
+# Floats of logits that a scoring batch may hold at once: 512 MiB.
+MAX_LOGITS = 2**27
+# Top-p looks at this many of the most probable tokens before it sorts the whole vocabulary.
+NUCLEUS_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Row:
+    """One draw of one request."""
+
+    request_index: int
+    draw: int
+    request: GenerationRequest
+
+
+@dataclass
+class Draw:
+    """What was sampled for a row; `choice_logprobs` are of the first position."""
+
+    token_ids: list[int]
+    token_logprobs: list[float]
+    choice_logprobs: tuple[float, ...] = ()
+
+
+def generation_rows(requests: Sequence[GenerationRequest]) -> list[Row]:
+    """One row for each draw, and one alone for a greedy request, whose draws are all the same."""
+    return [
+        Row(index, draw, request)
+        for index, request in enumerate(requests)
+        for draw in range(1 if request.temperature == 0 else request.n)
+    ]
+
+
+def batches(
+    items: Sequence[T], *, size: Callable[[T], tuple[int, ...]], fits: Callable[[int, Sequence[int]], bool]
+) -> list[list[T]]:
+    """Cuts items, sorted by `size`, into batches; `fits(num_items, largest sizes)` says whether one is small enough.
+
+    The same items give the same batches. A batch holds one item at least.
+    """
+    cut: list[list[T]] = []
+    largest: list[int] = []
+    for item in sorted(items, key=size):
+        grown = [max(pair) for pair in zip(largest, size(item), strict=True)] if largest else list(size(item))
+        if cut and largest and fits(len(cut[-1]) + 1, grown):
+            cut[-1].append(item)
+            largest = grown
+        else:
+            cut.append([item])
+            largest = list(size(item))
+    return cut
+
+
+def generation_batches(rows: Sequence[Row], *, batch_tokens: int, max_rows: int) -> list[list[Row]]:
+    """Batches of at most `batch_tokens` padded tokens, prompt and max_tokens together."""
+    return batches(
+        rows,
+        size=lambda row: (len(row.request.prompt_token_ids), row.request.max_tokens),
+        fits=lambda count, largest: count <= max_rows and count * sum(largest) <= batch_tokens,
+    )
+
+
+def score_batches(
+    requests: Sequence[tuple[int, ScoreRequest]], *, batch_tokens: int, max_rows: int, vocab_size: int
+) -> list[list[tuple[int, ScoreRequest]]]:
+    """Batches of at most `batch_tokens` padded tokens and MAX_LOGITS logits."""
+    return batches(
+        requests,
+        size=lambda item: (len(item[1].prompt_token_ids) + len(item[1].token_ids), len(item[1].token_ids)),
+        fits=lambda count, largest: count <= max_rows
+        and count * largest[0] <= batch_tokens
+        and count * largest[1] * vocab_size <= MAX_LOGITS,
+    )
+
+
+@torch.inference_mode()
+def draw_batch(model: Any, rows: Sequence[Row], *, end_token_ids: Sequence[int], seeded: bool) -> list[Draw]:
+    """Samples all rows to their end. Returns one `Draw` for each, in order."""
+    streams = _streams(rows, seeded=seeded)  # [rows, max_tokens]
+    draws = [Draw([], []) for _ in rows]
+    live = list(range(len(rows)))  # The row that each line of the tensors below belongs to.
+    logits, cache, mask = _prefill(model, rows)
+    next_position = mask.sum(dim=1)
+    for step in range(streams.shape[1]):
+        logprobs = torch.log_softmax(logits.float(), dim=-1)  # Raw: before temperature and top-p.
+        token_ids = _pick(logits.float(), [rows[row] for row in live], torch.from_numpy(streams[live, step]))
+        if step == 0:
+            _note_choices(draws, rows, logprobs)
+        finished = _note(draws, rows, live, token_ids, logprobs, end_token_ids)
+        if all(finished):
+            break
+        keep = [line for line, done in enumerate(finished) if not done]
+        if 2 * len(keep) <= len(live):
+            index = torch.tensor(keep, device=mask.device)
+            cache.batch_select_indices(index)
+            mask, next_position, token_ids = mask[index], next_position[index], token_ids[index]
+            live = [live[line] for line in keep]
+        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+        output = model(
+            input_ids=token_ids[:, None],
+            attention_mask=mask,
+            position_ids=next_position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits, next_position = output.logits[:, -1], next_position + 1
+    return draws
+
+
+def _streams(rows: Sequence[Row], *, seeded: bool) -> np.ndarray:
+    """Uniform numbers in [0, 1), [rows, max_tokens]; PCG64, seeded with all bits of the draw's seed."""
+    longest = max(row.request.max_tokens for row in rows)
+    generators = [np.random.default_rng(row.request.seed + row.draw if seeded else None) for row in rows]
+    return np.stack([generator.random(longest) for generator in generators])
+
+
+def _prefill(model: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    """Logits after each prompt, cache and mask, one line a row; draws of one request share their prompt's pass."""
+    distinct = list(dict.fromkeys(row.request_index for row in rows))
+    prompts = {row.request_index: row.request.prompt_token_ids for row in rows}
+    input_ids, mask = _left_padded([prompts[index] for index in distinct], device=model.device)
+    output = model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=_positions(mask),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits, cache = output.logits[:, -1], output.past_key_values
+    if len(distinct) < len(rows):
+        line_of = {request: line for line, request in enumerate(distinct)}
+        index = torch.tensor([line_of[row.request_index] for row in rows], device=mask.device)
+        cache.batch_select_indices(index)
+        logits, mask = logits[index], mask[index]
+    return logits, cache, mask
+
+
+def _left_padded(sequences: Sequence[Sequence[int]], *, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, sequences))
+    input_ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for line, sequence in enumerate(sequences):
+        input_ids[line, width - len(sequence) :] = torch.tensor(sequence)
+        mask[line, width - len(sequence) :] = 1
+    return input_ids.to(device), mask.to(device)
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _note_choices(draws: Sequence[Draw], rows: Sequence[Row], logprobs: torch.Tensor) -> None:
+    for draw, row, line in zip(draws, rows, logprobs, strict=True):
+        if row.request.choice_token_ids:
+            draw.choice_logprobs = tuple(line[list(row.request.choice_token_ids)].tolist())
+
+
+def _note(
+    draws: Sequence[Draw],
+    rows: Sequence[Row],
+    live: Sequence[int],
+    token_ids: torch.Tensor,
+    logprobs: torch.Tensor,
+    end_token_ids: Sequence[int],
+) -> list[bool]:
+    """Writes down the tokens of rows that go on, and says of each line whether its row has ended by now."""
+    sampled_logprobs = logprobs.gather(1, token_ids[:, None])[:, 0].tolist()
+    finished = []
+    for row, token_id, logprob in zip(live, token_ids.tolist(), sampled_logprobs, strict=True):
+        draw, request = draws[row], rows[row].request
+        if not _has_ended(draw, request, end_token_ids):
+            draw.token_ids.append(token_id)
+            draw.token_logprobs.append(logprob)
+        finished.append(_has_ended(draw, request, end_token_ids))
+    return finished
+
+
+def _has_ended(draw: Draw, request: GenerationRequest, end_token_ids: Sequence[int]) -> bool:
+    return bool(draw.token_ids) and (
+        draw.token_ids[-1] in end_token_ids or len(draw.token_ids) == request.max_tokens
+    )
+
+
+def _pick(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> torch.Tensor:
+    """One token id for each line; logits [lines, vocabulary], uniform [lines] in [0, 1)."""
+    picked = logits.argmax(dim=-1)
+    sampled = [line for line, row in enumerate(rows) if row.request.temperature > 0]
+    if not sampled:
+        return picked
+    temperature = torch.tensor([rows[line].request.temperature for line in sampled], device=logits.device)
+    top_p = torch.tensor([rows[line].request.top_p for line in sampled], dtype=torch.float64, device=logits.device)
+    probabilities = torch.softmax(logits[sampled] / temperature[:, None], dim=-1)
+    uniform = uniform.to(logits.device)[sampled]
+    ids = torch.empty(len(sampled), dtype=torch.long, device=logits.device)
+
+    num_nucleus = min(NUCLEUS_TOKENS, probabilities.shape[1])
+    values, order = probabilities.topk(num_nucleus, dim=-1)
+    # The choice is each line's own, whatever the others need.
+    whole = values.sum(dim=-1, dtype=torch.float64) <= top_p + 1e-6
+    narrow = ~whole
+    if narrow.any():
+        ids[narrow] = _inverse(values[narrow], order[narrow], top_p[narrow], uniform[narrow])
+    if whole.any():
+        values, order = probabilities[whole].sort(dim=-1, descending=True, stable=True)
+        ids[whole] = _inverse(values, order, top_p[whole], uniform[whole])
+    picked[sampled] = ids
+    return picked
+
+
+def _inverse(values: torch.Tensor, order: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Token ids at `uniform` of the distribution over the smallest set of tokens whose probability reaches `top_p`.
+
+    `values` are probabilities in falling order, [lines, tokens]; `order` the token ids they belong to.
+    """
+    cumulative = values.double().cumsum(dim=-1)
+    # A token is in the set when those before it do not reach top_p; the first one always is.
+    num_kept = (cumulative - values < top_p[:, None]).sum(dim=-1).clamp(min=1)
+    mass = cumulative.gather(1, num_kept[:, None] - 1)
+    rank = (cumulative <= uniform[:, None] * mass).sum(dim=-1)
+    rank = torch.minimum(rank, num_kept - 1)
+    return order.gather(1, rank[:, None])[:, 0]
+
+
+@torch.inference_mode()
+def score_batch(model: Any, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+    """Log-probabilities of the requests' token ids, of which each has one at least."""
+    # With padding on the left the positions that predict a row's m tokens are the last m.
+    num_scored = max(len(request.token_ids) for request in requests)
+    input_ids, mask = _left_padded(
+        [(*request.prompt_token_ids, *request.token_ids[:-1]) for request in requests], device=model.device
+    )
+    output = model(
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=_positions(mask),
+        use_cache=False,
+        logits_to_keep=min(num_scored, input_ids.shape[1]),
+    )
+    return list(_scores(output.logits, requests))
+
+
+def _scores(logits: torch.Tensor, requests: Sequence[ScoreRequest]) -> Iterator[tuple[float, ...]]:
+    for line, request in zip(logits, requests, strict=True):
+        targets = torch.tensor(request.token_ids, device=logits.device)
+        logprobs = torch.log_softmax(line[-len(targets) :].float(), dim=-1)
+        yield tuple(logprobs.gather(1, targets[:, None])[:, 0].tolist())

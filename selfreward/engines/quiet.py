@@ -1,0 +1,20 @@
+"""Progress bars of transformers, shown only where a person can use them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_transformers(*, on_a_terminal_too: bool) -> Iterator[None]:
+    """No bars of transformers, for as long as it lasts, unless a terminal shows them."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if on_a_terminal_too or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

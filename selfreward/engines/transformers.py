@@ -1,0 +1,259 @@
+"""The engine on plain transformers: runs anywhere, batched by length. On the CPU the same call gives the same bytes."""
+
+import gc
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from selfreward.engines.chat import ChatTokenizer
+from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample, chosen_names, hash_of, sampled_columns
+from selfreward.engines.quiet import quiet_transformers
+from selfreward.engines.requests import Usage, check_generation, check_scores
+from selfreward.errors import EngineError
+from selfreward.parts import GenerationRequest, Sample, ScoreRequest
+from selfreward.recipe import EngineSection
+from selfreward.records import Checkpoint, Message
+
+T = TypeVar("T")
+
+DETERMINISM = (
+    "transformers, batches formed from the call alone: on the CPU the same call on the same machine gives the same "
+    "bytes; on a GPU equal but for the rounding of its kernels"
+)
+_FAILURES = (RuntimeError, ValueError, OSError, MemoryError)
+
+
+class TransformersEngine:
+    """`Engine` on transformers. `first` gives tokenizer and configuration, and the weights unless another is loaded."""
+
+    def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
+        self._section = section
+        self._first = first
+        self._trust_remote_code = trust_remote_code
+        self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
+        self._proof = SwapProof(dtype=section.dtype)
+        self._usage = Usage()
+        self._model: Any = None
+        self._loaded: Checkpoint | None = None
+        self._asleep = False
+        self._context_tokens: int | None = None
+        self._last_swap: dict[str, Any] = {}
+
+    @property
+    def context_tokens(self) -> int:
+        if self._context_tokens is None:
+            self._context_tokens = self._chat.context_tokens(self._section.context_tokens)
+        return self._context_tokens
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return self._chat.encode(messages)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return self._chat.encode_text(text)
+
+    # Weights.
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        self.wake()
+        if self._loaded is not None and self._loaded.id == checkpoint.id:
+            return
+        started, starts = time.monotonic(), self._model is None
+        self._proof.require_readable(checkpoint)
+        self._loaded = None
+        with self._failing("loading of weights"):
+            if starts:
+                self._model = self._read(checkpoint).to(_device()).eval()
+            else:
+                self._reload(checkpoint)
+        reload_s = time.monotonic() - started
+        self._prove(checkpoint)
+        if not starts:
+            swap_s = time.monotonic() - started
+            self._last_swap |= {"reload_s": reload_s, "swap_s": swap_s}
+            self._usage.swapped(swap_s)
+
+    def _read(self, checkpoint: Checkpoint) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        # A bar at every swap would say nothing that a user needs.
+        with quiet_transformers(on_a_terminal_too=True):
+            return AutoModelForCausalLM.from_pretrained(
+                checkpoint.path,
+                dtype=getattr(torch, self._section.dtype),
+                trust_remote_code=self._trust_remote_code,
+                use_safetensors=True,
+            )
+
+    def _reload(self, checkpoint: Checkpoint) -> None:
+        self._model.load_state_dict(self._read(checkpoint).state_dict())
+
+    def _prove(self, checkpoint: Checkpoint) -> None:
+        """Sets `_loaded`, or raises EngineError."""
+        tensors = self._proof.tensors(list(_samples(self._model)), checkpoint)
+        canary = self._proof.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
+        (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
+        self._last_swap = {
+            "checkpoint_id": checkpoint.id,
+            **tensors,
+            **self._proof.check_canary(canary, logprobs, checkpoint),
+        }
+        self._loaded = checkpoint
+
+    def sleep(self) -> None:
+        """The weights move to host memory. No-op on the CPU."""
+        if self._model is None or self._asleep or _device() == "cpu":
+            return
+        import torch
+
+        self._model.to("cpu")
+        self._asleep = True
+        torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        if self._asleep:
+            with self._failing("waking"):
+                self._model.to(_device())
+            self._asleep = False
+
+    def close(self) -> None:
+        self._model = self._loaded = None
+        self._asleep = False
+        gc.collect()
+
+    def _ready(self) -> Any:
+        """The model, awake and with a proved checkpoint."""
+        if self._model is None:
+            self.load(self._first)
+        self.wake()
+        if self._loaded is None:
+            raise EngineError(
+                "transformers engine: its last swap of weights failed; a proved checkpoint is needed; "
+                "run the same command to continue from the last finished shard"
+            )
+        return self._model
+
+    # Work.
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
+        check_generation(requests, context_tokens=self.context_tokens)
+        if not requests:
+            return []
+        from selfreward.engines.decoding import draw_batch, generation_batches, generation_rows
+
+        model = self._ready()
+        samples: list[list[Sample]] = [[] for _ in requests]
+        rows = generation_rows(requests)
+        section = self._section
+        cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=section.max_num_seqs)
+        by_row: dict[tuple[int, int], Sample] = {}
+        with self._failing("generation"):
+            for batch in _with_progress(cut, "generate"):
+                draws = draw_batch(model, batch, end_token_ids=self._chat.end_token_ids, seeded=section.seeded)
+                for row, draw in zip(batch, draws, strict=True):
+                    by_row[row.request_index, row.draw] = self._sample(draw)
+        for row in rows:
+            copies = row.request.n if row.request.temperature == 0 else 1
+            samples[row.request_index] += [by_row[row.request_index, row.draw]] * copies
+        self._usage.generated(requests, samples)
+        return samples
+
+    def _sample(self, draw: Any) -> Sample:
+        stopped = draw.token_ids[-1] in self._chat.end_token_ids
+        return Sample(
+            token_ids=tuple(draw.token_ids),
+            token_logprobs=tuple(draw.token_logprobs),
+            text=self._chat.decode(draw.token_ids[:-1] if stopped else draw.token_ids),
+            finish_reason="stop" if stopped else "length",
+            choice_logprobs=draw.choice_logprobs,
+        )
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        check_scores(requests, context_tokens=self.context_tokens)
+        self._ready()
+        scores = self._score(requests, progress=True)
+        self._usage.scored(requests)
+        return scores
+
+    def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
+        from selfreward.engines.decoding import score_batch, score_batches
+
+        section = self._section
+        cut = score_batches(
+            [(index, request) for index, request in enumerate(requests) if request.token_ids],
+            batch_tokens=section.batch_tokens,
+            max_rows=section.max_num_seqs,
+            vocab_size=self._model.config.get_text_config().vocab_size,
+        )
+        scores: list[tuple[float, ...]] = [() for _ in requests]
+        with self._failing("scoring"):
+            for batch in _with_progress(cut, "score") if progress else cut:
+                found = score_batch(self._model, [request for _, request in batch])
+                for (index, _), logprobs in zip(batch, found, strict=True):
+                    scores[index] = logprobs
+        return scores
+
+    # Facts.
+
+    def usage(self) -> Mapping[str, float]:
+        return self._usage.snapshot()
+
+    def facts(self) -> Mapping[str, Any]:
+        import torch
+        import transformers
+
+        return {
+            "engine": "transformers",
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "device": "cpu" if _device() == "cpu" else torch.cuda.get_device_name(),
+            "dtype": self._section.dtype,
+            "context_tokens": self.context_tokens,
+            "seeded": self._section.seeded,
+            "determinism": DETERMINISM if self._section.seeded else "none: engine.seeded is false",
+            "last_swap": dict(self._last_swap),
+        }
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Turns what torch and transformers raise into EngineError."""
+        try:
+            yield
+        except EngineError:
+            raise
+        except _FAILURES as error:
+            raise EngineError(
+                f"transformers engine: {what}: {type(error).__name__}: {error}; it must run to the end; if memory was "
+                "short, lower engine.batch_tokens or engine.context_tokens; then run the same command to continue from "
+                "the last finished shard"
+            ) from error
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _samples(model: Any) -> Iterator[TensorSample]:
+    parameters = {name: weight for name, weight in model.named_parameters() if weight.dim() in (1, 2)}
+    for name in chosen_names(list(parameters)):
+        weight = parameters[name].detach()
+        columns = sampled_columns(weight.shape[1]) if weight.dim() == 2 else None
+        values = weight if columns is None else weight[:, list(columns)]
+        yield TensorSample(
+            name=name,
+            sources=((name,),),
+            columns=columns,
+            num_rows=values.shape[0],
+            dtype=str(values.dtype).removeprefix("torch."),
+            sha256=hash_of(values),
+        )
+
+
+def _with_progress(cut: Sequence[T], what: str) -> Iterable[T]:
+    """Shown on a terminal only, with the rate and the time left."""
+    from tqdm import tqdm
+
+    shown: Iterable[T] = tqdm(cut, desc=what, unit="batch", disable=None, dynamic_ncols=True)
+    return shown

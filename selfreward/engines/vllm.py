@@ -1,0 +1,343 @@
+"""The engine on vLLM, GPU or CPU build, inside the driver's process.
+
+In-process, and with the prefix cache reset at the start of each call, the same call gives the same bytes. Weights are
+swapped in place between checkpoints; nothing is restarted. vLLM is imported when the engine starts, at its first use.
+"""
+
+import gc
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from subprocess import SubprocessError
+from typing import Any
+
+from selfreward.engines.chat import ChatTokenizer
+from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample
+from selfreward.engines.requests import Usage, check_generation, check_scores
+from selfreward.engines.vllm_start import start_vllm
+from selfreward.errors import EngineError
+from selfreward.parts import GenerationRequest, Sample, ScoreRequest
+from selfreward.recipe import EngineSection
+from selfreward.records import Checkpoint, Message
+
+DETERMINISM = (
+    "vLLM in the driver's process, prefix cache reset at the start of each call: the same call on the same machine "
+    "gives the same bytes; a call cut into other shards is equal in distribution only"
+)
+# What vLLM raises for a bad setting, a failed kernel, a full disk or too little memory.
+_FAILURES = (RuntimeError, ValueError, OSError, MemoryError, AssertionError, SubprocessError)
+
+
+class VllmEngine:
+    """`Engine` on vLLM. `first` gives tokenizer and configuration, and the weights unless another is loaded first."""
+
+    def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
+        self._section = section
+        self._first = first
+        self._trust_remote_code = trust_remote_code
+        self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
+        self._proof = SwapProof(dtype=section.dtype)
+        self._usage = Usage()
+        self._llm: Any = None
+        self._loaded: Checkpoint | None = None
+        self._asleep = False
+        self._dead: str | None = None
+        self._context_tokens: int | None = None
+        self._last_swap: dict[str, Any] = {}
+
+    @property
+    def context_tokens(self) -> int:
+        if self._context_tokens is None:
+            self._context_tokens = self._chat.context_tokens(self._section.context_tokens)
+        return self._context_tokens
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return self._chat.encode(messages)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return self._chat.encode_text(text)
+
+    # Weights.
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        if self._dead is None and self._loaded is not None and self._loaded.id == checkpoint.id and not self._asleep:
+            return
+        self._proof.require_readable(checkpoint)
+        self._require_alive()
+        if self._llm is None:
+            self._start(checkpoint)
+        elif self._asleep:
+            self._wake(checkpoint)
+        else:
+            self._swap(checkpoint)
+
+    def sleep(self) -> None:
+        """Level 2: weights and KV cache leave the device, and waking reads the weights again. No-op on the CPU."""
+        if self._llm is None or self._asleep or not self._on_cuda():
+            return
+        with self._failing("sleep"):
+            self._llm.sleep(level=2)
+        self._asleep = True
+
+    def wake(self) -> None:
+        if self._asleep:
+            self._wake(self._loaded or self._first)
+
+    def close(self) -> None:
+        if self._llm is None:
+            return
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = self._loaded = None
+        self._asleep = False
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+    def _ready(self) -> Any:
+        """The engine, awake and with a proved checkpoint."""
+        self._require_alive()
+        if self._llm is None:
+            self._start(self._first)
+        elif self._asleep:
+            self.wake()
+        elif self._loaded is None:
+            raise EngineError(
+                "vLLM engine: its last swap of weights failed; a proved checkpoint is needed; "
+                "run the same command to continue from the last finished shard"
+            )
+        return self._llm
+
+    def _require_alive(self) -> None:
+        if self._dead is not None:
+            raise EngineError(
+                f"vLLM engine: it failed before ({self._dead}); a failed engine is not used again; "
+                "run the same command to continue from the last finished shard"
+            )
+
+    def _start(self, checkpoint: Checkpoint) -> None:
+        with self._failing("start"):
+            self._llm = start_vllm(
+                self._section,
+                model=checkpoint.path,
+                tokenizer=self._first.path,
+                context_tokens=self.context_tokens,
+                trust_remote_code=self._trust_remote_code,
+            )
+        self._prove(checkpoint)
+
+    def _swap(self, checkpoint: Checkpoint) -> None:
+        started = time.monotonic()
+        self._loaded = None
+        with self._failing("swap of weights"):
+            self._reload(checkpoint)
+            self._llm.reset_prefix_cache()
+        reload_s = time.monotonic() - started
+        self._prove(checkpoint)
+        swap_s = time.monotonic() - started
+        self._last_swap |= {"reload_s": reload_s, "swap_s": swap_s}
+        self._usage.swapped(swap_s)
+
+    def _wake(self, checkpoint: Checkpoint) -> None:
+        started = time.monotonic()
+        self._loaded = None
+        with self._failing("waking"):
+            self._llm.wake_up(tags=["weights"])
+            # At level 2 the weights are gone: without this the engine would answer garbage and say nothing.
+            self._reload(checkpoint)
+            self._llm.wake_up(tags=["kv_cache"])
+            self._llm.reset_prefix_cache()
+        self._asleep = False
+        self._prove(checkpoint)
+        self._usage.swapped(time.monotonic() - started)
+
+    def _reload(self, checkpoint: Checkpoint) -> None:
+        self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(checkpoint.path)})
+
+    def _prove(self, checkpoint: Checkpoint) -> None:
+        """Sets `_loaded`, or raises EngineError."""
+        with self._failing("proof of the weights"):
+            (found,) = self._llm.collective_rpc("sample_weights")
+        tensors = self._proof.tensors([TensorSample(**sample) for sample in found], checkpoint)
+        canary = self._proof.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
+        (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
+        self._last_swap = {
+            "checkpoint_id": checkpoint.id,
+            **tensors,
+            **self._proof.check_canary(canary, logprobs, checkpoint),
+        }
+        self._loaded = checkpoint
+
+    # Work.
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
+        check_generation(requests, context_tokens=self.context_tokens)
+        if not requests:
+            return []
+        llm = self._ready()
+        outputs = self._run(llm, [self._generation(request) for request in requests], progress=True)
+        samples = [self._samples(request, output) for request, output in zip(requests, outputs, strict=True)]
+        self._usage.generated(requests, samples)
+        return samples
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        check_scores(requests, context_tokens=self.context_tokens)
+        if not any(request.token_ids for request in requests):
+            return [() for _ in requests]
+        self._ready()
+        scores = self._score(requests, progress=True)
+        self._usage.scored(requests)
+        return scores
+
+    def _run(self, llm: Any, jobs: Sequence[tuple[tuple[int, ...], Any]], *, progress: bool) -> list[Any]:
+        """One vLLM call for all (prompt token ids, sampling parameters)."""
+        with self._failing("call"):
+            llm.reset_prefix_cache()
+            outputs = llm.generate(
+                [{"prompt_token_ids": list(token_ids)} for token_ids, _ in jobs],
+                [params for _, params in jobs],
+                use_tqdm=progress and sys.stderr.isatty(),
+            )
+        return list(outputs)
+
+    def _generation(self, request: GenerationRequest) -> tuple[tuple[int, ...], Any]:
+        from vllm import SamplingParams
+
+        greedy = request.temperature == 0
+        choices = list(request.choice_token_ids)
+        params = SamplingParams(
+            # Greedy draws are all the same: vLLM refuses more than one, so one is made and given n times.
+            n=1 if greedy else request.n,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=request.max_tokens,
+            seed=request.seed if self._section.seeded and not greedy else None,
+            # 0: the sampled token's own; raw, before temperature and top-p. With choices: theirs beside it.
+            logprobs=None if choices else 0,
+            logprob_token_ids=choices or None,
+            stop_token_ids=list(self._chat.end_token_ids),
+            detokenize=False,
+            flat_logprobs=True,
+        )
+        return request.prompt_token_ids, params
+
+    def _samples(self, request: GenerationRequest, output: Any) -> list[Sample]:
+        draws = [self._sample(request, draw) for draw in sorted(output.outputs, key=lambda draw: draw.index)]
+        if request.temperature == 0:
+            draws *= request.n
+        if len(draws) != request.n:
+            raise EngineError(
+                f"vLLM engine: {len(draws)} draws came back for a request of {request.n}; each must come back; "
+                "run the same command to continue from the last finished shard"
+            )
+        return draws
+
+    def _sample(self, request: GenerationRequest, draw: Any) -> Sample:
+        token_ids, end_token_ids = tuple(draw.token_ids), self._chat.end_token_ids
+        stopped = bool(token_ids) and token_ids[-1] in end_token_ids
+        if draw.finish_reason not in ("stop", "length") or (draw.finish_reason == "stop") != stopped:
+            raise EngineError(
+                f"vLLM engine: a draw of {len(token_ids)} tokens finished with {draw.finish_reason!r}; an end token or "
+                "max_tokens must end it; run the same command to continue from the last finished shard"
+            )
+        flat = draw.logprobs
+        choice_logprobs: tuple[float, ...] = ()
+        if request.choice_token_ids:
+            first = slice(flat.start_indices[0] + 1, flat.start_indices[0] + 1 + len(request.choice_token_ids))
+            if tuple(flat.token_ids[first]) != request.choice_token_ids:
+                raise EngineError(
+                    "vLLM engine: it gave the log-probabilities of other tokens than those that were named; "
+                    "exactly these are needed; use a vLLM version that the project supports"
+                )
+            choice_logprobs = tuple(flat.logprobs[first])
+        return Sample(
+            token_ids=token_ids,
+            token_logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
+            text=self._chat.decode(token_ids[:-1] if stopped else token_ids),
+            finish_reason="stop" if stopped else "length",
+            choice_logprobs=choice_logprobs,
+        )
+
+    def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
+        """The last token is asked for as a choice at the first sampled position, so that a request may fill the whole
+        context; those before it are prompt log-probabilities. One token alone can so use the prefix cache."""
+        from vllm import SamplingParams
+
+        jobs = []
+        for request in requests:
+            if request.token_ids:
+                params = SamplingParams(
+                    max_tokens=1,
+                    temperature=0.0,
+                    prompt_logprobs=0 if len(request.token_ids) > 1 else None,
+                    logprob_token_ids=[request.token_ids[-1]],
+                    detokenize=False,
+                    flat_logprobs=True,
+                )
+                jobs.append(((*request.prompt_token_ids, *request.token_ids[:-1]), params))
+        outputs = iter(self._run(self._llm, jobs, progress=progress))
+        return [_scores(request, outputs) if request.token_ids else () for request in requests]
+
+    # Facts.
+
+    def usage(self) -> Mapping[str, float]:
+        return self._usage.snapshot()
+
+    def facts(self) -> Mapping[str, Any]:
+        import torch
+        import transformers
+        import vllm
+
+        on_cuda = self._on_cuda()
+        return {
+            "engine": "vllm",
+            "versions": {
+                "vllm": vllm.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "device": torch.cuda.get_device_name() if on_cuda else "cpu",
+            "dtype": self._section.dtype,
+            "context_tokens": self.context_tokens,
+            "seeded": self._section.seeded,
+            "determinism": DETERMINISM if self._section.seeded else "none: engine.seeded is false",
+            "last_swap": dict(self._last_swap),
+        }
+
+    def _on_cuda(self) -> bool:
+        import torch
+
+        return torch.cuda.is_available()
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Turns what vLLM raises into EngineError, and remembers that the engine is not to be used again."""
+        try:
+            yield
+        except EngineError:
+            raise
+        except _FAILURES as error:
+            self._dead = f"{what}: {type(error).__name__}: {error}"
+            raise EngineError(
+                f"vLLM engine: {self._dead}; it must run to the end; if memory was short, lower engine.max_num_seqs, "
+                "engine.context_tokens or engine.kv_cache_gib (CPU), or engine.gpu_memory_utilization (GPU); then run "
+                "the same command to continue from the last finished shard"
+            ) from error
+
+
+def _scores(request: ScoreRequest, outputs: Iterator[Any]) -> tuple[float, ...]:
+    output = next(outputs)
+    last = output.outputs[0].logprobs
+    position = last.start_indices[0] + 1
+    if last.token_ids[position] != request.token_ids[-1]:
+        raise EngineError(
+            "vLLM engine: it gave the log-probability of another token than the one that was named; exactly this one "
+            "is needed; use a vLLM version that the project supports"
+        )
+    before: list[float] = []
+    if len(request.token_ids) > 1:
+        flat = output.prompt_logprobs
+        starts = flat.start_indices[len(request.prompt_token_ids) :]
+        before = [flat.logprobs[start] for start in starts]
+    return (*before, last.logprobs[position])

@@ -1,0 +1,93 @@
+"""Starts vLLM inside this process, quietly, and leaves the process as it was."""
+
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selfreward.recipe import EngineSection
+
+WORKER_EXTENSION = "selfreward.engines.worker.WeightProof"
+
+
+def start_vllm(
+    section: EngineSection, *, model: Path, tokenizer: Path, context_tokens: int, trust_remote_code: bool
+) -> Any:
+    """A `vllm.LLM` with the weights of `model`, in this process. Raises what vLLM raises."""
+    import torch
+
+    # Read by vLLM when it is imported or started.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    device: dict[str, Any]
+    if torch.cuda.is_available():
+        device = {"gpu_memory_utilization": section.gpu_memory_utilization, "enable_sleep_mode": True}
+    else:
+        # The same as VLLM_CPU_KVCACHE_SPACE, which takes whole GiB only.
+        device = {"kv_cache_memory_bytes": int(section.kv_cache_gib * 2**30), "enforce_eager": True}
+        # On the CPU vLLM still compiles its small sampling functions, with a C++ compiler that a machine may lack and
+        # for ten seconds; uncompiled they cost nothing that can be measured.
+        import torch._dynamo
+
+        torch._dynamo.config.disable = True
+    with _process_kept(), _quiet():
+        from vllm import LLM
+
+        return LLM(
+            model=str(model),
+            tokenizer=str(tokenizer),
+            trust_remote_code=trust_remote_code,
+            dtype=section.dtype,
+            max_model_len=context_tokens,
+            max_num_seqs=section.max_num_seqs,
+            enable_prefix_caching=True,
+            worker_extension_cls=WORKER_EXTENSION,
+            use_tqdm_on_load=False,
+            seed=0,
+            **device,
+        )
+
+
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """vLLM seeds the global generators, and its CPU build replaces `torch.set_num_threads`. The training that may
+    follow in this process is not to notice."""
+    import numpy as np
+    import torch
+
+    set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if not torch.cuda.is_available():
+            torch.set_num_threads = set_num_threads
+            torch.set_num_threads(num_threads)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only errors while it starts, since its warnings then are about settings chosen here; warnings too afterwards.
+    VLLM_LOGGING_LEVEL, when it is set, decides instead."""
+    logger = logging.getLogger("vllm")
+    asked_for = "VLLM_LOGGING_LEVEL" in os.environ
+    if not asked_for:
+        os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        # It warns at every swap of a tied output layer and of tables that are no weights; the proof covers both.
+        logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
+        if not asked_for:
+            del os.environ["VLLM_LOGGING_LEVEL"]
+            logger.setLevel(logging.WARNING)
