@@ -1,0 +1,53 @@
+"""Declarative, deterministic checks of a text: {"kind": NAME, **arguments}.
+
+The 25 instruction kinds of IFEval under their published names and argument names, plus regex, exact and numeric.
+Where a check departs from the published one, its file says so. No kind needs a download.
+
+Paper: 2311.07911 (IFEval), section 2.1 (kinds), section 2.2 (strict and loose).
+"""
+
+from selfreward.checks import (
+    change_case,
+    combination,
+    detectable_content,
+    detectable_format,
+    exact,
+    keywords,
+    language,
+    length_constraints,
+    numeric,
+    pattern,
+    punctuation,
+    startend,
+)
+from selfreward.checks.checking import from_ifeval, pass_all, passes, share_passed, validate, variants
+from selfreward.checks.registry import KINDS, Check, Kind, check_kind
+
+# Importing these files fills KINDS.
+KIND_FILES = (
+    change_case,
+    combination,
+    detectable_content,
+    detectable_format,
+    exact,
+    keywords,
+    language,
+    length_constraints,
+    numeric,
+    pattern,
+    punctuation,
+    startend,
+)
+
+__all__ = [
+    "KINDS",
+    "Check",
+    "Kind",
+    "check_kind",
+    "from_ifeval",
+    "pass_all",
+    "passes",
+    "share_passed",
+    "validate",
+    "variants",
+]

@@ -1,0 +1,43 @@
+"""The kinds of checks by name. A new kind is one decorated function:
+
+    @check_kind("keywords:existence", keywords=Texts())
+    def existence(text: str, *, keywords: Sequence[str]) -> bool: ...
+
+The function sees a text that is not blank and arguments that were validated. It must return for every text.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfreward.checks.arguments import Argument
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`consistent` looks at all arguments together and returns what is wrong with them, or None."""
+
+    name: str
+    arguments: Mapping[str, Argument]
+    passes: Callable[..., bool]
+    consistent: Callable[..., str | None] | None = None
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def check_kind(
+    name: str, *, consistent: Callable[..., str | None] | None = None, **arguments: Argument
+) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+    """Registers the decorated function under `name`, with its arguments and what each may be."""
+
+    def register(function: Callable[..., bool]) -> Callable[..., bool]:
+        if name in KINDS:
+            raise ValueError(f"two checks are called {name}")
+        KINDS[name] = Kind(name, arguments, function, consistent)
+        return function
+
+    return register
+
+
+Check = Mapping[str, Any]

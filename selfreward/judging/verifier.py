@@ -1,0 +1,67 @@
+"""A program as judge: the share of a prompt's declarative checks that a response passes.
+
+What it does: runs the checks of `selfreward.checks` on the text of each response, in their strict form. No model takes
+part and nothing is drawn: one judgment for each response, the same every time.
+
+Paper: 2311.07911 (IFEval), section 2.2: strict accuracy, by instruction (`share`) or by prompt (`all`).
+Differs: the share is taken within one prompt, to be a score.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from selfreward import recipe
+from selfreward.checks import passes
+from selfreward.records import Checkpoint, Judgment, Prompt, Response
+
+NAME: Final = "verifier"
+NO_CHECKS: Final = "no_checks"
+
+
+class VerifierJudge:
+    """`parts.Judge` with scores in [0, 1], or only 0 and 1 for aggregate "all"; needs no engine.
+
+    A response without text passes nothing and scores 0. A response to a prompt without checks is unscored: `no_checks`.
+    A judgment's `text` has a line for each check, and its `template_sha256` is that of the checks.
+    """
+
+    def __init__(self, section: recipe.VerifierJudge) -> None:
+        self._aggregate = section.aggregate
+
+    @property
+    def by(self) -> str:
+        return NAME
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, model: Checkpoint, iteration: int
+    ) -> list[Judgment]:
+        """One judgment for each response, in their order. Raises RecipeError for a check that does not validate."""
+        checks = {prompt.id: prompt.checks for prompt in prompts}
+        return [self._judgment(response, checks[response.prompt_id]) for response in responses]
+
+    def _judgment(self, response: Response, checks: Sequence[Mapping[str, Any]]) -> Judgment:
+        outcomes = [passes(check, response.text) for check in checks]
+        lines = [
+            f"{'pass' if passed else 'fail'} {_shown(check)}" for check, passed in zip(checks, outcomes, strict=True)
+        ]
+        return Judgment(
+            id=f"{response.id}/{NAME}/0",
+            prompt_id=response.prompt_id,
+            response_id=response.id,
+            judge=NAME,
+            draw=0,
+            score=self._score(outcomes) if outcomes else None,
+            unscored=None if outcomes else NO_CHECKS,
+            text="\n".join(lines),
+            template_sha256=hashlib.sha256("\n".join(map(_shown, checks)).encode()).hexdigest(),
+        )
+
+    def _score(self, outcomes: Sequence[bool]) -> float:
+        return float(all(outcomes)) if self._aggregate == "all" else sum(outcomes) / len(outcomes)
+
+
+def _shown(check: Mapping[str, Any]) -> str:
+    """One line, the same for equal checks; a null argument is one that is not given."""
+    return json.dumps({key: value for key, value in check.items() if value is not None}, sort_keys=True)
