@@ -1,0 +1,142 @@
+"""Training in a process of its own: `python -m selfreward.training.child JOB.json`.
+
+The child writes one JSON object a line to standard output: {"report": [phase, done, total]} or, at the end,
+{"error": [class, message]}; metrics and checkpoint are files. What it writes to standard error is passed on, and its
+end is part of the error when it dies.
+"""
+
+import collections
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from selfreward import errors
+from selfreward.errors import SelfRewardError, TrainingError
+from selfreward.parts import TrainingJob
+from selfreward.recipe import TrainingSection
+from selfreward.store.files import write_text_atomically
+from selfreward.training.progress import Report, silent
+
+TAIL_LINES = 30
+
+
+def train_in_child(
+    job: TrainingJob,
+    section: TrainingSection,
+    *,
+    engine_dtype: str,
+    trust_remote_code: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """`update.train` in a child process: the same result, and all of its memory given back."""
+    job_file = job.work_folder / "child.json"
+    asked = {
+        "job": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(job).items()},
+        "section": section.model_dump(mode="json"),
+        "engine_dtype": engine_dtype,
+        "trust_remote_code": trust_remote_code,
+    }
+    write_text_atomically(job_file, json.dumps(asked, indent=1))
+    command = [sys.executable, "-m", "selfreward.training.child", str(job_file)]
+    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=_environment()
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None  # because they are pipes
+            passing_on = threading.Thread(target=_pass_on, args=(process.stderr, tail), daemon=True)
+            passing_on.start()
+            failure = _follow(process.stdout, report)
+            code = process.wait()
+            passing_on.join()
+        except BaseException:
+            process.kill()
+            raise
+    if failure is not None:
+        raise failure
+    if code != 0:
+        raise TrainingError(_death(code, tail))
+    metrics: dict[str, Any] = json.loads((job.work_folder / "training.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def _environment() -> dict[str, str]:
+    """One GPU: a single process that sees several would be refused by TRL."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpus.split(",")[0], "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _pass_on(stream: IO[str], tail: collections.deque[str]) -> None:
+    for line in stream:
+        tail.append(line.rstrip("\n"))
+        sys.stderr.write(line)
+
+
+def _follow(stream: IO[str], report: Report) -> SelfRewardError | None:
+    """Reports progress until the child closes its output; the error it told of, if it told of one."""
+    failure = None
+    for line in stream:
+        try:
+            told = json.loads(line)
+        except ValueError:
+            sys.stderr.write(line)  # a library's print
+            continue
+        if "report" in told:
+            report(*told["report"])
+        elif "error" in told:
+            name, message = told["error"]
+            failure = getattr(errors, name)(message)
+    return failure
+
+
+def _death(code: int, tail: collections.deque[str]) -> str:
+    how = f"ended with exit code {code}"
+    advice = "read the end of its log below; the same command goes on from the last save"
+    if code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            advice = "often the machine ran out of memory: lower training.micro_batch_size; the same command goes on"
+    return "\n".join([f"training: the process {how}; it ends with 0; {advice}", *tail])
+
+
+def main(arguments: list[str]) -> int:
+    _die_with_parent()
+    asked = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    fields: dict[str, Any] = asked["job"]
+    fields |= {key: Path(value) for key, value in fields.items() if isinstance(value, str)}
+    from selfreward.training.update import train
+
+    try:
+        train(
+            TrainingJob(**fields),
+            TrainingSection.model_validate_json(json.dumps(asked["section"])),
+            engine_dtype=asked["engine_dtype"],
+            trust_remote_code=asked["trust_remote_code"],
+            report=lambda *progress: _tell({"report": progress}),
+        )
+    except SelfRewardError as error:
+        _tell({"error": [type(error).__name__, str(error)]})
+        return error.exit_code
+    return 0
+
+
+def _tell(what: dict[str, Any]) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def _die_with_parent() -> None:
+    """A driver that is killed must not leave a child behind that goes on writing into its work folder."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,40 @@
+"""Models and tokenizers from local folders, as plain `transformers` loads them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from selfreward.errors import StoreError
+
+
+def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
+    """On the CPU, without dropout: sampling had none, and the reference must not differ from the policy by chance.
+
+    `dtype` is a torch name, or `auto` for the one that is stored.
+    """
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    _check(folder)
+    config = AutoConfig.from_pretrained(folder, **options)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    wanted = dtype if dtype == "auto" else getattr(torch, dtype)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=wanted, **options)
+    return model
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    _check(folder)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    return tokenizer
+
+
+def _check(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise StoreError(
+            f"{folder}: no config.json; a model folder that transformers loads; give the folder of a checkpoint"
+        )

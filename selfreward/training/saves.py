@@ -1,0 +1,98 @@
+"""Saves inside training, for resume: one counts only when its marker, written last, says that it is complete."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from selfreward.errors import StoreError
+from selfreward.store.files import explained, flush, write_text_atomically
+
+MARKER = "complete.json"
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest complete save and the facts of its marker; everything else in `folder` is removed."""
+    complete: list[tuple[int, Path, dict[str, Any]]] = []
+    for path in sorted(folder.glob("*")):
+        facts = _facts(path)
+        if facts is None:
+            _remove(path)
+        else:
+            complete.append((facts["step"], path, facts))
+    if not complete:
+        return None
+    _, best, facts = max(complete, key=lambda save: save[0])
+    remove_others(best)
+    return best, facts
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        sizes = {name: (path / name).stat().st_size for name in facts["files"]}
+    except (OSError, ValueError):
+        return None
+    return facts if sizes == facts["files"] else None
+
+
+def mark_complete(path: Path, *, step: int, **facts: Any) -> None:
+    """Flushes every file of the save to disk, then writes the marker."""
+    flush_tree(path)
+    sizes = {str(p.relative_to(path)): p.stat().st_size for p in sorted(path.rglob("*")) if p.is_file()}
+    write_text_atomically(path / MARKER, json.dumps({"step": step, "files": sizes, **facts}, indent=1))
+
+
+def remove_others(path: Path) -> None:
+    """Leaves `path` alone in its folder: one save is enough to go on from, and saves are large."""
+    for other in path.parent.glob("*"):
+        if other != path:
+            _remove(other)
+
+
+def _remove(path: Path) -> None:
+    # The marker goes first, so that a kill in between leaves an incomplete save and not a broken one.
+    (path / MARKER).unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush_tree(folder: Path) -> None:
+    """fsync every file and folder below, then the name of `folder` itself."""
+    with explained(folder):
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                flush(Path(parent) / name)
+            flush(Path(parent))
+        flush(folder.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what libraries raise for a failed write into StoreError, and removes the half-written folder."""
+    try:
+        with explained(path):
+            yield
+    except StoreError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    except (SafetensorError, RuntimeError) as error:
+        # safetensors and torch.save do not raise OSError when the disk is full.
+        if isinstance(error, RuntimeError) and not _failed_write(error):
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        raise StoreError(
+            f"{path}: {str(error).splitlines()[0]}; the run folder must be writable and have space; free some disk "
+            "space, then give the same command again: nothing finished is lost"
+        ) from error
+
+
+def _failed_write(error: RuntimeError) -> bool:
+    return any(word in str(error) for word in ("inline_container", "PytorchStreamWriter", "No space left"))

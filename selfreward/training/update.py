@@ -1,0 +1,279 @@
+"""Training as a function of files: a job in, a checkpoint folder and metrics out.
+
+The work folder of a job holds `job.json` (what is trained), `reference.parquet`, `saves/` (for resume) and, at the
+end, `training.json` (the metrics) and `checkpoint/`. The checkpoint gets its name last, so whoever sees it sees all.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers.utils import logging as transformers_logging
+
+from selfreward.errors import StoreError, TrainingError
+from selfreward.parts import TrainingJob
+from selfreward.recipe import TrainingSection
+from selfreward.seeding import seed_of
+from selfreward.store.files import sha256_of, weights_sha256, write_text_atomically
+from selfreward.store.lock import RunLock
+from selfreward.training import checkpoint, saves
+from selfreward.training import pairs as pairs_file
+from selfreward.training.models import load_model, load_tokenizer
+from selfreward.training.progress import Report, silent
+from selfreward.training.reference import Reference
+
+MOST_MEASURED_PAIRS = 256
+
+
+def train(
+    job: TrainingJob,
+    section: TrainingSection,
+    *,
+    engine_dtype: str,
+    trust_remote_code: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Trains, or goes on where a killed call of the same job stopped, or returns what a finished one returned.
+
+    The metrics, also in `work_folder/training.json`: `num_pairs` (trained on), `num_pairs_available` (in the file),
+    `num_steps`, `num_epochs`, `micro_batch_size`; `loss_first`, `loss_last`; over the trained pairs (a seeded sample
+    of 256 when there are more): `reward_margin_before` and `reward_margin_after` (mean of beta times chosen minus
+    rejected log-ratio to the reference), `chosen_logp_move`, `rejected_logp_move` (mean nats since the iteration's
+    start) and `reward_accuracy_vs_pairs` (share of pairs whose chosen response has the higher reward afterwards);
+    `grad_norm_mean`, `grad_norm_max` (before clipping); `changed_weight_share` (after rounding to `engine_dtype`);
+    `num_tokens` (of all optimizer steps, unpadded), `tokens_per_s`, `seconds_update` (steps alone; work lost at a
+    kill is not counted), `seconds` (all of it, but for what a killed call spent outside the steps); `steps`: a list
+    of {step, loss, grad_norm, learning_rate, reward_margin (before the step, on its own pairs)}.
+
+    Raises TrainingError when the update cannot be made, StoreError when files cannot be read or written.
+    """
+    started = time.monotonic()
+    lock = RunLock(job.work_folder)
+    try:
+        _claim(job, section)
+        final, metrics_file = job.work_folder / "checkpoint", job.work_folder / "training.json"
+        if not final.exists():
+            with _quiet():
+                _make(job, section, engine_dtype, trust_remote_code, report, started)
+        # A kill may have come between the checkpoint's name and this.
+        shutil.rmtree(job.work_folder / "saves", ignore_errors=True)
+        metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8"))
+        return metrics
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"training: {str(error).splitlines()[0]}; micro_batch_size is {section.micro_batch_size}, "
+            f"gradient_checkpointing {section.gradient_checkpointing}; lower the one or set the other to true"
+        ) from error
+    finally:
+        lock.release()
+        _give_memory_back()
+
+
+def _claim(job: TrainingJob, section: TrainingSection) -> None:
+    """Refuses a work folder that holds another job's progress, naming what differs."""
+    wanted = _description(job, section)
+    path = job.work_folder / "job.json"
+    if not path.exists():
+        write_text_atomically(path, json.dumps(wanted, indent=1))
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if differing := [key for key in wanted if found.get(key) != wanted[key]]:
+        raise StoreError(
+            f"{job.work_folder}: begun with another {', '.join(differing)}; the same job goes on where it stopped; "
+            "restore what changed, or remove this folder to train anew"
+        )
+
+
+def _description(job: TrainingJob, section: TrainingSection) -> dict[str, Any]:
+    """All that the result depends on. Settings marked runtime are left out: they change how, not what."""
+    runtime = {
+        name
+        for name, field in TrainingSection.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime")
+    }
+    description = {
+        "iteration": job.iteration,
+        "seed": job.seed,
+        "pairs_sha256": sha256_of(_existing(job.pairs_file)),
+        "policy_sha256": weights_sha256(_existing(job.policy)),
+        **{f"training.{key}": value for key, value in section.model_dump(mode="json", exclude=runtime).items()},
+    }
+    if section.reference == "initial":
+        description["initial_sha256"] = weights_sha256(_existing(job.initial))
+    return description
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise StoreError(f"{path}: not there; what training reads; run the stage before it again")
+    return path
+
+
+def _make(
+    job: TrainingJob,
+    section: TrainingSection,
+    engine_dtype: str,
+    trust_remote_code: bool,
+    report: Report,
+    started: float,
+) -> None:
+    """Everything from the pairs to the named checkpoint."""
+    seed = seed_of(job.seed, job.iteration, "training", "subset", bits=31)
+    pairs, num_available = pairs_file.read_pairs(job.pairs_file, max_pairs=section.max_pairs, seed=seed)
+    partial = job.work_folder / "checkpoint.partial"
+    metrics = _optimize(job, section, pairs, partial, trust_remote_code, report)
+    gc.collect()  # the trainer and its model are in reference cycles; two models are loaded next
+    with saves.writing(partial):
+        checkpoint.write_canary(partial, trust_remote_code=trust_remote_code)
+    metrics |= {
+        "num_pairs": pairs.num_rows,
+        "num_pairs_available": num_available,
+        "num_epochs": section.num_epochs,
+        "changed_weight_share": checkpoint.changed_weight_share(
+            job.policy, partial, dtype=engine_dtype, trust_remote_code=trust_remote_code
+        ),
+    }
+    metrics["seconds"] = time.monotonic() - started + metrics.pop("seconds_before")
+    write_text_atomically(job.work_folder / "training.json", json.dumps(metrics, indent=1, allow_nan=False))
+    checkpoint.commit(partial, job.work_folder / "checkpoint")
+
+
+def _optimize(
+    job: TrainingJob,
+    section: TrainingSection,
+    pairs: pa.Table,
+    partial: Path,
+    trust_remote_code: bool,
+    report: Report,
+) -> dict[str, Any]:
+    """The optimizer's steps and the pass after them; leaves the weights in `partial`."""
+    folder = job.work_folder / "saves"
+    resumed = saves.newest(folder)
+    model = load_model(job.policy, dtype=section.weights_dtype, trust_remote_code=trust_remote_code)
+    embeddings = model.get_input_embeddings().num_embeddings
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    pairs_file.check_fits(pairs, vocabulary=embeddings, context_tokens=context)
+    # TRL takes seconds to import: what is wrong with the input shows before.
+    from selfreward.training.pair_trainer import PairTrainer, configuration, micro_batch
+
+    reference_file = job.work_folder / "reference.parquet"
+    initial = None
+    if section.reference == "initial" and not reference_file.exists() and not job.initial.samefile(job.policy):
+        initial = load_model(job.initial, dtype=section.weights_dtype, trust_remote_code=trust_remote_code)
+    measured = _measured(job, pairs.num_rows)
+    seconds_before = resumed[1]["seconds"] if resumed else 0.0
+    trainer = PairTrainer(
+        model,
+        ref_model=initial,
+        tokenizer=load_tokenizer(job.policy, trust_remote_code=trust_remote_code),
+        pairs=pairs,
+        args=configuration(
+            section,
+            saves_folder=folder,
+            num_pairs=pairs.num_rows,
+            seed=seed_of(job.seed, job.iteration, "training", "order", bits=31),
+        ),
+        reference_file=reference_file,
+        measured=measured,
+        report=report,
+        seconds_before=seconds_before,
+    )
+    del initial
+    trainer.update(resumed[0] if resumed else None)
+    seconds_update = trainer.seconds
+    after = trainer.logps(trainer.model, measured, phase="measure")
+    checkpoint.write_model(trainer.model, partial, policy=job.policy, dtype=section.weights_dtype)
+    num_tokens = pairs_file.num_tokens(pairs) * section.num_epochs
+    return {
+        **_steps(trainer.state.log_history),
+        **_moves(section.beta, trainer.reference, measured, after),
+        "micro_batch_size": micro_batch(section),
+        "num_tokens": num_tokens,
+        "tokens_per_s": num_tokens / seconds_update,
+        "seconds_update": seconds_update,
+        "seconds_before": seconds_before,
+    }
+
+
+def _measured(job: TrainingJob, num_pairs: int) -> list[int]:
+    if num_pairs <= MOST_MEASURED_PAIRS:
+        return list(range(num_pairs))
+    generator = np.random.default_rng(seed_of(job.seed, job.iteration, "training", "measured"))
+    return sorted(generator.choice(num_pairs, size=MOST_MEASURED_PAIRS, replace=False).tolist())
+
+
+def _steps(history: list[dict[str, Any]]) -> dict[str, Any]:
+    steps = [
+        {
+            "step": row["step"],
+            "loss": row["loss"],
+            "grad_norm": row["grad_norm"],
+            "learning_rate": row["learning_rate"],
+            "reward_margin": row["rewards/margins"],
+        }
+        for row in history
+        if "loss" in row
+    ]
+    norms = [step["grad_norm"] for step in steps]
+    return {
+        "num_steps": len(steps),
+        "loss_first": steps[0]["loss"],
+        "loss_last": steps[-1]["loss"],
+        "grad_norm_mean": float(np.mean(norms)),
+        "grad_norm_max": max(norms),
+        "steps": steps,
+    }
+
+
+def _moves(
+    beta: float, reference: Reference, measured: list[int], after: tuple[list[float], list[float]]
+) -> dict[str, float]:
+    chosen_B, rejected_B = np.array(after[0]), np.array(after[1])
+    start_chosen_B = np.array([reference.start_chosen[row] for row in measured], float)
+    start_rejected_B = np.array([reference.start_rejected[row] for row in measured], float)
+    ref_B = np.array([reference.chosen[row] - reference.rejected[row] for row in measured])
+    # 2305.18290, equation 5: reward = beta * log(pi / pi_ref), up to a term that cancels in the margin.
+    margin_before_B = beta * (start_chosen_B - start_rejected_B - ref_B)
+    margin_after_B = beta * (chosen_B - rejected_B - ref_B)
+    return {
+        "reward_margin_before": float(margin_before_B.mean()),
+        "reward_margin_after": float(margin_after_B.mean()),
+        "reward_accuracy_vs_pairs": float((margin_after_B > 0).mean()),
+        "chosen_logp_move": float((chosen_B - start_chosen_B).mean()),
+        "rejected_logp_move": float((rejected_B - start_rejected_B).mean()),
+    }
+
+
+def _give_memory_back() -> None:
+    """To the system: glibc keeps freed heap, over a GiB for a model of 135 M weights, and the engine may need it."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another libc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no advice from the libraries; their errors stay."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
