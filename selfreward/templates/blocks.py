@@ -1,0 +1,73 @@
+"""How text that somebody else wrote stands inside a prompt: in blocks that it cannot close.
+
+A block is `<name-code>`, a line break, the text, a line break, `</name-code>`. The code is a hash of the text, so the
+same text always gives the same block, and it is drawn again until it does not occur in the text: no text
+can hold the closing tag of its own block. Since a code depends on its own text alone, prompts that share a rubric and
+a conversation share them to the letter, which is what the engine's prefix cache needs.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from selfreward.errors import TemplateError
+from selfreward.records import Message
+
+# The shapes that tokenizers in use read as control tokens: <|im_end|>, <｜User｜>, <turn|>, </s>, <end_of_turn>,
+# [INST], [|user|], <<SYS>>. A chat template does not escape them, so a response that spells one out would
+# end the user's turn and write the verdict itself. A space after the bracket keeps it readable and makes it plain text.
+_CONTROL_TOKEN = re.compile(
+    r"<(?=[|｜])"
+    r"|<(?=\w{1,40}[|｜]>)"
+    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|sep|cls|im_start|im_end|startoftext|endoftext|start_of_turn|end_of_turn"
+    r"|start_of_image|end_of_image|seed:\w{1,40}|special_\d+|reserved_\d+)>)"
+    r"|<(?=</?SYS>>)"
+    r"|\[(?=\|)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|IMG|CLS|SEP|MASK|PAD|UNK)\])",
+    re.IGNORECASE,
+)
+_CODE_LENGTH = 6
+
+
+def plain(text: str) -> str:
+    """The text with control tokens spelt so that no tokenizer takes them for control, and with valid Unicode only."""
+    encodable = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate would break the tokenizer
+    return _CONTROL_TOKEN.sub(lambda bracket: bracket.group() + " ", encodable)
+
+
+def code_of(text: str) -> str:
+    """Six hexadecimal digits that depend on `text` alone and do not occur in it."""
+    attempt = 0
+    while True:
+        code = hashlib.sha256(f"{attempt}\x1f{text}".encode()).hexdigest()[:_CODE_LENGTH]
+        if code not in text:
+            return code
+        attempt += 1
+
+
+def block(name: str, text: str) -> str:
+    """`text` between tags that it cannot close."""
+    text = plain(text)
+    return _tagged(name, text, code_of(text))
+
+
+def conversation(messages: Sequence[Message]) -> str:
+    """All turns, system prompt included, a block each, named by role; one code for the whole conversation.
+
+    Raises TemplateError for an empty conversation and for a role that is not one lower-case word.
+    """
+    if not messages:
+        raise TemplateError("templates: a conversation without messages; one message at least; check the prompt")
+    turns = [(message.role, plain(message.content)) for message in messages]
+    for role, _ in turns:
+        if not re.fullmatch(r"[a-z_]+", role):
+            raise TemplateError(
+                f"templates: a message has the role {role!r}; roles are lower-case words such as system, user "
+                "and assistant; correct the prompt"
+            )
+    code = code_of("\x1e".join(text for _, text in turns))
+    return "\n".join(_tagged(role, text, code) for role, text in turns)
+
+
+def _tagged(name: str, text: str, code: str) -> str:
+    return f"<{name}-{code}>\n{text}\n</{name}-{code}>"
