@@ -81,9 +81,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from selfreward import plan, recipe_file
+    from selfreward import recipe_file
+    from selfreward.plan import plan, render
 
-    print(plan.render(plan.plan(recipe_file.load(options.recipe, options.overrides))))
+    print(render(plan(recipe_file.load(options.recipe, options.overrides))))
     return 0
 
 

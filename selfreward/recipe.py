@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+
 def Runtime(default: Any, **constraints: Any) -> Any:
     """A field that may change on a started run, because it changes how and not what."""
     return Field(default, json_schema_extra={"runtime": True}, **constraints)

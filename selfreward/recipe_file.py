@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, NodeEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
 
@@ -22,6 +22,7 @@ from selfreward.errors import RecipeError
 from selfreward.recipe import Recipe
 
 Place = tuple[str | int, ...]
+DEEPEST = 50
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -54,8 +55,15 @@ def dump(recipe: Recipe) -> str:
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(str, _represent_text)
     yaml.dump(recipe.model_dump(mode="json"), stream)
     return stream.getvalue()
+
+
+def _represent_text(representer: Any, text: str) -> Any:
+    """Control characters and rare line ends in double quotes, where they are escaped: elsewhere some are lost."""
+    style = None if text.replace("\n", "").isprintable() else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def changed_keys(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
@@ -108,7 +116,7 @@ def _yaml_of(text: str, name: str) -> Any:
     yaml = YAML(typ="rt")
     yaml.Resolver = _CoreSchema
     try:
-        _refuse_tags_and_aliases(text, name)
+        _refuse_what_no_recipe_needs(text, name)
         return yaml.load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -117,18 +125,24 @@ def _yaml_of(text: str, name: str) -> Any:
         raise RecipeError(f"{where}: {problem}; a recipe is YAML 1.2; mend that line") from None
     except RecipeError:
         raise
-    except RecursionError:
-        raise RecipeError(f"{name}: nested a thousand levels deep; a recipe has about five; mend the file") from None
     except ValueError as error:  # a number of thousands of digits
         raise RecipeError(f"{name}: {error}; numbers have a few digits; mend the number") from None
 
 
-def _refuse_tags_and_aliases(text: str, name: str) -> None:
-    """A recipe needs neither; a tag could ask for an object, and nested aliases grow without bound."""
+def _refuse_what_no_recipe_needs(text: str, name: str) -> None:
+    """A tag could ask for an object; aliases and nesting grow without bound."""
+    depth = 0
     for event in YAML(typ="rt").parse(text):
         tag = getattr(event, "tag", None) if isinstance(event, NodeEvent) else None
-        if isinstance(event, AliasEvent) or tag is not None:
-            found = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')}" if tag else f"the alias *{event.anchor}"
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        found = None
+        if isinstance(event, AliasEvent):
+            found = f"the alias *{event.anchor}"
+        elif tag is not None:
+            found = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')}"
+        elif depth > DEEPEST:
+            found = f"values nested more than {DEEPEST} deep"
+        if found:
             raise RecipeError(
                 f"{name}:{event.start_mark.line + 1}: {found}; a recipe is plain mappings, lists, texts and numbers; "
                 "write the value itself"

@@ -27,7 +27,11 @@ def run(folder: Path, *overrides: str) -> None:
 def kill_when(folder: Path, trigger: str, *overrides: str) -> None:
     """Starts the run, waits until a file that matches `trigger` is there, and kills the process group at once."""
     with subprocess.Popen(
-        command(folder, *overrides), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(folder, *overrides),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         while not any(folder.glob(trigger)):
             if process.poll() is not None:
@@ -55,7 +59,12 @@ def kill_twice(folder: Path, stage: str, overrides: tuple[str, ...]) -> None:
 
 
 def test_tiny_killed_in_every_stage_gives_the_same_bytes(tmp_path: Path) -> None:
-    overrides = ("iterations.max=1", "iterations.shard_prompts=1", "training.save_every_steps=1", "training.batch_size=1")
+    overrides = (
+        "iterations.max=1",
+        "iterations.shard_prompts=1",
+        "training.save_every_steps=1",
+        "training.batch_size=1",
+    )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(whole, *overrides)
     kill_twice(broken, "responses", overrides)

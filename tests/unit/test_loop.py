@@ -150,7 +150,9 @@ class World:
 
     def contents(self) -> dict[str, bytes]:
         files = (path for path in (self.folder / "run").rglob("*") if path.is_file())
-        return {str(p.relative_to(self.folder)): p.read_bytes() for p in files if p.name not in (".lock", "manifest.json")}
+        return {
+            str(p.relative_to(self.folder)): p.read_bytes() for p in files if p.name not in (".lock", "manifest.json")
+        }
 
 
 @pytest.fixture
@@ -214,7 +216,11 @@ def test_counts_add_up(world: World) -> None:
     counts = history[0].counts
     assert counts["num_prompts"] == 5 == counts["num_pairs"] + counts["num_dropped_prompts"]
     assert counts["num_dropped_prompts:too_few_scored"] == 1
-    assert (counts["num_judgments"], counts["num_unscored_judgments"], counts["num_unscored_judgments:empty"]) == (10, 2, 2)
+    assert (counts["num_judgments"], counts["num_unscored_judgments"], counts["num_unscored_judgments:empty"]) == (
+        10,
+        2,
+        2,
+    )
     assert [d.iteration for d in decisions] == [1, 2]
     assert initial is not None
     assert initial.metrics == {"pass_rate": 0.5}
@@ -240,7 +246,9 @@ def test_keep_bounds_the_disk_but_never_takes_the_best(world: World) -> None:
 
 
 @given(num_prompts=st.integers(1, 9))
-def test_every_prompt_goes_through_exactly_one_shard(tmp_path_factory: pytest.TempPathFactory, num_prompts: int) -> None:
+def test_every_prompt_goes_through_exactly_one_shard(
+    tmp_path_factory: pytest.TempPathFactory, num_prompts: int
+) -> None:
     world = World(tmp_path_factory.mktemp("world"), max_iterations=1, num_prompts=num_prompts, min_pairs=0)
     world.run()
     sampled = [prompt_id for call in world.calls if call[0] == "sample" for prompt_id in call[3]]

@@ -160,7 +160,9 @@ def test_what_a_shard_cost_is_recorded_once_even_when_stages_nest(store: Store) 
 
 
 def test_a_second_process_is_refused_and_a_dead_one_lets_go(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from selfreward.store import Store; store = Store(Path(sys.argv[1])); "
+    code = (
+        "import sys; from pathlib import Path; from selfreward.store import Store; store = Store(Path(sys.argv[1])); "
+    )
     folder = tmp_path / "run"
     with subprocess.Popen(
         [sys.executable, "-c", code + "print('held', flush=True); sys.stdin.read()", str(folder)],

