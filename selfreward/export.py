@@ -23,12 +23,16 @@ def export_pairs(run: Path, file: Path, *, iteration: int | None = None) -> int:
     if file.suffix not in (".jsonl", ".parquet"):
         raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; .jsonl and .parquet can be written; rename it")
     store = Store(run, write=False)
-    iterations = [i for i in _with_pairs(store) if iteration in (None, i)]
-    if not iterations:
-        wanted = f"iteration {iteration}" if iteration else "any iteration"
-        raise RecipeError(f"{run}: no pairs of {wanted} yet; found {_with_pairs(store) or 'none'}; let it run on")
-    rows = (row for i in iterations for row in _rows(store, i))
-    return _write(rows, file)
+    found = _with_pairs(store)
+    rows = [row for i in found if iteration in (None, i) for row in _rows(store, i)]
+    if not rows:
+        wanted = "this run" if iteration is None else f"iteration {iteration}"
+        raise RecipeError(
+            f"{run}: {wanted} has no pairs; iterations whose pairs are made: {found or 'none'}; "
+            "name one of these, or let the run go on"
+        )
+    _write(rows, file)
+    return len(rows)
 
 
 def _with_pairs(store: Store) -> list[int]:
@@ -51,15 +55,12 @@ def _rows(store: Store, iteration: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _write(rows: Iterator[dict[str, Any]], file: Path) -> int:
-    collected = list(rows)
-
+def _write(rows: list[dict[str, Any]], file: Path) -> None:
     def write(path: Path) -> None:
         if file.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(collected), path)
+            pq.write_table(pa.Table.from_pylist(rows), path)
         else:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in collected)
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             path.write_text("".join(lines), encoding="utf-8")
 
     write_atomically(file, write)
-    return len(collected)

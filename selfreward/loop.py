@@ -66,7 +66,8 @@ def sample_and_pair(parts: Parts, store: Store, iteration: int, policy: Checkpoi
     fresh = parts.prompts.training_prompts(iteration)
     size = parts.shard_prompts
     num_shards = -(-len(fresh) // size)
-    judge_model = policy if parts.judge.by == "policy" else parts.models.get(parts.judge.by, parts.initial)
+    # A judge without a model (a verifier) is handed the policy, and does not look at it.
+    judge_model = {**parts.models, "policy": policy}.get(parts.judge.by, policy)
 
     def prompts(shard: int) -> list[Prompt]:
         return list(store.read(iteration, "prompts", Prompt, shard))

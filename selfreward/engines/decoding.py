@@ -85,9 +85,9 @@ def score_batches(
     return batches(
         requests,
         size=lambda item: (len(item[1].prompt_token_ids) + len(item[1].token_ids), len(item[1].token_ids)),
-        fits=lambda count, largest: count <= max_rows
-        and count * largest[0] <= batch_tokens
-        and count * largest[1] * vocab_size <= MAX_LOGITS,
+        fits=lambda count, largest: (
+            count <= max_rows and count * largest[0] <= batch_tokens and count * largest[1] * vocab_size <= MAX_LOGITS
+        ),
     )
 
 
@@ -194,9 +194,7 @@ def _note(
 
 
 def _has_ended(draw: Draw, request: GenerationRequest, end_token_ids: Sequence[int]) -> bool:
-    return bool(draw.token_ids) and (
-        draw.token_ids[-1] in end_token_ids or len(draw.token_ids) == request.max_tokens
-    )
+    return bool(draw.token_ids) and (draw.token_ids[-1] in end_token_ids or len(draw.token_ids) == request.max_tokens)
 
 
 def _pick(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from selfreward.recipe import EngineSection
 
+STEP_TOKENS = 4096
 WORKER_EXTENSION = "selfreward.engines.worker.WeightProof"
 
 
@@ -29,6 +30,9 @@ def start_vllm(
     else:
         # The same as VLLM_CPU_KVCACHE_SPACE, which takes whole GiB only.
         device = {"kv_cache_memory_bytes": int(section.kv_cache_gib * 2**30), "enforce_eager": True}
+        # vLLM 0.31 cuts prompts that do not fit into a step, and then rewinds the generators of seeded requests, which
+        # only CUDA's can do ("CPU Generator does not use offset"). Whole prompts only, then, of which one always fits.
+        device |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(STEP_TOKENS, context_tokens)}
         # On the CPU vLLM still compiles its small sampling functions, with a C++ compiler that a machine may lack and
         # for ten seconds; uncompiled they cost nothing that can be measured.
         import torch._dynamo

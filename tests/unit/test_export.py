@@ -140,12 +140,12 @@ def test_another_suffix_is_refused(run: Path, tmp_path: Path, name: str) -> None
 
 
 def test_an_iteration_without_pairs_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"no pairs of iteration 3 yet; found \[1, 2\]"):
+    with pytest.raises(RecipeError, match=r"iteration 3 has no pairs; iterations whose pairs are made: \[1, 2\]"):
         export_pairs(run, tmp_path / "pairs.jsonl", iteration=3)
     empty = tmp_path / "empty"
     with Store(empty) as store:
         store.record_event("started")
-    with pytest.raises(RecipeError, match="no pairs of any iteration yet; found none"):
+    with pytest.raises(RecipeError, match="this run has no pairs; iterations whose pairs are made: none"):
         export_pairs(empty, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
 

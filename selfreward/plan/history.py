@@ -1,0 +1,51 @@
+"""What a run that has begun already says about its own cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selfreward import recipe_file
+from selfreward.recipe import Recipe
+from selfreward.store import Store
+
+
+@dataclass(frozen=True)
+class History:
+    """Seconds and engine counters of finished stages, by iteration and stage. Empty when nothing has run.
+
+    `num_pairs` are the pairs that iterations were trained on; `finished` are the iterations that are over, their
+    evaluation included.
+    """
+
+    seconds: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    usage: Mapping[int, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    num_pairs: Mapping[int, float] = field(default_factory=dict)
+    finished: frozenset[int] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+def read_history(folder: Path, recipe: Recipe) -> History:
+    """Nothing but a warning for the folder of another recipe. Raises StoreError when the folder cannot be read."""
+    if not (folder / "manifest.json").exists() or not (folder / "recipe.yaml").exists():
+        return History()
+    path = folder / "recipe.yaml"
+    started_with = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    _, fixed = recipe_file.changed_keys(started_with, recipe)
+    if fixed:
+        return History(
+            warnings=(
+                f"{folder} holds a run of another recipe ({'; '.join(fixed)}): `selfreward run` would refuse this "
+                "one, and the rates of that run are not used here",
+            )
+        )
+    store = Store(folder, write=False)
+    numbers = range(recipe.iterations.max + 1)
+    trainings = {number: store.read_json(number, "training") for number in numbers}
+    return History(
+        seconds={number: found for number in numbers if (found := store.seconds_by_stage(number))},
+        usage={number: counters for number in numbers if (counters := store.usage_by_stage(number))},
+        num_pairs={number: metrics["num_pairs"] for number, metrics in trainings.items() if metrics},
+        finished=frozenset(
+            n for n in numbers if store.read_json(n, "evaluation" if n == 0 else "decision") is not None
+        ),
+    )

@@ -1,0 +1,185 @@
+"""How long it will take: a low and a high estimate, or the run's own rates where it has begun.
+
+Prefill and training multiply matrices; decoding reads all weights once for each token of a batch (roofline of
+2402.16363, section 2). Real kernels reach a share of what was measured; the shares are assumptions and stand below.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfreward.plan.history import History
+from selfreward.plan.machine import Machine
+from selfreward.plan.model_shape import BYTES, ModelShape
+from selfreward.plan.storage import engine_kind
+from selfreward.plan.work import IterationWork, Work
+from selfreward.recipe import Recipe
+
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A range. `real` seconds of it were measured in this run."""
+
+    low: float
+    high: float
+    real: float = 0.0
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.low + other.low, self.high + other.high, self.real + other.real)
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A number that the estimate needs and nobody measured, at the fast and at the slow end."""
+
+    fast: float
+    slow: float
+
+    def at(self, *, fast: bool) -> float:
+        return self.fast if fast else self.slow
+
+
+PREFILL_SHARE = Assumption(0.7, 0.15)
+DECODE_SHARE = Assumption(0.6, 0.1)
+TRAINING_SHARE = Assumption(0.6, 0.15)
+# Responses may end early.
+GENERATED_SHARE = Assumption(0.5, 1.0)
+# What no rate explains: kernels started one by one, Python, files.
+STEP_OVERHEAD_S = Assumption(0.001, 0.02)
+MICRO_BATCH_OVERHEAD_S = Assumption(0.01, 0.1)
+STAGE_OVERHEAD_S = Assumption(0.05, 1.5)
+TRAINING_OVERHEAD_S = Assumption(2.0, 20.0)
+START_S: Mapping[str, Assumption] = {"vllm": Assumption(15.0, 90.0), "transformers": Assumption(3.0, 20.0)}
+# A stage's own rate in this run, applied to the same stage of a later iteration.
+REAL_RATE = Assumption(0.8, 1.25)
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """Seconds for each planned request (or pair), and for each that there really was: None when there was none."""
+
+    per_planned_s: float
+    per_real_s: float | None
+
+
+def estimate(
+    recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape, machine: Machine, history: History
+) -> tuple[tuple[Seconds, ...], Seconds]:
+    """Seconds of each iteration, and of the start of the engine when anything is left to do."""
+    clock = _Clock(recipe, model, machine)
+    rates = _rates(work, history)
+    seconds = tuple(_iteration(iteration, clock, rates, history) for iteration in work)
+    start = START_S[engine_kind(recipe)]
+    left = any(iteration.iteration not in history.finished for iteration in work)
+    return seconds, Seconds(start.fast, start.slow) if left else Seconds(0.0, 0.0)
+
+
+def _iteration(work: IterationWork, clock: "_Clock", rates: Mapping[str, _Rate], history: History) -> Seconds:
+    real = history.seconds.get(work.iteration, {})
+    if work.iteration in history.finished:
+        total = sum(real.values())
+        return Seconds(total, total, total)
+    stages = [_stage(name, size, clock.stage(work, name), real, rates) for name, size in _sizes(work).items()]
+    return sum(stages, Seconds(0.0, 0.0))
+
+
+def _stage(
+    name: str, size: float, estimated: Seconds, real: Mapping[str, float], rates: Mapping[str, _Rate]
+) -> Seconds:
+    if name in real:
+        return Seconds(real[name], real[name], real[name])
+    if name not in rates:
+        return estimated
+    rate = rates[name]
+    low = rate.per_planned_s * size * REAL_RATE.fast
+    high = estimated.high if rate.per_real_s is None else rate.per_real_s * size * REAL_RATE.slow
+    return Seconds(low, max(low, high))
+
+
+def _sizes(work: IterationWork) -> dict[str, float]:
+    """What the time of a stage grows with."""
+    sizes: dict[str, float] = {name: stage.num_requests for name, stage in work.stages.items()}
+    return {**sizes, TRAINING: work.num_pairs} if work.num_pairs else sizes
+
+
+def _rates(work: Sequence[IterationWork], history: History) -> dict[str, _Rate]:
+    """The rate of each stage that this run has finished.
+
+    Iteration 0 counts only where nothing else does: its first stage contains the start of the engine.
+    """
+    totals: dict[str, tuple[float, float, float]] = {}
+    for iteration in sorted(work, key=lambda iteration: iteration.iteration == 0):
+        number = iteration.iteration
+        for name, size in _sizes(iteration).items():
+            real = history.seconds.get(number, {}).get(name)
+            if real is None or not size or (number == 0 and name in totals):
+                continue
+            done = history.usage.get(number, {}).get(name, {}).get("num_requests", 0.0)
+            done = history.num_pairs.get(number, 0.0) if name == TRAINING else done
+            before = totals.get(name, (0.0, 0.0, 0.0))
+            totals[name] = (before[0] + real, before[1] + size, before[2] + done)
+    return {name: _Rate(s / size, s / done if done else None) for name, (s, size, done) in totals.items()}
+
+
+@dataclass(frozen=True)
+class _Clock:
+    recipe: Recipe
+    model: ModelShape
+    machine: Machine
+
+    def stage(self, work: IterationWork, name: str) -> Seconds:
+        return self._training(work) if name == TRAINING else self._engine(work.stages[name])
+
+    def _engine(self, work: Work) -> Seconds:
+        if not work.num_requests:
+            return Seconds(0.0, 0.0)
+        return Seconds(self._engine_s(work, fast=True), self._engine_s(work, fast=False))
+
+    def _engine_s(self, work: Work, *, fast: bool) -> float:
+        length = work.num_prompt_tokens / work.num_requests
+        computed: float = work.num_prompt_tokens
+        if engine_kind(self.recipe) == "transformers":  # which computes a prompt again for each of its draws
+            computed *= max(1.0, work.num_sequences / work.num_requests)
+        elif fast:  # the prefix cache keeps everything that it can
+            computed -= work.num_repeated_tokens
+        prefill_s = self.model.forward_flops(computed, context=length / 2) / self.machine.engine_flops
+        num_steps, step_s = self._decoding(work, length, GENERATED_SHARE.at(fast=fast))
+        step_s = step_s / DECODE_SHARE.at(fast=fast) + STEP_OVERHEAD_S.at(fast=fast)
+        return prefill_s / PREFILL_SHARE.at(fast=fast) + num_steps * step_s + STAGE_OVERHEAD_S.at(fast=fast)
+
+    def _decoding(self, work: Work, length: float, generated: float) -> tuple[float, float]:
+        """How many steps, and the seconds of one: the slower of reading memory and multiplying.
+
+        The first token of a sequence comes with its prompt.
+        """
+        if work.max_generated_tokens <= 1:
+            return 0.0, 0.0
+        engine, tokens = self.recipe.engine, generated * work.max_generated_tokens
+        batch = min(engine.max_num_seqs, work.num_sequences)
+        if engine_kind(self.recipe) == "transformers":
+            batch = min(batch, max(1, int(engine.batch_tokens / (length + work.max_generated_tokens))))
+        context = length + tokens / 2
+        num_bytes = self.model.num_parameters * BYTES[engine.dtype]
+        num_bytes += int(batch * context * self.model.kv_bytes_per_token(engine.dtype))
+        step_s = max(
+            num_bytes / self.machine.copied_bytes_per_s,
+            self.model.forward_flops(batch, context=context) / self.machine.engine_flops,
+        )
+        return math.ceil(work.num_sequences / batch) * tokens, step_s
+
+    def _training(self, work: IterationWork) -> Seconds:
+        return Seconds(self._training_s(work, fast=True), self._training_s(work, fast=False))
+
+    def _training_s(self, work: IterationWork, *, fast: bool) -> float:
+        training = self.recipe.training
+        # A backward pass costs two forward passes (2001.08361, section 2.1); checkpointing computes one again.
+        num_passes = 4 if training.gradient_checkpointing else 3
+        num_tokens = num_passes * work.num_training_tokens + work.num_tokens_without_gradient
+        flops = self.model.forward_flops(num_tokens, context=work.longest_pair_tokens / 4)
+        update_s = flops / self.machine.training_flops / TRAINING_SHARE.at(fast=fast)
+        # One pass more than the steps make: the passes without gradients take larger batches.
+        num_micro_batches = math.ceil(work.num_pairs / training.micro_batch_size) * (training.num_epochs + 1)
+        overhead_s = num_micro_batches * MICRO_BATCH_OVERHEAD_S.at(fast=fast) + TRAINING_OVERHEAD_S.at(fast=fast)
+        return GENERATED_SHARE.at(fast=fast) * update_s + overhead_s

@@ -1,0 +1,95 @@
+"""Memory and disk that a run needs, from the sizes of its models."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfreward.plan.machine import Machine
+from selfreward.plan.model_shape import BYTES, ModelShape
+from selfreward.plan.work import IterationWork
+from selfreward.recipe import Recipe
+
+LOGIT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes. `shared`: engine and trainer are in the same memory at the same time, as on a CPU."""
+
+    engine_weights: int
+    engine_kv_cache: int
+    trainer_states: int
+    trainer_logits: int
+    available: int
+    shared: bool
+
+    @property
+    def peak(self) -> int:
+        engine, trainer = self.engine_weights + self.engine_kv_cache, self.trainer_states + self.trainer_logits
+        return engine + trainer if self.shared else max(engine, trainer)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """In bytes. `kept` checkpoints stay; at the peak there are the new one and the saves of its training too."""
+
+    checkpoint: int
+    num_kept: int
+    save: int
+    peak: int
+    free: int
+
+
+def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape, machine: Machine) -> Memory:
+    training, dtype = recipe.training, recipe.engine.dtype
+    weights = model.num_parameters * BYTES[dtype]
+    longest = max((iteration.longest_pair_tokens for iteration in work), default=0)
+    # Weights, gradients and the two moments of Adam, all in the weights' dtype (1910.02054, section 3.1).
+    states = 4 * model.num_parameters * BYTES[training.weights_dtype]
+    if training.reference == "initial":
+        states += model.num_parameters * BYTES[training.weights_dtype]
+    return Memory(
+        engine_weights=weights,
+        engine_kv_cache=_kv_cache(recipe, weights, model=model, machine=machine),
+        trainer_states=states,
+        trainer_logits=min(training.micro_batch_size, training.batch_size) * longest * model.vocabulary * LOGIT_BYTES,
+        available=machine.memory_bytes,
+        shared=machine.device == "cpu",
+    )
+
+
+def _kv_cache(recipe: Recipe, weights: int, *, model: ModelShape, machine: Machine) -> int:
+    engine = recipe.engine
+    if engine_kind(recipe) == "transformers":
+        return engine.batch_tokens * model.kv_bytes_per_token(engine.dtype)
+    if machine.device == "cpu":
+        return int(engine.kv_cache_gib * 2**30)
+    # On a GPU vLLM takes its whole share of the memory at the start.
+    return max(0, int(engine.gpu_memory_utilization * machine.memory_bytes) - weights)
+
+
+def engine_kind(recipe: Recipe) -> str:
+    """vllm or transformers: what `auto` will choose on this machine."""
+    import importlib.util
+
+    if recipe.engine.kind != "auto":
+        return recipe.engine.kind
+    return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
+
+
+def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape) -> Disk:
+    """What `checkpoints.keep` leaves: the newest ones and, when it is older, the best one."""
+    num_iterations, keep = recipe.iterations.max, recipe.checkpoints.keep
+    checkpoint = model.num_parameters * BYTES[recipe.training.weights_dtype]
+    num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
+    saves_any = any(iteration.num_steps > recipe.training.save_every_steps for iteration in work)
+    save = 3 * checkpoint if saves_any else 0  # weights and two moments
+    # A save is complete before the older one goes, and a checkpoint before an older one goes.
+    peak = min(num_iterations, num_kept + 1) * checkpoint + 2 * save
+    return Disk(checkpoint, num_kept, save, peak, shutil.disk_usage(_existing(Path(recipe.output_dir))).free)
+
+
+def _existing(path: Path) -> Path:
+    path = path.resolve()
+    return next(parent for parent in (path, *path.parents) if parent.exists())
