@@ -22,6 +22,7 @@ from selfreward.records import Checkpoint, Message
 pytest.importorskip("vllm")
 
 from selfreward.engines.vllm import VllmEngine
+from selfreward.engines.vllm_start import STEP_TOKENS
 
 TINY = EngineSection(kind="auto", dtype="float32", context_tokens=512, kv_cache_gib=0.25)
 SMOLLM2 = EngineSection(kind="vllm", dtype="bfloat16", context_tokens=1024, kv_cache_gib=0.25)
@@ -116,6 +117,12 @@ class TestTiny:
         first = engine.generate(requests)
         engine.generate([ask(engine, "something else")])
         assert engine.generate(requests) == first
+
+    def test_seeded_prompts_that_do_not_fit_into_one_step_are_not_cut(self, engine: Engine) -> None:
+        """vLLM 0.31 cannot rewind a CPU generator when the first part of a prompt alone has run."""
+        requests = [ask(engine, f"{i:03}" * 100, seed=i, n=1, max_tokens=2) for i in range(40)]
+        assert sum(len(request.prompt_token_ids) for request in requests) > 2 * STEP_TOKENS
+        assert all(len(draws) == 1 for draws in engine.generate(requests))
 
     def test_greedy_takes_the_most_probable_token_in_every_draw(self, engine: Engine) -> None:
         letters = tuple(range(ord("a"), ord("z") + 1))
