@@ -10,7 +10,7 @@ from typing import Any
 from selfreward import engines, evaluation, judging, monitoring, pairing, prompts, recipe_file, reporting, training
 from selfreward.engines import models as model_files
 from selfreward.errors import RecipeError
-from selfreward.parts import Parts
+from selfreward.parts import Engine, Parts, PromptSource
 from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint
 from selfreward.store import Store
@@ -22,11 +22,15 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
     models = {name: _checkpoint(section) for name, section in recipe.models.items()}
     initial = models["initial"] = models["policy"]
     _refuse_other_architectures(models)
-    trust = any(section.trust_remote_code for section in recipe.models.values())
+    trust = recipe.models["policy"].trust_remote_code  # the same for all
     engine = engines.build(recipe.engine, first=initial, trust_remote_code=trust)
     store.meter = engine.usage
     anchor = judging.build_anchor(recipe.evaluation.anchor, engine=engine, seed=recipe.seed, models=models)
-    store.record_facts(**_facts(recipe, models), prompts=source.facts())
+    if not store.manifest["files"]:
+        _refuse_long_prompts(recipe, source, engine)
+    facts = {**_facts(recipe, models), "prompts": source.facts()}
+    _refuse_other_inputs(store, facts)
+    store.record_facts(**facts)
     return Parts(
         prompts=source,
         engine=engine,
@@ -60,9 +64,11 @@ def check(recipe: Recipe) -> list[str]:
     models = {name: _checkpoint(section) for name, section in recipe.models.items()}
     models["initial"] = models["policy"]
     _refuse_other_architectures(models)
-    engine = engines.build(recipe.engine, first=models["initial"])
+    trust = recipe.models["policy"].trust_remote_code
+    engine = engines.build(recipe.engine, first=models["initial"], trust_remote_code=trust)
     judging.build(recipe.judging, engine=engine, seed=recipe.seed, models=models)
     judging.build_anchor(recipe.evaluation.anchor, engine=engine, seed=recipe.seed, models=models)
+    _refuse_long_prompts(recipe, source, engine)
     warnings = []
     if recipe.judging.kind == "verifier" and not all(prompt.checks for block in fresh for prompt in block):
         warnings.append("judging.kind is verifier, but some prompts have no checks: their responses stay unscored")
@@ -87,6 +93,44 @@ def _refuse_other_architectures(models: dict[str, Checkpoint]) -> None:
                 f"models.{name}: its shape is {found}; the policy's is {policy}, and the engine swaps weights in "
                 "place, so the two must agree; use a model of the policy's architecture"
             )
+
+
+def _refuse_long_prompts(recipe: Recipe, source: PromptSource, engine: Engine) -> None:
+    """Before anything is made, because afterwards the keys that would help may not change any more."""
+    evaluated = recipe.evaluation.max_tokens or recipe.sampling.max_tokens
+    sets = [(source.training_prompts(i + 1), recipe.sampling.max_tokens) for i in range(recipe.iterations.max)]
+    sets += [(source.monitor_prompts(), evaluated), (source.verifiable_prompts(), evaluated)]
+    for prompts_of_set, max_tokens in sets:
+        for prompt in prompts_of_set:
+            num_tokens = len(engine.encode(prompt.messages))
+            if num_tokens + max_tokens > engine.context_tokens:
+                raise RecipeError(
+                    f"prompt {prompt.id}: {num_tokens} tokens and {max_tokens} for the response; the context holds "
+                    f"{engine.context_tokens}; shorten or leave out the prompt, lower max_tokens, or raise "
+                    "engine.context_tokens"
+                )
+
+
+def _refuse_other_inputs(store: Store, facts: dict[str, Any]) -> None:
+    """A resumed run must find the models and held-out prompts that it began with, whatever the recipe calls them."""
+    before = store.manifest["facts"]
+    for place in (*(("models", name, "id") for name in facts["models"]), *_HELD_OUT):
+        then, now = _at(before, place), _at(facts, place)
+        if then is not None and then != now:
+            raise RecipeError(
+                f"{store.folder}: {place[0]}.{place[1]} was {then[:12]} when the run began and is now "
+                f"{now and now[:12]}; a run needs the same models and held-out prompts to the end; restore it, "
+                "or set another output_dir"
+            )
+
+
+_HELD_OUT = (("prompts", "monitor", "sha256"), ("prompts", "verifiable", "sha256"))
+
+
+def _at(facts: Any, place: tuple[str, ...]) -> Any:
+    for key in place:
+        facts = facts.get(key) if isinstance(facts, dict) else None
+    return facts
 
 
 def _shape(folder: Path) -> dict[str, Any]:

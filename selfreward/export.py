@@ -17,7 +17,8 @@ from selfreward.store.files import write_atomically
 def export_pairs(run: Path, file: Path, *, iteration: int | None = None) -> int:
     """Writes the pairs of a run (or of one iteration) to a .jsonl or .parquet file; returns how many.
 
-    A row holds `prompt`, `chosen` and `rejected` as lists of messages, the two scores and the iteration.
+    A row holds `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
+    `rejected_message` as single ones (LLaMA-Factory), the two scores and the iteration.
     Raises RecipeError for another suffix or an iteration that has no pairs, StoreError for no run folder.
     """
     if file.suffix not in (".jsonl", ".parquet"):
@@ -45,10 +46,14 @@ def _with_pairs(store: Store) -> list[int]:
 def _rows(store: Store, iteration: int) -> Iterator[dict[str, Any]]:
     prompts = {prompt.id: prompt for prompt in store.read(iteration, "prompts", Prompt)}
     for pair in store.read(iteration, "pairs", PreferencePair):
+        chosen = {"role": "assistant", "content": pair.chosen_text}
+        rejected = {"role": "assistant", "content": pair.rejected_text}
         yield {
             "prompt": [{"role": m.role, "content": m.content} for m in prompts[pair.prompt_id].messages],
-            "chosen": [{"role": "assistant", "content": pair.chosen_text}],
-            "rejected": [{"role": "assistant", "content": pair.rejected_text}],
+            "chosen": [chosen],
+            "rejected": [rejected],
+            "chosen_message": chosen,
+            "rejected_message": rejected,
             "score_chosen": pair.chosen_score,
             "score_rejected": pair.rejected_score,
             "iteration": iteration,

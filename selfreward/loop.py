@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from selfreward.errors import StoreError
 from selfreward.parts import Parts, TrainingJob
 from selfreward.records import (
     Checkpoint,
@@ -42,7 +43,7 @@ def run(parts: Parts, store: Store) -> Decision:
         policy, summary = run_iteration(parts, store, iteration, policy)
         history.append(summary)
         decisions.append(decide(parts, store, history))
-        keep_what_is_needed(parts, store, iteration, decisions[-1])
+        keep_what_is_needed(parts, store, decisions[-1])
         store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, baseline)
     return decisions[-1]
@@ -70,7 +71,13 @@ def sample_and_pair(parts: Parts, store: Store, iteration: int, policy: Checkpoi
     judge_model = {**parts.models, "policy": policy}.get(parts.judge.by, policy)
 
     def prompts(shard: int) -> list[Prompt]:
-        return list(store.read(iteration, "prompts", Prompt, shard))
+        stored = list(store.read(iteration, "prompts", Prompt, shard))
+        if [p.messages for p in stored] != [p.messages for p in fresh[shard * size : (shard + 1) * size]]:
+            raise StoreError(
+                f"{store.folder}: iteration {iteration} began with other prompts than the recipe's source gives now; "
+                "a run needs the same ones to the end; restore the source, or set another output_dir"
+            )
+        return stored
 
     def responses(shard: int) -> list[Response]:
         return list(store.read(iteration, "responses", Response, shard))
@@ -129,23 +136,24 @@ def evaluate(
 
 
 def decide(parts: Parts, store: Store, history: Sequence[IterationSummary]) -> Decision:
-    """The monitor's written decision. A stop at a limit that may be raised is asked again."""
+    """The monitor's written decision. It is asked again at a limit that may have changed since the run stopped."""
+    iteration = history[-1].iteration
     stored = store.once_json(
-        history[-1].iteration,
+        iteration,
         "decision",
         lambda: asdict(parts.monitor.decide(history, elapsed_s=store.elapsed_s())),
-        again_if=lambda decision: decision["reason"] in RUNTIME_LIMITS,
+        again_if=lambda decision: decision["reason"] in RUNTIME_LIMITS or not store.has(iteration + 1, "prompts"),
     )
     return Decision.from_json(stored)
 
 
-def keep_what_is_needed(parts: Parts, store: Store, iteration: int, decision: Decision) -> None:
+def keep_what_is_needed(parts: Parts, store: Store, decision: Decision) -> None:
     """`best` points to the checkpoint to use now; old checkpoints beside it are removed to bound the disk."""
     best = decision.best_iteration
     if best > 0:
         store.point("best", f"iteration-{best:02d}/checkpoint")
     if parts.keep_checkpoints is not None:
-        for old in range(1, iteration - parts.keep_checkpoints + 1):
+        for old in store.folders("checkpoint")[: -parts.keep_checkpoints]:
             if old != best:
                 store.remove_folder(old, "checkpoint")
 

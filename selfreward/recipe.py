@@ -200,6 +200,12 @@ class AnchorSection(Section):
     kind: Literal["pairwise"] = "pairwise"
     by: str = "initial"
 
+    @model_validator(mode="after")
+    def _stays_the_same(self) -> "AnchorSection":
+        if self.by == "policy":
+            raise ValueError("by: the policy changes with every iteration; an anchor stays the same; use initial")
+        return self
+
 
 class VerifiableEvaluation(Section):
     """Pass rate on generated prompts with checks, on topics that training never sees."""
@@ -239,7 +245,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     note: str | None = Runtime(None, description="shown at the top of every report")
-    output_dir: str = Field(min_length=1)
+    output_dir: str = Runtime(..., min_length=1, description="a run folder may be moved or spelt otherwise")
     regime: Literal["iteration"] = "iteration"
     models: dict[str, ModelSection]
     engine: EngineSection = EngineSection()
@@ -261,4 +267,9 @@ class Recipe(Section):
             raise ValueError("models: no `policy`; it is the model that is trained; add `policy: {model: ...}`")
         if taken := {"initial", "best"} & self.models.keys():
             raise ValueError(f"models: {', '.join(taken)} is always there and cannot be given; rename it")
+        if len({model.trust_remote_code for model in self.models.values()}) > 1:
+            raise ValueError(
+                "models: trust_remote_code is true for some and false for others; one process holds them all, so trust "
+                "in one is trust in each; set it alike"
+            )
         return self

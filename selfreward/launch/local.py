@@ -17,6 +17,7 @@ from selfreward.store import Store
 from selfreward.store.lock import is_held
 
 PREEMPTED = 75
+INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 Progress = Callable[[str, int, str, Mapping[str, Any]], None]
 """Called with (what, iteration, stage, details); see `store.run_folder.Listener`."""
@@ -36,17 +37,18 @@ class Preempted(BaseException):
 
 def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     """Runs or continues a recipe. Raises a SelfRewardError, whose `exit_code` says of which kind."""
-    folder = Path(recipe.output_dir)
-    with Store(folder, name=recipe.name) as store, _status_of(store, progress) as status:
+    folder = Path(recipe.output_dir).expanduser()
+    with Store(folder, name=recipe.name) as store:
         _adopt_recipe(store, recipe)
-        from selfreward.assemble import assemble
+        with _status_of(store, progress) as status:
+            from selfreward.assemble import assemble
 
-        parts = assemble(recipe, store)
-        try:
-            decision = loop.run(parts, store)
-        finally:
-            parts.engine.close()
-        status |= {"state": "finished", **_outcome(decision)}
+            parts = assemble(recipe, store)
+            try:
+                decision = loop.run(parts, store)
+            finally:
+                parts.engine.close()
+            status |= {"state": "finished", **_outcome(decision)}
     return RunResult(folder, decision)
 
 
@@ -68,7 +70,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     Store(folder, write=False)  # a clear error when this is no run folder
     path = folder / "status.json"
     status: dict[str, Any] = {"state": "interrupted", "iteration": None, "stage": None, "decision": None}
-    if path.exists():
+    with suppress(FileNotFoundError, ValueError):  # a run that has just begun, or a file cut short by something else
         status |= json.loads(path.read_text(encoding="utf-8"))
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"
@@ -80,9 +82,9 @@ def _outcome(decision: Decision) -> dict[str, Any]:
 
 
 def _adopt_recipe(store: Store, recipe: Recipe) -> None:
-    """A new run folder takes the recipe; an old one must have the same, but for runtime keys."""
+    """A run folder in which nothing was made takes the recipe; another must have the same, but for runtime keys."""
     path = store.folder / "recipe.yaml"
-    if not path.exists():
+    if not path.exists() or not store.manifest["files"]:
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
         store.record_event("started")
         return
@@ -123,6 +125,12 @@ def _status_of(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
             raise
         except Preempted:
             save(state="preempted", exit_code=PREEMPTED)
+            raise
+        except KeyboardInterrupt:
+            save(state="interrupted", exit_code=INTERRUPTED)
+            raise
+        except MemoryError:
+            save(state="failed", exit_code=4)
             raise
         except BaseException:
             save(state="failed", exit_code=1)

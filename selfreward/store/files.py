@@ -21,19 +21,25 @@ def explained(path: Path) -> Iterator[None]:
         advice = {
             errno.ENOSPC: "free some disk space",
             errno.EDQUOT: "raise the disk quota",
-            errno.EACCES: "make the folder writable or choose another output_dir",
-            errno.EROFS: "choose an output_dir on a writable disk",
-            errno.ENOTDIR: "choose an output_dir whose parents are folders",
+            errno.EACCES: "make its folder writable, or choose another place",
+            errno.EPERM: "make its folder writable, or choose another place",
+            errno.EROFS: "choose a place on a writable disk",
+            errno.ENOTDIR: "choose a place whose parents are folders",
+            errno.EEXIST: "choose a place whose parents are folders",
+            errno.EISDIR: "name a file, not a folder",
+            errno.ENAMETOOLONG: "choose a shorter name",
         }.get(error.errno or 0, "check the disk")
         raise StoreError(
-            f"{path}: {os.strerror(error.errno) if error.errno else error}; the run folder must be writable; "
+            f"{path}: {os.strerror(error.errno) if error.errno else error}; a place that can be written is needed "
+            "(a run's is its output_dir); "
             f"{advice}, then give the same command again: nothing finished is lost"
         ) from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a temporary file beside `path`, which takes its place only when it is complete on disk."""
-    temporary = path.with_name(f".{path.name}.partial")
+    # With the process id, because a report may be written again while the run works.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -29,9 +29,10 @@ class RunLock:
                 f"{folder}: in use by {owner}; one process may work on a run; wait for it or stop it, "
                 "or set another output_dir"
             ) from error
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        self._file.flush()
+        with explained(path):
+            self._file.truncate(0)
+            self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            self._file.flush()
 
     def release(self) -> None:
         self._file.close()

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,8 +30,10 @@ from selfreward.store.files import (
 )
 from selfreward.store.lock import RunLock
 from selfreward.store.manifest import Manifest
+from selfreward.store.names import folder_of, is_shard, iteration_of, merged_name, shard_name
 from selfreward.store.tables import from_table, schema_of, to_table, write_table
 
+T = TypeVar("T")
 Meter = Callable[[], Mapping[str, float]]
 Listener = Callable[[str, int, str, Mapping[str, Any]], None]
 """Called with ("started" | "shard" | "finished", iteration, stage, details) when something is really made."""
@@ -51,9 +53,18 @@ class Store:
         self._recorded: Counter[str] = Counter()  # what this process has already put into the manifest
         if not write and not (folder / "manifest.json").exists():
             raise StoreError(f"{folder}: no manifest.json; a run folder is what `selfreward run` made; check the path")
+        if not (folder / "manifest.json").exists() and any(folder.glob("iteration-*")):
+            raise StoreError(
+                f"{folder}: holds iterations but no manifest.json, so nothing says which files are whole; restore the "
+                "manifest, or choose another output_dir"
+            )
         self._lock = RunLock(folder) if write else None
         self._manifest = Manifest(folder / "manifest.json", name=name or folder.name)
         self._forget_removed_iterations()
+        if write:
+            for partial in folder.rglob(".*.partial"):  # what a kill left; a folder of a trainer is its own
+                if partial.is_file():
+                    partial.unlink()
 
     def __enter__(self) -> "Store":
         return self
@@ -87,10 +98,8 @@ class Store:
         """The stored records of a shard; when they are not there, those that `make` returns, stored first."""
         if not self._has_shard(iteration, stage, shard):
             self.listener("started", iteration, stage, {"shard": shard})
-            entry = self._made(
-                self._shard_name(iteration, stage, shard),
-                lambda path: write_table(to_table(record_type, make()), path),
-            )
+            name = shard_name(iteration, stage, shard)
+            entry = self._made(name, lambda: to_table(record_type, make()), write_table)
             self.listener("shard", iteration, stage, {"shard": shard, **entry})
         return list(self.read(iteration, stage, record_type, shard))
 
@@ -112,17 +121,17 @@ class Store:
 
     def read(self, iteration: int, stage: str, record_type: type, shard: int | None = None) -> Iterator[Any]:
         """Stored records, shard after shard, or of one shard. StoreError when the stage has none or was changed."""
-        merged = self._manifest.entry(self._merged_name(iteration, stage))
+        merged = self._manifest.entry(merged_name(iteration, stage))
         if merged is not None:
             yield from self._read_merged(iteration, stage, record_type, shard, merged["shard_records"])
             return
-        shards = self._shards(iteration, stage) if shard is None else [self._shard_name(iteration, stage, shard)]
+        shards = self._shards(iteration, stage) if shard is None else [shard_name(iteration, stage, shard)]
         for name in shards:
             yield from from_table(record_type, pq.read_table(self._verify(name), schema=schema_of(record_type)))
 
     def has(self, iteration: int, stage: str) -> bool:
         """Whether a stage is complete."""
-        return self._manifest.entry(self._merged_name(iteration, stage)) is not None
+        return self._manifest.entry(merged_name(iteration, stage)) is not None
 
     def merge(self, iteration: int, stage: str) -> dict[str, Any]:
         """All shards of a finished stage become one parquet file, a row group each; their costs add up."""
@@ -132,7 +141,7 @@ class Store:
         for entry in entries:
             for key, value in entry["usage"].items():
                 usage[key] = usage.get(key, 0) + value
-        merged = self._merged_name(iteration, stage)
+        merged = merged_name(iteration, stage)
         path = self.folder / merged
         write_atomically(path, lambda temporary: self._merge_into(temporary, names))
         combined = {
@@ -149,7 +158,7 @@ class Store:
 
     def merge_rest(self, iteration: int) -> None:
         """Merges what rooms stored by `once` alone; to be called when an iteration is over."""
-        stages = {Path(name).parts[1] for name in self._manifest.names() if self._is_shard(name, iteration)}
+        stages = {Path(name).parts[1] for name in self._manifest.names() if is_shard(name, iteration)}
         for stage in sorted(stages):
             self.merge(iteration, stage)
 
@@ -164,30 +173,32 @@ class Store:
         again_if: Callable[[Any], bool] = lambda _: False,
     ) -> Any:
         """A stored JSON value (strict: no NaN); made when it is not there, or when `again_if` says so of it."""
-        file_name = f"{_folder(iteration)}/{name}.json"
+        file_name = f"{folder_of(iteration)}/{name}.json"
         if self._manifest.entry(file_name) is not None:
             value = json.loads(self._verify(file_name).read_text(encoding="utf-8"))
             if not again_if(value):
                 return value
+            self._manifest.record(file_name, None)  # a kill must not leave the old hash beside the new file
         self.listener("started", iteration, name, {})
 
-        def write(path: Path) -> None:
-            path.write_text(json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-        entry = self._made(file_name, write)
+        entry = self._made(
+            file_name,
+            lambda: json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            lambda text, path: path.write_text(text, encoding="utf-8"),
+        )
         self.listener("finished", iteration, name, entry)
         return json.loads((self.folder / file_name).read_text(encoding="utf-8"))
 
     def read_json(self, iteration: int, name: str) -> Any | None:
         """A stored JSON value, or None."""
-        file_name = f"{_folder(iteration)}/{name}.json"
+        file_name = f"{folder_of(iteration)}/{name}.json"
         if self._manifest.entry(file_name) is None:
             return None
         return json.loads(self._verify(file_name).read_text(encoding="utf-8"))
 
     def work_folder(self, iteration: int, name: str) -> Path:
         """A folder that survives a kill, for a stage that resumes inside itself; `adopt` removes it."""
-        path = self.folder / _folder(iteration) / f".{name}"
+        path = self.folder / folder_of(iteration) / f".{name}"
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
@@ -197,7 +208,7 @@ class Store:
 
         Of a checkpoint that was removed to save disk, the path that it had is returned.
         """
-        file_name = f"{_folder(iteration)}/{name}"
+        file_name = f"{folder_of(iteration)}/{name}"
         path = self.folder / file_name
         entry = self._manifest.entry(file_name)
         if entry is None:
@@ -213,9 +224,14 @@ class Store:
             self._expect(file_name, entry["sha256"], weights_sha256(path))
         return path, entry["sha256"]
 
+    def folders(self, name: str) -> list[int]:
+        """The iterations that have a folder of this name on disk, in order."""
+        entries = ((iteration_of(n), e) for n, e in self.manifest["files"].items() if Path(n).name == name)
+        return sorted(iteration for iteration, entry in entries if not entry.get("removed"))
+
     def remove_folder(self, iteration: int, name: str) -> None:
         """Frees the disk of a folder that is no longer needed; the manifest remembers its hash."""
-        file_name = f"{_folder(iteration)}/{name}"
+        file_name = f"{folder_of(iteration)}/{name}"
         entry = self._manifest.entry(file_name)
         if entry is not None and not entry.get("removed"):
             self._manifest.record(file_name, {**entry, "removed": True})
@@ -246,20 +262,21 @@ class Store:
         return float(sum(entry["seconds"] for entry in self.manifest["files"].values()))
 
     def _costs(self, iteration: int) -> list[tuple[str, dict[str, Any]]]:
-        prefix = f"{_folder(iteration)}/"
+        prefix = f"{folder_of(iteration)}/"
         return [
             (name.removeprefix(prefix).split(".")[0], entry)
             for name, entry in self.manifest["files"].items()
-            if name.startswith(prefix) and entry["seconds"] > 0 and not self._is_shard(name, iteration)
+            if name.startswith(prefix) and entry["seconds"] > 0 and not is_shard(name, iteration)
         ]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _made(self, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-        """Writes a file and records it. What other stages inside `write` cost is theirs, not this file's."""
+    def _made(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
+        """Makes, writes and records a file. What other stages inside `make` cost is theirs, not this file's."""
         path = self.folder / name
         before, recorded_before = self._counters(), self._recorded.copy()
-        write_atomically(path, write)
+        content = make()
+        write_atomically(path, lambda temporary: write(content, temporary))
         cost = self._counters()
         cost.subtract(before)
         cost.subtract(self._recorded - recorded_before)
@@ -290,7 +307,7 @@ class Store:
     def _read_merged(
         self, iteration: int, stage: str, record_type: type, shard: int | None, shard_records: list[int]
     ) -> Iterator[Any]:
-        path = self._verify(self._merged_name(iteration, stage))
+        path = self._verify(merged_name(iteration, stage))
         with pq.ParquetFile(path) as file:
             for index, num_records in enumerate(shard_records):
                 if num_records and shard in (None, index):
@@ -299,13 +316,13 @@ class Store:
                     yield from from_table(record_type, table)
 
     def _has_shard(self, iteration: int, stage: str, shard: int) -> bool:
-        merged = self._manifest.entry(self._merged_name(iteration, stage))
+        merged = self._manifest.entry(merged_name(iteration, stage))
         if merged is not None:
             return shard < len(merged["shard_records"])
-        return self._manifest.entry(self._shard_name(iteration, stage, shard)) is not None
+        return self._manifest.entry(shard_name(iteration, stage, shard)) is not None
 
     def _shards(self, iteration: int, stage: str) -> list[str]:
-        prefix = f"{_folder(iteration)}/{stage}/"
+        prefix = f"{folder_of(iteration)}/{stage}/"
         names = [name for name in self._manifest.names() if name.startswith(prefix)]
         if not names:
             raise StoreError(
@@ -313,19 +330,6 @@ class Store:
                 "run the recipe again"
             )
         return names
-
-    @staticmethod
-    def _shard_name(iteration: int, stage: str, shard: int) -> str:
-        return f"{_folder(iteration)}/{stage}/{shard:05d}.parquet"
-
-    @staticmethod
-    def _merged_name(iteration: int, stage: str) -> str:
-        return f"{_folder(iteration)}/{stage}.parquet"
-
-    @staticmethod
-    def _is_shard(name: str, iteration: int) -> bool:
-        path = Path(name)
-        return len(path.parts) == 3 and path.parts[0] == _folder(iteration) and path.suffix == ".parquet"
 
     def _verify(self, name: str) -> Path:
         """The path of a finished file, after its hash was compared once in this process."""
@@ -337,29 +341,37 @@ class Store:
 
     def _expect(self, name: str, recorded: str, found: str) -> None:
         if recorded != found:
-            iteration = Path(name).parts[0]
+            first = self._restart_point(iteration_of(name))
             raise StoreError(
                 f"{self.folder / name}: sha256 {found[:12]}; the manifest says {recorded[:12]}, so the file was "
-                f"changed after it was written; restore it, or remove the folder {iteration} and all later ones "
-                "and give the same command again to make them anew"
+                f"changed after it was written; restore it, or remove the folder {folder_of(first)} and all later "
+                "ones and give the same command again to make them anew"
             )
         self._verified.add(name)
 
+    def _restart_point(self, iteration: int) -> int:
+        """The latest iteration, up to this one, that can be made anew: its policy is still on disk (M_0 always is)."""
+        for first in range(iteration, 0, -1):
+            entries = (self._manifest.entry(f"{folder_of(i)}/checkpoint") for i in range(first - 1, 0, -1))
+            policy = next((entry for entry in entries if entry is not None), None)
+            if policy is None or not policy.get("removed"):
+                return first
+        return iteration
+
     def _forget_removed_iterations(self) -> None:
-        """Whoever removes an iteration's folder wants it made anew; a gap before a later one is an error."""
-        recorded = {Path(name).parts[0] for name in self._manifest.names()}
-        gone = {folder for folder in recorded if not (self.folder / folder).is_dir()}
-        for folder in sorted(recorded - gone):
-            if any(missing < folder for missing in gone):
-                raise StoreError(
-                    f"{self.folder}: {folder} is there but {min(gone)} before it is not; an iteration needs "
-                    "the ones before it; remove the later folders too, or restore the missing one"
-                )
-        if gone and self._lock:
+        """Whoever removes an iteration's folder wants it made anew, with all later ones, from a policy on disk."""
+        recorded = {iteration_of(name) for name in self._manifest.names()}
+        gone = {iteration for iteration in recorded if not (self.folder / folder_of(iteration)).is_dir()}
+        if not gone:
+            return
+        first = self._restart_point(min(gone))
+        if first < min(gone) or any(iteration > min(gone) for iteration in recorded - gone):
+            raise StoreError(
+                f"{self.folder}: {folder_of(min(gone))} is not there; it can only be made anew from an earlier policy "
+                f"on disk and with all later iterations; remove {folder_of(first)} and every later folder, or restore "
+                "the missing one"
+            )
+        if self._lock:
             for name in self._manifest.names():
-                if Path(name).parts[0] in gone:
+                if iteration_of(name) in gone:
                     self._manifest.record(name, None)
-
-
-def _folder(iteration: int) -> str:
-    return f"iteration-{iteration:02d}"

@@ -126,15 +126,84 @@ def test_a_changed_file_is_refused_and_its_iteration_can_be_made_anew(finished: 
     shutil.copytree(finished, folder, symlinks=True)
     path = folder / "iteration-02/judgments.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    recipe = (f"output_dir={folder}", "iterations.max=2")
-    (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace(str(finished), str(folder)))
-    done = run(folder, *recipe[1:])
+    done = run(folder, "iterations.max=2")
     assert done.returncode == 4
     assert "judgments.parquet" in done.stderr
     assert "remove the folder iteration-02" in done.stderr
     shutil.rmtree(folder / "iteration-02")
-    assert run(folder, *recipe[1:]).returncode == 0
+    assert run(folder, "iterations.max=2").returncode == 0
     assert path.read_bytes() == (finished / "iteration-02/judgments.parquet").read_bytes()
+
+
+def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(finished: Path) -> None:
+    from selfreward.store import Store
+
+    status = (finished / "status.json").read_text()
+    with Store(finished):
+        done = run(finished, "iterations.max=2")
+    assert done.returncode == 4
+    assert "in use by" in done.stderr
+    assert (finished / "status.json").read_text() == status
+
+
+def test_a_refused_first_start_can_be_corrected(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(folder, "prompts={kind: file, path: missing.jsonl}").returncode == 2
+    rows = [{"prompt": f"Tell me about the number {i}."} for i in range(20)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mine = (
+        f"prompts={{kind: file, path: {tmp_path / 'mine.jsonl'}}}",
+        "iterations.max=1",
+        "evaluation.verifiable=null",
+    )
+    done = run(folder, *mine)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, [*rows[:-1], {"prompt": "Something else."}])))
+    changed = run(folder, *mine[:1], "iterations.max=2", *mine[2:])
+    assert changed.returncode in (2, 4)
+    assert "restore" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+def test_a_stopped_run_says_75_and_goes_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    folder = tmp_path / "run"
+    arguments = [sys.executable, "-m", "selfreward.cli", "run", str(TINY), "--set", f"output_dir={folder}"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (folder / "iteration-01/responses").exists() and process.poll() is None:
+            time.sleep(0.01)  # polling a file
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == 75, errors[-2000:]
+    assert "the same command continues" in errors
+    assert json.loads(selfreward("status", folder, "--json").stdout)["state"] == "preempted"
+
+
+def test_from_python_it_is_one_call(tmp_path: Path) -> None:
+    code = (
+        "import sys, selfreward\n"
+        "if __name__ == '__main__':\n"
+        "    result = selfreward.run(sys.argv[1], ['output_dir=' + sys.argv[2], 'iterations.max=1'])\n"
+        "    print(result.folder, result.decision.reason)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py", TINY, tmp_path / "run"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(tmp_path / "run"), "MAX_ITERATIONS"]
+
+
+def test_validate_reads_prompts_and_models_and_starts_nothing(tmp_path: Path) -> None:
+    fine = selfreward("validate", TINY, "--set", f"output_dir={tmp_path / 'run'}")
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert not (tmp_path / "run").exists()
+    warned = selfreward("validate", TINY, "--set", "judging={kind: verifier}")
+    assert "no checks" in warned.stderr
+    long = selfreward("validate", TINY, "--set", "engine.context_tokens=64")
+    assert long.returncode == 2
+    assert "the context holds 64" in long.stderr
 
 
 def test_too_many_unscored_judgments_end_with_exit_code_3(tmp_path: Path) -> None:
@@ -203,11 +272,18 @@ def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
         subprocess.run(["umount", small], check=True)
 
 
-def test_help_and_version_are_quick_and_need_nothing_heavy() -> None:
-    for arguments in (["--help"], ["--version"], ["run", "--help"]):
-        done = selfreward(*arguments)
-        assert done.returncode == 0
-        assert "selfreward" in done.stdout
+def test_help_needs_nothing_that_takes_time_to_import() -> None:
+    """`--help` answers in under half a second; imports are what would break that, on any machine."""
+    code = (
+        "import sys\nfrom selfreward.cli import main\n"
+        "try:\n    main(['run', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "slow = {'torch', 'numpy', 'pyarrow', 'pydantic', 'transformers', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--set KEY=VALUE" in done.stdout
+    assert selfreward("--version").stdout.startswith("selfreward ")
 
 
 def test_the_schema_is_valid_and_knows_the_recipes() -> None:

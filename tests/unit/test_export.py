@@ -91,6 +91,8 @@ def test_every_row_is_a_conversation_and_no_character_is_lost(run: Path, tmp_pat
             ],
             "chosen": [{"role": "assistant", "content": f"chosen {text}"}],
             "rejected": [{"role": "assistant", "content": f"rejected {text}"}],
+            "chosen_message": {"role": "assistant", "content": f"chosen {text}"},
+            "rejected_message": {"role": "assistant", "content": f"rejected {text}"},
             "score_chosen": 4.5,
             "score_rejected": 3.25,
             "iteration": 1,

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward import loop
+from selfreward.errors import StoreError
 from selfreward.parts import Parts, TrainingJob
 from selfreward.records import (
     Checkpoint,
@@ -46,6 +47,8 @@ class World:
     min_pairs: int = 1
     num_prompts: int = 5
     by: str = "policy"
+    wording: str = "say"
+    kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
 
     def call(self, *what: Any) -> None:
@@ -55,7 +58,7 @@ class World:
 
     # PromptSource, Engine
     def training_prompts(self, iteration: int) -> list[Prompt]:
-        return [Prompt(f"{iteration}-{i}", (Message("user", f"{i}"),)) for i in range(self.num_prompts)]
+        return [Prompt(f"{iteration}-{i}", (Message("user", f"{self.wording} {i}"),)) for i in range(self.num_prompts)]
 
     def facts(self) -> Mapping[str, Any]:
         return {}
@@ -134,6 +137,8 @@ class World:
         self, history: Sequence[IterationSummary], decisions: Sequence[Decision], initial: Evaluation | None = None
     ) -> None:
         assert initial is not None
+        if len(history) == self.kill_at_report:
+            raise Killed
         self.written.append((len(history), len(decisions)))
 
     def parts(self, keep: int | None = None) -> Parts:
@@ -208,6 +213,24 @@ def test_a_raised_limit_continues_a_finished_run(world: World) -> None:
     assert world.run().iteration == 3
     stored = json.loads((world.folder / "run/iteration-02/decision.json").read_text())
     assert stored["decision"] == "continue"
+
+
+def test_a_lowered_limit_ends_a_run_that_already_went_further(world: World) -> None:
+    world.max_iterations, world.kill_at_report = 9, 2
+    with pytest.raises(Killed):
+        world.run()
+    world.max_iterations, world.kill_at_report = 1, None
+    assert world.run().iteration == 2
+    assert not any(call[1:2] == (3,) for call in world.calls)
+
+
+def test_prompts_that_changed_under_a_started_iteration_are_refused(world: World) -> None:
+    world.kill_at = 6  # in the judgments of iteration 1
+    with pytest.raises(Killed):
+        world.run()
+    world.kill_at, world.wording = None, "other words"
+    with pytest.raises(StoreError, match="other prompts than the recipe's source gives now"):
+        world.run()
 
 
 def test_counts_add_up(world: World) -> None:

@@ -188,9 +188,11 @@ def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
 
 
 def test_set_reaches_nested_keys_and_makes_sections_that_are_not_there() -> None:
-    changed = parse(MINIMAL, "judging.num_draws=5", "training.beta=0.3", "evaluation.anchor.by=policy", "seed=7")
+    changed = parse(MINIMAL, "judging.num_draws=5", "training.beta=0.3", "evaluation.anchor.by=other", "seed=7")
     assert (changed.judging.num_draws, changed.training.beta, changed.seed) == (5, 0.3, 7)  # type: ignore[union-attr]
-    assert changed.evaluation.anchor.by == "policy"
+    assert changed.evaluation.anchor.by == "other"
+    with pytest.raises(RecipeError, match=r"evaluation\.anchor.*an anchor stays the same"):
+        parse(MINIMAL, "evaluation.anchor.by=policy")
     assert parse(MINIMAL, "models.other.model=org/name").models["other"].model == "org/name"
 
 

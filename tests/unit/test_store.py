@@ -105,11 +105,57 @@ def test_a_removed_iteration_is_made_anew_but_a_gap_is_refused(store: Store) -> 
         store.stage(iteration, "prompts", Prompt, 1, lambda _: [prompt(0)])
     store.close()
     shutil.rmtree(store.folder / "iteration-01")
-    with pytest.raises(StoreError, match="iteration-02 is there but iteration-01"):
+    with pytest.raises(StoreError, match=r"iteration-01 is not there; .* remove iteration-01 and every later folder"):
         Store(store.folder)
     shutil.rmtree(store.folder / "iteration-02")
     with Store(store.folder) as again:
         assert not again.has(1, "prompts")
+
+
+def test_what_was_removed_to_save_disk_sends_the_user_further_back(store: Store) -> None:
+    for iteration in (1, 2, 3):
+        made = store.work_folder(iteration, "training") / "checkpoint"
+        made.mkdir()
+        (made / "model.safetensors").write_text(f"M_{iteration}")
+        store.stage(iteration, "prompts", Prompt, 1, lambda _: [prompt(0)])
+        store.adopt(iteration, "checkpoint", made)
+    assert store.folders("checkpoint") == [1, 2, 3]
+    store.remove_folder(2, "checkpoint")
+    assert store.folders("checkpoint") == [1, 3]
+    store.close()
+    path = store.folder / "iteration-03/prompts.parquet"
+    path.write_bytes(path.read_bytes() + b"x")
+    with Store(store.folder) as again, pytest.raises(StoreError, match="remove the folder iteration-02 and all later"):
+        list(again.read(3, "prompts", Prompt))
+    shutil.rmtree(store.folder / "iteration-03")
+    with pytest.raises(StoreError, match="remove iteration-02 and every later folder"):
+        Store(store.folder)
+    shutil.rmtree(store.folder / "iteration-02")
+    with Store(store.folder) as again:
+        assert not again.has(2, "prompts")
+        assert again.has(1, "prompts")
+
+
+def test_a_kill_while_a_value_is_made_anew_leaves_no_wrong_hash(store: Store) -> None:
+    store.once_json(1, "decision", lambda: 1)
+
+    def dies() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.once_json(1, "decision", dies, again_if=lambda _: True)
+    (store.folder / "iteration-01/decision.json").write_text("2\n")  # as if killed after the rename
+    store.close()
+    with Store(store.folder) as again:
+        assert again.once_json(1, "decision", lambda: 3) == 3
+
+
+def test_iterations_without_a_manifest_are_refused(store: Store) -> None:
+    store.stage(1, "prompts", Prompt, 1, lambda _: [prompt(0)])
+    store.close()
+    (store.folder / "manifest.json").unlink()
+    with pytest.raises(StoreError, match=r"iterations but no manifest\.json"):
+        Store(store.folder)
 
 
 def test_values_are_strict_json_and_made_once(store: Store) -> None:
@@ -181,7 +227,7 @@ def test_a_second_process_is_refused_and_a_dead_one_lets_go(tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="choose an output_dir whose parents are folders"):
+    with pytest.raises(StoreError, match=r"a run's is its output_dir.*choose a place whose parents are folders"):
         Store(tmp_path / "file" / "run")
 
 

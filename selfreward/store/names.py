@@ -1,0 +1,25 @@
+"""How things in a run folder are called, relative to it."""
+
+from pathlib import Path
+
+
+def folder_of(iteration: int) -> str:
+    return f"iteration-{iteration:02d}"
+
+
+def iteration_of(name: str) -> int:
+    """The iteration that `iteration-NN/...` belongs to."""
+    return int(Path(name).parts[0].removeprefix("iteration-"))
+
+
+def shard_name(iteration: int, stage: str, shard: int) -> str:
+    return f"{folder_of(iteration)}/{stage}/{shard:05d}.parquet"
+
+
+def merged_name(iteration: int, stage: str) -> str:
+    return f"{folder_of(iteration)}/{stage}.parquet"
+
+
+def is_shard(name: str, iteration: int) -> bool:
+    path = Path(name)
+    return len(path.parts) == 3 and path.parts[0] == folder_of(iteration) and path.suffix == ".parquet"
