@@ -25,7 +25,10 @@ from selfreward.statistics.intervals import mean_interval, paired_interval, rate
 Array = NDArray[np.float64]
 SIZES = (4, 8, 32, 128, 512)
 LEVEL = 0.95
+# Near the edges, where the usual intervals fail at n = 128, 32, 8 and 4; in the middle; at the other edge.
+RATES = (0.00125, 0.0055, 0.022, 0.0455, 0.3, 0.9, 0.995)
 MAX_TOKENS = 128
+FAR_MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,23 @@ def cut_log_normal(rng: np.random.Generator, n: int) -> Array:
     return np.minimum(log_normal(rng, n), MAX_TOKENS)
 
 
+def lengths_far_below(values: Array) -> Interval:
+    return mean_interval(values, bounds=(0, FAR_MAX_TOKENS))
+
+
+def far_log_normal(rng: np.random.Generator, n: int) -> Array:
+    return np.minimum(log_normal(rng, n), FAR_MAX_TOKENS)
+
+
+def confident(loss_rate: float) -> Case:
+    """An anchor that gives .99 or .01, give or take .005: hardly two outcomes are equal, and most are nearly so."""
+
+    def draw(rng: np.random.Generator, n: int) -> Array:
+        return np.where(rng.random(n) < loss_rate, 0.01, 0.99) + rng.uniform(-0.005, 0.005, size=n)
+
+    return Case(f"confident anchor, {loss_rate:.0%} lost", 0.99 - 0.98 * loss_rate, draw, bounded)
+
+
 def changed_lengths(rng: np.random.Generator, n: int) -> Array:
     """Differences of which most are zero, because greedy responses of close checkpoints are often the same."""
     difference = cut_log_normal(rng, n) - cut_log_normal(rng, n)
@@ -103,12 +123,20 @@ def cases() -> list[Case]:
             lambda rng, n: np.where(rng.random(n) < 0.6, 0.5, rng.beta(2, 2, size=n)),
             bounded,
         ),
-        *(discrete(f"rate {p}", (1.0, 0.0), (p, 1 - p), rate) for p in (0.05, 0.3, 0.9)),
+        *(confident(loss_rate) for loss_rate in (0.01, 0.03, 0.1)),
+        Case(
+            "Beta(50, 50), 1 % at 0",
+            0.495,
+            lambda rng, n: np.where(rng.random(n) < 0.01, 0.0, rng.beta(50, 50, size=n)),
+            bounded,
+        ),
+        *(discrete(f"rate {p}", (1.0, 0.0), (p, 1 - p), rate) for p in RATES),
         discrete("paired passes +.15 -.05", (1.0, 0.0, -1.0), (0.15, 0.8, 0.05), passes),
         discrete("paired passes +.05 -.05", (1.0, 0.0, -1.0), (0.05, 0.9, 0.05), passes),
         discrete("paired passes +.02 -.01", (1.0, 0.0, -1.0), (0.02, 0.97, 0.01), passes),
         Case("lengths, log-normal .7", math.exp(4.5 + 0.7**2 / 2), log_normal, mean_interval),
-        Case("lengths, cut at the limit", _mean_of_cut(), cut_log_normal, lengths),
+        Case("lengths, cut at the limit", _mean_of_cut(MAX_TOKENS), cut_log_normal, lengths),
+        Case("lengths, far below the limit", _mean_of_cut(FAR_MAX_TOKENS), far_log_normal, lengths_far_below),
         Case(
             "length differences",
             0.0,
@@ -124,11 +152,11 @@ def cases() -> list[Case]:
     ]
 
 
-def _mean_of_cut() -> float:
-    """E min(X, MAX_TOKENS) of the log-normal, on a grid of the normal behind it."""
+def _mean_of_cut(limit: float) -> float:
+    """E min(X, limit) of the log-normal, on a grid of the normal behind it."""
     grid = np.linspace(-8, 8, 200_001)
     density = np.exp(-(grid**2) / 2)
-    return float(np.average(np.minimum(np.exp(4.5 + 0.7 * grid), MAX_TOKENS), weights=density))
+    return float(np.average(np.minimum(np.exp(4.5 + 0.7 * grid), limit), weights=density))
 
 
 def simulate(case: Case, n: int, *, num_samples: int, seed: int) -> Row:

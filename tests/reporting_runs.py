@@ -60,7 +60,14 @@ def interval(mean: float, half: float, num_units: int = 128) -> Interval:
 
 
 def make_run(
-    folder: Path, *, num_iterations: int, num_prompts: int = 24, seed: int = 0, hostile: str = "", name: str = "made"
+    folder: Path,
+    *,
+    num_iterations: int,
+    num_prompts: int = 24,
+    num_draws: int = 3,
+    seed: int = 0,
+    hostile: str = "",
+    name: str = "made",
 ) -> MadeRun:
     """A run of `num_iterations`; with `hostile`, that text is in every place where foreign text can be."""
     chance = random.Random(seed)
@@ -69,7 +76,7 @@ def make_run(
     store.write_text("recipe.yaml", "name: made\nseed: 0\nsampling: {num_responses: 4, temperature: 0.8}\n")
     history, decisions = [], []
     for iteration in range(1, num_iterations + 1):
-        counts = _records(store, iteration, num_prompts, chance, hostile)
+        counts = _records(store, iteration, num_prompts, num_draws, chance, hostile)
         history.append(_summary(iteration, counts, chance, num_iterations))
         decisions.append(_decision(iteration, num_iterations, hostile))
     initial = Evaluation(
@@ -91,7 +98,9 @@ def without(summary: IterationSummary, *, reason: str) -> IterationSummary:
     return replace(summary, training={}, evaluation=Evaluation(summary.iteration, {}, {"all": reason}))
 
 
-def _records(store: Store, iteration: int, num_prompts: int, chance: random.Random, hostile: str) -> dict[str, int]:
+def _records(
+    store: Store, iteration: int, num_prompts: int, num_draws: int, chance: random.Random, hostile: str
+) -> dict[str, int]:
     prompts = [
         Prompt(f"i{iteration}-p{i}", (Message("user", hostile or _PROMPTS[i % len(_PROMPTS)]),))
         for i in range(num_prompts)
@@ -101,9 +110,7 @@ def _records(store: Store, iteration: int, num_prompts: int, chance: random.Rand
     dropped: list[DroppedPrompt] = []
     for prompt in prompts:
         drawn = [_response(prompt.id, n, chance, hostile) for n in range(4)]
-        scores = [
-            _judge(prompt.id, rid, n, chance, hostile, judgments, iteration) for n, (rid, _, _) in enumerate(drawn)
-        ]
+        scores = [_judge(prompt.id, rid, num_draws, chance, hostile, judgments, iteration) for rid, _, _ in drawn]
         scored = [(score, r) for score, r in zip(scores, drawn, strict=True) if score is not None]
         if len(scored) < 2:
             dropped.append(DroppedPrompt(prompt.id, "too_few_scored"))
@@ -139,10 +146,10 @@ def _response(prompt_id: str, number: int, chance: random.Random, hostile: str) 
 
 
 def _judge(
-    prompt_id: str, response_id: str, number: int, chance: random.Random, hostile: str, into: list[Judgment], t: int
+    prompt_id: str, response_id: str, num_draws: int, chance: random.Random, hostile: str, into: list[Judgment], t: int
 ) -> float | None:
     scores = []
-    for draw in range(3):
+    for draw in range(num_draws):
         score = (
             None if chance.random() < 0.3 else float(chance.choices(range(6), weights=[1, 2, 4, 5, 4 + t, 2 + t])[0])
         )

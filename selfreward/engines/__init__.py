@@ -6,6 +6,7 @@ from typing import assert_never
 
 from selfreward.engines.models import checkpoint_of, materialise
 from selfreward.engines.sampling import EngineSampler
+from selfreward.errors import RecipeError
 from selfreward.parts import Engine, Sampler
 from selfreward.recipe import EngineSection, SamplingSection
 from selfreward.records import Checkpoint
@@ -20,6 +21,11 @@ def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool 
         kind = "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
     match kind:
         case "vllm":
+            if importlib.util.find_spec("vllm") is None:
+                raise RecipeError(
+                    "engine.kind: vllm is not installed; auto takes transformers then; set engine.kind to auto, or "
+                    "install selfreward-lm[cpu] or selfreward-lm[cuda]"
+                )
             # Read when torch is imported; what it would print at vLLM's start no user can act on.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             from selfreward.engines.vllm import VllmEngine

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfreward.errors import RecipeError, StoreError
+from selfreward.store.files import flush
 
 
 def cache_root() -> Path:
@@ -52,17 +53,9 @@ def _make(folder: Path, write: Callable[[Path], None]) -> None:
         for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
             if path.is_file():
                 path.chmod(0o644)
-                _to_disk(path)
+                flush(path)
         temporary.chmod(0o755)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

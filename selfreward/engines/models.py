@@ -4,7 +4,6 @@ A model is named by a hub id, a local folder, a .gguf file, `package:NAME/FILE.g
 ships) or `random:tiny`. GGUF files are dequantised once, into the cache.
 """
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -17,6 +16,7 @@ from selfreward.engines.quiet import quiet_transformers
 from selfreward.errors import RecipeError
 from selfreward.recipe import ModelSection
 from selfreward.records import Checkpoint
+from selfreward.store.files import sha256_of, weights_sha256
 
 WHAT_IS_ALLOWED = "a hub id, a local folder, a .gguf file, package:NAME/FILE.gguf or random:tiny"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
@@ -45,22 +45,13 @@ def materialise(section: ModelSection, *, dtype: str = "float32") -> Path:
 
 
 def checkpoint_of(folder: Path, iteration: int) -> Checkpoint:
-    """The checkpoint in `folder`; its id is 16 hex digits of the SHA-256 over names and bytes of its safetensors."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    """The checkpoint in `folder`; its id is the first 16 hex digits of its weights' hash, as the loop names them."""
+    if not any(folder.glob("*.safetensors")):
         raise RecipeError(
             f"checkpoint {folder}: no .safetensors file is there; a checkpoint is a folder that transformers loads; "
             "name such a folder"
         )
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\x1f{_sha256(file)}\x1e".encode())
-    return Checkpoint(id=digest.hexdigest()[:16], path=folder, iteration=iteration)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return Checkpoint(id=weights_sha256(folder)[:16], path=folder, iteration=iteration)
 
 
 def _random(name: str) -> Path:
@@ -69,7 +60,7 @@ def _random(name: str) -> Path:
     from selfreward.engines import random_tiny
 
     # The code that makes it is its key: a changed model never comes from the cache of an older version.
-    made_by = _sha256(Path(random_tiny.__file__))
+    made_by = sha256_of(Path(random_tiny.__file__))
     return cached_folder(f"random-tiny-{made_by[:16]}", random_tiny.write_random_tiny)
 
 
@@ -112,7 +103,7 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 
 def _from_gguf(file: Path, *, name: str, dtype: str) -> Path:
-    key = f"gguf-{_sha256(file)[:32]}-{dtype}"
+    key = f"gguf-{sha256_of(file)[:32]}-{dtype}"
     return cached_folder(key, partial(_dequantise_quietly, file=file, name=name, dtype=dtype))
 
 

@@ -1,8 +1,9 @@
 """`random:tiny`: a two-layer Llama-style model with random weights and a byte tokenizer, made here, no download.
 
 For tests, for trying a recipe, for a cluster's first job. It knows no language, but it is shaped so that a loop has
-something to work on: its answers look like words of lower-case letters and end after some 30 tokens, because the first
-hidden channel is nearly constant and the output layer turns it into a bias. The weights are the same on every call.
+something to work on: its responses look like words of lower-case letters and end after some 30 tokens, because the
+first hidden channel is nearly constant and the output layer turns it into a bias. The weights are the same on every
+call.
 """
 
 from pathlib import Path

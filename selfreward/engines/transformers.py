@@ -2,55 +2,33 @@
 
 import gc
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from selfreward.engines.chat import ChatTokenizer
-from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample, chosen_names, hash_of, sampled_columns
+from selfreward.engines.in_process import InProcessEngine
+from selfreward.engines.proof import TensorSample, chosen_names, hash_of, sampled_columns
 from selfreward.engines.quiet import quiet_transformers
-from selfreward.engines.requests import Usage, check_generation, check_scores
+from selfreward.engines.requests import check_generation, check_scores
 from selfreward.errors import EngineError
 from selfreward.parts import GenerationRequest, Sample, ScoreRequest
-from selfreward.recipe import EngineSection
-from selfreward.records import Checkpoint, Message
+from selfreward.records import Checkpoint
 
 T = TypeVar("T")
 
-DETERMINISM = (
-    "transformers, batches formed from the call alone: on the CPU the same call on the same machine gives the same "
-    "bytes; on a GPU equal but for the rounding of its kernels"
-)
 _FAILURES = (RuntimeError, ValueError, OSError, MemoryError)
 
 
-class TransformersEngine:
-    """`Engine` on transformers. `first` gives tokenizer and configuration, and the weights unless another is loaded."""
+class TransformersEngine(InProcessEngine):
+    """`Engine` on transformers."""
 
-    def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
-        self._section = section
-        self._first = first
-        self._trust_remote_code = trust_remote_code
-        self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
-        self._proof = SwapProof(dtype=section.dtype)
-        self._usage = Usage()
-        self._model: Any = None
-        self._loaded: Checkpoint | None = None
-        self._asleep = False
-        self._context_tokens: int | None = None
-        self._last_swap: dict[str, Any] = {}
+    name = "transformers"
+    determinism = (
+        "transformers, batches formed from the call alone: on the CPU the same call on the same machine gives the same "
+        "bytes; on a GPU equal but for the rounding of its kernels"
+    )
 
-    @property
-    def context_tokens(self) -> int:
-        if self._context_tokens is None:
-            self._context_tokens = self._chat.context_tokens(self._section.context_tokens)
-        return self._context_tokens
-
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return self._chat.encode(messages)
-
-    def encode_text(self, text: str) -> tuple[int, ...]:
-        return self._chat.encode_text(text)
+    _model: Any = None
 
     # Weights.
 
@@ -67,11 +45,9 @@ class TransformersEngine:
             else:
                 self._reload(checkpoint)
         reload_s = time.monotonic() - started
-        self._prove(checkpoint)
+        self._prove(list(_samples(self._model)), checkpoint)
         if not starts:
-            swap_s = time.monotonic() - started
-            self._last_swap |= {"reload_s": reload_s, "swap_s": swap_s}
-            self._usage.swapped(swap_s)
+            self._swapped(reload_s=reload_s, swap_s=time.monotonic() - started)
 
     def _read(self, checkpoint: Checkpoint) -> Any:
         import torch
@@ -88,18 +64,6 @@ class TransformersEngine:
 
     def _reload(self, checkpoint: Checkpoint) -> None:
         self._model.load_state_dict(self._read(checkpoint).state_dict())
-
-    def _prove(self, checkpoint: Checkpoint) -> None:
-        """Sets `_loaded`, or raises EngineError."""
-        tensors = self._proof.tensors(list(_samples(self._model)), checkpoint)
-        canary = self._proof.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
-        (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
-        self._last_swap = {
-            "checkpoint_id": checkpoint.id,
-            **tensors,
-            **self._proof.check_canary(canary, logprobs, checkpoint),
-        }
-        self._loaded = checkpoint
 
     def sleep(self) -> None:
         """The weights move to host memory. No-op on the CPU."""
@@ -193,26 +157,6 @@ class TransformersEngine:
                 for (index, _), logprobs in zip(batch, found, strict=True):
                     scores[index] = logprobs
         return scores
-
-    # Facts.
-
-    def usage(self) -> Mapping[str, float]:
-        return self._usage.snapshot()
-
-    def facts(self) -> Mapping[str, Any]:
-        import torch
-        import transformers
-
-        return {
-            "engine": "transformers",
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "device": "cpu" if _device() == "cpu" else torch.cuda.get_device_name(),
-            "dtype": self._section.dtype,
-            "context_tokens": self.context_tokens,
-            "seeded": self._section.seeded,
-            "determinism": DETERMINISM if self._section.seeded else "none: engine.seeded is false",
-            "last_swap": dict(self._last_swap),
-        }
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:

@@ -12,51 +12,29 @@ from contextlib import contextmanager
 from subprocess import SubprocessError
 from typing import Any
 
-from selfreward.engines.chat import ChatTokenizer
-from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample
-from selfreward.engines.requests import Usage, check_generation, check_scores
+from selfreward.engines.in_process import InProcessEngine
+from selfreward.engines.proof import TensorSample
+from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.vllm_start import start_vllm
 from selfreward.errors import EngineError
 from selfreward.parts import GenerationRequest, Sample, ScoreRequest
-from selfreward.recipe import EngineSection
-from selfreward.records import Checkpoint, Message
+from selfreward.records import Checkpoint
 
-DETERMINISM = (
-    "vLLM in the driver's process, prefix cache reset at the start of each call: the same call on the same machine "
-    "gives the same bytes; a call cut into other shards is equal in distribution only"
-)
 # What vLLM raises for a bad setting, a failed kernel, a full disk or too little memory.
 _FAILURES = (RuntimeError, ValueError, OSError, MemoryError, AssertionError, SubprocessError)
 
 
-class VllmEngine:
-    """`Engine` on vLLM. `first` gives tokenizer and configuration, and the weights unless another is loaded first."""
+class VllmEngine(InProcessEngine):
+    """`Engine` on vLLM."""
 
-    def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
-        self._section = section
-        self._first = first
-        self._trust_remote_code = trust_remote_code
-        self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
-        self._proof = SwapProof(dtype=section.dtype)
-        self._usage = Usage()
-        self._llm: Any = None
-        self._loaded: Checkpoint | None = None
-        self._asleep = False
-        self._dead: str | None = None
-        self._context_tokens: int | None = None
-        self._last_swap: dict[str, Any] = {}
+    name = "vllm"
+    determinism = (
+        "vLLM in the driver's process, prefix cache reset at the start of each call: the same call on the same machine "
+        "gives the same bytes; a call cut into other shards is equal in distribution only"
+    )
 
-    @property
-    def context_tokens(self) -> int:
-        if self._context_tokens is None:
-            self._context_tokens = self._chat.context_tokens(self._section.context_tokens)
-        return self._context_tokens
-
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return self._chat.encode(messages)
-
-    def encode_text(self, text: str) -> tuple[int, ...]:
-        return self._chat.encode_text(text)
+    _llm: Any = None
+    _dead: str | None = None
 
     # Weights.
 
@@ -74,7 +52,7 @@ class VllmEngine:
 
     def sleep(self) -> None:
         """Level 2: weights and KV cache leave the device, and waking reads the weights again. No-op on the CPU."""
-        if self._llm is None or self._asleep or not self._on_cuda():
+        if self._llm is None or self._asleep or not _on_cuda():
             return
         with self._failing("sleep"):
             self._llm.sleep(level=2)
@@ -125,7 +103,7 @@ class VllmEngine:
                 context_tokens=self.context_tokens,
                 trust_remote_code=self._trust_remote_code,
             )
-        self._prove(checkpoint)
+        self._prove(self._samples_of_weights(), checkpoint)
 
     def _swap(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
@@ -134,40 +112,29 @@ class VllmEngine:
             self._reload(checkpoint)
             self._llm.reset_prefix_cache()
         reload_s = time.monotonic() - started
-        self._prove(checkpoint)
-        swap_s = time.monotonic() - started
-        self._last_swap |= {"reload_s": reload_s, "swap_s": swap_s}
-        self._usage.swapped(swap_s)
+        self._prove(self._samples_of_weights(), checkpoint)
+        self._swapped(reload_s=reload_s, swap_s=time.monotonic() - started)
 
     def _wake(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
         self._loaded = None
         with self._failing("waking"):
             self._llm.wake_up(tags=["weights"])
-            # At level 2 the weights are gone: without this the engine would answer garbage and say nothing.
+            # At level 2 the weights are gone: without this the engine would respond with garbage and say nothing.
             self._reload(checkpoint)
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
         self._asleep = False
-        self._prove(checkpoint)
+        self._prove(self._samples_of_weights(), checkpoint)
         self._usage.swapped(time.monotonic() - started)
 
     def _reload(self, checkpoint: Checkpoint) -> None:
         self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(checkpoint.path)})
 
-    def _prove(self, checkpoint: Checkpoint) -> None:
-        """Sets `_loaded`, or raises EngineError."""
+    def _samples_of_weights(self) -> list[TensorSample]:
         with self._failing("proof of the weights"):
             (found,) = self._llm.collective_rpc("sample_weights")
-        tensors = self._proof.tensors([TensorSample(**sample) for sample in found], checkpoint)
-        canary = self._proof.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
-        (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
-        self._last_swap = {
-            "checkpoint_id": checkpoint.id,
-            **tensors,
-            **self._proof.check_canary(canary, logprobs, checkpoint),
-        }
-        self._loaded = checkpoint
+        return [TensorSample(**sample) for sample in found]
 
     # Work.
 
@@ -281,34 +248,11 @@ class VllmEngine:
 
     # Facts.
 
-    def usage(self) -> Mapping[str, float]:
-        return self._usage.snapshot()
-
     def facts(self) -> Mapping[str, Any]:
-        import torch
-        import transformers
         import vllm
 
-        on_cuda = self._on_cuda()
-        return {
-            "engine": "vllm",
-            "versions": {
-                "vllm": vllm.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-            "device": torch.cuda.get_device_name() if on_cuda else "cpu",
-            "dtype": self._section.dtype,
-            "context_tokens": self.context_tokens,
-            "seeded": self._section.seeded,
-            "determinism": DETERMINISM if self._section.seeded else "none: engine.seeded is false",
-            "last_swap": dict(self._last_swap),
-        }
-
-    def _on_cuda(self) -> bool:
-        import torch
-
-        return torch.cuda.is_available()
+        facts = super().facts()
+        return {**facts, "versions": {"vllm": vllm.__version__, **facts["versions"]}}
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
@@ -324,6 +268,12 @@ class VllmEngine:
                 "engine.context_tokens or engine.kv_cache_gib (CPU), or engine.gpu_memory_utilization (GPU); then run "
                 "the same command to continue from the last finished shard"
             ) from error
+
+
+def _on_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _scores(request: ScoreRequest, outputs: Iterator[Any]) -> tuple[float, ...]:

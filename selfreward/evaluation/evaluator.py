@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfreward.errors import StoreError
-from selfreward.evaluation.metrics import Answers, Rivalry, measure
+from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure
 from selfreward.evaluation.preference import differing, outcomes
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.evaluation.responding import Decoding, respond, score_responses
@@ -44,14 +44,15 @@ class HeldOutEvaluator:
     ) -> Evaluation:
         """Measures M_t against M_{t-1} and M_0; without `previous` it measures M_t alone.
 
-        Raises StoreError when a rival was not evaluated before, and what the engine and the anchor raise.
+        Raises StoreError when a rival was not evaluated before or on other prompts, and what the engine and the anchor
+        raise.
         """
-        own = self._answers(stages, iteration, policy)
+        own = self._held_out(stages, iteration, policy)
         rivals: list[Rivalry] = []
         comparisons: list[Comparison] = []
         first = own
         if previous is not None:
-            first = self._answers_of(stages, initial)
+            first = self._held_out_of(stages, initial)
             rivals, comparisons = self._rivalries(
                 stages, iteration, own, first, policy=policy, previous=previous, initial=initial
             )
@@ -70,8 +71,8 @@ class HeldOutEvaluator:
         self,
         stages: Stages,
         iteration: int,
-        own: Answers,
-        first: Answers,
+        own: HeldOutResponses,
+        first: HeldOutResponses,
         *,
         policy: Checkpoint,
         previous: Checkpoint,
@@ -82,39 +83,39 @@ class HeldOutEvaluator:
         draws = self._draws(stages, iteration, policy)
         own_logprobs = self._logprobs(stages, iteration, "policy", draws, policy)
         previous_logprobs = None if first_update else self._logprobs(stages, iteration, "previous", draws, previous)
-        before = first if first_update else self._answers_of(stages, previous)
+        before = first if first_update else self._held_out_of(stages, previous)
         comparisons = self._compare(stages, iteration, own, [before, first])
         initial_logprobs = self._logprobs(stages, iteration, "initial", draws, initial)
-        everything = [before.responses, first.responses]
+        everything = [before.monitor, first.monitor]
         return [
             Rivalry(
                 name,
-                answers,
-                outcomes(own.responses, answers.responses, comparisons, everything),
+                rival,
+                outcomes(own.monitor, rival.monitor, comparisons, everything),
                 own_logprobs,
                 logprobs,
             )
-            for name, answers, logprobs in (
+            for name, rival, logprobs in (
                 ("previous", before, initial_logprobs if previous_logprobs is None else previous_logprobs),
                 ("initial", first, initial_logprobs),
             )
         ], comparisons
 
-    def _answers(self, stages: Stages, iteration: int, model: Checkpoint) -> Answers:
+    def _held_out(self, stages: Stages, iteration: int, model: Checkpoint) -> HeldOutResponses:
         """What `model` responds to the monitor and the verifiable prompts."""
 
         def responses(stage: str, prompts: Sequence[Prompt]) -> list[Response]:
-            return self._by_shards(
+            return self._one_each(
                 stages, iteration, stage, Response, prompts,
                 lambda block: self._respond(block, stage, model, iteration, self.decoding),
             )  # fmt: skip
 
-        return Answers(
+        return HeldOutResponses(
             responses(RESPONSES, self.prompts.monitor_prompts()),
             responses(VERIFIABLE_RESPONSES, self.prompts.verifiable_prompts()),
         )
 
-    def _answers_of(self, stages: Stages, rival: Checkpoint) -> Answers:
+    def _held_out_of(self, stages: Stages, rival: Checkpoint) -> HeldOutResponses:
         """What an earlier checkpoint responded when it was evaluated."""
 
         def missing(_: Sequence[Prompt]) -> list[Response]:
@@ -123,9 +124,9 @@ class HeldOutEvaluator:
                 "evaluated before it; evaluate the iterations in order"
             )
 
-        return Answers(
+        return HeldOutResponses(
             *(
-                self._by_shards(stages, rival.iteration, stage, Response, prompts, missing)
+                self._one_each(stages, rival.iteration, stage, Response, prompts, missing)
                 for stage, prompts in (
                     (RESPONSES, self.prompts.monitor_prompts()),
                     (VERIFIABLE_RESPONSES, self.prompts.verifiable_prompts()),
@@ -137,7 +138,7 @@ class HeldOutEvaluator:
         """Draws of the policy's own distribution, which a KL estimate needs and greedy responses are not."""
         prompts = sorted(self.prompts.monitor_prompts(), key=lambda p: seed_of(self.seed, 0, KL_RESPONSES, p.id))
         unaltered = Decoding(temperature=1.0, top_p=1.0, max_tokens=self.decoding.max_tokens)
-        return self._by_shards(
+        return self._one_each(
             stages, iteration, KL_RESPONSES, Response, prompts[:KL_PROMPTS],
             lambda block: self._respond(block, KL_RESPONSES, policy, iteration, unaltered),
         )  # fmt: skip
@@ -154,26 +155,54 @@ class HeldOutEvaluator:
         self, stages: Stages, iteration: int, name: str, draws: Sequence[Response], model: Checkpoint
     ) -> list[float]:
         """M_t's own draws go through `score` too: what its rounding differs from sampling by would look like KL."""
-        scored: list[ResponseLogprob] = self._by_shards(
+        scored: list[ResponseLogprob] = self._one_each(
             stages, iteration, f"{LOGPROBS}_{name}", ResponseLogprob, draws,
             lambda block: score_responses(self.engine, block, model=model),
         )  # fmt: skip
         return [entry.logprob for entry in scored]
 
-    def _compare(self, stages: Stages, iteration: int, own: Answers, rivals: Sequence[Answers]) -> list[Comparison]:
+    def _compare(
+        self, stages: Stages, iteration: int, own: HeldOutResponses, rivals: Sequence[HeldOutResponses]
+    ) -> list[Comparison]:
         """The anchor's comparisons in both orders, one engine call for all rivals of a shard."""
 
         def compare(block: Sequence[tuple[Any, ...]]) -> list[Comparison]:
             prompts, responses, *others = zip(*block, strict=True)
-            battles = differing(prompts, responses, others)
-            if not battles:
+            compared = differing(prompts, responses, others)
+            if not compared:
                 return []
             return self.anchor.compare(
-                *([*side] for side in zip(*battles, strict=True)), model=self.anchor_model, iteration=iteration
+                *([*side] for side in zip(*compared, strict=True)), model=self.anchor_model, iteration=iteration
             )
 
-        rows = list(zip(self.prompts.monitor_prompts(), own.responses, *(r.responses for r in rivals), strict=True))
+        rows = list(zip(self.prompts.monitor_prompts(), own.monitor, *(r.monitor for r in rivals), strict=True))
         return self._by_shards(stages, iteration, COMPARISONS, Comparison, rows, compare)
+
+    def _one_each(
+        self,
+        stages: Stages,
+        iteration: int,
+        stage: str,
+        record_type: type,
+        items: Sequence[Prompt] | Sequence[Response],
+        make: Callable[[Sequence[Any]], list[Any]],
+    ) -> list[Any]:
+        """A stage with one record for each prompt or response, in their order; StoreError when it is of others."""
+        records = self._by_shards(stages, iteration, stage, record_type, items, make)
+        expected = [item.id if isinstance(item, Prompt) else item.prompt_id for item in items]
+        found = [record.prompt_id for record in records]
+        if found != expected:
+            wrong = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
+            what = (
+                f"{len(found)} records for {len(expected)} prompts"
+                if wrong is None
+                else f"a record of prompt {found[wrong]!r} where {expected[wrong]!r} was expected"
+            )
+            raise StoreError(
+                f"{stage} of iteration {iteration}: {what}; the evaluation prompts changed since they were stored, and "
+                "checkpoints are compared on the same ones; restore the prompts, or choose another output_dir"
+            )
+        return records
 
     def _by_shards(
         self,

@@ -18,10 +18,10 @@ DISTINCT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Answers:
+class HeldOutResponses:
     """One checkpoint's responses to the monitor prompts and to the verifiable prompts, each in their order."""
 
-    responses: Sequence[Response]
+    monitor: Sequence[Response]
     verifiable: Sequence[Response]
 
 
@@ -34,7 +34,7 @@ class Rivalry:
     """
 
     name: str
-    answers: Answers
+    held_out: HeldOutResponses
     outcomes: Sequence[Outcome]
     own_logprobs: Sequence[float]
     logprobs: Sequence[float]
@@ -57,15 +57,18 @@ class _Sheet:
 def measure(
     iteration: int,
     *,
-    own: Answers,
-    initial: Answers,
+    own: HeldOutResponses,
+    initial: HeldOutResponses,
     rivals: Sequence[Rivalry],
     comparisons: Sequence[Comparison],
     verifiable_prompts: Sequence[Prompt],
     max_tokens: int,
     seed: int,
 ) -> Evaluation:
-    """All metrics of one checkpoint. `rivals` is empty for M_0; `initial` is M_0's answers."""
+    """All metrics of one checkpoint. `rivals` is empty for M_0; `initial` is M_0's responses.
+
+    All responses are to the same prompts in the same order, as the evaluator has checked.
+    """
     sheet = _Sheet()
     passed = _passed(verifiable_prompts, own)
     _measure_texts(sheet, own, initial, max_tokens=max_tokens, seed=seed)
@@ -73,7 +76,7 @@ def measure(
     for rival in rivals:
         _measure_against(sheet, own, rival, max_tokens=max_tokens, seed=seed)
         if passed:
-            theirs = _passed(verifiable_prompts, rival.answers)
+            theirs = _passed(verifiable_prompts, rival.held_out)
             sheet.metrics[f"pass_rate_vs_{rival.name}"] = paired_interval(passed, theirs, bounds=(0, 1), seed=seed)
     if rivals:
         health = anchor_health(comparisons, [o for rival in rivals for o in rival.outcomes], seed=seed)
@@ -81,15 +84,19 @@ def measure(
     return Evaluation(iteration, sheet.metrics, sheet.not_measured)
 
 
-def _passed(prompts: Sequence[Prompt], answers: Answers) -> list[bool]:
+def _passed(prompts: Sequence[Prompt], held_out: HeldOutResponses) -> list[bool]:
     return [
         checks.pass_all(prompt.checks, response.text)
-        for prompt, response in zip(prompts, answers.verifiable, strict=True)
+        for prompt, response in zip(prompts, held_out.verifiable, strict=True)
     ]
 
 
-def _lengths(answers: Answers) -> list[int]:
-    return [len(text_token_ids(response)) for response in answers.responses]
+def _lengths(held_out: HeldOutResponses) -> list[int]:
+    return [len(text_token_ids(response)) for response in held_out.monitor]
+
+
+def _cut_off(held_out: HeldOutResponses) -> list[bool]:
+    return [response.finish_reason == "length" for response in held_out.monitor]
 
 
 def _measure_passes(sheet: _Sheet, passed: Sequence[bool]) -> None:
@@ -99,24 +106,30 @@ def _measure_passes(sheet: _Sheet, passed: Sequence[bool]) -> None:
         sheet.not_measured["pass_rate"] = "there are no verifiable prompts"
 
 
-def _measure_texts(sheet: _Sheet, own: Answers, initial: Answers, *, max_tokens: int, seed: int) -> None:
+def _measure_texts(
+    sheet: _Sheet, own: HeldOutResponses, initial: HeldOutResponses, *, max_tokens: int, seed: int
+) -> None:
     sheet.put("response_tokens", lambda: mean_interval(_lengths(own), bounds=(0, max_tokens), seed=seed))
-    sheet.put("cut_off_rate", lambda: rate_interval([r.finish_reason == "length" for r in own.responses]))
-    texts = [text_token_ids(response) for response in own.responses]
+    sheet.put("cut_off_rate", lambda: rate_interval(_cut_off(own)))
+    texts = [text_token_ids(response) for response in own.monitor]
     budget = int(DISTINCT_SHARE * sum(_lengths(initial)))
     for n in (1, 2, 3):
         sheet.put(f"distinct_{n}", partial(distinct_n, texts, n, budget_tokens=budget, seed=seed))
 
 
-def _measure_against(sheet: _Sheet, own: Answers, rival: Rivalry, *, max_tokens: int, seed: int) -> None:
+def _measure_against(sheet: _Sheet, own: HeldOutResponses, rival: Rivalry, *, max_tokens: int, seed: int) -> None:
     values = [outcome.value for outcome in rival.outcomes if outcome.value is not None]
-    same = [a.text == b.text for a, b in zip(own.responses, rival.answers.responses, strict=True)]
-    theirs = _lengths(rival.answers)
+    same = [a.text == b.text for a, b in zip(own.monitor, rival.held_out.monitor, strict=True)]
+    theirs = rival.held_out
     sheet.put(f"win_rate_vs_{rival.name}", lambda: mean_interval(values, bounds=(0, 1), seed=seed))
     sheet.put(f"same_response_rate_vs_{rival.name}", lambda: rate_interval(same))
     sheet.put(
         f"response_tokens_vs_{rival.name}",
-        lambda: paired_interval(_lengths(own), theirs, bounds=(0, max_tokens), seed=seed),
+        lambda: paired_interval(_lengths(own), _lengths(theirs), bounds=(0, max_tokens), seed=seed),
+    )
+    sheet.put(
+        f"cut_off_rate_vs_{rival.name}",
+        lambda: paired_interval(_cut_off(own), _cut_off(theirs), bounds=(0, 1), seed=seed),
     )
     sheet.put(f"kl_{rival.name}_nats", lambda: kl_interval(rival.own_logprobs, rival.logprobs, seed=seed))
 

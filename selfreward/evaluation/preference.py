@@ -14,7 +14,10 @@ from selfreward.records import Comparison, Interval, Prompt, Response
 from selfreward.statistics.intervals import mean_interval
 
 MIN_POSITION_CONSISTENCY = 0.6
-"""Below this the anchor follows the position more than the text. A coin reaches 0.5."""
+"""Below this the anchor follows the position more than the text."""
+
+COIN_CONSISTENCY = 0.5
+"""What an anchor reaches that does not look; a usable one is shown to be better, by its whole interval."""
 
 NOTHING_TOLD_APART = 1e-6
 
@@ -32,7 +35,8 @@ class Outcome:
 class AnchorHealth:
     """What the comparisons of one evaluation say about the anchor.
 
-    `invalid` is the reason why its win rates mean nothing, None when there is none. `consistency` is over prompts,
+    `invalid` is the reason why its win rates mean nothing, None when there is none: the anchor is valid only on
+    evidence, so the few prompts that a coin might pass by luck leave it invalid. `consistency` is over prompts,
     None when no prompt has a preference in both orders.
     """
 
@@ -45,12 +49,12 @@ def differing(
     prompts: Sequence[Prompt], responses: Sequence[Response], rivals: Sequence[Sequence[Response]]
 ) -> list[tuple[Prompt, Response, Response]]:
     """What the anchor has to compare: each pair of different texts once, even when two rivals wrote the same."""
-    battles: dict[tuple[str, str], tuple[Prompt, Response, Response]] = {}
+    compared: dict[tuple[str, str], tuple[Prompt, Response, Response]] = {}
     for others in rivals:
         for prompt, response, other in zip(prompts, responses, others, strict=True):
             if response.text != other.text:
-                battles.setdefault((prompt.id, other.text), (prompt, response, other))
-    return list(battles.values())
+                compared.setdefault((prompt.id, other.text), (prompt, response, other))
+    return list(compared.values())
 
 
 def outcomes(
@@ -101,12 +105,20 @@ def anchor_health(
         return AnchorHealth(None, unscored_rate, "the anchor gave no readable preference in both orders")
     consistency = mean_interval([sum(c) / len(c) for c in by_prompt.values()], bounds=(0.0, 1.0), seed=seed)
     values = [outcome.value for outcome in compared if outcome.value is not None and outcome.consistent is not None]
-    invalid = None
+    return AnchorHealth(consistency, unscored_rate, _why_invalid(consistency, values))
+
+
+def _why_invalid(consistency: Interval, values: Sequence[float]) -> str | None:
+    found = f"the anchor prefers the same response in both orders for {consistency.mean:.0%}"
     if consistency.mean < MIN_POSITION_CONSISTENCY:
-        invalid = (
-            f"the anchor prefers the same response in both orders for {consistency.mean:.0%} of the prompts; "
-            f"below {MIN_POSITION_CONSISTENCY:.0%} it follows the position, not the text"
+        return (
+            f"{found} of the prompts; below {MIN_POSITION_CONSISTENCY:.0%} it follows the position more than the text"
         )
-    elif all(abs(value - 0.5) < NOTHING_TOLD_APART for value in values):
-        invalid = f"the anchor gave 0.5 to each of {len(values)} comparisons of different texts; it tells nothing apart"
-    return AnchorHealth(consistency, unscored_rate, invalid)
+    if all(abs(value - 0.5) < NOTHING_TOLD_APART for value in values):
+        return f"the anchor gave 0.5 to each of {len(values)} comparisons of different texts; it tells nothing apart"
+    if consistency.low <= COIN_CONSISTENCY:
+        return (
+            f"{found} of {consistency.num_units} prompts, {consistency.level:.0%} interval {consistency.low:.0%} to "
+            f"{consistency.high:.0%}; a coin's {COIN_CONSISTENCY:.0%} is not ruled out, so more prompts are needed"
+        )
+    return None

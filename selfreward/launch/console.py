@@ -1,10 +1,21 @@
 """What a person sees while a run works: one line for each finished stage, and a short table at the end."""
 
 import json
+import shutil
+import textwrap
 from collections.abc import Mapping
 from typing import IO, Any
 
 from selfreward.launch.local import RunResult
+from selfreward.reporting.text import one_line, visible
+
+_MAX_NOTE = 2000
+# Two lines of heads, so that the table fits into 80 columns.
+_HEADS = (
+    ("", "", "", "win rate", "win rate", "", "", ""),
+    ("model", "pairs", "unscored", "vs previous", "vs M_0", "pass rate", "tokens", "decision"),
+)
+_RATES = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate")
 
 
 class Console:
@@ -19,7 +30,8 @@ class Console:
             self._iteration = iteration
             title = f"iteration {iteration}" if iteration else "the given model"
             self._say(f"── {title} " + "─" * (60 - len(title)))
-        if what != "started" and not (what == "finished" and "shard_records" in details):
+        # A stage of shards was told of shard by shard.
+        if what == "shard" or (what == "finished" and "shard_records" not in details):
             self._say(self._line(stage, details))
 
     def _line(self, stage: str, details: Mapping[str, Any]) -> str:
@@ -32,42 +44,64 @@ class Console:
         tokens = details["usage"].get("num_generated_tokens", 0) + details["usage"].get("num_prompt_tokens", 0)
         if tokens and seconds:
             parts.append(f"{tokens / seconds:9,.0f} tokens/s")
-        return "".join(parts)
+        return "".join(parts).rstrip()
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
     def closing(self, result: RunResult) -> str:
-        """The table of iterations, the decision in a sentence, and where to read on."""
+        """The table of models, the decision in a sentence, and where to read on: printable characters only."""
         report = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
-        rows = [_HEADER, *(_row(iteration) for iteration in report["iterations"])]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-        table = "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
-        note = f"\n{report['note']}\n" if report.get("note") else ""
-        return f"\n{table}\n\n{result.decision.sentence}\n{note}\n{(result.folder / 'report.html').resolve()}"
+        page = visible(str((result.folder / "report.html").resolve()))
+        parts = [table(report), _wrapped(result.decision.sentence), _wrapped(report.get("note") or ""), page]
+        return "\n" + "\n\n".join(part for part in parts if part)
 
 
-_HEADER = ("iteration", "pairs", "unscored", "win rate vs previous", "pass rate", "tokens", "decision")
+def table(report: Mapping[str, Any]) -> str:
+    """The models of report.json, M_0 first, in 80 columns; rates in percent with the bounds of their intervals."""
+    rows: list[tuple[str, ...]] = [*_HEADS]
+    if report.get("initial"):
+        rows.append(("M_0", "", "", "", "", *_measured(report["initial"]["metrics"])[2:], ""))
+    rows += [_row(iteration) for iteration in report["iterations"]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _row(iteration: Mapping[str, Any]) -> tuple[str, ...]:
-    counts, metrics = iteration["counts"], iteration["metrics"]
+    counts, decision = iteration["counts"], iteration["decision"] or {}
     judged = counts.get("num_judgments", 0)
-    unscored = f"{counts['num_unscored_judgments'] / judged:.0%}" if judged else "-"
     return (
-        str(iteration["iteration"]),
+        f"M_{iteration['iteration']}",
         str(counts.get("num_pairs", 0)),
-        unscored,
-        _measured(metrics.get("win_rate_vs_previous")),
-        _measured(metrics.get("pass_rate")),
-        _measured(metrics.get("response_tokens"), digits=0),
-        iteration["decision"]["decision"],
+        f"{counts.get('num_unscored_judgments', 0) / judged:.0%}" if judged else "-",
+        *_measured(iteration["metrics"]),
+        one_line(str(decision.get("decision", "-"))),
     )
 
 
-def _measured(metric: Any, digits: int = 2) -> str:
-    if metric is None:
+def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The three rates, and the length without its interval."""
+    cells = [_rate(metrics.get(name)) for name in _RATES]
+    if metrics.get("anchor_valid") == 0:
+        cells[:2] = ["invalid" if cell != "-" else cell for cell in cells[:2]]
+    tokens = metrics.get("response_tokens")
+    tokens = tokens["mean"] if isinstance(tokens, Mapping) else tokens
+    return (*cells, "-" if tokens is None else f"{tokens:.0f}")
+
+
+def _rate(metric: Any) -> str:
+    """57% [54–61]; a minus stands for what was not measured."""
+    if not isinstance(metric, Mapping):
+        return "-" if metric is None else f"{metric:.0%}"
+    mean, low, high = (metric[key] for key in ("mean", "low", "high"))
+    if mean is None:
         return "-"
-    if isinstance(metric, Mapping):
-        return f"{metric['mean']:.{digits}f} [{metric['low']:.{digits}f}, {metric['high']:.{digits}f}]"
-    return f"{metric:.{digits}f}"
+    ends = (f"{100 * end:.0f}" if end is not None else "?" for end in (low, high))
+    return f"{mean:.0%} [{'–'.join(ends)}]"
+
+
+def _wrapped(text: str) -> str:
+    """The text without control characters, its lines broken between words where the terminal ends, if it is one."""
+    columns = shutil.get_terminal_size((_MAX_NOTE, 24)).columns
+    lines = (one_line(line, _MAX_NOTE) for line in text.splitlines())
+    return "\n".join(textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False) for line in lines)

@@ -9,8 +9,8 @@ First form, with what is measured: M_t against M_{t-1} and M_0. The walk starts 
   least one), it stands at least as high as the best. These are point estimates, not tests.
 * An iteration that trained nothing made no checkpoint and is passed over.
 
-This errs towards the latest checkpoint, because that is what the papers use; a promotion that has to be earned needs a
-comparison with the best itself.
+So "best" means the latest unless shown worse, because that is what the papers use; a promotion that has to be earned
+needs a comparison with the best itself. While the best is M_0, the run folder has no link `best`.
 """
 
 from collections.abc import Mapping, Sequence

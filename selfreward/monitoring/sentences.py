@@ -83,9 +83,9 @@ def _win_rate(evaluation: Evaluation, ours: str, theirs: str) -> str | None:
 def _pass_rate(change: Interval | float | None, theirs: str) -> str | None:
     if not isinstance(change, Interval):
         return None
-    verdict = "a gain" if change.low > 0 else "a loss" if change.high < 0 else "so no change is shown"
+    sign = "a gain" if change.low > 0 else "a loss" if change.high < 0 else "so no change is shown"
     points = Interval(100 * change.mean, 100 * change.low, 100 * change.high, change.num_units, change.level)
-    return f"the pass rate moved by {points.mean:+.1f} points against {theirs} ({_range(points, '+.1f')}), {verdict}"
+    return f"the pass rate moved by {points.mean:+.1f} points against {theirs} ({_range(points, '+.1f')}), {sign}"
 
 
 def _range(interval: Interval, form: str) -> str:

@@ -27,6 +27,9 @@ __all__ = ["Plan", "plan", "render", "resolvable_gain"]
 TIE_RATE = 0.4
 """Share of monitor prompts on which the anchor sees no difference, assumed for the resolution."""
 
+POWER = 0.8
+"""Share of runs in which a gain of that size is to be found."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,7 +58,7 @@ def plan(recipe: Recipe) -> Plan:
     section = recipe.models["policy"]
     folder = materialise(section)
     model = read_shape(folder)
-    trust = any(model_section.trust_remote_code for model_section in recipe.models.values())
+    trust = section.trust_remote_code
     work, warnings = count_work(recipe, source=source, tokenizer=ChatTokenizer(folder, trust_remote_code=trust))
     machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
     history = read_history(Path(recipe.output_dir), recipe)
@@ -75,12 +78,15 @@ def plan(recipe: Recipe) -> Plan:
     )
 
 
-def resolvable_gain(num_prompts: int, *, tie_rate: float = TIE_RATE, level: float = 0.95) -> float:
-    """Half the width of the win rate's interval: a smaller gain over 0.5 cannot be told from none.
+def resolvable_gain(
+    num_prompts: int, *, tie_rate: float = TIE_RATE, level: float = 0.95, power: float = POWER
+) -> float:
+    """The true gain over 0.5 that a share `power` of runs find (interval above 0.5); a smaller one is found less often.
 
-    An outcome is 1 or 0, each with probability (1 - ties) / 2, or 0.5. Paper: 2411.00640, section 2 (the central
-    limit theorem's interval for a mean over questions). With few prompts a run's own intervals are wider than this.
+    An outcome is 1 or 0, each with probability (1 - ties) / 2, or 0.5. Paper: 2411.00640, its part on power (the
+    smallest effect that a two-sided test of this level finds with this power, by the central limit theorem). With few
+    prompts a run's own intervals are wider, and it finds less than this.
     """
     variance = (1 - tie_rate) / 4  # E (X - 1/2)^2 = (1 - ties) (1/2)^2
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    return min(0.5, z * math.sqrt(variance / num_prompts))  # z sd / sqrt(n)
+    z_level, z_power = NormalDist().inv_cdf((1 + level) / 2), NormalDist().inv_cdf(power)
+    return min(0.5, (z_level + z_power) * math.sqrt(variance / num_prompts))  # (1.96 + 0.84) sd / sqrt(n)

@@ -141,9 +141,9 @@ def _resolution(plan: "Plan") -> str:
     gain, num_prompts = plan.resolvable_gain, plan.recipe.evaluation.num_prompts
     return _entry(
         "resolves",
-        f"a win rate of {0.5 + gain:.2f} or more from 0.50, with {_count(num_prompts, 'monitor prompt')}; a "
-        f"smaller gain is lost in the noise (95 % interval +-{gain:.3f} = 1.96 sqrt((1 - ties) / 4 / n), 40 % ties; "
-        "2411.00640).",
+        f"a true win rate of {0.5 + gain:.2f} from 0.50 with {_count(num_prompts, 'monitor prompt')}: found in 80 % of "
+        f"runs, a smaller gain less often (+{gain:.3f} = (1.96 + 0.84) sqrt((1 - ties) / 4 / n): 95 % interval, 80 % "
+        "power, 40 % ties; 2411.00640).",
     )
 
 

@@ -150,14 +150,6 @@ def requests() -> tuple[str, ...]:
     return tuple(_words()["requests"])
 
 
-def topic_text(prompt: Prompt) -> str:
-    """The topic of a generated prompt. Raises RecipeError for any other prompt."""
-    for topic in itertools.chain.from_iterable(_topics_by_part().values()):
-        if topic.text in prompt.messages[-1].content:
-            return topic.text
-    raise RecipeError(f"prompt {prompt.id}: it has no topic; only prompts of source {SOURCE} have one; skip the others")
-
-
 def boilerplate() -> list[str]:
     """What prompts share whatever their topic: requests, wordings and phrases, parted where something is filled in.
 

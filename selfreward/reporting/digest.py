@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from selfreward.records import Judgment, PreferencePair, Prompt
 from selfreward.reporting.text import Clipped, clip
 from selfreward.seeding import seed_of
+from selfreward.statistics.scores import reliability
 
 NUM_SAMPLES = 4
 SCORE_GRID = 0.01
@@ -65,9 +66,13 @@ class SamplePair:
 
 @dataclass(frozen=True)
 class Digest:
-    """`scores` counts judgments by score on a grid of 0.01; the length counters count pairs by number of tokens."""
+    """`scores` counts judgments by score on a grid of 0.01; the length counters count pairs by number of tokens.
+
+    `judge_reliability` is None where no response has two scored judgments.
+    """
 
     scores: Mapping[float, int] = field(default_factory=dict)
+    judge_reliability: float | None = None
     chosen_tokens: Mapping[int, int] = field(default_factory=dict)
     rejected_tokens: Mapping[int, int] = field(default_factory=dict)
     num_pairs: int = 0
@@ -84,7 +89,8 @@ def digest(store: "Store", iteration: int) -> Digest:
     wanted_samples = {sample_id for pair in drawn for sample_id in (pair.chosen_id, pair.rejected_id)}
     scores, judged = _read_judgments(_stage(store, iteration, "judgments", Judgment), wanted_samples)
     samples = tuple(_sample(pair, prompts.get(pair.prompt_id), judged) for pair in drawn)
-    return replace(lengths, scores=dict(sorted(scores.items())), samples=samples)
+    finite = (j for j in _stage(store, iteration, "judgments", Judgment) if math.isfinite(j.score or 0.0))
+    return replace(lengths, scores=dict(sorted(scores.items())), judge_reliability=reliability(finite), samples=samples)
 
 
 def _stage(store: "Store", iteration: int, stage: str, record_type: type[RecordT]) -> Iterable[RecordT]:

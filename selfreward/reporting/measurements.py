@@ -23,7 +23,7 @@ class Cell:
     name: str
     text: str
     bounds: str = ""
-    verdict: str = ""
+    sign: str = ""
     reason: str = ""
     low: float | None = None
     mean: float | None = None
@@ -43,9 +43,9 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
     if evaluation is None or value is None:
         return Cell(name, ABSENT, reason=reason_not_measured(evaluation, name) if evaluation else "")
     neutral = _NEUTRAL.get(name)
-    verdict = "" if neutral is None else against(value, neutral)
+    sign = "" if neutral is None else against(value, neutral)
     if name == "pass_rate":
-        verdict = against(evaluation.metrics.get("pass_rate_vs_initial"), 0.0)
+        sign = against(evaluation.metrics.get("pass_rate_vs_initial"), 0.0)
     if is_invalid(evaluation, name):
         reason = reason_not_measured(evaluation, "anchor") or "the anchor is not valid"
         return Cell(name, amount(name, centre(value)), bounds="invalid", reason=reason, is_invalid=True)
@@ -54,7 +54,7 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
     is_rate = name in numbers() and numbers()[name].unit.startswith("rate")
     low, mean, high = (min(max(v, 0.0), 1.0) for v in (value.low, value.mean, value.high))
     return Cell(
-        name=name, text=amount(name, value.mean), bounds=bounds(name, value), verdict=verdict, neutral=neutral,
+        name=name, text=amount(name, value.mean), bounds=bounds(name, value), sign=sign, neutral=neutral,
         low=low if is_rate else None, mean=mean if is_rate else None, high=high if is_rate else None,
     )  # fmt: skip
 

@@ -31,7 +31,9 @@ TRAINING_SCALARS = (
     "reward_accuracy_vs_pairs", "grad_norm_mean", "grad_norm_max", "changed_weight_share", "num_tokens",
     "tokens_per_s", "seconds_update", "micro_batch_size",
 )  # fmt: skip
-PAIR_NUMBERS = ("mean_score", "margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate")
+PAIR_NUMBERS = (
+    "judge_reliability", "mean_score", "margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate",
+)  # fmt: skip
 _MAX_HISTOGRAMS = 8
 _MAX_SAMPLED_ITERATIONS = 10
 _MAX_TIME_BARS = 30
@@ -92,6 +94,7 @@ def page(run: Run) -> str:
         curves=[figure for _, figure in curves if figure],
         curves_missing=[title for title, figure in curves if not figure],
         histograms=_histograms(run),
+        pair_numbers=PAIR_NUMBERS,
         pair_table=_pair_table(run),
         length_figure=_length_figure(run),
         funnels=funnels,
@@ -228,7 +231,12 @@ def pair_cells(digest: Digest) -> list[Cell]:
     """The numbers of one iteration's pairs, in the order of PAIR_NUMBERS."""
     num = digest.num_pairs
     score = mean(digest.scores)
-    cells = [plain_cell("mean_score", score), plain_cell("margin", digest.margin_sum / num if num else None)]
+    reliable = digest.judge_reliability
+    cells = [
+        Cell("judge_reliability", amount("judge_reliability", reliable) if reliable is not None else "not measured"),
+        plain_cell("mean_score", score),
+        plain_cell("margin", digest.margin_sum / num if num else None),
+    ]
     for name, counts in (("chosen_tokens", digest.chosen_tokens), ("rejected_tokens", digest.rejected_tokens)):
         low, middle, high = (quantile(counts, share) for share in (0.25, 0.5, 0.75))
         ends = f"{amount('num_tokens', low)} to {amount('num_tokens', high)}" if num else ""

@@ -105,6 +105,7 @@ def as_data(run: Run) -> dict[str, Any]:
             {
                 "iteration": summary.iteration,
                 "counts": dict(summary.counts),
+                "judge_reliability": run.digests[summary.iteration].judge_reliability,
                 **_evaluation(summary.evaluation),
                 "decision": _decision(run.decisions.get(summary.iteration)),
                 "seconds_by_stage": {stage: centre(s) for stage, s in summary.seconds_by_stage.items()},

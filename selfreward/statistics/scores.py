@@ -1,10 +1,10 @@
-"""What judgments say together: mean scores, their distribution, and how far a judge can be reproduced.
+"""What judgments say together: mean scores, and how far a judge can be reproduced.
 
-An unscored judgment is missing data everywhere: it is counted, and never enters a mean.
+An unscored judgment is missing data everywhere: it never enters a mean.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
 from selfreward.records import Judgment
@@ -15,29 +15,11 @@ def mean_scores(judgments: Iterable[Judgment]) -> dict[str, float]:
 
     Exactly rounded, so that the order of the judgments cannot change a bit of it.
     """
-    return {response_id: math.fsum(scores) / len(scores) for response_id, scores in _draws(judgments).items()}
-
-
-def unscored_counts(judgments: Iterable[Judgment]) -> dict[str, int]:
-    """How many judgments have no score, by reason, in the order of the reasons' names."""
-    counts = Counter(judgment.unscored for judgment in judgments if judgment.unscored is not None)
-    return dict(sorted(counts.items()))
-
-
-def score_distribution(judgments: Iterable[Judgment], *, max_bars: int = 21) -> dict[float, int]:
-    """The histogram of the scored draws: bar (a score) to count, ascending; the counts add up to the scored draws.
-
-    Each distinct score is a bar of its own while there are `max_bars` of them at most. Beyond that the bars are
-    the middles of `max_bars` bins of equal width between the lowest and the highest score.
-    """
-    scores = [judgment.score for judgment in judgments if judgment.score is not None]
-    counts = Counter(scores)
-    if len(counts) <= max_bars:
-        return dict(sorted(counts.items()))
-    low, high = min(scores), max(scores)
-    width = (high - low) / max_bars
-    bins = Counter(min(int((score - low) / width), max_bars - 1) for score in scores)
-    return {low + (index + 0.5) * width: bins[index] for index in range(max_bars)}
+    draws: defaultdict[str, list[float]] = defaultdict(list)
+    for judgment in judgments:
+        if judgment.score is not None:
+            draws[judgment.response_id].append(judgment.score)
+    return {response_id: _mean(scores) for response_id, scores in draws.items()}
 
 
 def reliability(judgments: Iterable[Judgment]) -> float | None:
@@ -51,13 +33,11 @@ def reliability(judgments: Iterable[Judgment]) -> float | None:
     repeats itself. It says nothing of whether the judge is right. None when it cannot be known: without
     a response that has two scored draws, or without a prompt that has two scored responses.
     """
-    draws_of: defaultdict[str, dict[str, list[float]]] = defaultdict(dict)
-    prompt_of: dict[str, str] = {}
-    judgments = list(judgments)
+    # In one pass that keeps the scores alone: the texts of all judgments of an iteration need not fit into memory.
+    draws_of: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for judgment in judgments:
-        prompt_of[judgment.response_id] = judgment.prompt_id
-    for response_id, scores in sorted(_draws(judgments).items()):
-        draws_of[prompt_of[response_id]][response_id] = scores
+        if judgment.score is not None:
+            draws_of[judgment.prompt_id][judgment.response_id].append(judgment.score)
 
     every = [scores for by_response in draws_of.values() for scores in by_response.values()]
     freedom_within = sum(len(scores) - 1 for scores in every)
@@ -74,14 +54,6 @@ def reliability(judgments: Iterable[Judgment]) -> float | None:
     )
     between = max(observed - explained, 0.0)  # B; below 0 it is 0 and noise
     return between / (between + explained) if between > 0 else 0.0
-
-
-def _draws(judgments: Iterable[Judgment]) -> dict[str, list[float]]:
-    draws: defaultdict[str, list[float]] = defaultdict(list)
-    for judgment in judgments:
-        if judgment.score is not None:
-            draws[judgment.response_id].append(judgment.score)
-    return dict(draws)
 
 
 def _mean(values: list[float]) -> float:

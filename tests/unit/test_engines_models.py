@@ -13,6 +13,7 @@ from selfreward.engines import checkpoint_of, materialise
 from selfreward.engines.cache import cached_folder
 from selfreward.errors import RecipeError, StoreError
 from selfreward.recipe import ModelSection
+from selfreward.store.files import weights_sha256
 
 
 def refusal(name: str) -> str:
@@ -126,6 +127,7 @@ def test_checkpoint_ids_follow_the_weights_alone(tmp_path: Path) -> None:
     other = model_folder(tmp_path / "other", files=WHOLE | {"model.safetensors": "y"})
     ids = [checkpoint_of(folder, 3).id for folder in (one, same, other)]
     assert ids[0] == ids[1] != ids[2]
+    assert ids[0] == weights_sha256(one)[:16], "what a run adopts as a checkpoint has the same id when it is given"
     assert checkpoint_of(one, 3).path == one
     assert checkpoint_of(one, 3).iteration == 3
     with pytest.raises(RecipeError, match="safetensors"):

@@ -1,10 +1,9 @@
 """Requests that no engine can serve; the sampler on a fake engine; which tensors a proof looks at."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fake_engine import FakeEngine, shown
 
 from selfreward.engines import build_sampler
 from selfreward.engines.proof import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
@@ -43,44 +42,9 @@ def test_a_score_request_may_fill_the_context_and_no_more() -> None:
         check_scores([ScoreRequest((), (4,))], context_tokens=5)
 
 
-class EchoEngine:
-    """Answers each prompt with its own token ids; remembers what it was asked."""
-
-    context_tokens = 20
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return tuple(len(message.content) for message in messages for _ in message.content)
-
-    def encode_text(self, text: str) -> tuple[int, ...]:
-        return (len(text),)
-
-    def load(self, checkpoint: Checkpoint) -> None:
-        self.calls.append(checkpoint.id)
-
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
-        self.calls.append(list(requests))
-        return [
-            [Sample((*request.prompt_token_ids, i), (-1.0,), f"draw {i}", "length") for i in range(request.n)]
-            for request in requests
-        ]
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-        return []
-
-    def sleep(self) -> None: ...
-
-    def wake(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def usage(self) -> Mapping[str, float]:
-        return {}
-
-    def facts(self) -> Mapping[str, Any]:
-        return {}
+def echo(request: GenerationRequest, draw: int) -> Sample:
+    """The prompt's own tokens and the number of the draw."""
+    return Sample((*request.prompt_token_ids, draw), (-1.0,), f"draw {draw}", "length")
 
 
 def prompt(identifier: str, text: str) -> Prompt:
@@ -92,39 +56,41 @@ MODEL = Checkpoint(id="m0", path=Path("m0"), iteration=0)
 
 
 def test_responses_follow_the_prompts_and_carry_their_seeds() -> None:
-    engine = EchoEngine()
+    engine = FakeEngine(echo)
     prompts = [prompt("b", "hey"), prompt("a", "hello")]
     sampler = build_sampler(SECTION, engine=engine, seed=5)
     responses = sampler.sample(prompts, model=MODEL, iteration=1)
     assert [response.id for response in responses] == ["b/0", "b/1", "a/0", "a/1"]
     assert [response.prompt_id for response in responses] == ["b", "b", "a", "a"]
-    assert responses[2].prompt_token_ids == (5,) * 5
-    assert responses[3].token_ids == (5, 5, 5, 5, 5, 1)
+    assert engine.loaded == [MODEL]
+    (requests,) = engine.calls  # One engine call for the whole shard.
+    assert ["hey" in shown(request) for request in requests] == [True, False]
+    assert responses[2].prompt_token_ids == engine.encode(prompts[1].messages)
+    assert responses[3].token_ids == (*responses[3].prompt_token_ids, 1)
     assert responses[3].text == "draw 1"
     assert {response.checkpoint_id for response in responses} == {"m0"}
-    loaded, requests = engine.calls  # One load, then one engine call for the whole shard.
-    assert loaded == "m0"
     assert [response.seed for response in responses] == [request.seed + i for request in requests for i in range(2)]
     assert abs(requests[0].seed - requests[1].seed) > 2
 
-    other = build_sampler(SECTION, engine=EchoEngine(), seed=5).sample(prompts, model=MODEL, iteration=2)
+    other = build_sampler(SECTION, engine=FakeEngine(echo), seed=5).sample(prompts, model=MODEL, iteration=2)
     assert {response.seed for response in other}.isdisjoint(response.seed for response in responses)
 
 
 def test_a_prompt_longer_than_the_context_is_named_before_anything_runs() -> None:
-    engine = EchoEngine()
-    with pytest.raises(RecipeError, match="'long': 11 tokens") as caught:
-        build_sampler(SECTION, engine=engine, seed=0).sample(
-            [prompt("fits", "x" * 10), prompt("long", "x" * 11)], model=MODEL, iteration=1
-        )
-    assert "10 are allowed" in str(caught.value)
-    assert engine.calls == []
+    fits, too_long = prompt("fits", "x" * 10), prompt("long", "x" * 11)
+    allowed = len(FakeEngine(echo).encode(fits.messages))
+    engine = FakeEngine(echo, context_tokens=allowed + SECTION.max_tokens)
+    sampler = build_sampler(SECTION, engine=engine, seed=0)
+    assert len(sampler.sample([fits], model=MODEL, iteration=1)) == 2
+    with pytest.raises(RecipeError, match=f"'long': {allowed + 1} tokens.*; {allowed} are allowed"):
+        sampler.sample([fits, too_long], model=MODEL, iteration=1)
+    assert len(engine.calls) == 1
 
 
 def test_no_prompts_need_no_engine() -> None:
-    engine = EchoEngine()
+    engine = FakeEngine(echo)
     assert build_sampler(SECTION, engine=engine, seed=0).sample([], model=MODEL, iteration=1) == []
-    assert engine.calls == []
+    assert engine.calls == engine.loaded == []
 
 
 @pytest.mark.parametrize("width", [1, 2, NUM_COLUMNS, NUM_COLUMNS + 1, 576, 4096])

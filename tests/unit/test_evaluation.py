@@ -167,6 +167,23 @@ def test_length_counts_no_end_token_and_pairs_by_prompt(store):
     assert first.metrics["response_tokens_vs_initial"].mean == pytest.approx((sum(lengths[1]) - sum(lengths[0])) / 12)
 
 
+def test_cut_off_responses_are_compared_prompt_by_prompt(store):
+    class Tight(Engine):
+        """M_0 ends in time on each prompt; M_1's room is too short for what it writes on the last four."""
+
+        def sample(self, request):
+            return super().sample(
+                replace(request, max_tokens=10 if self.loaded.iteration and request.temperature < 1 else 20)
+            )
+
+    evaluate(evaluator(Tight()), store, 0)
+    found = evaluate(evaluator(Tight()), store, 1)
+    num_cut_off = sum(len(f"{i} is good" if i < 8 else f"{i} m1 m1 m1") >= 10 for i in range(NUM_PROMPTS))
+    change = found.metrics["cut_off_rate_vs_initial"]
+    assert change.mean == found.metrics["cut_off_rate"].mean == pytest.approx(num_cut_off / 12)
+    assert 0 < num_cut_off < 12 and change.num_units == NUM_PROMPTS
+
+
 def test_in_the_first_iteration_the_same_work_is_not_done_twice(store):
     run(store, up_to=0)
     engine = Engine()
@@ -260,6 +277,45 @@ def test_draws_for_kl_are_of_the_policy_itself_and_seeds_do_not_depend_on_the_it
 def test_a_rival_that_was_never_evaluated_is_an_error_that_says_so(store):
     with pytest.raises(StoreError, match="M_0 has no stored responses"):
         evaluate(evaluator(Engine()), store, 1)
+
+
+class Changed(Prompts):
+    """The prompts of `Prompts` after somebody changed them: one of another id in the middle, or the last one gone."""
+
+    def __init__(self, kind, how):
+        self.kind, self.how = kind, how
+
+    def changed(self, prompts, kind):
+        if kind != self.kind:
+            return prompts
+        return prompts[:-1] if self.how == "fewer" else [*prompts[:3], replace(prompts[3], id="new"), *prompts[4:]]
+
+    def monitor_prompts(self):
+        return self.changed(super().monitor_prompts(), "monitor")
+
+    def verifiable_prompts(self):
+        return self.changed(super().verifiable_prompts(), "verifiable")
+
+
+@pytest.mark.parametrize(("how", "said"), [("other", "where 'new' was expected"), ("fewer", "12 records for 11")])
+@pytest.mark.parametrize("kind", ["monitor", "verifiable"])
+def test_responses_to_other_prompts_are_never_compared(store, kind, how, said):
+    run(store, up_to=0)
+    engine = Engine()
+    anchor = Anchor(engine)
+    with pytest.raises(StoreError, match=said) as error:
+        evaluate(evaluator(engine, anchor, prompts=Changed(kind, how)), store, 1)
+    assert "of iteration 0" in str(error.value) and "restore the prompts" in str(error.value)
+    assert anchor.num_comparisons == 0
+
+
+def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
+    run(store, up_to=0)
+    killed = Engine(fail_when=lambda engine: engine.swaps == ["m1", "m0"])
+    with pytest.raises(EngineError):
+        evaluate(evaluator(killed), store, 1)
+    with pytest.raises(StoreError, match="of iteration 1"):
+        evaluate(evaluator(Engine(), prompts=Changed("monitor", "other")), store, 1)
 
 
 def test_a_prompt_that_leaves_no_room_is_named(store):

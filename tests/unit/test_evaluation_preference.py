@@ -1,5 +1,7 @@
 """Outcomes from comparisons, and whether the anchor is an instrument at all."""
 
+import math
+
 import pytest
 
 from selfreward.evaluation.preference import Outcome, anchor_health, differing, outcomes
@@ -58,10 +60,10 @@ def test_the_same_text_is_a_tie_that_nobody_is_asked_about():
     new = [response("p0", "new", "a"), response("p1", "new", ""), response("p2", "new", "c")]
     previous = [response("p0", "old", "a"), response("p1", "old", ""), response("p2", "old", "x")]
     initial = [response("p0", "first", "b"), response("p1", "first", ""), response("p2", "first", "x")]
-    battles = differing(prompts, new, [previous, initial])
+    compared = differing(prompts, new, [previous, initial])
     # p0 differs from the initial alone, p1 from nobody, and p2 met the same rival text twice.
-    assert [(a.id, b.id) for _, a, b in battles] == [("p2/new", "p2/old"), ("p0/new", "p0/first")]
-    comparisons = [c for _, a, b in battles for c in in_both_orders(a, b, 0.9, 0.9)]
+    assert [(a.id, b.id) for _, a, b in compared] == [("p2/new", "p2/old"), ("p0/new", "p0/first")]
+    comparisons = [c for _, a, b in compared for c in in_both_orders(a, b, 0.9, 0.9)]
     against = [outcomes(new, side, comparisons, [previous, initial]) for side in (previous, initial)]
     assert [o.value for o in against[0]] == [0.5, 0.5, 0.9]
     assert [o.value for o in against[1]] == [0.9, 0.5, 0.9]
@@ -81,9 +83,33 @@ def test_an_anchor_that_tells_nothing_apart_is_invalid():
 
 
 def test_a_good_anchor_is_valid_also_when_it_is_unanimous():
-    assert health(*[(0.9, 0.8), (0.2, 0.1), (0.9, 0.3), (0.4, 0.3), (0.7, 0.6)]).invalid is None
+    assert health(*[(0.9, 0.8), (0.2, 0.1), (0.9, 0.7), (0.4, 0.3), (0.7, 0.6), (0.1, 0.1)]).invalid is None
     assert health(*[(1.0, 1.0)] * 8).invalid is None
     assert health(*[(0.7, 0.6)] * 8).invalid is None
+    found = health(*[(0.9, 0.8)] * 30 + [(0.9, 0.2)] * 10)
+    assert found.invalid is None and found.consistency.mean == 0.75
+
+
+def test_an_anchor_that_a_coin_could_be_is_invalid_and_the_reason_says_how_much_is_known():
     found = health(*[(0.9, 0.8)] * 7 + [(0.9, 0.2)])
-    assert found.consistency.mean == 7 / 8
-    assert found.consistency.low < 0.6  # eight prompts say little about the anchor, and the interval says so
+    assert found.consistency.mean == 7 / 8 and found.consistency.low < 0.5
+    assert "88% of 8 prompts" in found.invalid and "coin" in found.invalid
+    assert "position" not in found.invalid  # that it follows positions is not shown either
+    assert "coin" in health(*[(1.0, 1.0)] * 5).invalid
+
+
+def test_a_coin_hardly_ever_becomes_an_anchor():
+    for num_prompts in (4, 6, 8, 12, 24, 48):
+        passed = [
+            k
+            for k in range(num_prompts + 1)
+            if health(*[(0.9, 0.8)] * k + [(0.9, 0.2)] * (num_prompts - k)).invalid is None
+        ]
+        chance = sum(math.comb(num_prompts, k) for k in passed) / 2**num_prompts
+        assert chance <= 0.03  # 2.5 %, and what the resampling of the interval adds
+
+
+def test_the_estimate_counts_too_when_there_are_many_prompts():
+    found = health(*[(0.9, 0.8)] * 232 + [(0.9, 0.2)] * 168)
+    assert found.consistency.low > 0.5
+    assert "58% of the prompts" in found.invalid and "position" in found.invalid

@@ -166,3 +166,14 @@ def test_changed_pairs_are_not_exported(run: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="changed after it was written"):
         export_pairs(run, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named_and_what_helps(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/pairs\.jsonl: .*choose a place whose parents are folders"):
+        export_pairs(run, tmp_path / "file" / "pairs.jsonl")
+    folder = tmp_path / "folder.jsonl"
+    folder.mkdir()
+    with pytest.raises(StoreError, match=r"folder\.jsonl: .*name a file, not a folder"):
+        export_pairs(run, folder)
+    assert list(folder.iterdir()) == [] and not list(tmp_path.glob("*.partial"))

@@ -16,6 +16,7 @@ from reporting_runs import HALF_SURROGATE, HOSTILE, MadeRun, interval, make_run,
 from selfreward.records import Evaluation, IterationSummary, Judgment, Message, PreferencePair, Prompt
 from selfreward.reporting import build, figures, funnel, timing
 from selfreward.reporting.digest import digest, mean, quantile
+from selfreward.statistics.scores import reliability
 from selfreward.store import Store
 
 VOID = {"meta", "link", "line", "br", "img", "input"}
@@ -244,6 +245,23 @@ def test_sampled_pairs_do_not_depend_on_their_order(tmp_path: Path) -> None:
     assert len(set(drawn)) == 4 and drawn != [f"pair{n}" for n in range(1, 5)]
     assert (found[0].num_pairs, found[0].num_chosen_longer) == (100, 99)
     assert (quantile(found[0].chosen_tokens, 0.5), mean(found[0].chosen_tokens)) == (50, 50.5)
+
+
+def test_a_judge_that_draws_at_random_is_shown_to_do_so(tmp_path: Path) -> None:
+    def shown(name: str, num_draws: int) -> tuple[float | None, str, list[Judgment]]:
+        run = make_run(tmp_path / name, num_iterations=1, num_prompts=60, num_draws=num_draws)
+        write(run)
+        (entry,) = strict(run.store.folder / "report.json")["iterations"]
+        lines = (run.store.folder / "iteration-01" / "report.md").read_text(encoding="utf-8").splitlines()
+        (line,) = (line for line in lines if "Judge reliability" in line)
+        return entry["judge_reliability"], line, list(run.store.read(1, "judgments", Judgment))
+
+    noise, line, judgments = shown("three", 3)
+    assert noise is not None and noise < 0.3
+    assert noise == reliability(judgments)
+    assert line.split()[-1] in (f"{noise:.2f}", f"{noise:.3f}")
+    once, line, _ = shown("one", 1)
+    assert once is None and line.endswith("not measured")
 
 
 def test_scores_are_counted_where_they_lie() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from reporting_runs import make_run, write
 
 from selfreward.engines.requests import Usage
-from selfreward.evaluation.metrics import Answers, Rivalry, measure
+from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure
 from selfreward.evaluation.preference import Outcome
 from selfreward.records import Comparison, Message, Prompt, Response
 from selfreward.reporting import page
@@ -28,8 +28,8 @@ def measured_names() -> set[str]:
         return Response(f"r{n}{text}", f"p{n}", (1,), tuple(range(9)), None, text, "stop", 0, "c")
 
     prompts = [Prompt(f"p{n}", (Message("user", "?"),), ({"kind": "exact", "expected": "a"},)) for n in range(9)]
-    own = Answers([response(n, "a") for n in range(9)], [response(n, "a") for n in range(9)])
-    other = Answers([response(n, "b") for n in range(9)], [response(n, "b") for n in range(9)])
+    own = HeldOutResponses([response(n, "a") for n in range(9)], [response(n, "a") for n in range(9)])
+    other = HeldOutResponses([response(n, "b") for n in range(9)], [response(n, "b") for n in range(9)])
     outcomes = [Outcome(f"p{n}", n / 9, True) for n in range(9)]
     rivals = [Rivalry(name, other, outcomes, [-1.0] * 9, [-2.0] * 9) for name in ("previous", "initial")]
     comparisons = [Comparison(f"c{n}", f"p{n}", "a", "b", "a", "anchor", n / 9, None) for n in range(9)]

@@ -1,4 +1,4 @@
-"""Mean scores, their histogram, and the reliability of a judge on data whose answer is known."""
+"""Mean scores, and the reliability of a judge on data of which it is known."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.records import Judgment
-from selfreward.statistics.scores import mean_scores, reliability, score_distribution, unscored_counts
+from selfreward.statistics.scores import mean_scores, reliability
 
 
 def judgment(prompt: int, response: int, draw: int, score: float | None, unscored: str | None = None) -> Judgment:
@@ -44,7 +44,6 @@ def test_means_are_over_scored_draws_only() -> None:
     given_ += [judgment(0, 1, 0, None, "no_verdict"), judgment(0, 2, 0, 0.0)]
     assert mean_scores(given_) == {"p0#0": 2.5, "p0#2": 0.0}
     assert mean_scores([]) == {}
-    assert unscored_counts(given_) == {"cut_off": 1, "no_verdict": 1}
 
 
 @given(scores=st.lists(st.floats(0, 5), min_size=1, max_size=30), seed=st.integers(0, 99))
@@ -52,20 +51,6 @@ def test_means_do_not_depend_on_the_order_of_the_draws(scores: list[float], seed
     draws = [judgment(0, 0, draw, score) for draw, score in enumerate(scores)]
     shuffled = random.Random(seed).sample(draws, len(draws))
     assert mean_scores(draws) == mean_scores(shuffled)
-
-
-def test_a_few_distinct_scores_are_bars_of_their_own() -> None:
-    given_ = [judgment(0, 0, draw, score) for draw, score in enumerate([4.0, 0.0, 4.0, 2.5])]
-    assert list(score_distribution([*given_, judgment(0, 1, 0, None, "cut_off")]).items()) == [(0, 1), (2.5, 1), (4, 2)]
-    assert score_distribution([judgment(0, 0, 0, None, "cut_off")]) == {}
-
-
-@given(scores=st.lists(st.floats(0, 5), min_size=22, max_size=80, unique=True))
-def test_many_distinct_scores_are_binned_and_none_is_lost(scores: list[float]) -> None:
-    bars = score_distribution([judgment(0, 0, draw, score) for draw, score in enumerate(scores)])
-    assert sum(bars.values()) == len(scores)
-    assert list(bars) == sorted(bars) and len(bars) <= 21
-    assert min(scores) <= min(bars) and max(bars) <= max(scores)
 
 
 def test_a_judge_that_draws_at_random_has_no_reliability() -> None:

@@ -38,9 +38,33 @@ def test_intervals_cover_the_truth(name, n):
     assert row.coverage >= 0.95 - 0.03 - 3 * math.sqrt(0.95 * 0.05 / NUM_SAMPLES)
 
 
-@pytest.mark.parametrize("n", [32, 400])
-@pytest.mark.parametrize("name", ["win/tie/loss .3 .4 .3", "preference Beta(50, 50)", "rate 0.3"])
-def test_intervals_are_not_wide_for_nothing(name, n):
+def test_rates_are_covered_at_least_as_often_as_promised_wherever_they_lie():
+    """Exactly, by summing over all samples: no rate, however close to 0 or 1, is an exception."""
+    for n in (1, 2, 4, 8, 32, 128):
+        samples = [rate_interval([True] * k + [False] * (n - k)) for k in range(n + 1)]
+        ends = [end for interval in samples for end in (interval.low, interval.high)]
+        # Coverage is lowest just beyond an end.
+        for rate in {min(max(end + step, 1e-9), 1 - 1e-9) for end in ends for step in (-1e-9, 1e-9)} | {0.00125, 0.022}:
+            covered = sum(
+                math.comb(n, k) * rate**k * (1 - rate) ** (n - k)
+                for k, interval in enumerate(samples)
+                if interval.low <= rate <= interval.high
+            )
+            assert covered >= 0.95 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("n", "name"),
+    [
+        (32, "win/tie/loss .3 .4 .3"),
+        (32, "preference Beta(2, 2)"),
+        (32, "rate 0.3"),
+        (400, "win/tie/loss .3 .4 .3"),
+        (400, "preference Beta(50, 50)"),
+        (400, "rate 0.3"),
+    ],
+)
+def test_intervals_are_not_wide_for_nothing(n, name):
     """An interval that always covers would be useless: its width is near that of the exact normal interval."""
     case = CASES[name]
     row = BENCHMARK.simulate(case, n, num_samples=100, seed=2)
@@ -57,12 +81,31 @@ def test_a_unanimous_sample_is_not_certainty():
     assert rate_interval([False] * 8).high > 0.25
 
 
-def test_rates_are_wilson_intervals():
+def test_rates_are_clopper_and_pearson_intervals():
     interval = rate_interval([True] * 9 + [False])
-    # Roots of (p - q)^2 = z^2 q (1 - q) / n for p = 0.9, n = 10, solved by numpy.
-    z = 1.959963984540054
-    low, high = sorted(np.roots([1 + z * z / 10, -(2 * 0.9 + z * z / 10), 0.81]))
-    assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+    # At the lower end nine or ten of ten have a chance of 2.5 %, at the upper end at most nine of ten.
+    q, r = interval.low, interval.high
+    assert 10 * q**9 * (1 - q) + q**10 == pytest.approx(0.025)
+    assert 1 - r**10 == pytest.approx(0.025)
+    assert rate_interval([False] * 20).high == pytest.approx(1 - 0.025 ** (1 / 20))
+    mirrored = rate_interval([False] * 9 + [True])
+    assert (mirrored.low, mirrored.high) == (pytest.approx(1 - r), pytest.approx(1 - q))
+    many = rate_interval([True] * 10_000 + [False] * 30_000)
+    assert many.high - many.low == pytest.approx(2 * 1.96 * math.sqrt(0.25 * 0.75 / 40_000), rel=0.01)
+
+
+@pytest.mark.parametrize("n", [8, 32, 64, 128, 400])
+def test_nearly_equal_outcomes_are_as_uncertain_as_equal_ones(n):
+    """What was not seen yet may lie far away, and a little noise on what was seen says nothing about it."""
+    noise = np.random.default_rng(0).uniform(-0.005, 0.005, size=n)
+    noisy, equal = (mean_interval(values, bounds=(0, 1)) for values in (0.99 + noise, np.full(n, 0.99)))
+    assert noisy.low == pytest.approx(equal.low, abs=0.3 * (equal.mean - equal.low))
+    assert noisy.low < 1 - 2 / n
+
+
+def test_values_without_bounds_and_without_spread_are_a_point_that_says_so():
+    interval = mean_interval([0.0] * 8)
+    assert (interval.low, interval.high, interval.method) == (0.0, 0.0, "no_variance")
 
 
 def test_pairing_takes_out_what_is_common_to_both():

@@ -12,8 +12,8 @@ from selfreward.checks import KINDS, pass_all, passes, validate
 from selfreward.errors import RecipeError
 from selfreward.prompts import verifiable
 from selfreward.prompts.contamination import check_overlap
-from selfreward.prompts.verifiable import PARTS, VerifiableGenerator, boilerplate, topic_text, topics
-from selfreward.records import Message, Prompt
+from selfreward.prompts.verifiable import PARTS, VerifiableGenerator, boilerplate, topics
+from selfreward.records import Message
 
 
 def normal(text):
@@ -22,6 +22,11 @@ def normal(text):
 
 def asked(prompt):
     return prompt.messages[-1].content
+
+
+def topic_of(prompt):
+    (found,) = (topic.text for part in PARTS for topic in topics(part) if topic.text in asked(prompt))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def test_another_seed_gives_other_prompts_of_the_same_topics(generator):
     other = VerifiableGenerator(1).prompts("train", 0, 2000)
     ours = generator.prompts("train", 0, 2000)
     assert len({asked(prompt) for prompt in ours} & {asked(prompt) for prompt in other}) < 400
-    assert {topic_text(prompt) for prompt in other} == {topic.text for topic in topics("train")}
+    assert {topic_of(prompt) for prompt in other} == {topic.text for topic in topics("train")}
 
 
 def test_every_topic_is_in_one_part_in_sensible_shares():
@@ -107,12 +112,10 @@ def test_held_out_prompts_do_not_overlap_with_training(generator):
     assert len(check_overlap(training[:100], again[:100], boilerplate=boilerplate()).pairs) >= 90
 
 
-def test_topic_text_is_found_and_refused(generator):
-    for prompt in generator.prompts("monitor", 0, 500):
-        assert topic_text(prompt) in {topic.text for topic in topics("monitor")}
-    stranger = Prompt("x", (Message("user", "Say hello."),))
-    with pytest.raises(RecipeError, match="prompt x: it has no topic"):
-        topic_text(stranger)
+@pytest.mark.parametrize("part", PARTS)
+def test_prompts_keep_to_the_topics_of_their_part(generator, part):
+    allowed = {topic.text for topic in topics(part)}
+    assert {topic_of(prompt) for prompt in generator.prompts(part, 0, 500)} <= allowed
 
 
 # --- what may be asked for ---
