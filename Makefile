@@ -19,8 +19,9 @@ $(VENV)/.ready: pyproject.toml
 demo: setup
 	$(BIN)/selfreward run recipes/quickstart.yaml
 
+# Two processes of one thread each: on a shared machine threads that wait for each other cost far more than they give.
 test: setup
-	$(BIN)/python -m pytest tests/unit tests/integration $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration $(PYTEST_ARGS)
 
 test-browser: setup
 	$(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)

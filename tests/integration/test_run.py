@@ -158,10 +158,11 @@ def test_a_refused_first_start_can_be_corrected(tmp_path: Path) -> None:
     )
     done = run(folder, *mine)
     assert done.returncode == 0, done.stderr[-2000:]
-    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, [*rows[:-1], {"prompt": "Something else."}])))
+    others = [{"prompt": f"Tell me about the year {i}."} for i in range(20)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, others)))
     changed = run(folder, *mine[:1], "iterations.max=2", *mine[2:])
-    assert changed.returncode in (2, 4)
-    assert "restore" in changed.stderr
+    assert changed.returncode == 2, changed.stderr[-2000:]
+    assert "prompts.monitor was" in changed.stderr
     assert "Traceback" not in changed.stderr
 
 
