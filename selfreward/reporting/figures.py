@@ -160,7 +160,8 @@ def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, a
         step = max(1, math.ceil(last / 9))
         ticks = list(range(1, last + 1, step))
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
-        axes.set_ylim(bottom=0)
+        # Room above, because all lengths may stand at the token limit; 1 for responses that are all empty.
+        axes.set_ylim(0, max(1.0, 1.08 * max(r.high for r in (*chosen, *rejected))))
         _legend(axes)
 
     return _svg(plot, alt=alt)
