@@ -36,8 +36,14 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` fills a temporary file beside `path`, which takes its place only when it is complete on disk."""
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, record: Callable[[Path], object] = lambda _: None
+) -> None:
+    """`write` fills a temporary file beside `path`, which takes its place only when it is complete on disk.
+
+    `record` is called with the complete temporary file, before it gets its name: whoever sees the name can rely on the
+    record. A kill in between leaves a file that `final_name_of` tells the name of.
+    """
     # With the process id, because a report may be written again while the run works.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(path):
@@ -45,12 +51,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         try:
             write(temporary)
             flush(temporary)
-            temporary.replace(path)
+            flush(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        record(temporary)
+        temporary.replace(path)
         flush(path.parent)
+
+
+def final_name_of(partial: Path) -> Path:
+    """What a temporary file of `write_atomically` was to be called."""
+    return partial.with_name(partial.name[1:].rsplit(".", 2)[0])
 
 
 def write_text_atomically(path: Path, text: str) -> None:

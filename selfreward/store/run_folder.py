@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfreward.errors import StoreError
+from selfreward.store import recovery
 from selfreward.store.files import (
     explained,
     flush,
@@ -60,11 +61,9 @@ class Store:
             )
         self._lock = RunLock(folder) if write else None
         self._manifest = Manifest(folder / "manifest.json", name=name or folder.name)
-        self._forget_removed_iterations()
         if write:
-            for partial in folder.rglob(".*.partial"):  # what a kill left; a folder of a trainer is its own
-                if partial.is_file():
-                    partial.unlink()
+            recovery.finish_interrupted_writes(folder, self._manifest)
+        recovery.forget_removed_iterations(folder, self._manifest, write=write)
 
     def __enter__(self) -> "Store":
         return self
@@ -142,16 +141,17 @@ class Store:
             for key, value in entry["usage"].items():
                 usage[key] = usage.get(key, 0) + value
         merged = merged_name(iteration, stage)
-        path = self.folder / merged
-        write_atomically(path, lambda temporary: self._merge_into(temporary, names))
-        combined = {
-            "sha256": sha256_of(path),
+        combined: dict[str, Any] = {
             "num_records": sum(e["num_records"] for e in entries),
             "shard_records": [e["num_records"] for e in entries],
             "seconds": sum(e["seconds"] for e in entries),
             "usage": usage,
         }
-        self._manifest.record(merged, combined, drop=names)
+
+        def record(temporary: Path) -> None:
+            self._manifest.record(merged, combined | {"sha256": sha256_of(temporary)}, drop=names)
+
+        write_atomically(self.folder / merged, lambda temporary: self._merge_into(temporary, names), record=record)
         self._verified.add(merged)
         shutil.rmtree(self.folder / Path(names[0]).parent, ignore_errors=True)
         return combined
@@ -178,7 +178,6 @@ class Store:
             value = json.loads(self._verify(file_name).read_text(encoding="utf-8"))
             if not again_if(value):
                 return value
-            self._manifest.record(file_name, None)  # a kill must not leave the old hash beside the new file
         self.listener("started", iteration, name, {})
 
         entry = self._made(
@@ -273,23 +272,24 @@ class Store:
 
     def _made(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
         """Makes, writes and records a file. What other stages inside `make` cost is theirs, not this file's."""
-        path = self.folder / name
         before, recorded_before = self._counters(), self._recorded.copy()
+        entry: dict[str, Any] = {}
+
+        def record(temporary: Path) -> None:
+            cost = self._counters()
+            cost.subtract(before)
+            cost.subtract(self._recorded - recorded_before)
+            self._recorded.update(cost)
+            seconds = cost.pop("seconds")
+            entry["sha256"] = sha256_of(temporary)
+            entry["seconds"] = round(seconds, 3)
+            entry["usage"] = {key: round(value, 3) for key, value in cost.items() if value > 0}
+            if name.endswith(".parquet"):
+                entry["num_records"] = pq.read_metadata(temporary).num_rows
+            self._manifest.record(name, entry)
+
         content = make()
-        write_atomically(path, lambda temporary: write(content, temporary))
-        cost = self._counters()
-        cost.subtract(before)
-        cost.subtract(self._recorded - recorded_before)
-        self._recorded.update(cost)
-        seconds = cost.pop("seconds")
-        entry: dict[str, Any] = {
-            "sha256": sha256_of(path),
-            "seconds": round(seconds, 3),
-            "usage": {key: round(value, 3) for key, value in cost.items() if value > 0},
-        }
-        if path.suffix == ".parquet":
-            entry["num_records"] = pq.read_metadata(path).num_rows
-        self._manifest.record(name, entry)
+        write_atomically(self.folder / name, lambda temporary: write(content, temporary), record=record)
         self._verified.add(name)
         return entry
 
@@ -341,37 +341,10 @@ class Store:
 
     def _expect(self, name: str, recorded: str, found: str) -> None:
         if recorded != found:
-            first = self._restart_point(iteration_of(name))
+            first = recovery.restart_point(self._manifest, iteration_of(name))
             raise StoreError(
                 f"{self.folder / name}: sha256 {found[:12]}; the manifest says {recorded[:12]}, so the file was "
                 f"changed after it was written; restore it, or remove the folder {folder_of(first)} and all later "
                 "ones and give the same command again to make them anew"
             )
         self._verified.add(name)
-
-    def _restart_point(self, iteration: int) -> int:
-        """The latest iteration, up to this one, that can be made anew: its policy is still on disk (M_0 always is)."""
-        for first in range(iteration, 0, -1):
-            entries = (self._manifest.entry(f"{folder_of(i)}/checkpoint") for i in range(first - 1, 0, -1))
-            policy = next((entry for entry in entries if entry is not None), None)
-            if policy is None or not policy.get("removed"):
-                return first
-        return iteration
-
-    def _forget_removed_iterations(self) -> None:
-        """Whoever removes an iteration's folder wants it made anew, with all later ones, from a policy on disk."""
-        recorded = {iteration_of(name) for name in self._manifest.names()}
-        gone = {iteration for iteration in recorded if not (self.folder / folder_of(iteration)).is_dir()}
-        if not gone:
-            return
-        first = self._restart_point(min(gone))
-        if first < min(gone) or any(iteration > min(gone) for iteration in recorded - gone):
-            raise StoreError(
-                f"{self.folder}: {folder_of(min(gone))} is not there; it can only be made anew from an earlier policy "
-                f"on disk and with all later iterations; remove {folder_of(first)} and every later folder, or restore "
-                "the missing one"
-            )
-        if self._lock:
-            for name in self._manifest.names():
-                if iteration_of(name) in gone:
-                    self._manifest.record(name, None)

@@ -136,18 +136,21 @@ def test_what_was_removed_to_save_disk_sends_the_user_further_back(store: Store)
         assert again.has(1, "prompts")
 
 
-def test_a_kill_while_a_value_is_made_anew_leaves_no_wrong_hash(store: Store) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_a_kill_between_a_files_record_and_its_name_loses_nothing(store: Store, named: bool) -> None:
+    """What has its name is recorded; what is recorded gets its name when the run goes on, over an old one too."""
     store.once_json(1, "decision", lambda: 1)
-
-    def dies() -> int:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        store.once_json(1, "decision", dies, again_if=lambda _: True)
-    (store.folder / "iteration-01/decision.json").write_text("2\n")  # as if killed after the rename
+    old = (store.folder / "iteration-01/decision.json").read_bytes()
+    store.once_json(1, "decision", lambda: 2, again_if=lambda _: True)
     store.close()
+    path = store.folder / "iteration-01/decision.json"
+    path.rename(path.with_name(".decision.json.12345.partial"))  # as if killed before it got its name
+    (path.parent / ".decision.json.99.partial").write_bytes(b"{")  # and once while it was written
+    if named:
+        path.write_bytes(old)
     with Store(store.folder) as again:
-        assert again.once_json(1, "decision", lambda: 3) == 3
+        assert again.once_json(1, "decision", lambda: 3) == 2
+        assert [file.name for file in path.parent.iterdir()] == ["decision.json"]
 
 
 def test_iterations_without_a_manifest_are_refused(store: Store) -> None:
