@@ -1,0 +1,31 @@
+"""Takes one figure out of a report.html and makes it a file of its own, for example for a README.
+
+python benchmarks/figure_of_report.py runs/verifier/report.html "Pass rate" docs/verifier.svg
+"""
+
+import re
+import sys
+from pathlib import Path
+
+STYLE = """<style>
+svg { --ink: #1b1f24; --muted: #5b6570; --rule: #d9dde2; --series-1: #11706b; --series-2: #c2410c; background: #fdfcfa; }
+text { font: 11px sans-serif; }
+</style>"""
+
+
+def figure(page: str, label: str) -> str:
+    """The SVG whose label begins with `label`, with the colours that the page would give it."""
+    found = re.search(rf'<svg ([^>]*aria-label="{re.escape(label)}[^"]*"[^>]*)>(.*?)</svg>', page, re.DOTALL)
+    if found is None:
+        labels = re.findall(r'aria-label="([^"]+)"', page)
+        raise SystemExit(f"no figure {label!r}; there are: {', '.join(labels)}")
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="640" {found[1]}>{STYLE}{found[2]}</svg>\n'
+
+
+def main() -> None:
+    page, label, target = sys.argv[1:]
+    Path(target).write_text(figure(Path(page).read_text(encoding="utf-8"), label), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
