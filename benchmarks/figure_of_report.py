@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 STYLE = """<style>
-svg { --ink: #1b1f24; --muted: #5b6570; --rule: #d9dde2; --series-1: #11706b; --series-2: #c2410c; background: #fdfcfa; }
+svg { --ink: #1d2023; --muted: #666b70; --rule: #e4e2dc; --series-1: #14706f; --series-2: #c8693a; }
+svg { background: #fbfaf8; }
 text { font: 11px sans-serif; }
 </style>"""
 
