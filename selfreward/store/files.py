@@ -48,6 +48,8 @@ def write_atomically(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():  # found out now, and not when the file is complete
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         try:
             write(temporary)
             flush(temporary)

@@ -16,6 +16,12 @@ from selfreward.launch.local import RunResult
 from selfreward.records import Evaluation
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrapped unless a test says so; a test runner may set COLUMNS."""
+    monkeypatch.setenv("COLUMNS", "2000")
+
+
 def told(*events: tuple[str, int, str, dict[str, Any]]) -> list[str]:
     stream = io.StringIO()
     console = Console(stream)
