@@ -44,7 +44,8 @@ def run(parts: Parts, store: Store) -> Decision:
         history.append(summary)
         decisions.append(decide(parts, store, history))
         keep_what_is_needed(parts, store, decisions[-1])
-        store.record_facts(engine=parts.engine.facts())
+        if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
+            store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, baseline)
     return decisions[-1]
 

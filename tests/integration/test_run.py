@@ -103,8 +103,11 @@ def test_pairs_are_exported_as_conversations(finished: Path, tmp_path: Path) -> 
 
 def test_the_same_command_again_makes_nothing_again(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
+    engine = json.loads((finished / "manifest.json").read_text())["facts"]["engine"]
+    assert engine["last_swap"]["num_tensors_compared"] > 0
     assert run(finished, "iterations.max=2").returncode == 0
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")} == before
+    assert json.loads((finished / "manifest.json").read_text())["facts"]["engine"] == engine  # the proof stays
 
 
 def test_reports_are_written_again_from_the_folder_alone(finished: Path) -> None:

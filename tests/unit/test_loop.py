@@ -63,6 +63,9 @@ class World:
     def facts(self) -> Mapping[str, Any]:
         return {}
 
+    def usage(self) -> Mapping[str, float]:
+        return {"num_requests": float(len(self.calls))}
+
     def sleep(self) -> None:
         self.call("sleep")
 
