@@ -38,7 +38,8 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
         judge=judging.build(recipe.judging, engine=engine, seed=recipe.seed, models=models),
         selector=pairing.build(recipe.pairing),
         trainer=training.build(
-            recipe.training, engine_dtype=recipe.engine.dtype, trust_remote_code=trust
+            recipe.training, engine_dtype=recipe.engine.dtype, lora=recipe.models["policy"].lora,
+            launch=recipe.launch, trust_remote_code=trust,
         ),
         evaluator=evaluation.build(
             recipe.evaluation, prompts=source, engine=engine, anchor=anchor, anchor_model=models[anchor.by],

@@ -20,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except MemoryError:
         print(
-            "selfreward: memory: this machine has no more; a smaller engine.max_num_seqs or training.micro_batch_size "
-            "needs less; set it and give the same command again",
+            "selfreward: memory: this machine has no more; a smaller engine.max_num_seqs or "
+            "training.micro_batch_tokens needs less; set it and give the same command again",
             file=sys.stderr,
         )
         return 4

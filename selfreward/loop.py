@@ -102,10 +102,11 @@ def sample_and_pair(parts: Parts, store: Store, iteration: int, policy: Checkpoi
 
 def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tuple[Checkpoint, Mapping[str, object]]:
     """The DPO update: a function of files. The engine sleeps meanwhile."""
-    work_folder = store.work_folder(iteration, "training")
+    work_folder, stages = store.work_folder(iteration, "training"), store.folder / f"iteration-{iteration:02d}"
     job = TrainingJob(
         iteration=iteration,
-        pairs_file=store.folder / f"iteration-{iteration:02d}" / "pairs.parquet",
+        pairs_file=stages / "pairs.parquet",
+        samples_files=(stages / "responses.parquet",),
         policy=policy.path,
         initial=parts.initial.path,
         work_folder=work_folder,

@@ -156,6 +156,7 @@ class PairSelector(Protocol):
 class TrainingJob:
     """Training as a function of files: all that it reads, and the folder that is its alone.
 
+    `samples_files` hold the responses (and judgments) that pairs were made of, with the engine's log-probabilities.
     `work_folder` survives a kill, so that training resumes inside; the trained model, which plain
     `transformers` loads, ends up in `work_folder / "checkpoint"`. `policy` and `initial` are model folders.
     """
@@ -166,6 +167,7 @@ class TrainingJob:
     initial: Path
     work_folder: Path
     seed: int
+    samples_files: tuple[Path, ...] = ()
 
 
 class Trainer(Protocol):

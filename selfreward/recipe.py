@@ -18,11 +18,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
+class LoraSection(Section):
+    """Low-rank adapters (2106.09685) in all linear layers, trained in place of the weights.
+
+    They are merged into the weights at the end of each iteration, so every checkpoint is a plain model.
+    """
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+
+
 class ModelSection(Section):
     """A model by name. `model`: hub id, local folder, .gguf file, package:NAME/FILE.gguf, or random:tiny."""
 
     model: str
     revision: str | None = None
+    lora: LoraSection | None = None
     trust_remote_code: bool = False
 
 
@@ -159,39 +170,100 @@ class LengthControlled(_Pairing):
 PairingSection = Annotated[BestVsWorst | LengthControlled, Field(discriminator="kind")]
 
 
-class LossSection(Section):
-    """A loss of TRL's `DPOTrainer` by its TRL name, with its weight in the sum."""
+class _Loss(Section):
+    """`weight`: its factor in the sum of losses."""
+
+    weight: float = Field(1.0, gt=0)
+
+
+class TrlLoss(_Loss):
+    """A loss of TRL's `DPOTrainer` by its TRL name. `sigmoid_norm` is DPO on length-normalised log-ratios."""
 
     kind: Literal[
-        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
-        "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+        "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
+        "discopop", "sft", "sigmoid_norm",
     ]  # fmt: skip
-    weight: float = Field(1.0, gt=0)
+
+
+class ExoPairLoss(_Loss):
+    """TRL's `exo_pair` (2402.00856, section 5); not defined without smoothing."""
+
+    kind: Literal["exo_pair"]
+    label_smoothing: float = Field(1e-3, gt=0, lt=0.5)
+
+
+class RobustLoss(_Loss):
+    """TRL's `robust` (2403.00409): unbiased when a share `label_smoothing` of the pairs is the wrong way round."""
+
+    kind: Literal["robust"]
+    label_smoothing: float = Field(0.1, gt=0, lt=0.5)
+
+
+class NllLoss(_Loss):
+    """Negative log-likelihood of the chosen response per token: weight 1 in Iterative RPO (2404.19733), 0.1 in SPaR."""
+
+    kind: Literal["nll"]
+
+
+class SimpoLoss(_Loss):
+    """SimPO (2405.14734): no reference, a target margin gamma; beta 2 to 10, gamma / beta 0.3 to 0.5 in the paper."""
+
+    kind: Literal["simpo"]
+    beta: float = Field(2.0, gt=0)
+    gamma: float = Field(1.0, ge=0)
+
+
+class LengthRegularizedLoss(_Loss):
+    """R-DPO (2403.19159): DPO with a price of `alpha` nats for each token of length."""
+
+    kind: Literal["length_regularized"]
+    alpha: float = Field(gt=0)
+
+
+LossSection = Annotated[
+    TrlLoss | ExoPairLoss | RobustLoss | NllLoss | SimpoLoss | LengthRegularizedLoss, Field(discriminator="kind")
+]
 
 
 class TrainingSection(Section):
     """On-policy DPO (2305.18290); beta 0.1 and 5e-7 are what Online DPO (2402.04792) and iterative RLHF use.
 
-    `batch_size` counts pairs per optimizer step. `reference`: the policy at the start of the iteration, or M_0.
+    `batch_size` counts pairs per optimizer step; they are computed in micro-batches of at most `micro_batch_tokens`
+    tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed and not the result.
+    `reference`: the policy at the start of the iteration, or M_0. `packing: shared_prefix` computes what responses and
+    prompts have in common once and no padding (2410.20305); `padded` is TRL's rectangle.
     Weights are float32 by default: a bfloat16 weight does not see updates of 5e-7.
     """
 
-    losses: list[LossSection] = Field([LossSection(kind="sigmoid")], min_length=1)
+    losses: list[LossSection] = Field([TrlLoss(kind="sigmoid")], min_length=1)
     beta: float = Field(0.1, gt=0)
     learning_rate: float = Field(5e-7, gt=0)
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     num_epochs: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1)
-    micro_batch_size: int = Runtime(2, ge=1)
+    reference: Literal["iteration_start", "initial"] = "iteration_start"
+    reference_logprobs: Literal["trainer", "sampler"] = "trainer"
+    max_reference_gap: float = Field(0.1, gt=0)
+    micro_batch_tokens: int | None = Runtime(2048, ge=1)
+    micro_batch_size: int | None = Runtime(None, ge=1)
     max_pairs: int | None = Field(None, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    reference: Literal["iteration_start", "initial"] = "iteration_start"
-    packing: Literal["padded"] = "padded"
+    packing: Literal["shared_prefix", "padded"] = "shared_prefix"
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = Runtime(False)
     save_every_steps: int = Runtime(50, ge=1)
+
+
+class LaunchSection(Section):
+    """How many processes of this machine make the update, one on each GPU; each holds the whole model.
+
+    `sharding: fsdp` splits weights, gradients and optimizer states between them instead.
+    """
+
+    num_processes: int = Runtime(1, ge=1)
+    sharding: Literal["none", "fsdp"] = Runtime("none")
 
 
 class AnchorSection(Section):
@@ -257,6 +329,7 @@ class Recipe(Section):
     meta_judging: None = None
     pairing: PairingSection = BestVsWorst(kind="best_vs_worst")
     training: TrainingSection = TrainingSection()
+    launch: LaunchSection = LaunchSection()
     evaluation: EvaluationSection = EvaluationSection()
     monitor: MonitorSection = MonitorSection()
     checkpoints: CheckpointsSection = CheckpointsSection()
@@ -267,6 +340,13 @@ class Recipe(Section):
             raise ValueError("models: no `policy`; it is the model that is trained; add `policy: {model: ...}`")
         if taken := {"initial", "best"} & self.models.keys():
             raise ValueError(f"models: {', '.join(taken)} is always there and cannot be given; rename it")
+        if adapted := [name for name, model in self.models.items() if model.lora and name != "policy"]:
+            raise ValueError(f"models.{adapted[0]}: lora has no effect; only the policy is trained; remove it")
+        if self.models["policy"].lora and self.launch.sharding == "fsdp":
+            raise ValueError(
+                "launch.sharding: fsdp cannot shard models.policy.lora, which is merged into whole weights; set one of "
+                "them to none; adapters need little memory beside the weights"
+            )
         if len({model.trust_remote_code for model in self.models.values()}) > 1:
             raise ValueError(
                 "models: trust_remote_code is true for some and false for others; one process holds them all, so trust "

@@ -98,7 +98,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Chosen and rejected share `prompt_token_ids`; `margin` is chosen minus rejected score, always > 0."""
+    """Chosen and rejected share `prompt_token_ids`; `margin` is chosen minus rejected score, always > 0.
+
+    In training the pair's loss counts `weight` times (at least 0), and `label` in [0, 1] is the probability that
+    chosen is the better one (CREAM, 2410.12735): the loss is `label` times that of the pair plus 1 - `label` times
+    that of the pair the other way round.
+    """
 
     id: str
     prompt_id: str
@@ -114,6 +119,7 @@ class PreferencePair:
     rejected_score: float
     margin: float
     weight: float = 1.0
+    label: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from selfreward.plan.history import History
 from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
-from selfreward.plan.storage import engine_kind
+from selfreward.plan.storage import engine_kind, micro_batch_tokens
 from selfreward.plan.work import IterationWork, Work
 from selfreward.recipe import Recipe
 
@@ -180,6 +180,7 @@ class _Clock:
         flops = self.model.forward_flops(num_tokens, context=work.longest_pair_tokens / 4)
         update_s = flops / self.machine.training_flops / TRAINING_SHARE.at(fast=fast)
         # One pass more than the steps make: the passes without gradients take larger batches.
-        num_micro_batches = math.ceil(work.num_pairs / training.micro_batch_size) * (training.num_epochs + 1)
+        size = max(1, micro_batch_tokens(training, work.longest_pair_tokens))
+        num_micro_batches = math.ceil(num_tokens / num_passes / size) + work.num_steps
         overhead_s = num_micro_batches * MICRO_BATCH_OVERHEAD_S.at(fast=fast) + TRAINING_OVERHEAD_S.at(fast=fast)
         return GENERATED_SHARE.at(fast=fast) * update_s + overhead_s

@@ -8,7 +8,7 @@ from pathlib import Path
 from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
 from selfreward.plan.work import IterationWork
-from selfreward.recipe import Recipe
+from selfreward.recipe import Recipe, TrainingSection
 
 LOGIT_BYTES = 4
 
@@ -47,16 +47,20 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     longest = max((iteration.longest_pair_tokens for iteration in work), default=0)
     # Weights, gradients and the two moments of Adam, all in the weights' dtype (1910.02054, section 3.1).
     states = 4 * model.num_parameters * BYTES[training.weights_dtype]
-    if training.reference == "initial":
-        states += model.num_parameters * BYTES[training.weights_dtype]
     return Memory(
         engine_weights=weights,
         engine_kv_cache=_kv_cache(recipe, weights, model=model, machine=machine),
         trainer_states=states,
-        trainer_logits=min(training.micro_batch_size, training.batch_size) * longest * model.vocabulary * LOGIT_BYTES,
+        trainer_logits=micro_batch_tokens(training, longest) * model.vocabulary * LOGIT_BYTES,
         available=machine.memory_bytes,
         shared=machine.device == "cpu",
     )
+
+
+def micro_batch_tokens(training: TrainingSection, longest_pair: int) -> int:
+    """Tokens of a micro-batch at most; a pair that is longer than the budget stands alone."""
+    num_pairs = min(training.micro_batch_size or training.batch_size, training.batch_size)
+    return max(longest_pair, min(training.micro_batch_tokens or num_pairs * longest_pair, num_pairs * longest_pair))
 
 
 def _kv_cache(recipe: Recipe, weights: int, *, model: ModelShape, machine: Machine) -> int:

@@ -145,15 +145,18 @@ class _Counter:
     def _training(self, prompts: Sequence[Prompt]) -> dict[str, int]:
         training = self._recipe.training
         num_pairs = min(len(prompts), training.max_pairs or len(prompts))
-        # Both responses of a pair as long as allowed, each with its prompt; the longest prompts if only some train.
-        lengths = sorted((self._length(p) + self._recipe.sampling.max_tokens for p in prompts), reverse=True)
-        one_pass = 2 * sum(lengths[:num_pairs])
+        # Both responses of a pair as long as allowed; the longest prompts if only some train. Packed, a pair's prompt
+        # is computed once.
+        times = 1 if training.packing == "shared_prefix" else 2
+        longest_first = sorted(map(self._length, prompts), reverse=True)
+        lengths = [times * length + 2 * self._recipe.sampling.max_tokens for length in longest_first]
+        one_pass = sum(lengths[:num_pairs])
         passes = 2 if training.reference == "initial" else 1  # log-probabilities that training starts from
         return {
             "num_pairs": num_pairs,
             "num_steps": math.ceil(num_pairs / training.batch_size) * training.num_epochs,
             "num_training_tokens": one_pass * training.num_epochs,
-            "longest_pair_tokens": 2 * lengths[0],
+            "longest_pair_tokens": lengths[0],
             "num_tokens_without_gradient": (passes + 1) * one_pass,  # and the pass that measures afterwards
         }
 

@@ -1,23 +1,33 @@
-"""Makes M_t of M_{t-1} and preference pairs: full fine-tuning DPO, a function of files."""
-
-from typing import assert_never
+"""Makes M_t of M_{t-1} and preference pairs: on-policy DPO, a function of files."""
 
 from selfreward.parts import Trainer
-from selfreward.recipe import TrainingSection
+from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 
 __all__ = ["build"]
 
 
-def build(section: TrainingSection, *, engine_dtype: str, trust_remote_code: bool = False) -> Trainer:
+def build(
+    section: TrainingSection,
+    *,
+    engine_dtype: str,
+    lora: LoraSection | None = None,
+    launch: LaunchSection | None = None,
+    trust_remote_code: bool = False,
+) -> Trainer:
     """The trainer of the recipe's `training` section.
 
     `engine_dtype` (bfloat16, float16, float32) is what the engine rounds weights to: the share of its weights
     that an update changes is measured with it. Raises RecipeError for settings that have no effect.
     """
-    match section.packing:
-        case "padded":
-            from selfreward.training.dpo import DpoTraining
+    from selfreward.training.dpo import DpoTraining
+    from selfreward.training.settings import Settings
 
-            return DpoTraining(section, engine_dtype=engine_dtype, trust_remote_code=trust_remote_code)
-        case packing:
-            assert_never(packing)
+    return DpoTraining(
+        Settings(
+            training=section,
+            engine_dtype=engine_dtype,
+            lora=lora,
+            launch=launch or LaunchSection(),
+            trust_remote_code=trust_remote_code,
+        )
+    )

@@ -19,11 +19,16 @@ MOST_CANARY_TOKENS = 48
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 
 
-def write_model(model: PreTrainedModel, folder: Path, *, policy: Path, dtype: str) -> None:
-    """Weights of `model`; all else (tokenizer, chat template, configuration) as it stands in the policy's folder."""
+def write_model(
+    model: PreTrainedModel, folder: Path, *, state: dict[str, torch.Tensor] | None, policy: Path, dtype: str
+) -> None:
+    """Weights of `model`, or `state` when they are spread over processes.
+
+    All else (tokenizer, chat template, configuration) is as it stands in the policy's folder.
+    """
     with saves.writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state)
         # TRL and the Trainer align special tokens in the model's configuration; the policy's own files stay.
         (folder / "generation_config.json").unlink(missing_ok=True)
         for path in sorted(policy.iterdir()):

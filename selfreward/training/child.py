@@ -1,6 +1,7 @@
-"""Training in a process of its own: `python -m selfreward.training.child JOB.json`.
+"""Training in processes of its own: `python -m selfreward.training.child JOB.json`.
 
-The child writes one JSON object a line to standard output: {"report": [phase, done, total]} or, at the end,
+With several processes the child starts them and waits; they are ranks of torch.distributed, as `accelerate` expects.
+A child writes one JSON object a line to standard output: {"report": [phase, done, total]} or, at the end,
 {"error": [class, message]}; metrics and checkpoint are files. What it writes to standard error is passed on, and its
 end is part of the error when it dies.
 """
@@ -20,34 +21,23 @@ from typing import IO, Any
 from selfreward import errors
 from selfreward.errors import SelfRewardError, TrainingError
 from selfreward.parts import TrainingJob
-from selfreward.recipe import TrainingSection
 from selfreward.store.files import write_text_atomically
 from selfreward.training.progress import Report, silent
+from selfreward.training.settings import Settings
 
-TAIL_LINES = 30
+TAIL_LINES = 50
 
 
-def train_in_child(
-    job: TrainingJob,
-    section: TrainingSection,
-    *,
-    engine_dtype: str,
-    trust_remote_code: bool = False,
-    report: Report = silent,
-) -> dict[str, Any]:
-    """`update.train` in a child process: the same result, and all of its memory given back."""
+def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
+    """`update.train` in child processes: the same result, and all of their memory given back."""
     job_file = job.work_folder / "child.json"
-    asked = {
-        "job": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(job).items()},
-        "section": section.model_dump(mode="json"),
-        "engine_dtype": engine_dtype,
-        "trust_remote_code": trust_remote_code,
-    }
-    write_text_atomically(job_file, json.dumps(asked, indent=1))
+    asked = {"job": asdict(job), "settings": settings.model_dump(mode="json")}
+    write_text_atomically(job_file, json.dumps(asked, indent=1, default=str))
     command = [sys.executable, "-m", "selfreward.training.child", str(job_file)]
+    environment = _environment(settings.launch.num_processes)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=_environment()
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
     ) as process:
         try:
             assert process.stdout is not None and process.stderr is not None  # because they are pipes
@@ -67,10 +57,14 @@ def train_in_child(
     return metrics
 
 
-def _environment() -> dict[str, str]:
-    """One GPU: a single process that sees several would be refused by TRL."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpus.split(",")[0], "TOKENIZERS_PARALLELISM": "false"}
+def _environment(num_processes: int) -> dict[str, str]:
+    """As many GPUs as processes: a single process that sees several would be refused by TRL."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_processes))))
+    return {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus.split(",")[:num_processes]),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 def _pass_on(stream: IO[str], tail: collections.deque[str]) -> None:
@@ -109,21 +103,32 @@ def _death(code: int, tail: collections.deque[str]) -> str:
 def main(arguments: list[str]) -> int:
     _die_with_parent()
     asked = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    settings = Settings.model_validate_json(json.dumps(asked["settings"]))
+    if settings.launch.num_processes > 1 and "RANK" not in os.environ:
+        return _run_in_processes(settings.launch.num_processes, arguments)
     fields: dict[str, Any] = asked["job"]
     fields |= {key: Path(value) for key, value in fields.items() if isinstance(value, str)}
+    fields["samples_files"] = tuple(map(Path, fields["samples_files"]))
     from selfreward.training.update import train
 
     try:
-        train(
-            TrainingJob(**fields),
-            TrainingSection.model_validate_json(json.dumps(asked["section"])),
-            engine_dtype=asked["engine_dtype"],
-            trust_remote_code=asked["trust_remote_code"],
-            report=lambda *progress: _tell({"report": progress}),
-        )
+        train(TrainingJob(**fields), settings, report=lambda *progress: _tell({"report": progress}))
     except SelfRewardError as error:
         _tell({"error": [type(error).__name__, str(error)]})
         return error.exit_code
+    return 0
+
+
+def _run_in_processes(num_processes: int, arguments: list[str]) -> int:
+    """This module once more in each of `num_processes`, which find each other by torch's environment variables."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as launch
+
+    here = ["--module", "selfreward.training.child", *arguments]
+    try:
+        launch(["--standalone", "--nproc-per-node", str(num_processes), *here])
+    except ChildFailedError as error:
+        return max(failure.exitcode for failure in error.failures.values()) or 1
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Full fine-tuning on preference pairs with TRL's stable `DPOTrainer`.
+"""The update on preference pairs with TRL's stable `DPOTrainer`: all weights, or low-rank adapters.
 
 The update raises the implicit reward beta * log(pi / pi_ref) of the chosen response over that of the rejected one.
-On CUDA it runs in a child process, so that its memory is all given back; on a CPU it is a call in this process.
+On CUDA it runs in child processes, so that its memory is all given back; one CPU process is a call in this one.
 
 Paper: 2305.18290, section 4 (DPO); on-policy iterations as in Self-Rewarding, 2401.10020, section 2.4.
 Differs: the reference is the policy at the start of the iteration, not M_0 (`reference: initial` is the paper's);
@@ -13,17 +13,19 @@ from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.parts import TrainingJob
-from selfreward.recipe import TrainingSection
+from selfreward.recipe import ExoPairLoss, RobustLoss, TrainingSection
+from selfreward.training.settings import Settings
+
+# Losses that are no mean over pairs, and what to say besides.
+COUPLED = {"aot": "", "aot_unpaired": "", "sft": "; or use kind: nll, the mean over pairs of the same quantity"}
 
 
 class DpoTraining:
     """`parts.Trainer`. Holds settings only; all state is in the job's work folder."""
 
-    def __init__(self, section: TrainingSection, *, engine_dtype: str, trust_remote_code: bool) -> None:
-        _refuse_settings_without_effect(section)
-        self._section = section
-        self._engine_dtype = engine_dtype
-        self._trust_remote_code = trust_remote_code
+    def __init__(self, settings: Settings) -> None:
+        _refuse_settings_without_effect(settings.training)
+        self._settings = settings
 
     def train(self, job: TrainingJob) -> Mapping[str, Any]:
         """The metrics that `update.train` describes. Raises TrainingError, StoreError and RecipeError."""
@@ -31,37 +33,39 @@ class DpoTraining:
 
         from selfreward.training.progress import Display
 
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() or self._settings.launch.num_processes > 1:
             from selfreward.training.child import train_in_child as train
         else:
             from selfreward.training.update import train
 
         with Display() as display:
-            return train(
-                job,
-                self._section,
-                engine_dtype=self._engine_dtype,
-                trust_remote_code=self._trust_remote_code,
-                report=display,
-            )
+            return train(job, self._settings, report=display)
 
 
 def _refuse_settings_without_effect(section: TrainingSection) -> None:
     kinds = [loss.kind for loss in section.losses]
-    if "robust" in kinds:
+    smoothings = {loss.label_smoothing for loss in section.losses if isinstance(loss, ExoPairLoss | RobustLoss)}
+    if len(smoothings) > 1:
         raise RecipeError(
-            "training.losses: robust without label smoothing, which the recipe does not have, is the sigmoid loss; "
-            "use kind: sigmoid"
+            f"training.losses: label_smoothing is {' and '.join(map(str, sorted(smoothings)))}; TRL has one for all "
+            "losses; set them alike"
+        )
+    reference_free = all(loss.kind in {"nll", "simpo"} for loss in section.losses)
+    if reference_free and section.reference_logprobs == "sampler":
+        raise RecipeError(
+            "training.reference_logprobs: sampler has no effect, because none of the losses looks at the reference; "
+            "remove it"
         )
     if section.lr_scheduler == "constant" and section.warmup_ratio > 0:
         raise RecipeError(
             f"training.warmup_ratio: {section.warmup_ratio} has no effect with lr_scheduler: constant; "
             "set it to 0 or use constant_with_warmup"
         )
-    sorting = sorted({kind for kind in kinds if kind.startswith("aot")})
-    if sorting and section.micro_batch_size < section.batch_size:
-        raise RecipeError(
-            f"training.losses: {sorting[0]} compares the pairs of a micro batch with each other, so micro_batch_size "
-            f"{section.micro_batch_size} below batch_size {section.batch_size} would change the loss; "
-            "set both to the same number"
-        )
+    for kind in (kind for kind in kinds if kind in COUPLED):
+        alone = section.packing == "padded" and section.micro_batch_tokens is None
+        if not (alone and (section.micro_batch_size or section.batch_size) >= section.batch_size):
+            raise RecipeError(
+                f"training.losses: {kind} is not a mean over pairs: it looks at the other pairs of its micro-batch, so "
+                "a division into micro-batches would change it; use packing: padded, micro_batch_tokens: null and "
+                "micro_batch_size: null with it" + COUPLED[kind]
+            )

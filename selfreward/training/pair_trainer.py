@@ -1,42 +1,55 @@
-"""The one file that knows TRL: its stable `DPOTrainer`, fed with token ids and with log-probabilities of our own.
+"""The one file that knows TRL's trainer: its stable `DPOTrainer`, fed with token ids and log-probabilities of our own.
 
-What is overridden, and why, stands above each override; the losses and the loop are TRL's and transformers'.
+What is overridden, and why, stands above each override; the losses and the loop are TRL's and transformers'. One
+batch of the loop is a whole optimizer step, in every process; each process divides it alike into micro-batches and
+takes its share of them, so the gradient is the mean over the pairs whatever the packing and the number of processes.
 """
 
-import gc
+import contextlib
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selfreward.errors import TrainingError
-from selfreward.recipe import TrainingSection
-from selfreward.training import reference, saves
-from selfreward.training.progress import Report
+from selfreward.training import saves
+from selfreward.training.configuration import adapters
+from selfreward.training.losses import OWN, PairLogps, Replay, own_losses, trl_losses
+from selfreward.training.packing import attention, forward, support
+from selfreward.training.packing.layout import lay_out
+from selfreward.training.packing.micro_batches import Budget, Tokens, divide
+from selfreward.training.progress import Report, silent
+from selfreward.training.settings import Settings
 
 MOST_IDS_NAMED = 32
+PASS_FACTOR = 4  # a pass keeps no gradients, so its micro-batches may be larger
 
 
-@dataclass
-class PairCollator(DataCollatorForPreference):  # type: ignore[misc]  # TRL has no types
-    """Also says which pairs are in the batch: `pair_index`, rows of the pairs table."""
+class Order(Sampler[int]):
+    """The pairs of an epoch in an order that depends on the seed and the epoch alone."""
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = super().torch_call(examples)
-        batch["pair_index"] = torch.tensor([example["pair_index"] for example in examples])
-        return batch
+    def __init__(self, num_pairs: int, *, seed: int, epoch: Callable[[], int]) -> None:
+        self._num_pairs, self._seed, self._epoch = num_pairs, seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng([self._seed, self._epoch()]).permutation(self._num_pairs).tolist())
+
+    def __len__(self) -> int:
+        return self._num_pairs
 
 
-class Flow(TrainerCallback):  # type: ignore[misc]
+class Flow(TrainerCallback):  # type: ignore[misc]  # TRL and transformers have no types
     """Reports each step, and keeps the Trainer from saving at the last one: the checkpoint follows at once."""
 
     def __init__(self, report: Report) -> None:
@@ -54,76 +67,168 @@ class Flow(TrainerCallback):  # type: ignore[misc]
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
-    """`pairs` has the columns of `pairs.read_pairs`. `ref_model` is needed only while `reference_file` is missing."""
+    """`pairs` has the columns of `pairs.read_pairs`. `start` is called when the model is ready, before the first step;
+    it must set `reference`: the log-probabilities in nats of chosen and rejected under the reference, for each pair.
+    """
+
+    reference: tuple[list[float], list[float]]
 
     def __init__(
         self,
         model: PreTrainedModel,
         *,
-        ref_model: PreTrainedModel | None,
         tokenizer: PreTrainedTokenizerBase,
         pairs: pa.Table,
         args: DPOConfig,
-        reference_file: Path,
-        measured: list[int],
-        report: Report,
-        seconds_before: float = 0.0,
+        settings: Settings,
+        report: Report = silent,
     ) -> None:
-        self._ids: list[str] = pairs["id"].to_pylist()
-        self._reference_file = reference_file
-        self._measured = measured
-        self._report = report
-        self._seconds_before = seconds_before
+        self.ids: list[str] = pairs["id"].to_pylist()
+        columns = (pairs[name].to_pylist() for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+        self._tokens = [Tokens(*map(tuple, ids)) for ids in zip(*columns, strict=True)]
+        section = settings.training
+        self._own_losses = [loss for loss in section.losses if loss.kind in OWN]
+        self._weight_B, self._label_B = (torch.tensor(pairs[name].to_pylist()) for name in ("weight", "label"))
+        self._plain = bool((self._weight_B == 1).all() and (self._label_B == 1).all())
+        packed = section.packing == "shared_prefix"
+        self._budget = Budget(section.micro_batch_tokens, section.micro_batch_size, packed)
+        self._report = report if args.process_index == 0 else silent
         self._started = time.monotonic()
-        self._step_pairs: list[int] = []
+        self._seconds_before = 0.0
+        self._step_rows: list[int] = []
+        if packed:
+            longest = max(len(row) for pair in self._tokens for row in pair.rows)
+            support.check_configuration(model.config, longest=longest)
+            model.set_attn_implementation(attention.NAME)
+            forward.install(model)
         # Padding is masked out everywhere, so any id of the vocabulary does.
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         super().__init__(
             model,
-            ref_model,
             args=args,
-            data_collator=PairCollator(pad_token_id=pad or 0),
-            train_dataset=Dataset(pairs.drop_columns(["id"])).add_column("pair_index", list(range(pairs.num_rows))),
+            data_collator=DataCollatorForPreference(pad_token_id=pad or 0),
+            train_dataset=Dataset.from_dict({"row": list(range(len(self.ids)))}),
             processing_class=tokenizer,
-            callbacks=[Flow(report)],
+            callbacks=[Flow(self._report)],
+            peft_config=adapters(settings.lora),
         )
         self.remove_callback(PrinterCallback)
-        # The log-probabilities are kept, so the model goes: accelerate holds it too, in reference cycles.
-        self.ref_model = None
-        self.accelerator.free_memory()
-        gc.collect()
+        trls = [loss for loss in section.losses if loss.kind not in OWN]
+        self.loss_types, self.loss_weights = [loss.kind for loss in trls], [loss.weight for loss in trls]
+        if packed:
+            shortest = sorted(self._tokens, key=lambda pair: sum(map(len, pair.rows)))[:2]
+            support.prove(self.model, shortest, device=next(self.model.parameters()).device)
 
     # TRL re-tokenises text and adds an end token; ours are the sampled ids already.
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
-    # TRL caches by a hash of the model in memory. We keep the values in the work folder: those of the iteration's
-    # start, whatever has been trained since.
+    # TRL makes the pass here, before the model is sharded, and caches by a hash of its weights; ours is in `start`.
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        if not self._reference_file.exists():
-            everything = list(range(len(dataset)))
-            chosen, rejected = self.logps(self.ref_model or self.model, everything, phase="reference")
-            start = [chosen[row] for row in self._measured], [rejected[row] for row in self._measured]
-            if self.ref_model is not None:
-                start = self.logps(self.model, self._measured, phase="reference")
-            reference.write(self._reference_file, self._ids, chosen, rejected, measured=self._measured, start=start)
-        self.reference = reference.read(self._reference_file, self._ids)
-        dataset = dataset.add_column("ref_chosen_logps", self.reference.chosen)
-        return dataset.add_column("ref_rejected_logps", self.reference.rejected)
+        return dataset
 
-    def logps(self, model: Any, rows: list[int], *, phase: str) -> tuple[list[float], list[float]]:
+    # Every process sees every pair: accelerate would deal pairs out one by one, whatever their lengths.
+    def get_train_dataloader(self) -> DataLoader[int]:
+        size = self.args.per_device_train_batch_size
+        num_steps = math.ceil(len(self.ids) / size)
+        order = Order(len(self.ids), seed=self.args.data_seed, epoch=lambda: self.state.global_step // num_steps)
+        return DataLoader(range(len(self.ids)), batch_size=size, sampler=order, collate_fn=list)  # type: ignore[arg-type]
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
+        return [next(epoch_iterator)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    # The whole optimizer step: its micro-batches, each weighed by its share of the pairs.
+    def training_step(self, model: Any, inputs: list[int], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._step_rows = inputs
+        model.train()
+        micro_batches = self._divide(inputs, self._budget)
+        mine = micro_batches[self.args.process_index :: self.args.world_size]
+        sums = torch.zeros(2, device=self.args.device)
+        for number, rows in enumerate(mine, start=1):
+            # Processes average their gradients, so each one's sum is scaled by their number.
+            share = len(rows) / len(inputs) * self.args.world_size
+            with contextlib.nullcontext() if number == len(mine) else self.accelerator.no_sync(model):
+                loss, margin = self._loss_and_margin(model, rows or inputs[:1])
+                self.accelerator.backward(loss * share)
+            sums += torch.stack([loss.detach(), margin]) * share
+        self._metrics["train"]["rewards/margins"].append(self.accelerator.reduce(sums[1], "mean").item())
+        computed = [self._budget.num_tokens([self._tokens[row] for row in rows]) for rows in micro_batches if rows]
+        self._metrics["train"]["num_computed_tokens"].append(sum(computed))
+        return sums[0]
+
+    def _divide(self, rows: list[int], budget: Budget) -> list[list[int]]:
+        """The micro-batches of all processes, as many for each; in place of an empty one a process computes something
+        that does not count, because the others wait for it."""
+        micro_batches = divide([self._tokens[row] for row in rows], budget, multiple_of=self.args.world_size)
+        return [[rows[i] for i in micro_batch] for micro_batch in micro_batches]
+
+    def _loss_and_margin(self, model: Any, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means over `rows`. The model runs once; the losses are computed from what it gave."""
+        inputs = self._inputs(rows)
+        with self.compute_loss_context_manager():
+            output = self._forward(model, inputs)
+        inputs.pop("layout", None)
+        logps = PairLogps.of(output.log_probs, inputs)
+        weight_B, label_B = (values[rows].to(self.args.device) for values in (self._weight_B, self._label_B))
+        loss = torch.zeros((), device=self.args.device)
+        with _alone(self.accelerator):
+            if self.loss_types and self._plain:
+                loss += self.compute_loss(lambda **_: output, inputs)
+            elif self.loss_types:
+                each_B = trl_losses(self.compute_loss, Replay(output, inputs), label_B=label_B)
+                loss += (weight_B * each_B).mean()
+        for own in self._own_losses:
+            settings = own.model_dump(exclude={"kind", "weight"})
+            if own.kind == "length_regularized":
+                settings["beta"] = self.beta
+            each_B = own_losses(own.kind, logps, label_B=None if self._plain else label_B, **settings)
+            loss += own.weight * (weight_B * each_B).mean()
+        self._metrics["train"].clear()  # what TRL counts weighs micro-batches alike
+        if not torch.isfinite(loss):
+            raise self._not_finite("loss", loss.item(), rows)
+        return loss, self.beta * logps.margin_B.detach().mean()
+
+    def _forward(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """TRL's own call of the model, packed when there is a layout."""
+        call: dict[str, Any] = {
+            name: inputs[name] for name in ("input_ids", "attention_mask", "layout") if name in inputs
+        }
+        if self.aux_loss_enabled:
+            call["output_router_logits"] = True
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        return forward.PackedForward(model)(**call, labels=labels, use_cache=False, fused_lm_head=True)
+
+    def _inputs(self, rows: list[int]) -> dict[str, Any]:
+        """What TRL's loss takes, and the layout when the rows are packed."""
+        pairs = [self._tokens[row] for row in rows]
+        inputs: dict[str, Any] = self.data_collator(
+            [{"prompt_ids": [*p.prompt], "chosen_ids": [*p.chosen], "rejected_ids": [*p.rejected]} for p in pairs]
+        )
+        if reference := getattr(self, "reference", None):
+            for name, values in zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True):
+                inputs[name] = torch.tensor([values[row] for row in rows])
+        if self._budget.shared_prefix:
+            both = [pair.rows[side] for side in (0, 1) for pair in pairs]
+            inputs["layout"] = lay_out(both, prompt_lengths=[len(pair.prompt) for _ in (0, 1) for pair in pairs])
+        return self._prepare_inputs(inputs)  # type: ignore[no-any-return]
+
+    def logps(self, rows: list[int], *, phase: str) -> tuple[list[float], list[float]]:
         """Summed log-probabilities (nats) of chosen and rejected, in the order of `rows`. Raises TrainingError."""
         found: dict[int, tuple[float, float]] = {}
-        was_training = model.training
-        model.eval()
-        try:
-            for batch in self._batches(rows):
-                index = batch.pop("pair_index").tolist()
-                chosen, rejected = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
-                found.update(zip(index, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
-                self._report(phase, len(found), len(rows))
-        finally:
-            model.train(was_training)
+        self.model_wrapped.eval()
+        micro_batches = self._divide(rows, self._budget.larger(PASS_FACTOR)) if rows else []
+        for micro_batch in micro_batches[self.args.process_index :: self.args.world_size]:
+            with torch.no_grad(), self.accelerator.autocast():
+                per_token = self._forward(self.model_wrapped, self._inputs(micro_batch or rows[:1])).log_probs
+            sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
+            found.update(zip(micro_batch, map(tuple, sums), strict=False))
+            self._report(phase, min(len(found) * self.args.world_size, len(rows)), len(rows))
+        self.model_wrapped.train()
+        if self.args.world_size > 1:
+            found = dict(gather_object(list(found.items())))
         if broken := [row for row in rows if not all(map(math.isfinite, found[row]))]:
             raise TrainingError(
                 f"{phase} pass: the log-probability is not a finite number for pairs {self._named(broken)}; "
@@ -131,39 +236,11 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             )
         return [found[row][0] for row in rows], [found[row][1] for row in rows]
 
-    def _batches(self, rows: list[int]) -> Iterator[dict[str, torch.Tensor]]:
-        """Long pairs first, so that a batch holds like lengths and too little memory shows at once."""
-        dataset = self.train_dataset
-        lengths = {row: _length(dataset[row]) for row in rows}
-        ordered = sorted(rows, key=lambda row: (-lengths[row], row))
-        size = self.args.per_device_eval_batch_size
-        for start in range(0, len(ordered), size):
-            yield self.data_collator([dataset[row] for row in ordered[start : start + size]])
-
-    # The pairs of the whole optimizer step, to weigh its micro batches and to name them in an error.
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], int]:
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._step_pairs = [row for batch in batches for row in batch["pair_index"].tolist()]
-        return batches, len(self._step_pairs)
-
-    # The Trainer averages over micro batches, which is the mean over pairs only when they are all of one size.
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        rows = inputs.pop("pair_index").tolist()
-        loss = super().compute_loss(model, inputs)
-        if not torch.isfinite(loss):
-            raise self._not_finite("loss", loss.item(), rows)
-        # sum over micro batches of loss * share / num_micro = sum over pairs / num_pairs
-        share = len(rows) * self.current_gradient_accumulation_steps / len(self._step_pairs)
-        self._metrics["train"]["rewards/margins"][-1] *= share
-        return loss * share
-
     # Called with the norm before clipping, before the optimizer's step.
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not math.isfinite(grad_norm):
-            raise self._not_finite("gradient norm", float(grad_norm), self._step_pairs)
+            raise self._not_finite("gradient norm", float(grad_norm), self._step_rows)
         return grad_norm
 
     def _not_finite(self, what: str, value: float, rows: list[int]) -> TrainingError:
@@ -173,18 +250,37 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         )
 
     def _named(self, rows: list[int]) -> str:
-        names = ", ".join(self._ids[row] for row in rows[:MOST_IDS_NAMED])
+        names = ", ".join(self.ids[row] for row in rows[:MOST_IDS_NAMED])
         return names if len(rows) <= MOST_IDS_NAMED else f"{names} and {len(rows) - MOST_IDS_NAMED} more"
+
+    def on_main(self, make: Callable[[], Any]) -> Any:
+        """What `make` returns in the main process, in all of them."""
+        made = [make() if self.args.process_index == 0 else None]
+        return broadcast_object_list(made)[0]
+
+    def whole(self) -> tuple[PreTrainedModel, dict[str, torch.Tensor] | None]:
+        """The trained model, with adapters merged; and its state when the weights are spread over processes."""
+        model = self.accelerator.unwrap_model(self.model)
+        if self.is_fsdp_enabled:
+            return model, self.accelerator.get_state_dict(self.model_wrapped)
+        return (model.merge_and_unload() if hasattr(model, "merge_and_unload") else model), None
 
     @property
     def seconds(self) -> float:
         """Seconds of optimization so far, those before a resume included."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def update(self, save: Path | None) -> None:
-        """Trains to the end, from the complete save `save` when there is one."""
-        self._started = time.monotonic()
+    def update(self, save: Path | None, seconds_before: float, *, start: Callable[[], None]) -> None:
+        """Trains to the end, from the complete save `save` when there is one, which took `seconds_before`."""
+        self._start, self._seconds_before = start, seconds_before
         self.train(resume_from_checkpoint=None if save is None else str(save))
+
+    # The reference pass needs the model as it is trained: on its device, and sharded when it is.
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        ready = super()._prepare_for_training(*args, **kwargs)
+        self._start()
+        self._started = time.monotonic()
+        return ready
 
     # A save that a kill or a full disk cut short must not look like one; older ones go when the new one is complete.
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -192,8 +288,10 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"  # transformers' own name
         with saves.writing(folder):
             super()._save_checkpoint(model, trial)
-            saves.mark_complete(folder, step=step, seconds=self.seconds)
-        saves.remove_others(folder)
+            self.accelerator.wait_for_everyone()
+            if self.args.process_index == 0:
+                saves.mark_complete(folder, step=step, seconds=self.seconds)
+                saves.remove_others(folder)
 
     # Nothing but a checkpoint is written, and nothing is sent anywhere.
     def create_model_card(self, *args: Any, **kwargs: Any) -> None: ...
@@ -201,54 +299,11 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def _send_telemetry(self) -> None: ...
 
 
-def _length(example: dict[str, Any]) -> int:
-    return len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
-
-
-def micro_batch(section: TrainingSection) -> int:
-    """The largest divisor of `batch_size` that is not above `micro_batch_size`: every step gets `batch_size` pairs."""
-    sizes = range(min(section.micro_batch_size, section.batch_size), 0, -1)
-    return next(size for size in sizes if section.batch_size % size == 0)
-
-
-def configuration(section: TrainingSection, *, saves_folder: Path, num_pairs: int, seed: int) -> DPOConfig:
-    """Everything that TRL or transformers would decide by itself is decided here."""
-    micro = micro_batch(section)
-    num_steps = math.ceil(num_pairs / section.batch_size) * section.num_epochs
-    on_cuda = torch.cuda.is_available()
-    kinds = [loss.kind for loss in section.losses]
-    return DPOConfig(
-        output_dir=str(saves_folder),
-        loss_type=kinds,
-        loss_weights=[loss.weight for loss in section.losses],
-        # 2402.00856, section 5: EXO is not defined at 0.
-        label_smoothing=1e-3 if "exo_pair" in kinds else 0.0,
-        beta=section.beta,
-        learning_rate=section.learning_rate,
-        lr_scheduler_type=section.lr_scheduler,
-        warmup_steps=math.ceil(section.warmup_ratio * num_steps),
-        num_train_epochs=section.num_epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=section.batch_size // micro,
-        per_device_eval_batch_size=4 * micro,  # no gradients are kept in a pass
-        max_grad_norm=section.max_grad_norm,
-        weight_decay=section.weight_decay,
-        optim="adamw_torch_fused",
-        gradient_checkpointing=section.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        max_length=None,  # nothing is cut
-        precompute_ref_log_probs=True,
-        disable_dropout=True,
-        remove_unused_columns=False,
-        bf16=on_cuda and torch.cuda.is_bf16_supported(),
-        use_cpu=not on_cuda,
-        dataloader_pin_memory=on_cuda,
-        seed=seed,
-        data_seed=seed,
-        save_strategy="steps",
-        save_steps=section.save_every_steps,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-    )
+@contextlib.contextmanager
+def _alone(accelerator: Any) -> Iterator[None]:
+    """TRL gathers metrics in every loss, with tensors of one size from every process; ours differ, and are not used."""
+    accelerator.gather = accelerator.gather_for_metrics = lambda tensor, *_, **__: tensor
+    try:
+        yield
+    finally:
+        del accelerator.gather, accelerator.gather_for_metrics

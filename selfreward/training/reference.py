@@ -1,18 +1,32 @@
-"""Log-probabilities that a training starts from, computed once and kept in the work folder.
+"""Log-probabilities that a training starts from: found once, and kept in the work folder whatever is trained since.
 
-One row per trained pair: under the reference, and, for the pairs that are measured after training, under the policy
-at the start of the iteration. All are sums over the response's tokens, in nats.
+`reference.parquet` has one row per trained pair, sums over the response's tokens in nats: under the reference, and, for
+the pairs that are measured again after training, under the policy at the start of the iteration. `reference.json` has
+the facts for the report: where the numbers came from, and the gap between the engine's and the trainer's.
 """
 
-from collections.abc import Sequence
+import gc
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfreward.errors import StoreError
-from selfreward.store.files import write_atomically
+from selfreward.parts import TrainingJob
+from selfreward.recipe import TrainingSection
+from selfreward.seeding import seed_of
+from selfreward.store.files import write_atomically, write_text_atomically
+from selfreward.training import sampled as engine_logps
+
+if TYPE_CHECKING:
+    from selfreward.training.pair_trainer import PairTrainer
+
+MOST_MEASURED_PAIRS = 256
 
 
 @dataclass(frozen=True)
@@ -24,22 +38,110 @@ class Reference:
     start_chosen: list[float | None]
     start_rejected: list[float | None]
 
+    @property
+    def measured(self) -> list[int]:
+        """The rows whose log-probabilities before and after the update are compared."""
+        return [row for row, value in enumerate(self.start_chosen) if value is not None]
 
-def write(
-    path: Path,
-    ids: Sequence[str],
-    chosen: Sequence[float],
-    rejected: Sequence[float],
-    *,
-    measured: Sequence[int],
-    start: tuple[Sequence[float], Sequence[float]],
-) -> None:
-    """`start` holds the policy's numbers for the rows `measured`, in that order."""
-    columns = {"pair_id": ids, "chosen": chosen, "rejected": rejected}
-    for name, values in zip(("start_chosen", "start_rejected"), start, strict=True):
-        known = dict(zip(measured, values, strict=True))
-        columns[name] = pa.array([known.get(row) for row in range(len(ids))], pa.float64())
-    write_atomically(path, lambda temporary: pq.write_table(pa.table(columns), temporary))
+
+class Start:
+    """Fills the two files of a job, in two steps because two models are never in memory at once."""
+
+    def __init__(self, job: TrainingJob, section: TrainingSection, pairs: pa.Table) -> None:
+        self._job, self._section, self._pairs = job, section, pairs
+        self._file = job.work_folder / "reference.parquet"
+        self._facts_file = job.work_folder / "reference.json"
+        self._under_initial: _Found | None = None
+
+    def before_the_policy(self, build: Callable[[Path], "PairTrainer"]) -> None:
+        """The pass under M_0, when that is the reference and not the policy itself."""
+        apart = self._section.reference == "initial" and not self._job.initial.samefile(self._job.policy)
+        if apart and not self._file.exists():
+            self._under_initial = self._find(build(self._job.initial), "initial")
+            gc.collect()  # the trainer and its model are in reference cycles
+
+    def give(self, trainer: "PairTrainer") -> None:
+        """Finds what is not there yet with the policy, before its first step, and hands the reference over."""
+        if not self._file.exists():
+            found = self._under_initial or self._find(trainer, "policy")
+            measured = self._measured(sorted(found.passed))
+            start = [found.passed[row] for row in measured]
+            if self._under_initial:
+                start = list(zip(*trainer.logps(measured, phase="reference"), strict=True))
+            trainer.on_main(lambda: self._write(found, dict(zip(measured, start, strict=True))))
+        kept = self.read()
+        trainer.reference = kept.chosen, kept.rejected
+
+    def read(self) -> Reference:
+        return read(self._file, self._pairs["id"].to_pylist())
+
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(self._facts_file.read_text(encoding="utf-8"))
+        return facts
+
+    def _find(self, trainer: "PairTrainer", model: str) -> "_Found":
+        """Numbers under the model that `trainer` holds: the trainer's, or the engine's where they may be believed."""
+        rows = list(range(self._pairs.num_rows))
+        sampled = trainer.on_main(lambda: self._sampled(model))
+        checked = engine_logps.rows_to_check(sampled, seed=self._seed("gap"))
+        wanted = rows
+        if self._section.reference_logprobs == "sampler":
+            incomplete = {row for row in rows if None in (sampled.chosen[row], sampled.rejected[row])}
+            wanted = sorted(incomplete.union(checked))
+        passed = _by_row(wanted, trainer.logps(wanted, phase="reference"))
+        facts: dict[str, Any] = {}
+        if checked:
+            numbers = [passed[row][0] for row in checked], [passed[row][1] for row in checked]
+            facts = engine_logps.gap(sampled, rows=checked, trainer=numbers, beta=self._section.beta)
+            facts["reference_gap_limit"] = self._section.max_reference_gap
+        rest = [row for row in rows if row not in passed]
+        if rest and facts["reference_gap_margin"] > self._section.max_reference_gap:
+            passed |= _by_row(rest, trainer.logps(rest, phase="reference"))
+        believed = self._section.reference_logprobs == "sampler" and len(passed) < len(rows)
+        sides = [sampled.chosen, sampled.rejected] if believed else [[None] * len(rows)] * 2
+        chosen, rejected = (
+            [passed[row][side] if (value := values[row]) is None else value for row in rows]
+            for side, values in enumerate(sides)
+        )
+        facts["num_sampler_logprobs"] = sum(value is not None for values in sides for value in values)
+        facts["num_trainer_logprobs"] = 2 * len(rows) - facts["num_sampler_logprobs"]
+        return _Found(chosen, rejected, passed, facts)
+
+    def _sampled(self, model: str) -> engine_logps.Sampled:
+        """What the engine measured. Checkpoint ids are the beginnings of the weights' hashes, kept in the claim."""
+        claim = json.loads((self._job.work_folder / "job.json").read_text(encoding="utf-8"))
+        return engine_logps.read(self._job.samples_files, self._pairs, reference_id=claim[f"{model}_sha256"][:16])
+
+    def _measured(self, rows: Sequence[int]) -> list[int]:
+        if len(rows) <= MOST_MEASURED_PAIRS:
+            return list(rows)
+        generator = np.random.default_rng(self._seed("measured"))
+        return sorted(generator.choice(rows, size=MOST_MEASURED_PAIRS, replace=False).tolist())
+
+    def _seed(self, what: str) -> int:
+        return seed_of(self._job.seed, self._job.iteration, "training", what)
+
+    def _write(self, found: "_Found", start: Mapping[int, tuple[float, float]]) -> None:
+        columns = {"pair_id": self._pairs["id"].to_pylist(), "chosen": found.chosen, "rejected": found.rejected}
+        for side, name in enumerate(("start_chosen", "start_rejected")):
+            values = [start[row][side] if row in start else None for row in range(len(found.chosen))]
+            columns[name] = pa.array(values, pa.float64())
+        write_text_atomically(self._facts_file, json.dumps(found.facts, indent=1))
+        write_atomically(self._file, lambda temporary: pq.write_table(pa.table(columns), temporary))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """`passed` holds the trainer's own numbers, of the rows that it computed."""
+
+    chosen: list[float]
+    rejected: list[float]
+    passed: dict[int, tuple[float, float]]
+    facts: dict[str, Any]
+
+
+def _by_row(rows: Sequence[int], numbers: tuple[list[float], list[float]]) -> dict[int, tuple[float, float]]:
+    return dict(zip(rows, zip(*numbers, strict=True), strict=True))
 
 
 def read(path: Path, ids: Sequence[str]) -> Reference:

@@ -6,15 +6,17 @@ end, `training.json` (the metrics) and `checkpoint/`. The checkpoint gets its na
 
 import contextlib
 import ctypes
+import functools
 import gc
 import json
+import os
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,58 +33,63 @@ from selfreward.training import checkpoint, saves
 from selfreward.training import pairs as pairs_file
 from selfreward.training.models import load_model, load_tokenizer
 from selfreward.training.progress import Report, silent
-from selfreward.training.reference import Reference
+from selfreward.training.reference import Reference, Start
+from selfreward.training.settings import Settings
 
-MOST_MEASURED_PAIRS = 256
+if TYPE_CHECKING:
+    from selfreward.training.pair_trainer import PairTrainer
+
+# Of several processes this one owns the work folder; the others compute with it and write nothing.
+MAIN = os.environ.get("RANK", "0") == "0"
 
 
-def train(
-    job: TrainingJob,
-    section: TrainingSection,
-    *,
-    engine_dtype: str,
-    trust_remote_code: bool = False,
-    report: Report = silent,
-) -> dict[str, Any]:
+def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
     """Trains, or goes on where a killed call of the same job stopped, or returns what a finished one returned.
 
     The metrics, also in `work_folder/training.json`: `num_pairs` (trained on), `num_pairs_available` (in the file),
-    `num_steps`, `num_epochs`, `micro_batch_size`; `loss_first`, `loss_last`; over the trained pairs (a seeded sample
-    of 256 when there are more): `reward_margin_before` and `reward_margin_after` (mean of beta times chosen minus
-    rejected log-ratio to the reference), `chosen_logp_move`, `rejected_logp_move` (mean nats since the iteration's
-    start) and `reward_accuracy_vs_pairs` (share of pairs whose chosen response has the higher reward afterwards);
-    `grad_norm_mean`, `grad_norm_max` (before clipping); `changed_weight_share` (after rounding to `engine_dtype`);
-    `num_tokens` (of all optimizer steps, unpadded), `tokens_per_s`, `seconds_update` (steps alone; work lost at a
-    kill is not counted), `seconds` (all of it, but for what a killed call spent outside the steps); `steps`: a list
-    of {step, loss, grad_norm, learning_rate, reward_margin (before the step, on its own pairs)}.
+    `num_steps`, `num_epochs`; `loss_first`, `loss_last`; over the trained pairs (a seeded sample of 256 when there are
+    more; with `reference_logprobs: sampler` those that the trainer passed over): `reward_margin_before` and
+    `reward_margin_after` (mean of beta times chosen minus rejected log-ratio to the reference), `chosen_logp_move`,
+    `rejected_logp_move` (mean nats since the iteration's start) and `reward_accuracy_vs_pairs` (share of pairs whose
+    chosen response has the higher reward afterwards); `grad_norm_mean`, `grad_norm_max` (before clipping);
+    `changed_weight_share` (after rounding to `engine_dtype`); `num_tokens` (of all optimizer steps, unpadded, each
+    prompt twice), `num_computed_tokens` (what the model computed of them), the facts of `reference.Start`,
+    `tokens_per_s`, `seconds_update` (steps alone; work lost at a kill is not counted), `seconds` (all of it, but for
+    what a killed call spent outside the steps); `steps`: a list of {step, loss, grad_norm, learning_rate,
+    reward_margin (before the step, on its own pairs)}.
 
     Raises TrainingError when the update cannot be made, StoreError when files cannot be read or written.
     """
     started = time.monotonic()
-    lock = RunLock(job.work_folder)
+    section = settings.training
+    lock = RunLock(job.work_folder) if MAIN else None
     try:
-        _claim(job, section)
+        if MAIN:
+            _claim(job, settings)
         final, metrics_file = job.work_folder / "checkpoint", job.work_folder / "training.json"
         if not final.exists():
             with _quiet():
-                _make(job, section, engine_dtype, trust_remote_code, report, started)
+                _make(job, settings, report, started)
+        if not MAIN:
+            return {}
         # A kill may have come between the checkpoint's name and this.
         shutil.rmtree(job.work_folder / "saves", ignore_errors=True)
         metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8"))
         return metrics
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"training: {str(error).splitlines()[0]}; micro_batch_size is {section.micro_batch_size}, "
+            f"training: {str(error).splitlines()[0]}; micro_batch_tokens is {section.micro_batch_tokens}, "
             f"gradient_checkpointing {section.gradient_checkpointing}; lower the one or set the other to true"
         ) from error
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
         _give_memory_back()
 
 
-def _claim(job: TrainingJob, section: TrainingSection) -> None:
+def _claim(job: TrainingJob, settings: Settings) -> None:
     """Refuses a work folder that holds another job's progress, naming what differs."""
-    wanted = _description(job, section)
+    wanted = _description(job, settings)
     path = job.work_folder / "job.json"
     if not path.exists():
         write_text_atomically(path, json.dumps(wanted, indent=1))
@@ -95,8 +102,9 @@ def _claim(job: TrainingJob, section: TrainingSection) -> None:
         )
 
 
-def _description(job: TrainingJob, section: TrainingSection) -> dict[str, Any]:
+def _description(job: TrainingJob, settings: Settings) -> dict[str, Any]:
     """All that the result depends on. Settings marked runtime are left out: they change how, not what."""
+    section = settings.training
     runtime = {
         name
         for name, field in TrainingSection.model_fields.items()
@@ -108,6 +116,7 @@ def _description(job: TrainingJob, section: TrainingSection) -> dict[str, Any]:
         "pairs_sha256": sha256_of(_existing(job.pairs_file)),
         "policy_sha256": weights_sha256(_existing(job.policy)),
         **{f"training.{key}": value for key, value in section.model_dump(mode="json", exclude=runtime).items()},
+        "lora": settings.lora and settings.lora.model_dump(),
     }
     if section.reference == "initial":
         description["initial_sha256"] = weights_sha256(_existing(job.initial))
@@ -120,28 +129,24 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _make(
-    job: TrainingJob,
-    section: TrainingSection,
-    engine_dtype: str,
-    trust_remote_code: bool,
-    report: Report,
-    started: float,
-) -> None:
+def _make(job: TrainingJob, settings: Settings, report: Report, started: float) -> None:
     """Everything from the pairs to the named checkpoint."""
     seed = seed_of(job.seed, job.iteration, "training", "subset", bits=31)
-    pairs, num_available = pairs_file.read_pairs(job.pairs_file, max_pairs=section.max_pairs, seed=seed)
+    pairs, num_available = pairs_file.read_pairs(job.pairs_file, max_pairs=settings.training.max_pairs, seed=seed)
     partial = job.work_folder / "checkpoint.partial"
-    metrics = _optimize(job, section, pairs, partial, trust_remote_code, report)
+    metrics = _optimize(job, settings, pairs, partial, report)
     gc.collect()  # the trainer and its model are in reference cycles; two models are loaded next
+    if not MAIN:
+        return
+    trust = settings.trust_remote_code
     with saves.writing(partial):
-        checkpoint.write_canary(partial, trust_remote_code=trust_remote_code)
+        checkpoint.write_canary(partial, trust_remote_code=trust)
     metrics |= {
         "num_pairs": pairs.num_rows,
         "num_pairs_available": num_available,
-        "num_epochs": section.num_epochs,
+        "num_epochs": settings.training.num_epochs,
         "changed_weight_share": checkpoint.changed_weight_share(
-            job.policy, partial, dtype=engine_dtype, trust_remote_code=trust_remote_code
+            job.policy, partial, dtype=settings.engine_dtype, trust_remote_code=trust
         ),
     }
     metrics["seconds"] = time.monotonic() - started + metrics.pop("seconds_before")
@@ -149,68 +154,55 @@ def _make(
     checkpoint.commit(partial, job.work_folder / "checkpoint")
 
 
-def _optimize(
-    job: TrainingJob,
-    section: TrainingSection,
-    pairs: pa.Table,
-    partial: Path,
-    trust_remote_code: bool,
-    report: Report,
-) -> dict[str, Any]:
+def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Path, report: Report) -> dict[str, Any]:
     """The optimizer's steps and the pass after them; leaves the weights in `partial`."""
-    folder = job.work_folder / "saves"
-    resumed = saves.newest(folder)
-    model = load_model(job.policy, dtype=section.weights_dtype, trust_remote_code=trust_remote_code)
+    folder, section = job.work_folder / "saves", settings.training
+    build = functools.partial(_trainer, job, settings, pairs, report)
+    starting = Start(job, section, pairs)
+    starting.before_the_policy(build)
+    trainer = build(job.policy)
+    save, facts = trainer.on_main(lambda: saves.newest(folder) or (None, {"seconds": 0.0}))
+    trainer.update(save, facts["seconds"], start=lambda: starting.give(trainer))
+    seconds_update, kept = trainer.seconds, starting.read()
+    after = trainer.logps(kept.measured, phase="measure")
+    model, state = trainer.whole()
+    if MAIN:
+        checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
+    num_tokens = pairs_file.num_tokens(pairs) * section.num_epochs
+    return {
+        **_steps(trainer.state.log_history),
+        **_moves(section.beta, kept, after, from_start=section.reference == "iteration_start"),
+        **starting.facts(),
+        "num_tokens": num_tokens,
+        "tokens_per_s": num_tokens / seconds_update,
+        "seconds_update": seconds_update,
+        "seconds_before": facts["seconds"],
+    }
+
+
+def _trainer(job: TrainingJob, settings: Settings, pairs: pa.Table, report: Report, folder: Path) -> "PairTrainer":
+    """A trainer of the model in `folder`."""
+    model = load_model(folder, dtype=settings.training.weights_dtype, trust_remote_code=settings.trust_remote_code)
     embeddings = model.get_input_embeddings().num_embeddings
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     pairs_file.check_fits(pairs, vocabulary=embeddings, context_tokens=context)
     # TRL takes seconds to import: what is wrong with the input shows before.
-    from selfreward.training.pair_trainer import PairTrainer, configuration, micro_batch
+    from selfreward.training.configuration import configuration
+    from selfreward.training.pair_trainer import PairTrainer
 
-    reference_file = job.work_folder / "reference.parquet"
-    initial = None
-    if section.reference == "initial" and not reference_file.exists() and not job.initial.samefile(job.policy):
-        initial = load_model(job.initial, dtype=section.weights_dtype, trust_remote_code=trust_remote_code)
-    measured = _measured(job, pairs.num_rows)
-    seconds_before = resumed[1]["seconds"] if resumed else 0.0
-    trainer = PairTrainer(
+    return PairTrainer(
         model,
-        ref_model=initial,
-        tokenizer=load_tokenizer(job.policy, trust_remote_code=trust_remote_code),
+        settings=settings,
+        tokenizer=load_tokenizer(folder, trust_remote_code=settings.trust_remote_code),
         pairs=pairs,
         args=configuration(
-            section,
-            saves_folder=folder,
+            settings,
+            saves_folder=job.work_folder / "saves",
             num_pairs=pairs.num_rows,
             seed=seed_of(job.seed, job.iteration, "training", "order", bits=31),
         ),
-        reference_file=reference_file,
-        measured=measured,
         report=report,
-        seconds_before=seconds_before,
     )
-    del initial
-    trainer.update(resumed[0] if resumed else None)
-    seconds_update = trainer.seconds
-    after = trainer.logps(trainer.model, measured, phase="measure")
-    checkpoint.write_model(trainer.model, partial, policy=job.policy, dtype=section.weights_dtype)
-    num_tokens = pairs_file.num_tokens(pairs) * section.num_epochs
-    return {
-        **_steps(trainer.state.log_history),
-        **_moves(section.beta, trainer.reference, measured, after),
-        "micro_batch_size": micro_batch(section),
-        "num_tokens": num_tokens,
-        "tokens_per_s": num_tokens / seconds_update,
-        "seconds_update": seconds_update,
-        "seconds_before": seconds_before,
-    }
-
-
-def _measured(job: TrainingJob, num_pairs: int) -> list[int]:
-    if num_pairs <= MOST_MEASURED_PAIRS:
-        return list(range(num_pairs))
-    generator = np.random.default_rng(seed_of(job.seed, job.iteration, "training", "measured"))
-    return sorted(generator.choice(num_pairs, size=MOST_MEASURED_PAIRS, replace=False).tolist())
 
 
 def _steps(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -228,6 +220,7 @@ def _steps(history: list[dict[str, Any]]) -> dict[str, Any]:
     norms = [step["grad_norm"] for step in steps]
     return {
         "num_steps": len(steps),
+        "num_computed_tokens": sum(row["num_computed_tokens"] for row in history if "loss" in row),
         "loss_first": steps[0]["loss"],
         "loss_last": steps[-1]["loss"],
         "grad_norm_mean": float(np.mean(norms)),
@@ -237,12 +230,16 @@ def _steps(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _moves(
-    beta: float, reference: Reference, measured: list[int], after: tuple[list[float], list[float]]
+    beta: float, kept: Reference, after: tuple[list[float], list[float]], *, from_start: bool
 ) -> dict[str, float]:
+    measured = kept.measured
     chosen_B, rejected_B = np.array(after[0]), np.array(after[1])
-    start_chosen_B = np.array([reference.start_chosen[row] for row in measured], float)
-    start_rejected_B = np.array([reference.start_rejected[row] for row in measured], float)
-    ref_B = np.array([reference.chosen[row] - reference.rejected[row] for row in measured])
+    start_chosen_B = np.array([kept.start_chosen[row] for row in measured], float)
+    start_rejected_B = np.array([kept.start_rejected[row] for row in measured], float)
+    # From the start the trainer's own numbers: the engine's differ from them by more than one step moves.
+    ref_B = start_chosen_B - start_rejected_B
+    if not from_start:
+        ref_B = np.array([kept.chosen[row] - kept.rejected[row] for row in measured])
     # 2305.18290, equation 5: reward = beta * log(pi / pi_ref), up to a term that cancels in the margin.
     margin_before_B = beta * (start_chosen_B - start_rejected_B - ref_B)
     margin_after_B = beta * (chosen_B - rejected_B - ref_B)

@@ -18,8 +18,9 @@ from test_training_update import SECTION, make_job, make_pairs, plain_logp, trai
 
 from selfreward.errors import StoreError, TrainingError
 from selfreward.parts import TrainingJob
-from selfreward.recipe import LossSection, TrainingSection
+from selfreward.recipe import TrainingSection, TrlLoss
 from selfreward.training.child import train_in_child
+from selfreward.training.settings import Settings
 
 LONG = SECTION.model_copy(update={"num_epochs": 10, "save_every_steps": 2})  # 30 steps of 12 pairs
 WEIGHTS = "model.safetensors"
@@ -35,7 +36,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def in_child(job: TrainingJob, section: TrainingSection, **options: Any) -> dict[str, Any]:
-    return train_in_child(job, section, engine_dtype="bfloat16", **options)
+    return train_in_child(job, Settings(training=section, engine_dtype="bfloat16"), **options)
 
 
 def assert_nothing_was_made(job: TrainingJob, policy_weights: bytes) -> None:
@@ -56,7 +57,7 @@ def test_loss_that_is_not_finite_names_step_and_pairs(tmp_path: Path) -> None:
 def test_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(3))
     weights = (job.policy / WEIGHTS).read_bytes()
-    huge = [LossSection(kind="sigmoid", weight=3e38)]  # the loss itself is 2.1e38, the largest float 3.4e38
+    huge = [TrlLoss(kind="sigmoid", weight=3e38)]  # the loss itself is 2.1e38, the largest float 3.4e38
     with pytest.raises(TrainingError, match=r"training step 1: the gradient norm is (inf|nan) on pairs") as failure:
         train(job, losses=huge)
     assert all(f"pair-{i}" in str(failure.value) for i in range(3))  # both micro batches
@@ -83,9 +84,8 @@ def test_poisoned_policy_is_refused_before_training(tmp_path: Path) -> None:
 def start(job: TrainingJob, section: TrainingSection) -> "subprocess.Popen[str]":
     job.work_folder.mkdir(parents=True, exist_ok=True)
     job_file = job.work_folder.parent / f"{job.work_folder.name}.json"
-    fields = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(job).items()}
-    asked = {"job": fields, "section": section.model_dump(mode="json")}
-    job_file.write_text(json.dumps({**asked, "engine_dtype": "bfloat16", "trust_remote_code": False}))
+    settings = Settings(training=section, engine_dtype="bfloat16").model_dump(mode="json")
+    job_file.write_text(json.dumps({"job": asdict(job), "settings": settings}, default=str))
     command = [sys.executable, "-m", "selfreward.training.child", str(job_file)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 

@@ -204,17 +204,20 @@ def test_totals_are_the_sums_of_the_stages() -> None:
         assert iteration.num_tokens == sum(w.num_prompt_tokens + w.num_generated_tokens for w in stages) > 0
 
 
-def test_training_counts_pairs_steps_and_each_prompt_twice() -> None:
+def test_training_counts_pairs_steps_and_prompts_once_when_packed() -> None:
     (given, first, _), _ = count(make_recipe())
     assert (given.num_pairs, given.num_steps, given.num_training_tokens) == (0, 0, 0)
     assert (first.num_pairs, first.num_steps) == (3, 6)  # 3 pairs by two: 2 steps, 3 epochs
-    assert first.num_training_tokens == 3 * 2 * (69 + 3 * 50)
-    assert first.longest_pair_tokens == 2 * (33 + 50)
+    assert first.num_training_tokens == 3 * (69 + 2 * 3 * 50)
+    assert first.longest_pair_tokens == 33 + 2 * 50
+    (_, padded, _), _ = count(make_recipe("training.packing=padded"))
+    assert padded.num_training_tokens == 3 * 2 * (69 + 3 * 50)
+    assert padded.longest_pair_tokens == 2 * (33 + 50)
 
 
 def test_with_fewer_pairs_than_prompts_the_longest_are_counted() -> None:
     (_, first, _), _ = count(make_recipe("training.max_pairs=2", "training.num_epochs=1"))
-    assert (first.num_pairs, first.num_steps, first.num_training_tokens) == (2, 1, 2 * (33 + 23 + 2 * 50))
+    assert (first.num_pairs, first.num_steps, first.num_training_tokens) == (2, 1, 33 + 23 + 2 * 2 * 50)
 
 
 def test_what_does_not_fit_the_context_is_said_and_not_counted_twice() -> None:
@@ -287,18 +290,18 @@ def test_a_model_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_of_a_float32_trainer_beside_the_engine() -> None:
-    recipe = make_recipe("training.micro_batch_size=2", "engine.batch_tokens=1000", "engine.dtype=bfloat16")
+    recipe = make_recipe("training.micro_batch_size=1", "engine.batch_tokens=1000", "engine.dtype=bfloat16")
     work, _ = count(recipe)
     memory = memory_of(recipe, work, model=MODEL, machine=CPU)
     assert memory.engine_weights == 2_000_000
     assert memory.engine_kv_cache == 1000 * 2 * 4 * 2 * 16 * 2
     assert memory.trainer_states == 16_000_000  # 4 bytes each for the weight, its gradient and two moments
-    assert memory.trainer_logits == 2 * (2 * 84) * 1000 * 4  # the longest prompt of all iterations
+    assert memory.trainer_logits == (34 + 2 * 50) * 1000 * 4  # one pair, with the longest prompt of all iterations
     assert memory.peak == sum((2_000_000, memory.engine_kv_cache, 16_000_000, memory.trainer_logits))
-    assert (
-        memory_of(make_recipe("training.reference=initial"), work, model=MODEL, machine=CPU).trainer_states
-        == 20_000_000
-    )
+    initial = memory_of(make_recipe("training.reference=initial"), work, model=MODEL, machine=CPU)
+    assert initial.trainer_states == 16_000_000  # never two models at once
+    tight = memory_of(make_recipe("training.micro_batch_tokens=200"), work, model=MODEL, machine=CPU)
+    assert tight.trainer_logits == 200 * 1000 * 4
     half = memory_of(make_recipe("training.weights_dtype=bfloat16"), work, model=MODEL, machine=CPU)
     assert half.trainer_states == 8_000_000
 
@@ -359,7 +362,7 @@ def test_training_time_is_its_multiplications_at_the_assumed_share() -> None:
         seconds_of(recipe, machine=slow)[1],
         seconds_of(recipe, machine=replace(CPU, training_flops=1e15))[1],
     )
-    tokens = 2 * (69 + 3 * 50)
+    tokens = 69 + 2 * 3 * 50
     assert with_training.high - without.high == pytest.approx((6 + 4) * 900_000 * tokens / 1e8 / 0.15, rel=0.05)
 
 
@@ -483,7 +486,7 @@ def test_the_tables_add_up_to_what_was_counted(max_iterations: int) -> None:
             assert sum(cells) == total == getattr(iteration, amount)
         assert table["whole run"] == [sum(column) for column in zip(*(table[name] for name in names), strict=True)]
     training = rows_under("training", text)
-    assert training["iteration 1"] == [3, 6, 1314]
+    assert training["iteration 1"] == [3, 6, 1107]
     assert training["whole run"][:2] == [3 * max_iterations, 6 * max_iterations]
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
-from selfreward.recipe import LossSection, TrainingSection
+from selfreward.recipe import ExoPairLoss, RobustLoss, TrainingSection, TrlLoss
 from selfreward.records import PreferencePair
 from selfreward.store.tables import to_table, write_table
 from selfreward.training import build, saves
@@ -41,8 +41,12 @@ def test_reading_keeps_ids_and_order(tmp_path: Path) -> None:
     table, available = read_pairs(written(tmp_path, *(pair(i) for i in range(5))), max_pairs=5, seed=0)
     assert available == 5
     assert table.to_pylist() == [
-        {"id": f"p{i}", "prompt_ids": [1, i], "chosen_ids": [2, 3], "rejected_ids": [4]} for i in range(5)
-    ]
+        {
+            "id": f"p{i}", "chosen_id": "a", "rejected_id": "b", "prompt_ids": [1, i], "chosen_ids": [2, 3],
+            "rejected_ids": [4], "weight": 1.0, "label": 1.0,
+        }
+        for i in range(5)
+    ]  # fmt: skip
     assert num_tokens(table) == 5 * (2 * 2 + 2 + 1)
 
 
@@ -56,7 +60,10 @@ def test_subset_is_seeded_and_in_the_order_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"weight": 0.5}, RecipeError, "pair p1: weight is not 1"),
+        ({"weight": -0.5}, TrainingError, "pair p1: weight is -0.5; a finite number from 0 to inf"),
+        ({"weight": float("inf")}, TrainingError, "pair p1: weight is inf"),
+        ({"label": float("nan")}, TrainingError, "pair p1: label is nan; a finite number from 0 to 1"),
+        ({"label": 1.5}, TrainingError, "pair p1: label is 1.5"),
         ({"chosen_token_ids": ()}, TrainingError, "pair p1: chosen_token_ids is empty"),
         ({"rejected_token_ids": ()}, TrainingError, "pair p1: rejected_token_ids is empty"),
         ({"prompt_token_ids": ()}, TrainingError, "pair p1: prompt_token_ids is empty"),
@@ -75,7 +82,9 @@ def test_files_that_are_not_pairs(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"missing\.parquet"):
         read(tmp_path / "missing.parquet")
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(StoreError, match="no column prompt_token_ids, chosen_token_ids, rejected_token_ids"):
+    with pytest.raises(
+        StoreError, match="no column chosen_id, rejected_id, prompt_token_ids, chosen_token_ids, rejected_token_ids"
+    ):
         read(tmp_path / "other.parquet")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(StoreError, match=r"torn\.parquet"):
@@ -125,17 +134,31 @@ def test_failed_writes_are_store_errors_and_leave_nothing(tmp_path: Path) -> Non
         raise RuntimeError("a bug")
 
 
+WHOLE_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": [LossSection(kind="robust")]}, "robust without label smoothing"),
+        (
+            {"losses": [RobustLoss(kind="robust"), ExoPairLoss(kind="exo_pair")]},
+            r"label_smoothing is 0\.001 and 0\.1; TRL has one",
+        ),
         ({"lr_scheduler": "constant", "warmup_ratio": 0.1}, r"training\.warmup_ratio: 0\.1 has no effect"),
-        ({"losses": [LossSection(kind="aot")], "batch_size": 4, "micro_batch_size": 2}, "aot compares the pairs"),
+        ({"losses": [TrlLoss(kind="aot")]}, "aot is not a mean over pairs.*use packing: padded"),
+        ({"losses": [TrlLoss(kind="aot")], "packing": "padded"}, "aot is not a mean over pairs"),
+        ({"losses": [TrlLoss(kind="aot")], **WHOLE_STEP, "micro_batch_size": 2}, "aot is not a mean over pairs"),
+        ({"losses": [TrlLoss(kind="sft")]}, "sft is not a mean over pairs.*or use kind: nll"),
     ],
 )
 def test_settings_without_effect_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         build(TrainingSection(**changes), engine_dtype="float32")
+
+
+def test_losses_that_couple_pairs_are_allowed_when_a_step_is_one_micro_batch() -> None:
+    for kind in ("aot", "aot_unpaired", "sft"):
+        build(TrainingSection(losses=[TrlLoss(kind=kind)], **WHOLE_STEP), engine_dtype="float32")
 
 
 def test_building_imports_nothing_heavy() -> None:

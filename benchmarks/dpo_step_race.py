@@ -1,0 +1,189 @@
+"""Contenders on the same pairs, in turns, and what each of them took."""
+
+import itertools
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dpo_step_pairs import Lengths, Sharing, Work, read_rows, work, write_pairs
+from dpo_step_run import Job, Result, in_child, matrix_rate
+
+Contend = Callable[[Job], Result]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`repeats` runs of `num_steps` steps, after one of two steps in which the micro batch sizes are tried."""
+
+    threads: int
+    pairs_per_step: dict[str, int]
+    num_steps: int
+    repeats: int
+    micros: tuple[int, ...]
+    contenders: tuple[str, ...]
+    seed: int
+    sharing: Sharing
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender at one micro batch size, on the steps after the first.
+
+    A pass before the steps is in `seconds_per_pair` with its share for these pairs, `pass_seconds`; the processor's
+    seconds are without it.
+    """
+
+    contender: str
+    micro: int
+    is_peer: bool
+    seconds_per_pair: float
+    cpu_seconds_per_pair: float
+    pass_seconds: float
+    pairs_per_s: float
+    tokens_per_s: float
+    flops_share: float
+    peak_gib: float
+    loss: list[float]
+    grad_norm: list[float]
+
+
+def describe(job: Job) -> list[Work]:
+    """The least work of each optimizer step."""
+    from transformers import AutoConfig
+
+    rows = read_rows(job.pairs, job.num_steps * job.pairs_per_step)
+    config = AutoConfig.from_pretrained(job.model)
+    return [work(rows[start : start + job.pairs_per_step], config) for start in range(0, len(rows), job.pairs_per_step)]
+
+
+class Race:
+    """Contenders on one file of pairs, in turns. `runs` holds every result by contender and micro batch size."""
+
+    def __init__(self, context: Any, contend: Contend, job: Job) -> None:
+        self._context = context
+        self._contend = contend
+        self._job = job
+        self.runs: dict[tuple[str, int], list[Result]] = {}
+        self.rates: list[float] = []
+        self.work: list[Work] = in_child(context, describe, job)
+        self.measure_rate()
+
+    def measure_rate(self) -> None:
+        self.rates.append(in_child(self._context, matrix_rate, self._job))
+
+    def run(self, contender: str, micro: int, *, num_steps: int) -> None:
+        """`trl` has to come first: its reference model's numbers stand in for the sampler's."""
+        found = [result.reference for results in self.runs.values() for result in results if result.reference]
+        reference = max(found, key=lambda sums: len(sums[0]), default=None)
+        job = replace(self._job, contender=contender, micro=micro, num_steps=num_steps, reference=reference)
+        result = in_child(self._context, self._contend, job)
+        self.runs.setdefault((contender, micro), []).append(result)
+        each = result.seconds[-1] / job.pairs_per_step
+        print(f"  {contender:15s} micro {micro}: {each:7.2f} s a pair, {result.peak_gib:5.2f} GiB", flush=True)
+
+    def try_sizes(self, contenders: Sequence[str], sizes: list[int]) -> None:
+        """Two steps of each contender; TRL at growing micro batch sizes, until one needs more memory than ours."""
+        for contender in contenders:
+            self.run(contender, _sizes(contender, sizes)[0], num_steps=2)
+        for contender in contenders:
+            for smaller, size in itertools.pairwise(_sizes(contender, sizes)):
+                if self.peak_gib(contender, smaller) > self.limit_gib():
+                    break
+                self.run(contender, size, num_steps=2)
+
+    def peak_gib(self, contender: str, micro: int) -> float:
+        return max(run.peak_gib for run in self.runs[contender, micro])
+
+    def limit_gib(self) -> float:
+        """The memory that TRL may use: ours."""
+        return self.peak_gib("ours_sampler", 1) if ("ours_sampler", 1) in self.runs else math.inf
+
+    def peers(self) -> dict[str, int]:
+        """The micro batch size of each contender: the fastest in our memory, or the leanest when none fits."""
+
+        def badness(key: tuple[str, int]) -> tuple[bool, float]:
+            fits = self.peak_gib(*key) <= self.limit_gib()
+            return not fits, self.seconds(*key) if fits else self.peak_gib(*key)
+
+        worst_first = sorted(self.runs, key=badness, reverse=True)
+        return dict(worst_first)
+
+    def seconds(self, contender: str, micro: int, *, cpu: bool = False) -> float:
+        """Per pair, without the first step: medians of each step, and the pass in proportion to the tokens."""
+        results = self.runs[contender, micro]
+        steps = [result.cpu_seconds if cpu else result.seconds for result in results]
+        timed = sum(
+            statistics.median(run[step] for run in steps if len(run) > step) for step in range(1, max(map(len, steps)))
+        )
+        num_steps = max(map(len, steps))
+        total = timed + (0.0 if cpu else self.pass_seconds(contender, micro, num_steps))
+        return total / (num_steps - 1) / self._job.pairs_per_step
+
+    def pass_seconds(self, contender: str, micro: int, num_steps: int) -> float:
+        """Of the reference pass, for the pairs of the timed steps."""
+        full = [run for run in self.runs[contender, micro] if len(run.seconds) == num_steps]
+        tokens = [step.tokens for step in self.work[:num_steps]]
+        return statistics.median(run.pass_seconds for run in full) * sum(tokens[1:]) / sum(tokens)
+
+    def row(self, contender: str, micro: int, *, is_peer: bool) -> Row:
+        results = self.runs[contender, micro]
+        longest = max(results, key=lambda run: len(run.seconds))
+        num_steps = len(longest.seconds)
+        seconds = self.seconds(contender, micro)
+        timed = self.work[1:num_steps]
+        num_pairs = self._job.pairs_per_step * len(timed)
+        return Row(
+            contender=contender,
+            micro=micro,
+            is_peer=is_peer,
+            seconds_per_pair=seconds,
+            cpu_seconds_per_pair=self.seconds(contender, micro, cpu=True),
+            pass_seconds=self.pass_seconds(contender, micro, num_steps),
+            pairs_per_s=1 / seconds,
+            tokens_per_s=sum(step.tokens for step in timed) / num_pairs / seconds,
+            flops_share=sum(step.flops for step in timed) / num_pairs / seconds / statistics.median(self.rates),
+            peak_gib=self.peak_gib(contender, micro),
+            loss=longest.loss,
+            grad_norm=longest.grad_norm,
+        )
+
+
+def _sizes(contender: str, sizes: list[int]) -> list[int]:
+    if contender.startswith("ours"):
+        return [1]
+    # One pair at a time, there is nothing to group.
+    return sizes[1:] or sizes if contender == "trl_grouped" else sizes
+
+
+def race(
+    context: Any, contend: Contend, model: Path, lengths: Lengths, settings: Settings, *, pairs_per_step: int
+) -> Race:
+    """All contenders on new pairs of these lengths."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pairs.parquet"
+        steps = settings.num_steps if settings.repeats else 2
+        write_pairs(
+            file,
+            lengths,
+            vocabulary=json.loads((model / "config.json").read_text(encoding="utf-8"))["vocab_size"],
+            pairs_per_step=pairs_per_step,
+            num_steps=steps,
+            seed=settings.seed,
+            sharing=settings.sharing,
+        )
+        job = Job("", model, file, pairs_per_step=pairs_per_step, num_steps=steps, threads=settings.threads)
+        found = Race(context, contend, job)
+        sizes = [size for size in settings.micros if pairs_per_step % size == 0]
+        found.try_sizes(settings.contenders, sizes)
+        peers = found.peers()
+        for _ in range(settings.repeats):
+            found.measure_rate()
+            for contender in settings.contenders:
+                found.run(contender, peers[contender], num_steps=steps)
+        found.measure_rate()
+    return found

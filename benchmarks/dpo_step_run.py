@@ -1,0 +1,122 @@
+"""One contender, one process: what goes in, what comes out, and how its memory and the machine's speed are measured."""
+
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+BETA = 0.1
+LEARNING_RATE = 1e-6
+MAX_GRAD_NORM = 1.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The first `num_steps` * `pairs_per_step` pairs of the file, in its order. `micro`: pairs in a forward, TRL's."""
+
+    contender: str
+    model: Path
+    pairs: Path
+    pairs_per_step: int
+    num_steps: int
+    threads: int
+    micro: int = 1
+    # Summed log-probabilities of chosen and rejected, for `sampler`.
+    reference: tuple[list[float], list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of each optimizer step, the warm-up step included: seconds since the end of the one before, loss, gradient norm.
+
+    `cpu_seconds` are those of all threads: on a machine that others use they change less than the clock's.
+    `pass_seconds`: a reference pass over all pairs before the steps. `reference`: see Job, where it was found.
+    """
+
+    seconds: list[float]
+    cpu_seconds: list[float]
+    loss: list[float]
+    grad_norm: list[float]
+    peak_gib: float
+    pass_seconds: float = 0.0
+    reference: tuple[list[float], list[float]] | None = None
+
+
+def prepare(threads: int) -> Any:
+    """The context of `in_child`: a server that has the libraries imported, from which each child is forked."""
+    os.environ.update(
+        OMP_NUM_THREADS=str(threads),
+        OMP_WAIT_POLICY="passive",  # threads that spin make every time on a shared machine a matter of chance
+        CUDA_VISIBLE_DEVICES="",
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        TOKENIZERS_PARALLELISM="false",
+        TQDM_DISABLE="1",
+        TRANSFORMERS_VERBOSITY="error",
+    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "datasets", "transformers.models.llama", "trl.trainer.dpo_trainer"])
+    return context
+
+
+def in_child(context: Any, function: Callable[[Job], T], job: Job) -> T:
+    """`function(job)` in a fresh process. Raises RuntimeError with the child's traceback when it fails."""
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sending, function, job))
+    process.start()
+    sending.close()
+    try:
+        failed, answer = receiving.recv()
+    except EOFError:
+        process.join()
+        failed, answer = True, f"{function.__name__}: ended with exit code {process.exitcode}"
+    process.join()
+    if failed:
+        raise RuntimeError(answer)
+    result: T = answer
+    return result
+
+
+def _child(sending: Connection, function: Callable[[Job], Any], job: Job) -> None:
+    import torch
+
+    torch.set_num_threads(job.threads)
+    try:
+        sending.send((False, function(job)))
+    except Exception:  # noqa: BLE001  # told to the parent, whatever it is
+        sending.send((True, traceback.format_exc()))
+
+
+def peak_gib() -> float:
+    """The most memory this process ever held, GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+
+
+def matrix_rate(job: Job) -> float:
+    """Floating point operations per second of float32 products of the model's own shapes, with 1024 tokens."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(job.model)
+    hidden, intermediate = config.hidden_size, config.intermediate_size
+    flops = seconds = 0.0
+    for inner, outer in ((hidden, hidden), (hidden, intermediate), (intermediate, hidden)):
+        left, right = torch.randn(1024, inner), torch.randn(outer, inner)
+        times = []
+        for _ in range(15):
+            started = time.perf_counter()
+            torch.nn.functional.linear(left, right)
+            times.append(time.perf_counter() - started)
+        flops += 2 * 1024 * inner * outer
+        seconds += statistics.median(times)
+    return flops / seconds

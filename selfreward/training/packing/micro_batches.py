@@ -1,0 +1,89 @@
+"""Which pairs of an optimizer step are computed together, under a budget of tokens.
+
+The loss of a step is the mean over its pairs, so any division gives the same gradient; this one keeps together what
+shares a prefix, and makes the parts about equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfreward.training.packing.layout import num_packed_tokens
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of a pair."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.prompt + self.chosen, self.prompt + self.rejected
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`max_tokens` that a micro-batch computes and `max_pairs` in it; null is no limit. A longer pair stands alone."""
+
+    max_tokens: int | None
+    max_pairs: int | None = None
+    shared_prefix: bool = True
+
+    def larger(self, factor: int) -> "Budget":
+        tokens, pairs = (limit and limit * factor for limit in (self.max_tokens, self.max_pairs))
+        return Budget(tokens, pairs, self.shared_prefix)
+
+    def num_tokens(self, pairs: Sequence[Tokens]) -> int:
+        """What the micro-batch of `pairs` computes: packed, or with padding and each prompt twice."""
+        rows = [row for pair in pairs for row in pair.rows]
+        return num_packed_tokens(rows) if self.shared_prefix else len(rows) * max(map(len, rows))
+
+
+def divide(pairs: Sequence[Tokens], budget: Budget, *, multiple_of: int = 1) -> list[list[int]]:
+    """Micro-batches as lists of indices into `pairs`; their number is a multiple of `multiple_of`, some may be empty.
+
+    Neighbours in the order of their tokens come together, or of their lengths when they are padded. The result depends
+    on the set of pairs alone.
+    """
+    order = sorted(range(len(pairs)), key=lambda i: _place(pairs[i], budget))
+    filled = _fill(pairs, order, budget)
+    wanted = -(-len(filled) // multiple_of) * multiple_of
+    micro_batches = _level(pairs, order, budget, wanted) if wanted > 1 else filled
+    return micro_batches + [[] for _ in range(wanted - len(micro_batches))]
+
+
+def _place(pair: Tokens, budget: Budget) -> tuple[Any, ...]:
+    """What pairs are sorted by; only equal pairs have the same."""
+    return 0 if budget.shared_prefix else -max(map(len, pair.rows)), pair.rows, pair.prompt
+
+
+def _fill(pairs: Sequence[Tokens], order: Sequence[int], budget: Budget) -> list[list[int]]:
+    """Each micro-batch takes pairs in order until the next one does not fit."""
+    filled: list[list[int]] = []
+    for index in order:
+        wider = [*filled[-1], index] if filled else [index]
+        fits = budget.max_pairs is None or len(wider) <= budget.max_pairs
+        if fits and budget.max_tokens is not None and len(wider) > 1:
+            fits = budget.num_tokens([pairs[i] for i in wider]) <= budget.max_tokens
+        if filled and fits:
+            filled[-1] = wider
+        else:
+            filled.append([index])
+    return filled
+
+
+def _level(pairs: Sequence[Tokens], order: Sequence[int], budget: Budget, wanted: int) -> list[list[int]]:
+    """At most `wanted` micro-batches with the largest of them as small as it can be: bisection over the budget."""
+    low, high = 0, budget.max_tokens or budget.num_tokens(pairs)
+    best = _fill(pairs, order, budget)
+    while high - low > max(1, high // 64):
+        middle = (low + high) // 2
+        tried = _fill(pairs, order, Budget(middle, budget.max_pairs, budget.shared_prefix))
+        if len(tried) <= wanted:
+            best, high = tried, middle
+        else:
+            low = middle
+    return best

@@ -1,0 +1,17 @@
+"""All that the update depends on beside its job: sections of the recipe, as a child process gets them too."""
+
+from pydantic import BaseModel, ConfigDict
+
+from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
+
+
+class Settings(BaseModel):
+    """`engine_dtype` is what the engine rounds weights to: bfloat16, float16 or float32."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    training: TrainingSection
+    engine_dtype: str
+    lora: LoraSection | None = None
+    launch: LaunchSection = LaunchSection()
+    trust_remote_code: bool = False

@@ -1,0 +1,185 @@
+"""The packed sequence against its definition by prefixes, and the division of pairs into micro-batches."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from selfreward.training.packing.layout import Layout, lay_out, num_packed_tokens
+from selfreward.training.packing.micro_batches import Budget, Tokens, _fill, divide
+
+Row = tuple[int, ...]
+Labelled = list[tuple[Row, int]]  # a row, and how many tokens at its beginning have no label
+
+# Three tokens only, so that rows often share, repeat and continue each other.
+ids = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)
+labelled_row = ids.flatmap(lambda row: st.tuples(st.just(row), st.integers(1, len(row))))
+labelled_rows = st.lists(labelled_row, min_size=1, max_size=8)
+
+completion = st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple)
+pair_tokens = st.builds(Tokens, ids, completion, completion)
+some_pairs = st.lists(pair_tokens, min_size=1, max_size=9)
+budgets = st.builds(Budget, st.none() | st.integers(1, 60), st.none() | st.integers(1, 4), st.booleans())
+
+
+def laid_out(rows: Labelled) -> Layout:
+    return lay_out([row for row, _ in rows], prompt_lengths=[length for _, length in rows])
+
+
+def prefixes(row: Row) -> list[Row]:
+    return [row[:end] for end in range(1, len(row) + 1)]
+
+
+def before(layout: Layout) -> list[Row]:
+    """For each packed token all tokens up to and with it on its row, as the runs tell it."""
+    paths: list[Row] = [()] * layout.num_tokens
+    for run in layout.runs:
+        path: Row = tuple(int(layout.token_T[k]) for k in run.prefix)
+        for token in range(run.start, run.end):
+            path = (*path, int(layout.token_T[token]))
+            paths[token] = path
+    return paths
+
+
+@given(labelled_rows)
+@example([((1, 2), 1), ((1, 2), 1)])
+@example([((1, 2, 0), 2), ((1, 2), 2), ((1,), 1)])
+def test_every_distinct_prefix_is_computed_once(rows: Labelled) -> None:
+    layout = laid_out(rows)
+    found = before(layout)
+    distinct = {prefix for row, _ in rows for prefix in prefixes(row)}
+    assert len(found) == layout.num_tokens == len(distinct) == num_packed_tokens([row for row, _ in rows])
+    assert set(found) == distinct
+    assert layout.position_T.tolist() == [len(path) - 1 for path in found]
+
+
+@given(labelled_rows)
+def test_runs_are_the_whole_sequence_in_order(rows: Labelled) -> None:
+    """Attention computes run by run and puts the results one after the other."""
+    runs = laid_out(rows).runs
+    assert runs[0].start == 0 and runs[-1].end == laid_out(rows).num_tokens
+    assert all(a.end == b.start for a, b in pairwise(runs))
+    assert all(run.start < run.end and (run.prefix < run.start).all() for run in runs)
+
+
+@given(labelled_rows)
+@example([((0, 1), 1), ((0, 1, 2), 1), ((0, 2), 1), ((1,), 1)])
+def test_a_token_sees_its_own_row_and_nothing_else(rows: Labelled) -> None:
+    layout = laid_out(rows)
+    at_T = np.arange(layout.num_tokens)
+    visible_QK = (at_T <= at_T[:, None]) & (at_T[:, None] < layout.reach_T)
+    paths = before(layout)
+    expected_QK = [[q[: len(k)] == k for k in paths] for q in paths]
+    assert visible_QK.tolist() == expected_QK
+
+
+@given(labelled_rows)
+@example([((0, 1, 2), 3), ((0, 1, 2), 1)])  # a label in one row, the prompt of another
+@example([((0, 1), 2)])  # no label at all
+def test_each_label_is_projected_once_and_found_in_every_row(rows: Labelled) -> None:
+    layout = laid_out(rows)
+    num_labels = len(layout.label_L)
+    targets = {row[: place + 1] for row, length in rows for place in range(length, len(row))}
+    assert num_labels == len(layout.predecessor_L) == len(targets)
+    paths = before(layout)
+    width = max(len(row) for row, _ in rows) - 1
+    assert layout.slot_BR.shape == (len(rows), width)
+    for (row, length), slot_R in zip(rows, layout.slot_BR, strict=True):
+        for place, slot in enumerate(slot_R.tolist(), start=1):
+            if length <= place < len(row):
+                assert layout.label_L[slot] == row[place]
+                assert paths[layout.predecessor_L[slot]] == row[:place]
+            else:
+                assert slot == num_labels
+
+
+@given(labelled_rows, st.randoms(use_true_random=False))
+def test_order_of_the_rows_changes_slots_alone(rows: Labelled, random) -> None:  # type: ignore[no-untyped-def]
+    order = random.sample(range(len(rows)), len(rows))
+    first, other = laid_out(rows), laid_out([rows[i] for i in order])
+    for name in ("token_T", "position_T", "reach_T", "label_L", "predecessor_L"):
+        assert getattr(first, name).tolist() == getattr(other, name).tolist(), name
+    assert other.slot_BR.tolist() == first.slot_BR[order].tolist()
+
+
+@given(some_pairs, budgets, st.integers(1, 3))
+def test_every_pair_is_computed_once_within_the_budget(pairs: list[Tokens], budget: Budget, multiple_of: int) -> None:
+    micro_batches = divide(pairs, budget, multiple_of=multiple_of)
+    assert sorted(i for micro_batch in micro_batches for i in micro_batch) == list(range(len(pairs)))
+    assert len(micro_batches) % multiple_of == 0
+    for micro_batch in micro_batches:
+        assert budget.max_pairs is None or len(micro_batch) <= budget.max_pairs
+        if budget.max_tokens is not None and len(micro_batch) > 1:
+            assert measured([pairs[i] for i in micro_batch], budget) <= budget.max_tokens
+
+
+def measured(pairs: list[Tokens], budget: Budget) -> int:
+    """Tokens that the model is given for these pairs, by definition."""
+    rows = [row for pair in pairs for row in pair.rows]
+    if budget.shared_prefix:
+        return len({prefix for row in rows for prefix in prefixes(row)})
+    return len(rows) * max(map(len, rows))
+
+
+@given(some_pairs, budgets, st.integers(1, 3), st.randoms(use_true_random=False))
+def test_division_depends_on_the_set_of_pairs_alone(  # type: ignore[no-untyped-def]
+    pairs: list[Tokens], budget: Budget, multiple_of: int, random
+) -> None:
+    shuffled = random.sample(pairs, len(pairs))
+    divided = [
+        [[some[i] for i in micro_batch] for micro_batch in divide(some, budget, multiple_of=multiple_of)]
+        for some in (pairs, shuffled)
+    ]
+    assert divided[0] == divided[1]
+
+
+@given(some_pairs, budgets, st.integers(1, 3))
+def test_levelling_never_costs_a_micro_batch(pairs: list[Tokens], budget: Budget, multiple_of: int) -> None:
+    """As many as when each takes what fits, rounded up to the processes; and the largest is no larger."""
+    order = [i for micro_batch in divide(pairs, budget) for i in micro_batch]
+    greedy = _fill(pairs, order, budget)
+    levelled = divide(pairs, budget, multiple_of=multiple_of)
+    assert len(levelled) == -(-len(greedy) // multiple_of) * multiple_of
+    assert largest(levelled, pairs, budget) <= largest(greedy, pairs, budget)
+
+
+def largest(micro_batches: list[list[int]], pairs: list[Tokens], budget: Budget) -> int:
+    return max(measured([pairs[i] for i in part], budget) for part in micro_batches if part)
+
+
+def test_parts_are_about_equal() -> None:
+    """Ten pairs of 10 tokens under 90 of them: five and five, not nine and one."""
+    pairs = [Tokens((i,), (100, 1, 2, 3), (101, 1, 2, 3, 4)) for i in range(10)]
+    assert [len(part) for part in divide(pairs, Budget(90))] == [5, 5]
+    assert [len(part) for part in divide(pairs, Budget(90), multiple_of=4)] == [3, 3, 3, 1]
+    assert sorted(map(len, divide(pairs[:2], Budget(None), multiple_of=4))) == [0, 0, 1, 1]
+
+
+def test_pairs_of_one_prompt_come_together() -> None:
+    """Shuffled as a step's pairs are, with room for two prompts: each is in one micro-batch, which computes it once."""
+    num_prompts, num_pairs = 6, 4
+    pairs = [
+        Tokens((50 + prompt,) * 20, (pair, 1, 2), (pair, 3, 4))
+        for pair in range(num_pairs)
+        for prompt in range(num_prompts)
+    ]
+    alone = measured(pairs[::num_prompts], Budget(None))
+    assert alone == 20 + 5 * num_pairs
+    micro_batches = divide(pairs, Budget(2 * alone))
+    assert len(micro_batches) == num_prompts / 2
+    where = Counter((pairs[i].prompt, number) for number, part in enumerate(micro_batches) for i in part)
+    assert set(where.values()) == {num_pairs}
+
+
+def test_a_longer_pair_stands_alone() -> None:
+    long, short = Tokens((1,) * 50, (2,), (3,)), Tokens((1, 1), (2,), (3,))
+    for packed in (True, False):
+        assert sorted(divide([short, long, short], Budget(20, None, packed))) == [[0, 2], [1]]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_no_limit_stays_none_in_larger_budgets(limit: int | None) -> None:
+    assert Budget(limit, 3).larger(4) == Budget(limit and 20, 12)
