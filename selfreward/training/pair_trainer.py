@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import add_fused_lm_head
 
 from selfreward.errors import TrainingError
 from selfreward.training import saves
@@ -113,6 +114,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             peft_config=adapters(settings.lora),
         )
         self.remove_callback(PrinterCallback)
+        add_fused_lm_head(self.model.get_base_model() if settings.lora else self.model)  # TRL's, without its metrics
         trls = [loss for loss in section.losses if loss.kind not in OWN]
         self.loss_types, self.loss_weights = [loss.kind for loss in trls], [loss.weight for loss in trls]
         if packed:

@@ -143,7 +143,7 @@ def test_packed_is_equal_to_plain(kind: str) -> None:
     assert support.prove(model, PAIRS[:2], device=CPU) < 1e-5
 
 
-@pytest.mark.parametrize("window", [1, 9, 10, 17])  # the window ends where a branch begins, before and after
+@pytest.mark.parametrize("window", [1, 2, 9, 10, 17])  # among them those that end where a branch begins
 def test_windows_around_the_branch(window: int) -> None:
     model = random_model("mistral", sliding_window=window, head_dim=4)
     plain = call(model, PAIRS)

@@ -116,6 +116,13 @@ def test_every_pair_is_computed_once_within_the_budget(pairs: list[Tokens], budg
             assert measured([pairs[i] for i in micro_batch], budget) <= budget.max_tokens
 
 
+def test_pairs_with_the_same_rows_and_other_prompts_have_an_order() -> None:
+    first, other = Tokens((1,), (1, 2), (1, 3)), Tokens((1, 1), (2,), (3,))
+    for packed in (True, False):
+        assert divide([first, other], Budget(1, None, packed)) == [[0], [1]]
+        assert divide([other, first], Budget(1, None, packed)) == [[1], [0]]
+
+
 def measured(pairs: list[Tokens], budget: Budget) -> int:
     """Tokens that the model is given for these pairs, by definition."""
     rows = [row for pair in pairs for row in pair.rows]
@@ -156,6 +163,12 @@ def test_parts_are_about_equal() -> None:
     assert [len(part) for part in divide(pairs, Budget(90))] == [5, 5]
     assert [len(part) for part in divide(pairs, Budget(90), multiple_of=4)] == [3, 3, 3, 1]
     assert sorted(map(len, divide(pairs[:2], Budget(None), multiple_of=4))) == [0, 0, 1, 1]
+    assert list(map(len, divide(pairs, Budget(None, max_pairs=5)))) == [5, 5]
+
+
+def test_padded_pairs_of_about_equal_length_come_together() -> None:
+    pairs = [Tokens((1,), (2,) * length, (3,)) for length in (50, 3, 48, 2)]
+    assert [sorted(part) for part in divide(pairs, Budget(None, 2, shared_prefix=False))] == [[0, 2], [1, 3]]
 
 
 def test_pairs_of_one_prompt_come_together() -> None:

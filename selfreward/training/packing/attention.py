@@ -36,8 +36,6 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer; the result is (B, T, H, D), with B = 1 for a layout."""
     if layout is None:
-        if sliding_window is not None:
-            options["sliding_window"] = sliding_window
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query_BHTD, key_BGTD, value_BGTD, attention_mask, scaling=scaling, **options
         )

@@ -1,18 +1,18 @@
-"""The seam: called like a model with TRL's fused head, it computes a layout and answers with TRL's rectangle.
+"""The seam: called as TRL calls a model with its fused head, it computes a layout and answers with TRL's rectangle.
 
-TRL's losses and metrics stay untouched: they read per-token values of rows [all chosen; all rejected], and get them.
-Only the positions that carry a label reach the output layer, on every device.
+TRL's losses stay untouched: they read the log-probability of each token of rows [all chosen; all rejected], and get
+it. Only the positions that carry a label reach the output layer, on every device. What TRL only counts (entropy, mean
+logits, top-1 accuracy) is not computed: several passes over the vocabulary that nobody here reads.
 """
 
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from selfreward.training.packing.layout import Layout
-
-PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
 
 class PackedForward:
@@ -22,34 +22,42 @@ class PackedForward:
         self._model = model
 
     def __call__(self, *, input_ids: torch.Tensor, layout: Layout | None = None, **options: Any) -> Any:
-        """TRL's own call. Without a layout the model itself is called."""
+        """TRL's own call; `log_probs` of the answer is (2B, T - 1). Without a layout the model takes the rectangle."""
         if layout is None:
-            return self._model(input_ids=input_ids, **options)
-        device = input_ids.device
-        output = self._model(
-            input_ids=_row(layout.token_T, device),
-            position_ids=_row(layout.position_T, device),
+            output = self._model(input_ids=input_ids, **options)
+            return _answer(output.log_probs, aux_loss=output.aux_loss)
+        log_prob_L = self._of_labels(layout, input_ids.device)
+        log_prob_L = torch.cat([log_prob_L, log_prob_L.new_zeros(1)])  # the last one is for places without a label
+        return _answer(log_prob_L[torch.from_numpy(layout.slot_BR).to(input_ids.device)])
+
+    def _of_labels(self, layout: Layout, device: torch.device) -> torch.Tensor:
+        call: dict[str, Any] = {
+            "input_ids": _row(layout.token_T, device),
+            "position_ids": _row(layout.position_T, device),
             # Of four dimensions, so that transformers makes no mask of its own; `attention` looks at the layout only.
-            attention_mask=torch.empty((1, 1, 1, 1), dtype=torch.bool, device=device),
-            layout=layout,
-            shift_labels=_row(layout.label_L, device),
-            use_cache=False,
-            fused_lm_head=True,
-        )
-        slot_BR = torch.from_numpy(layout.slot_BR).to(device)
-        fields = {name: _rectangle(getattr(output, name), slot_BR) for name in PER_TOKEN}
-        return FusedCausalLMOutput(**fields)
+            "attention_mask": torch.empty((1, 1, 1, 1), dtype=torch.bool, device=device),
+            "layout": layout,
+            "use_cache": False,
+        }
+        label_1L = _row(layout.label_L, device)
+        if device.type == "cpu" and torch.is_grad_enabled():
+            # Without Triton the fused head makes about twenty passes over the vocabulary and multiplies once more in
+            # the backward pass; here the logits of the labels are small beside the activations.
+            logits_LV = self._model(**call).logits[0]
+            return -cross_entropy(logits_LV.float(), label_1L[0], reduction="none")
+        log_prob_1L: torch.Tensor = self._model(**call, shift_labels=label_1L, fused_lm_head=True).log_probs
+        return log_prob_1L[0]
+
+
+def _answer(log_probs: torch.Tensor, aux_loss: torch.Tensor | None = None) -> Any:
+    nothing = torch.zeros_like(log_probs, requires_grad=False)
+    return FusedCausalLMOutput(
+        log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool(), aux_loss=aux_loss
+    )
 
 
 def _row(values: Any, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(values).to(device)[None]
-
-
-def _rectangle(value_1L: torch.Tensor | None, slot_BR: torch.Tensor) -> torch.Tensor | None:
-    if value_1L is None:
-        return None
-    value_L = torch.cat([value_1L[0], value_1L.new_zeros(1)])  # the last one is for places without a label
-    return value_L[slot_BR]
 
 
 def install(model: PreTrainedModel) -> None:

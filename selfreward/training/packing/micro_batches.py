@@ -4,11 +4,15 @@ The loss of a step is the mean over its pairs, so any division gives the same gr
 shares a prefix, and makes the parts about equal.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from selfreward.training.packing.layout import num_packed_tokens
+import numpy as np
+
+from selfreward.training.packing.layout import Ids, common_prefix, num_packed_tokens
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,42 @@ def _place(pair: Tokens, budget: Budget) -> tuple[Any, ...]:
 def _fill(pairs: Sequence[Tokens], order: Sequence[int], budget: Budget) -> list[list[int]]:
     """Each micro-batch takes pairs in order until the next one does not fit."""
     filled: list[list[int]] = []
+    load = _Load(budget)
     for index in order:
-        wider = [*filled[-1], index] if filled else [index]
-        fits = budget.max_pairs is None or len(wider) <= budget.max_pairs
-        if fits and budget.max_tokens is not None and len(wider) > 1:
-            fits = budget.num_tokens([pairs[i] for i in wider]) <= budget.max_tokens
-        if filled and fits:
-            filled[-1] = wider
+        load.add(pairs[index])
+        if filled and load.fits():
+            filled[-1].append(index)
         else:
             filled.append([index])
+            load = _Load(budget)
+            load.add(pairs[index])
     return filled
+
+
+class _Load:
+    """`Budget.num_tokens` of a micro-batch that grows, so that a pass over many pairs is divided in linear time."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._num_pairs, self._num_tokens, self._longest = budget, 0, 0, 0
+        self._rows: list[tuple[tuple[int, ...], Ids]] = []  # sorted
+
+    def add(self, pair: Tokens) -> None:
+        self._num_pairs += 1
+        self._longest = max(self._longest, *map(len, pair.rows))
+        for row in pair.rows if self._budget.shared_prefix else ():
+            place = bisect_left(self._rows, row, key=itemgetter(0))
+            ids = np.asarray(row, np.int64)
+            # No other rows share more with a row than its neighbours.
+            shared = (common_prefix(ids, other) for _, other in self._rows[max(place - 1, 0) : place + 1])
+            self._num_tokens += len(row) - max(shared, default=0)
+            self._rows.insert(place, (row, ids))
+
+    def fits(self) -> bool:
+        budget = self._budget
+        num_tokens = self._num_tokens if budget.shared_prefix else 2 * self._num_pairs * self._longest
+        return (budget.max_pairs is None or self._num_pairs <= budget.max_pairs) and (
+            budget.max_tokens is None or num_tokens <= budget.max_tokens
+        )
 
 
 def _level(pairs: Sequence[Tokens], order: Sequence[int], budget: Budget, wanted: int) -> list[list[int]]:

@@ -1,0 +1,79 @@
+"""Our update on the same pairs in the same order, with the recipe's defaults otherwise."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, peak_gib
+from dpo_step_trl import StepClock
+from torch.utils.data import DataLoader
+
+from selfreward.recipe import TrainingSection
+from selfreward.training.configuration import configuration
+from selfreward.training.models import load_model, load_tokenizer
+from selfreward.training.pair_trainer import PairTrainer
+from selfreward.training.pairs import read_pairs
+from selfreward.training.settings import Settings
+
+
+class InOrder(PairTrainer):
+    """The pairs in the order of the file: losses can be compared step by step."""
+
+    def get_train_dataloader(self) -> DataLoader[int]:
+        size = self.args.per_device_train_batch_size
+        return DataLoader(range(len(self.ids)), batch_size=size, collate_fn=list)  # type: ignore[arg-type]
+
+
+def update(job: Job, *, with_pass: bool, micro_batch_tokens: int) -> Result:
+    """`with_pass`: the reference pass is ours and in the result; else `job.reference` is taken as it is."""
+    settings = Settings(
+        training=TrainingSection(
+            beta=BETA, learning_rate=LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM, lr_scheduler="constant",
+            batch_size=job.pairs_per_step, micro_batch_tokens=micro_batch_tokens,
+        ),
+        engine_dtype="float32",
+    )  # fmt: skip
+    pairs, _ = read_pairs(job.pairs, max_pairs=None, seed=0)
+    pairs = pairs.slice(0, job.num_steps * job.pairs_per_step)
+    folder = Path(tempfile.gettempdir())
+    args = configuration(settings, saves_folder=folder, num_pairs=pairs.num_rows, seed=0)
+    args.save_strategy = "no"
+    trainer = InOrder(
+        load_model(job.model, dtype="float32", trust_remote_code=False),
+        settings=settings,
+        tokenizer=load_tokenizer(job.model, trust_remote_code=False),
+        pairs=pairs,
+        args=args,
+    )
+    clock = StepClock()
+    trainer.add_callback(clock)
+    pass_seconds = 0.0
+
+    def start() -> None:
+        nonlocal pass_seconds
+        started = time.perf_counter()
+        trainer.reference = trainer.logps(list(range(pairs.num_rows)), phase="reference") if with_pass else given()
+        pass_seconds = time.perf_counter() - started
+
+    def given() -> tuple[list[float], list[float]]:
+        if job.reference is None:
+            raise ValueError("ours_sampler: needs the log-probabilities that `trl` finds; name it before ours_sampler")
+        chosen, rejected = job.reference
+        return chosen[: pairs.num_rows], rejected[: pairs.num_rows]
+
+    trainer.update(None, 0.0, start=start)
+    return _result(trainer, clock, pass_seconds if with_pass else 0.0)
+
+
+def _result(trainer: Any, clock: StepClock, pass_seconds: float) -> Result:
+    steps = [row for row in trainer.state.log_history if "grad_norm" in row]
+    seconds, cpu_seconds = clock.between()
+    return Result(
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        loss=[row["loss"] for row in steps],
+        grad_norm=[float(row["grad_norm"]) for row in steps],
+        peak_gib=peak_gib(),
+        pass_seconds=pass_seconds,
+    )
