@@ -55,6 +55,8 @@ def summary(found: Race) -> dict[str, Any]:
         "ratio_with_reference_pass": _ratio(peer, ["trl", "trl_precompute"], "ours_pass"),
         # Whatever memory and whichever of TRL's ways, its reference pass included.
         "ratio_vs_fastest_trl": any_memory / peer["ours_pass"].seconds_per_pair if "ours_pass" in peer else None,
+        # Of the processor's seconds: on a machine that others use too they change less than the clock's.
+        "ratio_vs_trl_cpu": _ratio(peer, ["trl"], "ours_sampler", of="cpu_seconds_per_pair"),
         "ratio_vs_trl_in_turns": _ratios_in_turns(found, ("trl", peers["trl"]), ("ours_sampler", 1)),
         "max_loss_diff": _difference(rows, "loss", relative=False),
         "max_grad_norm_relative_diff": _difference(rows, "grad_norm", relative=True),
@@ -66,10 +68,11 @@ def summary(found: Race) -> dict[str, Any]:
     return {**result, "contenders": [asdict(row) for row in rows]}
 
 
-def _ratio(peer: dict[str, Row], theirs: Sequence[str], mine: str) -> float | None:
+def _ratio(peer: dict[str, Row], theirs: Sequence[str], mine: str, *, of: str = "seconds_per_pair") -> float | None:
     if mine not in peer:
         return None
-    return min(peer[name].seconds_per_pair for name in theirs if name in peer) / peer[mine].seconds_per_pair
+    fastest: float = min(getattr(peer[name], of) for name in theirs if name in peer)
+    return fastest / float(getattr(peer[mine], of))
 
 
 def _ratios_in_turns(found: Race, theirs: tuple[str, int], mine: tuple[str, int]) -> list[float]:
@@ -100,6 +103,7 @@ def show(kind: str, result: dict[str, Any]) -> None:
         )
     for name in (
         "ratio_vs_trl",
+        "ratio_vs_trl_cpu",
         "ratio_with_reference_pass",
         "ratio_vs_fastest_trl",
         "max_loss_diff",

@@ -22,6 +22,7 @@ from selfreward.reporting.measurements import (
     plain_cell,
     points,
 )
+from selfreward.reporting.remarks import remarks
 from selfreward.reporting.templating import render, stylesheet
 from selfreward.reporting.text import one_line
 
@@ -29,7 +30,9 @@ TRAINING_SCALARS = (
     "training.num_pairs", "num_pairs_available", "num_epochs", "num_steps", "loss_first", "loss_last",
     "reward_margin_before", "reward_margin_after", "chosen_logp_move", "rejected_logp_move",
     "reward_accuracy_vs_pairs", "grad_norm_mean", "grad_norm_max", "changed_weight_share", "num_tokens",
-    "tokens_per_s", "seconds_update", "micro_batch_size",
+    "num_computed_tokens", "tokens_per_s", "seconds_update", "reference_gap_margin", "reference_gap_limit",
+    "reference_gap_nats", "reference_gap_bias_nats", "num_reference_gap_pairs", "num_sampler_logprobs",
+    "num_trainer_logprobs",
 )  # fmt: skip
 PAIR_NUMBERS = (
     "judge_reliability", "mean_score", "margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate",
@@ -103,6 +106,7 @@ def page(run: Run) -> str:
         funnel_table=funnel.table(funnels),
         training_figures=_training_figures(run),
         training_table=_training_table(run),
+        training_remarks=remarks(run.history, recipe_text=run.recipe_text),
         **_time(run),
         samples=_samples(run),
         guarantee=provenance.guarantee(run.manifest),

@@ -9,6 +9,7 @@ from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
 from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, Run, page, pair_cells, training_key
+from selfreward.reporting.remarks import remarks
 from selfreward.reporting.templating import render, strict_json, strict_json_line
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
             for name in TRAINING_SCALARS
             if training_key(name) in summary.training
         ],
+        remarks=remarks([summary], recipe_text=run.recipe_text),
         stages=timing.costs([summary]),
         samples=read.samples[:_NUM_SAMPLES_IN_MARKDOWN],
         num_pairs=read.num_pairs,

@@ -148,6 +148,9 @@ def test_levelling_never_costs_a_micro_batch(pairs: list[Tokens], budget: Budget
     """As many as when each takes what fits, rounded up to the processes; and the largest is no larger."""
     order = [i for micro_batch in divide(pairs, budget) for i in micro_batch]
     greedy = _fill(pairs, order, budget)
+    for part, following in pairwise(greedy):  # no room for one more
+        wider = [pairs[i] for i in (*part, following[0])]
+        assert len(wider) > (budget.max_pairs or 99) or measured(wider, budget) > (budget.max_tokens or 99)
     levelled = divide(pairs, budget, multiple_of=multiple_of)
     assert len(levelled) == -(-len(greedy) // multiple_of) * multiple_of
     assert largest(levelled, pairs, budget) <= largest(greedy, pairs, budget)

@@ -1,0 +1,119 @@
+"""What the training numbers do not say by themselves, in words: each remark once, with the iterations it is about."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from selfreward.records import IterationSummary
+from selfreward.reporting.formatting import amount
+
+# Below this share of changed weights an engine runs on nearly the same numbers as before.
+SEEN_SHARE = 0.1
+
+_CLOSER = (
+    "On a CPU engine.dtype: float32 closes the gap; on a GPU, where the trainer multiplies in bfloat16, nothing does"
+)
+_FELL_BACK = (
+    "the engine's log-probabilities were not used as the reference, although the recipe asks for them "
+    "(training.reference_logprobs: sampler). Beside the trainer's own they are off by {gap} on the reward margin, and "
+    "training.max_reference_gap allows {limit}; so the trainer computed the reference itself, which costs a pass over "
+    f"the pairs. {_CLOSER}: ask for trainer there."
+)
+_USED = (
+    "the reference came from the engine, and its error on the reward margin, {gap}, is as large as all that the update "
+    "moved this margin, {moved}. The loss and the reward margin of a step say little then. "
+    f"{_CLOSER}: use training.reference_logprobs: trainer there."
+)
+_NOT_USED = (
+    "the engine's log-probabilities differ from the trainer's by {gap} on the reward margin, as much as all that the "
+    "update moved this margin, {moved}. The reference was the trainer's own, so nothing is wrong here: keep "
+    "training.reference_logprobs: trainer."
+)
+_UNSEEN = (
+    "only {share} of the engine's weights changed, once the update is rounded to the engine's number format; with the "
+    "others it samples and judges as before. The engine cannot see most of the update: raise training.learning_rate, "
+    "or run the engine in float32."
+)
+
+
+def remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[str]:
+    """Sentences for people about the training of these iterations; usually none or one."""
+    asked = _asks_for_sampler(recipe_text)
+    found: dict[str, list[IterationSummary]] = {text: [] for text in (_FELL_BACK, _USED, _NOT_USED, _UNSEEN)}
+    for summary in history:
+        training = summary.training
+        if asked and _fell_back(training):
+            found[_FELL_BACK].append(summary)
+        elif _is_large(training):
+            found[_USED if _number(training, "num_sampler_logprobs") > 0 else _NOT_USED].append(summary)
+        if _number(training, "changed_weight_share") < SEEN_SHARE:
+            found[_UNSEEN].append(summary)
+    return [_said(text, summaries) for text, summaries in found.items() if summaries]
+
+
+def _asks_for_sampler(recipe_text: str) -> bool:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        recipe = YAML(typ="safe").load(recipe_text)
+    except YAMLError:
+        return False
+    training = recipe.get("training") if isinstance(recipe, dict) else None
+    return isinstance(training, dict) and training.get("reference_logprobs") == "sampler"
+
+
+def _fell_back(training: Mapping[str, Any]) -> bool:
+    gap, limit = _number(training, "reference_gap_margin"), _number(training, "reference_gap_limit")
+    return gap > limit and _number(training, "num_sampler_logprobs") == 0
+
+
+def _is_large(training: Mapping[str, Any]) -> bool:
+    """Whether the engine's error is as large as the margin moved; false when either was not measured."""
+    return _number(training, "reference_gap_margin") >= abs(_moved(training))
+
+
+def _moved(training: Mapping[str, Any]) -> float:
+    return _number(training, "reward_margin_after") - _number(training, "reward_margin_before")
+
+
+def _number(training: Mapping[str, Any], name: str) -> float:
+    """NaN, with which every comparison is false, where there is none."""
+    value = training.get(name)
+    return value if isinstance(value, int | float) else math.nan
+
+
+def _said(text: str, summaries: Sequence[IterationSummary]) -> str:
+    trainings = [summary.training for summary in summaries]
+
+    def values(name: str) -> list[float]:
+        return [_number(training, name) for training in trainings]
+
+    said = text.format(
+        gap=_range(values("reference_gap_margin"), _nats),
+        limit=_range(values("reference_gap_limit"), _nats),
+        moved=_range([_moved(training) for training in trainings], _nats),
+        share=_range(values("changed_weight_share"), _percent),
+    )
+    return f"{_iterations([summary.iteration for summary in summaries])}: {said}"
+
+
+def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    low, high = shown(min(values)), shown(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _nats(value: float) -> str:
+    return amount("reward_margin", value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _iterations(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"Iteration {numbers[0]}"
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"Iterations {numbers[0]} to {numbers[-1]}"
+    return f"Iterations {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
