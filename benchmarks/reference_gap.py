@@ -155,10 +155,11 @@ def updated(
     folder: Path, responses: Sequence[Response], before_ones: Sequence[Array], *, cut: int, num_pairs: int, seed: int
 ) -> Update:
     """One optimizer step on pairs of responses, the first chosen, and the true margins in float32 after it."""
+    from selfreward.training.settings import Settings
     from selfreward.training.update import train
 
     cut_ones = [replace(response, token_ids=response.token_ids[:cut]) for response in responses[: 2 * num_pairs]]
-    section = TrainingSection(batch_size=num_pairs, micro_batch_size=2)
+    section = TrainingSection(batch_size=num_pairs)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         pairs = [pair(*both) for both in zip(cut_ones[0::2], cut_ones[1::2], strict=True)]
@@ -168,7 +169,7 @@ def updated(
             work_folder=work / "training", seed=seed,
         )  # fmt: skip
         job.work_folder.mkdir()
-        train(job, section, engine_dtype="bfloat16")
+        train(job, Settings(training=section, engine_dtype="bfloat16"))
         after_ones = read_by_trainer(job.work_folder / "checkpoint", cut_ones, dtype="float32")
     moves = zip(before_ones[: 2 * num_pairs], after_ones, strict=True)
     reward_B = section.beta * np.array([after.sum() - before[:cut].sum() for before, after in moves])

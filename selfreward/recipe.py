@@ -170,54 +170,57 @@ class LengthControlled(_Pairing):
 PairingSection = Annotated[BestVsWorst | LengthControlled, Field(discriminator="kind")]
 
 
-class _Loss(Section):
-    """`weight`: its factor in the sum of losses."""
-
-    weight: float = Field(1.0, gt=0)
+Weight = Annotated[float, Field(gt=0, description="the factor of a loss in the sum of losses")]
 
 
-class TrlLoss(_Loss):
+class TrlLoss(Section):
     """A loss of TRL's `DPOTrainer` by its TRL name. `sigmoid_norm` is DPO on length-normalised log-ratios."""
 
     kind: Literal[
         "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
         "discopop", "sft", "sigmoid_norm",
     ]  # fmt: skip
+    weight: Weight = 1.0
 
 
-class ExoPairLoss(_Loss):
+class ExoPairLoss(Section):
     """TRL's `exo_pair` (2402.00856, section 5); not defined without smoothing."""
 
     kind: Literal["exo_pair"]
+    weight: Weight = 1.0
     label_smoothing: float = Field(1e-3, gt=0, lt=0.5)
 
 
-class RobustLoss(_Loss):
+class RobustLoss(Section):
     """TRL's `robust` (2403.00409): unbiased when a share `label_smoothing` of the pairs is the wrong way round."""
 
     kind: Literal["robust"]
+    weight: Weight = 1.0
     label_smoothing: float = Field(0.1, gt=0, lt=0.5)
 
 
-class NllLoss(_Loss):
+class NllLoss(Section):
     """Negative log-likelihood of the chosen response per token: weight 1 in Iterative RPO (2404.19733), 0.1 in SPaR."""
 
     kind: Literal["nll"]
+    weight: Weight = 1.0
 
 
-class SimpoLoss(_Loss):
+class SimpoLoss(Section):
     """SimPO (2405.14734): no reference, a target margin gamma; beta 2 to 10, gamma / beta 0.3 to 0.5 in the paper."""
 
     kind: Literal["simpo"]
+    weight: Weight = 1.0
     beta: float = Field(2.0, gt=0)
     gamma: float = Field(1.0, ge=0)
 
 
-class LengthRegularizedLoss(_Loss):
+class LengthRegularizedLoss(Section):
     """R-DPO (2403.19159): DPO with a price of `alpha` nats for each token of length."""
 
     kind: Literal["length_regularized"]
     alpha: float = Field(gt=0)
+    weight: Weight = 1.0
 
 
 LossSection = Annotated[
@@ -250,7 +253,7 @@ class TrainingSection(Section):
     max_pairs: int | None = Field(None, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    packing: Literal["shared_prefix", "padded"] = "shared_prefix"
+    packing: Literal["shared_prefix", "padded"] = Runtime("shared_prefix")
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = Runtime(False)
     save_every_steps: int = Runtime(50, ge=1)

@@ -10,24 +10,25 @@ from selfreward.reporting.formatting import amount
 # Below this share of changed weights an engine runs on nearly the same numbers as before.
 SEEN_SHARE = 0.1
 
-_CLOSER = (
-    "On a CPU engine.dtype: float32 closes the gap; on a GPU, where the trainer multiplies in bfloat16, nothing does"
+_ADVICE = (
+    "On a CPU the gap closes with engine.dtype set to float32; on a GPU, where the trainer multiplies in bfloat16, it "
+    "stays: set training.reference_logprobs to trainer."
 )
 _FELL_BACK = (
-    "the engine's log-probabilities were not used as the reference, although the recipe asks for them "
-    "(training.reference_logprobs: sampler). Beside the trainer's own they are off by {gap} on the reward margin, and "
+    "the engine's log-probabilities were not used as the reference, although the recipe sets "
+    "training.reference_logprobs to sampler. Beside the trainer's own they are off by {gap} on the reward margin, and "
     "training.max_reference_gap allows {limit}; so the trainer computed the reference itself, which costs a pass over "
-    f"the pairs. {_CLOSER}: ask for trainer there."
+    f"the pairs. {_ADVICE}"
 )
 _USED = (
     "the reference came from the engine, and its error on the reward margin, {gap}, is as large as all that the update "
     "moved this margin, {moved}. The loss and the reward margin of a step say little then. "
-    f"{_CLOSER}: use training.reference_logprobs: trainer there."
+    f"{_ADVICE}"
 )
 _NOT_USED = (
     "the engine's log-probabilities differ from the trainer's by {gap} on the reward margin, as much as all that the "
-    "update moved this margin, {moved}. The reference was the trainer's own, so nothing is wrong here: keep "
-    "training.reference_logprobs: trainer."
+    "update moved this margin, {moved}. The reference was the trainer's own, so nothing is wrong here: leave "
+    "training.reference_logprobs at trainer."
 )
 _UNSEEN = (
     "only {share} of the engine's weights changed, once the update is rounded to the engine's number format; with the "

@@ -26,6 +26,7 @@ from selfreward.training.progress import Report, silent
 from selfreward.training.settings import Settings
 
 TAIL_LINES = 50
+PARENT = "SELFREWARD_PARENT"  # the process id of who started this one
 
 
 def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = sil
     asked = {"job": asdict(job), "settings": settings.model_dump(mode="json")}
     write_text_atomically(job_file, json.dumps(asked, indent=1, default=str))
     command = [sys.executable, "-m", "selfreward.training.child", str(job_file)]
-    environment = _environment(settings.launch.num_processes)
+    environment = _environment(settings.launch.num_processes) | {PARENT: str(os.getpid())}
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
@@ -96,7 +97,7 @@ def _death(code: int, tail: collections.deque[str]) -> str:
     if code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:
-            advice = "often the machine ran out of memory: lower training.micro_batch_size; the same command goes on"
+            advice = "often the machine ran out of memory: lower training.micro_batch_tokens; the same command goes on"
     return "\n".join([f"training: the process {how}; it ends with 0; {advice}", *tail])
 
 
@@ -125,10 +126,15 @@ def _run_in_processes(num_processes: int, arguments: list[str]) -> int:
     from torch.distributed.run import main as launch
 
     here = ["--module", "selfreward.training.child", *arguments]
+    os.environ[PARENT] = str(os.getpid())
     try:
         launch(["--standalone", "--nproc-per-node", str(num_processes), *here])
     except ChildFailedError as error:
-        return max(failure.exitcode for failure in error.failures.values()) or 1
+        first = error.get_first_failure()[1].exitcode
+        if first < 0:  # killed: dies the same way, so that whoever waits sees how
+            signal.signal(-first, signal.SIG_DFL) if -first != signal.SIGKILL else None
+            os.kill(os.getpid(), -first)
+        return first or 1
     return 0
 
 
@@ -141,6 +147,8 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+            os.kill(os.getpid(), signal.SIGKILL)  # it was killed before it could matter
 
 
 if __name__ == "__main__":

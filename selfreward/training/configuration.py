@@ -49,8 +49,8 @@ def configuration(settings: Settings, *, saves_folder: Path, num_pairs: int, see
         use_cpu=not on_cuda,
         ddp_find_unused_parameters=False,
         # Version 2 shards each parameter by itself; every layer of the model is gathered when it is computed.
-        fsdp="full_shard auto_wrap" if settings.launch.sharding == "fsdp" else "",
-        fsdp_config={"fsdp_version": 2, "reshard_after_forward": True} if settings.launch.sharding == "fsdp" else None,
+        fsdp=settings.launch.sharding == "fsdp",
+        fsdp_config={"version": 2, "reshard_after_forward": True} if settings.launch.sharding == "fsdp" else None,
         dataloader_pin_memory=False,  # a batch is a list of numbers of pairs
         seed=seed,
         data_seed=seed,

@@ -25,6 +25,7 @@ class DpoTraining:
 
     def __init__(self, settings: Settings) -> None:
         _refuse_settings_without_effect(settings.training)
+        _refuse_divided(settings)
         self._settings = settings
 
     def train(self, job: TrainingJob) -> Mapping[str, Any]:
@@ -33,7 +34,11 @@ class DpoTraining:
 
         from selfreward.training.progress import Display
 
-        if torch.cuda.is_available() or self._settings.launch.num_processes > 1:
+        launch = self._settings.launch
+        if launch.sharding == "fsdp" and not torch.cuda.is_available():
+            # accelerate shards on accelerators only, and would make whole copies without a word.
+            raise RecipeError("launch.sharding: fsdp without CUDA; only GPUs can share a model here; use none")
+        if torch.cuda.is_available() or launch.num_processes > 1:
             from selfreward.training.child import train_in_child as train
         else:
             from selfreward.training.update import train
@@ -43,7 +48,6 @@ class DpoTraining:
 
 
 def _refuse_settings_without_effect(section: TrainingSection) -> None:
-    kinds = [loss.kind for loss in section.losses]
     smoothings = {loss.label_smoothing for loss in section.losses if isinstance(loss, ExoPairLoss | RobustLoss)}
     if len(smoothings) > 1:
         raise RecipeError(
@@ -61,11 +65,18 @@ def _refuse_settings_without_effect(section: TrainingSection) -> None:
             f"training.warmup_ratio: {section.warmup_ratio} has no effect with lr_scheduler: constant; "
             "set it to 0 or use constant_with_warmup"
         )
-    for kind in (kind for kind in kinds if kind in COUPLED):
-        alone = section.packing == "padded" and section.micro_batch_tokens is None
-        if not (alone and (section.micro_batch_size or section.batch_size) >= section.batch_size):
+
+
+def _refuse_divided(settings: Settings) -> None:
+    """A coupled loss wants all pairs of its step in one micro-batch."""
+    section = settings.training
+    kinds = {loss.kind for loss in section.losses}
+    whole = section.packing == "padded" and section.micro_batch_tokens is None
+    whole = whole and (section.micro_batch_size or section.batch_size) >= section.batch_size
+    for kind in sorted(kinds & COUPLED.keys()):
+        if not (whole and settings.launch.num_processes == 1):
             raise RecipeError(
                 f"training.losses: {kind} is not a mean over pairs: it looks at the other pairs of its micro-batch, so "
-                "a division into micro-batches would change it; use packing: padded, micro_batch_tokens: null and "
-                "micro_batch_size: null with it" + COUPLED[kind]
+                "a division into micro-batches would change it; use packing: padded, micro_batch_tokens: null, "
+                "micro_batch_size: null and launch.num_processes: 1 with it" + COUPLED[kind]
             )

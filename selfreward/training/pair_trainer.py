@@ -118,8 +118,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         trls = [loss for loss in section.losses if loss.kind not in OWN]
         self.loss_types, self.loss_weights = [loss.kind for loss in trls], [loss.weight for loss in trls]
         if packed:
-            shortest = sorted(self._tokens, key=lambda pair: sum(map(len, pair.rows)))[:2]
-            support.prove(self.model, shortest, device=next(self.model.parameters()).device)
+            # The longest too: what goes wrong beyond a window is not seen on short pairs.
+            by_length = sorted(self._tokens, key=lambda pair: max(map(len, pair.rows)))
+            support.prove(self.model, [by_length[0], by_length[-1]], device=next(self.model.parameters()).device)
 
     # TRL re-tokenises text and adds an end token; ours are the sampled ids already.
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:

@@ -7,6 +7,7 @@ the facts for the report: where the numbers came from, and the gap between the e
 
 import gc
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Start:
         """The pass under M_0, when that is the reference and not the policy itself."""
         apart = self._section.reference == "initial" and not self._job.initial.samefile(self._job.policy)
         if apart and not self._file.exists():
-            self._under_initial = self._find(build(self._job.initial), "initial")
+            self._under_initial = self._find(_sharded(build(self._job.initial)), "initial")
             gc.collect()  # the trainer and its model are in reference cycles
 
     def give(self, trainer: "PairTrainer") -> None:
@@ -94,10 +95,12 @@ class Start:
             numbers = [passed[row][0] for row in checked], [passed[row][1] for row in checked]
             facts = engine_logps.gap(sampled, rows=checked, trainer=numbers, beta=self._section.beta)
             facts["reference_gap_limit"] = self._section.max_reference_gap
-        rest = [row for row in rows if row not in passed]
-        if rest and facts["reference_gap_margin"] > self._section.max_reference_gap:
+        believed = (
+            self._section.reference_logprobs == "sampler"
+            and facts.get("reference_gap_margin", math.inf) <= self._section.max_reference_gap
+        )
+        if not believed and (rest := [row for row in rows if row not in passed]):
             passed |= _by_row(rest, trainer.logps(rest, phase="reference"))
-        believed = self._section.reference_logprobs == "sampler" and len(passed) < len(rows)
         sides = [sampled.chosen, sampled.rejected] if believed else [[None] * len(rows)] * 2
         chosen, rejected = (
             [passed[row][side] if (value := values[row]) is None else value for row in rows]
@@ -138,6 +141,14 @@ class _Found:
     rejected: list[float]
     passed: dict[int, tuple[float, float]]
     facts: dict[str, Any]
+
+
+def _sharded(trainer: "PairTrainer") -> "PairTrainer":
+    """Spread over the processes where the update will be, because the whole may not fit into one."""
+    if trainer.is_fsdp_enabled:
+        trainer.create_optimizer()  # accelerate shards a model with its optimizer only; it has no state yet
+        trainer.model_wrapped, _ = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+    return trainer
 
 
 def _by_row(rows: Sequence[int], numbers: tuple[list[float], list[float]]) -> dict[int, tuple[float, float]]:

@@ -31,6 +31,7 @@ from selfreward.store.files import sha256_of, weights_sha256, write_text_atomica
 from selfreward.store.lock import RunLock
 from selfreward.training import checkpoint, saves
 from selfreward.training import pairs as pairs_file
+from selfreward.training.dpo import COUPLED
 from selfreward.training.models import load_model, load_tokenizer
 from selfreward.training.progress import Report, silent
 from selfreward.training.reference import Reference, Start
@@ -133,6 +134,7 @@ def _make(job: TrainingJob, settings: Settings, report: Report, started: float) 
     """Everything from the pairs to the named checkpoint."""
     seed = seed_of(job.seed, job.iteration, "training", "subset", bits=31)
     pairs, num_available = pairs_file.read_pairs(job.pairs_file, max_pairs=settings.training.max_pairs, seed=seed)
+    _check_pairs_are_apart(settings.training, pairs)
     partial = job.work_folder / "checkpoint.partial"
     metrics = _optimize(job, settings, pairs, partial, report)
     gc.collect()  # the trainer and its model are in reference cycles; two models are loaded next
@@ -154,6 +156,18 @@ def _make(job: TrainingJob, settings: Settings, report: Report, started: float) 
     checkpoint.commit(partial, job.work_folder / "checkpoint")
 
 
+def _check_pairs_are_apart(section: TrainingSection, pairs: pa.Table) -> None:
+    """Weights and labels are of pairs, and some losses have no part for each pair that could be weighed."""
+    coupled = [loss.kind for loss in section.losses if loss.kind in COUPLED]
+    for name in pairs_file.RANGES if coupled else ():
+        if other := [pair for pair, value in zip(pairs["id"].to_pylist(), pairs[name].to_pylist(), strict=True)
+                     if value != 1]:  # fmt: skip
+            raise TrainingError(
+                f"training.losses: {coupled[0]} is not a mean over pairs, and pair {other[0]} has a {name} other than "
+                f"1; without {coupled[0]} pairs may have any; use another loss, or a pairing that does not set {name}"
+            )
+
+
 def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Path, report: Report) -> dict[str, Any]:
     """The optimizer's steps and the pass after them; leaves the weights in `partial`."""
     folder, section = job.work_folder / "saves", settings.training
@@ -162,6 +176,7 @@ def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Pa
     starting.before_the_policy(build)
     trainer = build(job.policy)
     save, facts = trainer.on_main(lambda: saves.newest(folder) or (None, {"seconds": 0.0}))
+    _check_sharding(save, settings.launch.sharding)
     trainer.update(save, facts["seconds"], start=lambda: starting.give(trainer))
     seconds_update, kept = trainer.seconds, starting.read()
     after = trainer.logps(kept.measured, phase="measure")
@@ -178,6 +193,18 @@ def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Pa
         "seconds_update": seconds_update,
         "seconds_before": facts["seconds"],
     }
+
+
+def _check_sharding(save: Path | None, sharding: str) -> None:
+    """transformers writes saves of sharded models in a form of their own, and reads them back into such models only."""
+    if save is None:
+        return
+    found = "fsdp" if (save / "pytorch_model_fsdp.bin").exists() else "none"
+    if found != sharding:
+        raise StoreError(
+            f"{save}: made with launch.sharding: {found}, and now it is {sharding}; a training goes on as it was "
+            f"begun; use {found} for this iteration, or remove this folder to train it anew"
+        )
 
 
 def _trainer(job: TrainingJob, settings: Settings, pairs: pa.Table, report: Report, folder: Path) -> "PairTrainer":

@@ -1,20 +1,41 @@
-"""Several processes, adapters, and everything else that must not change the loss curve."""
+"""Several processes, sharding, adapters, and everything else that must not change the loss curve."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import fsdp_worker
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training_update import SECTION, make_job, make_pairs, train
+from test_training_update import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
+from transformers import AutoModelForCausalLM
 
+from selfreward.errors import RecipeError, StoreError, TrainingError
 from selfreward.parts import TrainingJob
-from selfreward.recipe import LaunchSection, TrainingSection
+from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.training import build
+from selfreward.training.child import train_in_child
+from selfreward.training.settings import Settings
 
 WEIGHTS = "checkpoint/model.safetensors"
+TOLERANCE = 2e-5  # sums of float32 in another order
+LORA = LoraSection(rank=4, alpha=8.0)
+# 11 pairs by 4, one pair a micro-batch: the last step has fewer pairs, and some processes an odd number of them.
+ONE_BY_ONE = SECTION.model_copy(update={"micro_batch_size": 1, "save_every_steps": 2})
+LONG = ONE_BY_ONE.model_copy(update={"num_epochs": 4})  # 12 steps
 
 
 @pytest.fixture(autouse=True)
@@ -26,27 +47,294 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def forks() -> Any:
+    """Processes that have imported everything already, but for the module that looks at its rank when imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["selfreward.training.pair_trainer", "transformers.models.llama", "fsdp_worker"])
+    return context
+
+
 def train_with(job: TrainingJob, section: TrainingSection = SECTION, **options: Any) -> dict[str, Any]:
     return dict(build(section, engine_dtype="bfloat16", **options).train(job))
+
+
+def settings_of(section: TrainingSection, **options: Any) -> Settings:
+    return Settings(training=section, engine_dtype="bfloat16", **options)
 
 
 def curve(metrics: dict[str, Any]) -> list[float]:
     return [value for step in metrics["steps"] for value in (step["loss"], step["grad_norm"], step["reward_margin"])]
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_processes_make_the_same_update(tmp_path: Path, sharding: Any) -> None:
-    """11 pairs by 4: the last step has fewer; with a budget of one pair a micro-batch some steps have an odd number."""
+def finished(job: TrainingJob) -> dict[str, Any]:
+    return dict(json.loads((job.work_folder / "training.json").read_text()))
+
+
+def assert_same_update(one: TrainingJob, other: TrainingJob) -> None:
+    first, second = finished(one), finished(other)
+    assert len(first["steps"]) == len(second["steps"])
+    assert curve(second) == pytest.approx(curve(first), abs=TOLERANCE)
+    assert second["reward_margin_after"] == pytest.approx(first["reward_margin_after"], abs=1e-4)
+    assert second["num_computed_tokens"] == first["num_computed_tokens"]
+    old, new = (load_file(job.work_folder / WEIGHTS) for job in (one, other))
+    assert old.keys() == new.keys()
+    for name, weights in old.items():
+        torch.testing.assert_close(new[name], weights, atol=TOLERANCE, rtol=1e-4)
+
+
+def start_ranks(
+    forks: Any, job: TrainingJob, section: TrainingSection, *, num: int = 2, **options: Any
+) -> tuple[list[Any], Any]:
+    """The ranks that a launcher would start, and the standard output of the first."""
+    job.work_folder.mkdir(exist_ok=True)
+    settings = settings_of(section, launch=LaunchSection(num_processes=num, **options))
+    file = job.work_folder / "child.json"
+    file.write_text(json.dumps({"job": asdict(job), "settings": settings.model_dump(mode="json")}, default=str))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    reading, writing = os.pipe()
+    discarded = os.open(os.devnull, os.O_WRONLY)
+    ranks = []
+    for number in range(num):
+        out = multiprocessing.connection.Connection(os.dup(discarded if number else writing), readable=False)
+        environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
+        ranks.append(forks.Process(target=fsdp_worker.rank, args=(file, environment, out, file.with_name("log"))))
+        ranks[-1].start()
+        out.close()
+    os.close(writing)
+    os.close(discarded)
+    return ranks, os.fdopen(reading)
+
+
+def run_ranks(forks: Any, job: TrainingJob, section: TrainingSection, **options: Any) -> dict[str, Any]:
+    ranks, told = start_ranks(forks, job, section, **options)
+    told.read()
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0] * len(ranks), (job.work_folder / "log").read_text()
+    return finished(job)
+
+
+def kill_at_step(ranks: Sequence[Any], told: Any, step: int) -> None:
+    assert any(json.loads(line).get("report", [""])[:2] == ["update", step] for line in told)
+    for process in ranks:
+        process.kill()
+        process.join()
+
+
+def all_ended(processes: Sequence[int], *, within_s: float) -> bool:
+    """Whether processes, given as open descriptors, have ended. A child of ours may stay as a zombie."""
+    return all(select.select([descriptor], [], [], within_s)[0] for descriptor in processes)
+
+
+def opened(processes: Sequence[psutil.Process]) -> list[int]:
+    return [os.pidfd_open(process.pid) for process in processes]
+
+
+@pytest.mark.parametrize("packing", ["shared_prefix", "padded"])
+def test_loss_curve_is_one_for_micro_batches_and_processes(tmp_path: Path, forks: Any, packing: Any) -> None:
+    """8x1, 4x2 and 1x8, checkpointed or not, by one process and by two."""
     job = make_job(tmp_path, make_pairs(11))
-    section = SECTION.model_copy(update={"micro_batch_size": 1})
-    one = train(job, section)
-    launch = LaunchSection(num_processes=2, sharding=sharding)
-    two_job = replace(job, work_folder=tmp_path / "two")
-    two = train_with(two_job, section, launch=launch)
-    assert curve(two) == pytest.approx(curve(one), abs=2e-5)
-    assert two["reward_margin_after"] == pytest.approx(one["reward_margin_after"], abs=1e-4)
-    assert two["num_computed_tokens"] == one["num_computed_tokens"]
-    first, second = (load_file(folder / WEIGHTS) for folder in (job.work_folder, two_job.work_folder))
-    assert first.keys() == second.keys()
-    for name, weights in first.items():
-        torch.testing.assert_close(second[name], weights, atol=2e-5, rtol=1e-4)
+    wide = SECTION.model_copy(update={"batch_size": 8, "packing": packing, "save_every_steps": 2})
+    jobs = []
+    for number, (micro, num_processes, saving) in enumerate(
+        [(8, 1, False), (4, 1, True), (1, 1, False), (8, 2, True), (4, 2, False), (1, 2, False)]
+    ):
+        jobs.append(replace(job, work_folder=tmp_path / f"{number}"))
+        section = wide.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": saving})
+        if num_processes == 1:
+            train(jobs[-1], section)
+        else:
+            run_ranks(forks, jobs[-1], section, num=num_processes)
+    metrics = [finished(job) for job in jobs]
+    assert len(metrics[0]["steps"]) == 4
+    for other in metrics[1:]:
+        assert curve(other) == pytest.approx(curve(metrics[0]), abs=TOLERANCE)
+
+
+def test_two_processes_killed_and_resumed_by_one_or_two(tmp_path: Path) -> None:
+    """Through the product's own launcher; a rank that is killed ends the run with a word on memory, and leaves none."""
+    job = make_job(tmp_path, make_pairs(11))
+    unbroken = replace(job, work_folder=tmp_path / "unbroken")
+    train(unbroken, LONG)
+    ranks: list[int] = []
+
+    def kill_the_second_rank(phase: str, done: int, _total: int) -> None:
+        # Step 5 is told after the save of step 4 is complete.
+        if (phase, done) == ("update", 5):
+            found = [p for p in psutil.Process().children(recursive=True) if p.environ().get("RANK")]
+            ranks.extend(opened(found))
+            next(p for p in found if p.environ()["RANK"] == "1").kill()
+
+    two = settings_of(LONG, launch=LaunchSection(num_processes=2))
+    with pytest.raises(TrainingError, match=r"killed by SIGKILL; .*out of memory"):
+        train_in_child(job, two, report=kill_the_second_rank)
+    assert len(ranks) == 2 and all_ended(ranks, within_s=10)
+    assert not (job.work_folder / "checkpoint").exists()
+    alone = replace(job, work_folder=tmp_path / "alone")
+    shutil.copytree(job.work_folder, alone.work_folder)
+
+    steps: list[int] = []
+    train_in_child(job, two, report=lambda phase, done, _: steps.append(done) if phase == "update" else None)
+    assert steps[0] > 4 and steps[-1] == 12  # what was saved was not done again
+    assert_same_update(unbroken, job)
+    train(alone, LONG)
+    assert_same_update(unbroken, alone)
+
+
+def test_error_of_one_rank_ends_all_of_them(tmp_path: Path) -> None:
+    """A pair of one process whose loss is infinite: that process tells, the other waits for a gradient in vain."""
+    pairs = make_pairs(4)
+    pairs[2] = replace(pairs[2], weight=1e39)  # infinite as a float32
+    job = make_job(tmp_path, pairs)
+    ranks: set[psutil.Process] = set()
+
+    def remember(*_: Any) -> None:
+        ranks.update(p for p in psutil.Process().children(recursive=True) if p.environ().get("RANK"))
+
+    settings = settings_of(ONE_BY_ONE, launch=LaunchSection(num_processes=2))
+    with pytest.raises(TrainingError, match=r"training step 1: the loss is inf on pairs pair-2;"):
+        train_in_child(job, settings, report=remember)
+    assert len(ranks) == 2 and not [p for p in ranks if p.is_running()]
+    assert not list(job.work_folder.glob("checkpoint*"))
+
+
+def test_killed_driver_leaves_no_rank(tmp_path: Path) -> None:
+    """Killed when the ranks have only just been started."""
+    job = make_job(tmp_path, make_pairs(4))
+    job.work_folder.mkdir()
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\nfrom pathlib import Path\nimport test_training_processes as here\n"
+        "folder = Path(sys.argv[1])\njob = here.make_job(folder, here.make_pairs(4))\n"
+        "here.train_in_child(job, here.settings_of(here.SECTION, launch=here.LaunchSection(num_processes=2)))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path), *sys.path], stderr=subprocess.PIPE) as driver:
+        me = psutil.Process(driver.pid)
+        family: list[psutil.Process] = []
+        while len([p for p in family if _has_rank(p)]) < 2:
+            assert driver.poll() is None, driver.stderr and driver.stderr.read().decode()
+            family = me.children(recursive=True)
+        descriptors = opened(family)
+        driver.kill()
+        assert len(family) == 3  # the launcher too
+        assert all_ended(descriptors, within_s=10)
+
+
+def _has_rank(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "RANK" in process.environ()
+    return False
+
+
+@pytest.mark.parametrize("reference", ["iteration_start", "initial"])
+def test_sharded_over_two_processes(tmp_path: Path, forks: Any, reference: Any) -> None:
+    """Each process holds half of every layer, in the steps and in the passes, also that under M_0."""
+    initial = write_policy(tmp_path / "initial", seed=2)
+    job = make_job(tmp_path, make_pairs(11), initial=initial)
+    section = ONE_BY_ONE.model_copy(update={"packing": "padded", "reference": reference})  # nothing to prove first
+    whole = replace(job, work_folder=tmp_path / "whole")
+    train(whole, section)
+    run_ranks(forks, job, section, sharding="fsdp")
+    assert_same_update(whole, job)
+    for number in (0, 1):
+        lines = (job.work_folder / f"shards-{number}.jsonl").read_text().splitlines()
+        passes = [json.loads(line) for line in lines]
+        assert all(made["sharded"] and made["share"] == 0.5 for made in passes)
+        # The passes before (4 pairs a micro-batch), the steps, and the pass after.
+        kinds = [(step, len(list(group))) for step, group in itertools.groupby(made["step"] for made in passes)]
+        num_before = 2 if reference == "iteration_start" else 4
+        assert kinds == [(False, num_before), (True, 12), (False, 2)]
+
+
+def test_sharded_training_killed_and_resumed(tmp_path: Path, forks: Any) -> None:
+    job = make_job(tmp_path, make_pairs(11))
+    whole = replace(job, work_folder=tmp_path / "whole")
+    train(whole, LONG)
+    ranks, told = start_ranks(forks, job, LONG, sharding="fsdp")
+    kill_at_step(ranks, told, 5)
+    with pytest.raises(StoreError, match=r"sharding: fsdp"):
+        train(job, LONG)
+    ranks, told = start_ranks(forks, job, LONG, sharding="fsdp")
+    steps = [done for phase, done, _ in (json.loads(line)["report"] for line in told) if phase == "update"]
+    for process in ranks:
+        process.join()
+    assert steps[0] > 4 and steps[-1] == 12
+    assert_same_update(whole, job)
+
+
+def test_sharding_without_cuda_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate would make whole copies on the CPU, and say nothing."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = make_job(tmp_path, make_pairs(4))
+    for num in (1, 2):
+        with pytest.raises(RecipeError, match=r"launch\.sharding: fsdp"):
+            train_with(job, launch=LaunchSection(num_processes=num, sharding="fsdp"))
+    assert not job.work_folder.exists()
+
+
+def test_adapters_are_merged_into_a_plain_model(tmp_path: Path) -> None:
+    pairs = make_pairs(8)
+    job = make_job(tmp_path, pairs)
+    full = train(replace(job, work_folder=tmp_path / "full"))
+    section = SECTION.model_copy(update={"num_epochs": 6})
+    metrics = train_with(job, section, lora=LORA)
+    # Adapters begin as the identity: adapter-off is the reference, so nothing differs before the first step.
+    assert metrics["loss_first"] == pytest.approx(full["loss_first"], abs=1e-6)
+    assert metrics["steps"][0]["reward_margin"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["reward_margin_before"] == 0.0 and metrics["reward_margin_after"] > 0.05
+
+    folder = job.work_folder / "checkpoint"
+    assert not list(folder.glob("adapter*"))
+    old, new = load_file(job.policy / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert old.keys() == new.keys()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {name for name in old if name.endswith("_proj.weight")}
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(model).__name__ == "LlamaForCausalLM" and {p.dtype for p in model.parameters()} == {torch.float32}
+    margins = []
+    for p in pairs:
+        moves = [
+            plain_logp(folder, p.prompt_token_ids, ids) - plain_logp(job.policy, p.prompt_token_ids, ids)
+            for ids in (p.chosen_token_ids, p.rejected_token_ids)
+        ]
+        margins.append(SECTION.beta * (moves[0] - moves[1]))
+    assert metrics["reward_margin_after"] == pytest.approx(sum(margins) / len(margins), abs=1e-4)
+
+
+def test_adapters_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+    """Against M_0, which adapter-off is not."""
+    job = make_job(tmp_path, make_pairs(8), initial=write_policy(tmp_path / "initial", seed=2))
+    section = SECTION.model_copy(update={"num_epochs": 4, "save_every_steps": 2, "reference": "initial"})
+    unbroken = replace(job, work_folder=tmp_path / "unbroken")
+    expected = train_with(unbroken, section, lora=LORA)
+    without = train(replace(job, work_folder=tmp_path / "without"), section)
+    assert abs(expected["reward_margin_before"]) > 0.01
+    assert expected["loss_first"] == pytest.approx(without["loss_first"], abs=1e-6)
+    assert expected["reward_margin_before"] == without["reward_margin_before"]
+
+    from selfreward.training.update import train as update
+
+    def interrupt(phase: str, done: int, _total: int) -> None:
+        if (phase, done) == ("update", 5):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        update(job, settings_of(section, lora=LORA), report=interrupt)
+    assert [p.name for p in job.work_folder.glob("saves/*")] == ["checkpoint-4"]
+    resumed = train_with(job, section, lora=LORA)
+    assert resumed["steps"] == expected["steps"]
+    assert (job.work_folder / WEIGHTS).read_bytes() == (unbroken.work_folder / WEIGHTS).read_bytes()
+    padded = replace(job, work_folder=tmp_path / "padded")
+    stock = train_with(padded, section.model_copy(update={"packing": "padded"}), lora=LORA)
+    assert curve(stock) == pytest.approx(curve(expected), abs=TOLERANCE)
+
+
+def test_adapters_of_bfloat16_weights(tmp_path: Path) -> None:
+    """The weights are rounded once, when the adapters are merged, and not at every step."""
+    job = make_job(tmp_path, make_pairs(8))
+    metrics = train_with(job, SECTION.model_copy(update={"num_epochs": 6, "weights_dtype": "bfloat16"}), lora=LORA)
+    assert AutoModelForCausalLM.from_pretrained(job.work_folder / "checkpoint").dtype == torch.bfloat16
+    assert losses(metrics)[-1] < losses(metrics)[0] == pytest.approx(0.693, abs=0.02)
+    assert metrics["reward_margin_after"] > 0.05

@@ -50,9 +50,7 @@ def test_a_gap_as_large_as_the_margin_moved_is_named_with_what_it_means(after: f
     assert "the reference came from the engine" in used and "0.0400" in used and "0.0300" in used
     (unused,) = said({**moved, "num_sampler_logprobs": 0}, recipe_text=TRAINER)
     assert "The reference was the trainer's own" in unused
-    assert said({"reward_margin_before": 0.5 - after, "reward_margin_after": 0.5}) == [
-        used.replace("0.0300", "\N{MINUS SIGN}0.0300") if after < 0 else used
-    ]
+    assert said({"reward_margin_before": 0.5 - after, "reward_margin_after": 0.5}) == [used]
     assert said({"reward_margin_after": 0.041}) == []
 
 

@@ -87,5 +87,5 @@ def _check_calls(config: PretrainedConfig, layout: Layout) -> None:
 def _refused(config: PretrainedConfig, why: str) -> RecipeError:
     return RecipeError(
         f"training.packing: {config.model_type} cannot be packed: {why}; use packing: padded, which computes every "
-        f"row by itself ({attention.NAME} is only faster, not different)"
+        "row by itself, slower and with the same result; a started run goes on with it"
     )

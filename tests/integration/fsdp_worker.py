@@ -1,0 +1,68 @@
+"""A rank of an update, run by tests in a process of its own; sharded on the CPU too, where accelerate would not.
+
+accelerate knows no FSDP on the CPU and silently trains whole copies there, while torch shards on any device. So the
+state that accelerate keeps is told that this is FSDP; all else is the product's way through accelerate and torch.
+"""
+
+import functools
+import json
+import os
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def rank(job_file: Path, environment: dict[str, str], told: Connection, log: Path) -> None:
+    """`environment` is what torchrun would give; `told` gets the standard output. With sharding, for each forward pass
+    a line about its weights is added to `shards-RANK.jsonl` beside the job."""
+    os.environ.update(environment)
+    os.dup2(told.fileno(), 1)
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    torch.set_num_threads(1)
+    if json.loads(job_file.read_text())["settings"]["launch"]["sharding"] == "fsdp":
+        _shard_on_cpu()
+        _look(job_file.with_name(f"shards-{environment['RANK']}.jsonl"))
+    from selfreward.training.child import main
+
+    sys.exit(main([str(job_file)]))
+
+
+def _shard_on_cpu() -> None:
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    original = state.AcceleratorState.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        original(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        # The kind of the processes, without what they do, is written anew each time.
+        if plugin := fsdp_plugin or getattr(self, "fsdp_plugin", None):
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+
+    state.AcceleratorState.__init__ = init
+
+
+def _look(file: Path) -> None:
+    """The parameters of the layers, when the model's forward pass begins: each is gathered later, in its own layer."""
+    from torch.distributed.tensor import DTensor, Shard
+    from torch.nn.modules.module import register_module_forward_pre_hook
+    from transformers import LlamaForCausalLM
+
+    def record(module: torch.nn.Module, _args: Any) -> None:
+        if not isinstance(module, LlamaForCausalLM):
+            return
+        weights = list(module.model.layers.parameters())
+        sharded = all(isinstance(w, DTensor) and isinstance(w.placements[0], Shard) for w in weights)
+        local = sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in weights)
+        whole = sum(w.numel() for w in weights)
+        found = {"step": torch.is_grad_enabled(), "sharded": sharded, "share": local / whole}
+        with file.open("a") as lines:
+            lines.write(json.dumps(found) + "\n")
+
+    register_module_forward_pre_hook(record)
