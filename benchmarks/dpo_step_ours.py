@@ -1,11 +1,10 @@
-"""Our update on the same pairs in the same order, with the recipe's defaults otherwise."""
+"""Our update on the same pairs in the same order; packing as asked for, and the recipe's defaults otherwise."""
 
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, peak_gib
+from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, now, peak_gib
 from dpo_step_trl import StepClock
 from torch.utils.data import DataLoader
 
@@ -25,12 +24,12 @@ class InOrder(PairTrainer):
         return DataLoader(range(len(self.ids)), batch_size=size, collate_fn=list)  # type: ignore[arg-type]
 
 
-def update(job: Job, *, with_pass: bool, micro_batch_tokens: int) -> Result:
+def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padded"]) -> Result:
     """`with_pass`: the reference pass is ours and in the result; else `job.reference` is taken as it is."""
     settings = Settings(
         training=TrainingSection(
             beta=BETA, learning_rate=LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM, lr_scheduler="constant",
-            batch_size=job.pairs_per_step, micro_batch_tokens=micro_batch_tokens,
+            batch_size=job.pairs_per_step, packing=packing,
         ),
         engine_dtype="float32",
     )  # fmt: skip
@@ -46,27 +45,30 @@ def update(job: Job, *, with_pass: bool, micro_batch_tokens: int) -> Result:
         pairs=pairs,
         args=args,
     )
-    clock = StepClock()
+    clock = StepClock(job.device)
     trainer.add_callback(clock)
     pass_seconds = 0.0
 
-    def start() -> None:
+    def reference() -> tuple[list[float], list[float]]:
         nonlocal pass_seconds
-        started = time.perf_counter()
-        trainer.reference = trainer.logps(list(range(pairs.num_rows)), phase="reference") if with_pass else given()
-        pass_seconds = time.perf_counter() - started
+        started = now(job.device)
+        found = trainer.logps(list(range(pairs.num_rows)), phase="reference") if with_pass else given()
+        pass_seconds = now(job.device) - started
+        return found
 
     def given() -> tuple[list[float], list[float]]:
         if job.reference is None:
-            raise ValueError("ours_sampler: needs the log-probabilities that `trl` finds; name it before ours_sampler")
+            raise ValueError(
+                f"{job.contender}: needs the log-probabilities that `trl` finds; name it before {job.contender}"
+            )
         chosen, rejected = job.reference
         return chosen[: pairs.num_rows], rejected[: pairs.num_rows]
 
-    trainer.update(None, 0.0, start=start)
-    return _result(trainer, clock, pass_seconds if with_pass else 0.0)
+    trainer.update(None, 0.0, reference=reference)
+    return _result(trainer, clock, job, pass_seconds if with_pass else 0.0)
 
 
-def _result(trainer: Any, clock: StepClock, pass_seconds: float) -> Result:
+def _result(trainer: Any, clock: StepClock, job: Job, pass_seconds: float) -> Result:
     steps = [row for row in trainer.state.log_history if "grad_norm" in row]
     seconds, cpu_seconds = clock.between()
     return Result(
@@ -74,6 +76,6 @@ def _result(trainer: Any, clock: StepClock, pass_seconds: float) -> Result:
         cpu_seconds=cpu_seconds,
         loss=[row["loss"] for row in steps],
         grad_norm=[float(row["grad_norm"]) for row in steps],
-        peak_gib=peak_gib(),
+        peak_gib=peak_gib(job.device),
         pass_seconds=pass_seconds,
     )

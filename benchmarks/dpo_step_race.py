@@ -1,9 +1,10 @@
 """Contenders on the same pairs, in turns, and what each of them took."""
 
 import itertools
-import json
 import math
+import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,19 @@ from dpo_step_pairs import Lengths, Sharing, Work, read_rows, work, write_pairs
 from dpo_step_run import Job, Result, in_child, matrix_rate
 
 Contend = Callable[[Job], Result]
+MEMORY_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`repeats` runs of `num_steps` steps, after one of two steps in which the micro batch sizes are tried."""
+    """`repeats` runs of `num_steps` steps, after one of two steps in which the micro-batch sizes are tried.
+
+    `vocabulary`: the tokens of the pairs are drawn from the ids below it.
+    """
 
     threads: int
+    device: str
+    vocabulary: int
     pairs_per_step: dict[str, int]
     num_steps: int
     repeats: int
@@ -32,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender at one micro batch size, on the steps after the first.
+    """One contender at one micro-batch size, on the steps after the first.
 
     A pass before the steps is in `seconds_per_pair` with its share for these pairs, `pass_seconds`; the processor's
     seconds are without it.
@@ -62,13 +69,17 @@ def describe(job: Job) -> list[Work]:
 
 
 class Race:
-    """Contenders on one file of pairs, in turns. `runs` holds every result by contender and micro batch size."""
+    """Contenders on one file of pairs, in turns. `runs` holds every result by contender and micro-batch size.
+
+    `peers`: of each contender the size that is repeated and compared, known when all have been tried.
+    """
 
     def __init__(self, context: Any, contend: Contend, job: Job) -> None:
         self._context = context
         self._contend = contend
         self._job = job
         self.runs: dict[tuple[str, int], list[Result]] = {}
+        self.peers: dict[str, int] = {}
         self.rates: list[float] = []
         self.work: list[Work] = in_child(context, describe, job)
         self.measure_rate()
@@ -87,14 +98,28 @@ class Race:
         print(f"  {contender:15s} micro {micro}: {each:7.2f} s a pair, {result.peak_gib:5.2f} GiB", flush=True)
 
     def try_sizes(self, contenders: Sequence[str], sizes: list[int]) -> None:
-        """Two steps of each contender; TRL at growing micro batch sizes, until one needs more memory than ours."""
+        """Two steps of each contender; TRL at every size that this machine's memory holds."""
         for contender in contenders:
             self.run(contender, _sizes(contender, sizes)[0], num_steps=2)
         for contender in contenders:
             for smaller, size in itertools.pairwise(_sizes(contender, sizes)):
-                if self.peak_gib(contender, smaller) > self.limit_gib():
+                if why := self._too_large(contender, smaller, size):
+                    print(f"  {contender:15s} micro {size}: left out, {why}", flush=True)
                     break
-                self.run(contender, size, num_steps=2)
+        self.peers = self._best_sizes()
+
+    def _too_large(self, contender: str, smaller: int, size: int) -> str:
+        """Runs `size`, or tells why it cannot be run. On the CPU nothing is tried that may end other processes."""
+        bound = self.peak_gib(contender, smaller) * size / smaller
+        if self._job.device == "cpu" and bound > MEMORY_SHARE * memory_gib():
+            return f"it may need {bound:.0f} GiB"
+        try:
+            self.run(contender, size, num_steps=2)
+        except RuntimeError as error:
+            if "OutOfMemoryError" not in str(error):
+                raise
+            return "out of memory"
+        return ""
 
     def peak_gib(self, contender: str, micro: int) -> float:
         return max(run.peak_gib for run in self.runs[contender, micro])
@@ -103,15 +128,19 @@ class Race:
         """The memory that TRL may use: ours."""
         return self.peak_gib("ours_sampler", 1) if ("ours_sampler", 1) in self.runs else math.inf
 
-    def peers(self) -> dict[str, int]:
-        """The micro batch size of each contender: the fastest in our memory, or the leanest when none fits."""
+    def _best_sizes(self) -> dict[str, int]:
+        """The micro-batch size of each contender: the fastest in our memory, or the fastest of all when none fits."""
 
         def badness(key: tuple[str, int]) -> tuple[bool, float]:
-            fits = self.peak_gib(*key) <= self.limit_gib()
-            return not fits, self.seconds(*key) if fits else self.peak_gib(*key)
+            return self.peak_gib(*key) > self.limit_gib(), self.seconds(*key)
 
         worst_first = sorted(self.runs, key=badness, reverse=True)
         return dict(worst_first)
+
+    def fastest_trl(self) -> tuple[str, int] | None:
+        """Whatever its memory."""
+        theirs = [key for key in self.runs if key[0].startswith("trl")]
+        return min(theirs, key=lambda key: self.seconds(*key), default=None)
 
     def seconds(self, contender: str, micro: int, *, cpu: bool = False) -> float:
         """Per pair, without the first step: medians of each step, and the pass in proportion to the tokens."""
@@ -153,6 +182,13 @@ class Race:
         )
 
 
+def memory_gib() -> float:
+    """This machine's memory; infinite where the system does not tell."""
+    if sys.platform == "win32":
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
 def _sizes(contender: str, sizes: list[int]) -> list[int]:
     if contender.startswith("ours"):
         return [1]
@@ -170,20 +206,23 @@ def race(
         write_pairs(
             file,
             lengths,
-            vocabulary=json.loads((model / "config.json").read_text(encoding="utf-8"))["vocab_size"],
+            vocabulary=settings.vocabulary,
             pairs_per_step=pairs_per_step,
             num_steps=steps,
             seed=settings.seed,
             sharing=settings.sharing,
         )
-        job = Job("", model, file, pairs_per_step=pairs_per_step, num_steps=steps, threads=settings.threads)
+        job = Job("", model, file, pairs_per_step, num_steps=steps, threads=settings.threads, device=settings.device)
         found = Race(context, contend, job)
         sizes = [size for size in settings.micros if pairs_per_step % size == 0]
         found.try_sizes(settings.contenders, sizes)
-        peers = found.peers()
+        turns = [(contender, found.peers[contender]) for contender in settings.contenders]
+        fastest = found.fastest_trl()
+        if fastest is not None and fastest not in turns:
+            turns.append(fastest)
         for _ in range(settings.repeats):
             found.measure_rate()
-            for contender in settings.contenders:
-                found.run(contender, peers[contender], num_steps=steps)
+            for contender, micro in turns:
+                found.run(contender, micro, num_steps=steps)
         found.measure_rate()
     return found

@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Job:
-    """The first `num_steps` * `pairs_per_step` pairs of the file, in its order. `micro`: pairs in a forward, TRL's."""
+    """The first `num_steps` * `pairs_per_step` pairs of the file, in its order.
+
+    `micro`: pairs in a forward pass, TRL's. `device`: cpu or cuda.
+    """
 
     contender: str
     model: Path
@@ -29,6 +32,7 @@ class Job:
     pairs_per_step: int
     num_steps: int
     threads: int
+    device: str = "cpu"
     micro: int = 1
     # Summed log-probabilities of chosen and rejected, for `sampler`.
     reference: tuple[list[float], list[float]] | None = None
@@ -51,18 +55,23 @@ class Result:
     reference: tuple[list[float], list[float]] | None = None
 
 
-def prepare(threads: int) -> Any:
-    """The context of `in_child`: a server that has the libraries imported, from which each child is forked."""
+def prepare(threads: int, *, device: str) -> Any:
+    """The context of `in_child`: a server that has the libraries imported, from which each child is forked.
+
+    For CUDA each child starts from nothing: what a library began on the device would not outlive a fork.
+    """
     os.environ.update(
         OMP_NUM_THREADS=str(threads),
         OMP_WAIT_POLICY="passive",  # threads that spin make every time on a shared machine a matter of chance
-        CUDA_VISIBLE_DEVICES="",
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",
         TQDM_DISABLE="1",
         TRANSFORMERS_VERBOSITY="error",
     )
+    if device == "cuda":
+        return multiprocessing.get_context("spawn")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "datasets", "transformers.models.llama", "trl.trainer.dpo_trainer"])
     return context
@@ -96,27 +105,46 @@ def _child(sending: Connection, function: Callable[[Job], Any], job: Job) -> Non
         sending.send((True, traceback.format_exc()))
 
 
-def peak_gib() -> float:
-    """The most memory this process ever held, GiB."""
+def now(device: str) -> float:
+    """Seconds of a clock, read when the device has nothing left to do."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_gib(device: str) -> float:
+    """The most memory this process ever held, GiB: its tensors on CUDA; on the CPU all of it, libraries included."""
+    if device == "cuda":
+        import torch
+
+        return float(torch.cuda.max_memory_allocated() / 2**30)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 
 
 def matrix_rate(job: Job) -> float:
-    """Floating point operations per second of float32 products of the model's own shapes, with 1024 tokens."""
+    """Floating point operations per second of matrix products of the model's own shapes.
+
+    float32 with 1024 tokens on the CPU; bfloat16 with 8192 on CUDA, many between two readings of the clock.
+    """
     import torch
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(job.model)
     hidden, intermediate = config.hidden_size, config.intermediate_size
+    on_cuda = job.device == "cuda"
+    num_tokens, num_products, dtype = (8192, 20, torch.bfloat16) if on_cuda else (1024, 1, torch.float32)
     flops = seconds = 0.0
     for inner, outer in ((hidden, hidden), (hidden, intermediate), (intermediate, hidden)):
-        left, right = torch.randn(1024, inner), torch.randn(outer, inner)
+        left, right = (torch.randn(n, inner, device=job.device, dtype=dtype) for n in (num_tokens, outer))
         times = []
         for _ in range(15):
-            started = time.perf_counter()
-            torch.nn.functional.linear(left, right)
-            times.append(time.perf_counter() - started)
-        flops += 2 * 1024 * inner * outer
+            started = now(job.device)
+            for _ in range(num_products):
+                torch.nn.functional.linear(left, right)
+            times.append((now(job.device) - started) / num_products)
+        flops += 2 * num_tokens * inner * outer
         seconds += statistics.median(times)
     return flops / seconds

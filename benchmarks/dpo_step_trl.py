@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from dpo_step_pairs import read_rows
-from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, peak_gib
+from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, now, peak_gib
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -23,14 +23,15 @@ from trl import DPOConfig, DPOTrainer
 class StepClock(TrainerCallback):  # type: ignore[misc]  # TRL and transformers have no types
     """Seconds from the end of one optimizer step to the end of the next: loading and logging are in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self._device = device
         self._ends: list[tuple[float, float]] = []
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._ends = [(time.perf_counter(), time.process_time())]
+        self._ends = [(now(self._device), time.process_time())]
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self._ends.append((time.perf_counter(), time.process_time()))
+        self._ends.append((now(self._device), time.process_time()))
 
     def between(self) -> tuple[list[float], list[float]]:
         """Wall-clock and processor seconds of each step."""
@@ -47,18 +48,19 @@ class Peer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
     def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Dataset:
-        started = time.perf_counter()
+        device = self.args.device.type
+        started = now(device)
         dataset = super()._precompute_ref_logps(*args, **kwargs)
-        self.pass_seconds = time.perf_counter() - started
+        self.pass_seconds = now(device) - started
         return dataset
 
 
 def as_is(job: Job) -> Result:
-    """The reference model reads every micro batch beside the policy. Also returns what it found."""
+    """The reference model reads every micro-batch beside the policy. Also returns what it found."""
     trainer, clock = _trainer(job, precompute=False, grouped=False)
     found: list[torch.Tensor] = []
     trainer.ref_model.register_forward_hook(lambda model, args, out: found.append(out.log_probs.sum(1)))
-    result = _trained(trainer, clock)
+    result = _trained(trainer, clock, job.device)
     halves = [sums.chunk(2) for sums in found]
     chosen, rejected = (torch.cat([half[side] for half in halves]).tolist() for side in (0, 1))
     return Result(**{**vars(result), "reference": (chosen, rejected)})
@@ -66,12 +68,12 @@ def as_is(job: Job) -> Result:
 
 def precompute(job: Job) -> Result:
     """`precompute_ref_log_probs`: one reference pass over all pairs, before the steps."""
-    return _trained(*_trainer(job, precompute=True, grouped=False))
+    return _trained(*_trainer(job, precompute=True, grouped=False), job.device)
 
 
 def grouped(job: Job) -> Result:
-    """As is, with pairs of like lengths in a micro batch."""
-    return _trained(*_trainer(job, precompute=False, grouped=True))
+    """As is, with pairs of like lengths in a micro-batch."""
+    return _trained(*_trainer(job, precompute=False, grouped=True), job.device)
 
 
 VARIANTS: dict[str, Callable[[Job], Result]] = {
@@ -87,7 +89,7 @@ def _trainer(job: Job, *, precompute: bool, grouped: bool) -> tuple[Peer, StepCl
         starts = range(0, len(rows), job.pairs_per_step)
         rows = [row for start in starts for row in sorted(rows[start : start + job.pairs_per_step], key=_length)]
     load = functools.partial(AutoModelForCausalLM.from_pretrained, job.model, dtype=torch.float32)
-    clock = StepClock()
+    clock = StepClock(job.device)
     trainer = Peer(
         load(),
         None if precompute else load(),
@@ -121,9 +123,9 @@ def _arguments(job: Job, *, precompute: bool) -> DPOConfig:
         precompute_ref_log_probs=precompute,
         gradient_checkpointing=False,
         disable_dropout=True,
-        bf16=False,  # TRL's default is autocast to bfloat16
-        use_cpu=True,
-        dataloader_pin_memory=False,
+        bf16=job.device == "cuda",  # autocast, TRL's default; on the CPU all is float32
+        use_cpu=job.device == "cpu",
+        dataloader_pin_memory=job.device == "cuda",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
@@ -132,7 +134,7 @@ def _arguments(job: Job, *, precompute: bool) -> DPOConfig:
     )
 
 
-def _trained(trainer: Peer, clock: StepClock) -> Result:
+def _trained(trainer: Peer, clock: StepClock, device: str) -> Result:
     trainer.train()
     steps = [row for row in trainer.state.log_history if "grad_norm" in row]
     seconds, cpu_seconds = clock.between()
@@ -141,6 +143,6 @@ def _trained(trainer: Peer, clock: StepClock) -> Result:
         cpu_seconds=cpu_seconds,
         loss=[row["loss"] for row in steps],
         grad_norm=[float(row["grad_norm"]) for row in steps],
-        peak_gib=peak_gib(),
+        peak_gib=peak_gib(device),
         pass_seconds=trainer.pass_seconds,
     )

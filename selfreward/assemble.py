@@ -10,7 +10,7 @@ from typing import Any
 from selfreward import engines, evaluation, judging, monitoring, pairing, prompts, recipe_file, reporting, training
 from selfreward.engines import models as model_files
 from selfreward.errors import RecipeError
-from selfreward.parts import Engine, Parts, PromptSource
+from selfreward.parts import Engine, Parts, PromptSource, Trainer
 from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint
 from selfreward.store import Store
@@ -26,6 +26,7 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
     engine = engines.build(recipe.engine, first=initial, trust_remote_code=trust)
     store.meter = engine.usage
     anchor = judging.build_anchor(recipe.evaluation.anchor, engine=engine, seed=recipe.seed, models=models)
+    trainer = _trainer(recipe)
     if not store.manifest["files"]:
         _refuse_long_prompts(recipe, source, engine)
     facts = {**_facts(recipe, models), "prompts": source.facts()}
@@ -37,10 +38,7 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
         sampler=engines.build_sampler(recipe.sampling, engine=engine, seed=recipe.seed),
         judge=judging.build(recipe.judging, engine=engine, seed=recipe.seed, models=models),
         selector=pairing.build(recipe.pairing),
-        trainer=training.build(
-            recipe.training, engine_dtype=recipe.engine.dtype, lora=recipe.models["policy"].lora,
-            launch=recipe.launch, trust_remote_code=trust,
-        ),
+        trainer=trainer,
         evaluator=evaluation.build(
             recipe.evaluation, prompts=source, engine=engine, anchor=anchor, anchor_model=models[anchor.by],
             sampling=recipe.sampling, seed=recipe.seed, shard_prompts=recipe.iterations.shard_prompts,
@@ -69,6 +67,7 @@ def check(recipe: Recipe) -> list[str]:
     engine = engines.build(recipe.engine, first=models["initial"], trust_remote_code=trust)
     judging.build(recipe.judging, engine=engine, seed=recipe.seed, models=models)
     judging.build_anchor(recipe.evaluation.anchor, engine=engine, seed=recipe.seed, models=models)
+    _trainer(recipe)
     _refuse_long_prompts(recipe, source, engine)
     warnings = []
     if recipe.judging.kind == "verifier" and not all(prompt.checks for block in fresh for prompt in block):
@@ -79,6 +78,14 @@ def check(recipe: Recipe) -> list[str]:
             f"{recipe.iterations.num_prompts_per_iteration} prompts: the run will stop after the first"
         )
     return warnings
+
+
+def _trainer(recipe: Recipe) -> Trainer:
+    policy = recipe.models["policy"]
+    return training.build(
+        recipe.training, engine_dtype=recipe.engine.dtype, lora=policy.lora, launch=recipe.launch,
+        trust_remote_code=policy.trust_remote_code,
+    )  # fmt: skip
 
 
 def _checkpoint(section: Any) -> Checkpoint:

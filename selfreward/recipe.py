@@ -19,10 +19,7 @@ class Section(BaseModel):
 
 
 class LoraSection(Section):
-    """Low-rank adapters (2106.09685) in all linear layers, trained in place of the weights.
-
-    They are merged into the weights at the end of each iteration, so every checkpoint is a plain model.
-    """
+    """Low-rank adapters (2106.09685) in all linear layers; merged at the end of each iteration into a plain model."""
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
@@ -223,9 +220,8 @@ class LengthRegularizedLoss(Section):
     weight: Weight = 1.0
 
 
-LossSection = Annotated[
-    TrlLoss | ExoPairLoss | RobustLoss | NllLoss | SimpoLoss | LengthRegularizedLoss, Field(discriminator="kind")
-]
+_Losses = TrlLoss | ExoPairLoss | RobustLoss | NllLoss | SimpoLoss | LengthRegularizedLoss
+LossSection = Annotated[_Losses, Field(discriminator="kind")]
 
 
 class TrainingSection(Section):
@@ -233,8 +229,11 @@ class TrainingSection(Section):
 
     `batch_size` counts pairs per optimizer step; they are computed in micro-batches of at most `micro_batch_tokens`
     tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed and not the result.
-    `reference`: the policy at the start of the iteration, or M_0. `packing: shared_prefix` computes what responses and
-    prompts have in common once and no padding (2410.20305); `padded` is TRL's rectangle.
+    `reference`: the policy at the start of the iteration, or M_0. `reference_logprobs: sampler` takes the engine's
+    numbers for responses that the reference sampled, while their root mean square error on the reward margin (beta
+    times nats) is at most `max_reference_gap`; 0.1 is off by 5 % in a pair's weight in the gradient.
+    `packing: shared_prefix` computes what responses and prompts have in common once and no padding (2410.20305);
+    `padded` is TRL's rectangle.
     Weights are float32 by default: a bfloat16 weight does not see updates of 5e-7.
     """
 
@@ -260,10 +259,7 @@ class TrainingSection(Section):
 
 
 class LaunchSection(Section):
-    """How many processes of this machine make the update, one on each GPU; each holds the whole model.
-
-    `sharding: fsdp` splits weights, gradients and optimizer states between them instead.
-    """
+    """Processes of this machine that make the update, one a GPU. `fsdp` splits the model and its states over them."""
 
     num_processes: int = Runtime(1, ge=1)
     sharding: Literal["none", "fsdp"] = Runtime("none")
@@ -346,10 +342,7 @@ class Recipe(Section):
         if adapted := [name for name, model in self.models.items() if model.lora and name != "policy"]:
             raise ValueError(f"models.{adapted[0]}: lora has no effect; only the policy is trained; remove it")
         if self.models["policy"].lora and self.launch.sharding == "fsdp":
-            raise ValueError(
-                "launch.sharding: fsdp cannot shard models.policy.lora, which is merged into whole weights; set one of "
-                "them to none; adapters need little memory beside the weights"
-            )
+            raise ValueError("launch.sharding: fsdp does not go with models.policy.lora; set one of them to none/null")
         if len({model.trust_remote_code for model in self.models.values()}) > 1:
             raise ValueError(
                 "models: trust_remote_code is true for some and false for others; one process holds them all, so trust "

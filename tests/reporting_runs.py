@@ -232,6 +232,7 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, last: int) -
         "grad_norm_mean": 3.07,
         "grad_norm_max": 5.2,
         "changed_weight_share": 0.034,
+        "seen_update_share": 0.31,
         "num_tokens": 9210,
         "num_computed_tokens": 6140,
         "reference_gap_margin": 0.043,

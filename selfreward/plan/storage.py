@@ -10,7 +10,7 @@ from selfreward.plan.model_shape import BYTES, ModelShape
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe, TrainingSection
 
-LOGIT_BYTES = 4
+LOGIT_BYTES = 3 * 4  # the logits, their softmax and its gradient, float32
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,13 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     weights = model.num_parameters * BYTES[dtype]
     longest = max((iteration.longest_pair_tokens for iteration in work), default=0)
     # Weights, gradients and the two moments of Adam, all in the weights' dtype (1910.02054, section 3.1).
-    states = 4 * model.num_parameters * BYTES[training.weights_dtype]
+    # Adapters and their states are small beside the weights. GPUs are counted one by one, CPU processes share.
+    copies = 1 if recipe.models["policy"].lora else 4
+    states = copies * model.num_parameters * BYTES[training.weights_dtype]
+    if machine.device == "cpu":
+        states *= recipe.launch.num_processes
+    elif recipe.launch.sharding == "fsdp":
+        states //= recipe.launch.num_processes
     return Memory(
         engine_weights=weights,
         engine_kv_cache=_kv_cache(recipe, weights, model=model, machine=machine),

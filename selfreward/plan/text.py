@@ -94,12 +94,12 @@ def _used(plan: "Plan") -> str:
 def _memory(plan: "Plan") -> str:
     memory, training = plan.memory, plan.recipe.training
     together = "both at once, in the same memory" if memory.shared else "one at a time, the engine sleeps meanwhile"
-    states = "weights, gradients, Adam's two moments"
+    states = "weights" if plan.recipe.models["policy"].lora else "weights, gradients, Adam's two moments"
     return _entry(
         "memory",
         f"{_gib(memory.peak)} of {_gib(memory.available)}, {together}: engine {_gib(memory.engine_weights)} weights "
         f"and {_gib(memory.engine_kv_cache)} KV cache; trainer {_gib(memory.trainer_states)} ({states} in "
-        f"{training.weights_dtype}) and up to {_gib(memory.trainer_logits)} logits of a micro batch. Left out: "
+        f"{training.weights_dtype}) and up to {_gib(memory.trainer_logits)} logits of a micro-batch. Left out: "
         "activations, which grow with training.micro_batch_tokens; libraries and their "
         "workspaces, 1 to 3 GiB.",
     )

@@ -29,10 +29,11 @@ from selfreward.reporting.text import one_line
 TRAINING_SCALARS = (
     "training.num_pairs", "num_pairs_available", "num_epochs", "num_steps", "loss_first", "loss_last",
     "reward_margin_before", "reward_margin_after", "chosen_logp_move", "rejected_logp_move",
-    "reward_accuracy_vs_pairs", "grad_norm_mean", "grad_norm_max", "changed_weight_share", "num_tokens",
+    "reward_accuracy_vs_pairs", "grad_norm_mean", "grad_norm_max", "changed_weight_share", "seen_update_share",
+    "num_tokens",
     "num_computed_tokens", "tokens_per_s", "seconds_update", "reference_gap_margin", "reference_gap_limit",
     "reference_gap_nats", "reference_gap_bias_nats", "num_reference_gap_pairs", "num_sampler_logprobs",
-    "num_trainer_logprobs",
+    "num_trainer_logprobs", "num_unusable_logprobs",
 )  # fmt: skip
 PAIR_NUMBERS = (
     "judge_reliability", "mean_score", "margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate",

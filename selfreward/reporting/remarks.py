@@ -7,8 +7,8 @@ from typing import Any
 from selfreward.records import IterationSummary
 from selfreward.reporting.formatting import amount
 
-# Below this share of changed weights an engine runs on nearly the same numbers as before.
-SEEN_SHARE = 0.1
+# Below this the engine takes less than half of the step that the trainer took.
+SEEN_SHARE = 0.5
 
 _ADVICE = (
     "On a CPU the gap closes with engine.dtype set to float32; on a GPU, where the trainer multiplies in bfloat16, it "
@@ -19,6 +19,11 @@ _FELL_BACK = (
     "training.reference_logprobs to sampler. Beside the trainer's own they are off by {gap} on the reward margin, and "
     "training.max_reference_gap allows {limit}; so the trainer computed the reference itself, which costs a pass over "
     f"the pairs. {_ADVICE}"
+)
+_NOTHING_THERE = (
+    "the recipe sets training.reference_logprobs to sampler, but the engine has no log-probabilities under the "
+    "reference for any response of the pairs: another checkpoint sampled them, or they were changed since. The trainer "
+    "computed the reference itself. With training.reference set to initial that is so from the second iteration on."
 )
 _USED = (
     "the reference came from the engine, and its error on the reward margin, {gap}, is as large as all that the update "
@@ -31,23 +36,26 @@ _NOT_USED = (
     "training.reference_logprobs at trainer."
 )
 _UNSEEN = (
-    "only {share} of the engine's weights changed, once the update is rounded to the engine's number format; with the "
-    "others it samples and judges as before. The engine cannot see most of the update: raise training.learning_rate, "
-    "or run the engine in float32."
+    "rounded to the engine's number format, only {share} of the update is left: {changed} of the weights changed. The "
+    "engine samples and judges nearly as before: raise training.learning_rate, or run the engine in float32."
 )
 
 
 def remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[str]:
     """Sentences for people about the training of these iterations; usually none or one."""
     asked = _asks_for_sampler(recipe_text)
-    found: dict[str, list[IterationSummary]] = {text: [] for text in (_FELL_BACK, _USED, _NOT_USED, _UNSEEN)}
+    found: dict[str, list[IterationSummary]] = {
+        text: [] for text in (_FELL_BACK, _NOTHING_THERE, _USED, _NOT_USED, _UNSEEN)
+    }
     for summary in history:
         training = summary.training
         if asked and _fell_back(training):
             found[_FELL_BACK].append(summary)
+        elif asked and _number(training, "num_sampler_logprobs") == 0:
+            found[_NOTHING_THERE].append(summary)
         elif _is_large(training):
             found[_USED if _number(training, "num_sampler_logprobs") > 0 else _NOT_USED].append(summary)
-        if _number(training, "changed_weight_share") < SEEN_SHARE:
+        if _number(training, "seen_update_share") < SEEN_SHARE:
             found[_UNSEEN].append(summary)
     return [_said(text, summaries) for text, summaries in found.items() if summaries]
 
@@ -94,7 +102,8 @@ def _said(text: str, summaries: Sequence[IterationSummary]) -> str:
         gap=_range(values("reference_gap_margin"), _nats),
         limit=_range(values("reference_gap_limit"), _nats),
         moved=_range([_moved(training) for training in trainings], _nats),
-        share=_range(values("changed_weight_share"), _percent),
+        share=_range(values("seen_update_share"), _percent),
+        changed=_range(values("changed_weight_share"), _percent),
     )
     return f"{_iterations([summary.iteration for summary in summaries])}: {said}"
 

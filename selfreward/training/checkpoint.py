@@ -66,15 +66,25 @@ def write_canary(folder: Path, *, trust_remote_code: bool) -> None:
     write_text_atomically(folder / "canary.json", json.dumps(canary))
 
 
-def changed_weight_share(before: Path, after: Path, *, dtype: str, trust_remote_code: bool) -> float:
-    """Share in [0, 1] of weights whose value differs after a cast to `dtype`: what the engine will see."""
+@torch.no_grad()
+def seen_by_the_engine(before: Path, after: Path, *, dtype: str, trust_remote_code: bool) -> dict[str, float]:
+    """What is left of an update d when weights w are rounded to `dtype`, where the engine sees s = r(w + d) - r(w).
+
+    `changed_weight_share`: of s not zero, in [0, 1]. `seen_update_share`: the projection <s, d> / <d, d>, which is the
+    effect of s on the loss over that of d, to first order and on average: 1 as large, near 0 lost, above 1 when
+    roundings overshoot. Few weights may change and the effect be whole, each by a whole step of the format.
+    """
     cast = getattr(torch, dtype)
     old, new = (load_model(folder, dtype="auto", trust_remote_code=trust_remote_code) for folder in (before, after))
     changed = total = 0
+    along = length = 0.0
     for a, b in zip(old.parameters(), new.parameters(), strict=True):
-        changed += int((a.to(cast) != b.to(cast)).sum())
+        update, seen = (b - a).flatten().float(), (b.to(cast).float() - a.to(cast).float()).flatten()
+        changed += int(seen.count_nonzero())
         total += a.numel()
-    return changed / total
+        along += float(torch.dot(seen, update))
+        length += float(torch.dot(update, update))
+    return {"changed_weight_share": changed / total, "seen_update_share": along / length if length else 0.0}
 
 
 def commit(partial: Path, final: Path) -> None:

@@ -83,7 +83,9 @@ def _follow(stream: IO[str], report: Report) -> SelfRewardError | None:
         except ValueError:
             sys.stderr.write(line)  # a library's print
             continue
-        if "report" in told:
+        if not isinstance(told, dict):
+            sys.stderr.write(line)
+        elif "report" in told:
             report(*told["report"])
         elif "error" in told:
             name, message = told["error"]

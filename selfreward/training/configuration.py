@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from trl import DPOConfig
 
-from selfreward.recipe import ExoPairLoss, LoraSection, RobustLoss
+from selfreward.recipe import LoraSection
 from selfreward.training.settings import Settings
 
 
@@ -25,10 +25,9 @@ def configuration(settings: Settings, *, saves_folder: Path, num_pairs: int, see
     section = settings.training
     num_steps = math.ceil(num_pairs / section.batch_size) * section.num_epochs
     on_cuda = torch.cuda.is_available()
-    smoothings = [loss.label_smoothing for loss in section.losses if isinstance(loss, ExoPairLoss | RobustLoss)]
-    return DPOConfig(
+    arguments = DPOConfig(
         output_dir=str(saves_folder),
-        label_smoothing=smoothings[0] if smoothings else 0.0,
+        label_smoothing=max(settings.label_smoothings, default=0.0),
         beta=section.beta,
         learning_rate=section.learning_rate,
         lr_scheduler_type=section.lr_scheduler,
@@ -61,3 +60,7 @@ def configuration(settings: Settings, *, saves_folder: Path, num_pairs: int, see
         disable_tqdm=True,
         report_to="none",
     )
+    if arguments.device.type == "cpu":
+        # Of several processes accelerate calls the CPU `cpu:0`, and torch cannot load an optimizer's state to that.
+        vars(arguments)["_setup_devices"] = torch.device("cpu")
+    return arguments

@@ -13,7 +13,6 @@ from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.parts import TrainingJob
-from selfreward.recipe import ExoPairLoss, RobustLoss, TrainingSection
 from selfreward.training.settings import Settings
 
 # Losses that are no mean over pairs, and what to say besides.
@@ -24,8 +23,9 @@ class DpoTraining:
     """`parts.Trainer`. Holds settings only; all state is in the job's work folder."""
 
     def __init__(self, settings: Settings) -> None:
-        _refuse_settings_without_effect(settings.training)
+        _refuse_settings_without_effect(settings)
         _refuse_divided(settings)
+        _refuse_launch(settings)
         self._settings = settings
 
     def train(self, job: TrainingJob) -> Mapping[str, Any]:
@@ -34,11 +34,7 @@ class DpoTraining:
 
         from selfreward.training.progress import Display
 
-        launch = self._settings.launch
-        if launch.sharding == "fsdp" and not torch.cuda.is_available():
-            # accelerate shards on accelerators only, and would make whole copies without a word.
-            raise RecipeError("launch.sharding: fsdp without CUDA; only GPUs can share a model here; use none")
-        if torch.cuda.is_available() or launch.num_processes > 1:
+        if torch.cuda.is_available() or self._settings.launch.num_processes > 1:
             from selfreward.training.child import train_in_child as train
         else:
             from selfreward.training.update import train
@@ -47,9 +43,9 @@ class DpoTraining:
             return train(job, self._settings, report=display)
 
 
-def _refuse_settings_without_effect(section: TrainingSection) -> None:
-    smoothings = {loss.label_smoothing for loss in section.losses if isinstance(loss, ExoPairLoss | RobustLoss)}
-    if len(smoothings) > 1:
+def _refuse_settings_without_effect(settings: Settings) -> None:
+    section = settings.training
+    if len(smoothings := settings.label_smoothings) > 1:
         raise RecipeError(
             f"training.losses: label_smoothing is {' and '.join(map(str, sorted(smoothings)))}; TRL has one for all "
             "losses; set them alike"
@@ -77,6 +73,29 @@ def _refuse_divided(settings: Settings) -> None:
         if not (whole and settings.launch.num_processes == 1):
             raise RecipeError(
                 f"training.losses: {kind} is not a mean over pairs: it looks at the other pairs of its micro-batch, so "
-                "a division into micro-batches would change it; use packing: padded, micro_batch_tokens: null, "
-                "micro_batch_size: null and launch.num_processes: 1 with it" + COUPLED[kind]
+                "a division into micro-batches would change it; use training.packing: padded, "
+                "training.micro_batch_tokens: null, "
+                "training.micro_batch_size: null and launch.num_processes: 1 with it" + COUPLED[kind]
             )
+
+
+def _refuse_launch(settings: Settings) -> None:
+    launch = settings.launch
+    if launch.num_processes == 1 and launch.sharding == "none":
+        return
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    if launch.sharding == "fsdp" and num_gpus == 0:
+        # accelerate shards on accelerators only, and would make whole copies without a word.
+        raise RecipeError("launch.sharding: fsdp without CUDA; only GPUs can share a model here; use none")
+    if launch.sharding == "fsdp" and launch.num_processes == 1:
+        raise RecipeError("launch.sharding: fsdp with one process; at least 2 share a model; raise num_processes")
+    if launch.sharding == "fsdp" and settings.training.weights_dtype != "float32":
+        raise RecipeError(
+            "training.weights_dtype: bfloat16 with launch.sharding: fsdp, which holds float32; use float32"
+        )
+    if 0 < num_gpus < launch.num_processes:
+        raise RecipeError(
+            f"launch.num_processes: {launch.num_processes}, and {num_gpus} GPUs are here; one process a GPU; lower it"
+        )

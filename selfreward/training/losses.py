@@ -96,7 +96,7 @@ class PairLogps:
     def of(cls, logps_BT: Tensor, inputs: Mapping[str, Tensor]) -> "PairLogps":
         """From the model's `log_probs`, (2B, T - 1) and zero outside of responses, and TRL's inputs (see `Replay`)."""
         mask_BT = inputs["completion_mask"][:, 1:]
-        chosen_B, rejected_B = logps_BT[:, -mask_BT.shape[1] :].sum(dim=1).chunk(2)
+        chosen_B, rejected_B = logps_BT.sum(dim=1).chunk(2)
         num_chosen_B, num_rejected_B = mask_BT.sum(dim=1).chunk(2)
         reference = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
         return cls(chosen_B, rejected_B, *reference, num_chosen_B, num_rejected_B)
@@ -125,7 +125,7 @@ def nll(pairs: PairLogps) -> Tensor:
     SPaR (2412.11605) adds it with weight 0.1.
     Differs: |yw| counts the tokens of the response, as the paper does since its second version; the first divided by
     the whole sequence, prompt included, and put alpha on the DPO term. TRL's `sft` is the mean over all tokens of a
-    micro batch, so that a long response weighs more; here each pair weighs the same.
+    micro-batch, so that a long response weighs more; here each pair weighs the same.
     """
     return -pairs.chosen_B / pairs.num_chosen_tokens_B
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
@@ -28,8 +29,8 @@ from selfreward.training import saves
 from selfreward.training.configuration import adapters
 from selfreward.training.losses import OWN, PairLogps, Replay, own_losses, trl_losses
 from selfreward.training.packing import attention, forward, support
-from selfreward.training.packing.layout import lay_out
-from selfreward.training.packing.micro_batches import Budget, Tokens, divide
+from selfreward.training.packing.layout import PairTokens, lay_out_pairs
+from selfreward.training.packing.micro_batches import Budget, divide
 from selfreward.training.progress import Report, silent
 from selfreward.training.settings import Settings
 
@@ -68,11 +69,7 @@ class Flow(TrainerCallback):  # type: ignore[misc]  # TRL and transformers have 
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
-    """`pairs` has the columns of `pairs.read_pairs`. `start` is called when the model is ready, before the first step;
-    it must set `reference`: the log-probabilities in nats of chosen and rejected under the reference, for each pair.
-    """
-
-    reference: tuple[list[float], list[float]]
+    """`pairs` has the columns of `pairs.read_pairs`."""
 
     def __init__(
         self,
@@ -86,7 +83,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         self.ids: list[str] = pairs["id"].to_pylist()
         columns = (pairs[name].to_pylist() for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
-        self._tokens = [Tokens(*map(tuple, ids)) for ids in zip(*columns, strict=True)]
+        self._tokens = [PairTokens(*map(tuple, ids)) for ids in zip(*columns, strict=True)]
         section = settings.training
         self._own_losses = [loss for loss in section.losses if loss.kind in OWN]
         self._weight_B, self._label_B = (torch.tensor(pairs[name].to_pylist()) for name in ("weight", "label"))
@@ -94,6 +91,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         packed = section.packing == "shared_prefix"
         self._budget = Budget(section.micro_batch_tokens, section.micro_batch_size, packed)
         self._report = report if args.process_index == 0 else silent
+        # Log-probabilities in nats of chosen and rejected under the reference, for each pair; known from `update` on.
+        self.reference: tuple[list[float], list[float]] | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
         self._step_rows: list[int] = []
@@ -114,6 +113,13 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             peft_config=adapters(settings.lora),
         )
         self.remove_callback(PrinterCallback)
+        # A router's load-balancing loss depends on the division into micro-batches; few steps do not need it.
+        self.aux_loss_enabled = False
+        if self.is_fsdp_enabled and args.bf16:
+            # accelerate's own policy also returns log-probabilities and adds gradients up in bfloat16.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
+            )
         add_fused_lm_head(self.model.get_base_model() if settings.lora else self.model)  # TRL's, without its metrics
         trls = [loss for loss in section.losses if loss.kind not in OWN]
         self.loss_types, self.loss_weights = [loss.kind for loss in trls], [loss.weight for loss in trls]
@@ -153,7 +159,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         for number, rows in enumerate(mine, start=1):
             # Processes average their gradients, so each one's sum is scaled by their number.
             share = len(rows) / len(inputs) * self.args.world_size
-            with contextlib.nullcontext() if number == len(mine) else self.accelerator.no_sync(model):
+            # Sharded gradients are summed up sharded: between the processes in every micro-batch.
+            together = number == len(mine) or self.is_fsdp_enabled
+            with contextlib.nullcontext() if together else self.accelerator.no_sync(model):
                 loss, margin = self._loss_and_margin(model, rows or inputs[:1])
                 self.accelerator.backward(loss * share)
             sums += torch.stack([loss.detach(), margin]) * share
@@ -199,23 +207,18 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         call: dict[str, Any] = {
             name: inputs[name] for name in ("input_ids", "attention_mask", "layout") if name in inputs
         }
-        if self.aux_loss_enabled:
-            call["output_router_logits"] = True
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         return forward.PackedForward(model)(**call, labels=labels, use_cache=False, fused_lm_head=True)
 
     def _inputs(self, rows: list[int]) -> dict[str, Any]:
         """What TRL's loss takes, and the layout when the rows are packed."""
         pairs = [self._tokens[row] for row in rows]
-        inputs: dict[str, Any] = self.data_collator(
-            [{"prompt_ids": [*p.prompt], "chosen_ids": [*p.chosen], "rejected_ids": [*p.rejected]} for p in pairs]
-        )
-        if reference := getattr(self, "reference", None):
-            for name, values in zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True):
+        inputs: dict[str, Any] = self.data_collator([pair.example for pair in pairs])
+        if self.reference is not None:
+            for name, values in zip(("ref_chosen_logps", "ref_rejected_logps"), self.reference, strict=True):
                 inputs[name] = torch.tensor([values[row] for row in rows])
         if self._budget.shared_prefix:
-            both = [pair.rows[side] for side in (0, 1) for pair in pairs]
-            inputs["layout"] = lay_out(both, prompt_lengths=[len(pair.prompt) for _ in (0, 1) for pair in pairs])
+            inputs["layout"] = lay_out_pairs(pairs)
         return self._prepare_inputs(inputs)  # type: ignore[no-any-return]
 
     def logps(self, rows: list[int], *, phase: str) -> tuple[list[float], list[float]]:
@@ -273,15 +276,24 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """Seconds of optimization so far, those before a resume included."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def update(self, save: Path | None, seconds_before: float, *, start: Callable[[], None]) -> None:
-        """Trains to the end, from the complete save `save` when there is one, which took `seconds_before`."""
-        self._start, self._seconds_before = start, seconds_before
+    def update(
+        self,
+        save: Path | None,
+        seconds_before: float,
+        *,
+        reference: Callable[[], tuple[list[float], list[float]]],
+    ) -> None:
+        """Trains to the end, from the complete save `save` when there is one, which took `seconds_before`.
+
+        `reference` is called when the model is ready, before the first step; it may ask for `logps`.
+        """
+        self._find_reference, self._seconds_before = reference, seconds_before
         self.train(resume_from_checkpoint=None if save is None else str(save))
 
     # The reference pass needs the model as it is trained: on its device, and sharded when it is.
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         ready = super()._prepare_for_training(*args, **kwargs)
-        self._start()
+        self.reference = self._find_reference()
         self._started = time.monotonic()
         return ready
 

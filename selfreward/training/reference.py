@@ -45,7 +45,7 @@ class Reference:
         return [row for row, value in enumerate(self.start_chosen) if value is not None]
 
 
-class Start:
+class ReferencePass:
     """Fills the two files of a job, in two steps because two models are never in memory at once."""
 
     def __init__(self, job: TrainingJob, section: TrainingSection, pairs: pa.Table) -> None:
@@ -61,17 +61,22 @@ class Start:
             self._under_initial = self._find(_sharded(build(self._job.initial)), "initial")
             gc.collect()  # the trainer and its model are in reference cycles
 
-    def give(self, trainer: "PairTrainer") -> None:
-        """Finds what is not there yet with the policy, before its first step, and hands the reference over."""
+    def of(self, trainer: "PairTrainer") -> tuple[list[float], list[float]]:
+        """Finds what is not there yet with the policy, before its first step; returns chosen and rejected."""
         if not self._file.exists():
-            found = self._under_initial or self._find(trainer, "policy")
-            measured = self._measured(sorted(found.passed))
-            start = [found.passed[row] for row in measured]
-            if self._under_initial:
-                start = list(zip(*trainer.logps(measured, phase="reference"), strict=True))
-            trainer.on_main(lambda: self._write(found, dict(zip(measured, start, strict=True))))
+            if self._under_initial is None:
+                found = self._find(trainer, "policy")
+                start = found.passed
+            else:
+                found = self._under_initial
+                rows = self._measured(range(self._pairs.num_rows))
+                start = _by_row(rows, trainer.logps(rows, phase="reference"))
+                if "reference_gap_margin" not in found.facts:  # M_0 sampled nothing here, but the policy did
+                    found.facts.update(self._gap(trainer.on_main(lambda: self._sampled("policy")), start))
+            measured = self._measured(sorted(start))
+            trainer.on_main(lambda: self._write(found, {row: start[row] for row in measured}))
         kept = self.read()
-        trainer.reference = kept.chosen, kept.rejected
+        return kept.chosen, kept.rejected
 
     def read(self) -> Reference:
         return read(self._file, self._pairs["id"].to_pylist())
@@ -84,36 +89,44 @@ class Start:
         """Numbers under the model that `trainer` holds: the trainer's, or the engine's where they may be believed."""
         rows = list(range(self._pairs.num_rows))
         sampled = trainer.on_main(lambda: self._sampled(model))
-        checked = engine_logps.rows_to_check(sampled, seed=self._seed("gap"))
+        use_engine = self._section.reference_logprobs == "sampler"
         wanted = rows
-        if self._section.reference_logprobs == "sampler":
+        if use_engine:
             incomplete = {row for row in rows if None in (sampled.chosen[row], sampled.rejected[row])}
-            wanted = sorted(incomplete.union(checked))
+            wanted = sorted(incomplete.union(engine_logps.rows_to_check(sampled, seed=self._seed("gap"))))
         passed = _by_row(wanted, trainer.logps(wanted, phase="reference"))
-        facts: dict[str, Any] = {}
-        if checked:
-            numbers = [passed[row][0] for row in checked], [passed[row][1] for row in checked]
-            facts = engine_logps.gap(sampled, rows=checked, trainer=numbers, beta=self._section.beta)
-            facts["reference_gap_limit"] = self._section.max_reference_gap
-        believed = (
-            self._section.reference_logprobs == "sampler"
-            and facts.get("reference_gap_margin", math.inf) <= self._section.max_reference_gap
-        )
-        if not believed and (rest := [row for row in rows if row not in passed]):
+        facts = self._gap(sampled, passed)
+        use_engine &= facts.get("reference_gap_margin", math.inf) <= self._section.max_reference_gap
+        if not use_engine and (rest := [row for row in rows if row not in passed]):
             passed |= _by_row(rest, trainer.logps(rest, phase="reference"))
-        sides = [sampled.chosen, sampled.rejected] if believed else [[None] * len(rows)] * 2
+        sides = [sampled.chosen, sampled.rejected] if use_engine else [[None] * len(rows)] * 2
         chosen, rejected = (
             [passed[row][side] if (value := values[row]) is None else value for row in rows]
             for side, values in enumerate(sides)
         )
         facts["num_sampler_logprobs"] = sum(value is not None for values in sides for value in values)
         facts["num_trainer_logprobs"] = 2 * len(rows) - facts["num_sampler_logprobs"]
+        facts["num_unusable_logprobs"] = sum(sampled.num_by_reason.values())
         return _Found(chosen, rejected, passed, facts)
+
+    def _gap(self, sampled: engine_logps.Sampled, passed: Mapping[int, tuple[float, float]]) -> dict[str, Any]:
+        """How far the engine is from what the trainer `passed` over; empty where the engine has no numbers."""
+        checked = [row for row in engine_logps.rows_to_check(sampled, seed=self._seed("gap")) if row in passed]
+        if not checked:
+            return {}
+        numbers = [passed[row][0] for row in checked], [passed[row][1] for row in checked]
+        gap = engine_logps.gap(sampled, rows=checked, trainer=numbers, beta=self._section.beta)
+        return {**gap, "reference_gap_limit": self._section.max_reference_gap}
 
     def _sampled(self, model: str) -> engine_logps.Sampled:
         """What the engine measured. Checkpoint ids are the beginnings of the weights' hashes, kept in the claim."""
         claim = json.loads((self._job.work_folder / "job.json").read_text(encoding="utf-8"))
-        return engine_logps.read(self._job.samples_files, self._pairs, reference_id=claim[f"{model}_sha256"][:16])
+        try:
+            return engine_logps.read(self._job.samples_files, self._pairs, reference_id=claim[f"{model}_sha256"][:16])
+        except StoreError:
+            if self._section.reference_logprobs == "sampler":
+                raise
+            return engine_logps.read((), self._pairs, reference_id="")  # the gap is not measured, and nothing else
 
     def _measured(self, rows: Sequence[int]) -> list[int]:
         if len(rows) <= MOST_MEASURED_PAIRS:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
+from selfreward.recipe import ExoPairLoss, LaunchSection, LoraSection, RobustLoss, TrainingSection
 
 
 class Settings(BaseModel):
@@ -15,3 +15,8 @@ class Settings(BaseModel):
     lora: LoraSection | None = None
     launch: LaunchSection = LaunchSection()
     trust_remote_code: bool = False
+
+    @property
+    def label_smoothings(self) -> set[float]:
+        """Those of the losses that have one; TRL knows one for all."""
+        return {loss.label_smoothing for loss in self.training.losses if isinstance(loss, ExoPairLoss | RobustLoss)}

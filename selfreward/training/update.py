@@ -34,7 +34,7 @@ from selfreward.training import pairs as pairs_file
 from selfreward.training.dpo import COUPLED
 from selfreward.training.models import load_model, load_tokenizer
 from selfreward.training.progress import Report, silent
-from selfreward.training.reference import Reference, Start
+from selfreward.training.reference import Reference, ReferencePass
 from selfreward.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
     `reward_margin_after` (mean of beta times chosen minus rejected log-ratio to the reference), `chosen_logp_move`,
     `rejected_logp_move` (mean nats since the iteration's start) and `reward_accuracy_vs_pairs` (share of pairs whose
     chosen response has the higher reward afterwards); `grad_norm_mean`, `grad_norm_max` (before clipping);
-    `changed_weight_share` (after rounding to `engine_dtype`); `num_tokens` (of all optimizer steps, unpadded, each
-    prompt twice), `num_computed_tokens` (what the model computed of them), the facts of `reference.Start`,
+    `changed_weight_share`, `seen_update_share` (after rounding to `engine_dtype`); `num_tokens` (of all optimizer
+    steps, unpadded, each prompt twice), `num_computed_tokens` (what the model computed of them), the facts of
+    `ReferencePass`,
     `tokens_per_s`, `seconds_update` (steps alone; work lost at a kill is not counted), `seconds` (all of it, but for
     what a killed call spent outside the steps); `steps`: a list of {step, loss, grad_norm, learning_rate,
     reward_margin (before the step, on its own pairs)}.
@@ -147,9 +148,7 @@ def _make(job: TrainingJob, settings: Settings, report: Report, started: float) 
         "num_pairs": pairs.num_rows,
         "num_pairs_available": num_available,
         "num_epochs": settings.training.num_epochs,
-        "changed_weight_share": checkpoint.changed_weight_share(
-            job.policy, partial, dtype=settings.engine_dtype, trust_remote_code=trust
-        ),
+        **checkpoint.seen_by_the_engine(job.policy, partial, dtype=settings.engine_dtype, trust_remote_code=trust),
     }
     metrics["seconds"] = time.monotonic() - started + metrics.pop("seconds_before")
     write_text_atomically(job.work_folder / "training.json", json.dumps(metrics, indent=1, allow_nan=False))
@@ -172,13 +171,13 @@ def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Pa
     """The optimizer's steps and the pass after them; leaves the weights in `partial`."""
     folder, section = job.work_folder / "saves", settings.training
     build = functools.partial(_trainer, job, settings, pairs, report)
-    starting = Start(job, section, pairs)
-    starting.before_the_policy(build)
+    reference_pass = ReferencePass(job, section, pairs)
+    reference_pass.before_the_policy(build)
     trainer = build(job.policy)
     save, facts = trainer.on_main(lambda: saves.newest(folder) or (None, {"seconds": 0.0}))
     _check_sharding(save, settings.launch.sharding)
-    trainer.update(save, facts["seconds"], start=lambda: starting.give(trainer))
-    seconds_update, kept = trainer.seconds, starting.read()
+    trainer.update(save, facts["seconds"], reference=lambda: reference_pass.of(trainer))
+    seconds_update, kept = trainer.seconds, reference_pass.read()
     after = trainer.logps(kept.measured, phase="measure")
     model, state = trainer.whole()
     if MAIN:
@@ -187,7 +186,7 @@ def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Pa
     return {
         **_steps(trainer.state.log_history),
         **_moves(section.beta, kept, after, from_start=section.reference == "iteration_start"),
-        **starting.facts(),
+        **reference_pass.facts(),
         "num_tokens": num_tokens,
         "tokens_per_s": num_tokens / seconds_update,
         "seconds_update": seconds_update,

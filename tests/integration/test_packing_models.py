@@ -1,11 +1,8 @@
 """Packed against plain on tiny random models of many architectures: values, gradients, and what is refused."""
 
-import math
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import trl.trainer.utils as trl_utils
-from test_training_update import END, NUM_WORDS, make_job, make_pairs, train
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -21,10 +17,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from selfreward.errors import RecipeError
-from selfreward.records import PreferencePair
 from selfreward.training.packing import attention, forward, support
-from selfreward.training.packing.layout import Layout, lay_out
-from selfreward.training.packing.micro_batches import Tokens
+from selfreward.training.packing.layout import Layout, PairTokens, lay_out
 
 CPU = torch.device("cpu")
 WINDOW = 4
@@ -51,12 +45,12 @@ PACKED: dict[str, dict[str, Any]] = {
 # beginning of the other; a prompt that begins another one and ends inside its completions; single tokens.
 LONG = (5, 6, 7, 8, 9, 10, 11, 12, 13)
 PAIRS = [
-    Tokens(LONG, (20, 21, 22, 23, 24, 25), (20, 21, 22, 30, 31)),
-    Tokens(LONG, (20, 21, 22, 23), (32, 33, 34, 35, 36, 37, 38)),
-    Tokens(LONG, (32, 33, 34, 35, 36, 37, 38), (20, 21, 22, 23, 24, 25)),
-    Tokens((*LONG, 20, 21), (22, 23), (22, 30)),
-    Tokens((5, 6), (7, 8, 3), (9,)),
-    Tokens((30,), (31, 31, 31, 31, 31, 31), (31, 31)),
+    PairTokens(LONG, (20, 21, 22, 23, 24, 25), (20, 21, 22, 30, 31)),
+    PairTokens(LONG, (20, 21, 22, 23), (32, 33, 34, 35, 36, 37, 38)),
+    PairTokens(LONG, (32, 33, 34, 35, 36, 37, 38), (20, 21, 22, 23, 24, 25)),
+    PairTokens((*LONG, 20, 21), (22, 23), (22, 30)),
+    PairTokens((5, 6), (7, 8, 3), (9,)),
+    PairTokens((30,), (31, 31, 31, 31, 31, 31), (31, 31)),
 ]
 
 
@@ -87,7 +81,7 @@ def install(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def batch_of(pairs: list[Tokens]) -> dict[str, torch.Tensor]:
+def batch_of(pairs: list[PairTokens]) -> dict[str, torch.Tensor]:
     batch = DataCollatorForPreference(pad_token_id=0)(
         [{"prompt_ids": [*p.prompt], "chosen_ids": [*p.chosen], "rejected_ids": [*p.rejected]} for p in pairs]
     )
@@ -95,12 +89,12 @@ def batch_of(pairs: list[Tokens]) -> dict[str, torch.Tensor]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
 
 
-def layout_of(pairs: list[Tokens]) -> Layout:
+def layout_of(pairs: list[PairTokens]) -> Layout:
     rows = [pair.rows[side] for side in (0, 1) for pair in pairs]
     return lay_out(rows, prompt_lengths=[len(pair.prompt) for _ in (0, 1) for pair in pairs])
 
 
-def call(model: PreTrainedModel, pairs: list[Tokens], *, layout: Layout | None = None) -> Any:
+def call(model: PreTrainedModel, pairs: list[PairTokens], *, layout: Layout | None = None) -> Any:
     """TRL's own call of the model without a layout."""
     called = model if layout is None else partial(forward.PackedForward(model), layout=layout)
     return called(**batch_of(pairs), use_cache=False, fused_lm_head=True)
@@ -171,9 +165,9 @@ def test_bfloat16_is_packed_too() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("pairs", [PAIRS, [Tokens((5, 6), (7,), (7,))]], ids=["many", "one label"])
+@pytest.mark.parametrize("pairs", [PAIRS, [PairTokens((5, 6), (7,), (7,))]], ids=["many", "one label"])
 def test_only_labels_reach_the_output_layer(
-    pairs: list[Tokens], training: bool, monkeypatch: pytest.MonkeyPatch
+    pairs: list[PairTokens], training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each once, though it stands in several rows; through the layer itself or TRL's fused one."""
     model = install(random_model("llama"))
@@ -265,7 +259,9 @@ def refusal(model: PreTrainedModel, *, longest: int = 6) -> str:
     """On pairs that are shorter than any window, as the shortest ones of real data are."""
     with pytest.raises(RecipeError) as raised:
         support.check_configuration(model.config, longest=longest)
-        support.prove(install(model), [Tokens((3, 4), (5,), (6,)), Tokens((3, 4), (5, 7), (6, 9, 8))], device=CPU)
+        support.prove(
+            install(model), [PairTokens((3, 4), (5,), (6,)), PairTokens((3, 4), (5, 7), (6, 9, 8))], device=CPU
+        )
     return str(raised.value)
 
 
@@ -300,14 +296,19 @@ def test_positions_that_depend_on_the_batch_are_refused_where_they_do(kind: str)
         support.check_configuration(config, longest=65)
 
 
+def changed(layout: Layout, **fields: Any) -> Layout:
+    given = {name: value for name, value in vars(layout).items() if name != "kept"}
+    return Layout(**{**given, **fields})
+
+
 def not_restarted(layout: Layout) -> Layout:
-    return replace(layout, position_T=np.arange(layout.num_tokens))
+    return changed(layout, position_T=np.arange(layout.num_tokens))
 
 
 def everything_before(layout: Layout) -> Layout:
     """A token sees the branches before its own too."""
     runs = tuple(replace(run, prefix=np.arange(run.start)) for run in layout.runs)
-    return replace(layout, runs=runs, reach_T=np.full(layout.num_tokens, layout.num_tokens))
+    return changed(layout, runs=runs, reach_T=np.full(layout.num_tokens, layout.num_tokens))
 
 
 def one_token_less(layout: Layout) -> Layout:
@@ -315,11 +316,11 @@ def one_token_less(layout: Layout) -> Layout:
     runs = tuple(replace(run, prefix=run.prefix[:-1]) for run in layout.runs)
     starts = {int(run.prefix[-1]): run.start for run in reversed(layout.runs) if run.prefix.size}
     reach_T = [starts.get(k, int(reach)) for k, reach in enumerate(layout.reach_T)]
-    return replace(layout, runs=runs, reach_T=np.array(reach_T))
+    return changed(layout, runs=runs, reach_T=np.array(reach_T))
 
 
 def shifted_labels(layout: Layout) -> Layout:
-    return replace(layout, predecessor_L=layout.predecessor_L + 1)
+    return changed(layout, predecessor_L=layout.predecessor_L + 1)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -333,70 +334,6 @@ def test_a_wrong_layout_does_not_pass_the_proof(
         monkeypatch.setattr(attention, "_by_runs", by_block_mask)
     shortest = PAIRS[3:5]
     assert support.prove(model, shortest, device=CPU) < 1e-5
-    monkeypatch.setattr(support, "lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
+    monkeypatch.setattr("selfreward.training.packing.layout.lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
     with pytest.raises(RecipeError, match="llama cannot be packed: packed log-probabilities differ"):
         support.prove(model, shortest, device=CPU)
-
-
-# --- The trainer ---
-
-
-def pairs_with_shared_prompts(num_prompts: int, *, per_prompt: int, seed: int = 0) -> list[PreferencePair]:
-    generator = random.Random(seed)
-
-    def words(num: int) -> tuple[int, ...]:
-        return tuple(generator.randrange(2, NUM_WORDS) for _ in range(num))
-
-    pairs = []
-    for prompt in range(num_prompts):
-        tokens, start = words(8), words(2)
-        responses = [(*start[: i % 3], *words(2 + i), END) for i in range(per_prompt + 1)]
-        for i, pair in enumerate(make_pairs(per_prompt)):
-            ids = {"prompt_token_ids": tokens, "chosen_token_ids": responses[0], "rejected_token_ids": responses[i + 1]}
-            pairs.append(replace(pair, id=f"pair-{prompt}-{i}", prompt_id=f"prompt-{prompt}", **ids))  # type: ignore[arg-type]
-    return pairs
-
-
-def curve(metrics: dict[str, Any]) -> list[float]:
-    names = ("loss", "grad_norm", "reward_margin")
-    return [*(step[name] for step in metrics["steps"] for name in names), metrics["reward_margin_after"]]
-
-
-def test_training_does_not_depend_on_the_packing(tmp_path: Path) -> None:
-    job = make_job(tmp_path, pairs_with_shared_prompts(4, per_prompt=3))
-    curves = {
-        name: curve(train(replace(job, work_folder=tmp_path / name), batch_size=5, **changes))
-        for name, changes in {
-            "padded": {"packing": "padded", "micro_batch_size": 1},
-            "packed": {"micro_batch_size": None},
-            "each alone": {"micro_batch_size": None, "micro_batch_tokens": 1},
-            "padded by tokens": {"packing": "padded", "micro_batch_size": None, "micro_batch_tokens": 100},
-        }.items()
-    }
-    padded = curves.pop("padded")
-    assert len(padded) == 3 * 6 + 1 and padded[0] == pytest.approx(math.log(2), abs=1e-5)
-    assert padded[-1] > 0.05
-    for name, values in curves.items():
-        assert values == pytest.approx(padded, abs=1e-5), name
-
-
-def test_order_of_the_pairs_depends_on_the_seed(tmp_path: Path) -> None:
-    """The norm of the second step's gradient tells which pairs were in it."""
-    job = make_job(tmp_path, pairs_with_shared_prompts(3, per_prompt=2))
-    seconds = [
-        train(replace(job, work_folder=tmp_path / name, seed=seed), batch_size=2, num_epochs=1)["steps"][1]["grad_norm"]
-        for name, seed in (("first", 1), ("again", 1), ("other", 2))
-    ]
-    assert seconds[0] == seconds[1]
-    assert seconds[0] != pytest.approx(seconds[2], rel=1e-3)
-
-
-def test_a_model_that_cannot_be_packed_is_refused_before_any_pass(tmp_path: Path) -> None:
-    """And `packing: padded` trains it."""
-    job = make_job(tmp_path, make_pairs(4))
-    config = AutoConfig.for_model("gemma2", **COMMON | {"vocab_size": NUM_WORDS, "head_dim": 8, "eos_token_id": END})
-    AutoModelForCausalLM.from_config(config).save_pretrained(job.policy)
-    with pytest.raises(RecipeError, match=r"softcap.*packing: padded"):
-        train(job)
-    assert not (job.work_folder / "reference.parquet").exists()
-    assert train(replace(job, work_folder=tmp_path / "padded"), packing="padded", num_epochs=1)["num_steps"] == 1

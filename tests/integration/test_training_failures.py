@@ -60,7 +60,7 @@ def test_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> No
     huge = [TrlLoss(kind="sigmoid", weight=3e38)]  # the loss itself is 2.1e38, the largest float 3.4e38
     with pytest.raises(TrainingError, match=r"training step 1: the gradient norm is (inf|nan) on pairs") as failure:
         train(job, losses=huge)
-    assert all(f"pair-{i}" in str(failure.value) for i in range(3))  # both micro batches
+    assert all(f"pair-{i}" in str(failure.value) for i in range(3))  # both micro-batches
     assert_nothing_was_made(job, weights)
 
 

@@ -181,7 +181,7 @@ def test_finished_training_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_loss_curve_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
-    """11 pairs in batches of 8: the last batch is cut short, and its last micro batch too."""
+    """11 pairs in batches of 8: the last batch is cut short, and its last micro-batch too."""
     job = make_job(tmp_path, make_pairs(11))
     curves = {}
     for micro in (8, 4, 2, 1):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from selfreward.training.packing.layout import Layout, lay_out, num_packed_tokens
-from selfreward.training.packing.micro_batches import Budget, Tokens, _fill, divide
+from selfreward.training.packing.layout import Layout, PairTokens, lay_out
+from selfreward.training.packing.micro_batches import Budget, _fill, divide
 
 Row = tuple[int, ...]
 Labelled = list[tuple[Row, int]]  # a row, and how many tokens at its beginning have no label
@@ -20,7 +20,7 @@ labelled_row = ids.flatmap(lambda row: st.tuples(st.just(row), st.integers(1, le
 labelled_rows = st.lists(labelled_row, min_size=1, max_size=8)
 
 completion = st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple)
-pair_tokens = st.builds(Tokens, ids, completion, completion)
+pair_tokens = st.builds(PairTokens, ids, completion, completion)
 some_pairs = st.lists(pair_tokens, min_size=1, max_size=9)
 budgets = st.builds(Budget, st.none() | st.integers(1, 60), st.none() | st.integers(1, 4), st.booleans())
 
@@ -51,7 +51,7 @@ def test_every_distinct_prefix_is_computed_once(rows: Labelled) -> None:
     layout = laid_out(rows)
     found = before(layout)
     distinct = {prefix for row, _ in rows for prefix in prefixes(row)}
-    assert len(found) == layout.num_tokens == len(distinct) == num_packed_tokens([row for row, _ in rows])
+    assert len(found) == layout.num_tokens == len(distinct)
     assert set(found) == distinct
     assert layout.position_T.tolist() == [len(path) - 1 for path in found]
 
@@ -81,7 +81,7 @@ def test_a_token_sees_its_own_row_and_nothing_else(rows: Labelled) -> None:
 @example([((0, 1), 2)])  # no label at all
 def test_each_label_is_projected_once_and_found_in_every_row(rows: Labelled) -> None:
     layout = laid_out(rows)
-    num_labels = len(layout.label_L)
+    num_labels = len(layout.target_L)
     targets = {row[: place + 1] for row, length in rows for place in range(length, len(row))}
     assert num_labels == len(layout.predecessor_L) == len(targets)
     paths = before(layout)
@@ -90,7 +90,7 @@ def test_each_label_is_projected_once_and_found_in_every_row(rows: Labelled) -> 
     for (row, length), slot_R in zip(rows, layout.slot_BR, strict=True):
         for place, slot in enumerate(slot_R.tolist(), start=1):
             if length <= place < len(row):
-                assert layout.label_L[slot] == row[place]
+                assert layout.target_L[slot] == row[place]
                 assert paths[layout.predecessor_L[slot]] == row[:place]
             else:
                 assert slot == num_labels
@@ -100,13 +100,15 @@ def test_each_label_is_projected_once_and_found_in_every_row(rows: Labelled) -> 
 def test_order_of_the_rows_changes_slots_alone(rows: Labelled, random) -> None:  # type: ignore[no-untyped-def]
     order = random.sample(range(len(rows)), len(rows))
     first, other = laid_out(rows), laid_out([rows[i] for i in order])
-    for name in ("token_T", "position_T", "reach_T", "label_L", "predecessor_L"):
+    for name in ("token_T", "position_T", "reach_T", "target_L", "predecessor_L"):
         assert getattr(first, name).tolist() == getattr(other, name).tolist(), name
     assert other.slot_BR.tolist() == first.slot_BR[order].tolist()
 
 
 @given(some_pairs, budgets, st.integers(1, 3))
-def test_every_pair_is_computed_once_within_the_budget(pairs: list[Tokens], budget: Budget, multiple_of: int) -> None:
+def test_every_pair_is_computed_once_within_the_budget(
+    pairs: list[PairTokens], budget: Budget, multiple_of: int
+) -> None:
     micro_batches = divide(pairs, budget, multiple_of=multiple_of)
     assert sorted(i for micro_batch in micro_batches for i in micro_batch) == list(range(len(pairs)))
     assert len(micro_batches) % multiple_of == 0
@@ -117,14 +119,14 @@ def test_every_pair_is_computed_once_within_the_budget(pairs: list[Tokens], budg
 
 
 def test_pairs_with_the_same_rows_and_other_prompts_have_an_order() -> None:
-    first, other = Tokens((1,), (1, 2), (1, 3)), Tokens((1, 1), (2,), (3,))
+    first, other = PairTokens((1,), (1, 2), (1, 3)), PairTokens((1, 1), (2,), (3,))
     for packed in (True, False):
         assert divide([first, other], Budget(1, None, packed)) == [[0], [1]]
         assert divide([other, first], Budget(1, None, packed)) == [[1], [0]]
 
 
-def measured(pairs: list[Tokens], budget: Budget) -> int:
-    """Tokens that the model is given for these pairs, by definition."""
+def measured(pairs: list[PairTokens], budget: Budget) -> int:
+    """PairTokens that the model is given for these pairs, by definition."""
     rows = [row for pair in pairs for row in pair.rows]
     if budget.shared_prefix:
         return len({prefix for row in rows for prefix in prefixes(row)})
@@ -133,7 +135,7 @@ def measured(pairs: list[Tokens], budget: Budget) -> int:
 
 @given(some_pairs, budgets, st.integers(1, 3), st.randoms(use_true_random=False))
 def test_division_depends_on_the_set_of_pairs_alone(  # type: ignore[no-untyped-def]
-    pairs: list[Tokens], budget: Budget, multiple_of: int, random
+    pairs: list[PairTokens], budget: Budget, multiple_of: int, random
 ) -> None:
     shuffled = random.sample(pairs, len(pairs))
     divided = [
@@ -144,7 +146,7 @@ def test_division_depends_on_the_set_of_pairs_alone(  # type: ignore[no-untyped-
 
 
 @given(some_pairs, budgets, st.integers(1, 3))
-def test_levelling_never_costs_a_micro_batch(pairs: list[Tokens], budget: Budget, multiple_of: int) -> None:
+def test_levelling_never_costs_a_micro_batch(pairs: list[PairTokens], budget: Budget, multiple_of: int) -> None:
     """As many as when each takes what fits, rounded up to the processes; and the largest is no larger."""
     order = [i for micro_batch in divide(pairs, budget) for i in micro_batch]
     greedy = _fill(pairs, order, budget)
@@ -156,13 +158,13 @@ def test_levelling_never_costs_a_micro_batch(pairs: list[Tokens], budget: Budget
     assert largest(levelled, pairs, budget) <= largest(greedy, pairs, budget)
 
 
-def largest(micro_batches: list[list[int]], pairs: list[Tokens], budget: Budget) -> int:
+def largest(micro_batches: list[list[int]], pairs: list[PairTokens], budget: Budget) -> int:
     return max(measured([pairs[i] for i in part], budget) for part in micro_batches if part)
 
 
 def test_parts_are_about_equal() -> None:
     """Ten pairs of 10 tokens under 90 of them: five and five, not nine and one."""
-    pairs = [Tokens((i,), (100, 1, 2, 3), (101, 1, 2, 3, 4)) for i in range(10)]
+    pairs = [PairTokens((i,), (100, 1, 2, 3), (101, 1, 2, 3, 4)) for i in range(10)]
     assert [len(part) for part in divide(pairs, Budget(90))] == [5, 5]
     assert [len(part) for part in divide(pairs, Budget(90), multiple_of=4)] == [3, 3, 3, 1]
     assert sorted(map(len, divide(pairs[:2], Budget(None), multiple_of=4))) == [0, 0, 1, 1]
@@ -170,7 +172,7 @@ def test_parts_are_about_equal() -> None:
 
 
 def test_padded_pairs_of_about_equal_length_come_together() -> None:
-    pairs = [Tokens((1,), (2,) * length, (3,)) for length in (50, 3, 48, 2)]
+    pairs = [PairTokens((1,), (2,) * length, (3,)) for length in (50, 3, 48, 2)]
     assert [sorted(part) for part in divide(pairs, Budget(None, 2, shared_prefix=False))] == [[0, 2], [1, 3]]
 
 
@@ -178,7 +180,7 @@ def test_pairs_of_one_prompt_come_together() -> None:
     """Shuffled as a step's pairs are, with room for two prompts: each is in one micro-batch, which computes it once."""
     num_prompts, num_pairs = 6, 4
     pairs = [
-        Tokens((50 + prompt,) * 20, (pair, 1, 2), (pair, 3, 4))
+        PairTokens((50 + prompt,) * 20, (pair, 1, 2), (pair, 3, 4))
         for pair in range(num_pairs)
         for prompt in range(num_prompts)
     ]
@@ -191,7 +193,7 @@ def test_pairs_of_one_prompt_come_together() -> None:
 
 
 def test_a_longer_pair_stands_alone() -> None:
-    long, short = Tokens((1,) * 50, (2,), (3,)), Tokens((1, 1), (2,), (3,))
+    long, short = PairTokens((1,) * 50, (2,), (3,)), PairTokens((1, 1), (2,), (3,))
     for packed in (True, False):
         assert sorted(divide([short, long, short], Budget(20, None, packed))) == [[0, 2], [1]]
 

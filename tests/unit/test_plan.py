@@ -296,12 +296,12 @@ def test_memory_of_a_float32_trainer_beside_the_engine() -> None:
     assert memory.engine_weights == 2_000_000
     assert memory.engine_kv_cache == 1000 * 2 * 4 * 2 * 16 * 2
     assert memory.trainer_states == 16_000_000  # 4 bytes each for the weight, its gradient and two moments
-    assert memory.trainer_logits == (34 + 2 * 50) * 1000 * 4  # one pair, with the longest prompt of all iterations
+    assert memory.trainer_logits == (34 + 2 * 50) * 1000 * 12  # one pair, with the longest prompt of all iterations
     assert memory.peak == sum((2_000_000, memory.engine_kv_cache, 16_000_000, memory.trainer_logits))
     initial = memory_of(make_recipe("training.reference=initial"), work, model=MODEL, machine=CPU)
     assert initial.trainer_states == 16_000_000  # never two models at once
     tight = memory_of(make_recipe("training.micro_batch_tokens=200"), work, model=MODEL, machine=CPU)
-    assert tight.trainer_logits == 200 * 1000 * 4
+    assert tight.trainer_logits == 200 * 1000 * 12
     half = memory_of(make_recipe("training.weights_dtype=bfloat16"), work, model=MODEL, machine=CPU)
     assert half.trainer_states == 8_000_000
 

@@ -1,5 +1,6 @@
 """What the reports say in words about a training: when it is true, once, and on both pages."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ SAMPLER = "training: {reference_logprobs: sampler}"
 TRAINER = "training: {reference_logprobs: trainer}"
 # The gap far below what the margin moved, and nearly all weights changed: nothing to say.
 SOUND = {
-    "reward_margin_before": 0.0, "reward_margin_after": 0.4, "changed_weight_share": 0.9,
+    "reward_margin_before": 0.0, "reward_margin_after": 0.4, "changed_weight_share": 0.02, "seen_update_share": 0.9,
     "reference_gap_margin": 0.04, "reference_gap_limit": 0.1, "num_sampler_logprobs": 64, "num_trainer_logprobs": 0,
 }  # fmt: skip
 
@@ -39,8 +40,15 @@ def test_a_sampler_that_was_not_believed_is_told_apart_from_a_trainer_that_was_a
     assert remark.startswith("Iteration 1: the engine's log-probabilities were not used as the reference")
     assert "off by 0.250" in remark and "allows 0.100" in remark
     assert said(too_far, recipe_text=TRAINER) == []
-    assert said({**too_far, "reference_gap_margin": 0.1}) == []  # at the limit, not beyond
-    assert said({**too_far, "num_sampler_logprobs": 64}) == []
+    at_the_limit = {"reference_gap_margin": 0.1, "num_sampler_logprobs": 64}
+    assert said(at_the_limit) == said({**too_far, "num_sampler_logprobs": 64}) == []
+
+
+def test_a_sampler_without_a_single_number_is_said() -> None:
+    without = {"reference_gap_margin": math.nan, "num_sampler_logprobs": 0, "num_unusable_logprobs": 64}
+    (remark,) = said({}, without)
+    assert remark.startswith("Iteration 2: the recipe sets training.reference_logprobs to sampler, but the engine has")
+    assert said({}, without, recipe_text=TRAINER) == []
 
 
 @pytest.mark.parametrize("after", [0.03, -0.03])
@@ -55,12 +63,14 @@ def test_a_gap_as_large_as_the_margin_moved_is_named_with_what_it_means(after: f
 
 
 def test_an_update_that_the_engine_cannot_see_is_said_once_for_all_iterations() -> None:
-    few = {"changed_weight_share": 0.021}
-    (remark,) = said({}, few, {"changed_weight_share": 0.034}, few)
-    assert remark.startswith("Iterations 2 to 4: only 2.1 % to 3.4 % of the engine's weights changed")
+    few = {"seen_update_share": 0.021}
+    (remark,) = said({}, few, {"seen_update_share": 0.034}, few)
+    assert remark.startswith(
+        "Iterations 2 to 4: rounded to the engine's number format, only 2.1 % to 3.4 % of the update is left"
+    )
     assert "raise training.learning_rate" in remark
-    assert said(few, {}, few)[0].startswith("Iterations 1 and 3: only 2.1 % of")
-    assert said({"changed_weight_share": 0.1}) == []
+    assert said(few, {}, few)[0].startswith("Iterations 1 and 3: rounded to the engine's number format, only 2.1 % of")
+    assert said({"seen_update_share": 0.5}) == []
 
 
 @pytest.mark.parametrize(
@@ -75,14 +85,16 @@ def test_the_stored_recipe_of_a_run_is_understood_and_both_pages_say_it(tmp_path
     asked = recipe_file.load(Path("recipes/tiny.yaml"), ["training.reference_logprobs=sampler"])
     run.store.write_text("recipe.yaml", recipe_file.dump(asked))
     second = run.history[1]
-    training = {**second.training, "reference_gap_margin": 0.25, "changed_weight_share": 0.5}
+    training = {**second.training, "reference_gap_margin": 0.25, "seen_update_share": 0.5}
     run.history[1] = replace(second, training=training)
     write(run)
     html = (tmp_path / "report.html").read_text()
     assert "Iteration 2: the engine&#39;s log-probabilities were not used as the reference" in html
-    assert "Iteration 1: only 3.4 % of the engine&#39;s weights changed" in html
+    assert (
+        "Iteration 1: rounded to the engine&#39;s number format, only 31 % of the update is left: 3.4 % of the weights"
+        in html
+    )
     first_page, second_page = ((tmp_path / f"iteration-0{t}" / "report.md").read_text() for t in (1, 2))
     assert "were not used as the reference" in second_page and "were not used as the reference" not in first_page
-    assert "Iteration 1: only 3.4 %" in first_page and "weights changed" not in second_page.replace(
-        "Weights changed", ""
-    )
+    assert "Iteration 1: rounded to the engine's number format, only 31 %" in first_page
+    assert "weights changed" not in second_page.replace("Weights changed", "")

@@ -145,7 +145,7 @@ WHOLE_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
             r"label_smoothing is 0\.001 and 0\.1; TRL has one",
         ),
         ({"lr_scheduler": "constant", "warmup_ratio": 0.1}, r"training\.warmup_ratio: 0\.1 has no effect"),
-        ({"losses": [TrlLoss(kind="aot")]}, "aot is not a mean over pairs.*use packing: padded"),
+        ({"losses": [TrlLoss(kind="aot")]}, "aot is not a mean over pairs.*use training.packing: padded"),
         ({"losses": [TrlLoss(kind="aot")], "packing": "padded"}, "aot is not a mean over pairs"),
         ({"losses": [TrlLoss(kind="aot")], **WHOLE_STEP, "micro_batch_size": 2}, "aot is not a mean over pairs"),
         ({"losses": [TrlLoss(kind="sft")]}, "sft is not a mean over pairs.*or use kind: nll"),

@@ -46,7 +46,7 @@ def attention(
     if given:
         raise RecipeError(
             f"training.packing: {type(module).__name__} attends with {given[0]}, which shared_prefix does not know; "
-            "use packing: padded"
+            "use training.packing: padded"
         )
     layout.kept["num_calls"] = layout.kept.get("num_calls", 0) + 1
     layout.kept.setdefault("windows", {})[getattr(module, "layer_idx", None)] = sliding_window
@@ -122,7 +122,10 @@ def block_mask(layout: Layout, *, window: int | None, device: torch.device) -> B
             return visible if window is None else visible & (place_T[q] - place_T[k] < window)
 
         size = layout.num_tokens
-        layout.kept[key] = create_block_mask(sees, None, None, size, size, device=device)
+        layout.kept[key] = create_block_mask(
+            sees, None, None, size, size, device=device,
+            _compile=device.type == "cuda",  # else a dense mask of T x T is made on the way
+        )  # fmt: skip
     mask: BlockMask = layout.kept[key]
     return mask
 

@@ -24,8 +24,7 @@ class PackedForward:
     def __call__(self, *, input_ids: torch.Tensor, layout: Layout | None = None, **options: Any) -> Any:
         """TRL's own call; `log_probs` of the answer is (2B, T - 1). Without a layout the model takes the rectangle."""
         if layout is None:
-            output = self._model(input_ids=input_ids, **options)
-            return _answer(output.log_probs, aux_loss=output.aux_loss)
+            return _answer(self._model(input_ids=input_ids, **options).log_probs)
         log_prob_L = self._of_labels(layout, input_ids.device)
         log_prob_L = torch.cat([log_prob_L, log_prob_L.new_zeros(1)])  # the last one is for places without a label
         return _answer(log_prob_L[torch.from_numpy(layout.slot_BR).to(input_ids.device)])
@@ -39,21 +38,19 @@ class PackedForward:
             "layout": layout,
             "use_cache": False,
         }
-        label_1L = _row(layout.label_L, device)
+        target_1L = _row(layout.target_L, device)
         if device.type == "cpu" and torch.is_grad_enabled():
-            # Without Triton the fused head makes about twenty passes over the vocabulary and multiplies once more in
-            # the backward pass; here the logits of the labels are small beside the activations.
+            # Without Triton the fused head works in many separate passes over the vocabulary and multiplies once more
+            # in the backward pass; the logits of the labels alone, three times over, are smaller than the activations.
             logits_LV = self._model(**call).logits[0]
-            return -cross_entropy(logits_LV.float(), label_1L[0], reduction="none")
-        log_prob_1L: torch.Tensor = self._model(**call, shift_labels=label_1L, fused_lm_head=True).log_probs
+            return -cross_entropy(logits_LV.float(), target_1L[0], reduction="none")
+        log_prob_1L: torch.Tensor = self._model(**call, shift_labels=target_1L, fused_lm_head=True).log_probs
         return log_prob_1L[0]
 
 
-def _answer(log_probs: torch.Tensor, aux_loss: torch.Tensor | None = None) -> Any:
+def _answer(log_probs: torch.Tensor) -> Any:
     nothing = torch.zeros_like(log_probs, requires_grad=False)
-    return FusedCausalLMOutput(
-        log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool(), aux_loss=aux_loss
-    )
+    return FusedCausalLMOutput(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
 
 
 def _row(values: Any, device: torch.device) -> torch.Tensor:

@@ -5,14 +5,36 @@ a walk through their prefix tree. A token sees the tokens before it on its own r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """The token ids of a pair."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+    @cached_property
+    def rows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.prompt + self.chosen, self.prompt + self.rejected
+
+    @cached_property
+    def arrays(self) -> tuple[Ids, Ids]:
+        return np.asarray(self.rows[0], np.int64), np.asarray(self.rows[1], np.int64)
+
+    @property
+    def example(self) -> dict[str, list[int]]:
+        """As TRL's collator takes it."""
+        return {"prompt_ids": [*self.prompt], "chosen_ids": [*self.chosen], "rejected_ids": [*self.rejected]}
 
 
 @dataclass(frozen=True)
@@ -24,28 +46,34 @@ class Run:
     prefix: Ids
 
 
-@dataclass(frozen=True)
 class Layout:
     """T packed tokens, L distinct labels, B rows of which the longest has R tokens.
 
     `position_T`: place of a token on its row, from 0. `reach_T`: token k is seen by the tokens q with
-    k <= q < reach_T[k] and by no others. `predecessor_L`: the token whose hidden state predicts label l.
-    `slot_BR`: for row b and place r, from 0 to R - 2, which label the token at place r + 1 is; L where it is none.
-    `kept` holds what is derived from the layout for a device, once for all layers.
+    k <= q < reach_T[k] and by no others. `target_L`: the tokens that are labels; `predecessor_L`: the token whose
+    hidden state predicts each. `slot_BR`: for row b and place r, from 0 to R - 2, which label the token at place
+    r + 1 is; L where it is none. `kept` holds what `attention` derives from the layout, once for all layers, and what
+    it saw of them. (No dataclass: FSDP makes new ones of those that it hands to a layer, and `kept` would be lost.)
     """
 
-    token_T: Ids
-    position_T: Ids
-    reach_T: Ids
-    runs: tuple[Run, ...]
-    label_L: Ids
-    predecessor_L: Ids
-    slot_BR: Ids
-    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    def __init__(
+        self, *, token_T: Ids, position_T: Ids, reach_T: Ids, runs: tuple[Run, ...], target_L: Ids,
+        predecessor_L: Ids, slot_BR: Ids,
+    ) -> None:  # fmt: skip
+        self.token_T, self.position_T, self.reach_T, self.runs = token_T, position_T, reach_T, runs
+        self.target_L, self.predecessor_L, self.slot_BR = target_L, predecessor_L, slot_BR
+        self.kept: dict[Any, Any] = {}
 
     @property
     def num_tokens(self) -> int:
         return len(self.token_T)
+
+
+def lay_out_pairs(pairs: Sequence[PairTokens]) -> Layout:
+    """Rows in TRL's order: all chosen, then all rejected."""
+    return lay_out(
+        [pair.rows[side] for side in (0, 1) for pair in pairs], prompt_lengths=[len(pair.prompt) for pair in pairs] * 2
+    )
 
 
 def lay_out(rows: Sequence[Sequence[int]], *, prompt_lengths: Sequence[int]) -> Layout:
@@ -70,14 +98,14 @@ def lay_out(rows: Sequence[Sequence[int]], *, prompt_lengths: Sequence[int]) -> 
         positions.append(np.arange(shared, len(row)))
         total += own.size
     reach_T[path] = total
-    label_L, predecessor_L, slot_BR = _labels(paths, prompt_lengths)
+    target_L, predecessor_L, slot_BR = _labels(paths, prompt_lengths)
     token_T = np.concatenate(pieces)
     return Layout(
         token_T=token_T,
         position_T=np.concatenate(positions),
         reach_T=reach_T[:total],
         runs=tuple(runs),
-        label_L=token_T[label_L],
+        target_L=token_T[target_L],
         predecessor_L=predecessor_L,
         slot_BR=slot_BR,
     )
@@ -87,13 +115,13 @@ def _labels(paths: Sequence[Ids], prompt_lengths: Sequence[int]) -> tuple[Ids, I
     """Packed indices of the labels, each once however many rows it belongs to; their predecessors; the slots."""
     targets = [path[length:] for path, length in zip(paths, prompt_lengths, strict=True)]
     sources = [path[length - 1 : -1] for path, length in zip(paths, prompt_lengths, strict=True)]
-    label_L, first, slots = np.unique(np.concatenate(targets), return_index=True, return_inverse=True)
-    slot_BR = np.full((len(paths), max(map(len, paths)) - 1), label_L.size, np.int64)
+    target_L, first, slots = np.unique(np.concatenate(targets), return_index=True, return_inverse=True)
+    slot_BR = np.full((len(paths), max(map(len, paths)) - 1), target_L.size, np.int64)
     done = 0
     for slot_R, target, length in zip(slot_BR, targets, prompt_lengths, strict=True):
         slot_R[length - 1 : length - 1 + target.size] = slots[done : done + target.size]
         done += target.size
-    return label_L, np.concatenate(sources)[first], slot_BR
+    return target_L, np.concatenate(sources)[first], slot_BR
 
 
 def common_prefix(a: Ids, b: Ids) -> int:
@@ -101,10 +129,3 @@ def common_prefix(a: Ids, b: Ids) -> int:
     size = min(a.size, b.size)
     different = np.flatnonzero(a[:size] != b[:size])
     return int(different[0]) if different.size else size
-
-
-def num_packed_tokens(rows: Sequence[Sequence[int]]) -> int:
-    """T of the layout of `rows`, without making it."""
-    arrays = [np.asarray(row, np.int64) for row in sorted(map(tuple, rows))]
-    shared = sum(common_prefix(a, b) for a, b in pairwise(arrays))
-    return sum(row.size for row in arrays) - shared

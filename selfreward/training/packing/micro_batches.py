@@ -10,22 +10,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
-
-from selfreward.training.packing.layout import Ids, common_prefix, num_packed_tokens
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The token ids of a pair."""
-
-    prompt: tuple[int, ...]
-    chosen: tuple[int, ...]
-    rejected: tuple[int, ...]
-
-    @property
-    def rows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return self.prompt + self.chosen, self.prompt + self.rejected
+from selfreward.training.packing.layout import Ids, PairTokens, common_prefix
 
 
 @dataclass(frozen=True)
@@ -40,13 +25,15 @@ class Budget:
         tokens, pairs = (limit and limit * factor for limit in (self.max_tokens, self.max_pairs))
         return Budget(tokens, pairs, self.shared_prefix)
 
-    def num_tokens(self, pairs: Sequence[Tokens]) -> int:
+    def num_tokens(self, pairs: Sequence[PairTokens]) -> int:
         """What the micro-batch of `pairs` computes: packed, or with padding and each prompt twice."""
-        rows = [row for pair in pairs for row in pair.rows]
-        return num_packed_tokens(rows) if self.shared_prefix else len(rows) * max(map(len, rows))
+        load = _Load(self)
+        for pair in pairs:
+            load.add(pair)
+        return load.num_tokens
 
 
-def divide(pairs: Sequence[Tokens], budget: Budget, *, multiple_of: int = 1) -> list[list[int]]:
+def divide(pairs: Sequence[PairTokens], budget: Budget, *, multiple_of: int = 1) -> list[list[int]]:
     """Micro-batches as lists of indices into `pairs`; their number is a multiple of `multiple_of`, some may be empty.
 
     Neighbours in the order of their tokens come together, or of their lengths when they are padded. The result depends
@@ -59,12 +46,12 @@ def divide(pairs: Sequence[Tokens], budget: Budget, *, multiple_of: int = 1) -> 
     return micro_batches + [[] for _ in range(wanted - len(micro_batches))]
 
 
-def _place(pair: Tokens, budget: Budget) -> tuple[Any, ...]:
+def _place(pair: PairTokens, budget: Budget) -> tuple[Any, ...]:
     """What pairs are sorted by; only equal pairs have the same."""
     return 0 if budget.shared_prefix else -max(map(len, pair.rows)), pair.rows, pair.prompt
 
 
-def _fill(pairs: Sequence[Tokens], order: Sequence[int], budget: Budget) -> list[list[int]]:
+def _fill(pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget) -> list[list[int]]:
     """Each micro-batch takes pairs in order until the next one does not fit."""
     filled: list[list[int]] = []
     load = _Load(budget)
@@ -83,29 +70,31 @@ class _Load:
     """`Budget.num_tokens` of a micro-batch that grows, so that a pass over many pairs is divided in linear time."""
 
     def __init__(self, budget: Budget) -> None:
-        self._budget, self._num_pairs, self._num_tokens, self._longest = budget, 0, 0, 0
+        self._budget, self._num_pairs, self._num_distinct, self._longest = budget, 0, 0, 0
         self._rows: list[tuple[tuple[int, ...], Ids]] = []  # sorted
 
-    def add(self, pair: Tokens) -> None:
+    def add(self, pair: PairTokens) -> None:
         self._num_pairs += 1
         self._longest = max(self._longest, *map(len, pair.rows))
-        for row in pair.rows if self._budget.shared_prefix else ():
+        for row, ids in zip(pair.rows, pair.arrays, strict=True) if self._budget.shared_prefix else ():
             place = bisect_left(self._rows, row, key=itemgetter(0))
-            ids = np.asarray(row, np.int64)
             # No other rows share more with a row than its neighbours.
             shared = (common_prefix(ids, other) for _, other in self._rows[max(place - 1, 0) : place + 1])
-            self._num_tokens += len(row) - max(shared, default=0)
+            self._num_distinct += len(row) - max(shared, default=0)
             self._rows.insert(place, (row, ids))
+
+    @property
+    def num_tokens(self) -> int:
+        return self._num_distinct if self._budget.shared_prefix else 2 * self._num_pairs * self._longest
 
     def fits(self) -> bool:
         budget = self._budget
-        num_tokens = self._num_tokens if budget.shared_prefix else 2 * self._num_pairs * self._longest
         return (budget.max_pairs is None or self._num_pairs <= budget.max_pairs) and (
-            budget.max_tokens is None or num_tokens <= budget.max_tokens
+            budget.max_tokens is None or self.num_tokens <= budget.max_tokens
         )
 
 
-def _level(pairs: Sequence[Tokens], order: Sequence[int], budget: Budget, wanted: int) -> list[list[int]]:
+def _level(pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget, wanted: int) -> list[list[int]]:
     """At most `wanted` micro-batches with the largest of them as small as it can be: bisection over the budget."""
     low, high = 0, budget.max_tokens or budget.num_tokens(pairs)
     best = _fill(pairs, order, budget)

@@ -14,8 +14,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from selfreward.errors import RecipeError
 from selfreward.training.packing import attention
 from selfreward.training.packing.forward import PackedForward
-from selfreward.training.packing.layout import Layout, lay_out
-from selfreward.training.packing.micro_batches import Tokens
+from selfreward.training.packing.layout import Layout, PairTokens, lay_out_pairs
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
@@ -42,17 +41,15 @@ def check_configuration(config: PretrainedConfig, *, longest: int) -> None:
             )
 
 
-def prove(model: PreTrainedModel, pairs: Sequence[Tokens], *, device: torch.device) -> float:
+def prove(model: PreTrainedModel, pairs: Sequence[PairTokens], *, device: torch.device) -> float:
     """The largest difference in nats between packed and plain log-probabilities; RecipeError above the tolerance."""
     if model.config._attn_implementation != attention.NAME:
         raise _refused(model.config, "it does not attend through transformers' attention interface")
     collator = DataCollatorForPreference(pad_token_id=0)
-    batch = collator([{"prompt_ids": [*p.prompt], "chosen_ids": [*p.chosen], "rejected_ids": [*p.rejected]}
-                      for p in pairs])  # fmt: skip
+    batch = collator([pair.example for pair in pairs])
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100).to(device)
-    rows = [pair.rows[side] for side in (0, 1) for pair in pairs]
-    layout = lay_out(rows, prompt_lengths=[len(pair.prompt) for _ in (0, 1) for pair in pairs])
+    layout = lay_out_pairs(pairs)
     with torch.no_grad():
         plain = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs
         packed = PackedForward(model)(**inputs, layout=layout).log_probs
@@ -86,6 +83,6 @@ def _check_calls(config: PretrainedConfig, layout: Layout) -> None:
 
 def _refused(config: PretrainedConfig, why: str) -> RecipeError:
     return RecipeError(
-        f"training.packing: {config.model_type} cannot be packed: {why}; use packing: padded, which computes every "
-        "row by itself, slower and with the same result; a started run goes on with it"
+        f"training.packing: {config.model_type} cannot be packed: {why}; use training.packing: padded, which computes "
+        "every row by itself, slower and with the same result; a started run goes on with it"
     )

@@ -23,7 +23,6 @@ from selfreward.training.losses import (
     length_regularized,
     nll,
     own_losses,
-    simpo,
     trl_losses,
 )
 
@@ -218,13 +217,6 @@ def test_a_label_of_one_half_is_at_rest_at_the_reference(trl: Callable[..., Trl]
     assert moving[:NUM].sum() < 0 < moving[NUM:].sum()
 
 
-def test_a_weight_scales_the_gradient_of_its_pair_only(trl: Callable[..., Trl]) -> None:
-    logps_BT, weight_B = leaf(), torch.tensor([2.0, 0.0, 0.5], dtype=torch.float64)
-    plain = gradient(trl("ipo").on(replay_of(logps_BT)), logps_BT)
-    weighed = gradient((weight_B * trl_losses(trl("ipo"), replay_of(logps_BT))).mean(), logps_BT)
-    torch.testing.assert_close(weighed, plain * weight_B.repeat(2)[:, None])
-
-
 def test_trl_names_length_normalized_dpo_sigmoid_norm(trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
     hand = by_hand(logps_BT)
@@ -247,13 +239,6 @@ def test_pair_logps_are_the_sums_that_trl_logs(trl: Callable[..., Trl]) -> None:
     sigmoid.on(replay_of(logps_BT))
     assert sigmoid.trainer._metrics["train"]["logps/chosen"] == [pytest.approx(hand.chosen.mean())]
     assert sigmoid.trainer._metrics["train"]["logps/rejected"] == [pytest.approx(hand.rejected.mean())]
-
-
-def test_prefix_positions_of_an_adapter_are_not_counted() -> None:
-    logps_BT = leaf()
-    replay = replay_of(logps_BT)
-    longer_BT = torch.cat([torch.full((2 * NUM, 2), -9.0), replay.output.log_probs], dim=1)
-    assert torch.equal(PairLogps.of(longer_BT, replay.inputs).chosen_B, pair_logps(logps_BT).chosen_B)
 
 
 def test_nll_weighs_every_pair_the_same_as_trls_sft_of_one_pair(trl: Callable[..., Trl]) -> None:
@@ -335,12 +320,3 @@ def test_own_losses_of_a_soft_label_mix_both_directions(kind: str, settings: dic
         arguments = there, -there
     losses_B = own_losses(kind, pair_logps(logps_BT), label_B=torch.tensor(p), **settings)
     np.testing.assert_allclose(losses_B.detach(), -p * log_sigmoid(arguments[0]) - (1 - p) * log_sigmoid(arguments[1]))
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [nll, partial(simpo, beta=2.0, gamma=0.7), partial(length_regularized, beta=BETA, alpha=0.25)],
-    ids=["nll", "simpo", "length_regularized"],
-)
-def test_gradients_are_those_of_finite_differences(loss: Callable[[PairLogps], Tensor]) -> None:
-    assert torch.autograd.gradcheck(lambda logps_BT: loss(pair_logps(logps_BT)), leaf(1))
