@@ -60,7 +60,7 @@ def test_pairs_and_steps_are_those_of_the_run(planned_and_run: tuple[Plan, Store
         assert training is not None
         assert 0 < num_pairs <= work.num_pairs
         assert training["num_steps"] == math.ceil(num_pairs / planned.recipe.training.batch_size) <= work.num_steps
-        assert training["num_tokens"] <= work.num_training_tokens
+        assert training["num_computed_tokens"] <= work.num_training_tokens
 
 
 def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(

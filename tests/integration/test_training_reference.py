@@ -193,7 +193,7 @@ def test_reference_is_found_once_though_killed(tmp_path: Path) -> None:
     assert (given.work_folder / "reference.parquet").read_bytes() == written
     assert metrics["steps"] == expected["steps"]
     facts = {name for name in expected if name.startswith("reference_gap") or name.endswith("_logprobs")}
-    assert len(facts) == 6
+    assert len(facts) == 7
     assert {name: metrics[name] for name in facts} == {name: expected[name] for name in facts}
 
 
