@@ -134,7 +134,8 @@ def _run_in_processes(num_processes: int, arguments: list[str]) -> int:
     except ChildFailedError as error:
         first = error.get_first_failure()[1].exitcode
         if first < 0:  # killed: dies the same way, so that whoever waits sees how
-            signal.signal(-first, signal.SIG_DFL) if -first != signal.SIGKILL else None
+            if -first != signal.SIGKILL:
+                signal.signal(-first, signal.SIG_DFL)
             os.kill(os.getpid(), -first)
         return first or 1
     return 0

@@ -246,7 +246,7 @@ def _steps(history: list[dict[str, Any]]) -> dict[str, Any]:
     norms = [step["grad_norm"] for step in steps]
     return {
         "num_steps": len(steps),
-        "num_computed_tokens": sum(row["num_computed_tokens"] for row in history if "loss" in row),
+        "num_computed_tokens": int(sum(row["num_computed_tokens"] for row in history if "loss" in row)),
         "loss_first": steps[0]["loss"],
         "loss_last": steps[-1]["loss"],
         "grad_norm_mean": float(np.mean(norms)),
