@@ -178,7 +178,14 @@ def parse() -> argparse.Namespace:
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", default=MODEL, metavar="NAME", help="folder, .gguf or a recipe's name (%(default)s)")
     model.add_argument("--random-llama", choices=list(SIZES), help="a Llama of this size with random weights")
-    add("--sets", nargs="+", choices=LENGTHS, default=list(LENGTHS), metavar="SET", help=f"of {sets} (all)")
+    add(
+        "--sets",
+        nargs="*",
+        choices=LENGTHS,
+        default=list(LENGTHS),
+        metavar="SET",
+        help=f"of {sets} (all; none: only what --plots asks for)",
+    )
     add("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME",
         help=f"of {contenders}, `trl` first (all; --quick: {quick})")  # fmt: skip
     add("--pairs-per-step", type=int, metavar="N", help="(8; --quick: chat 2, judge 1)")
