@@ -2,10 +2,10 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, now, peak_gib
-from dpo_step_trl import StepClock
+from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, now
+from dpo_step_trl import StepClock, result_of
 from torch.utils.data import DataLoader
 
 from selfreward.recipe import TrainingSection
@@ -65,17 +65,4 @@ def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padd
         return chosen[: pairs.num_rows], rejected[: pairs.num_rows]
 
     trainer.update(None, 0.0, reference=reference)
-    return _result(trainer, clock, job, pass_seconds if with_pass else 0.0)
-
-
-def _result(trainer: Any, clock: StepClock, job: Job, pass_seconds: float) -> Result:
-    steps = [row for row in trainer.state.log_history if "grad_norm" in row]
-    seconds, cpu_seconds = clock.between()
-    return Result(
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
-        loss=[row["loss"] for row in steps],
-        grad_norm=[float(row["grad_norm"]) for row in steps],
-        peak_gib=peak_gib(job.device),
-        pass_seconds=pass_seconds,
-    )
+    return result_of(trainer, clock, job.device, pass_seconds=pass_seconds if with_pass else 0.0)

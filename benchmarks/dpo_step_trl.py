@@ -136,6 +136,11 @@ def _arguments(job: Job, *, precompute: bool) -> DPOConfig:
 
 def _trained(trainer: Peer, clock: StepClock, device: str) -> Result:
     trainer.train()
+    return result_of(trainer, clock, device, pass_seconds=trainer.pass_seconds)
+
+
+def result_of(trainer: DPOTrainer, clock: StepClock, device: str, *, pass_seconds: float) -> Result:
+    """Of any trainer of transformers that has ended."""
     steps = [row for row in trainer.state.log_history if "grad_norm" in row]
     seconds, cpu_seconds = clock.between()
     return Result(
@@ -144,5 +149,5 @@ def _trained(trainer: Peer, clock: StepClock, device: str) -> Result:
         loss=[row["loss"] for row in steps],
         grad_norm=[float(row["grad_norm"]) for row in steps],
         peak_gib=peak_gib(device),
-        pass_seconds=trainer.pass_seconds,
+        pass_seconds=pass_seconds,
     )

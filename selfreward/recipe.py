@@ -220,8 +220,8 @@ class LengthRegularizedLoss(Section):
     weight: Weight = 1.0
 
 
-_Losses = TrlLoss | ExoPairLoss | RobustLoss | NllLoss | SimpoLoss | LengthRegularizedLoss
-LossSection = Annotated[_Losses, Field(discriminator="kind")]
+_Loss = TrlLoss | ExoPairLoss | RobustLoss | NllLoss | SimpoLoss | LengthRegularizedLoss
+LossSection = Annotated[_Loss, Field(discriminator="kind")]
 
 
 class TrainingSection(Section):
@@ -232,8 +232,7 @@ class TrainingSection(Section):
     `reference`: the policy at the start of the iteration, or M_0. `reference_logprobs: sampler` takes the engine's
     numbers for responses that the reference sampled, while their root mean square error on the reward margin (beta
     times nats) is at most `max_reference_gap`; 0.1 is off by 5 % in a pair's weight in the gradient.
-    `packing: shared_prefix` computes what responses and prompts have in common once and no padding (2410.20305);
-    `padded` is TRL's rectangle.
+    `packing: shared_prefix` computes what rows share once and no padding (2410.20305); `padded` is TRL's rectangle.
     Weights are float32 by default: a bfloat16 weight does not see updates of 5e-7.
     """
 

@@ -42,7 +42,7 @@ def divide(pairs: Sequence[PairTokens], budget: Budget, *, multiple_of: int = 1)
     order = sorted(range(len(pairs)), key=lambda i: _place(pairs[i], budget))
     filled = _fill(pairs, order, budget)
     wanted = -(-len(filled) // multiple_of) * multiple_of
-    micro_batches = _level(pairs, order, budget, wanted) if wanted > 1 else filled
+    micro_batches = _level(pairs, order, budget, filled, wanted) if wanted > 1 else filled
     return micro_batches + [[] for _ in range(wanted - len(micro_batches))]
 
 
@@ -94,10 +94,12 @@ class _Load:
         )
 
 
-def _level(pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget, wanted: int) -> list[list[int]]:
+def _level(
+    pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget, filled: list[list[int]], wanted: int
+) -> list[list[int]]:
     """At most `wanted` micro-batches with the largest of them as small as it can be: bisection over the budget."""
     low, high = 0, budget.max_tokens or budget.num_tokens(pairs)
-    best = _fill(pairs, order, budget)
+    best = filled
     while high - low > max(1, high // 64):
         middle = (low + high) // 2
         tried = _fill(pairs, order, Budget(middle, budget.max_pairs, budget.shared_prefix))
