@@ -20,6 +20,7 @@ from ruamel.yaml.tag import Tag
 
 from selfreward.errors import RecipeError
 from selfreward.recipe import Recipe
+from selfreward.recipe.models import UNION_TAGS
 
 Place = tuple[str | int, ...]
 DEEPEST = 50
@@ -211,6 +212,8 @@ def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:
     """Pydantic's location without the union tags it inserts, which are no keys of the file."""
     node = tree
     for step in loc:
+        if step in UNION_TAGS:
+            continue
         if isinstance(node, Mapping):
             if step not in node and node.get("kind") == step:
                 continue
@@ -263,6 +266,9 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
             node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
         elif "allOf" in node:
             node = node["allOf"][0]
+        elif "oneOf" in node:  # told apart by their keys: the one that shares most of them
+            members = [_resolve_union(schema, member, content) for member in node["oneOf"]]
+            node = max(members, key=lambda member: len(member["properties"].keys() & set(content)))
         else:
             return node
 

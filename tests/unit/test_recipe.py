@@ -317,8 +317,16 @@ MEMBERS = {
     schema.AdditiveJudge: "judging={kind: additive, num_draws: 11, temperature: 1}",
     schema.ExpectedScoreJudge: "judging={kind: expected_score, by: initial, min_score_mass: 1e-9}",
     schema.VerifierJudge: "judging={kind: verifier, aggregate: all}",
+    schema.PairwiseJudge: "judging={kind: pairwise, reasoning: {max_tokens: 9}, num_draws: 2, commit_first: {}}",
+    schema.RubricJudge: "judging={kind: rubric, criteria: [{name: 'no', description: 'a: b'}], normalise: true}",
+    schema.ConstitutionJudge: "judging={kind: constitution, principles: p.yaml, clamp: [0.1, 0.9], reasoning: {}}",
+    schema.RewardModelJudge: "judging={kind: reward_model, by: rm}",
+    schema.IntrinsicJudge: "judging={kind: intrinsic, reference: best, per_token: true}",
+    schema.EnsembleJudge: "judging={kind: ensemble, members: [{kind: verifier}, {kind: additive, by: initial}]}",
     schema.BestVsWorst: "pairing={kind: best_vs_worst, allow_cut_off_chosen: true}",
     schema.LengthControlled: "pairing={kind: length_controlled, rho: 0.4}",
+    schema.TopK: "pairing={kind: top_k, k: 3, min_margin: 0.5}",
+    schema.InitialRejected: "pairing={kind: initial_rejected, label: preference, min_reliability: 0.4}",
 }
 
 
@@ -338,6 +346,47 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
     )
     assert any(isinstance(section, member) for section in (recipe.prompts, recipe.judging, recipe.pairing))
     assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["judging={kind: expected_score, num_draws: 4}"], "num_draws: 4 wordings; there are 3 without reasoning"),
+        (["judging={kind: pairwise, num_draws: 2}"], "num_draws: 2 has no effect without reasoning"),
+        (["judging={kind: pairwise, reasoning: {temperature: 0}, num_draws: 2}"], "has no effect at temperature 0"),
+        (["judging={kind: pairwise, temperature: 0.5}"], "judging.temperature: unknown key"),
+        (["judging={kind: constitution, principles: a, clamp: [0.4, 0.6]}"], "clamp: it bounds probabilities after"),
+        (["judging={kind: constitution, principles: a, clamp: [0.6, 0.7], reasoning: {}}"], "bounds around 0.5"),
+        (["judging={kind: rubric, criteria: [{name: a, description: b}, {name: a, description: c}]}"], "a, a; each"),
+        (["judging={kind: intrinsic, reference: policy}"], "policy against itself scores 0 everywhere"),
+        (["judging={kind: ensemble, members: [{kind: verifier}]}"], "at least 2 items"),
+        (
+            ["judging={kind: ensemble, variance_weight: 2.0, members: [{kind: verifier}, {kind: additive}]}"],
+            "no effect",
+        ),
+        (
+            ["judging={kind: ensemble, members: [{kind: additive}, {kind: additive, num_draws: 4}]}"],
+            "they draw [3, 4] times",
+        ),
+        (["judging={kind: verifier}", "meta_judging={}"], "meta_judging: it makes pairs of judgments that the policy"),
+        (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it makes pairs"),
+        (["pairing={kind: top_k, label: consistency}", "checkpoints.keep=1"], "no previous judge"),
+        (["evaluation.anchor.by=best"], "best changes with the run"),
+        (["models.policy={endpoint: 'http://h/v1', model: x}"], "models.policy: it is trained"),
+        (["models.g={endpoint: 'ftp://h', model: x}"], "'ftp://h' is no address"),
+        (["models.g={endpoint: 'http://u:p@h/v1', model: x}"], "holds no secret"),
+        (["models.g={endpoint: 'http://h/v1', model: x, budget: 1.0}"], "without `price` nothing is counted"),
+        (["models.g={endpoint: 'http://h/v1', modell: x}"], "did you mean 'model'"),
+    ],
+)
+def test_settings_without_effect_and_parts_that_do_not_go_together_are_refused(
+    overrides: list[str], words: str
+) -> None:
+    assert words in refusal(MINIMAL, *overrides)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert "hunter2" not in refusal(MINIMAL, "models.g={endpoint: 'http://u:hunter2@h/v1', model: x}")
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)

@@ -1,0 +1,287 @@
+"""`judging` and `meta_judging`: who scores responses, and who judges these judgments. One section per kind.
+
+A setting without effect cannot be written down: what belongs to sampled reasoning stands inside `reasoning`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from selfreward.recipe.section import Section
+
+
+class Reasoning(Section):
+    """The judge thinks aloud before its verdict; what it wrote is kept."""
+
+    max_tokens: int = Field(256, ge=1)
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+
+
+class CommitFirst(Section):
+    """The judge responds to the prompt itself before it sees a candidate, and is shown its own response then."""
+
+    max_tokens: int = Field(256, ge=1)
+
+
+class Asking(Section):
+    """What judges share that put a question to a model.
+
+    `by`: any model by its name. `commit_first`: a judge that shares all it sees with the author of a response is easily
+    talked over; one that has committed itself is less so (2407.04549). `reference_answer`: the judge is shown the
+    prompt's `reference`; a prompt without one stays unscored.
+    """
+
+    by: str = "policy"
+    commit_first: CommitFirst | None = None
+    reference_answer: bool = False
+
+
+class Written(Asking):
+    """A judge that writes its verdict. `structured`: as JSON that the engine enforces, with the explanation first."""
+
+    num_draws: int = Field(3, ge=1)
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(384, ge=1)
+    structured: bool = False
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "Written":
+        refuse_equal_draws(self.num_draws, self.temperature)
+        return self
+
+
+def refuse_equal_draws(num_draws: int, temperature: float) -> None:
+    if temperature == 0 and num_draws > 1:
+        raise ValueError(
+            f"num_draws: {num_draws} has no effect at temperature 0, where all draws are the same; "
+            "set num_draws to 1 or the temperature above 0"
+        )
+
+
+class AdditiveJudge(Written):
+    """Additive 0-5 rubric, reasoning then `Score: n`, draws averaged (Self-Rewarding, 2401.10020, section 2.2)."""
+
+    kind: Literal["additive"]
+
+
+MAX_WORDINGS = 3
+
+
+class ExpectedScoreJudge(Asking):
+    """Expected score under the probabilities of the score token, one prefill a draw (RLAIF, 2309.00267, section 2.3).
+
+    Without `reasoning` nothing is drawn at random: each draw is another wording of the question, with other labels in
+    another order, so that what depends on the wording shows (at most three). With `reasoning` each draw is a sampled
+    explanation, after which the score token is read.
+    """
+
+    kind: Literal["expected_score"]
+    num_draws: int = Field(2, ge=1)
+    reasoning: Reasoning | None = None
+    min_score_mass: float = Field(
+        0.0, ge=0, le=1, description="below this total probability of the score tokens a judgment is unscored"
+    )
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "ExpectedScoreJudge":
+        if self.reasoning is not None:
+            refuse_equal_draws(self.num_draws, self.reasoning.temperature)
+        elif self.num_draws > MAX_WORDINGS:
+            raise ValueError(
+                f"num_draws: {self.num_draws} wordings; there are {MAX_WORDINGS} without reasoning, where draws do not "
+                "differ by chance; lower it or add `reasoning: {}`"
+            )
+        return self
+
+
+class Comparing(Asking):
+    """A judge that compares two responses in both orders: every one of a prompt's with every other.
+
+    A response's score is the mean probability of being preferred, in [0, 1].
+    """
+
+    reasoning: Reasoning | None = None
+    num_draws: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "Comparing":
+        if self.reasoning is None and self.num_draws > 1:
+            raise ValueError(
+                f"num_draws: {self.num_draws} has no effect without reasoning, where all draws are the same; set it "
+                "to 1 or add `reasoning: {}`"
+            )
+        if self.reasoning is not None:
+            refuse_equal_draws(self.num_draws, self.reasoning.temperature)
+        return self
+
+
+class PairwiseJudge(Comparing):
+    """Which response is better: token probabilities, both orders averaged (Online AI Feedback, 2402.04792)."""
+
+    kind: Literal["pairwise"]
+
+
+class ConstitutionJudge(Comparing):
+    """Which response keeps better to a principle (Constitutional AI, 2212.08073, section 4).
+
+    `principles`: a YAML file, a list of sentences. `each_judgment`: one of them drawn for a pair of responses, or all
+    of them averaged. `clamp` bounds the probabilities after reasoning, which makes a judge too sure of itself; null is
+    the paper's [0.4, 0.6].
+    """
+
+    kind: Literal["constitution"]
+    principles: str
+    each_judgment: Literal["one", "all"] = "one"
+    clamp: tuple[float, float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clamp_is_a_pair(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("clamp"), list):
+            return {**value, "clamp": tuple(value["clamp"])}
+        return value
+
+    @model_validator(mode="after")
+    def _clamp_after_reasoning(self) -> "ConstitutionJudge":
+        if self.clamp is None:
+            return self
+        low, high = self.clamp
+        if not 0 <= low <= 0.5 <= high <= 1 or low == high:
+            raise ValueError(f"clamp: [{low}, {high}]; bounds around 0.5 within [0, 1], as in [0.4, 0.6]; mend them")
+        if self.reasoning is None:
+            raise ValueError("clamp: it bounds probabilities after reasoning; add `reasoning: {}` or remove it")
+        return self
+
+
+class Criterion(Section):
+    """`description` says what earns a high score; `weight` counts in the mean over criteria."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=40)
+    description: str = Field(min_length=1)
+    weight: float = Field(1.0, gt=0)
+
+
+class RubricJudge(Written):
+    """Named criteria, each criticised and scored 0 to 5 by itself; the score is their weighted mean.
+
+    `normalise`: z-scores per criterion first, so that a criterion which spreads little counts as much as the others.
+    """
+
+    kind: Literal["rubric"]
+    criteria: list[Criterion] = Field(min_length=1)
+    normalise: bool = False
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "RubricJudge":
+        names = [criterion.name for criterion in self.criteria]
+        if len(set(names)) < len(names):
+            raise ValueError(f"criteria: the names are {', '.join(names)}; each stands once; rename one")
+        return self
+
+
+class VerifierJudge(Section):
+    """The share of a prompt's checks that a response passes, or 1/0 for all of them."""
+
+    kind: Literal["verifier"]
+    aggregate: Literal["share", "all"] = "share"
+
+
+class RewardModelJudge(Section):
+    """A sequence-classification checkpoint with one output. `by` names it under `models`."""
+
+    kind: Literal["reward_model"]
+    by: str
+    batch_tokens: int = Field(8192, ge=1, description="padded tokens of one forward batch")
+
+
+class IntrinsicJudge(Section):
+    """log pi(response) of the model `by` less that of `reference`: DPO's own reward without beta (CREAM, 2410.12735).
+
+    `per_token` divides by the number of tokens.
+    """
+
+    kind: Literal["intrinsic"]
+    by: str = "policy"
+    reference: str = "initial"
+    per_token: bool = False
+
+    @model_validator(mode="after")
+    def _two_models(self) -> "IntrinsicJudge":
+        if self.by == self.reference:
+            raise ValueError(f"reference: {self.by} against itself scores 0 everywhere; name another model")
+        return self
+
+
+_One = (
+    AdditiveJudge
+    | ExpectedScoreJudge
+    | PairwiseJudge
+    | RubricJudge
+    | ConstitutionJudge
+    | VerifierJudge
+    | RewardModelJudge
+    | IntrinsicJudge
+)
+MemberSection = Annotated[_One, Field(discriminator="kind")]
+
+
+class EnsembleJudge(Section):
+    """Several judges as one, after Coste et al. (2310.02743): `mean`, `worst_case`, or mean less lambda times variance.
+
+    Members are z-scored over the responses judged together, unless `normalise` is false.
+    """
+
+    kind: Literal["ensemble"]
+    members: list[MemberSection] = Field(min_length=2)
+    combine: Literal["mean", "worst_case", "mean_minus_variance"] = "mean"
+    variance_weight: float | None = Field(None, gt=0, description="lambda; null is 1 with mean_minus_variance")
+    normalise: bool = True
+
+    @model_validator(mode="after")
+    def _weight_has_a_variance(self) -> "EnsembleJudge":
+        if self.variance_weight is not None and self.combine != "mean_minus_variance":
+            raise ValueError(
+                f"variance_weight: no effect with combine: {self.combine}; it belongs to mean_minus_variance; remove it"
+            )
+        draws = sorted({member.num_draws for member in self.members if getattr(member, "num_draws", 1) > 1})  # type: ignore[union-attr]
+        if len(draws) > 1:
+            raise ValueError(
+                f"members: they draw {draws} times; one number of draws (or 1) goes together; set it alike"
+            )
+        return self
+
+
+JudgingSection = Annotated[_One | EnsembleJudge, Field(discriminator="kind")]
+
+
+class MetaJudgingSection(Section):
+    """The model judges its judgments, and the better one of two becomes a training pair (2407.19594, section 2.2).
+
+    `iterations`: the first so many of them. `max_share` bounds the share of judgment pairs among all pairs: beyond 0.15
+    a published system saw the judge answer "always a 5". `max_chosen_chars` leaves out pairs whose chosen judgment is
+    longer. `max_judgments`: how many judgments of a response are compared, each with each in both orders.
+    """
+
+    by: str = "policy"
+    iterations: int = Field(2, ge=1)
+    max_share: float = Field(0.15, gt=0, lt=1)
+    max_chosen_chars: int | None = Field(1100, ge=1)
+    max_judgments: int = Field(11, ge=2)
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(384, ge=1)
+
+
+class AnchorSection(Comparing):
+    """The judge that measures: pairwise, both orders, token probabilities averaged (OAIF, 2402.04792)."""
+
+    kind: Literal["pairwise"] = "pairwise"
+    by: str = "initial"
+
+    @model_validator(mode="after")
+    def _stays_the_same(self) -> "AnchorSection":
+        if self.by in ("policy", "best"):
+            raise ValueError(f"by: {self.by} changes with the run; an anchor stays the same; use initial")
+        return self

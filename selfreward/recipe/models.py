@@ -1,0 +1,117 @@
+"""`models`: every model has a name. `initial` and `best` are always there."""
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from selfreward.recipe.section import Runtime, Section
+
+
+class LoraSection(Section):
+    """Low-rank adapters (2106.09685) in all linear layers; merged at the end of each iteration into a plain model."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+
+
+class ModelSection(Section):
+    """A model by name. `model`: hub id, local folder, .gguf file, package:NAME/FILE.gguf, or random:tiny."""
+
+    model: str
+    revision: str | None = None
+    lora: LoraSection | None = None
+    trust_remote_code: bool = False
+
+
+class Price(Section):
+    """In one currency, per million tokens."""
+
+    prompt: float = Field(ge=0)
+    generated: float = Field(ge=0)
+
+
+class EndpointSection(Section):
+    """A model behind an OpenAI-compatible server; it judges, and is never trained.
+
+    `endpoint`: the server's base URL, usually ending in /v1. `api_key_env`: the environment variable with the key.
+    `budget`: in the currency of `price`; what would go beyond it is not sent, and the run stops. `timeout_s`: for a
+    whole answer. `extra_body`: sent with each request; a null leaves out a key that the server does not know.
+    """
+
+    endpoint: str
+    model: str = Field(min_length=1)
+    api_key_env: str | None = None
+    price: Price | None = None
+    budget: float | None = Runtime(None, gt=0)
+    max_concurrency: int = Runtime(16, ge=1)
+    max_requests_per_minute: int | None = Runtime(None, ge=1)
+    timeout_s: float = Runtime(120.0, gt=0)
+    max_attempts: int = Runtime(8, ge=1)
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="sent with each request, for this server")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, or half a bracket
+            is_address = False
+        if "@" in value or "?" in value or "#" in value:
+            raise ValueError("it carries a password or a query; a recipe holds no secret; use api_key_env")
+        if not is_address or any(char.isspace() for char in value):
+            raise ValueError(f"{value!r} is no address; http://HOST:PORT/v1 is one; mend it")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variable(cls, value: str | None) -> str | None:
+        """A key that was pasted here is not shown again."""
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError(
+                "api_key_env: what stands there is not the name of an environment variable, as OPENAI_API_KEY is; a "
+                "recipe holds no secret; export the key and name its variable"
+            )
+        return value
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_the_question_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted({"messages", "model", "n", "stream", "stream_options"} & set(value)):
+            raise ValueError(
+                f"extra_body: {', '.join(taken)} would break the judge's question; what the server knows besides is "
+                "allowed; remove it"
+            )
+        return value
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_priced(cls, value: float | None, info: Any) -> float | None:
+        if value is not None and info.data.get("price") is None:
+            raise ValueError("without `price` nothing is counted; add price: {prompt: ..., generated: ...}")
+        return value
+
+    @model_validator(mode="after")
+    def _budget_is_bounded(self) -> "EndpointSection":
+        limits = {self.extra_body.get(key) for key in ("max_tokens", "max_completion_tokens")}
+        if self.budget is not None and "max_tokens" in self.extra_body and limits == {None}:
+            raise ValueError(
+                "extra_body: without max_tokens a reply can cost anything, and `budget` cannot hold; keep it"
+            )
+        return self
+
+
+UNION_TAGS = ("endpoint-model", "local-model")
+
+
+def _which(value: Any) -> str:
+    is_endpoint = "endpoint" in value if isinstance(value, dict) else isinstance(value, EndpointSection)
+    return UNION_TAGS[0] if is_endpoint else UNION_TAGS[1]
+
+
+NamedModel = Annotated[
+    Annotated[ModelSection, Tag("local-model")] | Annotated[EndpointSection, Tag("endpoint-model")],
+    Discriminator(_which),
+]

@@ -1,0 +1,103 @@
+"""`training` and `launch`: the update, its losses, and the processes that make it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from selfreward.recipe.section import Runtime, Section
+
+Weight = Annotated[float, Field(gt=0, description="the factor of a loss in the sum of losses")]
+
+
+class TrlLoss(Section):
+    """A loss of TRL's `DPOTrainer` by its TRL name. `sigmoid_norm` is DPO on length-normalised log-ratios."""
+
+    kind: Literal[
+        "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
+        "discopop", "sft", "sigmoid_norm",
+    ]  # fmt: skip
+    weight: Weight = 1.0
+
+
+class ExoPairLoss(Section):
+    """TRL's `exo_pair` (2402.00856, section 5); not defined without smoothing."""
+
+    kind: Literal["exo_pair"]
+    weight: Weight = 1.0
+    label_smoothing: float = Field(1e-3, gt=0, lt=0.5)
+
+
+class RobustLoss(Section):
+    """TRL's `robust` (2403.00409): unbiased when a share `label_smoothing` of the pairs is the wrong way round."""
+
+    kind: Literal["robust"]
+    weight: Weight = 1.0
+    label_smoothing: float = Field(0.1, gt=0, lt=0.5)
+
+
+class NllLoss(Section):
+    """Negative log-likelihood of the chosen response per token: weight 1 in Iterative RPO (2404.19733), 0.1 in SPaR."""
+
+    kind: Literal["nll"]
+    weight: Weight = 1.0
+
+
+class SimpoLoss(Section):
+    """SimPO (2405.14734): no reference, a target margin gamma; beta 2 to 10, gamma / beta 0.3 to 0.5 in the paper."""
+
+    kind: Literal["simpo"]
+    weight: Weight = 1.0
+    beta: float = Field(2.0, gt=0)
+    gamma: float = Field(1.0, ge=0)
+
+
+class LengthRegularizedLoss(Section):
+    """R-DPO (2403.19159): DPO with a price of `alpha` nats for each token of length."""
+
+    kind: Literal["length_regularized"]
+    alpha: float = Field(gt=0)
+    weight: Weight = 1.0
+
+
+_Loss = TrlLoss | ExoPairLoss | RobustLoss | NllLoss | SimpoLoss | LengthRegularizedLoss
+LossSection = Annotated[_Loss, Field(discriminator="kind")]
+
+
+class TrainingSection(Section):
+    """On-policy DPO (2305.18290); beta 0.1 and 5e-7 are what Online DPO (2402.04792) and iterative RLHF use.
+
+    `batch_size` counts pairs per optimizer step; they are computed in micro-batches of at most `micro_batch_tokens`
+    tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed and not the result.
+    `reference`: the policy at the start of the iteration, or M_0. `reference_logprobs: sampler` takes the engine's
+    numbers for responses that the reference sampled, while their root mean square error on the reward margin (beta
+    times nats) is at most `max_reference_gap`; 0.1 is off by 5 % in a pair's weight in the gradient.
+    `packing: shared_prefix` computes what rows share once and no padding (2410.20305); `padded` is TRL's rectangle.
+    Weights are float32 by default: a bfloat16 weight does not see updates of 5e-7.
+    """
+
+    losses: list[LossSection] = Field([TrlLoss(kind="sigmoid")], min_length=1)
+    beta: float = Field(0.1, gt=0)
+    learning_rate: float = Field(5e-7, gt=0)
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    num_epochs: int = Field(1, ge=1)
+    batch_size: int = Field(16, ge=1)
+    reference: Literal["iteration_start", "initial"] = "iteration_start"
+    reference_logprobs: Literal["trainer", "sampler"] = "trainer"
+    max_reference_gap: float = Field(0.1, gt=0)
+    micro_batch_tokens: int | None = Runtime(2048, ge=1)
+    micro_batch_size: int | None = Runtime(None, ge=1)
+    max_pairs: int | None = Field(None, ge=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    packing: Literal["shared_prefix", "padded"] = Runtime("shared_prefix")
+    weights_dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = Runtime(False)
+    save_every_steps: int = Runtime(50, ge=1)
+
+
+class LaunchSection(Section):
+    """Processes of this machine that make the update, one a GPU. `fsdp` splits the model and its states over them."""
+
+    num_processes: int = Runtime(1, ge=1)
+    sharding: Literal["none", "fsdp"] = Runtime("none")
