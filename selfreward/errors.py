@@ -28,6 +28,12 @@ class EngineError(SelfRewardError, RuntimeError):
     """The inference engine failed, or its weights are not those of the checkpoint."""
 
 
+class BudgetError(EngineError):
+    """An endpoint's `budget` would not have been enough for the next request, which was not sent."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class TrainingError(SelfRewardError, RuntimeError):
     """The update could not be made, for example because a loss is not finite."""
 

@@ -1,11 +1,12 @@
 """The interfaces between the rooms. `loop.py` knows nothing else, and runs in tests on fakes of these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from selfreward.records import (
+    Battle,
     Checkpoint,
     Comparison,
     Decision,
@@ -14,6 +15,7 @@ from selfreward.records import (
     IterationSummary,
     Judgment,
     Message,
+    PreferencePair,
     Prompt,
     Response,
     Selection,
@@ -26,6 +28,7 @@ class GenerationRequest:
 
     Temperature 0 is greedy. Draw i is seeded with `seed` + i. When `choice_token_ids` is given, the raw
     log-probabilities of exactly these tokens at the first sampled position come back with each sample.
+    `json_schema` enforces a JSON text of that form; an engine that cannot raises RecipeError.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -35,6 +38,7 @@ class GenerationRequest:
     top_p: float = 1.0
     seed: int = 0
     choice_token_ids: tuple[int, ...] = ()
+    json_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,59 @@ class ScoreRequest:
     token_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class ChatRequest:
+    """`n` replies to a conversation, for which draw i is seeded with `seed` + i. Temperature 0 is greedy.
+
+    With `choices`, texts that are one token each, a reply ends right before one of them, and their log-probabilities
+    there come back: at once, after `opening` alone; or, with `max_tokens` > 0, after that many tokens of free text at
+    most and then `opening`. Without choices, `max_tokens` of free text are all of it. `json_schema` enforces its form.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    opening: str = ""
+    choices: tuple[str, ...] = ()
+    json_schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One draw. `unsent` is the reason why the request was not sent at all or not served; all else is then empty.
+
+    `choice_logprobs` belong to `choices`, natural and raw, -inf for one that is out of sight. `text` is the free text.
+    Token fields are empty for a model whose tokens are not ours to see.
+    """
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    choice_logprobs: tuple[float, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    token_logprobs: tuple[float, ...] | None = None
+    unsent: str | None = None
+
+
+class Chat(Protocol):
+    """A model by its name in the recipe, in the engine or behind an endpoint, to which judges put their questions."""
+
+    @property
+    def by(self) -> str: ...
+
+    def model_id(self, models: Mapping[str, Checkpoint]) -> str:
+        """What stands in a judgment's `checkpoint_id`: the id of the checkpoint that `by` names now."""
+
+    def reply(self, requests: Sequence[ChatRequest], *, models: Mapping[str, Checkpoint]) -> list[list[Reply]]:
+        """`n` replies to each request, in their order. `models` says which checkpoint each name stands for now.
+
+        Raises EngineError when the model fails, and RecipeError when its tokenizer cannot write the choices.
+        """
+
+
 class Engine(Protocol):
     """The one inference engine of a run. It starts at its first use, and holds one checkpoint at a time."""
 
@@ -63,8 +120,15 @@ class Engine(Protocol):
     def context_tokens(self) -> int:
         """Prompt and response together may not be longer than this."""
 
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of a conversation in the chat template, ready for the assistant's turn."""
+    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
+        """Token ids of a conversation in the chat template, ready for the assistant's turn.
+
+        `thinking: false`: a model that would think first is past that, and ready for its final words.
+        """
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Texts that the tokenizer reads as control tokens wherever they stand."""
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text, without special tokens."""
@@ -111,17 +175,29 @@ class PromptSource(Protocol):
 class Sampler(Protocol):
     """Turns prompts into responses of one checkpoint."""
 
-    def sample(self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int) -> list[Response]: ...
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, stage: str = "responses"
+    ) -> list[Response]:
+        """`stage` keeps ids and seeds of different models' responses to the same prompts apart."""
+
+
+Models = Mapping[str, Checkpoint]
+"""Which checkpoint each name stands for in this iteration: `policy`, `initial`, `best` and the recipe's own names."""
 
 
 class Judge(Protocol):
-    """Scores responses one by one. `by` names the model that judges (`policy`, `initial`, ...)."""
+    """Scores responses."""
 
     @property
-    def by(self) -> str: ...
+    def by(self) -> frozenset[str]:
+        """Names of the models that take part; with `policy` among them the judge changes with every iteration."""
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """The lowest and the highest score; None when there are no bounds."""
 
     def judge(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, model: Checkpoint, iteration: int
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """At least one judgment for every response; an unreadable verdict is an unscored judgment."""
 
@@ -129,27 +205,63 @@ class Judge(Protocol):
 class PairwiseJudge(Protocol):
     """Compares two responses to the same prompt, in both orders."""
 
-    @property
-    def by(self) -> str: ...
-
     def compare(
         self,
         prompts: Sequence[Prompt],
         responses: Sequence[Response],
         others: Sequence[Response],
         *,
-        model: Checkpoint,
+        models: Models,
         iteration: int,
     ) -> list[Comparison]:
         """Two comparisons for each prompt i: `responses[i]` against `others[i]`, shown first and shown second."""
 
 
-class PairSelector(Protocol):
-    """Decides which responses become a preference pair."""
+class MetaJudge(Protocol):
+    """Judges judgments: the better and the worse one of a response become a preference pair."""
 
-    def select(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment]
-    ) -> Selection: ...
+    def may_judge(self, iteration: int) -> bool:
+        """Whether judgments are trained on in this iteration."""
+
+    def battles(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        judgments: Sequence[Judgment],
+        *,
+        models: Models,
+        iteration: int,
+    ) -> list[Battle]:
+        """Each judgment of a response against each other, in both orders, for one response of a prompt."""  # fmt: skip
+
+    def pairs(
+        self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
+    ) -> tuple[PreferencePair, ...]:
+        """Pairs of `kind: judgment`, so few beside `num_response_pairs` that their share stays within its cap."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What pairs are made of. `judgments` are also about `initial_responses`, those of M_0 to the same prompts.
+
+    `previous_judgments` are the previous iteration's judge on the same responses. Both are empty unless the selector
+    `needs` them, and in the first iteration, where M_0 is the policy and no judge came before.
+    """
+
+    prompts: Sequence[Prompt]
+    responses: Sequence[Response]
+    judgments: Sequence[Judgment]
+    initial_responses: Sequence[Response] = ()
+    previous_judgments: Sequence[Judgment] = ()
+
+
+class PairSelector(Protocol):
+    """Decides which responses become preference pairs."""
+
+    @property
+    def needs(self) -> frozenset[Literal["initial_responses", "previous_judgments"]]: ...
+
+    def select(self, judged: Judged) -> Selection: ...
 
 
 @dataclass(frozen=True)
@@ -186,10 +298,11 @@ class Stages(Protocol):
 class Evaluator(Protocol):
     """Measures a checkpoint on held-out prompts."""
 
-    def evaluate(
-        self, stages: Stages, iteration: int, *, policy: Checkpoint, previous: Checkpoint | None, initial: Checkpoint
-    ) -> Evaluation:
-        """Iteration 0 measures M_0 alone (`previous` is None)."""
+    def evaluate(self, stages: Stages, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
+        """Measures `models["policy"]`; iteration 0 measures M_0 alone (`previous` is None)."""
+
+    def evaluate_judge(self, stages: Stages, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
+        """How far the judge of this iteration is to be trusted, from all shards of what it judged."""
 
 
 class Monitor(Protocol):
@@ -222,6 +335,7 @@ class Parts:
     engine: Engine
     sampler: Sampler
     judge: Judge
+    meta_judge: MetaJudge | None
     selector: PairSelector
     trainer: Trainer
     evaluator: Evaluator

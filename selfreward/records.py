@@ -26,12 +26,14 @@ class Prompt:
     """A conversation that ends with a user turn.
 
     `checks` are declarative requirements on a response, `{"kind": ..., **arguments}` each (see `selfreward.checks`).
+    `reference` is a response known to be good, for judges that are told to look at it; "" when there is none.
     """
 
     id: str
     messages: tuple[Message, ...]
     checks: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,13 @@ class Response:
 class Judgment:
     """One draw of one judge on one response. Exactly one of `score` and `unscored` is set.
 
-    `unscored` is the reason why no verdict could be read. Judges that do not sample (a verifier) leave
-    the token fields empty.
+    `unscored` is the reason why no verdict could be read. Judges that do not sample (a verifier), and models behind an
+    endpoint, leave the token fields empty.
+
+    `part` is "" when `score` is the judge's own; else it names what was scored by itself, a criterion of a rubric or a
+    member of an ensemble, and the judge's own score is another judgment. A judge that compares also says with which
+    response (`other_id`) and which of the two stood first (`shown_first`); `score` is then the probability in [0, 1]
+    that `response_id` is the better one, and each comparison makes two judgments, one for either response.
     """
 
     id: str
@@ -70,6 +77,28 @@ class Judgment:
     token_logprobs: tuple[float, ...] | None = None
     finish_reason: FinishReason | None = None
     seed: int = 0
+    checkpoint_id: str = ""
+    template_sha256: str = ""
+    part: str = ""
+    other_id: str = ""
+    shown_first: str = ""
+
+
+@dataclass(frozen=True)
+class Battle:
+    """Two judgments of one response, shown to a meta-judge in one order (Meta-Rewarding, 2407.19594, section 2.2).
+
+    `winner_id` is the better one's, "" for a tie. When `unscored` is set there is no verdict, and `winner_id` is "".
+    """
+
+    id: str
+    prompt_id: str
+    response_id: str
+    first_id: str
+    second_id: str
+    winner_id: str
+    unscored: str | None
+    text: str
     checkpoint_id: str = ""
     template_sha256: str = ""
 
@@ -124,7 +153,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class DroppedPrompt:
-    """A prompt that gave no pair, and why: counts add up."""
+    """A prompt that gave no pair of responses, and why: counts add up."""
 
     prompt_id: str
     reason: str
@@ -186,7 +215,8 @@ class IterationSummary:
 
     `counts` is the funnel (`num_prompts`, `num_responses`, `num_judgments`, `num_unscored_judgments`, `num_pairs`,
     `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` holds the
-    trainer's metrics; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's tokens went.
+    trainer's metrics; `judging` says how far the judge is to be trusted; `seconds_by_stage` and `usage_by_stage` say
+    where the time and the engine's tokens went.
     """
 
     iteration: int
@@ -195,6 +225,7 @@ class IterationSummary:
     evaluation: Evaluation
     seconds_by_stage: Mapping[str, float]
     usage_by_stage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    judging: Evaluation | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,11 @@ class FakeEngine:
     def context_tokens(self) -> int:
         return self._context_tokens
 
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        return ()
+
+    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
         return tuple(map(ord, "".join(f"[{m.role}]{m.content}" for m in messages) + "[assistant]"))
 
     def encode_text(self, text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Text to token ids and back, the same for every engine: the model's own tokenizer and chat template."""
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,12 @@ from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.records import Message
+
+# What templates of thinking models call it; others do not look at it.
+_NO_THINKING = {"enable_thinking": False}
+_TAG = re.compile(r"[<\[|｜].{1,40}[>\]|｜]")
+_OPENED_REASONING = re.compile(r"<((?:\w+:)?(?:think|thinking|thought|reasoning))>\s*\Z")
+_TAIL_TOKENS = 32  # more than any such tag is spelt in
 
 
 class ChatTokenizer:
@@ -47,20 +54,33 @@ class ChatTokenizer:
         positions = getattr(config.get_text_config(), "max_position_embeddings", None)
         return min(asked, positions) if positions else asked
 
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    @cached_property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Added tokens that a text could spell: special ones, and those that look like a tag."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        return tuple(sorted({token.content for token in added if token.special or _TAG.fullmatch(token.content)}))
+
+    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
         """Token ids of a conversation, ready for the assistant's turn. Raises RecipeError."""
         import jinja2
 
         conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
         try:
-            ids = self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+            ids = self._tokenizer.apply_chat_template(
+                conversation, add_generation_prompt=True, return_dict=False, **({} if thinking else _NO_THINKING)
+            )
         except (jinja2.TemplateError, ValueError, TypeError) as error:
             roles = ", ".join(message.role for message in messages) or "none"
             raise RecipeError(
                 f"conversation with the turns {roles}: the model's chat template cannot write it ({error}); "
                 "turns that the template knows are allowed; change the roles, or the system prompt, or the model"
             ) from error
-        return tuple(ids)
+        return tuple(ids) if thinking else (*ids, *self._closing(ids))
+
+    def _closing(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Ends the model's thoughts where the template itself began them, as some do whatever they are told."""
+        opened = _OPENED_REASONING.search(str(self._tokenizer.decode(list(ids[-_TAIL_TOKENS:]))))
+        return self.encode_text(f"\n</{opened[1]}>\n\n") if opened else ()
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text, without special tokens."""

@@ -39,8 +39,12 @@ class InProcessEngine(ABC):
             self._context_tokens = self._chat.context_tokens(self._section.context_tokens)
         return self._context_tokens
 
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return self._chat.encode(messages)
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        return self._chat.control_tokens
+
+    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
+        return self._chat.encode(messages, thinking=thinking)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         return self._chat.encode_text(text)

@@ -10,23 +10,26 @@ from selfreward.seeding import seed_of
 
 
 class EngineSampler:
-    """`Sampler` on an engine. Response i of prompt p has the id `p/i` and the seed of p plus i."""
+    """`Sampler` on an engine. Response i of prompt p has the id `p/i` (or `p/STAGE/i`) and the seed of p plus i."""
 
     def __init__(self, section: SamplingSection, *, engine: Engine, run_seed: int) -> None:
         self._section = section
         self._engine = engine
         self._run_seed = run_seed
 
-    def sample(self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int) -> list[Response]:
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, stage: str = "responses"
+    ) -> list[Response]:
         """`num_responses` for each prompt, in the order of the prompts. Raises RecipeError when one is too long."""
-        requests = [self._request(prompt, iteration=iteration) for prompt in prompts]
+        requests = [self._request(prompt, iteration=iteration, stage=stage) for prompt in prompts]
+        infix = "" if stage == "responses" else f"{stage}/"
         if not requests:
             return []
         self._engine.load(model)
         samples = self._engine.generate(requests)
         return [
             Response(
-                id=f"{prompt.id}/{index}",
+                id=f"{prompt.id}/{infix}{index}",
                 prompt_id=prompt.id,
                 prompt_token_ids=request.prompt_token_ids,
                 token_ids=sample.token_ids,
@@ -40,7 +43,7 @@ class EngineSampler:
             for index, sample in enumerate(draws)
         ]
 
-    def _request(self, prompt: Prompt, *, iteration: int) -> GenerationRequest:
+    def _request(self, prompt: Prompt, *, iteration: int, stage: str) -> GenerationRequest:
         section = self._section
         token_ids = self._engine.encode(prompt.messages)
         allowed = self._engine.context_tokens - section.max_tokens
@@ -56,5 +59,5 @@ class EngineSampler:
             n=section.num_responses,
             temperature=section.temperature,
             top_p=section.top_p,
-            seed=seed_of(self._run_seed, iteration, "responses", prompt.id),
+            seed=seed_of(self._run_seed, iteration, stage, prompt.id),
         )

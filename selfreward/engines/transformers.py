@@ -10,7 +10,7 @@ from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.proof import TensorSample, chosen_names, hash_of, sampled_columns
 from selfreward.engines.quiet import quiet_transformers
 from selfreward.engines.requests import check_generation, check_scores
-from selfreward.errors import EngineError
+from selfreward.errors import EngineError, RecipeError
 from selfreward.parts import GenerationRequest, Sample, ScoreRequest
 from selfreward.records import Checkpoint
 
@@ -104,6 +104,11 @@ class TransformersEngine(InProcessEngine):
         check_generation(requests, context_tokens=self.context_tokens)
         if not requests:
             return []
+        if any(request.json_schema for request in requests):
+            raise RecipeError(
+                "engine.kind: transformers cannot enforce the form of a text; vllm and endpoints can; set "
+                "engine.kind to vllm, or `structured: false`"
+            )
         from selfreward.engines.decoding import draw_batch, generation_batches, generation_rows
 
         model = self._ready()

@@ -170,6 +170,7 @@ class VllmEngine(InProcessEngine):
 
     def _generation(self, request: GenerationRequest) -> tuple[tuple[int, ...], Any]:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
         greedy = request.temperature == 0
         choices = list(request.choice_token_ids)
@@ -186,6 +187,7 @@ class VllmEngine(InProcessEngine):
             stop_token_ids=list(self._chat.end_token_ids),
             detokenize=False,
             flat_logprobs=True,
+            structured_outputs=StructuredOutputsParams(json=dict(request.json_schema)) if request.json_schema else None,
         )
         return request.prompt_token_ids, params
 

@@ -1,52 +1,131 @@
 """Who scores responses, and who compares them: one file per judge."""
 
 import difflib
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from selfreward import recipe
 from selfreward.errors import RecipeError
-from selfreward.parts import Engine, Judge, PairwiseJudge
+from selfreward.parts import Chat, Engine, Judge, PairwiseJudge
+from selfreward.records import Prompt
 
-_ALWAYS_THERE = ("policy", "initial")
 
-
-def build(section: recipe.JudgingSection, *, engine: Engine, seed: int, models: Collection[str]) -> Judge:
-    """The judge that labels. `models` are the names in the recipe's `models`; raises RecipeError for any other `by`."""
+def build(
+    section: recipe.JudgingSection,
+    *,
+    chats: Mapping[str, Chat],
+    engine: Engine,
+    seed: int,
+    trust_remote_code: bool = False,
+    where: str = "judging",
+) -> Judge:
+    """The judge that labels. `chats` are all models by name; raises RecipeError for any other `by`."""
     match section:
         case recipe.AdditiveJudge():
             from selfreward.judging.additive import AdditiveJudge
 
-            _check_model("judging.by", section.by, models)
-            return AdditiveJudge(section, engine=engine, seed=seed)
+            return AdditiveJudge(section, chat=_named(chats, section.by, where), seed=seed)
         case recipe.ExpectedScoreJudge():
             from selfreward.judging.expected_score import ExpectedScoreJudge
 
-            _check_model("judging.by", section.by, models)
-            return ExpectedScoreJudge(section, engine=engine)
+            return ExpectedScoreJudge(section, chat=_named(chats, section.by, where), seed=seed)
+        case recipe.PairwiseJudge():
+            from selfreward.judging.pairwise import PairwiseJudge as Pairwise
+
+            return Pairwise(section, chat=_named(chats, section.by, where), seed=seed)
+        case recipe.RubricJudge():
+            from selfreward.judging.rubric import RubricJudge
+
+            return RubricJudge(section, chat=_named(chats, section.by, where), seed=seed)
+        case recipe.ConstitutionJudge():
+            from selfreward.judging.constitution import ConstitutionJudge
+
+            return ConstitutionJudge(section, chat=_named(chats, section.by, where), seed=seed)
         case recipe.VerifierJudge():
             from selfreward.judging.verifier import VerifierJudge
 
             return VerifierJudge(section)
+        case recipe.RewardModelJudge():
+            from selfreward.judging.reward_model import RewardModelJudge
+
+            _named(chats, section.by, where)
+            return RewardModelJudge(section, trust_remote_code=trust_remote_code)
+        case recipe.IntrinsicJudge():
+            from selfreward.judging.intrinsic import IntrinsicJudge
+
+            for name in (section.by, section.reference):
+                _named(chats, name, where)
+            return IntrinsicJudge(section, engine=engine)
+        case recipe.EnsembleJudge():
+            from selfreward.judging.ensemble import EnsembleJudge
+
+            members = {
+                name: build(
+                    member,
+                    chats=chats,
+                    engine=engine,
+                    seed=seed,
+                    trust_remote_code=trust_remote_code,
+                    where=f"{where}.members ({name})",
+                )
+                for name, member in member_names(section).items()
+            }
+            return EnsembleJudge(section, members=members)
         case _:
             assert_never(section)
 
 
-def build_anchor(section: recipe.AnchorSection, *, engine: Engine, seed: int, models: Collection[str]) -> PairwiseJudge:
-    """The judge that measures. It draws nothing, so `seed` has no part in it. Raises RecipeError as `build` does."""
+def member_names(section: recipe.EnsembleJudge) -> dict[str, recipe.MemberSection]:
+    """Members by `kind@by`, numbered where that is not enough."""
+    plain = [f"{member.kind}@{by}" if (by := getattr(member, "by", "")) else member.kind for member in section.members]
+    seen: Counter[str] = Counter()
+    named: dict[str, recipe.MemberSection] = {}
+    for name, member in zip(plain, section.members, strict=True):
+        seen[name] += 1
+        named[f"{name}-{seen[name]}" if plain.count(name) > 1 else name] = member
+    return named
+
+
+def build_anchor(section: recipe.AnchorSection, *, chats: Mapping[str, Chat], seed: int) -> PairwiseJudge:
+    """The judge that measures. Raises RecipeError as `build` does."""
     match section.kind:
         case "pairwise":
-            from selfreward.judging.pairwise import PairwiseAnchor
+            from selfreward.judging.pairwise import PairwiseJudge as Pairwise
 
-            _check_model("evaluation.anchor.by", section.by, models)
-            return PairwiseAnchor(section, engine=engine)
+            return Pairwise(section, chat=_named(chats, section.by, "evaluation.anchor"), seed=seed)
         case _:
             assert_never(section.kind)
 
 
-def _check_model(where: str, name: str, models: Collection[str]) -> None:
-    known = list(dict.fromkeys((*_ALWAYS_THERE, *models)))
-    if name not in known:
-        meant = difflib.get_close_matches(name, known, n=1)
+def _named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:
+    if name not in chats:
+        meant = difflib.get_close_matches(name, chats, n=1)
         hint = f"did you mean {meant[0]!r}?" if meant else "name one of these, or add the model under `models`"
-        raise RecipeError(f"{where}: there is no model {name!r}; there are {', '.join(known)}; {hint}")
+        raise RecipeError(f"{where}.by: there is no model {name!r}; there are {', '.join(chats)}; {hint}")
+    return chats[name]
+
+
+def warnings(section: recipe.JudgingSection, pairing: recipe.PairingSection, prompts: Sequence[Prompt]) -> list[str]:
+    """What a person should know before a run with this judge on these prompts; each is a sentence."""
+    found = []
+    members = section.members if isinstance(section, recipe.EnsembleJudge) else [section]
+    for member in members:
+        if isinstance(member, recipe.VerifierJudge) and not all(prompt.checks for prompt in prompts):
+            found.append("judging.kind is verifier, but some prompts have no checks: their responses stay unscored")
+        if getattr(member, "reference_answer", False) and not all(prompt.reference for prompt in prompts):
+            found.append("judging.reference_answer: some prompts have no `reference`: their responses stay unscored")
+        if isinstance(member, recipe.IntrinsicJudge) and {member.by, member.reference} <= {"policy", "initial", "best"}:
+            found.append(
+                f"judging.kind is intrinsic: in the first iteration {member.by} and {member.reference} are the same "
+                "model, so that every score is 0 and no pair is made; name another model as the reference"
+            )
+    compares = isinstance(section, recipe.Comparing)
+    if pairing.label == "preference" and not compares:
+        found.append(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives none")
+    draws_once = all(getattr(member, "num_draws", 1) < 2 for member in members) and not compares
+    if pairing.min_reliability is not None and draws_once:
+        found.append("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
+    if pairing.label == "consistency" and getattr(section, "by", "") != "policy":
+        found.append("pairing.label is consistency, but the judge does not change: each label is 1")
+    return found

@@ -1,131 +1,138 @@
-"""The model as a judge without a word: the expected score under its own probabilities, one prefill a response.
+"""The model as a judge without a word: the expected score under its own probabilities, one prefill a draw.
 
 What it does: the judge prompt ends inside the assistant's turn, right before the score, and the score is the
-probability-weighted mean of the numbers 0 to 5. Nothing is drawn: one judgment for each response, the same every time.
+probability-weighted mean of the numbers 0 to 5. Nothing is drawn by chance: draw d asks with wording d, in which other
+words, labels and their order stand for the same six steps, so that what hangs on the wording shows as disagreement
+between draws. With `reasoning` the judge first explains itself, `num_draws` times, and the score token is read then.
 
 Paper: 2309.00267, section 2.3 (direct RLAIF: s = sum_i i P(i) over the likelihoods of the score tokens, normalised).
 Differs: scores 0 to 5, each a single token, instead of 1 to 10 (10 is two tokens for many tokenizers), so that all
 judges share a scale; the score stays on that scale instead of being moved to [-1, 1], because pairing compares scores
-of one judge only; the probability of all score tokens together is kept and may be required (`min_score_mass`); a
-response without text is unscored (`empty_response`).
+of one judge only; several wordings; the probability of all score tokens together is kept and may be required
+(`min_score_mass`); a response without text is unscored (`empty_response`).
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from selfreward import recipe
-from selfreward.judging.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
-from selfreward.judging.judge_prompts import judge_prompts
-from selfreward.parts import Engine, GenerationRequest, Sample
-from selfreward.records import Checkpoint, Judgment, Prompt, Response
-from selfreward.templates import Template, Unscored, Verdict
+from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment, unasked
+from selfreward.parts import Chat, Models, Reply
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.templates import Template, Trusted, Unscored, Verdict, without_reasoning
 
 NAME = "expected_score"
-SCORES = (0, 1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A template, and which label stands for which score there."""
+
+    template: str
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+WORDINGS = (
+    Wording("expected_score", ("0", "1", "2", "3", "4", "5"), (0, 1, 2, 3, 4, 5)),
+    Wording("expected_score_2", ("A", "B", "C", "D", "E", "F"), (5, 4, 3, 2, 1, 0)),
+    Wording("expected_score_3", ("3", "1", "5", "0", "4", "2"), (3, 1, 5, 0, 4, 2)),
+)
 
 
 class ExpectedScoreJudge:
-    """`parts.Judge` with scores in [0, 5] and one judgment for every response.
+    """`parts.Judge` with `num_draws` judgments for every response.
 
-    A judgment's `token_ids` hold the one most probable token, its `text` the probabilities that made the score.
+    Without reasoning a judgment's `token_ids` hold the one most probable token; its `text` ends with the probabilities
+    that made the score.
     """
 
-    def __init__(self, section: recipe.ExpectedScoreJudge, *, engine: Engine) -> None:
+    scale = (0.0, 5.0)
+
+    def __init__(self, section: recipe.ExpectedScoreJudge, *, chat: Chat, seed: int) -> None:
         self._section = section
-        self._engine = engine
-        self._template = Template.load(NAME)
+        self._questioner = Questioner(NAME, section, chat, seed)
+        self._wordings = WORDINGS[:1] if section.reasoning else WORDINGS[: section.num_draws]
+        self._templates = [Template.load(wording.template) for wording in self._wordings]
 
     @property
-    def by(self) -> str:
-        return self._section.by
+    def by(self) -> frozenset[str]:
+        return frozenset((self._section.by,))
 
     def judge(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, model: Checkpoint, iteration: int
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """One judgment for each response, in their order; one engine call for all of them.
+        """In the order of the responses; one engine call for all of them, two with reasoning.
 
-        Raises RecipeError when the tokenizer does not write 0 to 5 as one token each, and EngineError.
+        Raises RecipeError when the tokenizer does not write the labels as one token each, and EngineError.
         """
-        tokens = choice_tokens(
-            self._engine,
-            opening=self._template.opening,
-            choices=[str(score) for score in SCORES],
-            where=f"judging ({NAME})",
-        )
-        asked = judge_prompts(
-            prompts,
-            responses,
-            template=self._template,
-            engine=self._engine,
-            opening_ids=tokens.opening_ids,
-            max_tokens=1,
-        )
-        requests = [
-            GenerationRequest(
-                prompt_token_ids=token_ids, max_tokens=1, temperature=0.0, choice_token_ids=tokens.choice_ids
-            )
-            for token_ids in asked
-            if not isinstance(token_ids, Unscored)
+        material = self._questioner.material(prompts, responses, models=models)
+        wanted = [(response, number) for response in responses for number in range(len(self._wordings))]
+        asked = [
+            self._ask(response, number, material[response.prompt_id], iteration=iteration)
+            for response, number in wanted
         ]
-        if requests:
-            self._engine.load(model)
-        samples = iter(self._engine.generate(requests) if requests else [])
+        replies = self._questioner.ask(asked, models=models)
         return [
-            self._judgment(response, model, verdict=Verdict(unscored=token_ids))
-            if isinstance(token_ids, Unscored)
-            else self._read(response, model, tokens=tokens, token_ids=token_ids, sample=next(samples)[0])
-            for token_ids, response in zip(asked, responses, strict=True)
+            self._judgment(response, number, draw, reply, seed=put.request.seed, models=models)
+            for (response, number), put, draws in zip(wanted, asked, replies, strict=True)
+            for draw, reply in enumerate(draws)
         ]
 
-    def _read(
-        self,
-        response: Response,
-        model: Checkpoint,
-        *,
-        tokens: ChoiceTokens,
-        token_ids: tuple[int, ...],
-        sample: Sample,
-    ) -> Judgment:
-        logprobs = checked_logprobs(sample, tokens)
-        verdict, text = expected_score(logprobs, min_score_mass=self._section.min_score_mass)
-        return self._judgment(response, model, verdict=verdict, text=text, token_ids=token_ids, sample=sample)
+    def _ask(self, response: Response, number: int, about: Material, *, iteration: int) -> Question:
+        """With wording `number`, from 0."""
+        template, reasoning = self._templates[number], self._section.reasoning
+        messages = template.render(
+            **about.fields(),
+            response=without_reasoning(response.text),
+            reasoning=Trusted("yes") if reasoning else None,
+        )
+        request = choice_request(
+            messages,
+            opening=template.opening,
+            choices=self._wordings[number].labels,
+            reasoning=reasoning,
+            num_draws=self._section.num_draws,
+            seed=self._questioner.seed_of(iteration, response.id),
+        )
+        return Question(request, unasked(about, response))
 
     def _judgment(
-        self,
-        response: Response,
-        model: Checkpoint,
-        *,
-        verdict: Verdict,
-        text: str = "",
-        token_ids: tuple[int, ...] = (),
-        sample: Sample | None = None,
+        self, response: Response, number: int, draw: int, reply: Reply, *, seed: int, models: Models
     ) -> Judgment:
-        return Judgment(
-            id=f"{response.id}/{NAME}/0",
-            prompt_id=response.prompt_id,
-            response_id=response.id,
-            judge=NAME,
-            draw=0,
-            score=verdict.score,
-            unscored=verdict.unscored and verdict.unscored.value,
-            text=text,
-            prompt_token_ids=token_ids,
-            token_ids=sample.token_ids if sample else (),
-            token_logprobs=sample.token_logprobs if sample else None,
-            finish_reason=sample.finish_reason if sample else None,
-            checkpoint_id=model.id,
-            template_sha256=self._template.sha256,
+        """Wordings and draws are counted in one: there is one wording, or one draw of each."""
+        verdict, said = self._read(reply, self._wordings[number])
+        reasoned = self._section.reasoning is not None
+        wrote = reply.text if reasoned or not reply.choice_logprobs else ""
+        return judgment(
+            response,
+            self._questioner,
+            draw=number + draw,
+            verdict=verdict,
+            reply=replace(reply, text="\n\n".join(filter(None, (wrote, said)))),
+            template=self._templates[number],
+            models=models,
+            seed=seed + draw if reasoned and reply.unsent is None else 0,
         )
 
+    def _read(self, reply: Reply, wording: Wording) -> tuple[Verdict, str]:
+        if reply.unsent is not None:
+            return Verdict(unscored=Unscored(reply.unsent)), ""
+        if not reply.choice_logprobs:  # a server that gives no probabilities
+            cut_off = reply.finish_reason == "length"
+            return Verdict(unscored=Unscored.CUT_OFF if cut_off else Unscored.NO_VERDICT), ""
+        return expected_score(reply.choice_logprobs, scores=wording.scores, min_score_mass=self._section.min_score_mass)
 
-def expected_score(logprobs: Sequence[float], *, min_score_mass: float) -> tuple[Verdict, str]:
-    """The expected score and the distribution in words. `logprobs` belong to SCORES, natural and not normalised."""
+
+def expected_score(logprobs: Sequence[float], *, scores: Sequence[float], min_score_mass: float) -> tuple[Verdict, str]:
+    """The expected score and the distribution in words. `logprobs` belong to `scores`, natural and not normalised."""
     probabilities = [math.exp(value) for value in logprobs]
     mass = math.fsum(probabilities)  # P(the next token is a score at all), in [0, 1]
-    spread = ", ".join(f"{score}: {p:.4f}" for score, p in zip(SCORES, probabilities, strict=True))
+    spread = ", ".join(f"{score:g}: {p:.4f}" for score, p in sorted(zip(scores, probabilities, strict=True)))
     text = f"score mass {mass:.4f} ({spread})"
     if mass == 0 or mass < min_score_mass:
         return Verdict(unscored=Unscored.LOW_SCORE_MASS), text
-    # s = sum_i i P(i) / sum_i P(i)
-    score = math.fsum(score * p for score, p in zip(SCORES, probabilities, strict=True)) / mass
-    return Verdict(score=min(max(score, SCORES[0]), SCORES[-1])), f"expected score {score:.4f}; {text}"
+    # s = sum_i i P(i) / sum_j P(j), divided first, so that one score alone is given back exactly
+    score = math.fsum(score * (p / mass) for score, p in zip(scores, probabilities, strict=True))
+    return Verdict(score=min(max(score, min(scores)), max(scores))), f"expected score {score:.4f}; {text}"

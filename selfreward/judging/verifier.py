@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from selfreward import recipe
 from selfreward.checks import passes
-from selfreward.records import Checkpoint, Judgment, Prompt, Response
+from selfreward.parts import Models
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.templates import Unscored, without_reasoning
 
 NAME: Final = "verifier"
-NO_CHECKS: Final = "no_checks"
 
 
 class VerifierJudge:
@@ -30,19 +31,19 @@ class VerifierJudge:
     def __init__(self, section: recipe.VerifierJudge) -> None:
         self._aggregate = section.aggregate
 
-    @property
-    def by(self) -> str:
-        return NAME
+    by: frozenset[str] = frozenset()
+    scale = (0.0, 1.0)
 
     def judge(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, model: Checkpoint, iteration: int
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """One judgment for each response, in their order. Raises RecipeError for a check that does not validate."""
         checks = {prompt.id: prompt.checks for prompt in prompts}
         return [self._judgment(response, checks[response.prompt_id]) for response in responses]
 
     def _judgment(self, response: Response, checks: Sequence[Mapping[str, Any]]) -> Judgment:
-        outcomes = [passes(check, response.text) for check in checks]
+        text = without_reasoning(response.text)
+        outcomes = [passes(check, text) for check in checks]
         lines = [
             f"{'pass' if passed else 'fail'} {_shown(check)}" for check, passed in zip(checks, outcomes, strict=True)
         ]
@@ -53,7 +54,7 @@ class VerifierJudge:
             judge=NAME,
             draw=0,
             score=self._score(outcomes) if outcomes else None,
-            unscored=None if outcomes else NO_CHECKS,
+            unscored=None if outcomes else Unscored.NO_CHECKS.value,
             text="\n".join(lines),
             template_sha256=hashlib.sha256("\n".join(map(_shown, checks)).encode()).hexdigest(),
         )

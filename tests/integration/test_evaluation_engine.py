@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from selfreward import engines, evaluation, judging, prompts
+from selfreward.engines.local_chat import LocalChat
 from selfreward.recipe import (
     BuiltinPrompts,
     EngineSection,
@@ -14,6 +15,7 @@ from selfreward.recipe import (
     ModelSection,
     SamplingSection,
     VerifiableEvaluation,
+    VerifierJudge,
 )
 from selfreward.records import Checkpoint, Comparison, Evaluation, Interval, Response
 from selfreward.store import Store
@@ -51,13 +53,14 @@ def evaluator(engine, initial: Checkpoint):
         iterations=IterationsSection(max=1, num_prompts_per_iteration=8),
         seed=SEED,
     )
-    models = {"policy": initial, "initial": initial}
+    chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
+    judge = judging.build(VerifierJudge(kind="verifier"), chats=chats, engine=engine, seed=SEED)
     return evaluation.build(
         SECTION,
         prompts=source,
         engine=engine,
-        anchor=judging.build_anchor(SECTION.anchor, engine=engine, seed=SEED, models=models),
-        anchor_model=initial,
+        judge=judge,
+        anchor=judging.build_anchor(SECTION.anchor, chats=chats, seed=SEED),
         sampling=SamplingSection(),
         seed=SEED,
         shard_prompts=16,
@@ -75,7 +78,12 @@ def measured(checkpoints, tmp_path_factory):
         before = engine.usage()["num_swaps"]
         previous = checkpoints[checkpoint.iteration - 1] if checkpoint.iteration else None
         found.append(
-            made.evaluate(store, checkpoint.iteration, policy=checkpoint, previous=previous, initial=checkpoints[0])
+            made.evaluate(
+                store,
+                checkpoint.iteration,
+                models={"policy": checkpoint, "initial": checkpoints[0]},
+                previous=previous,
+            )
         )
         store.merge_rest(checkpoint.iteration)
         swaps.append(engine.usage()["num_swaps"] - before)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from selfreward import engines, judging, recipe
+from selfreward.engines.local_chat import LocalChat
 from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Message, Prompt, Response
 from selfreward.templates import Template, Unscored
@@ -71,9 +72,17 @@ def smollm2() -> Iterator[tuple[Engine, Checkpoint]]:
     engine.close()
 
 
+def chats_of(engine: Engine) -> dict[str, LocalChat]:
+    return {name: LocalChat(name, engine) for name in ("policy", "initial")}
+
+
+def named(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
+    return {"policy": checkpoint, "initial": checkpoint}
+
+
 def judge_of(engine: Engine, **section: Any) -> Any:
     kinds = {"additive": recipe.AdditiveJudge, "expected_score": recipe.ExpectedScoreJudge}
-    return judging.build(kinds[section["kind"]](**section), engine=engine, seed=3, models=["policy"])
+    return judging.build(kinds[section["kind"]](**section), engine=engine, seed=3, chats=chats_of(engine))
 
 
 def next_token_probabilities(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Any:
@@ -89,7 +98,7 @@ def next_token_probabilities(checkpoint: Checkpoint, token_ids: Sequence[int]) -
 def test_a_random_model_writes_no_verdict_and_that_is_data(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
     judge = judge_of(engine, kind="additive", num_draws=2, max_tokens=16, temperature=1.0)
-    judgments = judge.judge(PROMPTS, RESPONSES, model=checkpoint, iteration=1)
+    judgments = judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=1)
     assert [(j.response_id, j.draw) for j in judgments] == [(r.id, draw) for r in RESPONSES for draw in range(2)]
     assert {j.unscored for j in judgments} <= set(Unscored) and all(j.score is None for j in judgments)
     sent = [j for j in judgments if j.response_id != "p0#2"]
@@ -97,14 +106,16 @@ def test_a_random_model_writes_no_verdict_and_that_is_data(tiny: tuple[Engine, C
     assert all(len(j.token_logprobs or ()) == len(j.token_ids) > 0 for j in sent)
     assert all((j.finish_reason == "length") == (j.unscored == Unscored.CUT_OFF) for j in sent)
     assert len({j.token_ids for j in sent}) > len(sent) // 2, "draws and responses have seeds of their own"
-    assert judge.judge(PROMPTS, RESPONSES, model=checkpoint, iteration=1) == judgments
-    again = judge.judge(PROMPTS, RESPONSES, model=checkpoint, iteration=2)
+    assert judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=1) == judgments
+    again = judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=2)
     assert [j.token_ids for j in again] != [j.token_ids for j in judgments]
 
 
 def test_the_expected_score_is_that_of_the_model_itself(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
-    judgments = judge_of(engine, kind="expected_score").judge(PROMPTS, RESPONSES, model=checkpoint, iteration=1)
+    judgments = judge_of(engine, kind="expected_score", num_draws=1).judge(
+        PROMPTS, RESPONSES, models=named(checkpoint), iteration=1
+    )
     assert [j.unscored for j in judgments] == [None, None, "empty_response", None]
     for judgment in judgments[:2]:
         probabilities = next_token_probabilities(checkpoint, judgment.prompt_token_ids)
@@ -115,9 +126,9 @@ def test_the_expected_score_is_that_of_the_model_itself(tiny: tuple[Engine, Chec
 
 def test_the_anchor_reads_both_orders_of_the_model_itself(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
-    anchor = judging.build_anchor(recipe.AnchorSection(), engine=engine, seed=0, models=["policy"])
+    anchor = judging.build_anchor(recipe.AnchorSection(), chats=chats_of(engine), seed=0)
     one, other = RESPONSES[:2]
-    first, second = anchor.compare(PROMPTS[:1], [one], [other], model=checkpoint, iteration=1)
+    first, second = anchor.compare(PROMPTS[:1], [one], [other], models=named(checkpoint), iteration=1)
     template = Template.load("pairwise")
     for comparison, (a, b) in ((first, (one, other)), (second, (other, one))):
         messages = template.render(prompt=PROMPTS[0].messages, response_a=a.text, response_b=b.text)
@@ -127,7 +138,7 @@ def test_the_anchor_reads_both_orders_of_the_model_itself(tiny: tuple[Engine, Ch
         expected = choices[0 if a is one else 1] / sum(choices)
         assert comparison.preference == pytest.approx(expected, rel=1e-3)
     # Turned around the same two comparisons come out, seen from the other side.
-    turned = anchor.compare(PROMPTS[:1], [other], [one], model=checkpoint, iteration=1)
+    turned = anchor.compare(PROMPTS[:1], [other], [one], models=named(checkpoint), iteration=1)
     assert [1 - (c.preference or math.nan) for c in turned] == pytest.approx([second.preference, first.preference])
 
 
@@ -148,15 +159,15 @@ def test_a_response_cannot_end_the_turn_of_the_user(engine_name: str, request: p
 def test_smollm2_responds_with_a_score_and_with_a_letter(smollm2: tuple[Engine, Checkpoint]) -> None:
     """What it says is noise; that it says it in the form asked for shows that template and token choice fit."""
     engine, checkpoint = smollm2
-    judgments = judge_of(engine, kind="expected_score", min_score_mass=0.5).judge(
-        PROMPTS, RESPONSES, model=checkpoint, iteration=0
+    judgments = judge_of(engine, kind="expected_score", num_draws=1, min_score_mass=0.5).judge(
+        PROMPTS, RESPONSES, models=named(checkpoint), iteration=0
     )
     assert [j.unscored for j in judgments] == [None, None, "empty_response", None]
     scores = [judgment.score for judgment in judgments if judgment.score is not None]
     assert len(scores) == 3 and all(0 <= score <= 5 for score in scores)
     assert len(set(scores)) > 1, "the score depends on the response"
-    anchor = judging.build_anchor(recipe.AnchorSection(), engine=engine, seed=0, models=["policy"])
-    compared = anchor.compare(PROMPTS[:1], RESPONSES[:1], RESPONSES[1:2], model=checkpoint, iteration=0)
+    anchor = judging.build_anchor(recipe.AnchorSection(), chats=chats_of(engine), seed=0)
+    compared = anchor.compare(PROMPTS[:1], RESPONSES[:1], RESPONSES[1:2], models=named(checkpoint), iteration=0)
     assert [comparison.shown_first for comparison in compared] == [RESPONSES[0].id, RESPONSES[1].id]
     for comparison in compared:
         letters = dict(part.split(": ") for part in comparison.text.split(", "))

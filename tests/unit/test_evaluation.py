@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from selfreward import evaluation
+from selfreward import evaluation, recipe
 from selfreward.errors import EngineError, RecipeError, StoreError
+from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Sample
 from selfreward.recipe import EvaluationSection, SamplingSection
 from selfreward.records import Checkpoint, Comparison, Interval, Message, Prompt, Response
@@ -79,8 +80,8 @@ class Anchor:
         self.unreadable = unreadable
         self.num_comparisons = 0
 
-    def compare(self, prompts, responses, others, *, model, iteration):
-        self.engine.load(model)
+    def compare(self, prompts, responses, others, *, models, iteration):
+        self.engine.load(models["initial"])
         return [
             self.comparison(ours, other, shown)
             for _, ours, other in zip(prompts, responses, others, strict=True)
@@ -98,13 +99,17 @@ class Anchor:
         )  # fmt: skip
 
 
+def named(policy):
+    return {"policy": policy, "initial": MODELS[0]}
+
+
 def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, **section):
     return evaluation.build(
         EvaluationSection(max_tokens=20, **section),
         prompts=prompts or Prompts(),
         engine=engine,
         anchor=anchor or Anchor(engine),
-        anchor_model=MODELS[0],
+        judge=VerifierJudge(recipe.VerifierJudge(kind="verifier")),
         sampling=SamplingSection(),
         seed=7,
         shard_prompts=shard_prompts,
@@ -113,7 +118,7 @@ def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, **section
 
 def evaluate(evaluator, store, iteration):
     previous = MODELS[iteration - 1] if iteration else None
-    found = evaluator.evaluate(store, iteration, policy=MODELS[iteration], previous=previous, initial=MODELS[0])
+    found = evaluator.evaluate(store, iteration, models=named(MODELS[iteration]), previous=previous)
     store.merge_rest(iteration)
     return found
 
@@ -249,7 +254,7 @@ def test_a_policy_that_did_not_change_is_a_tie_and_the_anchor_is_not_blamed(stor
     run(store, up_to=0)
     engine = Engine()
     same = replace(MODELS[0], id="m0 again", iteration=0)
-    found = evaluator(engine).evaluate(store, 1, policy=same, previous=MODELS[0], initial=MODELS[0])
+    found = evaluator(engine).evaluate(store, 1, models=named(same), previous=MODELS[0])
     assert found.metrics["win_rate_vs_previous"].mean == 0.5
     assert found.metrics["win_rate_vs_previous"].low < 0.5 < found.metrics["win_rate_vs_previous"].high
     assert "anchor_valid" not in found.metrics and "not asked" in found.not_measured["anchor_valid"]

@@ -1,7 +1,7 @@
 """Judges on a deterministic engine of our own: what they ask it, and what they make of what it says."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,17 @@ import pytest
 from fake_engine import MERGED, FakeEngine, shown
 
 from selfreward import judging, recipe
+from selfreward.engines.local_chat import LocalChat
 from selfreward.errors import EngineError, RecipeError
+from selfreward.judging.comparing import preference_for_first
 from selfreward.judging.expected_score import expected_score
-from selfreward.judging.pairwise import preference_for_first
 from selfreward.parts import GenerationRequest, Sample
 from selfreward.records import Checkpoint, Message, Prompt, Response
 from selfreward.seeding import seed_of
 from selfreward.templates import Template
 
 MODEL = Checkpoint(id="hash-of-m1", path=Path("m1"), iteration=1)
+MODELS = {"policy": MODEL, "initial": MODEL}
 
 
 def says(text: str, *, finish_reason: Any = "stop") -> Sample:
@@ -54,9 +56,15 @@ def response(index: int, text: str, *, prompt_index: int = 0) -> Response:
 PROMPTS = [prompt(0), prompt(1)]
 
 
+def chats(engine: FakeEngine, *names: str) -> dict[str, LocalChat]:
+    return {name: LocalChat(name, engine) for name in ("policy", "initial", "best", *names)}
+
+
 def build(engine: FakeEngine, *, seed: int = 11, **section: Any) -> Any:
     sections = {"additive": recipe.AdditiveJudge, "expected_score": recipe.ExpectedScoreJudge}
-    return judging.build(sections[section["kind"]](**section), engine=engine, seed=seed, models={"policy"})
+    if section["kind"] == "expected_score":
+        section = {"num_draws": 1, **section}
+    return judging.build(sections[section["kind"]](**section), engine=engine, seed=seed, chats=chats(engine))
 
 
 # --- additive --------------------------------------------------------------------------------------------------------
@@ -66,7 +74,7 @@ def test_additive_asks_once_for_all_draws_and_keeps_every_draw() -> None:
     engine = FakeEngine(lambda request, draw: says(["Fine.\nScore: 4", "I like it.", "Score: 8/10"][draw]))
     responses = [response(0, "The Black Sea."), response(0, "The Red Sea.", prompt_index=1)]
     drawn = build(engine, kind="additive", num_draws=3, temperature=0.6, top_p=0.8, max_tokens=99).judge(
-        PROMPTS, responses, model=MODEL, iteration=2
+        PROMPTS, responses, models=MODELS, iteration=2
     )
     ((one, other),) = engine.calls
     assert engine.loaded == [MODEL]
@@ -92,7 +100,7 @@ def test_seeds_depend_on_run_iteration_and_response_and_on_nothing_else() -> Non
     def seeds(*texts: str, seed: int = 11, iteration: int = 1) -> list[int]:
         engine = FakeEngine(lambda request, draw: says("Score: 1"))
         responses = [response(index, text) for index, text in enumerate(texts)]
-        build(engine, kind="additive", seed=seed).judge(PROMPTS, responses, model=MODEL, iteration=iteration)
+        build(engine, kind="additive", seed=seed).judge(PROMPTS, responses, models=MODELS, iteration=iteration)
         return [request.seed for request in engine.calls[0]]
 
     usual = seeds("a", "b", "c")
@@ -106,7 +114,7 @@ def test_seeds_depend_on_run_iteration_and_response_and_on_nothing_else() -> Non
 def test_a_response_without_text_is_unscored_and_not_sent(kind: str, text: str) -> None:
     engine = FakeEngine(lambda request, draw: says("Score: 5"))
     judge = build(engine, kind=kind)
-    drawn = judge.judge(PROMPTS, [response(0, text), response(1, text)], model=MODEL, iteration=1)
+    drawn = judge.judge(PROMPTS, [response(0, text), response(1, text)], models=MODELS, iteration=1)
     assert len(drawn) == (6 if kind == "additive" else 2) and len({j.id for j in drawn}) == len(drawn)
     assert {(j.score, j.unscored) for j in drawn} == {(None, "empty_response")}
     assert engine.calls == [] and engine.loaded == []
@@ -120,11 +128,11 @@ def test_a_prompt_that_does_not_fit_is_unscored_and_not_cut(kind: str, max_token
     short, longer = response(0, "sea"), response(1, "seas")
     section: dict[str, Any] = {"kind": kind} | ({"max_tokens": 50, "num_draws": 2} if kind == "additive" else {})
     probe = FakeEngine(say)
-    build(probe, **section).judge(PROMPTS, [short], model=MODEL, iteration=1)
+    build(probe, **section).judge(PROMPTS, [short], models=MODELS, iteration=1)
     fits_exactly = len(probe.calls[0][0].prompt_token_ids) + max_tokens
 
     engine = FakeEngine(say, context_tokens=fits_exactly)
-    drawn = build(engine, **section).judge(PROMPTS, [longer, short], model=MODEL, iteration=1)
+    drawn = build(engine, **section).judge(PROMPTS, [longer, short], models=MODELS, iteration=1)
     num = len(drawn) // 2
     assert [(j.response_id, j.score, j.unscored) for j in drawn] == (
         [(longer.id, None, "too_long")] * num + [(short.id, 5.0, None)] * num
@@ -139,7 +147,7 @@ def test_an_engine_that_drops_a_request_is_not_papered_over() -> None:
 
     engine = Forgetful(lambda request, draw: says("Score: 4"))
     with pytest.raises(ValueError, match="shorter"):
-        build(engine, kind="additive").judge(PROMPTS, [response(0, "a"), response(1, "b")], model=MODEL, iteration=1)
+        build(engine, kind="additive").judge(PROMPTS, [response(0, "a"), response(1, "b")], models=MODELS, iteration=1)
 
 
 # --- expected score --------------------------------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def test_an_engine_that_drops_a_request_is_not_papered_over() -> None:
 def test_expected_score_is_the_mean_under_the_score_tokens(merge_space: bool) -> None:
     engine = FakeEngine(lambda request, draw: chooses(0.1, 0, 0, 0.1, 0.2, 0.1), merge_space=merge_space)
     responses = [response(0, "The Black Sea."), response(1, "The Red Sea.")]
-    drawn = build(engine, kind="expected_score").judge(PROMPTS, responses, model=MODEL, iteration=1)
+    drawn = build(engine, kind="expected_score").judge(PROMPTS, responses, models=MODELS, iteration=1)
     ((one, other),) = engine.calls
     digits = [ord(str(digit)) + MERGED * merge_space for digit in range(6)]
     for request in (one, other):
@@ -167,23 +175,25 @@ def test_expected_score_is_the_mean_under_the_score_tokens(merge_space: bool) ->
 def test_too_little_score_mass_is_unscored() -> None:
     engine = FakeEngine(lambda request, draw: chooses(0, 0, 0, 0, 0, 0.3))
     (low,) = build(engine, kind="expected_score", min_score_mass=0.31).judge(
-        PROMPTS, [response(0, "a")], model=MODEL, iteration=1
+        PROMPTS, [response(0, "a")], models=MODELS, iteration=1
     )
     assert (low.score, low.unscored) == (None, "low_score_mass") and "0.3000" in low.text
     (enough,) = build(engine, kind="expected_score", min_score_mass=0.29).judge(
-        PROMPTS, [response(0, "a")], model=MODEL, iteration=1
+        PROMPTS, [response(0, "a")], models=MODELS, iteration=1
     )
     assert (enough.score, enough.unscored) == (5.0, None)
 
 
 def test_no_score_mass_at_all_is_unscored_even_when_none_is_required() -> None:
-    verdict, _ = expected_score([-math.inf] * 6, min_score_mass=0.0)
+    verdict, _ = expected_score([-math.inf] * 6, scores=range(6), min_score_mass=0.0)
     assert verdict.unscored == "low_score_mass"
 
 
 @pytest.mark.parametrize(("certain", "score"), [(i, float(i)) for i in range(6)])
 def test_a_certain_judge_gives_its_score_exactly(certain: int, score: float) -> None:
-    verdict, _ = expected_score([0.0 if i == certain else -math.inf for i in range(6)], min_score_mass=0.5)
+    verdict, _ = expected_score(
+        [0.0 if i == certain else -math.inf for i in range(6)], scores=range(6), min_score_mass=0.5
+    )
     assert verdict.score == score
 
 
@@ -193,8 +203,8 @@ def test_a_tokenizer_that_splits_a_digit_is_refused() -> None:
             return (*super().encode_text(text), 99) if text.endswith("3") else super().encode_text(text)
 
     engine = Splitting(lambda request, draw: chooses(0, 0, 0, 0, 0, 1))
-    with pytest.raises(RecipeError, match=r"judging \(expected_score\): .*'Score: 3' as .*kind: additive"):
-        build(engine, kind="expected_score").judge(PROMPTS, [response(0, "a")], model=MODEL, iteration=1)
+    with pytest.raises(RecipeError, match=r"judging: .*'Score: 3' as .*kind: additive"):
+        build(engine, kind="expected_score").judge(PROMPTS, [response(0, "a")], models=MODELS, iteration=1)
 
 
 @pytest.mark.parametrize("logprobs", [(), (-1.0,) * 5, (math.nan,) * 6, (0.5,) * 6])
@@ -202,14 +212,14 @@ def test_an_engine_that_gives_no_probabilities_is_an_engine_error(logprobs: tupl
     sample = Sample(token_ids=(1,), token_logprobs=(-1.0,), text="", finish_reason="length", choice_logprobs=logprobs)
     engine = FakeEngine(lambda request, draw: sample)
     with pytest.raises(EngineError, match="choice tokens"):
-        build(engine, kind="expected_score").judge(PROMPTS, [response(0, "a")], model=MODEL, iteration=1)
+        build(engine, kind="expected_score").judge(PROMPTS, [response(0, "a")], models=MODELS, iteration=1)
 
 
 # --- pairwise --------------------------------------------------------------------------------------------------------
 
 
 def anchor(engine: FakeEngine) -> Any:
-    return judging.build_anchor(recipe.AnchorSection(), engine=engine, seed=0, models=["policy"])
+    return judging.build_anchor(recipe.AnchorSection(), chats=chats(engine), seed=0)
 
 
 def likes_red(request: GenerationRequest, draw: int) -> Sample:
@@ -222,7 +232,7 @@ def likes_red(request: GenerationRequest, draw: int) -> Sample:
 def test_both_orders_tell_of_the_same_response() -> None:
     engine = FakeEngine(likes_red)
     red, black = response(0, "The Red Sea."), response(1, "The Black Sea.")
-    first, second = anchor(engine).compare([PROMPTS[0]], [red], [black], model=MODEL, iteration=3)
+    first, second = anchor(engine).compare([PROMPTS[0]], [red], [black], models=MODELS, iteration=3)
     ((one, other),) = engine.calls
     assert engine.loaded == [MODEL]
     assert shown(one).index("Red") < shown(one).index("Black") and shown(other).index("Black") < shown(other).index(
@@ -237,14 +247,14 @@ def test_both_orders_tell_of_the_same_response() -> None:
         assert comparison.unscored is None and comparison.checkpoint_id == MODEL.id
         assert comparison.template_sha256 == Template.load("pairwise").sha256
     assert first.id != second.id
-    turned = anchor(FakeEngine(likes_red)).compare([PROMPTS[0]], [black], [red], model=MODEL, iteration=3)
+    turned = anchor(FakeEngine(likes_red)).compare([PROMPTS[0]], [black], [red], models=MODELS, iteration=3)
     assert [c.preference for c in turned] == [pytest.approx(0.1)] * 2
 
 
 def test_a_judge_that_only_sees_places_averages_to_a_half() -> None:
     engine = FakeEngine(lambda request, draw: chooses(0.97, 0.01))
     compared = anchor(engine).compare(
-        [PROMPTS[0]], [response(0, "sea")], [response(1, "ocean")], model=MODEL, iteration=1
+        [PROMPTS[0]], [response(0, "sea")], [response(1, "ocean")], models=MODELS, iteration=1
     )
     assert sum(c.preference for c in compared) / 2 == pytest.approx(0.5)
     assert abs(compared[0].preference - 0.5) > 0.4  # and the two orders show it
@@ -257,7 +267,7 @@ def test_equal_texts_are_a_half_without_a_call_and_an_empty_response_is_compared
         [prompt(i) for i in range(3)],
         [response(0, one, prompt_index=i) for i, (one, _) in enumerate(texts)],
         [response(1, other, prompt_index=i) for i, (_, other) in enumerate(texts)],
-        model=MODEL,
+        models=MODELS,
         iteration=1,
     )
     assert [c.preference for c in compared[:4]] == [0.5] * 4
@@ -267,7 +277,7 @@ def test_equal_texts_are_a_half_without_a_call_and_an_empty_response_is_compared
 
 def test_a_comparison_that_does_not_fit_is_unscored() -> None:
     engine = FakeEngine(lambda request, draw: chooses(0.6, 0.2), context_tokens=100)
-    compared = anchor(engine).compare([PROMPTS[0]], [response(0, "a")], [response(1, "b")], model=MODEL, iteration=1)
+    compared = anchor(engine).compare([PROMPTS[0]], [response(0, "a")], [response(1, "b")], models=MODELS, iteration=1)
     assert [(c.preference, c.unscored) for c in compared] == [(None, "too_long")] * 2
     assert engine.calls == []
 
@@ -275,7 +285,7 @@ def test_a_comparison_that_does_not_fit_is_unscored() -> None:
 def test_responses_that_do_not_belong_to_the_prompt_are_refused() -> None:
     engine = FakeEngine(likes_red)
     with pytest.raises(ValueError, match="not responses to the prompt p1"):
-        anchor(engine).compare([PROMPTS[1]], [response(0, "a")], [response(1, "b")], model=MODEL, iteration=1)
+        anchor(engine).compare([PROMPTS[1]], [response(0, "a")], [response(1, "b")], models=MODELS, iteration=1)
 
 
 @pytest.mark.parametrize(
@@ -304,21 +314,22 @@ def test_a_judge_may_be_any_model_of_the_recipe(by: str) -> None:
         recipe.AdditiveJudge(kind="additive", by=by),
         recipe.ExpectedScoreJudge(kind="expected_score", by=by),
     ):
-        assert judging.build(section, engine=engine, seed=0, models={"policy", "gpt"}).by == by
+        assert judging.build(section, engine=engine, seed=0, chats=chats(engine, "gpt")).by == {by}
     if by != "policy":  # an anchor stays the same
         anchor_section = recipe.AnchorSection(by=by)
-        assert judging.build_anchor(anchor_section, engine=engine, seed=0, models={"policy", "gpt"}).by == by
+        assert judging.build_anchor(anchor_section, chats=chats(engine, "gpt"), seed=0).by == {by}
 
 
-@pytest.mark.parametrize("models", [["policy", "gpt"], {"policy": 1, "gpt": 2}.keys()])
-def test_a_misspelt_model_is_refused_with_a_hint(models: Collection[str]) -> None:
+def test_a_misspelt_model_is_refused_with_a_hint() -> None:
     engine = FakeEngine(likes_red)
     with pytest.raises(
-        RecipeError, match=r"^judging.by: there is no model 'polcy'.*initial, gpt; did you mean 'policy'"
+        RecipeError, match=r"^judging.by: there is no model 'polcy'.*initial, best, gpt; did you mean 'policy'"
     ):
-        judging.build(recipe.AdditiveJudge(kind="additive", by="polcy"), engine=engine, seed=0, models=models)
+        judging.build(
+            recipe.AdditiveJudge(kind="additive", by="polcy"), engine=engine, seed=0, chats=chats(engine, "gpt")
+        )
     with pytest.raises(RecipeError, match=r"^evaluation.anchor.by: .*'zzz'.*name one of these"):
-        judging.build_anchor(recipe.AnchorSection(by="zzz"), engine=engine, seed=0, models=models)
+        judging.build_anchor(recipe.AnchorSection(by="zzz"), chats=chats(engine), seed=0)
 
 
 def test_building_a_judge_does_not_start_the_engine() -> None:

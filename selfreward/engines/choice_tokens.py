@@ -10,13 +10,13 @@ from selfreward.parts import Engine, Sample
 
 @dataclass(frozen=True)
 class ChoiceTokens:
-    """The assistant's turn begins with `opening_ids`; the next token is one of `choice_ids`, in the order asked for."""
+    """The assistant's turn ends with `opening_ids`; the next token is one of `choice_ids`, in the order asked for."""
 
     opening_ids: tuple[int, ...]
     choice_ids: tuple[int, ...]
 
 
-def choice_tokens(engine: Engine, *, opening: str, choices: Sequence[str], where: str) -> ChoiceTokens:
+def choice_tokens(engine: Engine, *, opening: str, choices: Sequence[str]) -> ChoiceTokens:
     """How this tokenizer writes `opening` followed by each choice.
 
     The choices are encoded in their place, never alone: some tokenizers put the space before a digit into the
@@ -28,7 +28,7 @@ def choice_tokens(engine: Engine, *, opening: str, choices: Sequence[str], where
     if len(openings) != 1 or len(set(choice_ids)) != len(choices):
         spelt = ", ".join(f"{opening + choice!r} as {list(ids)}" for choice, ids in zip(choices, encoded, strict=True))
         raise RecipeError(
-            f"{where}: the judge's tokenizer writes {spelt}; the choices must be one token each, after the same "
+            f"judging: the judge's tokenizer writes {spelt}; the choices must be one token each, after the same "
             "beginning; use `kind: additive` with this model"
         )
     return ChoiceTokens(opening_ids=openings.pop(), choice_ids=choice_ids)

@@ -1,0 +1,149 @@
+"""What judges share that put questions to a model: the material of a question, and judgments of the replies."""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+from selfreward.parts import Chat, ChatRequest, Models, Reply
+from selfreward.recipe import Asking, Reasoning
+from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.seeding import seed_of
+from selfreward.templates import Template, Unscored, Verdict, without_reasoning
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a question shows of a prompt; `missing` is the reason why there can be no question about it."""
+
+    prompt: Sequence[Message]
+    own_response: str | None = None
+    reference: str | None = None
+    missing: Unscored | None = None
+
+    def fields(self) -> dict[str, str | Sequence[Message] | None]:
+        return {"prompt": self.prompt, "own_response": self.own_response, "reference": self.reference}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, or the reason why it is not asked. `request.n` draws are wanted."""
+
+    request: ChatRequest
+    unasked: Unscored | None = None
+
+
+@dataclass(frozen=True)
+class Questioner:
+    """Puts questions to the model that a section names. `name` stands in judgments and seeds."""
+
+    name: str
+    section: Asking
+    chat: Chat
+    seed: int
+
+    def seed_of(self, iteration: int, item: str) -> int:
+        return seed_of(self.seed, iteration, "judging", f"{item}/{self.name}")
+
+    def material(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models
+    ) -> dict[str, Material]:
+        """By prompt id. With `commit_first` one more call: the judge responds once to each prompt of `responses`,
+        greedily. Where nothing came of that it has not committed itself, and there is no question.
+        """
+        own = self._own_responses(prompts, {r.prompt_id for r in responses if without_reasoning(r.text)}, models)
+        return {prompt.id: self._material(prompt, own.get(prompt.id)) for prompt in prompts}
+
+    def _own_responses(self, prompts: Sequence[Prompt], judged: Set[str], models: Models) -> dict[str, Reply]:
+        commit_first = self.section.commit_first
+        if commit_first is None:
+            return {}
+        asked = [p for p in prompts if p.id in judged and not self._lacks_reference(p)]
+        requests = [ChatRequest(prompt.messages, max_tokens=commit_first.max_tokens) for prompt in asked]
+        replies = self.chat.reply(requests, models=models) if requests else []
+        return {prompt.id: reply for prompt, (reply,) in zip(asked, replies, strict=True)}
+
+    def _lacks_reference(self, prompt: Prompt) -> bool:
+        return self.section.reference_answer and not prompt.reference
+
+    def _material(self, prompt: Prompt, own: Reply | None) -> Material:
+        if self._lacks_reference(prompt):
+            return Material(prompt.messages, missing=Unscored.NO_REFERENCE)
+        reference = prompt.reference if self.section.reference_answer else None
+        if own is None:
+            return Material(prompt.messages, reference=reference)
+        if own_response := without_reasoning(own.text):
+            return Material(prompt.messages, own_response=own_response, reference=reference)
+        if own.unsent is not None:
+            return Material(prompt.messages, missing=Unscored(own.unsent))
+        cut_off = own.finish_reason == "length"
+        return Material(prompt.messages, missing=Unscored.CUT_OFF if cut_off else Unscored.EMPTY_VERDICT)
+
+    def ask(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
+        """One call for all; a question that is not asked has replies with its reason."""
+        places = [place for place, question in enumerate(questions) if question.unasked is None]
+        answers = self.chat.reply([questions[place].request for place in places], models=models) if places else []
+        replies = [[Reply(unsent=q.unasked and q.unasked.value)] * q.request.n for q in questions]
+        for place, answer in zip(places, answers, strict=True):
+            replies[place] = answer
+        return replies
+
+
+def choice_request(
+    messages: tuple[Message, ...],
+    *,
+    opening: str,
+    choices: tuple[str, ...],
+    reasoning: Reasoning | None,
+    num_draws: int,
+    seed: int,
+) -> ChatRequest:
+    """Asks for the probabilities of `choices`: at once, where nothing is random, or after `num_draws` explanations."""
+    if reasoning is None:
+        return ChatRequest(messages, max_tokens=0, opening=opening, choices=choices)
+    return ChatRequest(
+        messages,
+        max_tokens=reasoning.max_tokens,
+        n=num_draws,
+        temperature=reasoning.temperature,
+        top_p=reasoning.top_p,
+        seed=seed,
+        opening=opening,
+        choices=choices,
+    )
+
+
+def judgment(
+    response: Response,
+    questioner: Questioner,
+    *,
+    draw: int,
+    verdict: Verdict,
+    reply: Reply,
+    template: Template,
+    models: Models,
+    seed: int = 0,
+    part: str = "",
+) -> Judgment:
+    """The record of one reply about one response."""
+    return Judgment(
+        id="/".join(filter(None, (response.id, questioner.name, part, str(draw)))),
+        prompt_id=response.prompt_id,
+        response_id=response.id,
+        judge=questioner.name,
+        draw=draw,
+        score=verdict.score,
+        unscored=verdict.unscored and verdict.unscored.value,
+        text=reply.text,
+        prompt_token_ids=reply.prompt_token_ids,
+        token_ids=reply.token_ids,
+        token_logprobs=reply.token_logprobs,
+        finish_reason=reply.finish_reason,
+        seed=seed,
+        checkpoint_id=questioner.chat.model_id(models),
+        template_sha256=template.sha256,
+        part=part,
+    )
+
+
+def unasked(material: Material, response: Response) -> Unscored | None:
+    """Why a response is not judged. A number for nothing says more about the judge than about the response."""
+    return material.missing or (None if without_reasoning(response.text) else Unscored.EMPTY_RESPONSE)

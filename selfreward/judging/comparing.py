@@ -1,0 +1,198 @@
+"""Two responses side by side, in both orders: how the pairwise judge, the constitution and the anchor ask and read."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment
+from selfreward.parts import Models, Reply
+from selfreward.recipe import Comparing
+from selfreward.records import Comparison, Judgment, Prompt, Response
+from selfreward.templates import Template, Trusted, Unscored, Verdict, read_choice, without_reasoning
+
+LETTERS = ("A", "B")
+SAME_TEXT = "the same text twice"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two responses to one prompt. `principle` is what is asked about them, when the template has a place for it."""
+
+    response: Response
+    other: Response
+    principle: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Comparer:
+    """Asks about contests; `clamp` bounds every preference."""
+
+    section: Comparing
+    questioner: Questioner
+    template: Template
+    clamp: tuple[float, float] = (0.0, 1.0)
+
+    def compare(
+        self, prompts: Sequence[Prompt], contests: Sequence[Contest], *, models: Models, iteration: int
+    ) -> list[Comparison]:
+        """For each contest its `num_draws` comparisons with `response` shown as A, then as many as B. One call for all.
+
+        Two responses that show the same text are exactly 0.5 without a question, since no judge can know better.
+        """
+        differing = [c for c in contests if _text_of(c.response) != _text_of(c.other)]
+        compared = [response for contest in differing for response in (contest.response, contest.other)]
+        material = self.questioner.material(prompts, compared, models=models)
+        shown = [(contest, first) for contest in contests for first in (True, False)]
+        asked = [
+            self._ask(contest, material[contest.response.prompt_id], response_first=first, iteration=iteration)
+            for contest, first in shown
+        ]
+        answers = iter(self.questioner.ask([question for question in asked if question is not None], models=models))
+        comparisons: list[Comparison] = []
+        for (contest, first), question in zip(shown, asked, strict=True):
+            draws = [None] * self.section.num_draws if question is None else next(answers)
+            comparisons += [self._comparison(contest, first, draw, reply, models) for draw, reply in enumerate(draws)]
+        return comparisons
+
+    def judge(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        contests: Sequence[Contest],
+        *,
+        models: Models,
+        iteration: int,
+    ) -> list[Judgment]:
+        """Two judgments of each comparison, one for either response, in the order of the responses.
+
+        The score is the probability that the response is the better one. A response that met nobody is unscored.
+        """
+        about: defaultdict[str, list[Judgment]] = defaultdict(list)
+        compared = self.compare(prompts, contests, models=models, iteration=iteration)
+        for index, comparison in enumerate(compared):
+            for mine in (True, False):
+                judged = _judgment(comparison, mine=mine, draw=index % self.section.num_draws)
+                about[judged.response_id].append(judged)
+        return [j for r in responses for j in about.get(r.id) or [self._met_nobody(r, models)]]
+
+    def _ask(self, contest: Contest, about: Material, *, response_first: bool, iteration: int) -> Question | None:
+        first, second = _text_of(contest.response), _text_of(contest.other)
+        if first == second:
+            return None
+        if not response_first:
+            first, second = second, first
+        reasoning = self.section.reasoning
+        messages = self.template.render(
+            **about.fields(),
+            response_a=first,
+            response_b=second,
+            principle=Trusted(contest.principle) if contest.principle else None,
+            reasoning=Trusted("yes") if reasoning else None,
+        )
+        request = choice_request(
+            messages,
+            opening=self.template.opening,
+            choices=LETTERS,
+            reasoning=reasoning,
+            num_draws=self.section.num_draws,
+            seed=self.questioner.seed_of(iteration, _id_of(contest, response_first)),
+        )
+        return Question(request, about.missing)
+
+    def _comparison(
+        self, contest: Contest, response_first: bool, draw: int, reply: Reply | None, models: Models
+    ) -> Comparison:
+        preference, unscored, text = (0.5, None, SAME_TEXT) if reply is None else self._read(reply)
+        if preference is not None and reply is not None:
+            preference = min(max(preference if response_first else 1.0 - preference, self.clamp[0]), self.clamp[1])
+        return Comparison(
+            id=f"{_id_of(contest, response_first)}/{self.questioner.name}/{draw}",
+            prompt_id=contest.response.prompt_id,
+            response_id=contest.response.id,
+            other_id=contest.other.id,
+            shown_first=contest.response.id if response_first else contest.other.id,
+            judge=self.questioner.name,
+            preference=preference,
+            unscored=unscored and unscored.value,
+            text=text,
+            checkpoint_id=self.questioner.chat.model_id(models),
+            template_sha256=self.template.sha256,
+        )
+
+    def _met_nobody(self, response: Response, models: Models) -> Judgment:
+        why = Unscored.NO_OPPONENT if _text_of(response) else Unscored.EMPTY_RESPONSE
+        return judgment(
+            response, self.questioner, draw=0, verdict=Verdict(unscored=why), reply=Reply(), template=self.template,
+            models=models,
+        )  # fmt: skip
+
+    def _read(self, reply: Reply) -> tuple[float | None, Unscored | None, str]:
+        """The preference for what was shown first, or the reason why there is none, and the text."""
+        said = reply.text if self.section.reasoning else ""
+        if reply.unsent is not None:
+            return None, Unscored(reply.unsent), ""
+        if not reply.choice_logprobs:  # a server that gives no probabilities: what it wrote is all there is
+            verdict = read_choice(reply.text, finish_reason=reply.finish_reason or "stop", what="response")
+            return verdict.score, verdict.unscored, reply.text
+        spread = ", ".join(
+            f"{letter}: {math.exp(p):.4f}" for letter, p in zip(LETTERS, reply.choice_logprobs, strict=True)
+        )
+        first = preference_for_first(*reply.choice_logprobs)
+        text = "\n\n".join(filter(None, (said, spread)))
+        return (None, Unscored.LOW_SCORE_MASS, text) if first is None else (first, None, text)
+
+
+def preference_for_first(logprob_first: float, logprob_second: float) -> float | None:
+    """P(first) / (P(first) + P(second)) in [0, 1]; None when both are 0."""
+    if max(logprob_first, logprob_second) == -math.inf:
+        return None
+    difference = logprob_second - logprob_first
+    if difference > 700.0:  # exp would overflow; the preference is 0 to the last bit
+        return 0.0
+    return 1.0 / (1.0 + math.exp(difference))
+
+
+def opponents(responses: Sequence[Response]) -> list[tuple[Response, Response]]:
+    """Every two responses to the same prompt that have something to show, once.
+
+    Which of the two comes first is a matter of their ids: it makes the comparison's name and seed.
+    """
+    of_prompt: defaultdict[str, list[Response]] = defaultdict(list)
+    for response in sorted(responses, key=lambda response: response.id):
+        if _text_of(response):
+            of_prompt[response.prompt_id].append(response)
+    return [pair for together in of_prompt.values() for pair in combinations(together, 2)]
+
+
+def _judgment(comparison: Comparison, *, mine: bool, draw: int) -> Judgment:
+    response_id, other_id = comparison.response_id, comparison.other_id
+    preference = comparison.preference
+    if not mine:
+        response_id, other_id = other_id, response_id
+        preference = None if preference is None else 1.0 - preference
+    return Judgment(
+        id=f"{comparison.id}/{'response' if mine else 'other'}",
+        prompt_id=comparison.prompt_id,
+        response_id=response_id,
+        judge=comparison.judge,
+        draw=draw,
+        score=preference,
+        unscored=comparison.unscored,
+        text=comparison.text,
+        checkpoint_id=comparison.checkpoint_id,
+        template_sha256=comparison.template_sha256,
+        other_id=other_id,
+        shown_first=comparison.shown_first,
+    )
+
+
+def _text_of(response: Response) -> str:
+    return without_reasoning(response.text)
+
+
+def _id_of(contest: Contest, response_first: bool) -> str:
+    names = (f"{contest.response.id}~{contest.other.id}", contest.name, "AB" if response_first else "BA")
+    return "/".join(filter(None, names))

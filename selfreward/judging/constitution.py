@@ -1,0 +1,81 @@
+"""Two responses compared by a principle: probabilities of the choices, as soft labels.
+
+What it does: for every two responses of a prompt one principle of the recipe's file is drawn (or all are asked), in
+both orders; the score is the mean probability of being preferred, and `pairing.label: preference` takes it as the
+pair's soft label. With `reasoning` the judge explains itself first, and probabilities are clamped, because after its
+own words it is nearly always certain.
+
+Paper: 2212.08073, section 4.1 (a principle drawn for each comparison, normalised probabilities of (A) and (B) as
+labels; with chain of thought clamped to 40-60 %).
+Differs: both orders are asked with the same principle and averaged; more than two responses a prompt; averaging over
+all principles is offered, where the paper draws one.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from selfreward import recipe
+from selfreward.errors import RecipeError
+from selfreward.judging.asking import Questioner
+from selfreward.judging.comparing import Comparer, Contest, opponents
+from selfreward.parts import Chat, Models
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.templates import Template
+
+NAME = "constitution"
+PAPER_CLAMP = (0.4, 0.6)
+
+
+class ConstitutionJudge:
+    """`parts.Judge` with scores in [0, 1]."""
+
+    scale = (0.0, 1.0)
+
+    def __init__(self, section: recipe.ConstitutionJudge, *, chat: Chat, seed: int) -> None:
+        self.by = frozenset((section.by,))
+        self._section = section
+        self._principles = read_principles(Path(section.principles))
+        self._questioner = Questioner(NAME, section, chat, seed)
+        clamp = section.clamp or (PAPER_CLAMP if section.reasoning else (0.0, 1.0))
+        self._comparer = Comparer(section, self._questioner, Template.load(NAME), clamp)
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
+    ) -> list[Judgment]:
+        """As the pairwise judge's, for one principle or for each; one engine call for all of them."""
+        contests = [
+            Contest(response, other, principle, name=f"principle-{number}")
+            for response, other in opponents(responses)
+            for number, principle in self._asked(f"{response.id}~{other.id}", iteration)
+        ]
+        return self._comparer.judge(prompts, responses, contests, models=models, iteration=iteration)
+
+    def _asked(self, item: str, iteration: int) -> list[tuple[int, str]]:
+        """The principles of one contest with their numbers, from 1; both orders get the same."""
+        numbered = list(enumerate(self._principles, start=1))
+        if self._section.each_judgment == "all":
+            return numbered
+        return [random.Random(self._questioner.seed_of(iteration, f"{item}/principle")).choice(numbered)]
+
+
+def read_principles(path: Path) -> list[str]:
+    """A YAML list of sentences. Raises RecipeError."""
+    where, advice = (
+        f"judging.principles: {path}",
+        "write one sentence a line, each after a dash, quoted if it has a colon",
+    )
+    try:
+        found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError) as error:  # ValueError: not UTF-8, or a date that does not exist
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise RecipeError(f"{where}: cannot be read ({cause}); a YAML list of sentences is needed; {advice}") from error
+    if not isinstance(found, list) or not found:
+        raise RecipeError(f"{where}: it holds {found!r:.60}; a YAML list of sentences is needed; {advice}")
+    for number, principle in enumerate(found, start=1):
+        if not isinstance(principle, str) or not principle.strip():
+            raise RecipeError(f"{where}: entry {number} is {principle!r:.60}; a sentence is needed; {advice}")
+    return [" ".join(principle.split()) for principle in found]

@@ -1,0 +1,162 @@
+"""Several judges as one, so that a response has to please all of them.
+
+What it does: each member judges by itself; its scores are z-scored over all that are judged together, unless
+`normalise` is false; the ensemble's score is their mean, their minimum (`worst_case`) or mean - lambda * variance.
+The members' judgments are kept beside those of the ensemble, with the member's name as `part`.
+
+Paper: 2310.02743 (Coste et al.), mean, worst-case and uncertainty-weighted optimisation: with four or five members the
+latter two remove over-optimisation in best-of-n, the plain mean does not.
+Differs: members are different judges, not one reward model trained with different seeds, hence the z-scores, which the
+paper does not need; they depend on which responses are judged in one call. Draws stay draws: draw d combines the d-th
+draws of the members that draw and the one score of those that do not. lambda is 1 unless given; the paper tunes it. A
+draw that one member could not score is unscored for the ensemble, with that member's reason: a worst case or a mean
+over fewer members is another quantity, and a response would win by what one of them could not read.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+from selfreward import recipe
+from selfreward.judging.normalising import z_scores
+from selfreward.parts import Judge, Models
+from selfreward.records import Judgment, Prompt, Response
+
+NAME: Final = "ensemble"
+
+
+@dataclass(frozen=True)
+class _Opinion:
+    """What a member says in one draw: the score it gave and what counts of it, or the reason why there is none."""
+
+    given: float | None
+    counted: float | None
+    unscored: str | None
+
+    def line(self, name: str, *, normalised: bool) -> str:
+        if self.counted is None:
+            return f"{name}: unscored, {self.unscored}"
+        return f"{name}: {self.given:g}" + (f" (z {self.counted:+.3f})" if normalised else "")
+
+
+# By response id and draw.
+_Opinions = Mapping[str, Mapping[int, _Opinion]]
+
+
+class EnsembleJudge:
+    """`parts.Judge`: for each response the judgments of its members, by their names, and then those of the ensemble."""
+
+    def __init__(self, section: recipe.EnsembleJudge, members: Mapping[str, Judge]) -> None:
+        self._section = section
+        self._members = dict(sorted(members.items()))
+
+    @property
+    def by(self) -> frozenset[str]:
+        return frozenset().union(*(member.by for member in self._members.values()))
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """That of the members, if they share one; z-scores have none, and a variance leads out of it."""
+        scales = {member.scale for member in self._members.values()}
+        if self._section.normalise or self._section.combine == "mean_minus_variance" or len(scales) > 1:
+            return None
+        return scales.pop()
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
+    ) -> list[Judgment]:
+        """Neither the order of the members nor that of the responses changes a score. Raises what members raise."""
+        given = {
+            name: self._members[name].judge(prompts, responses, models=models, iteration=iteration)
+            for name in sorted(self._members, key=self._turn)
+        }
+        opinions = {name: self._opinions(given[name]) for name in self._members}
+        kept: defaultdict[str, list[Judgment]] = defaultdict(list)
+        for name in self._members:
+            for judgment in given[name]:
+                kept[judgment.response_id].append(_of_member(name, judgment))
+        return [
+            judgment
+            for response in responses
+            for judgment in (*kept[response.id], *self._judgments(response, opinions))
+        ]
+
+    def _turn(self, name: str) -> tuple[bool, int, list[str], str]:
+        """Members that use the same models in a row; first the policy, which the engine has just sampled from."""
+        by = self._members[name].by
+        return "policy" not in by, len(by), sorted(by), name
+
+    def _opinions(self, judgments: Sequence[Judgment]) -> _Opinions:
+        drawn: defaultdict[tuple[str, int], list[Judgment]] = defaultdict(list)
+        for judgment in judgments:
+            if not judgment.part:
+                drawn[judgment.response_id, judgment.draw].append(judgment)
+        given = {key: score for key, draws in drawn.items() if (score := _mean_score(draws)) is not None}
+        counted = z_scores(given) if self._section.normalise else given
+        opinions: defaultdict[str, dict[int, _Opinion]] = defaultdict(dict)
+        for (response_id, draw), draws in drawn.items():
+            key = response_id, draw
+            unscored = None if key in given else draws[0].unscored
+            opinions[response_id][draw] = _Opinion(given.get(key), counted.get(key), unscored)
+        return opinions
+
+    def _judgments(self, response: Response, opinions: Mapping[str, _Opinions]) -> list[Judgment]:
+        """One for each draw."""
+        of_response = {name: opinions[name][response.id] for name in self._members}
+        draws = sorted({draw for drawn in of_response.values() for draw in drawn})
+        return [
+            self._judgment(response, draw, {name: _at(draw, drawn) for name, drawn in of_response.items()})
+            for draw in draws
+        ]
+
+    def _judgment(self, response: Response, draw: int, opinions: Mapping[str, _Opinion]) -> Judgment:
+        counted = [opinion.counted for opinion in opinions.values() if opinion.counted is not None]
+        complete = len(counted) == len(opinions)
+        return Judgment(
+            id=f"{response.id}/{NAME}/{draw}",
+            prompt_id=response.prompt_id,
+            response_id=response.id,
+            judge=NAME,
+            draw=draw,
+            score=self._combined(counted) if complete else None,
+            unscored=None if complete else next(o.unscored for o in opinions.values() if o.counted is None),
+            text="\n".join(o.line(name, normalised=self._section.normalise) for name, o in opinions.items()),
+        )
+
+    def _combined(self, scores_M: Sequence[float]) -> float:
+        section = self._section
+        mean = math.fsum(scores_M) / len(scores_M)
+        match section.combine:
+            case "mean":
+                return mean
+            case "worst_case":
+                return min(scores_M)
+            case "mean_minus_variance":
+                weight = 1.0 if section.variance_weight is None else section.variance_weight
+                return mean - weight * (math.fsum((score - mean) ** 2 for score in scores_M) / len(scores_M))
+            case _:
+                assert_never(section.combine)
+
+
+def _mean_score(judgments: Sequence[Judgment]) -> float | None:
+    """A judge that compares gives several in one draw; as everywhere, what could not be read is missing."""
+    scores = [judgment.score for judgment in judgments if judgment.score is not None]
+    return math.fsum(scores) / len(scores) if scores else None
+
+
+def _at(draw: int, drawn: Mapping[int, _Opinion]) -> _Opinion:
+    if draw in drawn:
+        return drawn[draw]
+    (only,) = drawn.values()  # A member that does not draw says the same in each draw.
+    return only
+
+
+def _of_member(name: str, judgment: Judgment) -> Judgment:
+    own_id = judgment.id.removeprefix(f"{judgment.response_id}/")
+    return replace(
+        judgment,
+        id=f"{judgment.response_id}/{NAME}/{name}/{own_id}",
+        part=f"{name}/{judgment.part}" if judgment.part else name,
+    )

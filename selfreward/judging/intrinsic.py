@@ -1,0 +1,109 @@
+"""The model's own implicit reward: how much more probable it makes a response than a reference model does.
+
+What it does: the score of a response y to x is log pi_by(y|x) - log pi_reference(y|x) in nats, over the very tokens
+that were sampled, the end token included; `per_token` divides it by their number. Nothing is asked in words and nothing
+is drawn: two prefills for each response.
+
+Paper: 2410.12735 (CREAM), section 4: responses are ranked by the DPO reward of the current policy against M_0, because
+models of 7B judge badly when prompted.
+Differs: beta, a constant factor, is left out: margins are in nats. The partition function is left out as in the paper;
+it is the same for all responses to a prompt, so ranks within a prompt stay, and scores of different prompts do not
+compare. `per_token` is ours. A response without text is unscored (`empty_response`), as with judges that read it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from selfreward import recipe
+from selfreward.parts import Engine, Models, ScoreRequest
+from selfreward.records import Checkpoint, Judgment, Prompt, Response
+from selfreward.templates import Unscored
+
+NAME: Final = "intrinsic"
+
+
+class IntrinsicJudge:
+    """`parts.Judge` with scores that have no bounds, and one judgment for each response, the same every time.
+
+    While both names stand for the same checkpoint every score is exactly 0, and the engine is not asked.
+    """
+
+    def __init__(self, section: recipe.IntrinsicJudge, *, engine: Engine) -> None:
+        self._section = section
+        self._engine = engine
+
+    @property
+    def by(self) -> frozenset[str]:
+        return frozenset({self._section.by, self._section.reference})
+
+    @property
+    def scale(self) -> None:
+        return None
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
+    ) -> list[Judgment]:
+        """One judgment for each response, in their order; one load and one engine call a model. Raises EngineError."""
+        model, reference = models[self._section.by], models[self._section.reference]
+        asked = [self._request(response) for response in responses]
+        requests = [request for request in asked if not isinstance(request, Unscored)]
+        log_ratios = iter(self._log_ratios(requests, model, reference))
+        judgments: list[Judgment] = []
+        for response, request in zip(responses, asked, strict=True):
+            blank = _blank(response, model)
+            if isinstance(request, Unscored):
+                judgments.append(replace(blank, unscored=request.value))
+                continue
+            log_ratio, text = next(log_ratios)
+            if math.isfinite(log_ratio):
+                score = log_ratio / len(request.token_ids) if self._section.per_token else log_ratio
+                judgments.append(replace(blank, score=score, text=text))
+            else:  # A model gave one of the tokens no probability at all.
+                judgments.append(replace(blank, unscored=Unscored.NOT_FINITE.value, text=text))
+        return judgments
+
+    def _request(self, response: Response) -> ScoreRequest | Unscored:
+        if not response.text.strip() or not response.token_ids:
+            return Unscored.EMPTY_RESPONSE
+        if len(response.prompt_token_ids) + len(response.token_ids) > self._engine.context_tokens:
+            return Unscored.TOO_LONG
+        return ScoreRequest(response.prompt_token_ids, response.token_ids)
+
+    def _log_ratios(
+        self, requests: Sequence[ScoreRequest], model: Checkpoint, reference: Checkpoint
+    ) -> list[tuple[float, str]]:
+        """For each request the log-ratio in nats, and a line that says what it was made of."""
+        by, other = self._section.by, self._section.reference
+        if model.id == reference.id:
+            return [(0.0, f"{by} and {other} are the same checkpoint")] * len(requests)
+        sums, other_sums = self._sums(model, requests), self._sums(reference, requests)
+        return [
+            (
+                ours - theirs,
+                f"log-probability of {len(request.token_ids)} tokens: {ours:.4f} {by}, {theirs:.4f} {other}",
+            )
+            for request, ours, theirs in zip(requests, sums, other_sums, strict=True)
+        ]
+
+    def _sums(self, model: Checkpoint, requests: Sequence[ScoreRequest]) -> list[float]:
+        """log pi(y|x) for each request."""
+        if not requests:
+            return []
+        self._engine.load(model)
+        return [math.fsum(token_logprobs) for token_logprobs in self._engine.score(requests)]
+
+
+def _blank(response: Response, model: Checkpoint) -> Judgment:
+    return Judgment(
+        id=f"{response.id}/{NAME}/0",
+        prompt_id=response.prompt_id,
+        response_id=response.id,
+        judge=NAME,
+        draw=0,
+        score=None,
+        unscored=None,
+        text="",
+        checkpoint_id=model.id,
+    )

@@ -1,0 +1,251 @@
+"""A trained reward model as judge: a sequence-classification checkpoint with one output.
+
+What it does: conversation and response go through the checkpoint's own chat template, and its one output is the score.
+It runs on plain transformers beside the engine, in the checkpoint's own dtype, only for as long as a call lasts.
+
+Paper: 2203.02155 (InstructGPT), section 3.5: a reward model gives a prompt and a response one number.
+Differs: such a checkpoint is used and never trained here. A response that was cut off is closed by the template like a
+complete one. Text that spells control tokens is broken up, so that no response can add a turn in which it is praised.
+"""
+
+import gc
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from selfreward import recipe
+from selfreward.errors import EngineError, RecipeError
+from selfreward.parts import Models
+from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
+from selfreward.templates import Unscored, without_reasoning
+
+NAME: Final = "reward_model"
+
+
+class RewardModelJudge:
+    """`parts.Judge` with scores that have no bounds, and one judgment for each response, the same every time.
+
+    A number that is not finite is unscored: `not_finite`.
+    """
+
+    def __init__(self, section: recipe.RewardModelJudge, *, trust_remote_code: bool = False) -> None:
+        self._section = section
+        self._trust_remote_code = trust_remote_code
+
+    @property
+    def by(self) -> frozenset[str]:
+        return frozenset({self._section.by})
+
+    @property
+    def scale(self) -> None:
+        return None
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
+    ) -> list[Judgment]:
+        """One judgment for each response, in their order.
+
+        Raises RecipeError for a checkpoint that is no reward model or cannot write the conversation, and EngineError
+        when it fails at work.
+        """
+        checkpoint = models[self._section.by]
+        config, tokenizer = config_and_tokenizer(checkpoint.path, trust_remote_code=self._trust_remote_code)
+        messages_of = {prompt.id: prompt.messages for prompt in prompts}
+        limit = _max_tokens(config, tokenizer)
+        asked = [_tokens(tokenizer, messages_of[response.prompt_id], response, limit) for response in responses]
+        rows = [token_ids for token_ids in asked if not isinstance(token_ids, Unscored)]
+        scores = iter(self._scores(checkpoint, rows) if rows else [])
+        template_sha256 = sha256(str(tokenizer.chat_template).encode()).hexdigest()
+        return [
+            replace(
+                _judgment(response, checkpoint, token_ids if isinstance(token_ids, Unscored) else next(scores)),
+                template_sha256=template_sha256,
+            )
+            for response, token_ids in zip(responses, asked, strict=True)
+        ]
+
+    def _scores(self, checkpoint: Checkpoint, rows: Sequence[tuple[int, ...]]) -> list[float]:
+        """One number for each row of token ids; the model is gone afterwards."""
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model = _load(checkpoint.path, trust_remote_code=self._trust_remote_code).to(device)
+            return _forward(model, rows, batch_tokens=self._section.batch_tokens)
+        except RecipeError:
+            raise
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise EngineError(
+                f"reward model {checkpoint.path}: {type(error).__name__}: {error}; it must score all responses; if "
+                "memory was short, lower judging.batch_tokens or give the engine less; then run the same command to "
+                "continue from the last finished shard"
+            ) from error
+        finally:
+            model = None
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def config_and_tokenizer(folder: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Reads no weights. Raises RecipeError unless the checkpoint has exactly one output and a chat template."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise _refused(folder, f"its config or tokenizer cannot be read ({error})") from error
+    if config.num_labels != 1:
+        made_for = ", ".join(config.architectures or ["nothing named"])
+        raise _refused(folder, f"it has {config.num_labels} outputs (architecture: {made_for})")
+    if not tokenizer.chat_template:
+        raise _refused(folder, "its tokenizer has no chat template")
+    return config, tokenizer
+
+
+def _refused(folder: Path, found: str) -> RecipeError:
+    return RecipeError(
+        f"reward model {folder}: {found}; a sequence-classification checkpoint with one output, safetensors and a chat "
+        "template is needed; name such a model under `models`, or use another kind of judge"
+    )
+
+
+def _max_tokens(config: Any, tokenizer: Any) -> int:
+    """What model and tokenizer were made for; a tokenizer that does not know says so by a huge number."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(min(positions, tokenizer.model_max_length))
+
+
+def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, limit: int) -> tuple[int, ...] | Unscored:
+    """The whole conversation in tokens, of which only the template wrote control tokens."""
+    if not without_reasoning(response.text):
+        return Unscored.EMPTY_RESPONSE
+    turns = (*messages, Message("assistant", without_reasoning(response.text)))
+    control = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+    def num_control(token_ids: tuple[int, ...]) -> int:
+        return sum(token_id in control for token_id in token_ids)
+
+    expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
+    token_ids = _encode(tokenizer, turns)
+    if num_control(token_ids) != expected:
+        token_ids = _encode(tokenizer, [replace(turn, content=_broken(turn.content, tokenizer)) for turn in turns])
+        if num_control(token_ids) != expected:
+            return Unscored.CONTROL_TOKENS
+    return token_ids if len(token_ids) <= limit else Unscored.TOO_LONG
+
+
+def _broken(text: str, tokenizer: Any) -> str:
+    """Control tokens with a space after their first character."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    for token in sorted(special, key=len, reverse=True):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
+    import jinja2
+
+    # Half a surrogate pair is legal in JSON and has no bytes in UTF-8: it becomes a question mark.
+    conversation = [
+        {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode("utf-8")} for turn in turns
+    ]
+    try:
+        # The template writes the beginning token itself: nothing is added.
+        return tuple(tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False))
+    except (jinja2.TemplateError, ValueError, TypeError) as error:
+        roles = ", ".join(turn.role for turn in turns)
+        raise RecipeError(
+            f"reward model {tokenizer.name_or_path}: its chat template cannot write the turns {roles} ({error}); turns "
+            "that the template knows are allowed; change the roles, or the system prompt, or the reward model"
+        ) from error
+
+
+def _load(folder: Path, *, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # A bar for every shard would say nothing that a user needs.
+    try:
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _refused(folder, f"it cannot be loaded ({error})") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers would go on with random numbers in their place.
+        raise _refused(folder, f"its weights lack {', '.join(missing[:3])}")
+    model.config.get_text_config().use_cache = False
+    return model.eval()
+
+
+def _forward(model: Any, rows: Sequence[tuple[int, ...]], *, batch_tokens: int) -> list[float]:
+    """The score of each row, whatever it is batched with."""
+    import torch
+    from tqdm import tqdm
+
+    pad = _pad_token_id(model.config.get_text_config(), rows)
+    scores = [math.nan] * len(rows)
+    cut = _batches(rows, batch_tokens=batch_tokens)
+    with torch.inference_mode():
+        for batch in tqdm(cut, desc="reward model", unit="batch", disable=None, dynamic_ncols=True):
+            width = max(len(rows[index]) for index in batch)
+            lengths_B = torch.tensor([len(rows[index]) for index in batch])
+            padded = [[*rows[index], *[pad] * (width - len(rows[index]))] for index in batch]
+            input_ids_BT = torch.tensor(padded, device=model.device)
+            mask_BT = (torch.arange(width) < lengths_B[:, None]).long().to(model.device)
+            logits_B = model(input_ids=input_ids_BT, attention_mask=mask_BT).logits.float().flatten()
+            for index, score in zip(batch, logits_B.tolist(), strict=True):
+                scores[index] = score
+    return scores
+
+
+def _pad_token_id(config: Any, rows: Sequence[tuple[int, ...]]) -> int:
+    """The token to pad with on the right.
+
+    Decoders score the last token that is not the configuration's padding token, so padding must be exactly that one,
+    whatever the tokenizer says. Without one (or with -1, in old checkpoints) they score the very last token, one row
+    at a time; with a token that ends no row, several rows at a time give the same.
+    """
+    if config.pad_token_id is None or config.pad_token_id < 0:
+        ends = {row[-1] for row in rows}
+        config.pad_token_id = next(token_id for token_id in range(config.vocab_size) if token_id not in ends)
+    return int(config.pad_token_id)
+
+
+def _batches(rows: Sequence[tuple[int, ...]], *, batch_tokens: int) -> list[list[int]]:
+    """Indices of rows, by length; at most `batch_tokens` padded tokens each, or one row."""
+    cut: list[list[int]] = []
+    for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
+        if cut and (len(cut[-1]) + 1) * len(rows[index]) <= batch_tokens:
+            cut[-1].append(index)
+        else:
+            cut.append([index])
+    return cut
+
+
+def _judgment(response: Response, checkpoint: Checkpoint, outcome: float | Unscored) -> Judgment:
+    judgment = Judgment(
+        id=f"{response.id}/{NAME}/0",
+        prompt_id=response.prompt_id,
+        response_id=response.id,
+        judge=NAME,
+        draw=0,
+        score=None,
+        unscored=None,
+        text="",
+        checkpoint_id=checkpoint.id,
+    )
+    if isinstance(outcome, Unscored):
+        return replace(judgment, unscored=outcome.value)
+    text = f"reward {outcome:.6g}"
+    if not math.isfinite(outcome):
+        return replace(judgment, unscored=Unscored.NOT_FINITE.value, text=text)
+    return replace(judgment, score=outcome, text=text)

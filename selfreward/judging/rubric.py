@@ -1,0 +1,104 @@
+"""The model as a judge with a list: named criteria, each criticised and scored by itself, 0 to 5.
+
+What it does: one question for each criterion about each response, `num_draws` times. A judgment with `part` set to the
+criterion's name keeps critique and score. The response's own score (`part` "") is, draw by draw, the mean over
+criteria, weighted as the recipe says; with `normalise` the mean of z-scores, taken per criterion over all responses
+judged together. A draw in which a criterion is unscored is unscored: without it the rest would be another quantity.
+
+Paper: 2310.08491 (Prometheus), section 3: a judge given its own score rubric writes feedback, then a score.
+Differs: one question for each criterion instead of one for all, 0 to 5 instead of 1 to 5, and no training of the judge.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from selfreward import recipe
+from selfreward.judging.asking import Questioner
+from selfreward.judging.normalising import z_scores
+from selfreward.judging.written import ScoreQuestion, judge_in_writing
+from selfreward.parts import Chat, Models
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.templates import Template, Trusted
+
+NAME = "rubric"
+
+
+class RubricJudge:
+    """`parts.Judge` with `num_draws` judgments for every response, and as many again for each criterion."""
+
+    def __init__(self, section: recipe.RubricJudge, *, chat: Chat, seed: int) -> None:
+        self._section = section
+        self._questioner = Questioner(NAME, section, chat, seed)
+        self._template = Template.load(NAME)
+
+    @property
+    def by(self) -> frozenset[str]:
+        return frozenset((self._section.by,))
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        return None if self._section.normalise else (0.0, 5.0)
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
+    ) -> list[Judgment]:
+        """For each response its criteria's judgments, then its own; one engine call for all of them."""
+        section = self._section
+        criteria = [
+            ScoreQuestion(c.name, {"criterion": Trusted(f"{c.name}: {c.description}")}) for c in section.criteria
+        ]
+        parts = judge_in_writing(
+            prompts,
+            responses,
+            criteria,
+            section=section,
+            questioner=self._questioner,
+            template=self._template,
+            models=models,
+            iteration=iteration,
+        )
+        counted = self._counted(parts)
+        size = len(criteria) * section.num_draws
+        judgments: list[Judgment] = []
+        for start in range(0, len(parts), size):
+            of_response = parts[start : start + size]
+            judgments += of_response
+            judgments += [
+                self._whole(draw, of_response[draw :: section.num_draws], counted) for draw in range(section.num_draws)
+            ]
+        return judgments
+
+    def _counted(self, parts: Sequence[Judgment]) -> dict[str, float]:
+        """What each criterion's judgment counts as, by id: its score, or its z-score."""
+        scores = {j.id: j.score for j in parts if j.score is not None}
+        if not self._section.normalise:
+            return scores
+        counted: dict[str, float] = {}
+        for criterion in self._section.criteria:
+            counted |= z_scores({j.id: scores[j.id] for j in parts if j.part == criterion.name and j.id in scores})
+        return counted
+
+    def _whole(self, draw: int, parts: Sequence[Judgment], counted: dict[str, float]) -> Judgment:
+        """One draw of all criteria, in their order, as the judge's own judgment."""
+        criteria = self._section.criteria
+        unscored = next((part.unscored for part in parts if part.unscored is not None), None)
+        score = None
+        if unscored is None:
+            weighted = (c.weight * counted[part.id] for c, part in zip(criteria, parts, strict=True))
+            score = math.fsum(weighted) / math.fsum(c.weight for c in criteria)
+        lines = (f"{part.part}: {part.unscored if part.score is None else f'{part.score:g}'}" for part in parts)
+        return replace(
+            parts[0],
+            id=f"{parts[0].response_id}/{NAME}/{draw}",
+            draw=draw,
+            part="",
+            score=score,
+            unscored=unscored,
+            text="\n".join(lines),
+            prompt_token_ids=(),
+            token_ids=(),
+            token_logprobs=None,
+            finish_reason=None,
+            seed=0,
+        )
