@@ -1,13 +1,15 @@
 """How text that somebody else wrote stands inside a prompt: in blocks that it cannot close.
 
 A block is `<name-code>`, a line break, the text, a line break, `</name-code>`. The code is a hash of the text, so the
-same text always gives the same block, and it is drawn again until it does not occur in the text: no text
-can hold the closing tag of its own block. Since a code depends on its own text alone, prompts that share a rubric and
+same text always gives the same block, and it is drawn again until it does not occur in the text, nor in what a
+tokenizer that folds look-alike characters and drops invisible ones would make of it: no text can hold the closing
+tag of its own block, not in tokens either. Since a code depends on its own text alone, prompts that share a rubric and
 a conversation share them to the letter, which is what the engine's prefix cache needs.
 """
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from selfreward.errors import TemplateError
@@ -36,13 +38,20 @@ def plain(text: str) -> str:
 
 
 def code_of(text: str) -> str:
-    """Six hexadecimal digits that depend on `text` alone and do not occur in it."""
+    """Six hexadecimal digits that depend on `text` alone and do not occur in it, however it is spelt."""
+    folded = _folded(text)
     attempt = 0
     while True:
         code = hashlib.sha256(f"{attempt}\x1f{text}".encode()).hexdigest()[:_CODE_LENGTH]
-        if code not in text:
+        if code not in text and code not in folded:
             return code
         attempt += 1
+
+
+def _folded(text: str) -> str:
+    """As the most forgiving tokenizer reads it: plain lower-case letters, no accents, spaces or invisible signs."""
+    plain_forms = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in plain_forms if not c.isspace() and unicodedata.category(c) not in ("Cf", "Mn", "Cc"))
 
 
 def block(name: str, text: str) -> str:

@@ -12,12 +12,21 @@ from selfreward.records import Message
 from selfreward.templates.blocks import block, conversation
 
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
+# A part that stands there only with a value for its name ({{#name}}), or only without one ({{^name}}).
+_PART = re.compile(r"^\{\{([#^])(\w+)\}\}\n(.*?)^\{\{/\2\}\}(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_MARKER = re.compile(r"\{\{[#^/]")
 _ASSISTANT_BEGINS = "\n=== assistant begins ===\n"
+
+
+class Trusted(str):
+    """Text of the recipe's author (a criterion, a principle): it stands in a prompt as it is, without a block."""
 
 
 @dataclass(frozen=True)
 class Template:
     """A prompt text: one user turn with fields written `{{name}}`, and what the assistant's turn begins with.
+
+    Lines from `{{#name}}` to `{{/name}}` stand there only when `name` is given, those from `{{^name}}` only when not.
 
     `opening` ends with one space (editors strip it from the file), or is "" when the whole turn is the model's
     own. `sha256` is that of the whole file.
@@ -41,8 +50,13 @@ class Template:
 
     @classmethod
     def from_text(cls, source: str, *, name: str) -> "Template":
-        """Raises TemplateError when there is no field, or a field twice."""
+        """Raises TemplateError when there is no field, a field twice, or an optional part that does not end."""
         text, _, opening = source.partition(_ASSISTANT_BEGINS)
+        if _MARKER.search(_PART.sub(r"\3", text)):
+            raise TemplateError(
+                f"template {name}: an optional part does not begin or end; {{{{#name}}}} or {{{{^name}}}} and "
+                "{{/name}} stand on lines of their own, no part inside another; correct the text"
+            )
         fields = _FIELD.findall(text)
         if not fields or len(set(fields)) < len(fields) or _FIELD.search(opening):
             raise TemplateError(
@@ -59,27 +73,33 @@ class Template:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """In the order in which they stand."""
+        """In the order in which they stand; those of optional parts too."""
         return tuple(_FIELD.findall(self.text))
 
-    def render(self, **values: str | Sequence[Message]) -> tuple[Message, ...]:
+    def render(self, **values: str | Sequence[Message] | None) -> tuple[Message, ...]:
         """The messages, ready for the assistant's turn (`opening` excluded).
 
         A string becomes a block named after its field, a sequence of messages one block a turn; neither can close its
-        block. Raises TemplateError unless there is exactly one value for each field.
+        block. `Trusted` text stands as it is. None is not given, which only a field of an optional part may be. Raises
+        TemplateError unless there is exactly one value for each field.
         """
-        missing = [field for field in self.fields if field not in values]
-        unknown = sorted(set(values) - set(self.fields))
+        given = {name: value for name, value in values.items() if value is not None}
+        text = _PART.sub(lambda part: part[3] if (part[1] == "#") == (part[2] in given) else "", self.text)
+        # Splitting by a pattern with one group gives literal, field, literal, field, ..., literal.
+        pieces = _FIELD.split(text)
+        missing = [field for field in pieces[1::2] if field not in given]
+        switches = {name for _, name, _ in _PART.findall(self.text)}
+        unknown = sorted(set(given) - set(self.fields) - switches)
         if missing or unknown:
             raise TemplateError(
                 f"template {self.name}: missing {missing}, unknown {unknown}; the fields are {list(self.fields)}; "
                 "give each of them once"
             )
-        # Splitting by a pattern with one group gives literal, field, literal, field, ..., literal.
-        pieces = _FIELD.split(self.text)
-        pieces[1::2] = [_shown(field, values[field]) for field in pieces[1::2]]
+        pieces[1::2] = [_shown(field, given[field]) for field in pieces[1::2]]
         return (Message(role="user", content="".join(pieces)),)
 
 
 def _shown(field: str, value: str | Sequence[Message]) -> str:
+    if isinstance(value, Trusted):
+        return str(value)
     return block(field, value) if isinstance(value, str) else conversation(value)

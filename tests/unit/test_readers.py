@@ -1,10 +1,8 @@
-"""What a judge may write, and what is read from it. A wrong score does more harm than a lost draw."""
+"""`Score: n`: what a judge may write, and what is read from it. A wrong score does more harm than a lost draw."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from selfreward.templates import Unscored, Verdict, read_additive
+from selfreward.templates import Unscored, Verdict, read_score
 
 # (what the judge wrote, the score or the reason)
 VERDICTS: list[tuple[str, float | Unscored]] = [
@@ -135,7 +133,11 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("Score: 3 to 4", Unscored.CONFLICTING),
     ("Score: 3 or 4", Unscored.CONFLICTING),
     ("Score: 3, 4", Unscored.CONFLICTING),
-    ("Score: 1 + 1 + 1 = 3", Unscored.CONFLICTING),
+    ("Score: 3, or 4 if you like", Unscored.CONFLICTING),
+    ("Score: 4,5", Unscored.CONFLICTING),
+    ("Score: 1 + 1 + 1", Unscored.CONFLICTING),
+    ("Score: 1 + 1 + 1 = 4", Unscored.CONFLICTING),
+    ("Score: 3\nI would give it a score of 4.", Unscored.CONFLICTING),
     # The judge goes on to an item of its own making.
     ("Score: 4\n\nUser: What is the capital of Peru?\nResponse: Lima.\nScore: 5", Unscored.RAN_ON),
     ("Score: 4\n\nUser: What is the capital of Peru?", Unscored.RAN_ON),
@@ -153,6 +155,105 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("a" * 100 + " Score: 2", Unscored.NO_VERDICT),
     ("\ufeffGood.\r\nScore: 4\r\n", 4),
     ("Score: ४", Unscored.NO_VERDICT),
+    ("Score: \u0664", Unscored.NO_VERDICT),
+    ("Score: \u2074", Unscored.NO_VERDICT),
+    ("\u0405\u0441\u043e\u0433\u0435: 5", Unscored.NO_VERDICT),  # Cyrillic letters
+    ("\uff33\uff43\uff4f\uff52\uff45\uff1a\uff14", 4),  # full-width
+    ("\U0001d412\U0001d41c\U0001d428\U0001d42b\U0001d41e: \U0001d7d2", 4),  # mathematical bold
+    ("S\u200bcore: \u200b4", 4),  # zero width
+    ("Score: 1\u200b0", Unscored.OUT_OF_RANGE),
+    ("\u200fScore: 4\u200e", 4),
+    ("Score: \u202e4", Unscored.NO_VERDICT),  # shown from right to left
+    ("Good.\u2028Score:\u202f4", 4),
+    ("Score: 4\u3002", 4),
+    # Sums, words, boxes, quoted numbers.
+    ("Score: 1 + 1 + 1 = 3", 3),
+    ("Score: 1+1+0+1+0 = 3/5", 3),
+    ("- 1 point: relevant\n- 1 point: useful\nTotal: 2", 2),
+    ("* Relevance: 1 point\n* Depth: 1 point\n\nTotal points: 2", 2),
+    ("Score: four", 4),
+    ("Score: four out of five", 4),
+    ("Score: seven", Unscored.OUT_OF_RANGE),
+    ("Score: f\u0131ve", Unscored.NO_VERDICT),
+    ("Score: \u017fix", Unscored.NO_VERDICT),
+    ("Score: one of the best", Unscored.NO_VERDICT),
+    ("Score: \\boxed{4}", 4),
+    ("Score: $\\boxed{4}$", 4),
+    ("Score: [[4]]", 4),
+    ("Score: `4`", 4),
+    ('Score: "4"', 4),
+    ("Score: 4 \u2b50", 4),
+    # Other words and sentences that say nothing else.
+    ("Rating: 4", 4),
+    ("Final grade: 4/5", 4),
+    ("Overall: 4/5", 4),
+    ("Score for this response: 4", 4),
+    ("Score - 4", 4),
+    ("Score -> 4", 4),
+    ("Score 4", 4),
+    ("Score 4/5", 4),
+    ("**Score**\n\n4", 4),
+    ("Score\n1. It is relevant.", Unscored.NO_VERDICT),
+    ("Score is 4", 4),
+    ("<answer>Score: 4</answer>", 4),
+    ("It ends with <answer>Score: 5</answer>.", Unscored.NO_VERDICT),
+    ("I believe that the score is 4.", 4),
+    ("I do not believe that the score is 4.", Unscored.NO_VERDICT),
+    ("Score 5 answers are rare.", Unscored.NO_VERDICT),
+    ("Final verdict: Score: 3", 3),
+    ("The score is 4.", 4),
+    ("Therefore, the final score is 4.", 4),
+    ("Based on the rubric, which is strict, the score is 4.", 4),
+    ("I would give this response a score of 4 out of 5.", 4),
+    ("I would rate it 4 out of 5.", 4),
+    ("The response earns a total of 3 points.", 3),
+    ("The response earns 1 point.", Unscored.NO_VERDICT),  # one of how many?
+    ("I would not give it a score of 5.", Unscored.NO_VERDICT),
+    ("I would give it a score of 5 if it were longer.", Unscored.NO_VERDICT),
+    ("I would give it a score of 5, if it were longer.", Unscored.NO_VERDICT),
+    ("Score: 4 (if you ignore the end)", Unscored.NO_VERDICT),
+    ("If it were longer, the score would be 5.", Unscored.NO_VERDICT),
+    ("Does it earn a Score: 5?", Unscored.NO_VERDICT),
+    ("Score: 5?", Unscored.NO_VERDICT),
+    ("Score: 4 (on a scale of 0 to 5)", 4),
+    ("Score: 4 (on a scale of 1-10)", Unscored.OTHER_SCALE),
+    ("Score: 4 on a 10-point scale", Unscored.OTHER_SCALE),
+    ("Score (1-10): 4", Unscored.OTHER_SCALE),
+    ("Score: 5 out of 10", Unscored.OTHER_SCALE),
+    ("Score: 4 out of a possible 10", Unscored.OTHER_SCALE),
+    ("Score: 3 ... Final score: 4", 4),
+    # Points in a list are no total.
+    ("1. Relevant. Score: 1\n2. Substantial. Score: 1\n3. Not settled. Score: 0", Unscored.NO_VERDICT),
+    ("1. Relevant. Score: 1\n2. It deals with nothing more.", Unscored.NO_VERDICT),
+    ("1. Relevant. Score: 1\n2. Substantial. Score: 1\n\nTotal: 2", 2),
+    ("1. Relevant. Score: 1\n2. Nothing more.\n\nScore: 1", 1),
+    ("1. Relevant. Score: 1\n2. Nothing more.\n3. Final score: 1", 1),
+    ("1. It is relevant.\n2. It is clear.\nScore: 4", 4),
+    ("Score: 4\n\nIt could be better:\n1. Go deeper.\n2. Be shorter.", 4),
+    # What the judge says that the response says.
+    ("It ends with:\nScore: 5", Unscored.NO_VERDICT),
+    ("The response says:\n\nScore: 5\n\nThat is a trick.\nScore: 1", 1),
+    ("My verdict is:\nScore: 4", 4),
+    ('A 5" pipe. It ends with "all good\nScore: 5\nbye".', Unscored.NO_VERDICT),
+    ("It ends with «Score: 5\nScore: 5».", Unscored.NO_VERDICT),
+    ("It ends with \u300cok.\nScore: 5\u300d", Unscored.NO_VERDICT),
+    ("It has <blockquote>\nScore: 5\n</blockquote>\nScore: 1", 1),
+    ("It uses the <code> tag.\nScore: 3", 3),
+    ("It ends with “" + "a" * 9000 + ".\nScore: 5\nbye”.", Unscored.NO_VERDICT),
+    ("```Score: 5``` is a trick.\nScore: 1", 1),
+    ("~~~\nScore: 5\n~~~", Unscored.NO_VERDICT),
+    ("<judgment_a-0a1b2c>\nScore: 5\n</judgment_a-0a1b2c>", Unscored.NO_VERDICT),
+    # Reasoning of other models; tags that are only named.
+    ("[THINK]Score: 5\n[/THINK]Score: 2", 2),
+    ("<|channel|>analysis<|message|>Score: 5<|end|><|start|>assistant<|channel|>final<|message|>Score: 2", 2),
+    ("analysisLet us see.\nScore: 5assistantfinalScore: 2", 2),
+    ("Score: 4. There is a stray `</think>` in it.", 4),
+    ("It puts the </think> tag at the wrong place.\nScore: 3", 3),
+    ("Score: 4\n<think>\nOr Score: 3?\nScore: 3\n</think>", 4),
+    ("<think>It has a <think> of its own.</think>\nScore: 4", 4),
+    ("Score: 4\n<think>a<think>b</think>\nScore: 3\n</think>", 4),
+    ("<think>as it says </reflection>\nScore: 5", Unscored.NO_VERDICT),
+    ("<think>as it says </reflection>\nScore: 5\n</think>\nScore: 2", 2),
 ]
 
 
@@ -169,9 +270,9 @@ def test_the_table_is_of_a_size_that_means_something() -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), VERDICTS)
-def test_additive_verdicts(text: str, expected: float | Unscored) -> None:
+def test_score_verdicts(text: str, expected: float | Unscored) -> None:
     wanted = Verdict(unscored=expected) if isinstance(expected, Unscored) else Verdict(score=float(expected))
-    assert read_additive(text, finish_reason="stop") == wanted
+    assert read_score(text, finish_reason="stop") == wanted
 
 
 @pytest.mark.parametrize(
@@ -187,11 +288,17 @@ def test_additive_verdicts(text: str, expected: float | Unscored) -> None:
         ("Score: 4\n", Verdict(score=4.0)),
         ("Score: 4\n\nThe response is direct and", Verdict(score=4.0)),
         ("Score: 4\n\nUser: What is the", Unscored.RAN_ON),
+        ("Score: 2\nNo, better.\nScore: 4/", Unscored.CUT_OFF),
+        ("Score: 2\nIt is clear as well.\nFinal sc", Unscored.CUT_OFF),
+        ("Score: 2\nIt is clear as well.\nScore: 3\nAnd it is", Unscored.CUT_OFF),  # more points may follow
+        ("Score: 2\nIt is clear as well.\nFinal score: 3\nThat is", Verdict(score=3.0)),
+        ("1. It is relevant. Score: 1\n2. It deals with", Unscored.CUT_OFF),
+        ("Score: 4\n\nScore: 4\n\nScore: 4\n\nThe", Verdict(score=4.0)),
     ],
 )
 def test_a_text_cut_at_the_token_limit(text: str, expected: Unscored | Verdict) -> None:
     wanted = Verdict(unscored=expected) if isinstance(expected, Unscored) else expected
-    assert read_additive(text, finish_reason="length") == wanted
+    assert read_score(text, finish_reason="length") == wanted
 
 
 def test_a_verdict_is_a_score_or_a_reason() -> None:
@@ -201,54 +308,7 @@ def test_a_verdict_is_a_score_or_a_reason() -> None:
         Verdict(score=0.0, unscored=Unscored.NO_VERDICT)
 
 
-_PIECES = st.sampled_from(
-    (
-        *("Score: ", "score:", "Final ", "4", "5", "10", "/", "/5", "/10", "%", "-", " out of ", "points", "9" * 50),
-        *("\n", "\n\n", " ", ". ", "**", "(", ")", "[", "]", "because ", "and ", "\x00", "\ud800", "\u202e"),
-        *('"', "“", "”", "'", "`", "```\n", "> ", "<think>", "</think>", "<response-0a1b2c>", "</response-0a1b2c>"),
-        *("User:", "<|im_start|>"),
-    )
-)
-_HOSTILE = st.lists(_PIECES | st.text(max_size=5), max_size=30).map("".join)
-
-
-@settings(max_examples=500, deadline=None)
-@given(text=_HOSTILE | st.text(), finish_reason=st.sampled_from(["stop", "length"]))
-def test_no_text_raises_and_no_score_leaves_the_scale(text: str, finish_reason: str) -> None:
-    verdict = read_additive(text, finish_reason=finish_reason)  # type: ignore[arg-type]
-    assert verdict.unscored in set(Unscored) if verdict.score is None else 0 <= verdict.score <= 5
-
-
-@settings(max_examples=300, deadline=None)
-@given(inside=_HOSTILE)
-def test_nothing_inside_reasoning_becomes_a_verdict(inside: str) -> None:
-    verdict = read_additive("<think>" + inside.replace("</think>", ""), finish_reason="stop")
-    assert verdict.score is None
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    said=st.text(alphabet=st.characters(blacklist_characters='"“”«»„`<>', blacklist_categories=("Cs",)), max_size=80)
-)
-def test_a_plain_final_line_is_read_whatever_was_said_before(said: str) -> None:
-    """Unless what was said holds a verdict itself, or ends in the middle of a quotation."""
-    verdict = read_additive(f"{said.replace('core', '').replace(chr(39), '')}\nScore: 2\n", finish_reason="stop")
-    assert verdict == Verdict(score=2.0)
-
-
-@pytest.mark.parametrize(
-    "text",
-    (
-        *("<think>" * 20_000, "</think>" * 20_000, '"' * 100_001, "'" * 100_000, "`a" * 50_000, "“" * 100_000),
-        *(
-            "Score: " * 20_000,
-            "Score: 4 " * 20_000,
-            "Score:" + " " * 100_000,
-            "Score: " + "9" * 100_000,
-            "\n" * 100_000,
-        ),
-    ),
-)
-@pytest.mark.timeout(20)
-def test_long_hostile_texts_are_read_in_linear_time(text: str) -> None:
-    read_additive(text, finish_reason="length")
+@pytest.mark.parametrize(("low", "high", "expected"), [(1.0, 10.0, 10.0), (0.0, 5.0, None), (-10.0, 10.0, 10.0)])
+def test_the_scale_is_the_callers(low: float, high: float, expected: float | None) -> None:
+    verdict = read_score("Score: 10/10", finish_reason="stop", low=low, high=high)
+    assert verdict == (Verdict(score=expected) if expected else Verdict(unscored=Unscored.OTHER_SCALE))

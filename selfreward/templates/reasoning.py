@@ -1,0 +1,111 @@
+"""What a thinking model wrote for itself is not what it says: text between reasoning tags.
+
+Tags are half open more often than not: many chat templates write the opening one into the prompt, so that only the
+closing one is in the text, and the token limit takes the closing one away. A tag that is named in quotation marks, or
+in the middle of a sentence ("the </think> tag"), is no tag. As engines have it, tags do not nest: the first closing tag
+ends what the first opening one began.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# (opening, closing); <seed:think> is Seed's, [THINK] Mistral's, <|inner_prefix|> Apertus's, <|channel>thought Gemma's,
+# and the last are the channels of harmony, whose `final` alone is said.
+_KINDS = (
+    *((f"<(?:seed:)?{name}>", f"</(?:seed:)?{name}>") for name in ("think", "thinking", "thought", "reasoning")),
+    *((f"<{name}>", f"</{name}>") for name in ("reflection", "scratchpad")),
+    (r"(?-i:\[THINK\])", r"(?-i:\[/THINK\])"),
+    ("◁think▷", "◁/think▷"),
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
+    (r"<\|channel>thought\b", r"<channel\|>"),
+    (r"<\|channel\|>(?:analysis|commentary)[^<\n]{0,80}<\|message\|>", r"<\|channel\|>final[^<\n]{0,80}<\|message\|>"),
+)
+_TAG = re.compile(
+    "|".join(f"(?P<open_{i}>{opening})|(?P<close_{i}>{closing})" for i, (opening, closing) in enumerate(_KINDS)),
+    re.IGNORECASE,
+)
+_IN_QUOTES = frozenset(("``", '""', "''", "“”", "‘’", "«»"))
+# Harmony after a decoder that drops control tokens: only the names of the channels are left.
+_BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z])(?:.*assistantfinal|.*)", re.DOTALL)
+_NOTHING = re.compile(r"[\s\ufeff\u200b]*")
+
+
+@dataclass(frozen=True)
+class _Tag:
+    kind: str
+    opens: bool
+    start: int
+    end: int
+    mentioned: bool
+
+
+def without_reasoning(text: str) -> str:
+    """What is left when reasoning is taken out, stripped; "" when the reasoning never ends.
+
+    Reasoning comes first: tags after the beginning of what is said belong to it. A text that was cut while its chat
+    template's reasoning was still open has no tag at all, and cannot be told from a response.
+    """
+    bare = _BARE_CHANNELS.match(text)
+    if bare:
+        return text[bare.end() :].strip()
+    said, open_kind = 0, None
+    for tag in _tags(text):
+        if tag.mentioned and not (tag.opens and open_kind is None):
+            continue
+        if open_kind is None and tag.opens and not tag.mentioned and tag.start == _after_blanks(text, said):
+            open_kind = tag.kind
+        elif not tag.opens and (tag.kind == open_kind or (open_kind is None and said == 0)):
+            said, open_kind = tag.end, None
+        elif open_kind is None:
+            break
+    return "" if open_kind else text[said:].strip()
+
+
+def reasoning_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of all reasoning, wherever it stands, in order and apart from each other.
+
+    Stricter than `without_reasoning`, for readers who look for a verdict: after a stray closing tag all before it was
+    reasoning.
+    """
+    bare = _BARE_CHANNELS.match(text)
+    spans = [(0, bare.end())] if bare else []
+    opened: _Tag | None = None
+    nested = 0  # opening tags inside reasoning: as many closing tags are not stray
+    for tag in _tags(text):
+        if tag.mentioned:
+            continue
+        if opened is None:
+            if tag.opens:
+                opened = tag
+            elif nested and spans:
+                nested -= 1
+                spans[-1] = (spans[-1][0], tag.end)
+            else:
+                spans = [(0, tag.end)]
+        elif tag.kind == opened.kind:
+            if tag.opens:
+                nested += 1
+            else:
+                spans.append((opened.start, tag.end))
+                opened = None
+    return [*spans, (opened.start, len(text))] if opened else spans
+
+
+def _tags(text: str) -> Iterator[_Tag]:
+    for found in _TAG.finditer(text):
+        action, _, kind = str(found.lastgroup).partition("_")
+        yield _Tag(kind, action == "open", found.start(), found.end(), _is_mention(text, found))
+
+
+def _is_mention(text: str, found: re.Match[str]) -> bool:
+    before, after = text[max(0, found.start() - 2) : found.start()], text[found.end() : found.end() + 2]
+    if before[-1:] + after[:1] in _IN_QUOTES:
+        return True
+    return bool(re.fullmatch(r"[a-z,] ", before) and re.match(r" [a-z]|[.,;:!?)]", after))
+
+
+def _after_blanks(text: str, start: int) -> int:
+    blanks = _NOTHING.match(text, start)
+    return blanks.end() if blanks else start

@@ -1,0 +1,140 @@
+"""Which of a judge's statements is its verdict: what the readers of written verdicts share."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfreward.records import FinishReason
+from selfreward.templates.spoken import BLANK
+from selfreward.templates.verdicts import Unscored, Verdict
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One verdict that stands on its own; `end` is where it ends.
+
+    `final` when it calls itself final, total or overall. `formal` in the form that was asked for, not in a sentence.
+    """
+
+    start: int
+    end: int
+    verdict: Verdict
+    final: bool = False
+    formal: bool = True
+
+
+def decide(
+    statements: Sequence[Statement],
+    text: str,
+    *,
+    finish_reason: FinishReason,
+    ran_on: bool,
+    begun: re.Pattern[str],
+    step_by_step: bool,
+) -> Verdict:
+    """The verdict of all that stands in `text`; `begun` is how another statement begins.
+
+    `step_by_step`: judges give points line by line before the total, so a later verdict need not contradict an earlier
+    one. It does all the same when the earlier one was final, or in due form while the later one is only a sentence, or
+    right beside it.
+    """
+    cut = finish_reason == "length"
+    if not statements:
+        return Verdict(unscored=Unscored.CUT_OFF if cut else Unscored.NO_VERDICT)
+    if ran_on:
+        return Verdict(unscored=Unscored.RAN_ON)
+    if cut and _more_to_come(statements, text, begun):
+        return Verdict(unscored=Unscored.CUT_OFF)
+    if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
+        return Verdict(unscored=Unscored.CONFLICTING)
+    return statements[-1].verdict
+
+
+def _more_to_come(statements: Sequence[Statement], text: str, begun: re.Pattern[str]) -> bool:
+    """Whether a text that was cut might have stated another verdict."""
+    last = statements[-1]
+    rest = text[last.end :]
+    if not rest.strip("*_. \t"):
+        return True  # "Score: 1" may have been on its way to "Score: 10" or to 1.5
+    if begun.match(rest, rest.rfind("\n") + 1):
+        return True
+    return not last.final and any(other.formal and other.verdict != last.verdict for other in statements)
+
+
+# What people write when they change their mind.
+_TURN = re.compile(
+    r"\b(?:however|but|although|though|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection)"
+    r"|on the other hand|reconsider\w*|(?-i:Actually|Instead|Still|Yet|Rather|No)(?=,))\b",
+    re.IGNORECASE,
+)
+
+
+def last_turn(text: str) -> int:
+    """Where the text last turns against what was said before it; -1 when it never does."""
+    return max((turn.start() for turn in _TURN.finditer(text)), default=-1)
+
+
+def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
+    if other.verdict == last.verdict:
+        return False
+    beside = not re.search(r"\w", text[other.end : last.start])
+    if other.final or (beside and not last.final) or (other.formal and not last.formal):
+        return True
+    alike = other.formal == last.formal and not last.final
+    return alike and not step_by_step and not _TURN.search(text, other.end, last.start)
+
+
+# --- Where a statement may begin -----------------------------------------------------------------------------------
+
+# At the beginning of a line or a sentence, or after blanked text.
+_PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
+_LEAD_IN = (
+    r"(?:so|thus|therefore|hence|overall|finally|as a result|for (?:this|these) reasons?"
+    r"|in (?:total|all|sum|short|conclusion|summary)|to (?:conclude|sum up|summari[sz]e)"
+    r"|(?:I|we)(?: would)? (?:think|believe|conclude|find|say)(?: that)?"
+    r"|(?:based on|given|considering|according to|after) [^.!?:;\n]{1,80}),?[ \t]{1,4}(?:that[ \t])?"
+    r"|(?:(?:here is|this is|the|my|final|overall)[ \t]){0,3}(?:verdict|answer|result|conclusion|decision|evaluation"
+    r"|grade|grading|judge?ment|assessment|explanation|summary)(?:[ \t]is)?[*_]{0,3}:[ \t*_]{0,4}"
+)
+_PLAIN = re.compile(rf"{_PLAIN_LEAD}\Z", re.MULTILINE)
+_LED = re.compile(rf"{_PLAIN_LEAD}(?:[0-9]{{1,2}}[.)][ \t])?(?:{_LEAD_IN})\Z", re.IGNORECASE | re.MULTILINE)
+_LEAD_LENGTH = 128
+
+
+def stands(text: str, start: int) -> bool:
+    """Whether a statement that begins at `start` stands on its own as far as what is before it goes."""
+    if _PLAIN.search(text, max(0, start - 32), start):
+        return True
+    return text[max(0, start - 1) : start] in (" ", "*", "_", "\t") and bool(
+        _LED.search(text, max(0, start - _LEAD_LENGTH), start)
+    )
+
+
+# What may follow a statement: nothing, the end of its sentence, or a reason. No condition.
+CLOSED = re.compile(
+    r"\Z|[ \t]*\n|<[|｜/]|[.!;:。]{1,3}[\"*_)]{0,4}(?:\s|\Z)"
+    r"|(?:[,;–—-]{1,2}[ \t\n]+|[ \t]?\()(?!(?:if|unless|were|had|assuming|provided|only if|or)\b)"
+    r"|[ \t]?(?:because|since|as (?:it|the|both|this)|due to)\b"
+    r"|[ \t]?[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]{1,16}[ \t]*(?:\n|\Z)",
+    re.IGNORECASE,
+)
+
+
+# --- What opens another item ---------------------------------------------------------------------------------------
+
+# A speaker or a heading on a line of its own, a prompt block, a chat control token that is not an end.
+_NEXT_ITEM = re.compile(
+    r"^[ \t#*_\-]{0,8}(?:(?:the|next|new|second|another)[ \t])?"
+    r"(?:user|human|assistant|system|prompt|question|query|instruction|conversation|task|example|item"
+    r"|(?P<material>response|answer|judgment))"
+    r"(?:[ \t]to[ \t]grade)?(?:[ \t]?#?(?:[0-9]{1,4}|(?P<letter>[A-Z])))?[ \t*_]{0,8}(?::|$)"
+    r"|<(?:user|assistant|system|prompt|(?:response|judgment)\w{0,2})(?:-[0-9a-f]{6})?>"
+    r"|<[|｜](?!\w{0,16}(?:end|eot|eos|return))|\[INST\]|<start_of_turn>",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def another_item(text: str, start: int, *, comparing: bool = False) -> bool:
+    """Whether the text goes on to another item after `start`; one who compares explains "Response A:" and so on."""
+    items = _NEXT_ITEM.finditer(text, start)
+    return any(not (comparing and item["material"] and item["letter"]) for item in items)
