@@ -2,9 +2,8 @@
 
 from typing import assert_never
 
-from selfreward.parts import Engine, Evaluator, PairwiseJudge, PromptSource
+from selfreward.parts import Engine, Evaluator, Judge, PairwiseJudge, PromptSource
 from selfreward.recipe import EvaluationSection, SamplingSection
-from selfreward.records import Checkpoint
 
 
 def build(
@@ -12,14 +11,15 @@ def build(
     *,
     prompts: PromptSource,
     engine: Engine,
+    judge: Judge,
     anchor: PairwiseJudge,
-    anchor_model: Checkpoint,
     sampling: SamplingSection,
     seed: int,
     shard_prompts: int,
 ) -> Evaluator:
-    """The evaluator of a recipe. `anchor` compares with the weights of `anchor_model`, in every iteration."""
+    """The evaluator of a recipe: of checkpoints by `anchor`, and of `judge`, which labels."""
     from selfreward.evaluation.evaluator import HeldOutEvaluator
+    from selfreward.evaluation.judge import JudgeEvaluator
     from selfreward.evaluation.responding import Decoding
 
     max_tokens = section.max_tokens or sampling.max_tokens
@@ -29,7 +29,7 @@ def build(
                 prompts=prompts,
                 engine=engine,
                 anchor=anchor,
-                anchor_model=anchor_model,
+                judge_evaluator=JudgeEvaluator(judge, anchor, num_prompts=section.num_judge_prompts, seed=seed),
                 decoding=Decoding(section.temperature, sampling.top_p, max_tokens),
                 seed=seed,
                 shard_prompts=shard_prompts,

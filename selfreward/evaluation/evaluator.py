@@ -5,16 +5,17 @@ lets the engine hold each model once: M_t responds and scores itself, M_{t-1} sc
 Responses of earlier checkpoints are those that were stored when these were evaluated themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from selfreward.errors import StoreError
+from selfreward.evaluation.judge import JudgeEvaluator
 from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure
 from selfreward.evaluation.preference import differing, outcomes
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.evaluation.responding import Decoding, respond, score_responses
-from selfreward.parts import Engine, PairwiseJudge, PromptSource, Stages
+from selfreward.parts import Engine, Judged, Models, PairwiseJudge, PromptSource, Stages
 from selfreward.records import Checkpoint, Comparison, Evaluation, Prompt, Response
 from selfreward.seeding import seed_of
 
@@ -34,28 +35,25 @@ class HeldOutEvaluator:
     prompts: PromptSource
     engine: Engine
     anchor: PairwiseJudge
-    anchor_model: Checkpoint
+    judge_evaluator: JudgeEvaluator
     decoding: Decoding
     seed: int
     shard_prompts: int
 
-    def evaluate(
-        self, stages: Stages, iteration: int, *, policy: Checkpoint, previous: Checkpoint | None, initial: Checkpoint
-    ) -> Evaluation:
-        """Measures M_t against M_{t-1} and M_0; without `previous` it measures M_t alone.
+    def evaluate(self, stages: Stages, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
+        """Measures M_t, `models["policy"]`, against M_{t-1} and M_0; without `previous` it measures M_t alone.
 
         Raises StoreError when a rival was not evaluated before or on other prompts, and what the engine and the anchor
         raise.
         """
+        policy, initial = models["policy"], models["initial"]
         own = self._held_out(stages, iteration, policy)
         rivals: list[Rivalry] = []
         comparisons: list[Comparison] = []
         first = own
         if previous is not None:
             first = self._held_out_of(stages, initial)
-            rivals, comparisons = self._rivalries(
-                stages, iteration, own, first, policy=policy, previous=previous, initial=initial
-            )
+            rivals, comparisons = self._rivalries(stages, iteration, own, first, models=models, previous=previous)
         return measure(
             iteration,
             own=own,
@@ -67,6 +65,9 @@ class HeldOutEvaluator:
             seed=self.seed,
         )
 
+    def evaluate_judge(self, stages: Stages, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
+        return self.judge_evaluator.evaluate(stages, iteration, judged=judged, models=models)
+
     def _rivalries(
         self,
         stages: Stages,
@@ -74,17 +75,17 @@ class HeldOutEvaluator:
         own: HeldOutResponses,
         first: HeldOutResponses,
         *,
-        policy: Checkpoint,
+        models: Models,
         previous: Checkpoint,
-        initial: Checkpoint,
     ) -> tuple[list[Rivalry], list[Comparison]]:
+        policy, initial = models["policy"], models["initial"]
         # In the first iteration M_{t-1} is M_0, and all is done once.
         first_update = previous.iteration == initial.iteration
         draws = self._draws(stages, iteration, policy)
         own_logprobs = self._logprobs(stages, iteration, "policy", draws, policy)
         previous_logprobs = None if first_update else self._logprobs(stages, iteration, "previous", draws, previous)
         before = first if first_update else self._held_out_of(stages, previous)
-        comparisons = self._compare(stages, iteration, own, [before, first])
+        comparisons = self._compare(stages, iteration, own, [before, first], models)
         initial_logprobs = self._logprobs(stages, iteration, "initial", draws, initial)
         everything = [before.monitor, first.monitor]
         return [
@@ -162,7 +163,12 @@ class HeldOutEvaluator:
         return [entry.logprob for entry in scored]
 
     def _compare(
-        self, stages: Stages, iteration: int, own: HeldOutResponses, rivals: Sequence[HeldOutResponses]
+        self,
+        stages: Stages,
+        iteration: int,
+        own: HeldOutResponses,
+        rivals: Sequence[HeldOutResponses],
+        models: Models,
     ) -> list[Comparison]:
         """The anchor's comparisons in both orders, one engine call for all rivals of a shard."""
 
@@ -172,7 +178,7 @@ class HeldOutEvaluator:
             if not compared:
                 return []
             return self.anchor.compare(
-                *([*side] for side in zip(*compared, strict=True)), model=self.anchor_model, iteration=iteration
+                *([*side] for side in zip(*compared, strict=True)), models=models, iteration=iteration
             )
 
         rows = list(zip(self.prompts.monitor_prompts(), own.monitor, *(r.monitor for r in rivals), strict=True))

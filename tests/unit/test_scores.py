@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.records import Judgment
-from selfreward.statistics.scores import mean_scores, reliability
+from selfreward.statistics.reliability import reliability
+from selfreward.statistics.scores import mean_scores
 
 
-def judgment(prompt: int, response: int, draw: int, score: float | None, unscored: str | None = None) -> Judgment:
+def judgment(
+    prompt: int, response: int, draw: int, score: float | None, unscored: str | None = None, part: str = ""
+) -> Judgment:
     response_id = f"p{prompt}#{response}"
     return Judgment(
         id=f"{response_id}/{draw}",
@@ -23,6 +26,7 @@ def judgment(prompt: int, response: int, draw: int, score: float | None, unscore
         score=score,
         unscored=unscored if score is None else None,
         text="",
+        part=part,
     )
 
 
@@ -42,6 +46,7 @@ def judged(
 def test_means_are_over_scored_draws_only() -> None:
     given_ = [judgment(0, 0, 0, 4.0), judgment(0, 0, 1, None, "cut_off"), judgment(0, 0, 2, 1.0)]
     given_ += [judgment(0, 1, 0, None, "no_verdict"), judgment(0, 2, 0, 0.0)]
+    given_ += [judgment(0, 0, 0, 1.0, part="clarity"), judgment(0, 3, 0, 5.0, part="clarity")]
     assert mean_scores(given_) == {"p0#0": 2.5, "p0#2": 0.0}
     assert mean_scores([]) == {}
 
