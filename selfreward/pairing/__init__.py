@@ -1,23 +1,35 @@
-"""Which responses become a preference pair: one file per strategy, the rules for all of them in `rules.py`."""
+"""Which responses become preference pairs.
 
+`strategy.py` says what a strategy sees and proposes; `best_vs_worst.py`, `length_controlled.py`, `top_k.py` and
+`initial_rejected.py` are one function each; `rules.py` holds for all of them, with `labels.py` for how sure a pair is,
+`trust.py` for how far the judge is to be trusted, and `reasons.py` for why a prompt gave none.
+"""
+
+from functools import partial
 from typing import assert_never
 
 from selfreward import recipe
-from selfreward.pairing.rules import DropReason
+from selfreward.pairing.best_vs_worst import best_and_worst
+from selfreward.pairing.initial_rejected import best_and_initial_worst
+from selfreward.pairing.length_controlled import shortest_and_longest
+from selfreward.pairing.reasons import DropReason
+from selfreward.pairing.rules import Selector
+from selfreward.pairing.strategy import Candidate, Candidates, Proposal
+from selfreward.pairing.top_k import best_and_worst_k
 from selfreward.parts import PairSelector
 
-__all__ = ["DropReason", "build"]
+__all__ = ["Candidate", "Candidates", "DropReason", "Proposal", "Selector", "build"]
 
 
 def build(section: recipe.PairingSection) -> PairSelector:
     match section:
         case recipe.BestVsWorst():
-            from selfreward.pairing.best_vs_worst import BestVsWorst
-
-            return BestVsWorst(section)
+            return Selector(section, best_and_worst)
         case recipe.LengthControlled():
-            from selfreward.pairing.length_controlled import LengthControlled
-
-            return LengthControlled(section)
+            return Selector(section, partial(shortest_and_longest, rho=section.rho))
+        case recipe.TopK():
+            return Selector(section, partial(best_and_worst_k, k=section.k))
+        case recipe.InitialRejected():
+            return Selector(section, best_and_initial_worst, strategy_needs=frozenset({"initial_responses"}))
         case _:
             assert_never(section)

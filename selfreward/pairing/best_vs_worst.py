@@ -5,34 +5,8 @@ Differs: a response cut at the token limit is not chosen, unless the recipe allo
 a response without a readable verdict takes no part, where the paper does not say what becomes of it.
 """
 
-from collections.abc import Sequence
-
-from selfreward import recipe
-from selfreward.pairing.rules import Candidate, select_pairs
-from selfreward.records import Judgment, Prompt, Response, Selection
+from selfreward.pairing.strategy import Candidates, Proposal, score_of
 
 
-class BestVsWorst:
-    """`parts.PairSelector`."""
-
-    def __init__(self, section: recipe.BestVsWorst) -> None:
-        self._section = section
-
-    def select(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment]
-    ) -> Selection:
-        """One pair a prompt at most, under the rules of `rules.py`."""
-        return select_pairs(
-            prompts,
-            responses,
-            judgments,
-            strategy=best_and_worst,
-            min_scored=self._section.min_scored,
-            allow_cut_off_chosen=self._section.allow_cut_off_chosen,
-        )
-
-
-def best_and_worst(may_be_chosen: Sequence[Candidate], scored: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
-    chosen = max(may_be_chosen, key=lambda candidate: candidate.score)
-    rejected = min(scored, key=lambda candidate: candidate.score)
-    return chosen, rejected
+def best_and_worst(candidates: Candidates) -> list[Proposal]:
+    return [Proposal(max(candidates.choosable, key=score_of), min(candidates.scored, key=score_of))]

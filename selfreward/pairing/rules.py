@@ -1,133 +1,151 @@
-"""What holds for every pair, whatever the strategy: when a prompt gives none, and why.
+"""What holds for every pair, whatever the strategy: a prompt's candidates go to it, and what it proposes is tested.
 
-* Only scored responses count. Fewer than `min_scored` of them: `too_few_scored`.
-* All scores equal: `tie`. A tie is never trained as a win.
+* Only scored responses count, and `min_scored` of the policy's must be.
+* A tie is never trained as a win: chosen is scored above rejected, by more than `min_margin`.
 * A response cut at the token limit has no end token: trained as chosen it would teach to never stop. So the chosen
   response is sought among the finished ones, even if a cut-off one scored higher; the pair stands as long as it still
-  beats the rejected one, otherwise the prompt is dropped (`cut_off_chosen`). Cut-off responses may be rejected.
-* Chosen and rejected with the same text (white space at the ends aside) or the same tokens: `identical_text`. No
+  beats the rejected one. Cut-off responses may be rejected.
+* The same text (white space at the ends aside) or the same tokens never stand on both sides of a prompt's pairs. No
   other response is put in: that the same text stands at both ends shows that the scores are noise here.
+* The judge repeats itself (`trust.py`), asked last: so the count of its reasons is what `min_reliability` cost.
+* Every prompt has pairs, or one reason from `reasons.py`: that of the strategy's first proposal.
 * Whatever order prompts, responses and judgments come in, the same pairs come out: remaining ties go to the lower id.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Sequence
+from typing import Literal
 
-from selfreward.records import DroppedPrompt, Judgment, PreferencePair, Prompt, Response, Selection
+from selfreward import recipe
+from selfreward.pairing.labels import Label, labeller
+from selfreward.pairing.reasons import DropReason
+from selfreward.pairing.strategy import Candidate, Candidates, Proposal, Strategy, score_of
+from selfreward.pairing.trust import distrusted
+from selfreward.parts import Judged
+from selfreward.records import DroppedPrompt, PreferencePair, Prompt, Response, Selection
 from selfreward.statistics.scores import mean_scores
 
-
-class DropReason(StrEnum):
-    """Why a prompt gave no pair. A closed set."""
-
-    NO_RESPONSES = "no_responses"
-    TOO_FEW_SCORED = "too_few_scored"
-    TIE = "tie"
-    CUT_OFF_CHOSEN = "cut_off_chosen"
-    IDENTICAL_TEXT = "identical_text"
+Need = Literal["initial_responses", "previous_judgments"]
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A response with the mean of its scored draws."""
+class Selector:
+    """`parts.PairSelector`: the rules of this file around a strategy."""
 
-    response: Response
-    score: float
+    def __init__(
+        self, section: recipe.Pairing, strategy: Strategy, *, strategy_needs: frozenset[Need] = frozenset()
+    ) -> None:
+        self._section = section
+        self._strategy = strategy
+        self._strategy_needs = strategy_needs
 
     @property
-    def length_tokens(self) -> int:
-        """Counts the end token."""
-        return len(self.response.token_ids)
+    def needs(self) -> frozenset[Need]:
+        label_needs: frozenset[Need] = frozenset({"previous_judgments"} if self._section.label == "consistency" else ())
+        return self._strategy_needs | label_needs
 
+    def select(self, judged: Judged) -> Selection:
+        """Pairs in the order of the prompts, a prompt's in that of its strategy.
 
-# From those that may be chosen and all scored ones, neither empty, to the chosen and the rejected one. Both come in
-# the order of their ids, and `max` and `min` give ties to the first.
-Strategy = Callable[[Sequence[Candidate], Sequence[Candidate]], tuple[Candidate, Candidate]]
+        Raises ValueError for responses that do not belong to the prompts or are not told apart by their ids, and for
+        a strategy that proposes what may not be chosen.
+        """
+        _refuse_shared_ids(judged)
+        responses_of = _by_prompt(judged.responses, judged.prompts)
+        initial_of = _by_prompt(judged.initial_responses, judged.prompts)
+        scores = mean_scores(judged.judgments)
+        label = labeller(self._section.label, judged)
+        reasons = distrusted(judged, self._section.min_reliability)
 
+        pairs: list[PreferencePair] = []
+        dropped: list[DroppedPrompt] = []
+        for prompt in judged.prompts:
+            found = self._candidates(responses_of[prompt.id], initial_of[prompt.id], scores)
+            outcome = self._pairs(prompt, found, label) if isinstance(found, Candidates) else found
+            if not isinstance(outcome, DropReason):
+                outcome = reasons.get(prompt.id, outcome)
+            if isinstance(outcome, DropReason):
+                dropped.append(DroppedPrompt(prompt_id=prompt.id, reason=outcome.value))
+            else:
+                pairs += outcome
+        return Selection(pairs=tuple(pairs), dropped=tuple(dropped))
 
-def select_pairs(
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-    judgments: Sequence[Judgment],
-    *,
-    strategy: Strategy,
-    min_scored: int,
-    allow_cut_off_chosen: bool,
-) -> Selection:
-    """At most one pair a prompt, in the order of the prompts; every prompt is paired or dropped.
+    def _candidates(
+        self, responses: Sequence[Response], initial_responses: Sequence[Response], scores: dict[str, float]
+    ) -> Candidates | DropReason:
+        scored = [Candidate(response, scores[response.id]) for response in responses if response.id in scores]
+        initial = [Candidate(response, scores[response.id]) for response in initial_responses if response.id in scores]
+        if not responses:
+            return DropReason.NO_RESPONSES
+        if len(scored) < self._section.min_scored:
+            return DropReason.TOO_FEW_SCORED
+        lowest = min(map(score_of, (*scored, *initial)))
+        above = [candidate for candidate in scored if candidate.score > lowest]
+        if not above:
+            return DropReason.TIE
+        allowed = self._section.allow_cut_off_chosen
+        choosable = [candidate for candidate in above if allowed or candidate.response.finish_reason == "stop"]
+        return Candidates(scored, choosable, initial) if choosable else DropReason.CUT_OFF_CHOSEN
 
-    Raises ValueError for a response to a prompt that is not among `prompts`, and when chosen and rejected were
-    not sampled from the same prompt tokens.
-    """
-    scores = mean_scores(judgments)
-    responses_of: defaultdict[str, list[Response]] = defaultdict(list)
-    for response in sorted(responses, key=lambda response: response.id):
-        responses_of[response.prompt_id].append(response)
-    strangers = sorted(set(responses_of) - {prompt.id for prompt in prompts})
-    if strangers:
-        raise ValueError(f"pairing: there are responses to {strangers[:3]}, which are not among the prompts given")
+    def _pairs(self, prompt: Prompt, candidates: Candidates, label: Label) -> list[PreferencePair] | DropReason:
+        """Numbered by the place among the strategy's proposals: whether others stand changes no pair's id."""
+        pairs, reasons, standing = [], [], list[Proposal]()
+        for place, proposal in enumerate(self._strategy(candidates), start=1):
+            _refuse_impossible(proposal, candidates)
+            found = self._reason_against(proposal, standing) or label(proposal)
+            if isinstance(found, DropReason):
+                reasons.append(found)
+            else:
+                standing.append(proposal)
+                pairs.append(_pair(prompt, place, proposal, label=found))
+        return pairs or next(iter(reasons), DropReason.NOTHING_PROPOSED)
 
-    pairs: list[PreferencePair] = []
-    dropped: list[DroppedPrompt] = []
-    for prompt in prompts:
-        outcome = _pair_or_reason(
-            responses_of[prompt.id],
-            scores,
-            strategy=strategy,
-            min_scored=min_scored,
-            allow_cut_off_chosen=allow_cut_off_chosen,
-        )
-        if isinstance(outcome, DropReason):
-            dropped.append(DroppedPrompt(prompt_id=prompt.id, reason=outcome.value))
-        else:
-            pairs.append(_pair(prompt, *outcome))
-    return Selection(pairs=tuple(pairs), dropped=tuple(dropped))
-
-
-def _pair_or_reason(
-    responses: Sequence[Response],
-    scores: dict[str, float],
-    *,
-    strategy: Strategy,
-    min_scored: int,
-    allow_cut_off_chosen: bool,
-) -> tuple[Candidate, Candidate] | DropReason:
-    if not responses:
-        return DropReason.NO_RESPONSES
-    scored = [Candidate(response, scores[response.id]) for response in responses if response.id in scores]
-    if len(scored) < min_scored:
-        return DropReason.TOO_FEW_SCORED
-    lowest = min(candidate.score for candidate in scored)
-    if max(candidate.score for candidate in scored) == lowest:
-        return DropReason.TIE
-    may_be_chosen = [
-        candidate
-        for candidate in scored
-        if candidate.score > lowest and (allow_cut_off_chosen or candidate.response.finish_reason == "stop")
-    ]
-    if not may_be_chosen:
-        return DropReason.CUT_OFF_CHOSEN
-    chosen, rejected = strategy(may_be_chosen, scored)
-    if chosen.score <= rejected.score:
-        return DropReason.TIE  # scores so close that rounding made two bands overlap
-    if _same(chosen.response, rejected.response):
-        return DropReason.IDENTICAL_TEXT
-    return chosen, rejected
+    def _reason_against(self, proposal: Proposal, standing: Sequence[Proposal]) -> DropReason | None:
+        least, margin = self._section.min_margin, proposal.chosen.score - proposal.rejected.score
+        if margin <= 0:
+            return DropReason.TIE
+        if margin <= least or math.isclose(margin, least):  # 14/3 - 11/3 is 1 but for the rounding
+            return DropReason.SMALL_MARGIN
+        all_chosen = [other.chosen.response for other in (*standing, proposal)]
+        all_rejected = [other.rejected.response for other in (*standing, proposal)]
+        if any(_same(chosen, rejected) for chosen in all_chosen for rejected in all_rejected):
+            return DropReason.IDENTICAL_TEXT
+        return None
 
 
 def _same(chosen: Response, rejected: Response) -> bool:
     return chosen.text.strip() == rejected.text.strip() or chosen.token_ids == rejected.token_ids
 
 
-def _pair(prompt: Prompt, chosen: Candidate, rejected: Candidate) -> PreferencePair:
-    if chosen.response.prompt_token_ids != rejected.response.prompt_token_ids:
-        raise ValueError(
-            f"pairing: {chosen.response.id} and {rejected.response.id} were sampled from different prompt tokens"
-        )
+def _by_prompt(responses: Sequence[Response], prompts: Sequence[Prompt]) -> defaultdict[str, list[Response]]:
+    """Each prompt's in the order of their ids."""
+    responses_of: defaultdict[str, list[Response]] = defaultdict(list)
+    for response in sorted(responses, key=lambda response: response.id):
+        responses_of[response.prompt_id].append(response)
+    if strangers := sorted(responses_of.keys() - {prompt.id for prompt in prompts}):
+        raise ValueError(f"pairing: there are responses to {strangers[:3]}, which are not among the prompts given")
+    return responses_of
+
+
+def _refuse_shared_ids(judged: Judged) -> None:
+    """Scores are found by the id of the response."""
+    ids = {response.id for response in judged.responses}
+    if shared := sorted(ids & {response.id for response in judged.initial_responses}):
+        raise ValueError(f"pairing: {shared[:3]} are ids of the policy's responses and of M_0's; they must differ")
+
+
+def _refuse_impossible(proposal: Proposal, candidates: Candidates) -> None:
+    chosen, rejected = proposal.chosen.response, proposal.rejected.response
+    if proposal.chosen not in candidates.choosable:
+        raise ValueError(f"pairing: the strategy chose {chosen.id}, which is not among the candidates' `choosable`")
+    if chosen.prompt_token_ids != rejected.prompt_token_ids:
+        raise ValueError(f"pairing: {chosen.id} and {rejected.id} were sampled from different prompt tokens")
+
+
+def _pair(prompt: Prompt, place: int, proposal: Proposal, *, label: float) -> PreferencePair:
+    chosen, rejected = proposal.chosen, proposal.rejected
     return PreferencePair(
-        id=f"{prompt.id}#pair",
+        id=f"{prompt.id}#pair" if place == 1 else f"{prompt.id}#pair-{place}",
         prompt_id=prompt.id,
         kind="response",
         chosen_id=chosen.response.id,
@@ -140,4 +158,6 @@ def _pair(prompt: Prompt, chosen: Candidate, rejected: Candidate) -> PreferenceP
         chosen_score=chosen.score,
         rejected_score=rejected.score,
         margin=chosen.score - rejected.score,
+        weight=proposal.weight,
+        label=label,
     )

@@ -1,61 +1,32 @@
-"""Which responses become a pair: the two strategies, the rules, and properties over random input."""
+"""Which responses become a pair: the strategies, and the rules for all of them."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from pairing_cases import Scores, judged, response, scored
 
 from selfreward import pairing, recipe
-from selfreward.pairing import DropReason
-from selfreward.records import Judgment, Message, Prompt, Response, Selection
+from selfreward.pairing import Candidates, Proposal, Selector
+from selfreward.records import Response, Selection
 
-PROMPT = Prompt(id="p0", messages=(Message("user", "Name a sea."),))
-
-
-def response(
-    index: int, *, tokens: int = 3, text: str | None = None, cut_off: bool = False, prompt: str = "p0"
-) -> Response:
-    return Response(
-        id=f"{prompt}#{index}",
-        prompt_id=prompt,
-        prompt_token_ids=(7, 8),
-        token_ids=(*range(100 * index, 100 * index + tokens - 1), 2),
-        token_logprobs=None,
-        text=f"response {index}" if text is None else text,
-        finish_reason="length" if cut_off else "stop",
-        seed=0,
-        checkpoint_id="m",
-    )
-
-
-def judgments(of: Response, *scores: float | None) -> list[Judgment]:
-    return [
-        Judgment(
-            id=f"{of.id}/additive/{draw}",
-            prompt_id=of.prompt_id,
-            response_id=of.id,
-            judge="additive",
-            draw=draw,
-            score=score,
-            unscored="no_verdict" if score is None else None,
-            text="",
-        )
-        for draw, score in enumerate(scores)
-    ]
+KINDS: dict[str, Any] = {
+    "best_vs_worst": recipe.BestVsWorst,
+    "length_controlled": recipe.LengthControlled,
+    "top_k": recipe.TopK,
+    "initial_rejected": recipe.InitialRejected,
+}
 
 
 def select(
-    scored: Sequence[tuple[Response, Sequence[float | None]]], *, kind: str = "best_vs_worst", **settings_: Any
+    policy: Sequence[tuple[Response, Scores]],
+    *,
+    kind: str = "best_vs_worst",
+    initial: Sequence[tuple[Response, Scores]] = (),
+    **settings_: Any,
 ) -> Selection:
-    section = {"best_vs_worst": recipe.BestVsWorst, "length_controlled": recipe.LengthControlled}[kind]
-    selector = pairing.build(section(kind=kind, **settings_))
-    return selector.select(
-        [PROMPT], [item for item, _ in scored], [j for item, s in scored for j in judgments(item, *s)]
-    )
+    return pairing.build(KINDS[kind](kind=kind, **settings_)).select(judged(policy, initial=initial))
 
 
 def reason(selection: Selection) -> str:
@@ -65,30 +36,34 @@ def reason(selection: Selection) -> str:
     return dropped.reason
 
 
-def ends(selection: Selection) -> tuple[str, str]:
+def all_ends(selection: Selection) -> list[tuple[str, str]]:
     assert not selection.dropped
-    (pair,) = selection.pairs
-    return pair.chosen_id, pair.rejected_id
+    return [(pair.chosen_id, pair.rejected_id) for pair in selection.pairs]
+
+
+def ends(selection: Selection) -> tuple[str, str]:
+    (only,) = all_ends(selection)
+    return only
 
 
 def test_best_against_worst_mean_with_the_sampled_tokens_untouched() -> None:
-    scored = [(response(0), [3, 4]), (response(1), [5, 5]), (response(2), [0, 1, None]), (response(3), [None])]
-    selection = select(scored)
+    policy = [(response(0), [3, 4]), (response(1), [5, 5]), (response(2), [0, 1, None]), (response(3), [None])]
+    selection = select(policy)
     (pair,) = selection.pairs
-    best, worst = scored[1][0], scored[2][0]
+    best, worst = policy[1][0], policy[2][0]
     assert (pair.chosen_id, pair.rejected_id) == (best.id, worst.id)
     assert (pair.chosen_token_ids, pair.rejected_token_ids) == (best.token_ids, worst.token_ids)
     assert (pair.chosen_text, pair.rejected_text) == (best.text, worst.text)
     assert pair.prompt_token_ids == best.prompt_token_ids
     assert (pair.chosen_score, pair.rejected_score, pair.margin) == (5.0, 0.5, 4.5)
-    assert (pair.kind, pair.weight, pair.prompt_id) == ("response", 1.0, "p0")
-    assert pair.id.startswith("p0#")
+    assert (pair.kind, pair.weight, pair.label, pair.prompt_id) == ("response", 1.0, 1.0, "p0")
+    assert pair.id == "p0#pair"
 
 
-@pytest.mark.parametrize("kind", ["best_vs_worst", "length_controlled"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_why_a_prompt_gives_no_pair(kind: str) -> None:
-    def why(*scored: tuple[Response, list[float | None]], **settings_: Any) -> str:
-        return reason(select(scored, kind=kind, **settings_))
+    def why(*policy: tuple[Response, Scores], **settings_: Any) -> str:
+        return reason(select(policy, kind=kind, **settings_))
 
     assert why() == "no_responses"
     assert why((response(0), [4]), (response(1), [None, None])) == "too_few_scored"
@@ -98,6 +73,7 @@ def test_why_a_prompt_gives_no_pair(kind: str) -> None:
     assert why((response(0, text="", tokens=1), [4]), (response(1, text="", tokens=1), [1])) == "identical_text"
     assert why((response(0, cut_off=True), [4]), (response(1), [1])) == "cut_off_chosen"
     assert why((response(0, cut_off=True), [4]), (response(1, cut_off=True), [1])) == "cut_off_chosen"
+    assert why((response(0), [4]), (response(1), [1]), min_margin=3.0) == "small_margin"
 
 
 def test_same_tokens_are_identical_whatever_the_text_says() -> None:
@@ -105,16 +81,24 @@ def test_same_tokens_are_identical_whatever_the_text_says() -> None:
     assert reason(select([(one, [4]), (replace(other, token_ids=one.token_ids), [1])])) == "identical_text"
 
 
-@pytest.mark.parametrize("kind", ["best_vs_worst", "length_controlled"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_off_response_is_passed_over_as_chosen_but_may_be_rejected(kind: str) -> None:
-    scored = [(response(0, cut_off=True), [5]), (response(1), [4]), (response(2, cut_off=True), [1])]
-    assert ends(select(scored, kind=kind, **({"rho": 0.0} if kind == "length_controlled" else {}))) == ("p0#1", "p0#2")
-    assert ends(select(scored, kind=kind, allow_cut_off_chosen=True))[0] == "p0#0"
+    policy = [(response(0, cut_off=True), [5]), (response(1), [4]), (response(2, cut_off=True), [1])]
+    sharp = {"rho": 0.0} if kind == "length_controlled" else {}
+    assert ends(select(policy, kind=kind, **sharp)) == ("p0#1", "p0#2")
+    assert ends(select(policy, kind=kind, allow_cut_off_chosen=True))[0] == "p0#0"
+
+
+def test_a_margin_as_large_as_the_least_one_is_too_small_however_it_is_rounded() -> None:
+    thirds = [(response(0), [5, 5, 4]), (response(1), [4, 4, 3])]
+    assert 14 / 3 - 11 / 3 > 1  # by rounding
+    assert reason(select(thirds, min_margin=1.0)) == "small_margin"
+    assert ends(select(thirds, min_margin=0.999)) == ("p0#0", "p0#1")
 
 
 def test_the_length_control_formula() -> None:
     """Scores 5 to 0 and rho 0.2: chosen from [4, 5], rejected from [0, 1]."""
-    scored = [
+    policy = [
         (response(0, tokens=9), [5]),
         (response(1, tokens=4), [4]),  # shortest in the upper band
         (response(2, tokens=2), [3.9]),  # shorter, but below the band
@@ -122,97 +106,109 @@ def test_the_length_control_formula() -> None:
         (response(4, tokens=30), [1]),  # longest in the lower band
         (response(5, tokens=5), [0]),
     ]
-    assert ends(select(scored, kind="length_controlled", rho=0.2)) == ("p0#1", "p0#4")
-    assert ends(select(scored, kind="length_controlled", rho=0.0)) == ("p0#0", "p0#5")
-    assert ends(select(scored, kind="length_controlled", rho=0.4)) == ("p0#2", "p0#3")
+    assert ends(select(policy, kind="length_controlled", rho=0.2)) == ("p0#1", "p0#4")
+    assert ends(select(policy, kind="length_controlled", rho=0.0)) == ("p0#0", "p0#5")
+    assert ends(select(policy, kind="length_controlled", rho=0.4)) == ("p0#2", "p0#3")
 
 
 def test_equal_lengths_go_to_the_clearer_score() -> None:
-    scored = [(response(i), [score]) for i, score in enumerate([4.5, 5.0, 0.0, 0.5])]
-    assert ends(select(scored, kind="length_controlled", rho=0.35)) == ("p0#1", "p0#2")
+    assert ends(select(scored(4.5, 5.0, 0.0, 0.5), kind="length_controlled", rho=0.35)) == ("p0#1", "p0#2")
 
 
 def test_scores_that_differ_by_rounding_are_never_a_pair_without_a_margin() -> None:
     """The smallest numbers there are: 0.49 times two of them is one of them, so both bands hold the middle response."""
     smallest = 5e-324
-    scored = [(response(0), [2 * smallest]), (response(1, tokens=2), [smallest]), (response(2, tokens=1), [0.0])]
-    assert reason(select(scored, kind="length_controlled", rho=0.49)) == "tie"
+    policy = [(response(0), [2 * smallest]), (response(1, tokens=2), [smallest]), (response(2, tokens=1), [0.0])]
+    assert reason(select(policy, kind="length_controlled", rho=0.49)) == "tie"
 
 
-def test_ties_go_to_the_lower_id() -> None:
-    tied = [(response(i), [score]) for i, score in enumerate([1.0, 4.0, 4.0, 1.0])]
-    for scored in (tied, tied[::-1]):
-        assert ends(select(scored)) == ("p0#1", "p0#0")
-        assert ends(select(scored, kind="length_controlled")) == ("p0#1", "p0#0")
+@pytest.mark.parametrize("kind", KINDS)
+def test_ties_go_to_the_lower_id(kind: str) -> None:
+    for policy in (scored(1, 4, 4, 1), scored(1, 4, 4, 1)[::-1]):
+        assert all_ends(select(policy, kind=kind))[0] == ("p0#1", "p0#0")
+
+
+def test_top_k_pairs_outside_in_until_the_lists_meet() -> None:
+    policy = scored(2, 5, 0, 4, 3, 1)
+    outside_in = [("p0#1", "p0#2"), ("p0#3", "p0#5"), ("p0#4", "p0#0")]
+    for k in (1, 2, 3, 9):  # beyond three, best and worst would only change sides
+        assert all_ends(select(policy, kind="top_k", k=k)) == outside_in[:k]
+    assert [pair.id for pair in select(policy, kind="top_k", k=3).pairs] == ["p0#pair", "p0#pair-2", "p0#pair-3"]
+    # In the middle of an odd number, or among equals, one is left over.
+    assert all_ends(select(scored(5, 3, 1), kind="top_k", k=2)) == [("p0#0", "p0#2")]
+    assert all_ends(select(scored(5, 3, 3, 1), kind="top_k", k=2)) == [("p0#0", "p0#3")]
+
+
+def test_top_k_keeps_the_pairs_that_stand_under_the_ids_they_would_have_had() -> None:
+    same = [(response(0, text="sea"), [5]), (response(1), [4]), (response(2), [1]), (response(3, text="sea"), [0])]
+    selection = select(same, kind="top_k", k=2)
+    assert all_ends(selection) == [("p0#1", "p0#2")]
+    assert selection.pairs[0].id == "p0#pair-2"
+    assert all_ends(select(scored(5, 4, 3, 0), kind="top_k", k=2, min_margin=1.0)) == [("p0#0", "p0#3")]
+
+
+def test_one_text_is_not_chosen_in_one_pair_and_rejected_in_another() -> None:
+    policy = [(response(0, text="sea"), [5]), (response(1), [4]), (response(2, text="sea"), [1]), (response(3), [0])]
+    assert all_ends(select(policy, kind="top_k", k=2)) == [("p0#0", "p0#3")]
+
+
+def test_the_initial_models_worst_response_is_rejected_if_it_is_worse() -> None:
+    def against(*initial: float, **settings_: Any) -> tuple[str, str]:
+        return ends(select(scored(5, 2), kind="initial_rejected", initial=scored(*initial, by="i"), **settings_))
+
+    assert against(3, 1) == ("p0#0", "p0#i1")
+    assert against(3, 2) == ("p0#0", "p0#1")  # at a tie the policy's own
+    assert against(6, 9) == ("p0#0", "p0#1")  # M_0's are never chosen
+    assert against() == ("p0#0", "p0#1")  # the first iteration
+
+
+def test_the_initial_model_gives_a_pair_where_the_policys_own_responses_tie() -> None:
+    tied, unscored = scored(4, 4), [(response(1, by="i"), [None])]
+    assert ends(select(tied, kind="initial_rejected", initial=scored(1, by="i"))) == ("p0#0", "p0#i0")
+    assert reason(select(tied, kind="initial_rejected", initial=scored(4, by="i"))) == "tie"
+    assert reason(select(tied, kind="initial_rejected", initial=scored(5, by="i"))) == "tie"
+    assert reason(select(tied, kind="initial_rejected", initial=unscored)) == "tie"
+    # They do not make up for responses of the policy's that have no score.
+    assert reason(select(scored(4), kind="initial_rejected", initial=scored(1, by="i"))) == "too_few_scored"
+
+
+def test_a_selector_asks_for_what_it_needs_and_nothing_else() -> None:
+    def needs(kind: str, **settings_: Any) -> set[str]:
+        return set(pairing.build(KINDS[kind](kind=kind, **settings_)).needs)
+
+    assert all(needs(kind) == set() for kind in ("best_vs_worst", "length_controlled", "top_k"))
+    assert needs("top_k", label="preference") == set()
+    assert needs("top_k", label="consistency") == {"previous_judgments"}
+    assert needs("initial_rejected") == {"initial_responses"}
+    assert needs("initial_rejected", label="consistency") == {"initial_responses", "previous_judgments"}
 
 
 def test_a_response_to_another_prompt_is_refused() -> None:
     selector = pairing.build(recipe.BestVsWorst(kind="best_vs_worst"))
-    with pytest.raises(ValueError, match="p9"):
-        selector.select([PROMPT], [response(0, prompt="p9")], [])
+    strange = replace(judged(scored(4, 1)), prompts=[])
+    with pytest.raises(ValueError, match="p0"):
+        selector.select(strange)
+    with pytest.raises(ValueError, match="p0"):
+        selector.select(replace(strange, responses=[], initial_responses=strange.responses))
     other_prompt_tokens = replace(response(1), prompt_token_ids=(1,))
     with pytest.raises(ValueError, match="different prompt tokens"):
         select([(response(0), [4]), (other_prompt_tokens, [1])])
+    with pytest.raises(ValueError, match=r"p0#0.*must differ"):
+        select(scored(5, 2), kind="initial_rejected", initial=scored(1))
 
 
-_SECTIONS = st.builds(
-    recipe.BestVsWorst, kind=st.just("best_vs_worst"), min_scored=st.integers(2, 4), allow_cut_off_chosen=st.booleans()
-) | st.builds(
-    recipe.LengthControlled,
-    kind=st.just("length_controlled"),
-    min_scored=st.integers(2, 4),
-    allow_cut_off_chosen=st.booleans(),
-    rho=st.floats(0, 0.499),
-)
-_SCORES = st.none() | st.integers(0, 5).map(float) | st.floats(0, 5) | st.sampled_from([3.0, 3.0000000000000004])
-_RESPONSES = st.tuples(
-    st.integers(1, 6), st.booleans(), st.sampled_from(["", "a", "b", "c", None]), st.lists(_SCORES, max_size=4)
-)
+def test_a_strategy_of_ones_own_is_a_function_under_the_same_rules() -> None:
+    def nearest_above_the_worst(candidates: Candidates) -> list[Proposal]:
+        worst, *_ = sorted(candidates.scored, key=lambda candidate: candidate.score)
+        nearest, *_ = sorted(candidates.choosable, key=lambda candidate: candidate.score)
+        return [Proposal(nearest, worst, weight=0.5)]
 
+    selection = Selector(recipe.Pairing(), nearest_above_the_worst).select(judged(scored(5, 0, 3)))
+    assert ends(selection) == ("p0#2", "p0#1")
+    assert selection.pairs[0].weight == 0.5
 
-@settings(max_examples=300, deadline=None)
-@given(section=_SECTIONS, groups=st.lists(st.lists(_RESPONSES, max_size=6), max_size=4), rng=st.randoms())
-def test_whatever_comes_in(
-    section: Any, groups: list[list[tuple[int, bool, str | None, list[float | None]]]], rng: random.Random
-) -> None:
-    prompts = [Prompt(id=f"p{p}", messages=PROMPT.messages) for p in range(len(groups))]
-    responses, drawn = [], []
-    for p, group in enumerate(groups):
-        for index, (tokens, cut_off, text, scores) in enumerate(group):
-            item = response(index, tokens=tokens, cut_off=cut_off, text=text, prompt=f"p{p}")
-            responses.append(item)
-            drawn += judgments(item, *scores)
-    selector = pairing.build(section)
-    selection = selector.select(prompts, responses, drawn)
-
-    # Counts add up: every prompt is in exactly one of the two, in the order of the prompts.
-    assert sorted([x.prompt_id for x in (*selection.pairs, *selection.dropped)]) == [prompt.id for prompt in prompts]
-    assert {item.reason for item in selection.dropped} <= {str(r) for r in DropReason}
-    by_id = {item.id: item for item in responses}
-    scored = {
-        j.response_id: [x.score for x in drawn if x.response_id == j.response_id and x.score is not None] for j in drawn
-    }
-    for pair in selection.pairs:
-        chosen, rejected = by_id[pair.chosen_id], by_id[pair.rejected_id]
-        assert scored[chosen.id] and scored[rejected.id]
-        means = [sum(scored[item.id]) / len(scored[item.id]) for item in (chosen, rejected)]
-        assert [pair.chosen_score, pair.rejected_score] == pytest.approx(means)
-        assert pair.margin == pair.chosen_score - pair.rejected_score > 0
-        assert chosen.prompt_id == rejected.prompt_id == pair.prompt_id
-        assert chosen.text.strip() != rejected.text.strip() and chosen.token_ids != rejected.token_ids
-        assert section.allow_cut_off_chosen or chosen.finish_reason == "stop"
-        assert sum(
-            bool(scored[item.id]) for item in responses if item.prompt_id == pair.prompt_id if item.id in scored
-        ) >= (section.min_scored)
-    # The order of responses and judgments does not matter, and neither does that of prompts but for the order of pairs.
-    for shuffled in (prompts, responses, drawn):
-        rng.shuffle(shuffled)  # type: ignore[arg-type]
-    again = selector.select(prompts, responses, drawn)
-    assert set(again.pairs) == set(selection.pairs) and set(again.dropped) == set(selection.dropped)
-
-
-@given(score=st.floats(0, 5), lengths=st.lists(st.integers(1, 9), min_size=2, max_size=6), rho=st.floats(0, 0.499))
-def test_a_tie_never_becomes_a_pair(score: float, lengths: list[int], rho: float) -> None:
-    scored = [(response(i, tokens=tokens), [score]) for i, tokens in enumerate(lengths)]
-    assert reason(select(scored)) == "tie"
-    assert reason(select(scored, kind="length_controlled", rho=rho)) == "tie"
+    assert reason(Selector(recipe.Pairing(), lambda candidates: []).select(judged(scored(5, 0)))) == "nothing_proposed"
+    cut_off = [(response(0, cut_off=True), [5]), *scored(1, 3, 0)[1:]]
+    first_of_all = Selector(recipe.Pairing(), lambda of: [Proposal(of.scored[0], of.scored[2])])
+    with pytest.raises(ValueError, match=r"p0#0.*choosable"):
+        first_of_all.select(judged(cut_off))
