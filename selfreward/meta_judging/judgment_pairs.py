@@ -1,0 +1,78 @@
+"""What becomes a pair of judgments, and how many of them there may be.
+
+* Best against worst by Elo, strictly apart. Judgments without a verdict did not fight and have no Elo: none is chosen,
+  and none is rejected either, since nothing says by how much it would be the worse one.
+* A judgment cut at the token limit has no end token: it is passed over as chosen, and may be rejected.
+* A pair whose chosen judgment is long is left out, and its place is not taken by a shorter one, as in the paper.
+* Judgments that read the same, or have the same tokens, never stand on both sides.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from selfreward.meta_judging.contests import shown
+from selfreward.records import Battle, Judgment, PreferencePair
+from selfreward.statistics.elo import elo, position_weights
+
+
+def judgment_pairs(
+    judgments: Sequence[Judgment], battles: Sequence[Battle], *, max_chosen_chars: int | None
+) -> list[PreferencePair]:
+    """At most one for each response that was fought over. `max_chosen_chars` counts the text as it is trained on.
+
+    Raises ValueError for battles of other judgments than these, and for judgments sampled from different prompts.
+    """
+    by_id = {judgment.id: judgment for judgment in judgments}
+    weights = position_weights(battles)
+    battles_of: defaultdict[str, list[Battle]] = defaultdict(list)
+    for battle in battles:
+        battles_of[battle.response_id].append(battle)
+    pairs: list[PreferencePair] = []
+    for fought in battles_of.values():
+        scores = elo(fought, weights=weights)
+        if strangers := sorted(scores.keys() - by_id.keys()):
+            raise ValueError(f"meta_judging: there are battles of {strangers[:3]}, which are not among the judgments")
+        pair = _best_against_worst([by_id[name] for name in scores], scores)
+        if pair is not None and (max_chosen_chars is None or len(pair.chosen_text) <= max_chosen_chars):
+            pairs.append(pair)
+    return pairs
+
+
+def capped(pairs: Sequence[PreferencePair], *, max_share: float, num_response_pairs: int) -> tuple[PreferencePair, ...]:
+    """So many that judgments are at most `max_share` of all pairs: the widest margins, the lowest ids among equals."""
+    share = Fraction(str(max_share))  # as it was written: 0.7 is no binary number, and the floor would know
+    most = math.floor(share / (1 - share) * num_response_pairs)
+    widest = sorted(pairs, key=lambda pair: (-pair.margin, pair.id))[:most]
+    return tuple(sorted(widest, key=lambda pair: pair.id))
+
+
+def _best_against_worst(fighters: Sequence[Judgment], scores: Mapping[str, float]) -> PreferencePair | None:
+    """Equal scores go to the lower id."""
+    choosable = [judgment for judgment in fighters if judgment.finish_reason == "stop"]
+    if not choosable:
+        return None
+    chosen = min(choosable, key=lambda judgment: (-scores[judgment.id], judgment.id))
+    rejected = min(fighters, key=lambda judgment: (scores[judgment.id], judgment.id))
+    if scores[chosen.id] <= scores[rejected.id]:
+        return None
+    if shown(chosen) == shown(rejected) or chosen.token_ids == rejected.token_ids:
+        return None
+    if chosen.prompt_token_ids != rejected.prompt_token_ids:
+        raise ValueError(f"meta_judging: {chosen.id} and {rejected.id} were sampled from different prompt tokens")
+    return PreferencePair(
+        id=f"{chosen.prompt_id}#judgments",
+        prompt_id=chosen.prompt_id,
+        kind="judgment",
+        chosen_id=chosen.id,
+        rejected_id=rejected.id,
+        prompt_token_ids=chosen.prompt_token_ids,
+        chosen_token_ids=chosen.token_ids,
+        rejected_token_ids=rejected.token_ids,
+        chosen_text=chosen.text,
+        rejected_text=rejected.text,
+        chosen_score=scores[chosen.id],
+        rejected_score=scores[rejected.id],
+        margin=scores[chosen.id] - scores[rejected.id],
+    )

@@ -1,0 +1,110 @@
+"""The model as the judge of its own judgments, so that judging improves with responding.
+
+What it does: of each prompt's responses the one whose scores vary most is fought over. Every two of its judgments are
+shown side by side with the rubric, in both orders, and the meta-judge explains itself and names the better one. Elo
+scores from these battles rank the judgments, and the best against the worst becomes a preference pair.
+
+Paper: 2407.19594, section 2.2 (selection by variance, both orders, weights of positions, Elo, length filter).
+Differs: our own wording; the weights are counted over the battles that are handed in together, Elo has a weak prior
+(`statistics/elo.py`); of more than `max_judgments` judgments those spread evenly over the ranking by score fight; two
+judgments that read the same tie without a question; an unreadable verdict is kept as an unscored battle with its
+reason and counts nothing, as a tie does; a judgment cut at the token limit is never chosen; one length limit for all
+iterations (1,100 and 1,000 characters); pairs are capped at a share of all pairs, the widest margins first.
+"""
+
+from collections.abc import Sequence
+
+from selfreward import recipe
+from selfreward.meta_judging.contests import Contest, contests, shown
+from selfreward.meta_judging.judgment_pairs import capped, judgment_pairs
+from selfreward.parts import Chat, ChatRequest, Models, Reply
+from selfreward.records import Battle, Judgment, PreferencePair, Prompt, Response
+from selfreward.seeding import seed_of
+from selfreward.templates import Template, read_choice, without_reasoning
+
+SAME_TEXT = "the same text twice"
+
+
+class MetaJudge:
+    """`parts.MetaJudge` on a model that writes."""
+
+    def __init__(self, section: recipe.MetaJudgingSection, *, chat: Chat, seed: int) -> None:
+        self._section = section
+        self._chat = chat
+        self._seed = seed
+        self._template = Template.load("meta_judge")
+
+    def may_judge(self, iteration: int) -> bool:
+        return iteration <= self._section.iterations
+
+    def battles(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        judgments: Sequence[Judgment],
+        *,
+        models: Models,
+        iteration: int,
+    ) -> list[Battle]:
+        """One call for all. Judgments of other responses than `responses` are left alone.
+
+        Raises EngineError from the model; never because of what a model wrote.
+        """
+        fought = contests(prompts, responses, judgments, max_judgments=self._section.max_judgments)
+        asked = {
+            contest.id: self._ask(contest, iteration)
+            for contest in fought
+            if shown(contest.first) != shown(contest.second)
+        }
+        answers = self._chat.reply(list(asked.values()), models=models) if asked else []
+        replies = {name: reply for name, (reply,) in zip(asked, answers, strict=True)}
+        return [self._battle(contest, replies.get(contest.id), models) for contest in fought]
+
+    def pairs(
+        self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
+    ) -> tuple[PreferencePair, ...]:
+        """In the order of their ids. Weights of positions and the cap are over all that is handed in."""
+        pairs = judgment_pairs(judgments, battles, max_chosen_chars=self._section.max_chosen_chars)
+        return capped(pairs, max_share=self._section.max_share, num_response_pairs=num_response_pairs)
+
+    def _ask(self, contest: Contest, iteration: int) -> ChatRequest:
+        messages = self._template.render(
+            prompt=contest.prompt.messages,
+            response=without_reasoning(contest.response.text),
+            judgment_a=shown(contest.first),
+            judgment_b=shown(contest.second),
+        )
+        return ChatRequest(
+            messages,
+            max_tokens=self._section.max_tokens,
+            temperature=self._section.temperature,
+            top_p=self._section.top_p,
+            seed=seed_of(self._seed, iteration, "meta_judging", contest.id),
+        )
+
+    def _battle(self, contest: Contest, reply: Reply | None, models: Models) -> Battle:
+        """A contest that was not asked about is a tie."""
+        winner_id, unscored = ("", None) if reply is None else self._read(contest, reply)
+        return Battle(
+            id=contest.id,
+            prompt_id=contest.prompt.id,
+            response_id=contest.response.id,
+            first_id=contest.first.id,
+            second_id=contest.second.id,
+            winner_id=winner_id,
+            unscored=unscored,
+            text=SAME_TEXT if reply is None else reply.text,
+            checkpoint_id=self._chat.model_id(models),
+            template_sha256=self._template.sha256,
+        )
+
+    def _read(self, contest: Contest, reply: Reply) -> tuple[str, str | None]:
+        """Who won, and why there is no verdict."""
+        if reply.unsent is not None:
+            return "", reply.unsent
+        verdict = read_choice(reply.text, finish_reason=reply.finish_reason or "stop", what="judgment")
+        if verdict.score is None:
+            return "", verdict.unscored and verdict.unscored.value
+        if verdict.score == 0.5:
+            return "", None
+        return (contest.first if verdict.score > 0.5 else contest.second).id, None
