@@ -4,28 +4,58 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward import engines, evaluation, judging, monitoring, pairing, prompts, recipe_file, reporting, training
+from selfreward import (
+    engines,
+    evaluation,
+    judging,
+    meta_judging,
+    monitoring,
+    pairing,
+    prompts,
+    recipe_file,
+    reporting,
+    training,
+)  # fmt: skip
 from selfreward.engines import models as model_files
+from selfreward.engines.endpoint import EndpointChat
 from selfreward.errors import RecipeError
-from selfreward.parts import Engine, Parts, PromptSource, Trainer
-from selfreward.recipe import Recipe
+from selfreward.parts import Chat, Engine, Judge, MetaJudge, Parts, PromptSource, Trainer
+from selfreward.recipe import EnsembleJudge, JudgingSection, Recipe, RewardModelJudge, TopK
 from selfreward.records import Checkpoint
 from selfreward.store import Store
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Everything that judging takes: the judge, its models by name, and the engine that holds them in turn."""
+
+    judge: Judge
+    engine: Engine
+    chats: Mapping[str, Chat]
+    models: dict[str, Checkpoint]
+
+    def usage(self) -> Mapping[str, float]:
+        """What engine and endpoints did so far; counters that only grow."""
+        used = Counter(self.engine.usage())
+        for chat in self.chats.values():
+            if isinstance(chat, EndpointChat):
+                used.update(chat.usage())
+        return used
 
 
 def assemble(recipe: Recipe, store: Store) -> Parts:
     """Builds every part. Models are put on disk, but the engine starts at its first use."""
     source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
-    models = {name: _checkpoint(section) for name, section in recipe.models.items()}
-    initial = models["initial"] = models["policy"]
-    _refuse_other_architectures(models)
-    trust = recipe.models["policy"].trust_remote_code  # the same for all
-    engine = engines.build(recipe.engine, first=initial, trust_remote_code=trust)
-    store.meter = engine.usage
-    anchor = judging.build_anchor(recipe.evaluation.anchor, engine=engine, seed=recipe.seed, models=models)
+    judged = assemble_judging(recipe, cache_folder=store.folder / "endpoints")
+    engine, models, initial = judged.engine, judged.models, judged.models["initial"]
+    store.meter = judged.usage
+    anchor = judging.build_anchor(recipe.evaluation.anchor, chats=judged.chats, seed=recipe.seed)
     trainer = _trainer(recipe)
     if not store.manifest["files"]:
         _refuse_long_prompts(recipe, source, engine)
@@ -36,11 +66,12 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
         prompts=source,
         engine=engine,
         sampler=engines.build_sampler(recipe.sampling, engine=engine, seed=recipe.seed),
-        judge=judging.build(recipe.judging, engine=engine, seed=recipe.seed, models=models),
+        judge=judged.judge,
+        meta_judge=_meta_judge(recipe, judged.chats),
         selector=pairing.build(recipe.pairing),
         trainer=trainer,
         evaluator=evaluation.build(
-            recipe.evaluation, prompts=source, engine=engine, anchor=anchor, anchor_model=models[anchor.by],
+            recipe.evaluation, prompts=source, engine=engine, judge=judged.judge, anchor=anchor,
             sampling=recipe.sampling, seed=recipe.seed, shard_prompts=recipe.iterations.shard_prompts,
         ),
         monitor=monitoring.build(
@@ -56,23 +87,31 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
     )  # fmt: skip
 
 
+def assemble_judging(recipe: Recipe, *, cache_folder: Path) -> Judging:
+    """The judge of a recipe and its models. `cache_folder` keeps what endpoints replied."""
+    models = {name: _checkpoint(section) for name, section in recipe.local_models.items()}
+    initial = models["initial"] = models["policy"]
+    _refuse_other_architectures({n: m for n, m in models.items() if n not in _reward_models(recipe.judging)})
+    trust = recipe.policy.trust_remote_code  # the same for all
+    engine = engines.build(recipe.engine, first=initial, trust_remote_code=trust)
+    local = dict.fromkeys(("policy", "initial", "best", *models))
+    chats = engines.build_chats(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
+    judge = judging.build(recipe.judging, chats=chats, engine=engine, seed=recipe.seed, trust_remote_code=trust)
+    return Judging(judge, engine, chats, models)
+
+
 def check(recipe: Recipe) -> list[str]:
     """Reads prompts and models as a run would, and starts nothing. Returns warnings; raises RecipeError."""
     source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
     fresh = [source.training_prompts(iteration + 1) for iteration in range(recipe.iterations.max)]
-    models = {name: _checkpoint(section) for name, section in recipe.models.items()}
-    models["initial"] = models["policy"]
-    _refuse_other_architectures(models)
-    trust = recipe.models["policy"].trust_remote_code
-    engine = engines.build(recipe.engine, first=models["initial"], trust_remote_code=trust)
-    judging.build(recipe.judging, engine=engine, seed=recipe.seed, models=models)
-    judging.build_anchor(recipe.evaluation.anchor, engine=engine, seed=recipe.seed, models=models)
+    judged = assemble_judging(recipe, cache_folder=Path(recipe.output_dir) / "endpoints")
+    judging.build_anchor(recipe.evaluation.anchor, chats=judged.chats, seed=recipe.seed)
+    _meta_judge(recipe, judged.chats)
     _trainer(recipe)
-    _refuse_long_prompts(recipe, source, engine)
-    warnings = []
-    if recipe.judging.kind == "verifier" and not all(prompt.checks for block in fresh for prompt in block):
-        warnings.append("judging.kind is verifier, but some prompts have no checks: their responses stay unscored")
-    if recipe.monitor.min_pairs > recipe.iterations.num_prompts_per_iteration:
+    _refuse_long_prompts(recipe, source, judged.engine)
+    warnings = list(judging.warnings(recipe.judging, recipe.pairing, [p for block in fresh for p in block]))
+    pairs_of_prompt = recipe.pairing.k if isinstance(recipe.pairing, TopK) else 1
+    if recipe.monitor.min_pairs > pairs_of_prompt * recipe.iterations.num_prompts_per_iteration:
         warnings.append(
             f"monitor.min_pairs is {recipe.monitor.min_pairs}, but an iteration has only "
             f"{recipe.iterations.num_prompts_per_iteration} prompts: the run will stop after the first"
@@ -80,8 +119,19 @@ def check(recipe: Recipe) -> list[str]:
     return warnings
 
 
+def _meta_judge(recipe: Recipe, chats: Mapping[str, Chat]) -> MetaJudge | None:
+    section = recipe.meta_judging
+    return meta_judging.build(section, chats=chats, seed=recipe.seed) if section is not None else None
+
+
+def _reward_models(section: JudgingSection) -> set[str]:
+    """Names of models that score and do not generate, so that the engine never holds them."""
+    members = section.members if isinstance(section, EnsembleJudge) else [section]
+    return {member.by for member in members if isinstance(member, RewardModelJudge)}
+
+
 def _trainer(recipe: Recipe) -> Trainer:
-    policy = recipe.models["policy"]
+    policy = recipe.policy
     return training.build(
         recipe.training, engine_dtype=recipe.engine.dtype, lora=policy.lora, launch=recipe.launch,
         trust_remote_code=policy.trust_remote_code,
@@ -154,9 +204,10 @@ def _facts(recipe: Recipe, models: dict[str, Checkpoint]) -> dict[str, Any]:
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "recipe_sha256": hashlib.sha256(recipe_file.dump(recipe).encode()).hexdigest(),
         "models": {
-            name: {"source": recipe.models[name].model if name in recipe.models else "policy", "id": model.id}
+            name: {"source": recipe.local_models[name].model if name in recipe.models else "policy", "id": model.id}
             for name, model in models.items()
         },
+        "endpoints": {name: {"model": section.model} for name, section in recipe.endpoints.items()},
     }
 
 

@@ -8,12 +8,14 @@ at any moment and is started again takes exactly this path, and does nothing twi
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from selfreward.errors import StoreError
-from selfreward.parts import Parts, TrainingJob
+from selfreward.parts import Judged, Models, Parts, TrainingJob
 from selfreward.records import (
+    Battle,
     Checkpoint,
     Decision,
     DroppedPrompt,
@@ -33,16 +35,20 @@ RUNTIME_LIMITS = ("MAX_ITERATIONS", "MAX_HOURS")  # recipe keys that may have be
 
 def run(parts: Parts, store: Store) -> Decision:
     """Iterates until the monitor says stop; returns its last decision. Raises SelfRewardError."""
-    baseline = evaluate(parts, store, 0, policy=parts.initial, previous=None)
-    policy = parts.initial
+    models: Models = {**parts.models, "policy": parts.initial, "best": parts.initial}
+    before: Models | None = None
+    baseline = evaluate(parts, store, 0, models=models, previous=None)
+    checkpoints = [parts.initial]  # M_0, M_1, ...
     history: list[IterationSummary] = []
     decisions: list[Decision] = []
     while not decisions or decisions[-1].decision == "continue":
         iteration = len(history) + 1
         store.write_text(f"iteration-{iteration:02d}/recipe.yaml", parts.recipe_text)
-        policy, summary = run_iteration(parts, store, iteration, policy)
+        policy, summary = run_iteration(parts, store, iteration, models, before)
+        checkpoints.append(policy)
         history.append(summary)
         decisions.append(decide(parts, store, history))
+        before, models = models, {**models, "policy": policy, "best": checkpoints[decisions[-1].best_iteration]}
         keep_what_is_needed(parts, store, decisions[-1])
         if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
             store.record_facts(engine=parts.engine.facts())
@@ -51,25 +57,33 @@ def run(parts: Parts, store: Store) -> Decision:
 
 
 def run_iteration(
-    parts: Parts, store: Store, iteration: int, policy: Checkpoint
+    parts: Parts, store: Store, iteration: int, models: Models, before: Models | None
 ) -> tuple[Checkpoint, IterationSummary]:
-    """Makes M_t of M_{t-1}. Without enough pairs nothing is trained, and M_t is M_{t-1}."""
-    sample_and_pair(parts, store, iteration, policy)
+    """Makes M_t of M_{t-1}, `models["policy"]`; `before` is what the names stood for in the previous iteration.
+
+    Without enough pairs nothing is trained, and M_t is M_{t-1}.
+    """
+    policy = models["policy"]
+    sample_and_judge(parts, store, iteration, models, before)
+    make_pairs(parts, store, iteration)
     counts = count(store, iteration)
+    judging = evaluate_judge(parts, store, iteration, models)
     if not parts.monitor.may_train(counts):
-        return policy, summarise(store, iteration, counts, {}, not_trained(iteration))
+        return policy, summarise(store, iteration, counts, judging, {}, not_trained(iteration))
     trained, training = train(parts, store, iteration, policy)
-    evaluation = evaluate(parts, store, iteration, policy=trained, previous=policy)
-    return trained, summarise(store, iteration, counts, training, evaluation)
+    evaluation = evaluate(parts, store, iteration, models={**models, "policy": trained}, previous=policy)
+    return trained, summarise(store, iteration, counts, judging, training, evaluation)
 
 
-def sample_and_pair(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> None:
-    """prompts -> responses -> judgments -> pairs; shard k of each reads only shard k of the ones before."""
+def sample_and_judge(parts: Parts, store: Store, iteration: int, models: Models, before: Models | None) -> None:
+    """prompts -> responses -> judgments (-> battles); shard k of each reads only shard k of the ones before."""
     fresh = parts.prompts.training_prompts(iteration)
     size = parts.shard_prompts
     num_shards = -(-len(fresh) // size)
-    # A judge without a model (a verifier) is handed the policy, and does not look at it.
-    judge_model = {**parts.models, "policy": policy}.get(parts.judge.by, policy)
+    policy, initial = models["policy"], models["initial"]
+
+    def stage(name: str, record_type: type, make: Callable[[int], Iterable[Any]]) -> None:
+        store.stage(iteration, name, record_type, num_shards, make)
 
     def prompts(shard: int) -> list[Prompt]:
         stored = list(store.read(iteration, "prompts", Prompt, shard))
@@ -80,24 +94,64 @@ def sample_and_pair(parts: Parts, store: Store, iteration: int, policy: Checkpoi
             )
         return stored
 
-    def responses(shard: int) -> list[Response]:
-        return list(store.read(iteration, "responses", Response, shard))
+    def sampled(name: str, model: Checkpoint, shard: int) -> list[Response]:
+        return parts.sampler.sample(prompts(shard), model=model, iteration=iteration, stage=name)
+
+    def judgments(judges: Models, shard: int) -> list[Judgment]:
+        judged = read_judged(store, iteration, shard)
+        responses = [*judged.responses, *judged.initial_responses]
+        return parts.judge.judge(prompts(shard), responses, models=judges, iteration=iteration)
+
+    stage("prompts", Prompt, lambda k: fresh[k * size : (k + 1) * size])
+    stage("responses", Response, lambda k: sampled("responses", policy, k))
+    if "initial_responses" in parts.selector.needs and policy.id != initial.id:
+        stage("initial_responses", Response, lambda k: sampled("initial_responses", initial, k))
+    stage("judgments", Judgment, lambda k: judgments(models, k))
+    if "previous_judgments" in parts.selector.needs and before is not None:
+        stage("previous_judgments", Judgment, lambda k: judgments(before, k))
+    if (meta_judge := parts.meta_judge) is not None and meta_judge.may_judge(iteration):
+
+        def battles(shard: int) -> list[Battle]:
+            judged = read_judged(store, iteration, shard)
+            return meta_judge.battles(
+                judged.prompts, judged.responses, judged.judgments, models=models, iteration=iteration
+            )
+
+        stage("battles", Battle, battles)
+
+
+def make_pairs(parts: Parts, store: Store, iteration: int) -> None:
+    """judgments -> pairs of responses, and battles -> pairs of judgments; a prompt without a pair leaves a reason."""
+    num_shards = store.num_shards(iteration, "prompts")
 
     def select(shard: int) -> Selection:
-        judgments = list(store.read(iteration, "judgments", Judgment, shard))
-        return parts.selector.select(prompts(shard), responses(shard), judgments)
+        return parts.selector.select(read_judged(store, iteration, shard))
 
-    store.stage(iteration, "prompts", Prompt, num_shards, lambda k: fresh[k * size : (k + 1) * size])
-    store.stage(
-        iteration, "responses", Response, num_shards,
-        lambda k: parts.sampler.sample(prompts(k), model=policy, iteration=iteration),
-    )  # fmt: skip
-    store.stage(
-        iteration, "judgments", Judgment, num_shards,
-        lambda k: parts.judge.judge(prompts(k), responses(k), model=judge_model, iteration=iteration),
-    )  # fmt: skip
-    store.stage(iteration, "pairs", PreferencePair, num_shards, lambda k: select(k).pairs)
+    def pairs(shard: int) -> list[PreferencePair]:
+        of_responses = list(select(shard).pairs)
+        if parts.meta_judge is None or not store.has(iteration, "battles"):
+            return of_responses
+        judgments = list(store.read(iteration, "judgments", Judgment, shard))
+        battles = list(store.read(iteration, "battles", Battle, shard))
+        return [*of_responses, *parts.meta_judge.pairs(judgments, battles, num_response_pairs=len(of_responses))]
+
+    store.stage(iteration, "pairs", PreferencePair, num_shards, pairs)
     store.stage(iteration, "dropped_prompts", DroppedPrompt, num_shards, lambda k: select(k).dropped)
+
+
+def read_judged(store: Store, iteration: int, shard: int) -> Judged:
+    """All that was made of one shard of prompts so far."""
+
+    def read(stage: str, record_type: type) -> list[Any]:
+        return list(store.read(iteration, stage, record_type, shard)) if store.has(iteration, stage) else []
+
+    return Judged(
+        prompts=read("prompts", Prompt),
+        responses=read("responses", Response),
+        judgments=read("judgments", Judgment),
+        initial_responses=read("initial_responses", Response),
+        previous_judgments=read("previous_judgments", Judgment),
+    )
 
 
 def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tuple[Checkpoint, Mapping[str, object]]:
@@ -106,7 +160,11 @@ def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tup
     job = TrainingJob(
         iteration=iteration,
         pairs_file=stages / "pairs.parquet",
-        samples_files=(stages / "responses.parquet",),
+        samples_files=tuple(
+            stages / f"{name}.parquet"
+            for name in ("responses", "initial_responses", "judgments")
+            if store.has(iteration, name)
+        ),
         policy=policy.path,
         initial=parts.initial.path,
         work_folder=work_folder,
@@ -122,15 +180,21 @@ def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tup
     return Checkpoint(weights_hash[:16], path, iteration), metrics
 
 
-def evaluate(
-    parts: Parts, store: Store, iteration: int, *, policy: Checkpoint, previous: Checkpoint | None
-) -> Evaluation:
+def evaluate_judge(parts: Parts, store: Store, iteration: int, models: Models) -> Evaluation:
+    """How far this iteration's judge is to be trusted, without labels."""
+
+    def measure() -> dict[str, object]:
+        judged = (read_judged(store, iteration, k) for k in range(store.num_shards(iteration, "prompts")))
+        return asdict(parts.evaluator.evaluate_judge(store, iteration, judged=judged, models=models))
+
+    return Evaluation.from_json(store.once_json(iteration, "judge", measure))
+
+
+def evaluate(parts: Parts, store: Store, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
     """M_t on held-out prompts, against M_{t-1} and M_0; iteration 0 measures M_0 alone."""
 
     def measure() -> dict[str, object]:
-        return asdict(
-            parts.evaluator.evaluate(store, iteration, policy=policy, previous=previous, initial=parts.initial)
-        )
+        return asdict(parts.evaluator.evaluate(store, iteration, models=models, previous=previous))
 
     evaluation = Evaluation.from_json(store.once_json(iteration, "evaluation", measure))
     store.merge_rest(iteration)
@@ -162,17 +226,21 @@ def keep_what_is_needed(parts: Parts, store: Store, decision: Decision) -> None:
 
 def count(store: Store, iteration: int) -> dict[str, int]:
     """The funnel from prompts to pairs, read from what is stored: the counts add up."""
-    counts: Counter[str] = Counter(num_unscored_judgments=0, num_dropped_prompts=0)
+    counts: Counter[str] = Counter(num_unscored_judgments=0, num_dropped_prompts=0, num_pairs=0)
     counts["num_prompts"] = sum(1 for _ in store.read(iteration, "prompts", Prompt))
     for response in store.read(iteration, "responses", Response):
         counts["num_responses"] += 1
         counts["num_cut_off_responses"] += response.finish_reason == "length"
     for judgment in store.read(iteration, "judgments", Judgment):
+        if judgment.part:  # a criterion or a member; the judge's own judgment is another one
+            continue
         counts["num_judgments"] += 1
         if judgment.unscored is not None:
             counts["num_unscored_judgments"] += 1
             counts[f"num_unscored_judgments:{judgment.unscored}"] += 1
-    counts["num_pairs"] = sum(1 for _ in store.read(iteration, "pairs", PreferencePair))
+    for pair in store.read(iteration, "pairs", PreferencePair):
+        counts["num_pairs"] += 1
+        counts["num_judgment_pairs"] += pair.kind == "judgment"
     for dropped in store.read(iteration, "dropped_prompts", DroppedPrompt):
         counts["num_dropped_prompts"] += 1
         counts[f"num_dropped_prompts:{dropped.reason}"] += 1
@@ -188,7 +256,9 @@ def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], 
         measured = store.read_json(iteration, "evaluation")
         evaluation = Evaluation.from_json(measured) if measured else not_trained(iteration)
         training = store.read_json(iteration, "training") or {}
-        history.append(summarise(store, iteration, count(store, iteration), training, evaluation))
+        judged = store.read_json(iteration, "judge")
+        judging = Evaluation.from_json(judged) if judged else None
+        history.append(summarise(store, iteration, count(store, iteration), judging, training, evaluation))
         decisions.append(Decision.from_json(stored))
     initial = store.read_json(0, "evaluation")
     return history, decisions, Evaluation.from_json(initial) if initial else None
@@ -202,12 +272,14 @@ def summarise(
     store: Store,
     iteration: int,
     counts: Mapping[str, int],
+    judging: Evaluation | None,
     training: Mapping[str, object],
     evaluation: Evaluation,
 ) -> IterationSummary:
     return IterationSummary(
         iteration=iteration,
         counts=counts,
+        judging=judging,
         training=training,
         evaluation=evaluation,
         seconds_by_stage=store.seconds_by_stage(iteration),

@@ -66,11 +66,11 @@ class GateMonitor:
     def _stopping_gates(self, counts: Mapping[str, int]) -> tuple[str, ...]:
         if self.section.mode == "enforce":
             return failed_gates(self.section, counts)
-        return () if counts.get("num_pairs", 0) > 0 else (TOO_FEW_PAIRS,)
+        return () if response_pairs(counts) > 0 else (TOO_FEW_PAIRS,)
 
     def _numbers(self, summary: IterationSummary, elapsed_s: float) -> dict[str, float]:
         numbers: dict[str, float] = {
-            "num_pairs": summary.counts.get("num_pairs", 0),
+            "num_pairs": response_pairs(summary.counts),
             "min_pairs": self.section.min_pairs,
             "num_judgments": summary.counts.get("num_judgments", 0),
             "unscored_rate": unscored_rate(summary.counts),
@@ -95,9 +95,14 @@ def failed_gates(section: MonitorSection, counts: Mapping[str, int]) -> tuple[st
     gates = []
     if unscored_rate(counts) > section.max_unscored_rate:
         gates.append(TOO_MANY_UNSCORED)
-    if counts.get("num_pairs", 0) < section.min_pairs:
+    if response_pairs(counts) < section.min_pairs:
         gates.append(TOO_FEW_PAIRS)
     return tuple(gates)
+
+
+def response_pairs(counts: Mapping[str, int]) -> int:
+    """Pairs of responses: those of judgments teach the judge, and are no reason to go on alone."""
+    return counts.get("num_pairs", 0) - counts.get("num_judgment_pairs", 0)
 
 
 def unscored_rate(counts: Mapping[str, int]) -> float:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from selfreward.records import Message, Prompt
@@ -11,7 +11,7 @@ from selfreward.records import Message, Prompt
 ROLES = ("system", "user", "assistant")
 DefectKind = Literal[
     "missing_column", "wrong_type", "empty_prompt", "turns_out_of_order", "last_turn_not_user",
-    "invalid_unicode", "bad_id", "bad_checks",
+    "invalid_unicode", "bad_id", "bad_checks", "bad_reference",
 ]  # fmt: skip
 # Ids stand in record keys and file names.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -27,7 +27,7 @@ class Defect:
 
 
 def read_row(row: Mapping[str, Any], *, column: str, default_id: str, source: str, where: str) -> Prompt | Defect:
-    """`row[column]` is text or a list of `{role, content}`; `id` and `checks` may be missing or null.
+    """`row[column]` is text or a list of `{role, content}`; `id`, `checks` and `reference` may be missing or null.
 
     Raises RecipeError for a check that does not validate; it begins with `where`.
     """
@@ -46,7 +46,25 @@ def read_row(row: Mapping[str, Any], *, column: str, default_id: str, source: st
     checks = _read_checks(row.get("checks"), where)
     if isinstance(checks, Defect):
         return checks
-    return Prompt(id=prompt_id, messages=messages, checks=checks, source=source)
+    reference = read_text(row.get("reference") or "", "reference")
+    if isinstance(reference, Defect):
+        return replace(reference, kind="bad_reference")
+    return Prompt(id=prompt_id, messages=messages, checks=checks, source=source, reference=reference)
+
+
+def read_text(value: object, place: str) -> str | Defect:
+    """Text of any kind, the empty one too, that can be written as UTF-8."""
+    if not isinstance(value, str):
+        return Defect("wrong_type", f"{place} is {type(value).__name__}", "it is text; correct the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return Defect(
+            "invalid_unicode",
+            f"{place} has the lone surrogate U+{ord(value[error.start]):04X} at character {error.start + 1}",
+            "text is valid Unicode; write the file again as UTF-8 or remove the row",
+        )
+    return value
 
 
 def _read_messages(value: object, column: str) -> tuple[Message, ...] | Defect:
@@ -82,14 +100,9 @@ def _read_message(turn: object, place: str) -> Message | Defect:
         return Defect("wrong_type", f"{place} has the content {content!r:.40}", "content is text; correct the row")
     if not content.strip():
         return Defect("empty_prompt", f"{place} is empty", "every turn needs some text; remove the row")
-    try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        return Defect(
-            "invalid_unicode",
-            f"{place} has the lone surrogate U+{ord(content[error.start]):04X} at character {error.start + 1}",
-            "text is valid Unicode; write the file again as UTF-8 or remove the row",
-        )
+    text = read_text(content, place)
+    if isinstance(text, Defect):
+        return text
     return Message(role, content)
 
 

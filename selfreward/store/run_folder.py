@@ -132,6 +132,10 @@ class Store:
         """Whether a stage is complete."""
         return self._manifest.entry(merged_name(iteration, stage)) is not None
 
+    def num_shards(self, iteration: int, stage: str) -> int:
+        """Of a complete stage."""
+        return len((self._manifest.entry(merged_name(iteration, stage)) or {})["shard_records"])
+
     def merge(self, iteration: int, stage: str) -> dict[str, Any]:
         """All shards of a finished stage become one parquet file, a row group each; their costs add up."""
         names = self._shards(iteration, stage)
@@ -174,12 +178,9 @@ class Store:
     ) -> Any:
         """A stored JSON value (strict: no NaN); made when it is not there, or when `again_if` says so of it."""
         file_name = f"{folder_of(iteration)}/{name}.json"
-        if self._manifest.entry(file_name) is not None:
-            value = json.loads(self._verify(file_name).read_text(encoding="utf-8"))
-            if not again_if(value):
-                return value
+        if (value := self.read_json(iteration, name)) is not None and not again_if(value):
+            return value
         self.listener("started", iteration, name, {})
-
         entry = self._made(
             file_name,
             lambda: json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -283,7 +284,7 @@ class Store:
             seconds = cost.pop("seconds")
             entry["sha256"] = sha256_of(temporary)
             entry["seconds"] = round(seconds, 3)
-            entry["usage"] = {key: round(value, 3) for key, value in cost.items() if value > 0}
+            entry["usage"] = {key: round(value, 6) for key, value in cost.items() if value > 0}
             if name.endswith(".parquet"):
                 entry["num_records"] = pq.read_metadata(temporary).num_rows
             self._manifest.record(name, entry)

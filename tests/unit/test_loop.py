@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from selfreward import loop
 from selfreward.errors import StoreError
-from selfreward.parts import Parts, TrainingJob
+from selfreward.parts import Judged, Models, Parts, TrainingJob
 from selfreward.records import (
+    Battle,
     Checkpoint,
     Decision,
     DroppedPrompt,
@@ -46,7 +47,11 @@ class World:
     best: int | None = None
     min_pairs: int = 1
     num_prompts: int = 5
-    by: str = "policy"
+    judge_by: str = "policy"
+    needs: frozenset[str] = frozenset()
+    meta_iterations: int = 0
+    judged_at_once: list[int] = field(default_factory=list)
+    selected: list[Judged] = field(default_factory=list)
     wording: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
@@ -70,19 +75,23 @@ class World:
         self.call("sleep")
 
     # Sampler
-    def sample(self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int) -> list[Response]:
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, stage: str = "responses"
+    ) -> list[Response]:
         self.call("sample", iteration, model.iteration, tuple(p.id for p in prompts))
+        infix = "" if stage == "responses" else f"{stage}/"
         return [
-            Response(f"{p.id}/{n}", p.id, (1,), (2, n), None, f"text {n}", "stop", 0, model.id)
+            Response(f"{p.id}/{infix}{n}", p.id, (1,), (2, n), None, f"text {n}", "stop", 0, model.id)
             for p in prompts
             for n in range(2)
         ]
 
     # Judge
     def judge(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, model: Checkpoint, iteration: int
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        self.call("judge", iteration, model.iteration, tuple(p.id for p in prompts))
+        self.call("judge", iteration, models[self.judge_by].iteration, tuple(p.id for p in prompts))
+        self.judged_at_once.append(len(responses))
         assert {r.prompt_id for r in responses} == {p.id for p in prompts}
         scored = [None if r.prompt_id.endswith("-0") else float(r.token_ids[1]) for r in responses]
         return [
@@ -91,19 +100,41 @@ class World:
         ]
 
     # PairSelector
-    def select(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment]
-    ) -> Selection:
-        scores = {j.response_id: j.score for j in judgments if j.score is not None}
-        paired = [p for p in prompts if f"{p.id}/0" in scores]
+    def select(self, judged: Judged) -> Selection:
+        self.selected.append(judged)
+        scores = {j.response_id: j.score for j in judged.judgments if j.score is not None}
+        paired = [p for p in judged.prompts if f"{p.id}/0" in scores]
         pairs = tuple(
             PreferencePair(
                 p.id, p.id, "response", f"{p.id}/1", f"{p.id}/0", (1,), (2, 1), (2, 0), "a", "b", 1.0, 0.0, 1.0
             )
             for p in paired
         )
-        dropped = tuple(DroppedPrompt(p.id, "too_few_scored") for p in prompts if p not in paired)
+        dropped = tuple(DroppedPrompt(p.id, "too_few_scored") for p in judged.prompts if p not in paired)
         return Selection(pairs, dropped)
+
+    # MetaJudge
+    def may_judge(self, iteration: int) -> bool:
+        return iteration <= self.meta_iterations
+
+    def battles(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        judgments: Sequence[Judgment],
+        *,
+        models: Models,
+        iteration: int,
+    ) -> list[Battle]:
+        self.call("battles", iteration, models["policy"].iteration, tuple(p.id for p in prompts))
+        return [Battle(f"{p.id}/b", p.id, f"{p.id}/0", "a", "b", "a", None, "") for p in prompts]
+
+    def pairs(
+        self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
+    ) -> tuple[PreferencePair, ...]:
+        assert num_response_pairs <= len(battles)
+        first = battles[0].prompt_id
+        return (PreferencePair(f"{first}#j", first, "judgment", "a", "b", (1,), (2, 1), (2, 0), "", "", 1.0, 0.0, 1.0),)
 
     # Trainer
     def train(self, job: TrainingJob) -> Mapping[str, Any]:
@@ -114,13 +145,15 @@ class World:
         return {"num_pairs": 4}
 
     # Evaluator
-    def evaluate(
-        self, stages: Store, iteration: int, *, policy: Checkpoint, previous: Checkpoint | None, initial: Checkpoint
-    ) -> Evaluation:
-        assert iteration == policy.iteration
+    def evaluate(self, stages: Store, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
+        assert iteration == models["policy"].iteration
         make = lambda: self.call("evaluate", iteration) or []  # type: ignore[func-returns-value]  # noqa: E731
         stages.once(iteration, "evaluation_responses", Response, 0, make)
         return Evaluation(iteration, {"pass_rate": 0.5})
+
+    def evaluate_judge(self, stages: Store, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
+        assert models["policy"].iteration == iteration - 1
+        return Evaluation(iteration, {"judge_reliability": float(sum(len(shard.responses) for shard in judged))})
 
     # Monitor
     def may_train(self, counts: Mapping[str, int]) -> bool:
@@ -148,8 +181,9 @@ class World:
         given = Checkpoint("M_0", self.folder / "given", 0)
         return Parts(
             prompts=self, engine=self, sampler=self, judge=self, selector=self, trainer=self, evaluator=self,
-            monitor=self, reporter=self, initial=given, models={"policy": given, "initial": given}, seed=0,
-            shard_prompts=2, keep_checkpoints=keep, recipe_text="name: fake\n",
+            meta_judge=self if self.meta_iterations else None, monitor=self, reporter=self,
+            initial=given, models={"policy": given, "initial": given}, seed=0, shard_prompts=2,
+            keep_checkpoints=keep, recipe_text="name: fake\n",
         )  # type: ignore[arg-type]  # fmt: skip
 
     def run(self, keep: int | None = None) -> Decision:
@@ -181,8 +215,52 @@ def test_each_policy_samples_judges_and_is_trained_in_turn(world: World) -> None
     assert world.written == [(1, 1), (2, 2)]
 
 
+def test_a_judge_by_best_is_the_checkpoint_that_the_monitor_named(world: World) -> None:
+    world.judge_by, world.best, world.max_iterations = "best", 1, 4
+    world.run()
+    judges = [call[2] for call in world.calls if call[0] == "judge" and call[3][0].endswith("-0")]
+    assert judges == [0, 1, 1, 1]
+
+
+def test_a_selector_gets_what_it_needs_and_nothing_twice(world: World) -> None:
+    world.needs = frozenset({"initial_responses", "previous_judgments"})
+    world.run()
+    first = [(call[0], call[2]) for call in world.calls if call[:2] in (("sample", 1), ("judge", 1))]
+    assert set(first) == {("sample", 0), ("judge", 0)} and len(first) == 6  # M_0 is the policy; nothing came before
+    second = [(call[0], call[2]) for call in world.calls if call[:2] in (("sample", 2), ("judge", 2))]
+    assert second == [("sample", 1)] * 3 + [("sample", 0)] * 3 + [("judge", 1)] * 3 + [("judge", 0)] * 3
+    last = world.selected[-1]
+    assert {r.id for r in last.initial_responses} == {"2-4/initial_responses/0", "2-4/initial_responses/1"}
+    assert {j.response_id for j in last.previous_judgments} == {
+        r.id for r in (*last.responses, *last.initial_responses)
+    }
+    assert {j.response_id for j in last.judgments} == {j.response_id for j in last.previous_judgments}
+    assert not world.selected[0].initial_responses and not world.selected[0].previous_judgments
+    store = Store(world.folder / "run", write=False)
+    assert loop.count(store, 2)["num_responses"] == 10
+
+
+def test_judgments_of_early_iterations_become_pairs_too(world: World) -> None:
+    world.meta_iterations = 1
+    world.run()
+    store = Store(world.folder / "run", write=False)
+    kinds = [[pair.kind for pair in store.read(t, "pairs", PreferencePair)] for t in (1, 2)]
+    assert kinds == [
+        ["response", "judgment", "response", "response", "judgment", "response", "judgment"],
+        ["response"] * 4,
+    ]
+    assert loop.count(store, 1) | {"num_pairs": 7, "num_judgment_pairs": 3} == loop.count(store, 1)
+    assert [call[:3] for call in world.calls if call[0] == "battles"] == [("battles", 1, 0)] * 3
+
+
+def test_how_far_the_judge_is_to_be_trusted_is_kept_with_the_iteration(world: World) -> None:
+    world.run()
+    history, _, _ = loop.read_history(Store(world.folder / "run", write=False))
+    assert [summary.judging and summary.judging.metrics for summary in history] == [{"judge_reliability": 10.0}] * 2
+
+
 def test_a_judge_by_initial_is_always_m_0(world: World) -> None:
-    world.by = "initial"
+    world.judge_by = "initial"
     world.run()
     assert {call[2] for call in world.calls if call[0] == "judge"} == {0}
 
