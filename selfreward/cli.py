@@ -40,17 +40,23 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    for name, command, help_text in (
-        ("run", _run, "run a recipe, or continue it where it stopped"),
-        ("plan", _plan, "say what a run will cost: requests, tokens, steps, memory, time"),
-        ("validate", _validate, "check a recipe and its prompts, and start nothing"),
-    ):
+    def add_of_recipe(name: str, command: object, help_text: str) -> argparse.ArgumentParser:
         sub = add(name, command, help_text)
         sub.add_argument("recipe", type=Path, help="the recipe, a YAML file")
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
             help="override a key of the recipe, for example judging.num_draws=5; may be repeated",
         )  # fmt: skip
+        return sub
+
+    add_of_recipe("run", _run, "run a recipe, or continue it where it stopped")
+    add_of_recipe("plan", _plan, "say what a run will cost: requests, tokens, steps, memory, time")
+    add_of_recipe("validate", _validate, "check a recipe and its prompts, and start nothing")
+    sub = add_of_recipe(
+        "judge", _judge, "judge a file of responses, and say how far the recipe's judge is to be trusted"
+    )
+    sub.add_argument("file", type=Path, help='a JSONL file of {"id", "prompt", "response"} (or "responses") rows')
+    sub.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the judgments, a line for each row")
     sub = add("status", _status, "say where a run stands")
     sub.add_argument("run", type=Path, help="the run folder")
     sub.add_argument("--json", action="store_true", help="as JSON")
@@ -96,6 +102,15 @@ def _validate(options: argparse.Namespace) -> int:
     for warning in check(recipe):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{options.recipe}: fine")
+    return 0
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from selfreward import recipe_file
+    from selfreward.launch.judge_file import judge_file
+    from selfreward.launch.judge_table import table
+
+    print(table(judge_file(recipe_file.load(options.recipe, options.overrides), options.file, options.out)))
     return 0
 
 

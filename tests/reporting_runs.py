@@ -18,6 +18,7 @@ from selfreward.records import (
     Message,
     PreferencePair,
     Prompt,
+    Response,
 )
 from selfreward.store import Store
 
@@ -68,16 +69,20 @@ def make_run(
     seed: int = 0,
     hostile: str = "",
     name: str = "made",
+    rich: bool = False,
 ) -> MadeRun:
-    """A run of `num_iterations`; with `hostile`, that text is in every place where foreign text can be."""
+    """A run of `num_iterations`; with `hostile`, that text is in every place where foreign text can be.
+
+    `rich`: two criteria beside each judgment, two pairs of a prompt, and pairs of judgments of a meta-judge.
+    """
     chance = random.Random(seed)
     store = Store(folder, name=name)
     store.record_facts(**_facts(hostile))
     store.write_text("recipe.yaml", "name: made\nseed: 0\nsampling: {num_responses: 4, temperature: 0.8}\n")
     history, decisions = [], []
     for iteration in range(1, num_iterations + 1):
-        counts = _records(store, iteration, num_prompts, num_draws, chance, hostile)
-        history.append(_summary(iteration, counts, chance, num_iterations))
+        counts = _records(store, iteration, num_prompts, num_draws, chance, hostile, rich)
+        history.append(_summary(iteration, counts, chance, hostile))
         decisions.append(_decision(iteration, num_iterations, hostile))
     initial = Evaluation(
         0,
@@ -95,11 +100,12 @@ def make_run(
 
 def without(summary: IterationSummary, *, reason: str) -> IterationSummary:
     """The same iteration, as if nothing had been trained or measured."""
-    return replace(summary, training={}, evaluation=Evaluation(summary.iteration, {}, {"all": reason}))
+    nothing = Evaluation(summary.iteration, {}, {"all": reason})
+    return replace(summary, training={}, evaluation=nothing, judging=None)
 
 
 def _records(
-    store: Store, iteration: int, num_prompts: int, num_draws: int, chance: random.Random, hostile: str
+    store: Store, iteration: int, num_prompts: int, num_draws: int, chance: random.Random, hostile: str, rich: bool
 ) -> dict[str, int]:
     prompts = [
         Prompt(f"i{iteration}-p{i}", (Message("user", hostile or _PROMPTS[i % len(_PROMPTS)]),))
@@ -108,6 +114,7 @@ def _records(
     judgments: list[Judgment] = []
     pairs: list[PreferencePair] = []
     dropped: list[DroppedPrompt] = []
+    responses: list[Response] = []
     for prompt in prompts:
         drawn = [_response(prompt.id, n, chance, hostile) for n in range(4)]
         scores = [_judge(prompt.id, rid, num_draws, chance, hostile, judgments, iteration) for rid, _, _ in drawn]
@@ -118,6 +125,12 @@ def _records(
             dropped.append(DroppedPrompt(prompt.id, hostile or "tie"))
         else:
             pairs.append(_pair(prompt.id, max(scored), min(scored)))
+        responses += [Response(rid, prompt.id, (1, 2, 3), ids, None, text, "stop", 0, "c") for rid, text, ids in drawn]
+    if rich:
+        pairs.append(replace(pairs[0], id=f"{pairs[0].id}-2", label=0.75, weight=0.5))
+        pairs += [_judgment_pair(judgments[start : start + num_draws]) for start in (0, 4 * num_draws)]
+        judgments = [j for own in judgments for j in (*_criteria(own), own)]
+    store.stage(iteration, "responses", Response, 1, lambda _: responses)
     store.stage(iteration, "prompts", Prompt, 1, lambda _: prompts)
     store.stage(iteration, "judgments", Judgment, 1, lambda _: judgments)
     store.stage(iteration, "pairs", PreferencePair, 1, lambda _: pairs)
@@ -125,14 +138,15 @@ def _records(
     counts = Counter(
         num_prompts=num_prompts,
         num_responses=4 * num_prompts,
-        num_judgments=len(judgments),
+        num_judgments=sum(not judgment.part for judgment in judgments),
         num_unscored_judgments=0,
         num_pairs=len(pairs),
+        num_judgment_pairs=sum(pair.kind == "judgment" for pair in pairs),
         num_dropped_prompts=len(dropped),
         num_cut_off_responses=num_prompts // 5,
     )
     for judgment in judgments:
-        if judgment.unscored:
+        if judgment.unscored and not judgment.part:
             counts["num_unscored_judgments"] += 1
             counts[f"num_unscored_judgments:{judgment.unscored}"] += 1
     for drop in dropped:
@@ -166,23 +180,52 @@ def _judge(
 def _pair(prompt_id: str, best: tuple[float, Any], worst: tuple[float, Any]) -> PreferencePair:
     (high, (chosen_id, chosen, chosen_ids)), (low, (rejected_id, rejected, rejected_ids)) = best, worst
     return PreferencePair(
-        f"{prompt_id}-pair",
-        prompt_id,
-        "response",
-        chosen_id,
-        rejected_id,
-        (1, 2, 3),
-        chosen_ids,
-        rejected_ids,
-        chosen,
-        rejected,
-        high,
-        low,
-        high - low,
-    )
+        f"{prompt_id}-pair", prompt_id, "response", chosen_id, rejected_id, (1, 2, 3), chosen_ids, rejected_ids,
+        chosen, rejected, high, low, high - low,
+    )  # fmt: skip
 
 
-def _summary(t: int, counts: dict[str, int], chance: random.Random, last: int) -> IterationSummary:
+def _criteria(own: Judgment) -> list[Judgment]:
+    """What a rubric scored by itself, far above the judge's own score, so that nobody takes the one for the other."""
+    return [
+        replace(own, id=f"{own.id}/{part}", part=part, score=None if own.score is None else own.score + 100)
+        for part in ("clear", "right")
+    ]
+
+
+def _judgment_pair(of_one: Sequence[Judgment]) -> PreferencePair:
+    best, worst = of_one[0], of_one[-1]
+    return PreferencePair(
+        f"{best.prompt_id}#judgments", best.prompt_id, "judgment", best.id, worst.id, (1, 2, 3), tuple(range(900)),
+        tuple(range(800)), best.text, worst.text, 212.0, -188.0, 400.0,
+    )  # fmt: skip
+
+
+def _judging(t: int, hostile: str) -> Evaluation:
+    """A judge that becomes generous, and repeats itself less and less."""
+    r = 0.62 - 0.08 * t
+    metrics = {
+        "judge_reliability": Interval(r, max(r - 0.12, 0.0), r + 0.1, 24),
+        "judge_unscored_rate": interval(0.3, 0.05, 24),
+        "judge_score_mean": interval(3.1 + 0.15 * t, 0.2, 24),
+        "judge_score_entropy_nats": interval(1.62 - 0.1 * t, 0.1, 24),
+        "judge_top_score_rate": interval(0.08 * t, 0.05, 24),
+        "judge_tie_rate": interval(0.06, 0.02, 24),
+        "judge_length_correlation": interval(0.31, 0.14, 24),
+    }
+    tau = "judge_tau_previous"
+    reason = hostile or "the judge scores one response at a time and has no order to be swapped"
+    unknown = dict.fromkeys(("judge_position_consistency_rate", "judge_preference_fairness"), reason)
+    unknown["judge_member_agreement"] = "the judge is one: it has no members or criteria that could be compared"
+    if t == 1:
+        unknown[tau] = "there was no judge before this one"
+    else:
+        metrics[tau] = interval(0.3 - 0.02 * t, 0.16, 24)
+    metrics["judge_anchor_agreement_rate"] = interval(0.61, 0.09, 24)
+    return Evaluation(t, metrics, unknown)
+
+
+def _summary(t: int, counts: dict[str, int], chance: random.Random, hostile: str) -> IterationSummary:
     gain = 0.12 * (1 - math.exp(-t / 2))
     metrics = {
         "win_rate_vs_previous": interval(0.5 + 0.09 * math.exp(-t / 1.5), 0.035),
@@ -206,58 +249,26 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, last: int) -
         "kl_previous_nats": interval(0.4, 0.1),
     }
     steps = [
-        {
-            "step": s,
-            "loss": 0.693 - 0.01 * s + chance.gauss(0, 0.012),
-            "grad_norm": 3.1,
-            "learning_rate": 5e-7,
-            "reward_margin": 0.02 * s + chance.gauss(0, 0.02),
-        }
+        {"step": s, "loss": 0.693 - 0.01 * s + chance.gauss(0, 0.012), "grad_norm": 3.1, "learning_rate": 5e-7,
+         "reward_margin": 0.02 * s + chance.gauss(0, 0.02)}
         for s in range(1, 9)
-    ]
+    ]  # fmt: skip
     training = {
-        "num_pairs": counts["num_pairs"],
-        "num_pairs_available": counts["num_pairs"],
-        "num_epochs": 1,
-        "num_steps": 8,
-        "seconds": 41.3,
-        "seconds_update": 35.2,
-        "loss_first": 0.6931,
-        "loss_last": steps[-1]["loss"],
-        "reward_margin_before": 0.0,
-        "reward_margin_after": 0.163,
-        "chosen_logp_move": 0.41,
-        "rejected_logp_move": -1.22,
-        "reward_accuracy_vs_pairs": 0.81,
-        "grad_norm_mean": 3.07,
-        "grad_norm_max": 5.2,
-        "changed_weight_share": 0.034,
-        "seen_update_share": 0.31,
-        "num_tokens": 9210,
-        "num_computed_tokens": 6140,
-        "reference_gap_margin": 0.043,
-        "reference_gap_nats": 0.269,
-        "reference_gap_bias_nats": -0.021,
-        "num_reference_gap_pairs": counts["num_pairs"],
-        "reference_gap_limit": 0.1,
-        "num_sampler_logprobs": 0,
-        "num_trainer_logprobs": 2 * counts["num_pairs"],
-        "tokens_per_s": 223.0,
-        "steps": steps,
-    }
+        "num_pairs": counts["num_pairs"], "num_pairs_available": counts["num_pairs"], "num_epochs": 1, "num_steps": 8,
+        "seconds": 41.3, "seconds_update": 35.2, "loss_first": 0.6931, "loss_last": steps[-1]["loss"],
+        "reward_margin_before": 0.0, "reward_margin_after": 0.163, "chosen_logp_move": 0.41,
+        "rejected_logp_move": -1.22, "reward_accuracy_vs_pairs": 0.81, "grad_norm_mean": 3.07, "grad_norm_max": 5.2,
+        "changed_weight_share": 0.034, "seen_update_share": 0.31, "num_tokens": 9210, "num_computed_tokens": 6140,
+        "reference_gap_margin": 0.043, "reference_gap_nats": 0.269, "reference_gap_bias_nats": -0.021,
+        "num_reference_gap_pairs": counts["num_pairs"], "reference_gap_limit": 0.1, "num_sampler_logprobs": 0,
+        "num_trainer_logprobs": 2 * counts["num_pairs"], "tokens_per_s": 223.0, "steps": steps,
+    }  # fmt: skip
     seconds = {
-        "prompts": 0.05,
-        "responses": 38.2 + t,
-        "judgments": 96.4 + 2 * t,
-        "pairs": 0.04,
-        "dropped_prompts": 0.02,
-        "training": 41.3,
-        "evaluation_responses": 21.0,
-        "evaluation_verifiable_responses": 14.2,
-        "evaluation_comparisons": 18.7,
-        "evaluation": 6.1,
-        "decision": 0.01,
-    }
+        "prompts": 0.05, "responses": 38.2 + t, "judgments": 96.4 + 2 * t, "pairs": 0.04, "dropped_prompts": 0.02,
+        "judge_pool_judgments": 11.2, "judge_anchor_comparisons": 4.1, "judge": 0.6, "training": 41.3,
+        "evaluation_responses": 21.0, "evaluation_verifiable_responses": 14.2, "evaluation_comparisons": 18.7,
+        "evaluation": 6.1, "decision": 0.01,
+    }  # fmt: skip
     usage = {
         "responses": {"num_requests": 24, "num_prompt_tokens": 1103, "num_generated_tokens": 8810},
         "judgments": {"num_requests": 96, "num_prompt_tokens": 31020, "num_generated_tokens": 21044},
@@ -276,7 +287,7 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, last: int) -
             "swap_s": 1.28,
         },
     }
-    return IterationSummary(t, counts, training, Evaluation(t, metrics), seconds, usage)
+    return IterationSummary(t, counts, training, Evaluation(t, metrics), seconds, usage, _judging(t, hostile))
 
 
 def _decision(t: int, last: int, hostile: str) -> Decision:

@@ -2,7 +2,7 @@
 
 The counts are upper bounds on the run's real prompts, measured with the model's own tokenizer: every response as long
 as allowed, every one judged, every prompt a pair. The time is an estimate and a range; where the run has begun, its
-own rates take the estimate's place. No weights are loaded.
+own rates take the estimate's place. No weights are loaded, and no endpoint is asked.
 """
 
 import math
@@ -13,6 +13,7 @@ from statistics import NormalDist
 from selfreward import prompts
 from selfreward.engines.chat import ChatTokenizer
 from selfreward.engines.models import materialise
+from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.history import History, read_history
 from selfreward.plan.machine import Machine, measure_machine
 from selfreward.plan.model_shape import ModelShape, read_shape
@@ -55,10 +56,9 @@ class Plan:
 def plan(recipe: Recipe) -> Plan:
     """Counts the work of a recipe and measures this machine for about a second. Raises RecipeError as a run would."""
     source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
-    section = recipe.models["policy"]
-    folder = materialise(section)
+    folder = materialise(recipe.policy)
     model = read_shape(folder)
-    trust = section.trust_remote_code
+    trust = recipe.policy.trust_remote_code
     work, warnings = count_work(recipe, source=source, tokenizer=ChatTokenizer(folder, trust_remote_code=trust))
     machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
     history = read_history(Path(recipe.output_dir), recipe)
@@ -74,7 +74,7 @@ def plan(recipe: Recipe) -> Plan:
         memory=memory_of(recipe, work, model=model, machine=machine),
         disk=disk_of(recipe, work, model=model),
         resolvable_gain=resolvable_gain(len(source.monitor_prompts())),
-        warnings=(*warnings, *history.warnings),
+        warnings=(*warnings, *beyond_budget(recipe, work), *history.warnings),
     )
 
 

@@ -5,14 +5,16 @@ Prefill and training multiply matrices; decoding reads all weights once for each
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selfreward.plan.history import History
 from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
+from selfreward.plan.requests import Work
 from selfreward.plan.storage import engine_kind, micro_batch_tokens
-from selfreward.plan.work import IterationWork, Work
+from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe
 
 TRAINING = "training"
@@ -99,9 +101,11 @@ def _stage(
 
 
 def _sizes(work: IterationWork) -> dict[str, float]:
-    """What the time of a stage grows with."""
-    sizes: dict[str, float] = {name: stage.num_requests for name, stage in work.stages.items()}
-    return {**sizes, TRAINING: work.num_pairs} if work.num_pairs else sizes
+    """What the time of a stage grows with: requests, wherever they go."""
+    sizes: Counter[str] = Counter({name: stage.num_requests for name, stage in work.stages.items()})
+    for name, others in work.elsewhere.items():
+        sizes[name] += sum(other.num_requests for other in others.values())
+    return {**sizes, TRAINING: work.num_pairs} if work.num_pairs else dict(sizes)
 
 
 def _rates(work: Sequence[IterationWork], history: History) -> dict[str, _Rate]:
@@ -118,6 +122,8 @@ def _rates(work: Sequence[IterationWork], history: History) -> dict[str, _Rate]:
                 continue
             done = history.usage.get(number, {}).get(name, {}).get("num_requests", 0.0)
             done = history.num_pairs.get(number, 0.0) if name == TRAINING else done
+            if name in iteration.elsewhere and name not in iteration.stages:
+                done = done or size  # reward models are not counted
             before = totals.get(name, (0.0, 0.0, 0.0))
             totals[name] = (before[0] + real, before[1] + size, before[2] + done)
     return {name: _Rate(s / size, s / done if done else None) for name, (s, size, done) in totals.items()}
@@ -130,12 +136,16 @@ class _Clock:
     machine: Machine
 
     def stage(self, work: IterationWork, name: str) -> Seconds:
-        return self._training(work) if name == TRAINING else self._engine(work.stages[name])
+        """Of the engine and of training alone: nothing is known of other models until they have run."""
+        if name == TRAINING:
+            return self._training(work)
+        calls = work.stages[name].calls if name in work.stages else ()
+        return sum((self._engine(call) for call in calls), Seconds(0.0, 0.0))
 
-    def _engine(self, work: Work) -> Seconds:
-        if not work.num_requests:
+    def _engine(self, call: Work) -> Seconds:
+        if not call.num_requests:
             return Seconds(0.0, 0.0)
-        return Seconds(self._engine_s(work, fast=True), self._engine_s(work, fast=False))
+        return Seconds(self._engine_s(call, fast=True), self._engine_s(call, fast=False))
 
     def _engine_s(self, work: Work, *, fast: bool) -> float:
         length = work.num_prompt_tokens / work.num_requests

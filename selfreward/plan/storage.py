@@ -47,7 +47,7 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     longest = max((iteration.longest_pair_tokens for iteration in work), default=0)
     # Weights, gradients and the two moments of Adam, all in the weights' dtype (1910.02054, section 3.1).
     # Adapters and their states are small beside the weights. GPUs are counted one by one, CPU processes share.
-    copies = 1 if recipe.models["policy"].lora else 4
+    copies = 1 if recipe.policy.lora else 4
     states = copies * model.num_parameters * BYTES[training.weights_dtype]
     if machine.device == "cpu":
         states *= recipe.launch.num_processes

@@ -1,23 +1,36 @@
 """The plan as text for a terminal."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from selfreward.evaluation import evaluator as held_out
+from selfreward.evaluation import judge as judge_checks
 from selfreward.plan import seconds as time_of
+from selfreward.plan.endpoints import cost, money, work_elsewhere
+from selfreward.plan.requests import Work
 from selfreward.plan.seconds import Seconds
 from selfreward.plan.storage import engine_kind
-from selfreward.plan.work import JUDGMENTS, RESPONSES, IterationWork, Work
+from selfreward.plan.work import (
+    BATTLES,
+    INITIAL_RESPONSES,
+    JUDGMENTS,
+    PREVIOUS_JUDGMENTS,
+    RESPONSES,
+    IterationWork,
+)
+from selfreward.recipe import EndpointSection
 
 if TYPE_CHECKING:
     from selfreward.plan import Plan
 
-# Column, and the stages that are added up in it.
+# Column, and the stages that are added up in it. A column without any is left out.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "responses": (RESPONSES,),
-    "judgments": (JUDGMENTS,),
-    "eval: responses": (held_out.RESPONSES,),
+    "responses": (RESPONSES, INITIAL_RESPONSES),
+    "judgments": (JUDGMENTS, PREVIOUS_JUDGMENTS),
+    "battles": (BATTLES,),
+    "judge check": (judge_checks.POOL_JUDGMENTS, judge_checks.BEST_AND_WORST),
+    "monitor": (held_out.RESPONSES,),
     "verifiable": (held_out.VERIFIABLE_RESPONSES,),
     "comparisons": (held_out.COMPARISONS,),
     "KL": (held_out.KL_RESPONSES, *(f"{held_out.LOGPROBS}_{name}" for name in ("policy", "previous", "initial"))),
@@ -43,8 +56,10 @@ def render(plan: "Plan") -> str:
         "\n".join(_prose(f"warning: {warning}") for warning in plan.warnings),
         _table("engine requests", plan.iterations, lambda work: work.num_requests),
         _table("engine tokens, prompt and generated", plan.iterations, lambda work: work.num_tokens),
+        _judge_checks(plan),
         _training_table(plan),
         _used(plan),
+        _elsewhere(plan),
         _memory(plan),
         _disk(plan),
         _time(plan),
@@ -54,35 +69,98 @@ def render(plan: "Plan") -> str:
 
 
 def _table(title: str, iterations: Sequence[IterationWork], amount: Callable[[Work], int]) -> str:
-    rows = [["", *COLUMNS, "total"]]
-    sums = [0] * (len(COLUMNS) + 1)
-    for iteration in iterations:
-        cells = [
-            sum(amount(iteration.stages[s]) for s in stages if s in iteration.stages) for stages in COLUMNS.values()
-        ]
-        cells.append(sum(cells))
-        sums = [a + b for a, b in zip(sums, cells, strict=True)]
-        rows.append([_row_name(iteration.iteration), *(f"{cell:,}" if cell else "-" for cell in cells)])
-    rows.append(["whole run", *(f"{total:,}" if total else "-" for total in sums)])
-    return f"{title}\n{_aligned(rows)}"
+    found = {
+        column: [sum(amount(i.stages[stage]) for stage in stages if stage in i.stages) for i in iterations]
+        for column, stages in COLUMNS.items()
+    }
+    found = {column: cells for column, cells in found.items() if any(cells)}
+    return _counts(title, [_row_name(i.iteration) for i in iterations], {**found, "total": _sums(found.values())})
 
 
 def _training_table(plan: "Plan") -> str:
-    rows = [["", "pairs", "optimizer steps", "tokens", "time of the iteration"]]
-    for work, seconds in zip(plan.iterations, plan.seconds, strict=True):
-        counts = (work.num_pairs, work.num_steps, work.num_training_tokens)
-        name = _row_name(work.iteration)
-        rows.append([name, *(f"{n:,}" if n else "-" for n in counts), _range(seconds)])
-    trained = [(w.num_pairs, w.num_steps, w.num_training_tokens) for w in plan.iterations]
-    rows.append(["whole run", *(f"{sum(column):,}" for column in zip(*trained, strict=True)), _range(_total(plan))])
-    return f"training\n{_aligned(rows)}"
+    found = {
+        "pairs": [work.num_pairs for work in plan.iterations],
+        "of judgments": [work.num_judgment_pairs for work in plan.iterations],
+        "optimizer steps": [work.num_steps for work in plan.iterations],
+        "tokens": [work.num_training_tokens for work in plan.iterations],
+    }
+    if not any(found["of judgments"]):
+        del found["of judgments"]
+    times = [_range(seconds) for seconds in (*plan.seconds, _total(plan))]
+    names = [_row_name(work.iteration) for work in plan.iterations]
+    return _counts("training", names, found, more={"time of the iteration": times})
+
+
+def _counts(
+    title: str,
+    names: Sequence[str],
+    columns: Mapping[str, Sequence[int]],
+    more: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """A table of counts with their sum in the last row. `more` are columns of text that have such a row already."""
+    cells = {name: [f"{n:,}" if n else "-" for n in (*column, sum(column))] for name, column in columns.items()}
+    cells |= {name: [*column] for name, column in (more or {}).items()}
+    rows = [["", *cells], *map(list, zip([*names, "whole run"], *cells.values(), strict=True))]
+    return f"{title}\n{_aligned(rows)}"
+
+
+def _sums(columns: Iterable[Sequence[int]]) -> list[int]:
+    return [sum(row) for row in zip(*columns, strict=True)]
+
+
+def _judge_checks(plan: "Plan") -> str:
+    if not any(COLUMNS["judge check"][1] in work.stages for work in plan.iterations):
+        return ""
+    asked_again = any(COLUMNS["judge check"][0] in work.stages for work in plan.iterations)
+    again = "the judge asked again about prompts of the first iteration, and " if asked_again else ""
+    return _prose(f"Judge check: {again}the anchor asked about the best and the worst response of some prompts.")
+
+
+def _elsewhere(plan: "Plan") -> str:
+    return "\n\n".join(
+        _endpoint(name, plan.recipe.endpoints[name], work)
+        if name in plan.recipe.endpoints
+        else _entry(
+            "beside",
+            f"{name}, a reward model, reads up to {_count(work.num_requests, 'response')} of "
+            f"{_count(work.num_prompt_tokens, 'token')} (by the policy's tokenizer) in the whole run, beside the "
+            "engine: not in the tables, and neither in memory nor in time.",
+        )
+        for name, work in work_elsewhere(plan.iterations).items()
+    )
+
+
+def _endpoint(name: str, section: EndpointSection, work: Work) -> str:
+    num_once = work.num_prompt_tokens - work.num_repeated_tokens
+    most, least = (
+        cost(section, num_prompt=num_prompt, num_generated=work.num_generated_tokens)
+        for num_prompt in (work.num_prompt_tokens, num_once)
+    )
+    text = (
+        f"{name}: up to {_count(work.num_requests, 'request')}, {work.num_prompt_tokens:,} prompt and "
+        f"{work.num_generated_tokens:,} generated tokens in the whole run"
+    )
+    text += ", no price is given" if most is None else f", which cost {money(most)} at most"
+    text += "." if section.budget is None else f"; the budget is {section.budget:g}."
+    if work.num_repeated_tokens:
+        text += f" A server that gives all draws of a question at once reads {num_once:,} prompt tokens"
+        text += "." if least is None else f" ({money(least)} in all)."
+    if not work.num_generated_tokens:
+        text += " extra_body takes the limit of its replies away: nothing is counted for them."
+    return _entry(
+        "endpoint",
+        f"{text} Counted with the policy's tokenizer; the server's own may find more tokens or fewer. Attempts that "
+        "fail may be paid too. Not in the tables, and its time is left out.",
+    )
 
 
 def _used(plan: "Plan") -> str:
     """What finished stages really used of their bound: what to expect of the rest."""
     planned = used = 0.0
     for work in plan.iterations:
-        for name in work.stages.keys() & plan.history.seconds.get(work.iteration, {}).keys():
+        # What endpoints did is in the same counters, where they took part.
+        known = work.stages.keys() - work.elsewhere.keys()
+        for name in known & plan.history.seconds.get(work.iteration, {}).keys():
             counters = plan.history.usage.get(work.iteration, {}).get(name, {})  # none: it asked nothing
             planned += work.stages[name].num_tokens
             used += counters.get("num_prompt_tokens", 0) + counters.get("num_generated_tokens", 0)
@@ -94,7 +172,7 @@ def _used(plan: "Plan") -> str:
 def _memory(plan: "Plan") -> str:
     memory, training = plan.memory, plan.recipe.training
     together = "both at once, in the same memory" if memory.shared else "one at a time, the engine sleeps meanwhile"
-    states = "weights" if plan.recipe.models["policy"].lora else "weights, gradients, Adam's two moments"
+    states = "weights" if plan.recipe.policy.lora else "weights, gradients, Adam's two moments"
     return _entry(
         "memory",
         f"{_gib(memory.peak)} of {_gib(memory.available)}, {together}: engine {_gib(memory.engine_weights)} weights "

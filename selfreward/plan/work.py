@@ -4,62 +4,50 @@ Stages have the names under which a run stores them, so that a plan can be laid 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, assert_never
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from selfreward import recipe as schema
 from selfreward.evaluation import evaluator as held_out
+from selfreward.evaluation import judge as judge_checks
 from selfreward.parts import PromptSource
+from selfreward.plan.judges import (
+    CHANGING,
+    Judged,
+    battles,
+    comparisons,
+    judge_requests,
+    judgment_prompts,
+    models_of,
+)
+from selfreward.plan.lengths import Lengths, Tokenizer
+from selfreward.plan.requests import Requests, Work, endpoint_work, engine_work, generated, summed
 from selfreward.recipe import Recipe
-from selfreward.records import Message, Prompt
+from selfreward.records import Prompt
 from selfreward.seeding import seed_of
-from selfreward.templates import Template
 
-RESPONSES, JUDGMENTS = "responses", "judgments"
-
-
-class Tokenizer(Protocol):
-    """Of an engine what counting needs."""
-
-    def context_tokens(self, asked: int) -> int: ...
-
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]: ...
-
-    def encode_text(self, text: str) -> tuple[int, ...]: ...
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one stage asks of the engine. A prompt counts once for each request, however many draws continue it.
-
-    `num_sequences` are the draws; `max_generated_tokens` is the longest draw. `num_repeated_tokens` are those of the
-    prompt tokens that begin another request's prompt too: a prefix cache may save them.
-    """
-
-    num_requests: int
-    num_prompt_tokens: int
-    num_generated_tokens: int = 0
-    num_sequences: int = 0
-    max_generated_tokens: int = 0
-    num_repeated_tokens: int = 0
-
-    @property
-    def num_tokens(self) -> int:
-        return self.num_prompt_tokens + self.num_generated_tokens
+RESPONSES, INITIAL_RESPONSES = "responses", "initial_responses"
+JUDGMENTS, PREVIOUS_JUDGMENTS, BATTLES = "judgments", "previous_judgments", "battles"
 
 
 @dataclass(frozen=True)
 class IterationWork:
-    """Iteration 0 is the evaluation of M_0, which trains nothing. `num_training_tokens` are those of all steps."""
+    """Iteration 0 is the evaluation of M_0, which trains nothing. `num_training_tokens` are those of all steps.
+
+    `stages` is the engine's work; `elsewhere` that of endpoints and reward models, by stage and name of the model.
+    """
 
     iteration: int
     stages: Mapping[str, Work]
     num_pairs: int = 0
+    num_judgment_pairs: int = 0
     num_steps: int = 0
     num_training_tokens: int = 0
     longest_pair_tokens: int = 0
     num_tokens_without_gradient: int = 0
+    elsewhere: Mapping[str, Mapping[str, Work]] = field(default_factory=dict)
 
     @property
     def num_requests(self) -> int:
@@ -83,24 +71,29 @@ class _Counter:
     def __init__(self, recipe: Recipe, source: PromptSource, tokenizer: Tokenizer) -> None:
         self._recipe = recipe
         self._source = source
-        self._tokenizer = tokenizer
+        self._lengths = Lengths(tokenizer)
         self._context = tokenizer.context_tokens(recipe.engine.context_tokens)
-        self._lengths: dict[str, int] = {}
         self._too_long: list[str] = []
         self._num_unjudged = 0
         self._evaluation_tokens = recipe.evaluation.max_tokens or recipe.sampling.max_tokens
-        self._compare = Template.load("pairwise")
 
     def iteration(self, number: int) -> IterationWork:
+        monitor, verifiable = self._source.monitor_prompts(), self._source.verifiable_prompts()
+        stages = {held_out.RESPONSES: self._draws(monitor, max_tokens=self._evaluation_tokens)}
+        if verifiable:
+            stages[held_out.VERIFIABLE_RESPONSES] = self._draws(verifiable, max_tokens=self._evaluation_tokens)
         if number == 0:
-            return IterationWork(0, self._evaluation(0))
+            return IterationWork(0, stages)
         fresh = self._source.training_prompts(number)
         self._note_too_long(fresh)
-        return IterationWork(
-            number,
-            {RESPONSES: self._responses(fresh), **self._judgments(fresh), **self._evaluation(number)},
-            **self._training(fresh),
+        asked = {**self._judging(number, fresh), **self._judge_checks(number, fresh)}
+        num_rivals = 1 if number == 1 else 2  # in the first iteration M_{t-1} is M_0
+        asked[held_out.COMPARISONS] = self._compared(
+            Judged(monitor, 2, self._evaluation_tokens, number), num_rivals=num_rivals
         )
+        in_engine, elsewhere = self._split(asked)
+        stages = {**self._sampling(number, fresh), **in_engine, **stages, **self._divergence(number, monitor)}
+        return IterationWork(number, stages, elsewhere=elsewhere, **self._training(number, fresh))
 
     def warnings(self) -> list[str]:
         found = []
@@ -116,126 +109,154 @@ class _Counter:
             )
         return found
 
+    # Responses and judgments.
+
+    def _sampling(self, number: int, fresh: Sequence[Prompt]) -> dict[str, Work]:
+        sampling = self._recipe.sampling
+        drawn = self._draws(fresh, max_tokens=sampling.max_tokens, n=sampling.num_responses)
+        return {RESPONSES: drawn, INITIAL_RESPONSES: drawn} if self._has_initial(number) else {RESPONSES: drawn}
+
+    def _judging(self, number: int, fresh: Sequence[Prompt]) -> dict[str, list[Requests]]:
+        recipe, judge = self._recipe, self._recipe.judging
+        judged = self._judged(fresh, number, with_initial=self._has_initial(number))
+        asked = {JUDGMENTS: judge_requests(judge, judged, self._lengths)}
+        if recipe.pairing.label == "consistency" and number > 1:
+            asked[PREVIOUS_JUDGMENTS] = self._again(replace(judged, iteration=number - 1))
+        meta = recipe.meta_judging
+        if meta is not None and number <= meta.iterations and isinstance(judge, schema.AdditiveJudge):
+            asked[BATTLES] = battles(meta, judge, judged, self._lengths)
+        return asked
+
+    def _judge_checks(self, number: int, fresh: Sequence[Prompt]) -> dict[str, list[Requests]]:
+        """The pool of the first iteration judged again, and the anchor on best and worst responses."""
+        if not self._recipe.evaluation.num_judge_prompts:
+            return {}
+        best_and_worst = self._judged(self._drawn_for_checks(fresh), number)
+        asked = {judge_checks.BEST_AND_WORST: self._compared(best_and_worst)}
+        if number > 1 and models_of(self._recipe.judging) & CHANGING:
+            pool = self._drawn_for_checks(self._source.training_prompts(1))
+            asked[judge_checks.POOL_JUDGMENTS] = self._again(self._judged(pool, number))
+        return asked
+
+    def _judged(self, prompts: Sequence[Prompt], number: int, *, with_initial: bool = False) -> Judged:
+        sampling = self._recipe.sampling
+        num_responses = sampling.num_responses * (2 if with_initial else 1)
+        return Judged(prompts, num_responses, sampling.max_tokens, number)
+
+    def _again(self, judged: Judged) -> list[Requests]:
+        """What was judged before: an endpoint's replies to the same questions are kept, and not asked for again."""
+        asked = judge_requests(self._recipe.judging, judged, self._lengths)
+        return [requests for requests in asked if requests.by not in self._recipe.endpoints]
+
+    def _compared(self, judged: Judged, *, num_rivals: int = 1) -> list[Requests]:
+        """By the anchor; texts that turn out equal are not compared."""
+        anchor = self._recipe.evaluation.anchor
+        return comparisons(anchor, judged, self._lengths, num_contests=num_rivals, num_own=num_rivals)
+
+    def _has_initial(self, number: int) -> bool:
+        """Whether M_0 responds to training prompts too; in the first iteration it is the policy."""
+        return self._recipe.pairing.kind == "initial_rejected" and number > 1
+
+    def _drawn_for_checks(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        by_seed = sorted(prompts, key=lambda prompt: seed_of(self._recipe.seed, 0, "judge", prompt.id))
+        return by_seed[: self._recipe.evaluation.num_judge_prompts]
+
+    def _split(self, asked: Mapping[str, Sequence[Requests]]) -> tuple[dict[str, Work], dict[str, dict[str, Work]]]:
+        """What is asked of the engine by stage, and of other models by stage and name."""
+        in_engine: dict[str, Work] = {}
+        elsewhere: dict[str, dict[str, Work]] = {}
+        for stage, groups in asked.items():
+            calls: list[Work] = []
+            others: defaultdict[str, list[Work]] = defaultdict(list)
+            for requests in groups:
+                if not requests.lengths:
+                    continue
+                endpoint = self._recipe.endpoints.get(requests.by)
+                if endpoint is not None:
+                    others[requests.by].append(endpoint_work(requests, endpoint))
+                    continue
+                works, num_too_long = engine_work(requests, context=self._context)
+                if requests.in_engine:
+                    calls += works
+                    self._num_unjudged += num_too_long
+                else:
+                    others[requests.by] += works
+            if calls:
+                in_engine[stage] = summed(calls)
+            if others:
+                elsewhere[stage] = {name: summed(works) for name, works in others.items()}
+        return in_engine, elsewhere
+
     # Training.
 
-    def _responses(self, prompts: Sequence[Prompt]) -> Work:
-        sampling = self._recipe.sampling
-        return self._draws(prompts, max_tokens=sampling.max_tokens, n=sampling.num_responses)
-
-    def _judgments(self, prompts: Sequence[Prompt]) -> Mapping[str, Work]:
-        judging, sampling = self._recipe.judging, self._recipe.sampling
-        match judging:
-            case schema.VerifierJudge():
-                return {}
-            case schema.AdditiveJudge():
-                n, max_tokens = judging.num_draws, judging.max_tokens
-            case schema.ExpectedScoreJudge():
-                n, max_tokens = 1, 1
-            case _:
-                assert_never(judging)
-        template = Template.load(judging.kind)
-        rubrics = [self._rendered(template, prompt, response="") for prompt in prompts]
-        return {
-            JUDGMENTS: self._judged(
-                rubrics, self._opening_tokens(template) + sampling.max_tokens,
-                times=sampling.num_responses, max_tokens=max_tokens, n=n,
-            )
-        }  # fmt: skip
-
-    def _training(self, prompts: Sequence[Prompt]) -> dict[str, int]:
+    def _training(self, number: int, fresh: Sequence[Prompt]) -> dict[str, int]:
         training = self._recipe.training
-        num_pairs = min(len(prompts), training.max_pairs or len(prompts))
-        # Both responses of a pair as long as allowed; the longest prompts if only some train. Packed, a pair's prompt
-        # is computed once.
-        times = 1 if training.packing == "shared_prefix" else 2
-        longest_first = sorted(map(self._length, prompts), reverse=True)
-        lengths = [times * length + 2 * self._recipe.sampling.max_tokens for length in longest_first]
+        of_judgments = self._judgment_pairs(number, fresh)
+        # The longest pairs if only some train.
+        lengths = sorted([*self._response_pairs(fresh), *of_judgments], reverse=True)
+        num_pairs = min(len(lengths), training.max_pairs or len(lengths))
         one_pass = sum(lengths[:num_pairs])
         passes = 2 if training.reference == "initial" else 1  # log-probabilities that training starts from
         return {
             "num_pairs": num_pairs,
+            "num_judgment_pairs": min(num_pairs, len(of_judgments)),
             "num_steps": math.ceil(num_pairs / training.batch_size) * training.num_epochs,
             "num_training_tokens": one_pass * training.num_epochs,
             "longest_pair_tokens": lengths[0],
             "num_tokens_without_gradient": (passes + 1) * one_pass,  # and the pass that measures afterwards
         }
 
+    def _response_pairs(self, fresh: Sequence[Prompt]) -> list[int]:
+        """Tokens of each pair, both responses as long as allowed."""
+        return [
+            self._pair_tokens(self._lengths.prompt(prompt), self._recipe.sampling.max_tokens)
+            for prompt in fresh
+            for _ in range(self._pairs_per_prompt())
+        ]
+
+    def _pairs_per_prompt(self) -> int:
+        pairing = self._recipe.pairing
+        return min(pairing.k, self._recipe.sampling.num_responses // 2) if isinstance(pairing, schema.TopK) else 1
+
+    def _judgment_pairs(self, number: int, fresh: Sequence[Prompt]) -> list[int]:
+        """One a prompt at most, and of each shard so few that their share stays within its cap."""
+        meta, judge = self._recipe.meta_judging, self._recipe.judging
+        if meta is None or number > meta.iterations or not isinstance(judge, schema.AdditiveJudge):
+            return []
+        share = Fraction(str(meta.max_share))
+        size = self._recipe.iterations.shard_prompts
+        shards = [len(fresh[start : start + size]) for start in range(0, len(fresh), size)]
+        num_pairs = sum(
+            min(num_prompts, math.floor(share / (1 - share) * num_prompts * self._pairs_per_prompt()))
+            for num_prompts in shards
+        )
+        prompts = judgment_prompts(judge, self._judged(fresh, number), self._lengths)
+        room = self._context - judge.max_tokens
+        longest = sorted((min(length, room) for length in prompts), reverse=True)[:num_pairs]
+        return [self._pair_tokens(length, judge.max_tokens) for length in longest]
+
+    def _pair_tokens(self, prompt_tokens: int, max_tokens: int) -> int:
+        """Packed, a pair's prompt is computed once."""
+        times = 1 if self._recipe.training.packing == "shared_prefix" else 2
+        return times * prompt_tokens + 2 * max_tokens
+
     # Evaluation.
 
-    def _evaluation(self, number: int) -> dict[str, Work]:
-        monitor, verifiable = self._source.monitor_prompts(), self._source.verifiable_prompts()
-        stages = {held_out.RESPONSES: self._draws(monitor, max_tokens=self._evaluation_tokens)}
-        if verifiable:
-            stages[held_out.VERIFIABLE_RESPONSES] = self._draws(verifiable, max_tokens=self._evaluation_tokens)
-        if number == 0:
-            return stages
-        stages[held_out.COMPARISONS] = self._comparisons(monitor, num_rivals=1 if number == 1 else 2)
+    def _divergence(self, number: int, monitor: Sequence[Prompt]) -> dict[str, Work]:
         seed = self._recipe.seed
         drawn = sorted(monitor, key=lambda p: seed_of(seed, 0, held_out.KL_RESPONSES, p.id))[: held_out.KL_PROMPTS]
-        stages[held_out.KL_RESPONSES] = draws = self._draws(drawn, max_tokens=self._evaluation_tokens)
+        draws = self._draws(drawn, max_tokens=self._evaluation_tokens)
         # In the first iteration M_{t-1} is M_0 and is asked once.
-        for name in ("policy", "initial") if number == 1 else ("policy", "previous", "initial"):
-            stages[f"{held_out.LOGPROBS}_{name}"] = Work(draws.num_requests, draws.num_tokens)
-        return stages
-
-    def _comparisons(self, prompts: Sequence[Prompt], *, num_rivals: int) -> Work:
-        """Each rival in both orders; texts that turn out equal are not compared."""
-        rubrics = [self._rendered(self._compare, prompt, response_a="", response_b="") for prompt in prompts]
-        return self._judged(
-            rubrics,
-            self._opening_tokens(self._compare) + 2 * self._evaluation_tokens,
-            times=2 * num_rivals,
-            max_tokens=1,
-        )
-
-    def _judged(self, rubrics: Sequence[int], rest: int, *, times: int, max_tokens: int, n: int = 1) -> Work:
-        """For each prompt `times` requests of its `rubrics` tokens (rubric and prompt, which come first) and `rest`."""
-        asked = [self._fitted(length + rest, max_tokens) for length in rubrics for _ in range(times)]
-        work = _generated(asked, [max_tokens] * len(asked), n=n)
-        # The shortest is little more than the rubric, which is computed once; a prompt once for all its responses.
-        shared = min(rubrics, default=0)
-        computed = shared + sum(length - shared for length in rubrics)
-        return replace(work, num_repeated_tokens=max(0, times * sum(rubrics) - computed))
+        names = ("policy", "initial") if number == 1 else ("policy", "previous", "initial")
+        scored = Work(draws.num_requests, draws.num_tokens)
+        return {held_out.KL_RESPONSES: draws, **{f"{held_out.LOGPROBS}_{name}": scored for name in names}}
 
     # Lengths.
 
     def _draws(self, prompts: Sequence[Prompt], *, max_tokens: int, n: int = 1) -> Work:
-        lengths = [self._length(prompt) for prompt in prompts]
-        return _generated(lengths, [max(0, min(max_tokens, self._context - length)) for length in lengths], n=n)
-
-    def _length(self, prompt: Prompt) -> int:
-        return self._cached(prompt.id, lambda: len(self._tokenizer.encode(prompt.messages)))
-
-    def _rendered(self, template: Template, prompt: Prompt, **empty: str) -> int:
-        """Tokens of a judge's prompt without the responses in it."""
-        key = f"{template.name}\x1f{prompt.id}"
-        return self._cached(key, lambda: len(self._tokenizer.encode(template.render(prompt=prompt.messages, **empty))))
-
-    def _cached(self, key: str, measure: Callable[[], int]) -> int:
-        if key not in self._lengths:
-            self._lengths[key] = measure()
-        return self._lengths[key]
-
-    def _opening_tokens(self, template: Template) -> int:
-        """What the assistant's turn begins with; the choice that follows is one token."""
-        return len(self._tokenizer.encode_text(f"{template.opening}0")) - 1 if template.opening else 0
-
-    def _fitted(self, length: int, max_tokens: int) -> int:
-        room = self._context - max_tokens
-        self._num_unjudged += length > room
-        return min(length, room)
+        lengths = [self._lengths.prompt(prompt) for prompt in prompts]
+        return generated(lengths, [max(0, min(max_tokens, self._context - length)) for length in lengths], n=n)
 
     def _note_too_long(self, prompts: Iterable[Prompt]) -> None:
         room = self._context - self._recipe.sampling.max_tokens
-        self._too_long += [prompt.id for prompt in prompts if self._length(prompt) > room]
-
-
-def _generated(lengths: Sequence[int], max_tokens: Sequence[int], *, n: int = 1) -> Work:
-    """Requests with prompts of these lengths, each continued `n` times by as many tokens as allowed."""
-    return Work(
-        num_requests=len(lengths),
-        num_prompt_tokens=sum(lengths),
-        num_generated_tokens=n * sum(max_tokens),
-        num_sequences=n * len(lengths),
-        max_generated_tokens=max(max_tokens, default=0),
-    )
+        self._too_long += [prompt.id for prompt in prompts if self._lengths.prompt(prompt) > room]

@@ -45,10 +45,29 @@ class Curve:
     series: int = 1
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its title; `names` are the numbers that it shows."""
+
+    title: str
+    svg: Markup
+    names: tuple[str, ...]
+    note: str = ""
+
+
 def curves_over_iterations(
-    curves: Sequence[Curve], *, last: int, alt: str, neutral: float | None = None
+    curves: Sequence[Curve],
+    *,
+    last: int,
+    alt: str,
+    neutral: float | None = None,
+    limits: tuple[float, float] | None = None,
+    named: Callable[[int], str] = model_name,
 ) -> Markup | None:
-    """Values with error bars over M_0 ... M_last; `neutral` draws the line of no difference."""
+    """Values with error bars over M_0 ... M_last; `neutral` draws a line to read them against, of no difference mostly.
+
+    `limits` are the ends of the axis, where the number has ends; `named` writes an iteration below it.
+    """
     drawn = [curve for curve in curves if curve.points]
     if not drawn:
         return None
@@ -59,7 +78,10 @@ def curves_over_iterations(
         for index, curve in enumerate(drawn):
             _error_bars(axes, curve, shift=(index - (len(drawn) - 1) / 2) * 0.12)
         first = min(iteration for curve in drawn for iteration, _ in curve.points)
-        _iteration_axis(axes, first, last)
+        _iteration_axis(axes, first, last, named)
+        if limits:
+            margin = 0.03 * (limits[1] - limits[0])  # so that a point at an end is whole
+            axes.set_ylim(limits[0] - margin, limits[1] + margin)
         if len(drawn) > 1:
             _legend(axes)
 
@@ -75,10 +97,10 @@ def _error_bars(axes: "Axes", curve: Curve, *, shift: float) -> None:
     axes.plot(x, means, color=colour, linewidth=1.2, marker="o", markersize=4.6, markeredgewidth=0, label=curve.label)
 
 
-def _iteration_axis(axes: "Axes", first: int, last: int) -> None:
+def _iteration_axis(axes: "Axes", first: int, last: int, named: Callable[[int], str]) -> None:
     step = max(1, math.ceil((last - first + 1) / 9))
     ticks = list(range(first, last + 1, step))
-    axes.set_xticks(ticks, [model_name(tick) for tick in ticks])
+    axes.set_xticks(ticks, [named(tick) for tick in ticks])
     axes.set_xlim(first - 0.4, last + 0.4)
 
 
@@ -156,10 +178,7 @@ def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, a
                 markeredgewidth=0, label=label,
             )  # fmt: skip
         last = max(r.iteration for r in chosen)
-        _iteration_axis(axes, min(r.iteration for r in chosen), last)
-        step = max(1, math.ceil(last / 9))
-        ticks = list(range(1, last + 1, step))
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        _iteration_axis(axes, min(r.iteration for r in chosen), last, str)
         # Room above, because all lengths may stand at the token limit; 1 for responses that are all empty.
         axes.set_ylim(0, max(1.0, 1.08 * max(r.high for r in (*chosen, *rejected))))
         _legend(axes)
@@ -244,7 +263,7 @@ def _legend(axes: "Axes") -> None:
 
 def _svg(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
     import matplotlib
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
     style = {
         "svg.fonttype": "none", "svg.hashsalt": "selfreward", "font.size": _FONT_PX * 0.72,
@@ -256,7 +275,7 @@ def _svg(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, hei
     }  # fmt: skip
     out = io.StringIO()
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Canvas(figsize=(width, height), layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.subplots()
         axes.patch.set_visible(False)

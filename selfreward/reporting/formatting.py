@@ -1,7 +1,7 @@
 """Numbers as people read them: as many digits as mean something, units by the number's name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from selfreward.records import Evaluation, Interval
 from selfreward.reporting.glossary import numbers
@@ -20,6 +20,8 @@ def amount(name: str, value: float | None) -> str:
         return _minus(text.removesuffix("0").removesuffix(".0") if name == "score" else text)
     if unit.startswith("difference"):
         return _minus(f"{value:+.3f}")
+    if unit.startswith("correlation"):
+        return _minus(f"{value:.2f}")
     if unit.startswith("rate"):
         return _minus(f"{value:.3f}" if value and abs(value) < 0.1 else f"{value:.2f}")
     if name.startswith("num_") or ".num_" in name or isinstance(value, int):
@@ -38,6 +40,8 @@ def _significant(value: float, *, sign: str = "") -> str:
 
 
 def _minus(text: str) -> str:
+    if text.startswith("-") and not text.strip("-0."):
+        return text[1:]  # rounded to nothing
     return text.replace("-", "\u2212", 1) if text.startswith("-") else text
 
 
@@ -70,6 +74,21 @@ def duration(seconds: float) -> str:
 def model_name(iteration: int) -> str:
     """M₀, M₁, ..., as text that needs no markup."""
     return "M" + str(iteration).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def iterations(numbers: Sequence[int]) -> str:
+    """Iteration 3, iterations 1 and 3, iterations 2 to 5; `numbers` in order."""
+    if len(numbers) == 1:
+        return f"iteration {numbers[0]}"
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"iterations {numbers[0]} to {numbers[-1]}"
+    return f"iterations {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def span(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    """The smallest and the largest of some values; one of them when both look the same."""
+    low, high = shown(min(values)), shown(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def centre(value: Interval | float | None) -> float | None:

@@ -11,7 +11,7 @@ _MAX_REASONS = 8
 _OTHER = "other reasons"
 _KNOWN = frozenset({
     "num_prompts", "num_responses", "num_judgments", "num_unscored_judgments", "num_pairs", "num_dropped_prompts",
-    "num_cut_off_responses",
+    "num_cut_off_responses", "num_judgment_pairs",
 })  # fmt: skip
 
 
@@ -65,6 +65,11 @@ def funnel_of(summary: IterationSummary) -> IterationFunnel:
     )
 
 
+def num_response_pairs(counts: Mapping[str, int]) -> int:
+    """All pairs but those of judgments, which the meta-judge made."""
+    return counts.get("num_pairs", 0) - counts.get("num_judgment_pairs", 0)
+
+
 def reasons(counts: Mapping[str, int], name: str) -> dict[str, int]:
     """The counts under `name:REASON`, most frequent first."""
     found = {key.partition(":")[2]: count for key, count in counts.items() if key.startswith(f"{name}:")}
@@ -73,14 +78,15 @@ def reasons(counts: Mapping[str, int], name: str) -> dict[str, int]:
 
 def _problems(counts: Mapping[str, int], dropped: Mapping[str, int], unscored: Mapping[str, int]) -> Iterable[str]:
     num_dropped, num_unscored = counts.get("num_dropped_prompts", 0), counts.get("num_unscored_judgments", 0)
-    num_prompts, num_pairs = counts.get("num_prompts", 0), counts.get("num_pairs", 0)
+    # Pairs of judgments come on top: no prompt has to give one.
+    num_prompts, num_pairs = counts.get("num_prompts", 0), num_response_pairs(counts)
     if sum(dropped.values()) != num_dropped:
         yield f"{num_dropped} prompts without a pair, but their reasons add up to {sum(dropped.values())}"
     if sum(unscored.values()) != num_unscored:
         yield f"{num_unscored} unscored judgments, but their reasons add up to {sum(unscored.values())}"
-    # A prompt may give more than one pair, never less than one without a reason.
+    # A prompt may give more than one pair of responses, never less than one without a reason.
     if num_pairs < num_prompts - num_dropped or (num_pairs and num_prompts <= num_dropped):
-        yield f"{num_prompts} prompts, {num_dropped} of them without a pair, but {num_pairs} pairs"
+        yield f"{num_prompts} prompts, {num_dropped} of them without a pair, but {num_pairs} pairs of responses"
 
 
 def bars(funnels: Sequence[IterationFunnel]) -> list[tuple[int, int, list[Segment]]]:
@@ -128,8 +134,14 @@ def table(funnels: Sequence[IterationFunnel]) -> list[Line]:
         counted("Prompts without a pair", "num_dropped_prompts"),
         *(line(label, "", counts, 1) for label, counts in _by_reason([f.dropped for f in funnels])),
         counted("Pairs", "num_pairs"),
-        line("trained on", "training.num_pairs", (f.num_trained for f in funnels), 1),
     ]
+    if any(f.counts.get("num_judgment_pairs") for f in funnels):
+        judgments = (f.counts.get("num_judgment_pairs", 0) for f in funnels)
+        lines += [
+            line("of responses", "num_pairs", (num_response_pairs(f.counts) for f in funnels), 1),
+            line("of judgments", "num_judgment_pairs", judgments, 1),
+        ]
+    lines.append(line("trained on", "training.num_pairs", (f.num_trained for f in funnels), 1))
     others = sorted({key for f in funnels for key in f.counts if ":" not in key} - _KNOWN)
     return lines + [counted(name, name) for name in others]
 

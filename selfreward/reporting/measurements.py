@@ -1,6 +1,6 @@
 """Measurements as the pages show them: a number, its interval, what that says, or why there is none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfreward.records import Evaluation, Interval
@@ -14,6 +14,8 @@ _NEUTRAL = {
     "pass_rate_vs_initial": 0.0,
     "pass_rate_vs_previous": 0.0,
 }
+# Marked in the small picture, without a sign: a value to read the number against, not one of no difference.
+_MARKS = {"judge_reliability": 0.4, "judge_anchor_agreement_rate": 0.5}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
     is_rate = name in numbers() and numbers()[name].unit.startswith("rate")
     low, mean, high = (min(max(v, 0.0), 1.0) for v in (value.low, value.mean, value.high))
     return Cell(
-        name=name, text=amount(name, value.mean), bounds=bounds(name, value), sign=sign, neutral=neutral,
+        name=name, text=amount(name, value.mean), bounds=bounds(name, value), sign=sign,
+        neutral=_MARKS.get(name, neutral),
         low=low if is_rate else None, mean=mean if is_rate else None, high=high if is_rate else None,
     )  # fmt: skip
 
@@ -66,9 +69,13 @@ def plain_cell(name: str, value: float | None) -> Cell:
 
 def measured_names(evaluations: Sequence[Evaluation]) -> list[str]:
     """All metrics that any of these has, in the order of the glossary, unknown ones last."""
-    found = {name for evaluation in evaluations for name in evaluation.metrics}
+    return in_order({name for evaluation in evaluations for name in evaluation.metrics})
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """As in the glossary, unknown ones last."""
     order = {name: place for place, name in enumerate(numbers())}
-    return sorted(found, key=lambda name: (order.get(name, len(order)), name))
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
 def points(evaluations: Sequence[Evaluation], name: str) -> list[tuple[int, Interval | float]]:
@@ -80,8 +87,15 @@ def points(evaluations: Sequence[Evaluation], name: str) -> list[tuple[int, Inte
     ]
 
 
-def not_measured(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
-    """(metrics, checkpoints, reason), one for each reason and set of checkpoints."""
+def models(iterations: Sequence[int]) -> str:
+    """M₁, M₂: the checkpoints that these iterations made."""
+    return ", ".join(map(model_name, iterations))
+
+
+def not_measured(
+    evaluations: Sequence[Evaluation], *, named: Callable[[Sequence[int]], str] = models
+) -> list[tuple[str, str, str]]:
+    """(metrics, of what, reason), one for each reason and set of iterations, which `named` puts into words."""
     by_reason: dict[str, dict[str, list[int]]] = {}
     for evaluation in evaluations:
         for name, reason in evaluation.not_measured.items():
@@ -90,13 +104,10 @@ def not_measured(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, str]
     for reason, metrics in by_reason.items():
         for name, iterations in metrics.items():
             rows.setdefault((reason, tuple(iterations)), []).append(_label(name))
-    return [
-        (", ".join(names), ", ".join(model_name(i) for i in iterations), reason)
-        for (reason, iterations), names in rows.items()
-    ]
+    return [(", ".join(names), named(iterations), reason) for (reason, iterations), names in rows.items()]
 
 
-def about_intervals(evaluations: Sequence[Evaluation]) -> str:
+def about_intervals(evaluations: Sequence[Evaluation], *, over: str = "held-out prompts") -> str:
     """One line on what the intervals are; empty when there is none."""
     found = [v for e in evaluations for v in e.metrics.values() if isinstance(v, Interval)]
     if not found:
@@ -105,7 +116,7 @@ def about_intervals(evaluations: Sequence[Evaluation]) -> str:
     methods = sorted({v.method for v in found})
     units = [v.num_units for v in found]
     prompts = f"{min(units):,}" if min(units) == max(units) else f"{min(units):,} to {max(units):,}"
-    return f"{' and '.join(levels)} intervals over {prompts} held-out prompts ({', '.join(methods)})"
+    return f"{' and '.join(levels)} intervals over {prompts} {over} ({', '.join(methods)})"
 
 
 def _label(name: str) -> str:

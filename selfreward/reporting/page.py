@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
-from selfreward.reporting.digest import Digest, SamplePair, mean, quantile
+from selfreward.reporting.digest import Digest, quantile
+from selfreward.reporting.figures import Figure
 from selfreward.reporting.formatting import amount, duration, model_name
 from selfreward.reporting.glossary import groups
+from selfreward.reporting.judging import judge_section
 from selfreward.reporting.measurements import (
     Cell,
     about_intervals,
@@ -23,6 +23,7 @@ from selfreward.reporting.measurements import (
     points,
 )
 from selfreward.reporting.remarks import remarks
+from selfreward.reporting.samples import SamplePair
 from selfreward.reporting.templating import render, stylesheet
 from selfreward.reporting.text import one_line
 
@@ -35,9 +36,7 @@ TRAINING_SCALARS = (
     "reference_gap_nats", "reference_gap_bias_nats", "num_reference_gap_pairs", "num_sampler_logprobs",
     "num_trainer_logprobs", "num_unusable_logprobs",
 )  # fmt: skip
-PAIR_NUMBERS = (
-    "judge_reliability", "mean_score", "margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate",
-)  # fmt: skip
+PAIR_NUMBERS = ("margin", "chosen_tokens", "rejected_tokens", "chosen_longer_rate")
 _MAX_HISTOGRAMS = 8
 _MAX_SAMPLED_ITERATIONS = 10
 _MAX_TIME_BARS = 30
@@ -66,16 +65,6 @@ class Run:
         return [*([self.initial] if self.initial else []), *(s.evaluation for s in self.history)]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A plot with its title; `names` are the numbers that it shows."""
-
-    title: str
-    svg: Markup
-    names: tuple[str, ...]
-    note: str = ""
-
-
 def page(run: Run) -> str:
     """The whole page."""
     funnels = [funnel.funnel_of(summary) for summary in run.history]
@@ -97,6 +86,7 @@ def page(run: Run) -> str:
         measurements=_measurements(run),
         curves=[figure for _, figure in curves if figure],
         curves_missing=[title for title, figure in curves if not figure],
+        judge=judge_section(run.history, recipe_text=run.recipe_text),
         histograms=_histograms(run),
         pair_numbers=PAIR_NUMBERS,
         pair_table=_pair_table(run),
@@ -233,15 +223,9 @@ def _spread(items: Sequence[Any], most: int) -> list[Any]:
 
 
 def pair_cells(digest: Digest) -> list[Cell]:
-    """The numbers of one iteration's pairs, in the order of PAIR_NUMBERS."""
-    num = digest.num_pairs
-    score = mean(digest.scores)
-    reliable = digest.judge_reliability
-    cells = [
-        Cell("judge_reliability", amount("judge_reliability", reliable) if reliable is not None else "not measured"),
-        plain_cell("mean_score", score),
-        plain_cell("margin", digest.margin_sum / num if num else None),
-    ]
+    """The numbers of one iteration's pairs of responses, in the order of PAIR_NUMBERS."""
+    num = digest.num_response_pairs
+    cells = [plain_cell("margin", digest.margin_sum / num if num else None)]
     for name, counts in (("chosen_tokens", digest.chosen_tokens), ("rejected_tokens", digest.rejected_tokens)):
         low, middle, high = (quantile(counts, share) for share in (0.25, 0.5, 0.75))
         ends = f"{amount('num_tokens', low)} to {amount('num_tokens', high)}" if num else ""
@@ -256,7 +240,7 @@ def _pair_table(run: Run) -> list[tuple[int, list[Cell]]]:
 
 def _length_figure(run: Run) -> Figure | None:
     def ranges(side: str) -> list[figures.LengthRange]:
-        found = [(iteration, getattr(read, side)) for iteration, read in run.digests.items() if read.num_pairs]
+        found = [(iteration, getattr(read, side)) for iteration, read in run.digests.items() if read.num_response_pairs]
         return [figures.LengthRange(i, *(quantile(counts, at) for at in (0.25, 0.5, 0.75))) for i, counts in found]
 
     svg = figures.lengths(

@@ -1,11 +1,11 @@
 """What the training numbers do not say by themselves, in words: each remark once, with the iterations it is about."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfreward.records import IterationSummary
-from selfreward.reporting.formatting import amount
+from selfreward.reporting.formatting import amount, iterations, span
 
 # Below this the engine takes less than half of the step that the trainer took.
 SEEN_SHARE = 0.5
@@ -43,7 +43,7 @@ _UNSEEN = (
 
 def remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[str]:
     """Sentences for people about the training of these iterations; usually none or one."""
-    asked = _asks_for_sampler(recipe_text)
+    asked = section_of(recipe_text, "training").get("reference_logprobs") == "sampler"
     found: dict[str, list[IterationSummary]] = {
         text: [] for text in (_FELL_BACK, _NOTHING_THERE, _USED, _NOT_USED, _UNSEEN)
     }
@@ -60,16 +60,22 @@ def remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[st
     return [_said(text, summaries) for text, summaries in found.items() if summaries]
 
 
-def _asks_for_sampler(recipe_text: str) -> bool:
+def about(summaries: Sequence[IterationSummary], said: str) -> str:
+    """The remark with the iterations that it is about."""
+    return f"{iterations([summary.iteration for summary in summaries]).capitalize()}: {said}"
+
+
+def section_of(recipe_text: str, name: str) -> Mapping[str, Any]:
+    """A section of a recipe as it is written; empty when it cannot be read."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
         recipe = YAML(typ="safe").load(recipe_text)
     except YAMLError:
-        return False
-    training = recipe.get("training") if isinstance(recipe, dict) else None
-    return isinstance(training, dict) and training.get("reference_logprobs") == "sampler"
+        return {}
+    section = recipe.get(name) if isinstance(recipe, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _fell_back(training: Mapping[str, Any]) -> bool:
@@ -99,18 +105,13 @@ def _said(text: str, summaries: Sequence[IterationSummary]) -> str:
         return [_number(training, name) for training in trainings]
 
     said = text.format(
-        gap=_range(values("reference_gap_margin"), _nats),
-        limit=_range(values("reference_gap_limit"), _nats),
-        moved=_range([_moved(training) for training in trainings], _nats),
-        share=_range(values("seen_update_share"), _percent),
-        changed=_range(values("changed_weight_share"), _percent),
+        gap=span(values("reference_gap_margin"), _nats),
+        limit=span(values("reference_gap_limit"), _nats),
+        moved=span([_moved(training) for training in trainings], _nats),
+        share=span(values("seen_update_share"), _percent),
+        changed=span(values("changed_weight_share"), _percent),
     )
-    return f"{_iterations([summary.iteration for summary in summaries])}: {said}"
-
-
-def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
-    low, high = shown(min(values)), shown(max(values))
-    return low if low == high else f"{low} to {high}"
+    return about(summaries, said)
 
 
 def _nats(value: float) -> str:
@@ -119,11 +120,3 @@ def _nats(value: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
-
-
-def _iterations(numbers: Sequence[int]) -> str:
-    if len(numbers) == 1:
-        return f"Iteration {numbers[0]}"
-    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
-        return f"Iterations {numbers[0]} to {numbers[-1]}"
-    return f"Iterations {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

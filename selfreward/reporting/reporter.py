@@ -7,9 +7,11 @@ from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
 from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
+from selfreward.reporting.judging import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
 from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, Run, page, pair_cells, training_key
 from selfreward.reporting.remarks import remarks
+from selfreward.reporting.samples import SamplePair
 from selfreward.reporting.templating import render, strict_json, strict_json_line
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
             (name, evaluation.metrics[name], is_invalid(evaluation, name)) for name in measured_names([evaluation])
         ],
         not_measured=not_measured([evaluation]),
+        judge=judge_section([summary], recipe_text=run.recipe_text),
         pair_numbers=list(zip(PAIR_NUMBERS, pair_cells(read), strict=True)),
         training=[
             (name, summary.training[training_key(name)])
@@ -91,9 +94,15 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
         ],
         remarks=remarks([summary], recipe_text=run.recipe_text),
         stages=timing.costs([summary]),
-        samples=read.samples[:_NUM_SAMPLES_IN_MARKDOWN],
+        samples=_few(read.samples),
         num_pairs=read.num_pairs,
     )
+
+
+def _few(samples: Sequence[SamplePair]) -> list[SamplePair]:
+    """Some pairs of responses, and the pair of judgments if there is one."""
+    of_responses = [sample for sample in samples if sample.kind == "response"]
+    return [*of_responses[:_NUM_SAMPLES_IN_MARKDOWN], *(sample for sample in samples if sample.kind == "judgment")]
 
 
 def as_data(run: Run) -> dict[str, Any]:
@@ -107,8 +116,8 @@ def as_data(run: Run) -> dict[str, Any]:
             {
                 "iteration": summary.iteration,
                 "counts": dict(summary.counts),
-                "judge_reliability": run.digests[summary.iteration].judge_reliability,
                 **_evaluation(summary.evaluation),
+                "judging": _evaluation(summary.judging) if summary.judging else None,
                 "decision": _decision(run.decisions.get(summary.iteration)),
                 "seconds_by_stage": {stage: centre(s) for stage, s in summary.seconds_by_stage.items()},
             }

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from selfreward.records import IterationSummary
 
-_BEFORE = ("prompts", "responses", "judgments", "pairs", "dropped_prompts", "training")
+_BEFORE = (
+    "prompts", "responses", "initial_responses", "judgments", "previous_judgments", "battles", "pairs",
+    "dropped_prompts", "judge", "training",
+)  # fmt: skip
 _AFTER = ("evaluation", "decision")
 _SMALL_SHARE = 0.005
 _MAX_COLOURED = 7
+_LABELS = {"judge": "measuring the judge"}
 OTHER = "other"
 OTHER_SERIES = 9
 
@@ -33,7 +37,7 @@ class StageCost:
         """Its name for people; inside a group, what it adds to the group's name."""
         group = group_of(self.stage)
         inside = self.stage.removeprefix(f"{group}_") if self.stage != group else "the rest"
-        return (inside if self.depth else self.stage).replace("_", " ")
+        return (inside if self.depth else _LABELS.get(self.stage, self.stage)).replace("_", " ")
 
     def per_second(self, name: str) -> float | None:
         """A counter of the engine over the stage's seconds; None without the counter."""
@@ -43,7 +47,7 @@ class StageCost:
 
 def group_of(stage: str) -> str:
     """Stages of one kind are one block of time: evaluation_responses, evaluation_comparisons, ..."""
-    return "evaluation" if stage.startswith("evaluation") else stage
+    return "evaluation" if stage.startswith("evaluation") else "judge" if stage.startswith("judge_") else stage
 
 
 def costs(history: Sequence[IterationSummary]) -> list[StageCost]:

@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     leaks = (
         f'<img src="{url}/leak.png"><link rel=stylesheet href="{url}/leak.css"><script src="{url}/leak.js"></script>'
     )
-    write(make_run(folder, num_iterations=2, hostile=HOSTILE + leaks), banner=HOSTILE + leaks)
+    write(make_run(folder, num_iterations=2, hostile=HOSTILE + leaks, rich=True), banner=HOSTILE + leaks)
     (folder / "control.html").write_text(CONTROL)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -10,92 +10,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plan_cases import Source, count, make_recipe, rubric, without_repeats
 
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.plan import Plan, render, resolvable_gain
+from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.history import History, read_history
 from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import ModelShape, read_shape
+from selfreward.plan.requests import Work
 from selfreward.plan.seconds import REAL_RATE, START_S, TRAINING, Seconds, estimate
 from selfreward.plan.storage import disk_of, memory_of
-from selfreward.plan.work import IterationWork, Work, count_work
+from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe
-from selfreward.records import Message, PreferencePair, Prompt
+from selfreward.records import PreferencePair, Prompt
 from selfreward.store import Store
 from selfreward.templates import Template
 
-RECIPE = """\
-name: small
-output_dir: {folder}
-models: {{policy: {{model: "random:tiny"}}}}
-engine: {{kind: transformers, context_tokens: 4096}}
-iterations: {{max: 2, num_prompts_per_iteration: 3}}
-prompts: {{kind: builtin}}
-sampling: {{num_responses: 4, max_tokens: 50}}
-judging: {{kind: additive, num_draws: 5, max_tokens: 30}}
-training: {{batch_size: 2, num_epochs: 3}}
-evaluation: {{num_prompts: 40, max_tokens: 20, verifiable: {{num_prompts: 6}}}}
-"""
 MODEL = ModelShape(
     num_parameters=1_000_000, num_matrix_parameters=900_000, num_layers=4, hidden_size=64, num_kv_heads=2, head_size=16,
     vocabulary=1000,
 )  # fmt: skip
 CPU = Machine("cpu", "2 CPU threads", 1e11, 5e10, 1e10, 8 * 2**30)
-
-
-def make_recipe(*overrides: str, folder: Path | str = "runs/small") -> Recipe:
-    return recipe_file.parse(RECIPE.format(folder=folder), overrides=overrides)
-
-
-class Words:
-    """A tokenizer whose tokens are words, with one token before each turn and one before the assistant's."""
-
-    def context_tokens(self, asked: int) -> int:
-        return asked
-
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return (0,) * (1 + sum(1 + len(message.content.split()) for message in messages))
-
-    def encode_text(self, text: str) -> tuple[int, ...]:
-        return (0,) * len(text.split())
-
-
-def words(name: str, count: int) -> Prompt:
-    """A prompt of `count` words: `count` + 2 tokens."""
-    return Prompt(name, (Message("user", " ".join(["word"] * count)),))
-
-
-class Source:
-    """Training prompts of iteration t have t words more than those before; 40 monitor prompts, 6 verifiable ones."""
-
-    def __init__(self, *, num_verifiable: int = 6) -> None:
-        self._num_verifiable = num_verifiable
-
-    def training_prompts(self, iteration: int) -> Sequence[Prompt]:
-        return [words(f"t{iteration}-{i}", 10 * (i + 1) + iteration) for i in range(3)]
-
-    def monitor_prompts(self) -> Sequence[Prompt]:
-        return [words(f"m{i}", 5) for i in range(40)]
-
-    def verifiable_prompts(self) -> Sequence[Prompt]:
-        return [words(f"v{i}", 8) for i in range(self._num_verifiable)]
-
-    def facts(self) -> Mapping[str, Any]:
-        return {}
-
-
-def count(recipe: Recipe, source: Source | None = None) -> tuple[tuple[IterationWork, ...], list[str]]:
-    return count_work(recipe, source=source or Source(), tokenizer=Words())
-
-
-def rubric(name: str, prompt: Prompt, **responses: str) -> int:
-    """Words of a judge's prompt around empty responses, and the two tokens of the chat."""
-    return 2 + len(Template.load(name).render(prompt=prompt.messages, **responses)[0].content.split())
-
-
-def without_repeats(work: Work) -> Work:
-    return replace(work, num_repeated_tokens=0)
 
 
 # Counts
@@ -129,7 +66,7 @@ def test_an_additive_judgment_counts_its_rubric_the_response_and_every_draw() ->
 
 
 def test_an_expected_score_is_one_token_after_its_opening() -> None:
-    (_, first, _), _ = count(make_recipe("judging={kind: expected_score}"))
+    (_, first, _), _ = count(make_recipe("judging={kind: expected_score, num_draws: 1}"))
     opening = len(Template.load("expected_score").opening.split())
     assert opening > 0
     expected = sum(4 * (rubric("expected_score", p, response="") + opening + 50) for p in Source().training_prompts(1))
@@ -198,7 +135,13 @@ def test_evaluation_responses_are_as_long_as_sampled_ones_unless_the_recipe_says
 
 def test_totals_are_the_sums_of_the_stages() -> None:
     work, _ = count(make_recipe())
-    assert [iteration.num_requests for iteration in work] == [46, 3 + 12 + 46 + 80 + 3 * 32, 3 + 12 + 46 + 160 + 4 * 32]
+    # Responses, judgments, 2 comparisons of best and worst a prompt, held-out responses, comparisons, divergence; from
+    # the second iteration on the judge judges the 12 responses of the first one again.
+    assert [iteration.num_requests for iteration in work] == [
+        46,
+        3 + 12 + 6 + 46 + 80 + 3 * 32,
+        3 + 12 + 6 + 12 + 46 + 160 + 4 * 32,
+    ]
     for iteration in work:
         stages = iteration.stages.values()
         assert iteration.num_tokens == sum(w.num_prompt_tokens + w.num_generated_tokens for w in stages) > 0
@@ -503,6 +446,81 @@ def test_the_text_says_what_is_a_bound_what_is_assumed_and_what_cannot_be_resolv
     gain = (1.96 + 0.8416) * math.sqrt(0.6 / 4 / 40)
     assert f"a true win rate of {0.5 + gain:.2f} from 0.50 with 40 monitor prompts: found in 80 % of runs" in text
     assert "already spent" not in text and "So far" not in text and "warning" not in text
+
+
+SERVER = "models.gpt={endpoint: 'http://localhost:1/v1', model: m, price: {prompt: 2.0, generated: 10.0}, budget: %s}"
+ASKED = "judging={kind: additive, by: gpt, num_draws: 5, max_tokens: 30}"
+
+
+def test_an_endpoint_has_a_line_of_its_own_with_what_it_may_cost() -> None:
+    recipe = make_recipe(ASKED, SERVER % 7)
+    prompts = [prompt for t in (1, 2) for prompt in Source().training_prompts(t)]
+    once = 4 * sum(rubric("additive", prompt, response="") + 50 for prompt in prompts)
+    generated = 24 * 5 * 30
+    text = " ".join(render(make_plan(recipe)).split())
+    assert (
+        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the whole run, "
+        f"which cost {(5 * once * 2 + generated * 10) / 1e6:.2f} at most; the budget is 7."
+    ) in text
+    assert f"reads {once:,} prompt tokens ({(once * 2 + generated * 10) / 1e6:.2f} in all)" in text
+    assert "the server's own may find more tokens or fewer" in text
+    assert "judgments" not in text.split("engine requests")[1].split("training")[0].replace("judge check", "")
+    unpriced = make_recipe(ASKED, "models.gpt={endpoint: 'http://localhost:1/v1', model: m}")
+    assert "no price is given" in " ".join(render(make_plan(unpriced)).split())
+
+
+def test_a_budget_that_may_not_suffice_is_warned_of() -> None:
+    def warned(budget: float) -> list[str]:
+        recipe = make_recipe(ASKED, SERVER % budget)
+        return beyond_budget(recipe, count(recipe)[0])
+
+    recipe = make_recipe(ASKED, SERVER % 1)
+    work = [iteration.elsewhere["judgments"]["gpt"] for iteration in count(recipe)[0][1:]]
+    most = sum(w.num_prompt_tokens * 2 + w.num_generated_tokens * 10 for w in work) / 1e6
+    assert warned(most * 1.01) == []
+    (warning,) = warned(most * 0.99)
+    assert "models.gpt.budget" in warning and f"up to {most:.2f}" in warning
+
+
+def test_a_reward_model_has_a_line_of_its_own() -> None:
+    recipe = make_recipe("judging={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
+    text = " ".join(render(make_plan(recipe)).split())
+    assert f"rm, a reward model, reads up to 24 responses of {4 * (69 + 72) + 24 * 50:,} tokens" in text
+
+
+def test_the_tables_name_pairs_of_judgments_and_battles_only_where_there_are_any() -> None:
+    plain = render(make_plan(make_recipe()))
+    assert "of judgments" not in plain and "battles" not in plain
+    text = render(make_plan(make_recipe("meta_judging={max_share: 0.4, iterations: 1}")))
+    assert rows_under("training", text)["iteration 1"][:2] == [5, 2]
+    assert "battles" in text.split("engine requests\n")[1].splitlines()[0]
+    assert rows_under("engine requests", text)["iteration 1"][2] == 3 * 5 * 4
+
+
+def test_the_time_of_an_endpoint_is_unknown_until_it_has_answered() -> None:
+    recipe = make_recipe(ASKED, SERVER % 7)
+    work, _ = count(recipe)
+    nothing = [replace(iteration, elsewhere={}) for iteration in work]
+    fresh, without = (estimate(recipe, w, model=MODEL, machine=CPU, history=History())[0] for w in (work, nothing))
+    assert fresh == without
+    answered = History(seconds={1: {"judgments": 1000.0}}, usage={1: {"judgments": {"num_requests": 30.0}}})
+    known = estimate(recipe, work, model=MODEL, machine=CPU, history=answered)[0]
+    assert known[2].low == pytest.approx(fresh[2].low + 1000 * REAL_RATE.fast)
+    assert known[2].high == pytest.approx(fresh[2].high + 1000 * REAL_RATE.slow * 60 / 30)
+
+
+def test_calls_of_one_stage_are_timed_one_by_one() -> None:
+    """A choice after sampled reasoning is one token, and not as many steps as the reasoning took."""
+    recipe = make_recipe("judging={kind: expected_score, num_draws: 5, reasoning: {max_tokens: 300}}")
+    work, _ = count(recipe)
+    written, read = work[1].stages["judgments"].calls
+
+    def seconds(stage: Work) -> Seconds:
+        alone = IterationWork(1, {"judgments": stage})
+        return estimate(recipe, [alone], model=MODEL, machine=CPU, history=History())[0][0]
+
+    assert seconds(work[1].stages["judgments"]) == seconds(written) + seconds(read)
+    assert seconds(read).high < seconds(written).high / 2
 
 
 def test_warnings_stand_out_and_lines_are_short_enough_to_read() -> None:

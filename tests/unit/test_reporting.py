@@ -15,8 +15,7 @@ from reporting_runs import HALF_SURROGATE, HOSTILE, MadeRun, interval, make_run,
 
 from selfreward.records import Evaluation, IterationSummary, Judgment, Message, PreferencePair, Prompt
 from selfreward.reporting import build, figures, funnel, timing
-from selfreward.reporting.digest import digest, mean, quantile
-from selfreward.statistics.scores import reliability
+from selfreward.reporting.digest import digest, on_grid, quantile
 from selfreward.store import Store
 
 VOID = {"meta", "link", "line", "br", "img", "input"}
@@ -69,15 +68,16 @@ def page_of(run: MadeRun) -> Page:
 def test_the_page_holds_its_parts_in_order(eight: MadeRun) -> None:
     page = page_of(eight)
     assert list(page.text) == [
-        "header", "iterations", "curves", "scores", "funnel", "training", "time", "samples", "provenance", "numbers",
+        "header", "iterations", "curves", "judge", "scores", "funnel", "training", "time", "samples", "provenance",
+        "numbers",
     ]  # fmt: skip
     assert "Stopped after iteration 8" in page.text["header"]
     assert "A small model that judges itself is noise." in page.text["header"]
     assert "0.62" in page.text["iterations"] and "0.58 to 0.66" in page.text["iterations"]
     assert "same bytes" in page.text["provenance"] and "2.13.0" in page.text["provenance"]
-    # four curves, eight histograms, lengths, loss and margin, time; rates have small pictures beside them
+    # four curves, two of the judge, eight histograms, lengths, loss and margin, time; rates have small pictures too
     plots = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
-    assert len(plots) == 4 + 8 + 1 + 2 + 1
+    assert len(plots) == 4 + 2 + 8 + 1 + 2 + 1
 
 
 def test_the_page_needs_nothing_from_outside(eight: MadeRun) -> None:
@@ -244,24 +244,7 @@ def test_sampled_pairs_do_not_depend_on_their_order(tmp_path: Path) -> None:
     drawn = [sample.id for sample in found[0].samples]
     assert len(set(drawn)) == 4 and drawn != [f"pair{n}" for n in range(1, 5)]
     assert (found[0].num_pairs, found[0].num_chosen_longer) == (100, 99)
-    assert (quantile(found[0].chosen_tokens, 0.5), mean(found[0].chosen_tokens)) == (50, 50.5)
-
-
-def test_a_judge_that_draws_at_random_is_shown_to_do_so(tmp_path: Path) -> None:
-    def shown(name: str, num_draws: int) -> tuple[float | None, str, list[Judgment]]:
-        run = make_run(tmp_path / name, num_iterations=1, num_prompts=60, num_draws=num_draws)
-        write(run)
-        (entry,) = strict(run.store.folder / "report.json")["iterations"]
-        lines = (run.store.folder / "iteration-01" / "report.md").read_text(encoding="utf-8").splitlines()
-        (line,) = (line for line in lines if "Judge reliability" in line)
-        return entry["judge_reliability"], line, list(run.store.read(1, "judgments", Judgment))
-
-    noise, line, judgments = shown("three", 3)
-    assert noise is not None and noise < 0.3
-    assert noise == reliability(judgments)
-    assert line.split()[-1] in (f"{noise:.2f}", f"{noise:.3f}")
-    once, line, _ = shown("one", 1)
-    assert once is None and line.endswith("not measured")
+    assert quantile(found[0].chosen_tokens, 0.5) == 50
 
 
 def test_scores_are_counted_where_they_lie() -> None:
@@ -271,6 +254,12 @@ def test_scores_are_counted_where_they_lie() -> None:
     bars = binned.bars({0.0: 1, 0.33: 1, 1.0: 2})
     assert sum(bars.values()) == pytest.approx(1) and bars[max(bars)] == 0.5
     assert all(binned.low <= place <= binned.high for place in bars)
+
+
+def test_scores_without_bounds_are_counted_on_a_grid_of_few_places() -> None:
+    assert [on_grid(score) for score in (3.0, 0.333, -0.004, 87.0, -412.6)] == [3.0, 0.33, 0.0, 87.0, -413.0]
+    assert str(on_grid(-0.004)) == "0.0"
+    assert len({on_grid(-1000.0 + n / 50) for n in range(100_000)}) < 5_000
 
 
 @pytest.fixture(scope="module")
@@ -324,8 +313,8 @@ def test_hostile_text_stays_in_its_block_of_the_markdown(hostile: MadeRun) -> No
     assert fence == ""
     headings = [line for line in outside if line.startswith("#")]
     assert [h for h in headings if not h.startswith("### Pair")] == [
-        "# Iteration 1 of made", "## From prompts to pairs", "## Measurements", "## Pairs and training", "## Time",
-        "## Sample pairs",
+        "# Iteration 1 of made", "## From prompts to pairs", "## Measurements",
+        "## How far the judge is to be trusted", "## Pairs and training", "## Time", "## Sample pairs",
     ]  # fmt: skip
     spans_removed = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", "\n".join(outside))
     assert not re.search(r"(?<!\\)<\w", spans_removed)

@@ -7,12 +7,14 @@ from pathlib import Path
 from reporting_runs import make_run, write
 
 from selfreward.engines.requests import Usage
+from selfreward.evaluation.judge import AGREEMENT, TAU
 from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure
 from selfreward.evaluation.preference import Outcome
 from selfreward.records import Comparison, Message, Prompt, Response
 from selfreward.reporting import page
 from selfreward.reporting.glossary import groups, numbers
 from selfreward.reporting.templating import render
+from selfreward.statistics.judges import measure_judge
 
 METRICS_MD = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -36,16 +38,20 @@ def measured_names() -> set[str]:
     rest = {"comparisons": comparisons, "verifiable_prompts": prompts, "max_tokens": 16, "seed": 0}
     found = measure(1, own=own, initial=other, rivals=rivals, **rest)
     assert "win_rate_vs_initial" in found.metrics
-    return set(found.metrics) | set(found.not_measured) - {"anchor", "all"}
+    of_judge, not_of_judge = measure_judge([], response_lengths={}, scale=None, seed=0)
+    judge_names = {*of_judge, *not_of_judge, TAU, AGREEMENT}
+    assert len(judge_names) == 12
+    return set(found.metrics) | set(found.not_measured) - {"anchor", "all"} | judge_names
 
 
 def test_every_number_has_a_place_in_the_docs(tmp_path: Path) -> None:
-    run = make_run(tmp_path, num_iterations=2)
+    run = make_run(tmp_path, num_iterations=2, rich=True)
     write(run)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     shown = set(page.TRAINING_SCALARS) | set(page.PAIR_NUMBERS) | set(Usage().snapshot()) | measured_names()
     for line in lines:
         shown |= {name.partition(":")[0] for name in line["counts"]} | set(line["metrics"])
+        shown |= {*line["judging"]["metrics"], *line["judging"]["not_measured"]}
         shown |= {name for stage in line["usage_by_stage"].values() for name in stage}
         for name, value in line["training"].items():
             if name == "steps":

@@ -1,0 +1,44 @@
+"""What models outside the engine are asked: requests, tokens and money of endpoints, tokens of reward models."""
+
+from collections.abc import Sequence
+
+from selfreward.plan.requests import Work, summed
+from selfreward.plan.work import IterationWork
+from selfreward.recipe import EndpointSection, Recipe
+
+
+def work_elsewhere(iterations: Sequence[IterationWork]) -> dict[str, Work]:
+    """Of the whole run, by name of the model."""
+    named: dict[str, list[Work]] = {}
+    for iteration in iterations:
+        for others in iteration.elsewhere.values():
+            for name, work in others.items():
+                named.setdefault(name, []).append(work)
+    return {name: summed(works) for name, works in named.items()}
+
+
+def cost(section: EndpointSection, *, num_prompt: int, num_generated: int) -> float | None:
+    """In the currency of `price`; None without one."""
+    price = section.price
+    return None if price is None else (num_prompt * price.prompt + num_generated * price.generated) / 1e6
+
+
+def beyond_budget(recipe: Recipe, iterations: Sequence[IterationWork]) -> list[str]:
+    """A sentence for each endpoint whose budget may not suffice."""
+    found = []
+    for name, work in work_elsewhere(iterations).items():
+        section = recipe.endpoints.get(name)
+        if section is None or section.budget is None:
+            continue
+        most = cost(section, num_prompt=work.num_prompt_tokens, num_generated=work.num_generated_tokens)
+        if most is not None and most > section.budget:
+            found.append(
+                f"models.{name}.budget is {section.budget:g}, and the run may cost up to {money(most)}: it would stop "
+                "where the money ends; a higher budget continues it"
+            )
+    return found
+
+
+def money(amount: float) -> str:
+    """Cents, and two digits where there is less than that."""
+    return f"{amount:,.2f}" if amount >= 0.01 or amount == 0 else f"{amount:.1e}"

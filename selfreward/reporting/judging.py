@@ -1,0 +1,54 @@
+"""The section "How far the judge is to be trusted": what was measured of each iteration's judge, and two plots."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from selfreward.records import Evaluation, IterationSummary
+from selfreward.reporting import figures
+from selfreward.reporting.figures import Figure
+from selfreward.reporting.formatting import iterations
+from selfreward.reporting.judge_remarks import LOW_RELIABILITY, judge_remarks
+from selfreward.reporting.measurements import about_intervals, cell_of, measured_names, not_measured, points
+
+# A judge whose scores gather at the top repeats itself less and less: the two are looked at side by side.
+# Number, title, line to read it against, note.
+_FIGURES: tuple[tuple[str, str, float | None, str], ...] = (
+    (
+        "judge_reliability",
+        "Reliability of the judge, r",
+        LOW_RELIABILITY,
+        f"Dashed: {LOW_RELIABILITY}; below, pairs are mostly noise.",
+    ),
+    (
+        "judge_top_score_rate",
+        "Scores at the top of the scale, share",
+        None,
+        "Towards 1 the judge has nothing left to tell apart.",
+    ),
+)
+
+
+def judge_section(history: Sequence[IterationSummary], *, recipe_text: str) -> dict[str, Any]:
+    """What the templates show of these iterations; `rows` hold a cell for each of `columns`."""
+    judgings = [summary.judging for summary in history if summary.judging is not None]
+    return {
+        "columns": [judging.iteration for judging in judgings],
+        "rows": [(name, [cell_of(judging, name) for judging in judgings]) for name in measured_names(judgings)],
+        "not_measured": not_measured(judgings, named=iterations),
+        "about_intervals": about_intervals(judgings, over="prompts"),
+        "remarks": judge_remarks(history, recipe_text=recipe_text),
+        "figures": _figures(judgings),
+    }
+
+
+def _figures(judgings: Sequence[Evaluation]) -> list[Figure]:
+    made = []
+    for name, title, line, note in _FIGURES:
+        curve = figures.Curve(title, points(judgings, name))
+        svg = figures.curves_over_iterations(
+            [curve], last=judgings[-1].iteration if judgings else 0, alt=f"{title}, by iteration", neutral=line,
+            limits=(0.0, 1.0), named=str,
+        )  # fmt: skip
+        if svg:
+            made.append(Figure(title, svg, (name,), note))
+    return made

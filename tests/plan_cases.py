@@ -1,0 +1,84 @@
+"""A small recipe, prompts of known lengths and a tokenizer of words, for sums that are made by hand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from selfreward import recipe_file
+from selfreward.plan.requests import Work
+from selfreward.plan.work import IterationWork, count_work
+from selfreward.recipe import Recipe
+from selfreward.records import Message, Prompt
+from selfreward.templates import Template
+
+RECIPE = """\
+name: small
+output_dir: {folder}
+models: {{policy: {{model: "random:tiny"}}}}
+engine: {{kind: transformers, context_tokens: 4096}}
+iterations: {{max: 2, num_prompts_per_iteration: 3}}
+prompts: {{kind: builtin}}
+sampling: {{num_responses: 4, max_tokens: 50}}
+judging: {{kind: additive, num_draws: 5, max_tokens: 30}}
+training: {{batch_size: 2, num_epochs: 3}}
+evaluation: {{num_prompts: 40, max_tokens: 20, verifiable: {{num_prompts: 6}}}}
+"""
+
+
+def make_recipe(*overrides: str, folder: Path | str = "runs/small") -> Recipe:
+    return recipe_file.parse(RECIPE.format(folder=folder), overrides=overrides)
+
+
+class Words:
+    """A tokenizer whose tokens are words, with one token before each turn and one before the assistant's.
+
+    One more tells a model not to think first.
+    """
+
+    def context_tokens(self, asked: int) -> int:
+        return asked
+
+    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
+        return (0,) * (1 + sum(1 + len(message.content.split()) for message in messages) + (not thinking))
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return (0,) * len(text.split())
+
+
+def words(name: str, count: int) -> Prompt:
+    """A prompt of `count` words: `count` + 2 tokens."""
+    return Prompt(name, (Message("user", " ".join(["word"] * count)),))
+
+
+class Source:
+    """Training prompts of iteration t have 10, 20 and 30 words and t more; 40 monitor prompts, 6 verifiable ones."""
+
+    def __init__(self, *, num_verifiable: int = 6) -> None:
+        self._num_verifiable = num_verifiable
+
+    def training_prompts(self, iteration: int) -> Sequence[Prompt]:
+        return [words(f"t{iteration}-{i}", 10 * (i + 1) + iteration) for i in range(3)]
+
+    def monitor_prompts(self) -> Sequence[Prompt]:
+        return [words(f"m{i}", 5) for i in range(40)]
+
+    def verifiable_prompts(self) -> Sequence[Prompt]:
+        return [words(f"v{i}", 8) for i in range(self._num_verifiable)]
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+
+def count(recipe: Recipe, source: Source | None = None) -> tuple[tuple[IterationWork, ...], list[str]]:
+    return count_work(recipe, source=source or Source(), tokenizer=Words())
+
+
+def rubric(name: str, prompt: Prompt, **values: str | None) -> int:
+    """Tokens of a judge's prompt around empty responses; one more where a choice is read before any thought."""
+    template = Template.load(name)
+    return 2 + bool(template.opening) + len(template.render(prompt=prompt.messages, **values)[0].content.split())
+
+
+def without_repeats(work: Work) -> Work:
+    return replace(work, num_repeated_tokens=0, parts=tuple(map(without_repeats, work.parts)))

@@ -1,0 +1,81 @@
+"""What a terminal shows after `selfreward judge`: readable by somebody who never saw it, in 80 columns."""
+
+from pathlib import Path
+
+import pytest
+
+from selfreward.launch.judge_file import JudgedFile
+from selfreward.launch.judge_table import table
+from selfreward.records import Evaluation, Interval
+from selfreward.statistics.judges import measure_judge
+
+ONE = "the judge scores one response at a time and has no order to be swapped"
+
+
+def shown(*, out: Path = Path("out.jsonl"), unscored: dict[str, int] | None = None, **metrics: Interval | float) -> str:
+    """160 responses, 480 judgments."""
+    reasons = {"judge_position_consistency_rate": ONE, "judge_tie_rate": "no prompt has two scored responses"}
+    left = {name: reason for name, reason in reasons.items() if name not in metrics}
+    return table(JudgedFile(out, 160, 480, unscored or {}, Evaluation(1, metrics, left)))
+
+
+def r_of(mean: float) -> Interval:
+    return Interval(mean, max(mean - 0.1, 0), min(mean + 0.1, 1), 40)
+
+
+def test_a_metric_has_a_line_with_its_interval_and_a_missing_one_its_reason() -> None:
+    text = shown(judge_score_mean=Interval(3.214, 2.881, 3.47, 40), judge_reliability=r_of(0.7), judge_other=0.5)
+    lines = text.splitlines()
+    (reliability,) = (line for line in lines if line.startswith("Judge reliability, r"))
+    assert reliability.split()[-4:] == ["0.70", "0.60", "to", "0.80"]
+    (mean,) = (line for line in lines if line.startswith("Mean score"))
+    assert mean.split()[-4:] == ["3.21", "2.88", "to", "3.47"]
+    assert [line.split() for line in lines if line.startswith("judge_other")] == [["judge_other", "0.500"]]
+    words = " ".join(text.split())
+    assert f"Same winner in both orders not measured: {ONE}" in words
+    assert "Responses with equal scores not measured: no prompt has two scored responses" in words
+    assert lines.index(reliability) < lines.index(mean)  # in the order of the docs
+    assert "95 % interval" in text
+
+
+def test_unscored_judgments_are_counted_by_reason() -> None:
+    text = shown(unscored={"cut_off": 36, "no_verdict": 12})
+    assert "160 responses, 480 judgments of them" in text and "48 (10%) without a score:" in text
+    assert "36  cut off" in text and "12  no verdict" in text
+    assert "all with a score" in shown() and "without a score:" not in shown()
+
+
+@pytest.mark.parametrize(("mean", "is_noise"), [(0.39, True), (0.4, False), (0.9, False)])
+def test_a_low_r_is_explained_below_the_table(mean: float, is_noise: bool) -> None:
+    words = " ".join(shown(judge_reliability=r_of(mean)).split())
+    assert "that the judge would give again" in words
+    assert ("Below 0.4, as here, the scores are mostly noise" in words) == is_noise
+    assert "would give again" not in shown()
+
+
+@pytest.mark.parametrize(
+    ("correlation", "said"), [(0.62, "longer responses score"), (-0.62, "shorter responses score"), (0.2, "")]
+)
+def test_scores_that_follow_length_are_said(correlation: float, said: str) -> None:
+    found = Interval(correlation, correlation - 0.1, correlation + 0.1, 40)
+    text = shown(judge_length_correlation=found)
+    assert ("responses score" in text) == bool(said) and said in text
+
+
+def test_it_fits_a_terminal_and_ends_with_the_whole_path() -> None:
+    metrics, not_measured = measure_judge([], response_lengths={}, scale=None, seed=0)
+    out = Path("folder-" * 20) / "judgments.jsonl"
+    text = table(
+        JudgedFile(out, 0, 0, {"no_verdict" * 30: 1}, Evaluation(1, metrics, {**not_measured, "x" * 99: "y z" * 99}))
+    )
+    *lines, last = text.splitlines()
+    assert last == str(out)
+    assert max(map(len, lines)) <= 80
+    for line in shown(judge_reliability=r_of(0.1), judge_length_correlation=r_of(0.8)).splitlines():
+        assert len(line) <= 80
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    evaluation = Evaluation(1, {"\x1b[2Jname": 1.0}, {"\x1b[31m": "\x1b[2J\u202ereason"})
+    text = table(JudgedFile(Path("a\x1b[2Jb.jsonl"), 1, 1, {"\x1b[2J": 1}, evaluation))
+    assert not set("\x1b\u202e") & set(text) and "ESC" in text
