@@ -20,14 +20,15 @@ from selfreward.templates import Template, Trusted
 SCORE = (
     "How good is the response, from 0 to 5 points? Explain in one or two sentences, then write on a new line: Score: n"
 )
-    "How good is the response, from 0 to 5 points? Explain in one or two sentences, then write on a new line: Score: n"
-)
 POINTS = (
     "Give one point for each: relevant, complete, useful, well written, expert. Write a line for each with its points, "
     "then the total of at most 5 as: Score: n"
 )
 JSON = 'How good is the response, from 0 to 5? Reply with JSON: {"explanation": "...", "score": n}'
-BETTER = "Which response is better? Explain in one sentence, then write on a new line: The better response is Response A (or B)"
+BETTER = (
+    "Which response is better? Explain in one sentence, then write on a new line: The better response is Response A "
+    "(or B)"
+)
 EXAMPLES = {
     SCORE: "The response is correct and short. It names the right city.\n\nScore: 5",
     POINTS: "Relevant: 1\nComplete: 1\nUseful: 1\nWell written: 1\nExpert: 0\n\nScore: 4",
