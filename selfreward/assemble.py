@@ -59,7 +59,8 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
     trainer = _trainer(recipe)
     if not store.manifest["files"]:
         _refuse_long_prompts(recipe, source, engine)
-    facts = {**_facts(recipe, models), "prompts": source.facts()}
+    warnings = _warnings(recipe, source, judged.judge)
+    facts = {**_facts(recipe, models), "prompts": source.facts(), "warnings": warnings}
     _refuse_other_inputs(store, facts)
     store.record_facts(**facts)
     return Parts(
@@ -103,13 +104,12 @@ def assemble_judging(recipe: Recipe, *, cache_folder: Path) -> Judging:
 def check(recipe: Recipe) -> list[str]:
     """Reads prompts and models as a run would, and starts nothing. Returns warnings; raises RecipeError."""
     source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
-    fresh = [source.training_prompts(iteration + 1) for iteration in range(recipe.iterations.max)]
     judged = assemble_judging(recipe, cache_folder=Path(recipe.output_dir) / "endpoints")
     judging.build_anchor(recipe.evaluation.anchor, chats=judged.chats, seed=recipe.seed)
     _meta_judge(recipe, judged.chats)
     _trainer(recipe)
     _refuse_long_prompts(recipe, source, judged.engine)
-    warnings = list(judging.warnings(recipe.judging, recipe.pairing, [p for block in fresh for p in block]))
+    warnings = _warnings(recipe, source, judged.judge)
     pairs_of_prompt = recipe.pairing.k if isinstance(recipe.pairing, TopK) else 1
     if recipe.monitor.min_pairs > pairs_of_prompt * recipe.iterations.num_prompts_per_iteration:
         warnings.append(
@@ -117,6 +117,16 @@ def check(recipe: Recipe) -> list[str]:
             f"{recipe.iterations.num_prompts_per_iteration} prompts: the run will stop after the first"
         )
     return warnings
+
+
+def _warnings(recipe: Recipe, source: PromptSource, judge: Judge) -> list[str]:
+    fresh = [prompt for t in range(recipe.iterations.max) for prompt in source.training_prompts(t + 1)]
+    return [
+        *judging.warnings(recipe.judging, fresh),
+        *judging.warnings_of_a_run(
+            recipe.judging, by=judge.by, anchor=recipe.evaluation.anchor, pairing=recipe.pairing
+        ),
+    ]
 
 
 def _meta_judge(recipe: Recipe, chats: Mapping[str, Chat]) -> MetaJudge | None:

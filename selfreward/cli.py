@@ -110,7 +110,10 @@ def _judge(options: argparse.Namespace) -> int:
     from selfreward.launch.judge_file import judge_file
     from selfreward.launch.judge_table import table
 
-    print(table(judge_file(recipe_file.load(options.recipe, options.overrides), options.file, options.out)))
+    judged = judge_file(recipe_file.load(options.recipe, options.overrides), options.file, options.out)
+    for warning in judged.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(table(judged))
     return 0
 
 

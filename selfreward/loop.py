@@ -7,13 +7,13 @@ Every stage goes through the store, which runs it only when its files are not th
 at any moment and is started again takes exactly this path, and does nothing twice.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from selfreward.errors import StoreError
-from selfreward.parts import Judged, Models, Parts, TrainingJob
+from selfreward.history import count, not_trained, summarise
+from selfreward.parts import Judged, MetaJudge, Models, Parts, TrainingJob
 from selfreward.records import (
     Battle,
     Checkpoint,
@@ -97,27 +97,25 @@ def sample_and_judge(parts: Parts, store: Store, iteration: int, models: Models,
     def sampled(name: str, model: Checkpoint, shard: int) -> list[Response]:
         return parts.sampler.sample(prompts(shard), model=model, iteration=iteration, stage=name)
 
-    def judgments(judges: Models, shard: int) -> list[Judgment]:
-        judged = read_judged(store, iteration, shard)
-        responses = [*judged.responses, *judged.initial_responses]
+    def judge(judges: Models, shard: int, *stages: str) -> list[Judgment]:
+        responses = [r for name in stages for r in read(store, iteration, name, Response, shard)]
         return parts.judge.judge(prompts(shard), responses, models=judges, iteration=iteration)
+
+    def battles(meta_judge: MetaJudge, shard: int) -> list[Battle]:
+        judged = read_judged(store, iteration, shard)
+        return meta_judge.battles(
+            judged.prompts, judged.responses, judged.judgments, models=models, iteration=iteration
+        )
 
     stage("prompts", Prompt, lambda k: fresh[k * size : (k + 1) * size])
     stage("responses", Response, lambda k: sampled("responses", policy, k))
     if "initial_responses" in parts.selector.needs and policy.id != initial.id:
         stage("initial_responses", Response, lambda k: sampled("initial_responses", initial, k))
-    stage("judgments", Judgment, lambda k: judgments(models, k))
+    stage("judgments", Judgment, lambda k: judge(models, k, "responses", "initial_responses"))
     if "previous_judgments" in parts.selector.needs and before is not None:
-        stage("previous_judgments", Judgment, lambda k: judgments(before, k))
+        stage("previous_judgments", Judgment, lambda k: judge(before, k, "responses"))
     if (meta_judge := parts.meta_judge) is not None and meta_judge.may_judge(iteration):
-
-        def battles(shard: int) -> list[Battle]:
-            judged = read_judged(store, iteration, shard)
-            return meta_judge.battles(
-                judged.prompts, judged.responses, judged.judgments, models=models, iteration=iteration
-            )
-
-        stage("battles", Battle, battles)
+        stage("battles", Battle, lambda k: battles(meta_judge, k))
 
 
 def make_pairs(parts: Parts, store: Store, iteration: int) -> None:
@@ -141,17 +139,18 @@ def make_pairs(parts: Parts, store: Store, iteration: int) -> None:
 
 def read_judged(store: Store, iteration: int, shard: int) -> Judged:
     """All that was made of one shard of prompts so far."""
-
-    def read(stage: str, record_type: type) -> list[Any]:
-        return list(store.read(iteration, stage, record_type, shard)) if store.has(iteration, stage) else []
-
     return Judged(
-        prompts=read("prompts", Prompt),
-        responses=read("responses", Response),
-        judgments=read("judgments", Judgment),
-        initial_responses=read("initial_responses", Response),
-        previous_judgments=read("previous_judgments", Judgment),
+        prompts=read(store, iteration, "prompts", Prompt, shard),
+        responses=read(store, iteration, "responses", Response, shard),
+        judgments=read(store, iteration, "judgments", Judgment, shard),
+        initial_responses=read(store, iteration, "initial_responses", Response, shard),
+        previous_judgments=read(store, iteration, "previous_judgments", Judgment, shard),
     )
+
+
+def read(store: Store, iteration: int, stage: str, record_type: type, shard: int) -> list[Any]:
+    """A shard of a stage; nothing of one that this run does not have."""
+    return list(store.read(iteration, stage, record_type, shard)) if store.has(iteration, stage) else []
 
 
 def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tuple[Checkpoint, Mapping[str, object]]:
@@ -222,66 +221,3 @@ def keep_what_is_needed(parts: Parts, store: Store, decision: Decision) -> None:
         for old in store.folders("checkpoint")[: -parts.keep_checkpoints]:
             if old != best:
                 store.remove_folder(old, "checkpoint")
-
-
-def count(store: Store, iteration: int) -> dict[str, int]:
-    """The funnel from prompts to pairs, read from what is stored: the counts add up."""
-    counts: Counter[str] = Counter(num_unscored_judgments=0, num_dropped_prompts=0, num_pairs=0)
-    counts["num_prompts"] = sum(1 for _ in store.read(iteration, "prompts", Prompt))
-    for response in store.read(iteration, "responses", Response):
-        counts["num_responses"] += 1
-        counts["num_cut_off_responses"] += response.finish_reason == "length"
-    for judgment in store.read(iteration, "judgments", Judgment):
-        if judgment.part:  # a criterion or a member; the judge's own judgment is another one
-            continue
-        counts["num_judgments"] += 1
-        if judgment.unscored is not None:
-            counts["num_unscored_judgments"] += 1
-            counts[f"num_unscored_judgments:{judgment.unscored}"] += 1
-    for pair in store.read(iteration, "pairs", PreferencePair):
-        counts["num_pairs"] += 1
-        counts["num_judgment_pairs"] += pair.kind == "judgment"
-    for dropped in store.read(iteration, "dropped_prompts", DroppedPrompt):
-        counts["num_dropped_prompts"] += 1
-        counts[f"num_dropped_prompts:{dropped.reason}"] += 1
-    return dict(counts)
-
-
-def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:
-    """The finished iterations of a run folder, their decisions, and the evaluation of M_0."""
-    history: list[IterationSummary] = []
-    decisions: list[Decision] = []
-    while stored := store.read_json(len(history) + 1, "decision"):
-        iteration = len(history) + 1
-        measured = store.read_json(iteration, "evaluation")
-        evaluation = Evaluation.from_json(measured) if measured else not_trained(iteration)
-        training = store.read_json(iteration, "training") or {}
-        judged = store.read_json(iteration, "judge")
-        judging = Evaluation.from_json(judged) if judged else None
-        history.append(summarise(store, iteration, count(store, iteration), judging, training, evaluation))
-        decisions.append(Decision.from_json(stored))
-    initial = store.read_json(0, "evaluation")
-    return history, decisions, Evaluation.from_json(initial) if initial else None
-
-
-def not_trained(iteration: int) -> Evaluation:
-    return Evaluation(iteration, {}, {"all": "nothing was trained in this iteration"})
-
-
-def summarise(
-    store: Store,
-    iteration: int,
-    counts: Mapping[str, int],
-    judging: Evaluation | None,
-    training: Mapping[str, object],
-    evaluation: Evaluation,
-) -> IterationSummary:
-    return IterationSummary(
-        iteration=iteration,
-        counts=counts,
-        judging=judging,
-        training=training,
-        evaluation=evaluation,
-        seconds_by_stage=store.seconds_by_stage(iteration),
-        usage_by_stage=store.usage_by_stage(iteration),
-    )

@@ -21,6 +21,9 @@ from selfreward.records import (
     Selection,
 )
 
+Models = Mapping[str, Checkpoint]
+"""Which checkpoint each name stands for in this iteration: `policy`, `initial`, `best` and the recipe's own names."""
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -103,10 +106,10 @@ class Chat(Protocol):
     @property
     def by(self) -> str: ...
 
-    def model_id(self, models: Mapping[str, Checkpoint]) -> str:
+    def model_id(self, models: Models) -> str:
         """What stands in a judgment's `checkpoint_id`: the id of the checkpoint that `by` names now."""
 
-    def reply(self, requests: Sequence[ChatRequest], *, models: Mapping[str, Checkpoint]) -> list[list[Reply]]:
+    def reply(self, requests: Sequence[ChatRequest], *, models: Models) -> list[list[Reply]]:
         """`n` replies to each request, in their order. `models` says which checkpoint each name stands for now.
 
         Raises EngineError when the model fails, and RecipeError when its tokenizer cannot write the choices.
@@ -181,10 +184,6 @@ class Sampler(Protocol):
         """`stage` keeps ids and seeds of different models' responses to the same prompts apart."""
 
 
-Models = Mapping[str, Checkpoint]
-"""Which checkpoint each name stands for in this iteration: `policy`, `initial`, `best` and the recipe's own names."""
-
-
 class Judge(Protocol):
     """Scores responses."""
 
@@ -214,7 +213,7 @@ class PairwiseJudge(Protocol):
         models: Models,
         iteration: int,
     ) -> list[Comparison]:
-        """Two comparisons for each prompt i: `responses[i]` against `others[i]`, shown first and shown second."""
+        """For each prompt i `responses[i]` against `others[i]`, shown first and second, each order once or more."""
 
 
 class MetaJudge(Protocol):
@@ -232,7 +231,7 @@ class MetaJudge(Protocol):
         models: Models,
         iteration: int,
     ) -> list[Battle]:
-        """Each judgment of a response against each other, in both orders, for one response of a prompt."""  # fmt: skip
+        """Each judgment of a response against each other, in both orders, for one response of a prompt."""
 
     def pairs(
         self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
@@ -342,7 +341,7 @@ class Parts:
     monitor: Monitor
     reporter: Reporter
     initial: Checkpoint
-    models: Mapping[str, Checkpoint]
+    models: Models
     seed: int
     shard_prompts: int
     keep_checkpoints: int | None

@@ -65,9 +65,11 @@ def outcomes(
 ) -> list[Outcome]:
     """X of `responses` against `others`, one for each prompt; `rivals` are all responses that were compared with."""
     text_of = {rival.id: rival.text for side in rivals for rival in side}
-    preferences: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
+    preferences: defaultdict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for comparison in comparisons:
-        preferences[comparison.prompt_id, text_of[comparison.other_id]].append(comparison.preference)
+        if comparison.preference is not None:
+            orders = preferences[comparison.prompt_id, text_of[comparison.other_id]]
+            orders[comparison.shown_first == comparison.response_id].append(comparison.preference)
     return [
         Outcome(other.prompt_id, 0.5)
         if response.text == other.text
@@ -76,13 +78,13 @@ def outcomes(
     ]
 
 
-def _outcome(prompt_id: str, both_orders: Sequence[float | None]) -> Outcome:
-    readable = [preference for preference in both_orders if preference is not None]
-    if len(readable) != 2:
+def _outcome(prompt_id: str, orders: tuple[Sequence[float], Sequence[float]]) -> Outcome:
+    """Each order is the mean of its draws."""
+    if not all(orders):
         return Outcome(prompt_id, None)
-    first, second = (preference - 0.5 for preference in readable)
+    first, second = (sum(order) / len(order) - 0.5 for order in orders)
     consistent = first * second > 0 or first == second == 0
-    return Outcome(prompt_id, sum(readable) / 2, consistent)
+    return Outcome(prompt_id, 0.5 + (first + second) / 2, consistent)
 
 
 def anchor_health(

@@ -106,26 +106,53 @@ def _named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:
     return chats[name]
 
 
-def warnings(section: recipe.JudgingSection, pairing: recipe.PairingSection, prompts: Sequence[Prompt]) -> list[str]:
-    """What a person should know before a run with this judge on these prompts; each is a sentence."""
+_OF_THE_RUN = {"policy", "initial", "best"}
+
+
+def warnings(section: recipe.JudgingSection, prompts: Sequence[Prompt]) -> list[str]:
+    """What a person should know of this judge before it sees responses to these prompts; a sentence each."""
     found = []
-    members = section.members if isinstance(section, recipe.EnsembleJudge) else [section]
-    for member in members:
+    for member in _members(section):
         if isinstance(member, recipe.VerifierJudge) and not all(prompt.checks for prompt in prompts):
             found.append("judging.kind is verifier, but some prompts have no checks: their responses stay unscored")
         if getattr(member, "reference_answer", False) and not all(prompt.reference for prompt in prompts):
             found.append("judging.reference_answer: some prompts have no `reference`: their responses stay unscored")
-        if isinstance(member, recipe.IntrinsicJudge) and {member.by, member.reference} <= {"policy", "initial", "best"}:
+        if isinstance(member, recipe.IntrinsicJudge) and {member.by, member.reference} <= _OF_THE_RUN:
             found.append(
                 f"judging.kind is intrinsic: in the first iteration {member.by} and {member.reference} are the same "
                 "model, so that every score is 0 and no pair is made; name another model as the reference"
             )
+    return found
+
+
+def warnings_of_a_run(
+    section: recipe.JudgingSection,
+    *,
+    by: frozenset[str],
+    anchor: recipe.AnchorSection,
+    pairing: recipe.PairingSection,
+) -> list[str]:
+    """What a person should know of this judge, `by` these models, beside this anchor and pairing; a sentence each."""
+    found = []
     compares = isinstance(section, recipe.Comparing)
+    draws_once = all(getattr(member, "num_draws", 1) < 2 for member in _members(section)) and not compares
     if pairing.label == "preference" and not compares:
-        found.append(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives none")
-    draws_once = all(getattr(member, "num_draws", 1) < 2 for member in members) and not compares
+        found.append(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives no pairs")
     if pairing.min_reliability is not None and draws_once:
         found.append("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
-    if pairing.label == "consistency" and getattr(section, "by", "") != "policy":
-        found.append("pairing.label is consistency, but the judge does not change: each label is 1")
+    if "consistency" in (pairing.label, pairing.weight) and not by & {"policy", "best"}:
+        found.append("pairing by consistency, but the judge does not change: each label and weight is 1")
+    for member in _members(section):
+        if isinstance(member, recipe.PairwiseJudge) and (
+            member.by == anchor.by or {member.by, anchor.by} <= _OF_THE_RUN
+        ):
+            found.append(
+                f"judging.kind is pairwise by {member.by}, as the anchor is by {anchor.by}: in the first iteration, at "
+                "least, one model with one template labels and measures, so that win rates say how well the policy "
+                "pleases its own judge; set evaluation.anchor.by to another model"
+            )
     return found
+
+
+def _members(section: recipe.JudgingSection) -> Sequence[recipe.JudgingSection]:
+    return section.members if isinstance(section, recipe.EnsembleJudge) else [section]

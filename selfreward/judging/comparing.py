@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment
@@ -68,14 +68,23 @@ class Comparer:
     ) -> list[Judgment]:
         """Two judgments of each comparison, one for either response, in the order of the responses.
 
-        The score is the probability that the response is the better one. A response that met nobody is unscored.
+        The score is the probability that the response is the better one. A response that met nobody is unscored, and so
+        is a contest of which only one order could be read: alone it is as much about the place as about the response.
         """
         about: defaultdict[str, list[Judgment]] = defaultdict(list)
         compared = self.compare(prompts, contests, models=models, iteration=iteration)
-        for index, comparison in enumerate(compared):
-            for mine in (True, False):
-                judged = _judgment(comparison, mine=mine, draw=index % self.section.num_draws)
-                about[judged.response_id].append(judged)
+        num_draws = self.section.num_draws
+        for start in range(0, len(compared), 2 * num_draws):
+            orders = compared[start : start + num_draws], compared[start + num_draws : start + 2 * num_draws]
+            both = all(any(comparison.preference is not None for comparison in order) for order in orders)
+            for draw, comparison in ((draw, c) for order in orders for draw, c in enumerate(order)):
+                one_order = comparison.preference is not None and not both
+                kept = (
+                    replace(comparison, preference=None, unscored=Unscored.ONE_ORDER.value) if one_order else comparison
+                )
+                for mine in (True, False):
+                    judged = _judgment(kept, mine=mine, draw=draw)
+                    about[judged.response_id].append(judged)
         return [j for r in responses for j in about.get(r.id) or [self._met_nobody(r, models)]]
 
     def _ask(self, contest: Contest, about: Material, *, response_first: bool, iteration: int) -> Question | None:
@@ -106,6 +115,7 @@ class Comparer:
         self, contest: Contest, response_first: bool, draw: int, reply: Reply | None, models: Models
     ) -> Comparison:
         preference, unscored, text = (0.5, None, SAME_TEXT) if reply is None else self._read(reply)
+        text = "\n\n".join(filter(None, (contest.principle, text)))
         if preference is not None and reply is not None:
             preference = min(max(preference if response_first else 1.0 - preference, self.clamp[0]), self.clamp[1])
         return Comparison(

@@ -7,8 +7,10 @@ The members' judgments are kept beside those of the ensemble, with the member's 
 Paper: 2310.02743 (Coste et al.), mean, worst-case and uncertainty-weighted optimisation: with four or five members the
 latter two remove over-optimisation in best-of-n, the plain mean does not.
 Differs: members are different judges, not one reward model trained with different seeds, hence the z-scores, which the
-paper does not need; they depend on which responses are judged in one call. Draws stay draws: draw d combines the d-th
-draws of the members that draw and the one score of those that do not. lambda is 1 unless given; the paper tunes it. A
+paper does not need; they depend on which responses are judged in one call. Draws stay draws: draw d combines the
+d-th draws of all members, among which a verifier says the same each time. As soon as one member draws only once there
+is one judgment, of all members' means: a score repeated in every draw would pass for one that comes again, and a judge
+that guesses would look reliable. lambda is 1 unless given; the paper tunes it. A
 draw that one member could not score is unscored for the ensemble, with that member's reason: a worst case or a mean
 over fewer members is another quantity, and a response would win by what one of them could not read.
 """
@@ -72,7 +74,8 @@ class EnsembleJudge:
             name: self._members[name].judge(prompts, responses, models=models, iteration=iteration)
             for name in sorted(self._members, key=self._turn)
         }
-        opinions = {name: self._opinions(given[name]) for name in self._members}
+        at_once = any(_draws_once(given[name]) for name, member in self._members.items() if member.by)
+        opinions = {name: self._opinions(given[name], at_once=at_once) for name in self._members}
         kept: defaultdict[str, list[Judgment]] = defaultdict(list)
         for name in self._members:
             for judgment in given[name]:
@@ -88,11 +91,11 @@ class EnsembleJudge:
         by = self._members[name].by
         return "policy" not in by, len(by), sorted(by), name
 
-    def _opinions(self, judgments: Sequence[Judgment]) -> _Opinions:
+    def _opinions(self, judgments: Sequence[Judgment], *, at_once: bool) -> _Opinions:
         drawn: defaultdict[tuple[str, int], list[Judgment]] = defaultdict(list)
         for judgment in judgments:
             if not judgment.part:
-                drawn[judgment.response_id, judgment.draw].append(judgment)
+                drawn[judgment.response_id, 0 if at_once else judgment.draw].append(judgment)
         given = {key: score for key, draws in drawn.items() if (score := _mean_score(draws)) is not None}
         counted = z_scores(given) if self._section.normalise else given
         opinions: defaultdict[str, dict[int, _Opinion]] = defaultdict(dict)
@@ -149,8 +152,12 @@ def _mean_score(judgments: Sequence[Judgment]) -> float | None:
 def _at(draw: int, drawn: Mapping[int, _Opinion]) -> _Opinion:
     if draw in drawn:
         return drawn[draw]
-    (only,) = drawn.values()  # A member that does not draw says the same in each draw.
+    (only,) = drawn.values()  # A verifier says the same in each draw.
     return only
+
+
+def _draws_once(judgments: Sequence[Judgment]) -> bool:
+    return all(judgment.draw == 0 for judgment in judgments)
 
 
 def _of_member(name: str, judgment: Judgment) -> Judgment:

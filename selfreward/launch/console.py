@@ -26,6 +26,8 @@ class Console:
         self._iteration = -1
 
     def __call__(self, what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
+        if what == "warning":
+            self._say(f"warning: {stage}")
         if what == "started" and iteration != self._iteration:
             self._iteration = iteration
             title = f"iteration {iteration}" if iteration else "the given model"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfreward import recipe_file
+from selfreward import judging, recipe_file
 from selfreward.assemble import Judging, assemble_judging
 from selfreward.errors import RecipeError, StoreError
 from selfreward.prompts.rows import Defect, read_row, read_text
@@ -53,6 +53,7 @@ class JudgedFile:
     num_judgments: int
     unscored: Mapping[str, int]
     evaluation: Evaluation
+    warnings: tuple[str, ...] = ()
 
 
 def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
@@ -72,7 +73,8 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
         evaluation, unscored, num_judgments = _measured(store, responses, judged, recipe.seed)
         write_text_atomically(out, "".join(_lines(sheet, store)))
     shutil.rmtree(work, ignore_errors=True)
-    return JudgedFile(out, len(sheet.texts), num_judgments, unscored, evaluation)
+    warnings = judging.warnings(recipe.judging, list(sheet.prompts.values()))
+    return JudgedFile(out, len(sheet.texts), num_judgments, unscored, evaluation, tuple(warnings))
 
 
 def read_sheet(text: str, *, name: str) -> Sheet:
@@ -182,9 +184,14 @@ def _lines(sheet: Sheet, store: Store) -> Iterator[str]:
     of_response: defaultdict[str, list[Judgment]] = defaultdict(list)
     for judgment in store.read(1, "judgments", Judgment):
         of_response[judgment.response_id].append(judgment)
+    names = {
+        response_id: f"{row.id}/{index}" if row.has_list else row.id
+        for row in sheet.rows
+        for index, response_id in enumerate(row.response_ids)
+    }
     for row in sheet.rows:
         shown = [
-            (judgment, _as_json(judgment, index if row.has_list else None))
+            (judgment, _as_json(judgment, index if row.has_list else None, names))
             for index, response_id in enumerate(row.response_ids)
             for judgment in of_response[response_id]
         ]
@@ -193,10 +200,15 @@ def _lines(sheet: Sheet, store: Store) -> Iterator[str]:
         yield json.dumps(line | ({"parts": parts} if parts else {}), ensure_ascii=False) + "\n"
 
 
-def _as_json(judgment: Judgment, index: int | None) -> dict[str, Any]:
-    """The shape that people rely on; `response` says which of `responses`, `part` which criterion or member."""
+def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | int]) -> dict[str, Any]:
+    """The shape that people rely on; `response` says which of `responses`, `part` which criterion or member.
+
+    `other` is whom the response was compared with: a row's id, with "/INDEX" in a row with `responses`.
+    """
     entry: dict[str, Any] = {"score": judgment.score, "reason": judgment.unscored, "text": judgment.text}
     entry["draw"] = judgment.draw
+    if judgment.other_id:
+        entry |= {"other": names[judgment.other_id], "shown_first": judgment.shown_first == judgment.response_id}
     if index is not None:
         entry["response"] = index
     return entry | ({"part": judgment.part} if judgment.part else {})

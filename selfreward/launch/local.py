@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward import loop, recipe_file
+from selfreward import history, loop, recipe_file
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
@@ -44,6 +44,8 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
             from selfreward.assemble import assemble
 
             parts = assemble(recipe, store)
+            for warning in store.manifest["facts"]["warnings"]:
+                progress("warning", 0, warning, {})
             try:
                 decision = loop.run(parts, store)
             finally:
@@ -57,11 +59,11 @@ def rewrite_reports(folder: Path) -> Path:
     from selfreward import reporting
 
     store = Store(folder, write=False)
-    history, decisions, initial = loop.read_history(store)
-    if not history:
+    summaries, decisions, initial = history.read_history(store)
+    if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a report needs one; let the run go on")
     recipe = recipe_file.load(folder / "recipe.yaml")
-    reporting.build(store, banner=recipe.note).write(history, decisions, initial)
+    reporting.build(store, banner=recipe.note).write(summaries, decisions, initial)
     return folder / "report.html"
 
 

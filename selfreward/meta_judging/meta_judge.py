@@ -35,7 +35,7 @@ class MetaJudge:
         self._template = Template.load("meta_judge")
 
     def may_judge(self, iteration: int) -> bool:
-        return iteration <= self._section.iterations
+        return iteration in self._section.iterations
 
     def battles(
         self,

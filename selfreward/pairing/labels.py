@@ -17,6 +17,10 @@ observes between prompts (0.38 to 0.41 in self-rewarding without it). At C of 0.
 than chance, and no pair of the shard is trained on. In the first iteration there is no judge before, and C is 1.
 Paper: CREAM (2410.12735), its consistency rate, where judges are implicit rewards.
 Differs: C is of a shard, not of the whole iteration; any judge with scores; C of 0.5 or less is not trained on.
+
+`weight: consistency`: a pair counts (tau + 1) / 2 of its own prompt, beside any label: there the noise of a prompt's
+tau is only noise of a weight. 1 where there is no tau.
+Differs: the paper has one C for all.
 """
 
 from collections import defaultdict
@@ -49,32 +53,42 @@ def labeller(kind: Literal["hard", "preference", "consistency"], judged: Judged)
 
 
 def _preference(judgments: Iterable[Judgment]) -> Label:
-    compared: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    compared: defaultdict[tuple[str, str], list[Judgment]] = defaultdict(list)
     for judgment in judgments:
         if judgment.score is not None and judgment.other_id and not judgment.part:
-            compared[judgment.response_id, judgment.other_id].append(judgment.score)
+            compared[judgment.response_id, judgment.other_id].append(judgment)
 
     def label(proposal: Proposal) -> float | DropReason:
-        preferences = compared.get((proposal.chosen.response.id, proposal.rejected.response.id))
-        if not preferences:
+        chosen, rejected = proposal.chosen.response.id, proposal.rejected.response.id
+        if (chosen, rejected) not in compared:
             return DropReason.NO_PREFERENCE
-        preference = fmean(preferences)
+        preference = mean_scores(compared[chosen, rejected])[chosen]
         return preference if preference > 0.5 else DropReason.PREFERENCE_DISAGREES
 
     return label
 
 
+def weights(kind: Literal["equal", "consistency"], judged: Judged) -> dict[str, float]:
+    """What a pair of each prompt counts, by prompt id; 1 where a prompt is absent."""
+    return {prompt_id: (tau + 1) / 2 for prompt_id, tau in _taus(judged).items()} if kind == "consistency" else {}
+
+
 def _consistency(judged: Judged) -> float | DropReason:
     if not judged.previous_judgments:
         return 1.0
+    taus = _taus(judged)
+    if not taus:
+        return DropReason.CONSISTENCY_NOT_MEASURED
+    consistency = (fmean(taus.values()) + 1) / 2
+    return consistency if consistency > 0.5 else DropReason.JUDGES_DISAGREE
+
+
+def _taus(judged: Judged) -> dict[str, float]:
+    """Kendall's tau of this judge and the previous one, by prompt id, where both rank the policy's responses."""
     now, before = mean_scores(judged.judgments), mean_scores(judged.previous_judgments)
     ranked: defaultdict[str, list[str]] = defaultdict(list)
     for response in judged.responses:
         if response.id in now and response.id in before:
             ranked[response.prompt_id].append(response.id)
-    measured = (kendall_tau([now[id] for id in ids], [before[id] for id in ids]) for ids in ranked.values())
-    taus = [tau for tau in measured if tau is not None]
-    if not taus:
-        return DropReason.CONSISTENCY_NOT_MEASURED
-    consistency = (fmean(taus) + 1) / 2
-    return consistency if consistency > 0.5 else DropReason.JUDGES_DISAGREE
+    measured = {p: kendall_tau([now[id] for id in ids], [before[id] for id in ids]) for p, ids in ranked.items()}
+    return {prompt_id: tau for prompt_id, tau in measured.items() if tau is not None}

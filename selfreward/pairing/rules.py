@@ -15,10 +15,11 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from selfreward import recipe
-from selfreward.pairing.labels import Label, labeller
+from selfreward.pairing.labels import Label, labeller, weights
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.strategy import Candidate, Candidates, Proposal, Strategy, score_of
 from selfreward.pairing.trust import distrusted
@@ -41,8 +42,8 @@ class Selector:
 
     @property
     def needs(self) -> frozenset[Need]:
-        label_needs: frozenset[Need] = frozenset({"previous_judgments"} if self._section.label == "consistency" else ())
-        return self._strategy_needs | label_needs
+        is_compared = "consistency" in (self._section.label, self._section.weight)
+        return self._strategy_needs | frozenset[Need](["previous_judgments"] if is_compared else [])
 
     def select(self, judged: Judged) -> Selection:
         """Pairs in the order of the prompts, a prompt's in that of its strategy.
@@ -55,6 +56,7 @@ class Selector:
         initial_of = _by_prompt(judged.initial_responses, judged.prompts)
         scores = mean_scores(judged.judgments)
         label = labeller(self._section.label, judged)
+        weight_of = weights(self._section.weight, judged)
         reasons = distrusted(judged, self._section.min_reliability)
 
         pairs: list[PreferencePair] = []
@@ -67,7 +69,7 @@ class Selector:
             if isinstance(outcome, DropReason):
                 dropped.append(DroppedPrompt(prompt_id=prompt.id, reason=outcome.value))
             else:
-                pairs += outcome
+                pairs += [replace(pair, weight=weight_of.get(prompt.id, 1.0)) for pair in outcome]
         return Selection(pairs=tuple(pairs), dropped=tuple(dropped))
 
     def _candidates(
@@ -158,6 +160,5 @@ def _pair(prompt: Prompt, place: int, proposal: Proposal, *, label: float) -> Pr
         chosen_score=chosen.score,
         rejected_score=rejected.score,
         margin=chosen.score - rejected.score,
-        weight=proposal.weight,
         label=label,
     )

@@ -34,11 +34,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Two candidates that should become a pair; in the loss it counts `weight` times."""
+    """Two candidates that should become a pair."""
 
     chosen: Candidate
     rejected: Candidate
-    weight: float = 1.0
 
 
 # Proposals come best first: where two contradict each other, the first one stands.

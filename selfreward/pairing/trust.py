@@ -17,9 +17,11 @@ def distrusted(judged: Judged, min_reliability: float | None) -> dict[str, DropR
     if min_reliability is None:
         return {}
     prompt_ids = [prompt.id for prompt in judged.prompts]
-    if reason := _reason(reliability(judged.judgments), min_reliability):
+    own = {response.id for response in judged.responses}  # the r that is reported is that of the policy's responses
+    judgments = [judgment for judgment in judged.judgments if judgment.response_id in own]
+    if reason := _reason(reliability(judgments), min_reliability):
         return dict.fromkeys(prompt_ids, reason)
-    measured = reliability_by_prompt(judged.judgments)
+    measured = reliability_by_prompt(judgments)
     reasons = {prompt_id: _reason(measured.get(prompt_id), min_reliability) for prompt_id in prompt_ids}
     return {prompt_id: reason for prompt_id, reason in reasons.items() if reason}
 

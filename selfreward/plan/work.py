@@ -120,10 +120,10 @@ class _Counter:
         recipe, judge = self._recipe, self._recipe.judging
         judged = self._judged(fresh, number, with_initial=self._has_initial(number))
         asked = {JUDGMENTS: judge_requests(judge, judged, self._lengths)}
-        if recipe.pairing.label == "consistency" and number > 1:
+        if "consistency" in (recipe.pairing.label, recipe.pairing.weight) and number > 1:
             asked[PREVIOUS_JUDGMENTS] = self._again(replace(judged, iteration=number - 1))
         meta = recipe.meta_judging
-        if meta is not None and number <= meta.iterations and isinstance(judge, schema.AdditiveJudge):
+        if meta is not None and number in meta.iterations and isinstance(judge, schema.AdditiveJudge):
             asked[BATTLES] = battles(meta, judge, judged, self._lengths)
         return asked
 
@@ -221,7 +221,7 @@ class _Counter:
     def _judgment_pairs(self, number: int, fresh: Sequence[Prompt]) -> list[int]:
         """One a prompt at most, and of each shard so few that their share stays within its cap."""
         meta, judge = self._recipe.meta_judging, self._recipe.judging
-        if meta is None or number > meta.iterations or not isinstance(judge, schema.AdditiveJudge):
+        if meta is None or number not in meta.iterations or not isinstance(judge, schema.AdditiveJudge):
             return []
         share = Fraction(str(meta.max_share))
         size = self._recipe.iterations.shard_prompts

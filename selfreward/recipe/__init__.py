@@ -263,8 +263,10 @@ class Recipe(Section):
                 "meta_judging: it makes pairs of judgments that the policy wrote about one response; it needs judging: "
                 "{kind: additive, by: policy} with several draws; change judging or remove meta_judging"
             )
-        if self.pairing.label == "consistency" and self.checkpoints.keep == 1:
-            raise ValueError("checkpoints.keep: 1 leaves no previous judge for pairing.label: consistency; keep 2")
+        if "consistency" in (self.pairing.label, self.pairing.weight) and self.checkpoints.keep == 1:
+            raise ValueError(
+                "checkpoints.keep: 1 leaves no previous judge for pairing by consistency; set it to 2 or null"
+            )
         return self
 
     @property

@@ -27,9 +27,9 @@ class CommitFirst(Section):
 class Asking(Section):
     """What judges share that put a question to a model.
 
-    `by`: any model by its name. `commit_first`: a judge that shares all it sees with the author of a response is easily
-    talked over; one that has committed itself is less so (2407.04549). `reference_answer`: the judge is shown the
-    prompt's `reference`; a prompt without one stays unscored.
+    `by`: any model by its name. `commit_first`: a judge that shares what it sees with the author of a response tends to
+    be gamed (2407.04549); that one which committed itself is less so is our guess. `reference_answer`: the judge is
+    shown the prompt's `reference`; a prompt without one stays unscored.
     """
 
     by: str = "policy"
@@ -148,8 +148,8 @@ class ConstitutionJudge(Comparing):
         if self.clamp is None:
             return self
         low, high = self.clamp
-        if not 0 <= low <= 0.5 <= high <= 1 or low == high:
-            raise ValueError(f"clamp: [{low}, {high}]; bounds around 0.5 within [0, 1], as in [0.4, 0.6]; mend them")
+        if not 0 <= low < 0.5 or abs(low + high - 1) > 1e-9:
+            raise ValueError(f"clamp: [{low}, {high}]; bounds as far below 0.5 as above, as in [0.4, 0.6]; mend them")
         if self.reasoning is None:
             raise ValueError("clamp: it bounds probabilities after reasoning; add `reasoning: {}` or remove it")
         return self
@@ -245,10 +245,11 @@ class EnsembleJudge(Section):
             raise ValueError(
                 f"variance_weight: no effect with combine: {self.combine}; it belongs to mean_minus_variance; remove it"
             )
-        draws = sorted({member.num_draws for member in self.members if getattr(member, "num_draws", 1) > 1})  # type: ignore[union-attr]
+        draws = sorted({getattr(member, "num_draws", 1) for member in self.members} - {1})
         if len(draws) > 1:
             raise ValueError(
-                f"members: they draw {draws} times; one number of draws (or 1) goes together; set it alike"
+                f"members: some draw {draws[0]} times, others {draws[-1]}; all that draw again draw as often; set their "
+                "num_draws alike"
             )
         return self
 
@@ -259,13 +260,14 @@ JudgingSection = Annotated[_One | EnsembleJudge, Field(discriminator="kind")]
 class MetaJudgingSection(Section):
     """The model judges its judgments, and the better one of two becomes a training pair (2407.19594, section 2.2).
 
-    `iterations`: the first so many of them. `max_share` bounds the share of judgment pairs among all pairs: beyond 0.15
-    a published system saw the judge answer "always a 5". `max_chosen_chars` leaves out pairs whose chosen judgment is
-    longer. `max_judgments`: how many judgments of a response are compared, each with each in both orders.
+    `iterations`: in which of them. `max_share` bounds the share of judgment pairs among all pairs of a shard of prompts
+    (0.15 is one to six of responses): beyond 0.15 a published system saw the judge answer "always a 5".
+    `max_chosen_chars` leaves out pairs whose chosen judgment is longer. `max_judgments`: how many judgments of a
+    response are compared, each with each in both orders.
     """
 
     by: str = "policy"
-    iterations: int = Field(2, ge=1)
+    iterations: list[Annotated[int, Field(ge=1)]] = Field([1, 2], min_length=1)
     max_share: float = Field(0.15, gt=0, lt=1)
     max_chosen_chars: int | None = Field(1100, ge=1)
     max_judgments: int = Field(11, ge=2)

@@ -23,6 +23,7 @@ class Pairing(Section):
     min_margin: float = Field(0.0, ge=0)
     min_reliability: float | None = Field(None, ge=0, le=1)
     label: Literal["hard", "preference", "consistency"] = "hard"
+    weight: Literal["equal", "consistency"] = "equal"
 
 
 class BestVsWorst(Pairing):

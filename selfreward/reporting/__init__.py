@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 
 def build(store: "Store", *, banner: str | None = None) -> "RunReporter":
-    """The reporter of a run folder; `banner` is said on top of every page."""
+    """The reporter of a run folder; `banner` and the run's warnings are said on top of every page."""
     from selfreward.reporting.reporter import RunReporter
 
-    return RunReporter(store, banner=banner)
+    warnings = [f"Warning: {warning}." for warning in store.manifest["facts"].get("warnings", ())]
+    return RunReporter(store, banner=" ".join(filter(None, (banner, *warnings))) or None)

@@ -10,10 +10,16 @@ from selfreward.records import Judgment
 def mean_scores(judgments: Iterable[Judgment]) -> dict[str, float]:
     """Mean over the judge's own scored draws (`part` is ""), by response id. A response without one is absent.
 
-    Exactly rounded, so that the order of the judgments cannot change a bit of it.
+    Of a judge that compares, each order against each other response counts the same, however many of its draws could
+    be read: else the bias of the place would not cancel. Exactly rounded, so that the order of the judgments cannot
+    change a bit of it.
     """
-    draws: defaultdict[str, list[float]] = defaultdict(list)
+    draws: defaultdict[str, defaultdict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for judgment in judgments:
         if judgment.score is not None and judgment.part == "":
-            draws[judgment.response_id].append(judgment.score)
-    return {response_id: math.fsum(scores) / len(scores) for response_id, scores in draws.items()}
+            draws[judgment.response_id][judgment.other_id, judgment.shown_first].append(judgment.score)
+    return {response_id: _mean([_mean(order) for order in orders.values()]) for response_id, orders in draws.items()}
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -12,7 +12,6 @@ As careful as `read_score`. What stands as a verdict, on its own and outside quo
 """
 
 import re
-from collections.abc import Iterator
 from functools import cache
 
 from selfreward.records import FinishReason
@@ -29,7 +28,7 @@ def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict
         return Verdict(unscored=Unscored.EMPTY_VERDICT)
     spoken = own_words(without_thoughts(as_seen(text)))
     shown = without_blocks(spoken)
-    statements = list(_statements(shown, what))
+    statements = _statements(shown, what)
     return decide(
         statements,
         shown,
@@ -47,6 +46,10 @@ _BETTER = (
     r"|most (?:accurate|helpful|useful|correct))"
 )
 _FINAL = r"(?P<final>(?:(?:final|overall)[ \t]){1,2})?"
+_HOW = (
+    r"(?:the|a|bit|clearly|much|far|slightly|definitely|significantly|marginally|overall|indeed|certainly|generally"
+    r"|typically|probably|likely)"
+)
 _IS = rf"(?:{_MARK}(?:[:=]|->|→)|{_MARK}[ \t](?:is|was|would be|goes to)(?=\W){_MARK}:?)"
 _EQUALLY = (
     r"(?:equally (?:good|bad|strong|weak|poor|well done|accurate|helpful)|equal(?: in quality)?|tied|of equal quality)"
@@ -58,25 +61,28 @@ _BEGUN = re.compile(
 
 @cache
 def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
-    """Each with whether it is formal. Groups: `letter` or `capital`, neither for a tie; `other` is who lost."""
-    author = {"response": "assistant", "judgment": "judgement|judge|grader"}.get(what, what)
-    things = rf"(?:{what}|{author})s"
-    called = rf"(?:the[ \t])?(?:{what}|{author})[ \t]{_MARK}(?P<letter>[A-Z])"
+    """Each with whether it is formal.
+
+    Groups: `letter` or `capital` is who is better, neither for a tie; `other` who is not; `also` who may be as well;
+    with `denied` the sentence contradicts itself.
+    """
+    author = {"response": "assistant|answer", "judgment": "judgement|judge|grader"}.get(what, what)
+    thing = rf"(?:{what}|{author})"
+    called = rf"(?:the[ \t])?{thing}[ \t]{_MARK}(?P<letter>[A-Z])"
     # A letter alone may be the answer to the user's question, so what it is the letter of must be clear.
     named = rf"{_OPEN}(?:{called}|(?-i:(?P<capital>[A-Z]))){_CLOSE}"
     called = rf"{_OPEN}{called}{_CLOSE}"
-    both = rf"(?:both|the two|they)(?:[ \t](?:{things}|of them))?"
+    both = rf"(?:both|the two|they)(?:[ \t](?:{thing}s|of them))?"
     equal = rf"(?:{both}(?:[ \t]are)?[ \t])?{_EQUALLY}|{both}"
     tie = rf"[\[(]{{0,2}}(?:(?:a[ \t])?(?:tie|draw)|neither(?:[ \t]{what})?|{equal})[\])]{{0,2}}"
-    better = (
-        r"(?:(?:the|a|bit|clearly|much|far|slightly|definitely|significantly|marginally|overall)[ \t]){0,4}"
-        rf"(?:{_BETTER}(?:[ \t](?:{what}|one|option|choice|answer))?|winner)(?:[ \t]overall)?"
-        rf"(?:[ \t](?:than|over|to)[ \t](?:the[ \t])?(?:{what}[ \t])?(?P<other>[A-Z]\b|other(?:[ \t](?:{what}|one))?))?"
-    )
-    is_better = rf"{_MARK}[ \t](?:is|was)[ \t]{better}"
+    best = rf"(?:{_HOW}[ \t]){{0,4}}(?:{_BETTER}(?:[ \t](?:{what}|one|option|choice|answer))?|winner)(?:[ \t]overall)?"
+    loser = rf"(?:the[ \t])?(?:{what}[ \t])?(?P<other>[A-Z]\b|other(?:[ \t](?:{what}|one))?)"
+    than = rf"(?:[ \t](?:than|over|to)[ \t]{loser})?"
+    is_better = rf"{_MARK}(?:,[^,.\n]{{1,48}},)?[ \t](?:is|was)[ \t]{best}{than}"
+    also = r"(?:[ \t]?\((?:or|and)|,?[ \t](?:but|and)[ \t]also)\b[^.\n]{0,40}?\b(?-i:(?P<also>[AB]))\b"
+    said = rf"(?:{is_better}|{_MARK}{also}\)?|(?P<denied>{_MARK}[ \t](?:is|was)[ \t]not\b))?"
     the = r"(?:(?:the|my)[ \t])?"
     then = rf"{_IS}{_MARK}(?:\n[ \t]{{0,8}}){{0,2}}{_MARK}"
-    said = rf"(?:{is_better})?"
     of_all = r"(?:[ \t](?:overall|here|of the two))?"
     about = rf"(?:answer|choice|option|result|conclusion|{what})"
     formal = (
@@ -88,10 +94,14 @@ def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
     informal = (
         rf"{named}{is_better}",
         rf"{named}{_MARK}[ \t]wins",
+        rf"(?:{thing}[ \t])?(?-i:(?P<other>[AB]))[ \t]is not[ \t]{best},?[ \t]"
+        rf"(?:(?:as|because|since|but)[ \t])?{named}[ \t]is",
         r"(?:I|we)(?:'d|[ \t](?:would|will))?[ \t](?:choose|prefer|pick|select|go with|vote for|favou?r)[ \t]"
         rf"{named}(?:[ \t](?:over|to)[ \t](?:{what}[ \t])?(?P<other>[A-Z]))?",
         rf"{both}[ \t]are(?:[ \t](?:about|roughly|overall))?[ \t]{_EQUALLY}",
-        rf"(?:it is|it's|this is)[ \t]a[ \t](?:tie|draw)|neither(?:[ \t](?:of them|{what}|one))?[ \t]is[ \t]{better}",
+        r"(?:it is|it's|this is)[ \t]a[ \t](?:tie|draw)",
+        rf"neither(?:[ \t](?:of them|{what}|one))?[ \t]is[ \t]{best}{than}",
+        rf"there(?:'s| is)[ \t]no[ \t]{_BETTER}[ \t](?:{what}|one)",
     )
     alone = rf"^[ \t#*_\-]{{0,8}}(?:{named}|tie|draw){_MARK}[.!]?{_MARK}\s*\Z"
     return (
@@ -101,8 +111,12 @@ def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
     )
 
 
-def _statements(text: str, what: str) -> Iterator[Statement]:
-    """In their order; of those that begin at one place the first, and none inside another."""
+def _statements(text: str, what: str) -> list[Statement]:
+    """In their order; of those that begin at one place the first, and none inside another.
+
+    A sentence against which the text turns afterwards does not count, nor does "Response A (or B)", unless there are
+    only such and they disagree.
+    """
     found = sorted(
         (
             (head.start(), not formal, -head.end(), head)
@@ -112,33 +126,48 @@ def _statements(text: str, what: str) -> Iterator[Statement]:
         key=lambda item: item[:3],
     )
     done, turn = 0, last_turn(text)
+    stated: list[Statement] = []
+    standing: list[Statement] = []
     for start, informal, _, head in found:
-        if start < done or (informal and head.end() <= turn) or not _stands(text, head):
+        if start < done or not _stands(text, head):
             continue
         mark = _AFTER.match(text, head.end())
         done = mark.end() if mark else head.end()
         groups = head.groupdict()
-        yield Statement(start, done, _verdict(groups), final=bool(groups.get("final")), formal=not informal)
+        statement = Statement(start, done, _verdict(groups), final=bool(groups.get("final")), formal=not informal)
+        stated.append(statement)
+        taken_back = informal and (done <= turn or _YIELDS.match(text, done))
+        if not taken_back and groups.get("also") in (None, _letter(groups)):
+            standing.append(statement)
+    return standing or (stated if len({statement.verdict for statement in stated}) > 1 else [])
 
 
-_AFTER = re.compile(r"[ \t*_]{0,8}")
+# An echo of how the verdict was to be written may follow it.
+_AFTER = re.compile(r"[ \t*_]{0,8}(?:on a (?:new |separate )?line(?: of its own)?)?[ \t*_]{0,8}")
+# "Response A is better, but Response B is right."
+_YIELDS = re.compile(
+    r",?[ \t](?:but|although|though|however)\b[^.\n]{0,200}?\b(?-i:[AB])\b[ \t](?:is|was)\b", re.IGNORECASE
+)
 
 
 def _stands(text: str, head: re.Match[str]) -> bool:
     if not (text[head.start() : head.start() + 1] in " \t#*_-" or stands(text, head.start())):
         return False
+    if head.groupdict().get("denied"):
+        return True
     after = _AFTER.match(text, head.end())
     end = after.end() if after else head.end()
-    return CLOSED.match(text, end) is not None
+    return CLOSED.match(text, end) is not None or CLOSED.match(text, head.end()) is not None
+
+
+def _letter(groups: dict[str, str | None]) -> str:
+    return (groups.get("letter") or groups.get("capital") or "").upper()
 
 
 def _verdict(groups: dict[str, str | None]) -> Verdict:
-    letter = (groups.get("letter") or groups.get("capital") or "").upper()
-    other = (groups.get("other") or "").upper()
+    letter = _letter(groups)
+    if groups.get("denied") or (letter and letter == (groups.get("other") or "").upper()):
+        return Verdict(unscored=Unscored.CONFLICTING)
     if not letter:
         return Verdict(score=0.5)
-    if letter not in _SCORES:
-        return Verdict(unscored=Unscored.OUT_OF_RANGE)
-    if letter == other:
-        return Verdict(unscored=Unscored.CONFLICTING)
-    return Verdict(score=_SCORES[letter])
+    return Verdict(score=_SCORES[letter]) if letter in _SCORES else Verdict(unscored=Unscored.OUT_OF_RANGE)

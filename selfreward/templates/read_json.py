@@ -2,8 +2,9 @@
 
 Around the one object a Markdown fence and other text are tolerated; the object must stand on its own, at the beginning
 of a line or after a colon, with nothing after it on its line. A number in a string (`"4"`, `"4/5"`) is read as in
-`Score: 4/5`. Several objects, or several times the key, must agree. Line breaks inside strings are forgiven; what
-else is not JSON is not repaired, since a repair may end a string at a quotation mark of the response that it quotes.
+`Score: 4/5`. Several objects, or several times the key, must agree. Line breaks inside strings are forgiven; of an
+object that is not JSON for another reason (quotation marks inside a string, single ones, a comma too many) the score is
+read when the key stands there once and has a number: with two of them, one may be the response's.
 """
 
 import json
@@ -40,13 +41,17 @@ def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high:
     spoken = outside_marks(without_thoughts(as_seen(text)))
     text = without_blocks(spoken)
     verdicts: list[Verdict] = []
-    first, last = len(text), 0
+    first, last, is_json = len(text), 0, False
     for found, start, end in _objects(text):
         if _stands(text, start, end):
+            is_json = True
             of_object = _verdicts(found, low=low, high=high)
             verdicts += of_object
             if of_object:
                 first, last = min(first, end), end
+    if not is_json:
+        last, verdicts = _broken(text, low=low, high=high)
+        first = last
     if not verdicts:
         return Verdict(unscored=Unscored.CUT_OFF if finish_reason == "length" else Unscored.NO_VERDICT)
     if another_item(spoken, first):
@@ -54,6 +59,21 @@ def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high:
     if _BEGUN.search(text, last):
         return Verdict(unscored=Unscored.CUT_OFF if finish_reason == "length" else Unscored.CONFLICTING)
     return verdicts[0] if len(set(verdicts)) == 1 else Verdict(unscored=Unscored.CONFLICTING)
+
+
+_KEY = re.compile(r"[\"']?\bscore[\"']?[ \t]{0,8}:\s{0,8}", re.IGNORECASE)
+_NUMBER = re.compile(r"([\"']?)([^\s,}\"']{1,400})\1\s{0,8}(?=[,}])")
+
+
+def _broken(text: str, *, low: float, high: float) -> tuple[int, list[Verdict]]:
+    """Where an object ends that is almost JSON, and its verdict if there is one."""
+    start, end = text.find("{"), text.rfind("}") + 1
+    keys = list(_KEY.finditer(text, max(start, 0), end))
+    number = _NUMBER.match(text, keys[0].end(), end) if len(keys) == 1 else None
+    if number is None or not _stands(text, start, end):
+        return end, []
+    verdict = read_number(number[2], low=low, high=high)
+    return end, [] if verdict.unscored is Unscored.NO_VERDICT else [verdict]
 
 
 def _stands(text: str, start: int, end: int) -> bool:

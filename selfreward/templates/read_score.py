@@ -5,11 +5,12 @@ more harm than a lost draw. What stands as a verdict:
 
 * `Score: n` at the beginning of a line or of a sentence (`Final score: n`, `Rating: n`, `Total: n` too, with Markdown
   around it), and nothing but an explanation after it. `Score: 5 would need more depth` is not a verdict, nor is
-  `Score: 5, if it were longer`. So does a sentence that says nothing else: `I would give it a score of 4.`
+  `Score: 5, if it were longer`. So does a sentence that says nothing else: `I would give it a score of 4.`; so do
+  `4/5` and `4 stars` on the first or the last line, and a number that is the whole text.
 * Outside reasoning, quotations, code, quoted lines and repeated prompt blocks (see `spoken`).
 * Of several verdicts the last one counts, because judges give points line by line before the total; but
   verdicts that contradict each other side by side, or after one that calls itself final, are conflicting, and points
-  in the items of a numbered list are no total.
+  in the items of a numbered list, or on a line among `Relevance: 1` and its like, are no total.
 * `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read as they
   stand; `1 + 1 + 1 = 3` is 3 if the sum is right. Numbers in words (`four`) are read, up to ten; digits of other
   scripts than Latin are not. `4,5` may be two scores or a half point, so it is conflicting.
@@ -20,7 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from selfreward.records import FinishReason
-from selfreward.templates.spoken import as_seen, own_words, without_blocks, without_thoughts
+from selfreward.templates.spoken import BLANK, as_seen, own_words, without_blocks, without_thoughts
 from selfreward.templates.statements import CLOSED, Statement, another_item, decide, stands
 from selfreward.templates.verdicts import Unscored, Verdict
 
@@ -31,12 +32,17 @@ def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high
         return Verdict(unscored=Unscored.EMPTY_VERDICT)
     spoken = own_words(without_thoughts(as_seen(text)))
     shown = without_blocks(spoken)
-    statements = _without_points(list(_statements(shown, low=low, high=high)), shown)
+    points = [found.span() for found in _POINT.finditer(shown)]
+    statements = [
+        statement
+        for statement in _without_points(list(_statements(shown, low=low, high=high)), shown)
+        if not _among(statement, shown)
+    ]
     return decide(
         statements,
         shown,
         finish_reason=finish_reason,
-        ran_on=bool(statements) and another_item(spoken, statements[0].end),
+        ran_on=bool(statements) and (another_item(spoken, statements[0].end) or _rates_again(statements[-1], points)),
         begun=_BEGUN,
         step_by_step=True,
     )
@@ -77,7 +83,7 @@ _HEAD = re.compile(
 _GIVE = r"(?:gives?|gave|rated?|scored?|graded?|assign(?:ed)?|award(?:ed)?)"
 _EARN = r"(?:gets?|receives?|earns?|deserves?|merits|scores?|rates|is[ \t](?:given|awarded|rated|scored|graded))"
 _SENTENCE = re.compile(
-    rf"\b(?:(?:(?:the|my|its)[ \t])?(?P<final>{_FINAL})?(?:{_NOUN}|total){_OF}"
+    rf"\b(?:(?:(?:the|my|its|your)[ \t])?(?P<final>{_FINAL})?(?:{_NOUN}|total){_OF}"
     r"[ \t](?:is|would be|should be|comes to)[ \t:]"
     rf"|(?P<given>(?:I|we)(?:'d|[ \t](?:would|will|have))?[ \t]{_GIVE}[ \t]{_OBJECT}"
     rf"|{_OBJECT}[ \t](?:(?:would|should|will)[ \t])?{_EARN})"
@@ -85,12 +91,18 @@ _SENTENCE = re.compile(
     rf"{_MARK}{_TAIL}",
     re.IGNORECASE,
 )
+_RATED = re.compile(r"(?:I|we)\b.*\b(?:rate|score|grade)d?\b", re.IGNORECASE)
 # "Score 4" alone on its line, or on two as below a heading.
 _BARE = re.compile(
     rf"^[ \t#*_\-]{{0,8}}(?P<final>{_FINAL})?{_NOUN}(?:[ \t*_]{{1,8}}|{_MARK}\n[ \t\n]{{0,8}}{_MARK})"
     rf"(?P<number>{_ANY_NUMBER})(?!\w){_MARK}",
     re.IGNORECASE | re.MULTILINE,
 )
+# "4/5" or "4 stars" alone on its line, and the number that is the whole text.
+_LONE = re.compile(
+    rf"^[ \t#*_]{{0,8}}(?P<number>[+\-−]?{_NUMBER}){_MARK}(?=/|out of\b|stars?\b)", re.IGNORECASE | re.MULTILINE
+)
+_WHOLE = re.compile(rf"[\s#*_{BLANK}]*+(?P<number>[+\-−]?{_NUMBER})(?!\w){_MARK}(?=[^\n]*\s*\Z)")
 _SUM = re.compile(rf"{_MARK}(?P<addends>(?:\+{_MARK}{_NUMBER}{_MARK}){{1,24}})={_MARK}(?P<sum>{_NUMBER}){_MARK}")
 _TOTAL = re.compile(
     rf"(?:points?|pts?|stars?)?{_MARK}[(\[]?(?:/|(?:out[ \t])?of[ \t])[ \t]{{0,8}}(?:(?:an?|the)[ \t])?"
@@ -99,31 +111,36 @@ _TOTAL = re.compile(
     re.IGNORECASE,
 )
 _SCALE = re.compile(
-    rf"[(,]?[ \t]?(?:on|in|using)[ \t](?:a|the)[ \t](?:scale[ \t](?:of|from)[ \t])?"
+    r"(?:[(,]?[ \t]?(?:on|in|using)[ \t](?:a|the)[ \t](?:scale[ \t](?:of|from)[ \t])?"
+    r"|[.,]?[ \t]{1,2}(?:it|which|the[ \t]scale)[ \t](?:goes|ranges|runs)[ \t]from[ \t])"
     rf"(?:(?P<least>{_NUMBER})[ \t]?(?:-|–|to)[ \t]?)?(?P<most>{_NUMBER})(?:[ \t-](?:points?[ \t-])?scale)?\)?{_MARK}",
     re.IGNORECASE,
 )
-_PER_CENT = re.compile(r"%|per[ ]?cent\b", re.IGNORECASE)
+_PER_CENT = re.compile(rf"(?:%|per[ ]?cent\b){_MARK}", re.IGNORECASE)
 _RANGE = re.compile(rf"(?:[-–—,~&+/]|to\b|(?:,[ \t])?or\b|and\b){_MARK}[0-9]", re.IGNORECASE)
 _POINTS = re.compile(rf"(?:points?|pts?|stars?)\b{_MARK}", re.IGNORECASE)
 _LINE_ENDS = re.compile(r"[ \t]*\.?[ \t*_]*(?:\n|\Z)")
 # How a verdict begins in a text that was cut.
 _BEGUN = re.compile(
     rf"[ \t#*_\-]{{0,8}}(?:(?:the|my)[ \t])?(?:{_FINAL}|{_NOUN}\b"
-    r"|(?:final|total|overall|f|fi|fin|fina|t|to|tot|tota|s|sc|sco|scor)\Z)",
+    r"|(?:final|total|overall|fi|fin|fina|to|tot|tota|sc|sco|scor)\Z)",
     re.IGNORECASE,
 )
 
 
 def _statements(text: str, *, low: float, high: float) -> Iterator[Statement]:
+    whole = _WHOLE.match(text)
+    last_line = text.rstrip().rfind("\n") + 1
+    first_line = len(text) - len(text.lstrip())
+    lone = [head for head in _LONE.finditer(text) if head.start() <= first_line or head.start() >= last_line]
     found = [
-        *((head, True) for head in _HEAD.finditer(text)),
-        *((head, True) for head in _BARE.finditer(text)),
+        *((head, True) for pattern in (_HEAD, _BARE) for head in pattern.finditer(text)),
         *((head, False) for head in _SENTENCE.finditer(text)),
+        *((head, False) for head in ([whole] if whole else lone)),
     ]
     for head, formal in sorted(found, key=lambda pair: pair[0].start()):
         groups = head.groupdict()
-        if head.re is not _BARE and not stands(text, head.start()):
+        if head.re in (_HEAD, _SENTENCE) and not stands(text, head.start()):
             continue
         read = _read_number(text, head, low=low, high=high)
         if read is not None:
@@ -147,18 +164,20 @@ def _read_number(text: str, head: re.Match[str], *, low: float, high: float) -> 
     end = scale.end() if scale else end
     most = {groups.get("most"), total and total["total"], scale and scale["most"]} - {None}
     least = {groups.get("least"), scale and scale["least"]} - {None}
-    if {_value(n) for n in most if n} - {high} or {_value(n) for n in least if n} - {low} or _PER_CENT.match(text, end):
-        return Verdict(unscored=Unscored.OTHER_SCALE), end
+    per_cent = _PER_CENT.match(text, end)
+    end = per_cent.end() if per_cent else end
     if _RANGE.match(text, end):
         return Verdict(unscored=Unscored.CONFLICTING), end
     points = _POINTS.match(text, end)
     end = points.end() if points else end
-    if groups.get("given") and not (groups["named"] or total or scale):
+    if groups.get("given") and not (groups["named"] or total or scale or _RATED.match(groups["given"])):
         return None  # "It earns 1 point" may be one of several
     # A number on the line below "Score:" is the verdict when it is alone there, and not the "1." of a list.
-    alone = "\n" in head.group() or head.re is _BARE
+    alone = "\n" in head.group() or head.re not in (_HEAD, _SENTENCE)
     if not (_LINE_ENDS if alone else CLOSED).match(text, end):
         return None
+    if per_cent or {_value(n) for n in most if n} - {high} or {_value(n) for n in least if n} - {low}:
+        return Verdict(unscored=Unscored.OTHER_SCALE), end
     score = _value(number)
     if not low <= score <= high:
         return Verdict(unscored=Unscored.OUT_OF_RANGE), end
@@ -172,7 +191,14 @@ def _value(number: str) -> float:
     return float(number.replace("−", "-"))
 
 
-# --- Points of a list are no total ---------------------------------------------------------------------------------
+# --- Points are no total -------------------------------------------------------------------------------------------
+
+# "Relevance: 1", and not "Score: 1".
+_POINT = re.compile(
+    rf"^[ \t*_\-]{{0,8}}(?!{_MARK}(?:{_FINAL}|{_NOUN}|total|overall|final))[^\W\d][\w '\-]{{0,40}}{_MARK}[:=]{_MARK}"
+    rf"{_NUMBER}(?:/{_NUMBER})?[ \t*_.]{{0,8}}$",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 _ITEM = re.compile(r"^[ \t*_]{0,8}([0-9]{1,2})[.)][ \t*]", re.MULTILINE)
 
@@ -197,3 +223,16 @@ def _without_points(statements: Sequence[Statement], text: str) -> list[Statemen
         else:
             left.append(statement)
     return left
+
+
+def _among(statement: Statement, text: str) -> bool:
+    """Whether the lines right above and below are points."""
+    above = text.rfind("\n", 0, statement.start)
+    below = text.find("\n", statement.end - 1) + 1
+    first = text.rfind("\n", 0, max(above, 0)) + 1
+    return above > 0 < below and bool(_POINT.match(text, first, above) and _POINT.match(text, below))
+
+
+def _rates_again(last: Statement, points: Sequence[tuple[int, int]]) -> bool:
+    """Whether points come before the last statement, and again after it: those of another item."""
+    return bool(points) and points[0][0] < last.start and points[-1][0] >= last.end

@@ -47,6 +47,8 @@ def decide(
         return Verdict(unscored=Unscored.CUT_OFF)
     if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
         return Verdict(unscored=Unscored.CONFLICTING)
+    if not step_by_step and _strays(text, statements[-1].end):
+        return Verdict(unscored=Unscored.RAN_ON)
     return statements[-1].verdict
 
 
@@ -61,11 +63,12 @@ def _more_to_come(statements: Sequence[Statement], text: str, begun: re.Pattern[
     return not last.final and any(other.formal and other.verdict != last.verdict for other in statements)
 
 
-# What people write when they change their mind.
+# How people begin a sentence when they change their mind.
 _TURN = re.compile(
-    r"\b(?:however|but|although|though|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection)"
-    r"|on the other hand|reconsider\w*|(?-i:Actually|Instead|Still|Yet|Rather|No)(?=,))\b",
-    re.IGNORECASE,
+    r"(?:^[ \t#*_\-]{0,8}|[.!?][\"*_)]{0,4}[ \t]{1,4})"
+    r"(?:however|but|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection|the other hand)"
+    r"|actually|instead|still|yet|rather|no,|reconsider)\b",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -80,8 +83,7 @@ def _contradicts(other: Statement, last: Statement, text: str, step_by_step: boo
     beside = not re.search(r"\w", text[other.end : last.start])
     if other.final or (beside and not last.final) or (other.formal and not last.formal):
         return True
-    alike = other.formal == last.formal and not last.final
-    return alike and not step_by_step and not _TURN.search(text, other.end, last.start)
+    return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))
 
 
 # --- Where a statement may begin -----------------------------------------------------------------------------------
@@ -91,13 +93,17 @@ _PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}|[.!?;)\]…][\"*_]{{0,4}}[ \t*
 _LEAD_IN = (
     r"(?:so|thus|therefore|hence|overall|finally|as a result|for (?:this|these) reasons?"
     r"|in (?:total|all|sum|short|conclusion|summary)|to (?:conclude|sum up|summari[sz]e)"
-    r"|(?:I|we)(?: would)? (?:think|believe|conclude|find|say)(?: that)?"
+    r"|in this (?:case|example|comparison)|(?:I|we)(?: would)? (?:think|believe|conclude|find|say)(?: that)?"
     r"|(?:based on|given|considering|according to|after) [^.!?:;\n]{1,80}),?[ \t]{1,4}(?:that[ \t])?"
     r"|(?:(?:here is|this is|the|my|final|overall)[ \t]){0,3}(?:verdict|answer|result|conclusion|decision|evaluation"
     r"|grade|grading|judge?ment|assessment|explanation|summary)(?:[ \t]is)?[*_]{0,3}:[ \t*_]{0,4}"
 )
+# After another clause: "It is short, but on the whole the score is 4."
+_CLAUSE = r"[,;][ \t](?:but|so|thus|therefore|hence),?[ \t](?:(?:in general|in the end|overall|on the whole),?[ \t])?"
 _PLAIN = re.compile(rf"{_PLAIN_LEAD}\Z", re.MULTILINE)
-_LED = re.compile(rf"{_PLAIN_LEAD}(?:[0-9]{{1,2}}[.)][ \t])?(?:{_LEAD_IN})\Z", re.IGNORECASE | re.MULTILINE)
+_LED = re.compile(
+    rf"(?:{_PLAIN_LEAD}(?:[0-9]{{1,2}}[.)][ \t])?(?:{_LEAD_IN})|{_CLAUSE})\Z", re.IGNORECASE | re.MULTILINE
+)
 _LEAD_LENGTH = 128
 
 
@@ -122,19 +128,38 @@ CLOSED = re.compile(
 
 # --- What opens another item ---------------------------------------------------------------------------------------
 
-# A speaker or a heading on a line of its own, a prompt block, a chat control token that is not an end.
+# A speaker or a heading on a line of its own, a prompt block, a chat control token that is not an end, a system prompt,
+# a piece of work that is announced.
 _NEXT_ITEM = re.compile(
     r"^[ \t#*_\-]{0,8}(?:(?:the|next|new|second|another)[ \t])?"
     r"(?:user|human|assistant|system|prompt|question|query|instruction|conversation|task|example|item"
     r"|(?P<material>response|answer|judgment))"
     r"(?:[ \t]to[ \t]grade)?(?:[ \t]?#?(?:[0-9]{1,4}|(?P<letter>[A-Z])))?[ \t*_]{0,8}(?::|$)"
+    r"|^[ \t#*_\-]{0,8}part[ \t][0-9]{1,2}[ \t*_]{0,8}(?::|$)"
+    r"|^You are (?:an?|the) [^.\n]{0,40}\b(?:assistant|AI|model)\b"
+    r"|^Here(?:'s| is) an? (?:\w+[ \t]){0,3}"
+    r"(?:version|rewrite|revision|text|response|answer|essay|story|poem)\b[^\n:]{0,200}:"
     r"|<(?:user|assistant|system|prompt|(?:response|judgment)\w{0,2})(?:-[0-9a-f]{6})?>"
     r"|<[|｜](?!\w{0,16}(?:end|eot|eos|return))|\[INST\]|<start_of_turn>",
     re.IGNORECASE | re.MULTILINE,
 )
+# One who compares names what is compared: a paragraph that refers to nothing of it is about something else. (One who
+# scores a single response may well speak of its parts alone.)
+_PARAGRAPH = re.compile(r"\n[ \t]*\n[^\n]*\w[^\n]*")
+_REFERENCE = re.compile(
+    r"\b(?:it|its|this|that|these|those|they|both|neither|response|answer|option|choice|judge?ments?|grader|assistant"
+    r"|responses|answers|user|score\w*|points?|rating|grad\w+|explanation|reason\w*|because|overall|(?-i:A|B))\b",
+    re.IGNORECASE,
+)
+_FEWEST_WORDS = 12
 
 
 def another_item(text: str, start: int, *, comparing: bool = False) -> bool:
     """Whether the text goes on to another item after `start`; one who compares explains "Response A:" and so on."""
     items = _NEXT_ITEM.finditer(text, start)
     return any(not (comparing and item["material"] and item["letter"]) for item in items)
+
+
+def _strays(text: str, start: int) -> bool:
+    paragraphs = (found.group() for found in _PARAGRAPH.finditer(text, start))
+    return any(len(p.split()) >= _FEWEST_WORDS and not _REFERENCE.search(p) for p in paragraphs)

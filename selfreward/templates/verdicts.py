@@ -20,6 +20,7 @@ class Unscored(StrEnum):
     LOW_SCORE_MASS = "low_score_mass"  # the score tokens have too little probability to mean anything
     NO_REFERENCE = "no_reference"  # the recipe wants a reference response and the prompt has none
     NO_OPPONENT = "no_opponent"  # the judge compares, and the prompt has no other response with text
+    ONE_ORDER = "one_order"  # the other order could not be read, and one alone keeps the bias of its place
     CONTROL_TOKENS = "control_tokens"  # the text would have become control tokens in the judge's tokenizer
     REFUSED = "refused"  # the endpoint did not serve the request, for example because of its content filter
     NOT_FINITE = "not_finite"  # a reward model gave no finite number

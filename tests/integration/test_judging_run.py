@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from endpoint_server import EndpointServer, answer_to
 
-from selfreward import loop, meta_judging, recipe_file
+from selfreward import history, loop, meta_judging, recipe_file
 from selfreward.assemble import assemble
 from selfreward.parts import ChatRequest, Judge, Models, Reply
 from selfreward.recipe import MetaJudgingSection, Recipe
@@ -53,7 +53,7 @@ def test_preferences_of_a_comparing_judge_are_soft_labels_of_several_pairs(tmp_p
     for pair in pairs:
         direct = [j.score for j in judgments if (j.response_id, j.other_id) == (pair.chosen_id, pair.rejected_id)]
         assert pair.label == pytest.approx(sum(direct) / 2) and len(direct) == 2
-    (summary,), _, _ = loop.read_history(store)
+    (summary,), _, _ = history.read_history(store)
     assert summary.counts["num_prompts"] == 4
     assert summary.judging is not None and "judge_position_consistency_rate" in summary.judging.metrics
 
@@ -74,8 +74,8 @@ def test_rejected_from_m_0_and_labels_by_agreement_with_the_judge_before(tmp_pat
         assert pair.chosen_id not in initial
         assert (pair.rejected_id in initial) == (pair.rejected_score < policy_lowest[pair.prompt_id])
     assert any(pair.rejected_id in initial for pair in second)
-    history, _, _ = loop.read_history(store)
-    assert history[1].judging is not None and "judge_tau_previous" in history[1].judging.metrics
+    summaries, _, _ = history.read_history(store)
+    assert summaries[1].judging is not None and "judge_tau_previous" in summaries[1].judging.metrics
 
 
 class Scored:
@@ -111,7 +111,7 @@ class Longer:
 
 
 def test_judgments_are_trained_on_like_responses(tmp_path: Path) -> None:
-    section = MetaJudgingSection(iterations=1, max_share=0.5)
+    section = MetaJudgingSection(iterations=[1], max_share=0.5)
     recipe = recipe_of(
         tmp_path, "judging={kind: additive, num_draws: 3, max_tokens: 12, temperature: 1.0, top_p: 1.0}",
         "meta_judging={}", "training.reference_logprobs=sampler", iterations=2,
@@ -132,12 +132,12 @@ def test_judgments_are_trained_on_like_responses(tmp_path: Path) -> None:
         assert pair.prompt_token_ids == chosen.prompt_token_ids == rejected.prompt_token_ids
         assert (pair.chosen_token_ids, pair.rejected_token_ids) == (chosen.token_ids, rejected.token_ids)
         assert len(pair.chosen_text) >= len(pair.rejected_text)
-    history, _, _ = loop.read_history(store)
-    assert history[0].counts["num_judgment_pairs"] == len(judgment_pairs)
-    assert history[0].training["num_pairs"] == len(kinds)
+    summaries, _, _ = history.read_history(store)
+    assert summaries[0].counts["num_judgment_pairs"] == len(judgment_pairs)
+    assert summaries[0].training["num_pairs"] == len(kinds)
     # Reference log-probabilities of judgments come from the engine that sampled them, as those of responses do.
-    assert history[0].training["num_sampler_logprobs"] == 2 * len(kinds)
-    assert not store.has(2, "battles") and history[1].counts.get("num_judgment_pairs", 0) == 0
+    assert summaries[0].training["num_sampler_logprobs"] == 2 * len(kinds)
+    assert not store.has(2, "battles") and summaries[1].counts.get("num_judgment_pairs", 0) == 0
 
 
 def test_a_run_whose_judge_is_an_endpoint_resumes_without_paying_twice(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_run_whose_judge_is_an_endpoint_resumes_without_paying_twice(tmp_path:
             judged = parts.judge.judge(prompts, responses, models=models, iteration=1)
         assert len(server.answered) == paid
         assert [j.score for j in judged] == [j.score for j in store.read(1, "judgments", Judgment)]
-    (summary,), _, _ = loop.read_history(store)
+    (summary,), _, _ = history.read_history(store)
     assert summary.usage_by_stage["judgments"]["cost"] > 0
     assert summary.judging is not None and summary.judging.not_measured["judge_tau_previous"] == (
         "the judge is the same in every iteration"

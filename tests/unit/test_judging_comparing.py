@@ -178,6 +178,20 @@ def test_a_server_without_probabilities_is_taken_at_its_word(
         assert (judgment.score, judgment.unscored, judgment.text) == (score, unscored, text)
 
 
+def test_one_order_alone_is_no_verdict_and_a_draw_more_is() -> None:
+    """A judge that always takes the first place, and whose words in the other order cannot be read."""
+
+    def say(request: ChatRequest, draw: int) -> str:
+        readable = shown(request, "response_a") == "Black Sea" or draw == 1 == request.n - 1
+        return "The better response is Response A" if readable else "Hard to say."
+
+    responses = [response(0, "Black Sea"), response(1, "Red Sea")]
+    judgments = judged(FakeChat(say), "pairwise", responses)
+    assert sorted(j.unscored or "" for j in judgments) == ["no_verdict"] * 2 + ["one_order"] * 2
+    judgments = judged(FakeChat(say), "pairwise", responses, reasoning={"max_tokens": 9}, num_draws=2)
+    assert sorted(j.unscored or "" for j in judgments) == [""] * 6 + ["no_verdict"] * 2
+
+
 def test_letters_without_any_probability_are_unscored() -> None:
     given = judged(FakeChat(lambda request, draw: chosen(request, {})), "pairwise", SEAS[:2])
     assert {(j.score, j.unscored) for j in given} == {(None, "low_score_mass")}

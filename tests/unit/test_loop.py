@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward import loop
+from selfreward import history, loop
 from selfreward.errors import StoreError
 from selfreward.parts import Judged, Models, Parts, TrainingJob
 from selfreward.records import (
@@ -237,7 +237,7 @@ def test_a_selector_gets_what_it_needs_and_nothing_twice(world: World) -> None:
     assert {j.response_id for j in last.judgments} == {j.response_id for j in last.previous_judgments}
     assert not world.selected[0].initial_responses and not world.selected[0].previous_judgments
     store = Store(world.folder / "run", write=False)
-    assert loop.count(store, 2)["num_responses"] == 10
+    assert history.count(store, 2)["num_responses"] == 10
 
 
 def test_judgments_of_early_iterations_become_pairs_too(world: World) -> None:
@@ -249,14 +249,14 @@ def test_judgments_of_early_iterations_become_pairs_too(world: World) -> None:
         ["response", "judgment", "response", "response", "judgment", "response", "judgment"],
         ["response"] * 4,
     ]
-    assert loop.count(store, 1) | {"num_pairs": 7, "num_judgment_pairs": 3} == loop.count(store, 1)
+    assert history.count(store, 1) | {"num_pairs": 7, "num_judgment_pairs": 3} == history.count(store, 1)
     assert [call[:3] for call in world.calls if call[0] == "battles"] == [("battles", 1, 0)] * 3
 
 
 def test_how_far_the_judge_is_to_be_trusted_is_kept_with_the_iteration(world: World) -> None:
     world.run()
-    history, _, _ = loop.read_history(Store(world.folder / "run", write=False))
-    assert [summary.judging and summary.judging.metrics for summary in history] == [{"judge_reliability": 10.0}] * 2
+    summaries, _, _ = history.read_history(Store(world.folder / "run", write=False))
+    assert [summary.judging and summary.judging.metrics for summary in summaries] == [{"judge_reliability": 10.0}] * 2
 
 
 def test_a_judge_by_initial_is_always_m_0(world: World) -> None:
@@ -316,8 +316,8 @@ def test_prompts_that_changed_under_a_started_iteration_are_refused(world: World
 
 def test_counts_add_up(world: World) -> None:
     world.run()
-    history, decisions, initial = loop.read_history(Store(world.folder / "run", write=False))
-    counts = history[0].counts
+    summaries, decisions, initial = history.read_history(Store(world.folder / "run", write=False))
+    counts = summaries[0].counts
     assert counts["num_prompts"] == 5 == counts["num_pairs"] + counts["num_dropped_prompts"]
     assert counts["num_dropped_prompts:too_few_scored"] == 1
     assert (counts["num_judgments"], counts["num_unscored_judgments"], counts["num_unscored_judgments:empty"]) == (
@@ -335,8 +335,8 @@ def test_too_few_pairs_stop_before_training(world: World) -> None:
     assert world.run().reason == "TOO_FEW_PAIRS"
     assert not any(call[0] == "train" for call in world.calls)
     assert not (world.folder / "run/best").exists()
-    history, _, _ = loop.read_history(Store(world.folder / "run", write=False))
-    assert history[0].evaluation.not_measured
+    summaries, _, _ = history.read_history(Store(world.folder / "run", write=False))
+    assert summaries[0].evaluation.not_measured
 
 
 def test_keep_bounds_the_disk_but_never_takes_the_best(world: World) -> None:
@@ -372,5 +372,5 @@ def test_the_loop_needs_no_heavy_library() -> None:
 
 def test_records_of_a_decision_survive_the_folder(world: World) -> None:
     decision = world.run()
-    _, decisions, _ = loop.read_history(Store(world.folder / "run", write=False))
+    _, decisions, _ = history.read_history(Store(world.folder / "run", write=False))
     assert dataclasses.asdict(decisions[-1]) == dataclasses.asdict(decision)

@@ -51,6 +51,12 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("Response B is clearly the better response.", B),
     ("Response B is better because it is right.", B),
     ("Response A wins.", A),
+    ("Response A, as I said before, is the better choice.", A),
+    ("Response B is indeed the better one.", B),
+    ("Response A is better, but this is all.", A),
+    ("Response A is not the better option as Response B is.", B),
+    ("In this case, Response A is better.", A),
+    ("It is short, but in general, the best response is Response A.", A),
     ("I think that Response A is better.", A),
     ("The better response is \\boxed{A}", A),
     ("<answer>B</answer>", B),
@@ -96,7 +102,16 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("Response A is better. However, Response B is right, so it is to be preferred.", Unscored.NO_VERDICT),
     ("Response A is better.\nBut on the whole:\nThe better response is Response B", B),
     ("Response A is better.\n\nThe better response is Response B", Unscored.CONFLICTING),
+    ("Response A is better, but Response B is right.", Unscored.NO_VERDICT),
+    ("Response A is better. Response B is better. However, both are wrong.", Unscored.CONFLICTING),
     # Contradictions.
+    ("Response A is better. It is short.\n\nThe better response is Response B", Unscored.CONFLICTING),
+    ("Response A is better.\n\nThere is no better response.", Unscored.CONFLICTING),
+    ("The better response is Response A (or B).", Unscored.NO_VERDICT),
+    ("The better response is Response A (or B).\n\nThe better response is Response B (or A).", Unscored.CONFLICTING),
+    ("The better response is Response A, but also Response B.", Unscored.NO_VERDICT),
+    ("The better response is Response A is not right, Response B is.", Unscored.CONFLICTING),
+    ("The better response is Response B (or B).", B),
     ("The better response is Response A\nThe better response is Response B", Unscored.CONFLICTING),
     ("The better response is A. It is clear.\nThe better response is B.", Unscored.CONFLICTING),
     ("The better response is A. But wait, it is wrong.\nThe better response is B.", B),
@@ -114,6 +129,13 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("<think>The better response is Response A</think>The better response is Response B", B),
     ("The better response is Response A</think>Hard to say.", Unscored.NO_VERDICT),
     # Ran on.
+    ("The better response is Response A.\n\nHere's a rewritten version of the text:\n\nOnce", Unscored.RAN_ON),
+    (
+        "The better response is Response A.\n\n"
+        "My sister has a plan to paint the old lamp in the hall, and her friends help.",
+        Unscored.RAN_ON,
+    ),
+    ("The better response is Response A.\n\nIt has a plan to paint the old lamp in the hall, and one for the door.", A),
     ("The better response is Response A\n\nUser: What is the capital of Peru?", Unscored.RAN_ON),
     ("The better response is Response A\n<user-0a1b2c>\nhi\n</user-0a1b2c>", Unscored.RAN_ON),
 ]

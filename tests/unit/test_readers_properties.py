@@ -247,6 +247,16 @@ _OVER_AND_OVER = (
         "both ",
         "the better ",
     ),
+    *(
+        "Relevance: 1\n",
+        "Relevance: 1\nScore: 1\n",
+        "4/5\n",
+        "\n\n* ",
+        "\n\na",
+        "Response A (or B) ",
+        "Response A, as ",
+    ),
+    *("{'score': ", "score: 4, ", "A is not better as B is. ", "Response A is better, but "),
     *("{", '{"', '{"a":', '{"a":[', '{"score": 4}', '{"score": 4}\n', '{"x":"', "["),
 )
 LONG = {

@@ -1,8 +1,8 @@
-"""The readers on what a real model wrote: each verdict is what people read in the text (see tests/verdicts/README.md)."""
+"""The readers on what a real model wrote: the verdict is the labellers' (see tests/verdicts/README.md)."""
 
 import json
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,34 +11,38 @@ from selfreward.templates import Unscored, Verdict, read_choice, read_json_score
 FOLDER = Path(__file__).parents[1] / "verdicts"
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (FOLDER / name).read_text(encoding="utf-8").splitlines()]
+def _rows(name: str) -> dict[str, dict[str, Any]]:
+    lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
 
 
-RECORDED = {row["id"]: row for row in _rows("recorded.jsonl")}
-LABELS = {row["id"]: row["label"] for row in _rows("labels.jsonl")}
-CORRECTIONS = {row["id"]: row["label"] for row in _rows("corrections.jsonl")}
+RECORDED, LABELS = _rows("recorded.jsonl"), _rows("labels.jsonl")
+# Labels in doubt from which a reader differs: it gives no score, where labellers hesitated.
+MORE_CAREFUL = frozenset(("plain-078", "points-140", "points-168", "free-210", "plain-choice-347", "plain-choice-348"))
 
 
-def _read(row: dict[str, str]) -> Verdict:
+def _read(row: dict[str, Any]) -> Verdict:
     text, finish_reason = row["text"], row["finish_reason"]
-    kind, _, what = row["form"].partition(":")
-    if kind == "choice":
-        return read_choice(text, finish_reason=finish_reason, what=what)  # type: ignore[arg-type]
-    if kind == "json":
-        return read_json_score(text, finish_reason=finish_reason, low=0.0, high=5.0)  # type: ignore[arg-type]
-    return read_score(text, finish_reason=finish_reason)  # type: ignore[arg-type]
+    form, _, what = row["form"].partition(":")
+    if form == "choice":
+        return read_choice(text, finish_reason=finish_reason, what=what)
+    if form == "json":
+        return read_json_score(text, finish_reason=finish_reason, low=0.0, high=5.0)
+    return read_score(text, finish_reason=finish_reason)
 
 
-@pytest.mark.parametrize("identifier", RECORDED)
-def test_a_recorded_text_is_read_as_people_read_it(identifier: str) -> None:
-    label = CORRECTIONS.get(identifier, LABELS[identifier])
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_text_is_read_as_labelled(name: str) -> None:
+    label = LABELS[name]["label"]
     wanted = Verdict(unscored=Unscored(label)) if isinstance(label, str) else Verdict(score=float(label))
-    assert _read(RECORDED[identifier]) == wanted
+    verdict = _read(RECORDED[name])
+    if name in MORE_CAREFUL:
+        assert LABELS[name]["doubt"] and verdict.score is None and verdict != wanted
+    else:
+        assert verdict == wanted
 
 
-def test_every_recorded_text_has_a_label_and_few_labels_are_corrected(capsys: pytest.CaptureFixture[str]) -> None:
-    assert LABELS.keys() == RECORDED.keys() and CORRECTIONS.keys() <= LABELS.keys()
-    assert len(CORRECTIONS) <= len(LABELS) / 20
-    with capsys.disabled():
-        print(f"\n{len(LABELS)} recorded texts, {len(CORRECTIONS)} corrected labels: {Counter(CORRECTIONS.values())}")
+def test_every_recorded_text_has_a_label() -> None:
+    assert RECORDED.keys() == LABELS.keys() and len(RECORDED) >= 300
+    labels = [row["label"] for row in LABELS.values()]
+    assert sum(not isinstance(label, str) for label in labels) >= 100
