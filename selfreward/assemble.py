@@ -24,9 +24,10 @@ from selfreward import (
 )  # fmt: skip
 from selfreward.engines import models as model_files
 from selfreward.engines.endpoint import EndpointChat
+from selfreward.engines.transformers import TransformersEngine
 from selfreward.errors import RecipeError
 from selfreward.parts import Chat, Engine, Judge, MetaJudge, Parts, PromptSource, Trainer
-from selfreward.recipe import EnsembleJudge, JudgingSection, Recipe, RewardModelJudge, TopK
+from selfreward.recipe import EnsembleJudge, JudgingSection, Recipe, RewardModelJudge, TopK, Written
 from selfreward.records import Checkpoint
 from selfreward.store import Store
 
@@ -95,6 +96,7 @@ def assemble_judging(recipe: Recipe, *, cache_folder: Path) -> Judging:
     _refuse_other_architectures({n: m for n, m in models.items() if n not in _reward_models(recipe.judging)})
     trust = recipe.policy.trust_remote_code  # the same for all
     engine = engines.build(recipe.engine, first=initial, trust_remote_code=trust)
+    _refuse_unenforced_forms(recipe, engine)
     local = dict.fromkeys(("policy", "initial", "best", *models))
     chats = engines.build_chats(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
     judge = judging.build(recipe.judging, chats=chats, engine=engine, seed=recipe.seed, trust_remote_code=trust)
@@ -134,10 +136,22 @@ def _meta_judge(recipe: Recipe, chats: Mapping[str, Chat]) -> MetaJudge | None:
     return meta_judging.build(section, chats=chats, seed=recipe.seed) if section is not None else None
 
 
+def _refuse_unenforced_forms(recipe: Recipe, engine: Engine) -> None:
+    """Said before responses are sampled, and not when the first one is judged."""
+    judging_section = recipe.judging
+    members = judging_section.members if isinstance(judging_section, EnsembleJudge) else [judging_section]
+    structured = any(isinstance(m, Written) and m.structured and m.by not in recipe.endpoints for m in members)
+    if structured and isinstance(engine, TransformersEngine):
+        raise RecipeError(
+            "judging.structured: engine.kind transformers cannot enforce the form of a text; vllm and endpoints can; "
+            "set engine.kind to vllm, or `structured: false`"
+        )
+
+
 def _reward_models(section: JudgingSection) -> set[str]:
     """Names of models that score and do not generate, so that the engine never holds them."""
     members = section.members if isinstance(section, EnsembleJudge) else [section]
-    return {member.by for member in members if isinstance(member, RewardModelJudge)}
+    return {m.by for m in members if isinstance(m, RewardModelJudge)} - {"policy", "initial", "best"}
 
 
 def _trainer(recipe: Recipe) -> Trainer:

@@ -49,7 +49,7 @@ def run(parts: Parts, store: Store) -> Decision:
         history.append(summary)
         decisions.append(decide(parts, store, history))
         before, models = models, {**models, "policy": policy, "best": checkpoints[decisions[-1].best_iteration]}
-        keep_what_is_needed(parts, store, decisions[-1])
+        keep_what_is_needed(parts, store, decisions)
         if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
             store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, baseline)
@@ -125,13 +125,21 @@ def make_pairs(parts: Parts, store: Store, iteration: int) -> None:
     def select(shard: int) -> Selection:
         return parts.selector.select(read_judged(store, iteration, shard))
 
+    def pairs_of_judgments(meta_judge: MetaJudge, shard: int, num_response_pairs: int) -> Iterable[PreferencePair]:
+        so_far = [p.kind for k in range(shard) for p in store.read(iteration, "pairs", PreferencePair, k)]
+        return meta_judge.pairs(
+            read(store, iteration, "judgments", Judgment, shard),
+            read(store, iteration, "battles", Battle, shard),
+            all_battles=store.read(iteration, "battles", Battle),
+            num_response_pairs=so_far.count("response") + num_response_pairs,
+            num_judgment_pairs=so_far.count("judgment"),
+        )
+
     def pairs(shard: int) -> list[PreferencePair]:
-        of_responses = list(select(shard).pairs)
-        if parts.meta_judge is None or not store.has(iteration, "battles"):
-            return of_responses
-        judgments = list(store.read(iteration, "judgments", Judgment, shard))
-        battles = list(store.read(iteration, "battles", Battle, shard))
-        return [*of_responses, *parts.meta_judge.pairs(judgments, battles, num_response_pairs=len(of_responses))]
+        made = list(select(shard).pairs)
+        if parts.meta_judge is not None and store.has(iteration, "battles"):
+            made += pairs_of_judgments(parts.meta_judge, shard, len(made))
+        return made
 
     store.stage(iteration, "pairs", PreferencePair, num_shards, pairs)
     store.stage(iteration, "dropped_prompts", DroppedPrompt, num_shards, lambda k: select(k).dropped)
@@ -212,12 +220,13 @@ def decide(parts: Parts, store: Store, history: Sequence[IterationSummary]) -> D
     return Decision.from_json(stored)
 
 
-def keep_what_is_needed(parts: Parts, store: Store, decision: Decision) -> None:
+def keep_what_is_needed(parts: Parts, store: Store, decisions: Sequence[Decision]) -> None:
     """`best` points to the checkpoint to use now; old checkpoints beside it are removed to bound the disk."""
-    best = decision.best_iteration
+    best = decisions[-1].best_iteration
     if best > 0:
         store.point("best", f"iteration-{best:02d}/checkpoint")
     if parts.keep_checkpoints is not None:
+        judges = {decision.best_iteration for decision in decisions[-2:]}  # this `best` and the one before may judge
         for old in store.folders("checkpoint")[: -parts.keep_checkpoints]:
-            if old != best:
+            if old not in judges:
                 store.remove_folder(old, "checkpoint")

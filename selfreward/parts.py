@@ -106,6 +106,10 @@ class Chat(Protocol):
     @property
     def by(self) -> str: ...
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its weights are here."""
+
     def model_id(self, models: Models) -> str:
         """What stands in a judgment's `checkpoint_id`: the id of the checkpoint that `by` names now."""
 
@@ -205,14 +209,9 @@ class PairwiseJudge(Protocol):
     """Compares two responses to the same prompt, in both orders."""
 
     def compare(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[Response],
-        others: Sequence[Response],
-        *,
-        models: Models,
-        iteration: int,
-    ) -> list[Comparison]:
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response],
+        *, models: Models, iteration: int,
+    ) -> list[Comparison]:  # fmt: skip
         """For each prompt i `responses[i]` against `others[i]`, shown first and second, each order once or more."""
 
 
@@ -223,20 +222,19 @@ class MetaJudge(Protocol):
         """Whether judgments are trained on in this iteration."""
 
     def battles(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[Response],
-        judgments: Sequence[Judgment],
-        *,
-        models: Models,
-        iteration: int,
-    ) -> list[Battle]:
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment],
+        *, models: Models, iteration: int,
+    ) -> list[Battle]:  # fmt: skip
         """Each judgment of a response against each other, in both orders, for one response of a prompt."""
 
     def pairs(
-        self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
-    ) -> tuple[PreferencePair, ...]:
-        """Pairs of `kind: judgment`, so few beside `num_response_pairs` that their share stays within its cap."""
+        self, judgments: Sequence[Judgment], battles: Sequence[Battle],
+        *, all_battles: Iterable[Battle], num_response_pairs: int, num_judgment_pairs: int,
+    ) -> tuple[PreferencePair, ...]:  # fmt: skip
+        """Pairs of `kind: judgment` of a shard; `all_battles` are the iteration's.
+
+        With the `num_judgment_pairs` of earlier shards their share beside `num_response_pairs` stays within its cap.
+        """
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,11 @@ def changed_keys(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
     return may, may_not
 
 
+def fixed_keys(recipe: Recipe) -> dict[str, Any]:
+    """Every key that may not change on a started run, with its value."""
+    return {key: value for key, (value, is_runtime) in _flat(recipe).items() if not is_runtime}
+
+
 def _flat(section: BaseModel, prefix: str = "") -> dict[str, tuple[Any, bool]]:
     """Every leaf key with its value and whether it is a runtime key."""
     leaves: dict[str, tuple[Any, bool]] = {}

@@ -20,6 +20,7 @@ class FakeChat:
     """`say(request, draw)` makes the replies, a text at its simplest. It remembers what it was asked."""
 
     by = "policy"
+    is_local = True
 
     def __init__(self, say: Callable[[ChatRequest, int], Reply | str]) -> None:
         self.say = say

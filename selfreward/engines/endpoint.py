@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from selfreward.engines.endpoint_cache import ReplyCache
 from selfreward.engines.endpoint_http import Connection, Pace, model_id
 from selfreward.engines.endpoint_wire import (
+    TOKENS_PER_BYTE,
     Dialect,
     LostAnswer,
     Refused,
     chat_body,
     draw_key,
+    prompt_bytes,
     read_replies,
     unsent_reason,
     used_tokens,
@@ -38,6 +40,10 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 _COUNTERS = ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_cached_replies", "num_retries")
 
 
+class _Stopped(Exception):
+    """Another request failed, or the process was asked to end; whoever stopped this one has the reason."""
+
+
 @dataclass(frozen=True)
 class _Task:
     """Consecutive draws of one request; `keys[i]` is that of draw `first` + i."""
@@ -53,6 +59,8 @@ class EndpointChat:
     Raises RecipeError when the environment variable of the key is not set.
     """
 
+    is_local = False
+
     def __init__(self, name: str, section: EndpointSection, *, cache_file: Path) -> None:
         self._name = name
         self._section = section
@@ -64,6 +72,8 @@ class EndpointChat:
         self._lock = threading.Lock()
         self._ended = threading.Condition()  # one of those in flight
         self._num_in_flight = 0
+        self._first = threading.Lock()
+        self._tokens_per_byte: float | None = None  # the most that the server has counted; None before its first answer
 
     @property
     def by(self) -> str:
@@ -106,54 +116,63 @@ class EndpointChat:
         from tqdm import tqdm
 
         replies: dict[str, Reply] = {}
-        failed, interrupted = threading.Event(), threading.Event()
+        stop = threading.Event()
 
-        def ask_unless_failed(task: _Task) -> dict[str, Reply]:
-            if failed.is_set():
-                return {}
-            try:
-                return self._ask_task(task, interrupted)
-            except BaseException:
-                failed.set()  # before this thread takes the next task
-                raise
+        def ask_unless_stopped(task: _Task) -> dict[str, Reply]:
+            with self._turn():
+                try:
+                    return self._ask_task(task, stop)
+                except _Stopped:
+                    return {}
+                except BaseException:
+                    stop.set()  # before this or a waiting thread takes the next task
+                    raise
 
         num_draws = sum(len(task.keys) for task in tasks)
         bar = tqdm(total=num_draws, desc=self._name, unit="reply", disable=None, dynamic_ncols=True, leave=False)
         with bar, ThreadPoolExecutor(min(self._section.max_concurrency, len(tasks)), "endpoint") as pool:
             try:
-                for future in as_completed([pool.submit(ask_unless_failed, task) for task in tasks]):
+                for future in as_completed([pool.submit(ask_unless_stopped, task) for task in tasks]):
                     new = future.result()
                     replies |= new
                     bar.update(len(new))
-            except BaseException as error:
-                if not isinstance(error, Exception):  # the process was asked to end: no more waiting between attempts
-                    interrupted.set()
+            except BaseException:
+                stop.set()
                 # Those in flight end and are kept; the others are not sent.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return replies
 
-    def _ask_task(self, task: _Task, interrupted: threading.Event) -> dict[str, Reply]:
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """With a budget, tasks go one by one until the first answer has shown how many tokens the server counts."""
+        with self._first:
+            if self._section.budget is not None and self._tokens_per_byte is None:
+                yield
+                return
+        yield
+
+    def _ask_task(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
         """A server may give fewer draws than it was asked for; it is asked for the rest, from the next seed on."""
         replies: dict[str, Reply] = {}
         while rest := task.keys[len(replies) :]:
-            replies |= self._ask(_Task(task.request, task.first + len(replies), rest), interrupted)
+            replies |= self._ask(_Task(task.request, task.first + len(replies), rest), stop)
         return replies
 
-    def _ask(self, task: _Task, interrupted: threading.Event) -> dict[str, Reply]:
-        """The first reply of the task at least. Raises EngineError when no attempt brings one."""
+    def _ask(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
+        """The first reply of the task at least. Raises EngineError when no attempt brings one, and _Stopped."""
         import tenacity
 
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(LostAnswer),
-            stop=tenacity.stop_after_attempt(self._section.max_attempts) | tenacity.stop_when_event_set(interrupted),
+            stop=tenacity.stop_after_attempt(self._section.max_attempts),
             wait=_wait_s,
-            sleep=tenacity.sleep_using_event(interrupted),
+            sleep=tenacity.sleep_using_event(stop),
             before_sleep=lambda _: self._count(num_retries=1),
             reraise=True,
         )
         try:
-            return attempts(self._attempt, task, interrupted)
+            return attempts(self._attempt, task, stop)
         except LostAnswer as lost:
             raise EngineError(
                 f"{self._connection.where}: no answer after {self._section.max_attempts} attempts, the last time "
@@ -166,14 +185,14 @@ class EndpointChat:
                 "give the same command again: what has arrived is kept"
             ) from None
 
-    def _attempt(self, task: _Task, interrupted: threading.Event) -> dict[str, Reply]:
+    def _attempt(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
         """Asks in another dialect at once where the server refuses this one; that is no failure."""
         while True:
             dialect = self._dialect
             keys = task.keys if dialect.many_draws else task.keys[:1]
             body = dialect.spoken(chat_body(task.request, self._section, draw=task.first), n=len(keys))
             try:
-                return self._exchange(task.request, body, keys=keys, interrupted=interrupted)
+                return self._exchange(task.request, body, keys=keys, stop=stop)
             except Refused as refused:
                 if reason := unsent_reason(refused):
                     unsent = dict.fromkeys(task.keys, Reply(unsent=reason))
@@ -187,16 +206,18 @@ class EndpointChat:
                         self._dialect = mended
 
     def _exchange(
-        self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], interrupted: threading.Event
+        self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], stop: threading.Event
     ) -> dict[str, Reply]:
-        if interrupted.wait(self._pace.wait_s()):
-            raise LostAnswer("the run was asked to end", paid=False)
-        worst = worst_tokens(body)
-        with self._paid(worst) as sent:
+        if stop.is_set() or stop.wait(self._pace.wait_s()):
+            raise _Stopped
+        with self._paid(body) as (sent, worst):
+            if stop.is_set():  # while the money for it was waited for
+                raise _Stopped
             self._count(num_requests=1)
             answer = self._connection.post(body)
             replies = dict(zip(keys, read_replies(answer, request), strict=False))
             used = used_tokens(answer)
+            self._learn(body, used)
             self._cache.keep(replies, sent=sent, cost=self._cost(used or worst))
             self._count(
                 num_prompt_tokens=used[0] if used else 0,
@@ -205,27 +226,41 @@ class EndpointChat:
             )
         return replies
 
+    def _learn(self, body: Mapping[str, Any], used: tuple[int, int] | None) -> None:
+        """Without the server's count a byte remains a token."""
+        with self._lock:
+            if used:
+                self._tokens_per_byte = max(self._tokens_per_byte or TOKENS_PER_BYTE, used[0] / prompt_bytes(body))
+            elif self._tokens_per_byte is None:
+                self._tokens_per_byte = 1.0
+
+    def _worst_tokens(self, body: Mapping[str, Any]) -> tuple[int, int]:
+        with self._lock:
+            return worst_tokens(body, tokens_per_byte=self._tokens_per_byte or 1.0)
+
     def _cost(self, num_tokens: tuple[int, int]) -> float:
         price = self._section.price
         return (num_tokens[0] * price.prompt + num_tokens[1] * price.generated) / 1e6 if price else 0.0
 
     @contextmanager
-    def _paid(self, worst_tokens: tuple[int, int]) -> Iterator[int | None]:
-        """Money is put aside before a request is sent, and given back when it was surely not spent."""
+    def _paid(self, body: Mapping[str, Any]) -> Iterator[tuple[int | None, tuple[int, int]]]:
+        """Money is put aside before a request is sent, and given back when it was surely not spent.
+
+        Gives the id of what was put aside, None without a price, and the tokens that it is enough for.
+        """
         if self._section.price is None:
-            yield None
+            yield None, self._worst_tokens(body)
             return
-        worst = self._cost(worst_tokens)
-        sent = self._reserve(worst)
+        sent, worst = self._reserve(body)
         try:
-            yield sent
+            yield sent, worst
         except LostAnswer as lost:
             if lost.paid:
-                self._count(cost=worst)
+                self._count(cost=self._cost(worst))
             else:
                 self._cache.release(sent)
             raise
-        except Refused:
+        except (Refused, _Stopped):
             self._cache.release(sent)
             raise
         finally:
@@ -233,10 +268,16 @@ class EndpointChat:
                 self._num_in_flight -= 1
                 self._ended.notify_all()
 
-    def _reserve(self, worst: float) -> int:
+    def _reserve(self, body: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
         """What is in flight mostly costs less than its worst case: that is waited for. Raises BudgetError."""
         with self._ended:
-            while (sent := self._cache.reserve(worst, budget=self._section.budget)) is None:
+            while True:
+                worst_tokens = self._worst_tokens(body)  # anew each time: answers teach
+                worst = self._cost(worst_tokens)
+                sent = self._cache.reserve(worst, budget=self._section.budget)
+                if sent is not None:
+                    self._num_in_flight += 1
+                    return sent, worst_tokens
                 if not self._num_in_flight:
                     raise BudgetError(
                         f"{self._connection.where}: {self._cache.spent():.6g} is spent, and the next request may cost "
@@ -244,8 +285,6 @@ class EndpointChat:
                         "and give the same command again: what has arrived is kept"
                     )
                 self._ended.wait()
-            self._num_in_flight += 1
-            return sent
 
     def _count(self, **counts: float) -> None:
         with self._lock:

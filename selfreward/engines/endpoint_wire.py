@@ -11,10 +11,13 @@ from typing import Any
 from selfreward.engines.endpoint_choices import choice_logprobs
 from selfreward.parts import ChatRequest, Reply
 from selfreward.recipe import EndpointSection
+from selfreward.templates import Unscored
 
 _SEED_MASK = 0x7FFFFFFF
 # Room for a verdict in a server's own words, beside the opening.
 _VERDICT_TOKENS = 16
+# An estimate on the safe side for the tokenizers of today.
+TOKENS_PER_BYTE = 1 / 3
 # With another way of finding the choices a kept reply would not be what it says.
 _CHOICES_VERSION = 1
 
@@ -85,8 +88,8 @@ def unsent_reason(refusal: Refused) -> str | None:
     if refusal.status not in (400, 413, 422):
         return None
     if _TOO_LONG.search(refusal.about):
-        return "too_long"
-    return "refused" if _FILTERED.search(refusal.about) else None
+        return Unscored.TOO_LONG.value
+    return Unscored.REFUSED.value if _FILTERED.search(refusal.about) else None
 
 
 def whole(text: str) -> str:
@@ -106,7 +109,7 @@ def chat_body(request: ChatRequest, section: EndpointSection, *, draw: int) -> d
     if request.temperature > 0 and request.top_p < 1:
         body["top_p"] = request.top_p
     if request.choices:
-        body["max_tokens"] += _VERDICT_TOKENS + _num_tokens_at_most(request.opening)
+        body["max_tokens"] += _VERDICT_TOKENS + math.ceil(_num_bytes(request.opening) * TOKENS_PER_BYTE)
         body |= {"logprobs": True, "top_logprobs": Dialect.num_top_logprobs}
     if request.json_schema is not None:
         form = {"name": "reply", "schema": request.json_schema, "strict": True}
@@ -121,15 +124,19 @@ def draw_key(url: str, body: Mapping[str, Any], request: ChatRequest) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _num_tokens_at_most(text: str) -> int:
-    """An estimate on the safe side: a token for three bytes of UTF-8."""
-    return math.ceil(len(text.encode("utf-8", "replace")) / 3)
+def _num_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
-def worst_tokens(body: Mapping[str, Any]) -> tuple[int, int]:
-    """Prompt tokens (estimated) and generated tokens of all draws together (at most) that `body` can cost."""
+def prompt_bytes(body: Mapping[str, Any]) -> int:
+    """What prompt tokens are estimated from: the bytes (UTF-8) of all that a server makes a prompt of."""
     asked = [body["messages"], body.get("response_format"), body.get("tools")]
-    num_prompt = _num_tokens_at_most(json.dumps(asked, ensure_ascii=False))
+    return _num_bytes(json.dumps(asked, ensure_ascii=False))
+
+
+def worst_tokens(body: Mapping[str, Any], *, tokens_per_byte: float = TOKENS_PER_BYTE) -> tuple[int, int]:
+    """Prompt tokens (estimated) and generated tokens of all draws together (at most) that `body` can cost."""
+    num_prompt = math.ceil(prompt_bytes(body) * tokens_per_byte)
     limits = [body[key] for key in ("max_tokens", "max_completion_tokens") if isinstance(body.get(key), int)]
     return num_prompt, body.get("n", 1) * max(limits, default=0)
 
@@ -167,7 +174,7 @@ def _error_in(answer: Mapping[str, Any]) -> str:
 def _read_reply(choice: Mapping[str, Any], request: ChatRequest) -> Reply:
     message = choice["message"]
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
-        return Reply(unsent="refused")
+        return Reply(unsent=Unscored.REFUSED.value)
     return Reply(
         text=whole(_text(message.get("content"))),
         finish_reason="length" if choice.get("finish_reason") == "length" else "stop",

@@ -25,6 +25,7 @@ class LocalChat:
 
     by: str
     engine: Engine
+    is_local = True
 
     def model_id(self, models: Mapping[str, Checkpoint]) -> str:
         return models[self.by].id

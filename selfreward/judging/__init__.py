@@ -49,13 +49,18 @@ def build(
         case recipe.RewardModelJudge():
             from selfreward.judging.reward_model import RewardModelJudge
 
-            _named(chats, section.by, where)
+            if section.by in _OF_THE_RUN:
+                raise RecipeError(
+                    f"{where}.by: {section.by} writes and does not score; a reward model has one output and no words; "
+                    "add it under `models` by a name of its own"
+                )
+            _local(chats, section.by, where)
             return RewardModelJudge(section, trust_remote_code=trust_remote_code)
         case recipe.IntrinsicJudge():
             from selfreward.judging.intrinsic import IntrinsicJudge
 
             for name in (section.by, section.reference):
-                _named(chats, name, where)
+                _local(chats, name, where)
             return IntrinsicJudge(section, engine=engine)
         case recipe.EnsembleJudge():
             from selfreward.judging.ensemble import EnsembleJudge
@@ -96,6 +101,14 @@ def build_anchor(section: recipe.AnchorSection, *, chats: Mapping[str, Chat], se
             return Pairwise(section, chat=_named(chats, section.by, "evaluation.anchor"), seed=seed)
         case _:
             assert_never(section.kind)
+
+
+def _local(chats: Mapping[str, Chat], name: str, where: str) -> None:
+    if not _named(chats, name, where).is_local:
+        raise RecipeError(
+            f"{where}: {name} is an endpoint, whose weights are not here; this kind of judge needs them; name a model "
+            "with `model: ...`"
+        )
 
 
 def _named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:

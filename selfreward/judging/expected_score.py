@@ -13,6 +13,7 @@ of one judge only; several wordings; the probability of all score tokens togethe
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -102,7 +103,7 @@ class ExpectedScoreJudge:
         self, response: Response, number: int, draw: int, reply: Reply, *, seed: int, models: Models
     ) -> Judgment:
         """Wordings and draws are counted in one: there is one wording, or one draw of each."""
-        verdict, said = self._read(reply, self._wordings[number])
+        verdict, said = self._read(reply, number)
         reasoned = self._section.reasoning is not None
         wrote = reply.text if reasoned or not reply.choice_logprobs else ""
         return judgment(
@@ -116,13 +117,24 @@ class ExpectedScoreJudge:
             seed=seed + draw if reasoned and reply.unsent is None else 0,
         )
 
-    def _read(self, reply: Reply, wording: Wording) -> tuple[Verdict, str]:
+    def _read(self, reply: Reply, number: int) -> tuple[Verdict, str]:
+        wording = self._wordings[number]
         if reply.unsent is not None:
             return Verdict(unscored=Unscored(reply.unsent)), ""
-        if not reply.choice_logprobs:  # a server that gives no probabilities
+        if not reply.choice_logprobs:  # a server that gives none, or a reply without a place to read them
+            if _names_a_label(reply.text, opening=self._templates[number].opening, labels=wording.labels):
+                return Verdict(unscored=Unscored.NO_PROBABILITIES), ""
             cut_off = reply.finish_reason == "length"
             return Verdict(unscored=Unscored.CUT_OFF if cut_off else Unscored.NO_VERDICT), ""
         return expected_score(reply.choice_logprobs, scores=wording.scores, min_score_mass=self._section.min_score_mass)
+
+
+def _names_a_label(text: str, *, opening: str, labels: Sequence[str]) -> bool:
+    """Whether a label stands right after the last opening, or without one is all of the text. Markdown may be there."""
+    said = re.sub(r"[*_`#~]", "", without_reasoning(text))
+    _, begun, rest = said.rpartition(opening.strip())
+    label = rf"\s*(?:{'|'.join(map(re.escape, labels))})"
+    return bool(re.match(rf"{label}(?!\w|[.,]\d)", rest) if begun else re.fullmatch(rf"{label}[.\s]*", rest))
 
 
 def expected_score(logprobs: Sequence[float], *, scores: Sequence[float], min_score_mass: float) -> tuple[Verdict, str]:

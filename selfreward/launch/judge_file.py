@@ -54,6 +54,7 @@ class JudgedFile:
     unscored: Mapping[str, int]
     evaluation: Evaluation
     warnings: tuple[str, ...] = ()
+    cost: float | None = None  # of this command, in the currency of the endpoints' prices
 
 
 def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
@@ -64,7 +65,8 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
         raise StoreError(f"{out}: its folder does not exist; an existing folder is needed; make it")
     work = out.with_name(f".{out.name}.{_fingerprint(recipe, text)[:12]}")
     with Store(work, name=out.name) as store:
-        judged = assemble_judging(recipe, cache_folder=work / "endpoints")
+        # Beside the output and for good: another number of draws, or a raised budget, pays for what is new alone.
+        judged = assemble_judging(recipe, cache_folder=out.with_name(f".{out.name}.replies"))
         store.meter = judged.usage
         try:
             responses = _judge(recipe, sheet, store, judged)
@@ -74,7 +76,9 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
         write_text_atomically(out, "".join(_lines(sheet, store)))
     shutil.rmtree(work, ignore_errors=True)
     warnings = judging.warnings(recipe.judging, list(sheet.prompts.values()))
-    return JudgedFile(out, len(sheet.texts), num_judgments, unscored, evaluation, tuple(warnings))
+    return JudgedFile(
+        out, len(sheet.texts), num_judgments, unscored, evaluation, tuple(warnings), judged.usage().get("cost")
+    )
 
 
 def read_sheet(text: str, *, name: str) -> Sheet:
@@ -83,7 +87,7 @@ def read_sheet(text: str, *, name: str) -> Sheet:
     seen: set[str] = set()
     prompt_ids: dict[str, str] = {}
     defects: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{name}:{number}"
@@ -117,8 +121,9 @@ def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt
         return f"not JSON ({error}); one JSON object a line is needed; mend the line"
     if not isinstance(row, dict):
         return f"{type(row).__name__}, not an object; a row is {{id, prompt, response}}; mend the line"
+    row = {key: value for key, value in row.items() if value is not None}  # as tables write what is not there
     row_id = row.get("id", number)
-    if not isinstance(row_id, str | int) or isinstance(row_id, bool):
+    if isinstance(row_id, bool) or isinstance(row_id if isinstance(row_id, int) else read_text(row_id, "id"), Defect):
         return f"the id is {row_id!r:.60}; ids are text or whole numbers; rename it"
     prompt = read_row({**row, "id": None}, column="prompt", default_id="row", source="file", where=where)
     if isinstance(prompt, Defect):
@@ -216,7 +221,7 @@ def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | in
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"{file}: cannot be read ({error}); a JSONL file in UTF-8 is needed; check the path"
@@ -224,4 +229,5 @@ def _read(file: Path) -> str:
 
 
 def _fingerprint(recipe: Recipe, text: str) -> str:
-    return hashlib.sha256((recipe_file.dump(recipe) + "\x1f" + text).encode("utf-8", "replace")).hexdigest()
+    """Of all that what is judged depends on: not of the keys that may change on the way."""
+    return hashlib.sha256(f"{recipe_file.fixed_keys(recipe)!r}\x1f{text}".encode("utf-8", "replace")).hexdigest()

@@ -14,18 +14,21 @@ from fractions import Fraction
 
 from selfreward.meta_judging.contests import shown
 from selfreward.records import Battle, Judgment, PreferencePair
-from selfreward.statistics.elo import elo, position_weights
+from selfreward.statistics.elo import elo
 
 
 def judgment_pairs(
-    judgments: Sequence[Judgment], battles: Sequence[Battle], *, max_chosen_chars: int | None
+    judgments: Sequence[Judgment],
+    battles: Sequence[Battle],
+    *,
+    weights: tuple[float, float],
+    max_chosen_chars: int | None,
 ) -> list[PreferencePair]:
     """At most one for each response that was fought over. `max_chosen_chars` counts the text as it is trained on.
 
     Raises ValueError for battles of other judgments than these, and for judgments sampled from different prompts.
     """
     by_id = {judgment.id: judgment for judgment in judgments}
-    weights = position_weights(battles)
     battles_of: defaultdict[str, list[Battle]] = defaultdict(list)
     for battle in battles:
         battles_of[battle.response_id].append(battle)
@@ -40,12 +43,16 @@ def judgment_pairs(
     return pairs
 
 
-def capped(pairs: Sequence[PreferencePair], *, max_share: float, num_response_pairs: int) -> tuple[PreferencePair, ...]:
-    """So many that judgments are at most `max_share` of all pairs: the widest margins, the lowest ids among equals."""
+def most_pairs(max_share: float, num_response_pairs: int) -> int:
+    """So many that judgments are at most `max_share` of all pairs."""
     share = Fraction(str(max_share))  # as it was written: 0.7 is no binary number, and the floor would know
-    most = math.floor(share / (1 - share) * num_response_pairs)
-    widest = sorted(pairs, key=lambda pair: (-pair.margin, pair.id))[:most]
-    return tuple(sorted(widest, key=lambda pair: pair.id))
+    return math.floor(share / (1 - share) * num_response_pairs)
+
+
+def widest(pairs: Sequence[PreferencePair], most: int) -> tuple[PreferencePair, ...]:
+    """Those of the widest margins, the lowest ids among equals; in the order of their ids."""
+    by_margin = sorted(pairs, key=lambda pair: (-pair.margin, pair.id))[: max(most, 0)]
+    return tuple(sorted(by_margin, key=lambda pair: pair.id))
 
 
 def _best_against_worst(fighters: Sequence[Judgment], scores: Mapping[str, float]) -> PreferencePair | None:

@@ -5,21 +5,22 @@ shown side by side with the rubric, in both orders, and the meta-judge explains 
 scores from these battles rank the judgments, and the best against the worst becomes a preference pair.
 
 Paper: 2407.19594, section 2.2 (selection by variance, both orders, weights of positions, Elo, length filter).
-Differs: our own wording; the weights are counted over the battles that are handed in together, Elo has a weak prior
-(`statistics/elo.py`); of more than `max_judgments` judgments those spread evenly over the ranking by score fight; two
-judgments that read the same tie without a question; an unreadable verdict is kept as an unscored battle with its
-reason and counts nothing, as a tie does; a judgment cut at the token limit is never chosen; one length limit for all
-iterations (1,100 and 1,000 characters); pairs are capped at a share of all pairs, the widest margins first.
+Differs: our own wording; Elo has a weak prior (`statistics/elo.py`); of more than `max_judgments` judgments those
+spread evenly over the ranking by score fight; two judgments that read the same tie without a question; an unreadable
+verdict is kept as an unscored battle with its reason and counts nothing, as a tie does; a judgment cut at the token
+limit is never chosen; one length limit for all iterations (1,100 and 1,000 characters); pairs are capped at a share of
+all pairs, shard by shard, the widest margins first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from selfreward import recipe
 from selfreward.meta_judging.contests import Contest, contests, shown
-from selfreward.meta_judging.judgment_pairs import capped, judgment_pairs
+from selfreward.meta_judging.judgment_pairs import judgment_pairs, most_pairs, widest
 from selfreward.parts import Chat, ChatRequest, Models, Reply
 from selfreward.records import Battle, Judgment, PreferencePair, Prompt, Response
 from selfreward.seeding import seed_of
+from selfreward.statistics.elo import position_weights
 from selfreward.templates import Template, read_choice, without_reasoning
 
 SAME_TEXT = "the same text twice"
@@ -61,11 +62,18 @@ class MetaJudge:
         return [self._battle(contest, replies.get(contest.id), models) for contest in fought]
 
     def pairs(
-        self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
+        self,
+        judgments: Sequence[Judgment],
+        battles: Sequence[Battle],
+        *,
+        all_battles: Iterable[Battle],
+        num_response_pairs: int,
+        num_judgment_pairs: int = 0,
     ) -> tuple[PreferencePair, ...]:
-        """In the order of their ids. Weights of positions and the cap are over all that is handed in."""
-        pairs = judgment_pairs(judgments, battles, max_chosen_chars=self._section.max_chosen_chars)
-        return capped(pairs, max_share=self._section.max_share, num_response_pairs=num_response_pairs)
+        """In the order of their ids."""
+        weights = position_weights(all_battles)
+        pairs = judgment_pairs(judgments, battles, weights=weights, max_chosen_chars=self._section.max_chosen_chars)
+        return widest(pairs, most_pairs(self._section.max_share, num_response_pairs) - num_judgment_pairs)
 
     def _ask(self, contest: Contest, iteration: int) -> ChatRequest:
         messages = self._template.render(

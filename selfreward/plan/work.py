@@ -219,17 +219,12 @@ class _Counter:
         return min(pairing.k, self._recipe.sampling.num_responses // 2) if isinstance(pairing, schema.TopK) else 1
 
     def _judgment_pairs(self, number: int, fresh: Sequence[Prompt]) -> list[int]:
-        """One a prompt at most, and of each shard so few that their share stays within its cap."""
+        """One a prompt at most, and so few that their share stays within its cap."""
         meta, judge = self._recipe.meta_judging, self._recipe.judging
         if meta is None or number not in meta.iterations or not isinstance(judge, schema.AdditiveJudge):
             return []
         share = Fraction(str(meta.max_share))
-        size = self._recipe.iterations.shard_prompts
-        shards = [len(fresh[start : start + size]) for start in range(0, len(fresh), size)]
-        num_pairs = sum(
-            min(num_prompts, math.floor(share / (1 - share) * num_prompts * self._pairs_per_prompt()))
-            for num_prompts in shards
-        )
+        num_pairs = min(len(fresh), math.floor(share / (1 - share) * len(fresh) * self._pairs_per_prompt()))
         prompts = judgment_prompts(judge, self._judged(fresh, number), self._lengths)
         room = self._context - judge.max_tokens
         longest = sorted((min(length, room) for length in prompts), reverse=True)[:num_pairs]

@@ -248,8 +248,8 @@ class EnsembleJudge(Section):
         draws = sorted({getattr(member, "num_draws", 1) for member in self.members} - {1})
         if len(draws) > 1:
             raise ValueError(
-                f"members: some draw {draws[0]} times, others {draws[-1]}; all that draw again draw as often; set their "
-                "num_draws alike"
+                f"members: some draw {draws[0]} times, others {draws[-1]}; all that draw again draw as often; set "
+                "their num_draws alike"
             )
         return self
 
@@ -260,8 +260,8 @@ JudgingSection = Annotated[_One | EnsembleJudge, Field(discriminator="kind")]
 class MetaJudgingSection(Section):
     """The model judges its judgments, and the better one of two becomes a training pair (2407.19594, section 2.2).
 
-    `iterations`: in which of them. `max_share` bounds the share of judgment pairs among all pairs of a shard of prompts
-    (0.15 is one to six of responses): beyond 0.15 a published system saw the judge answer "always a 5".
+    `iterations`: in which of them. `max_share` bounds the share of judgment pairs among all pairs (0.15 is one to six
+    of responses): beyond 0.15 a published system saw the judge answer "always a 5".
     `max_chosen_chars` leaves out pairs whose chosen judgment is longer. `max_judgments`: how many judgments of a
     response are compared, each with each in both orders.
     """

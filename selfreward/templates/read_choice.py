@@ -24,8 +24,6 @@ _SCORES = {"A": 1.0, "B": 0.0}
 
 def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
     """The verdict in a text that compares two of `what` ("response" or "judgment"). Never raises on any text."""
-    if not text.strip():
-        return Verdict(unscored=Unscored.EMPTY_VERDICT)
     spoken = own_words(without_thoughts(as_seen(text)))
     shown = without_blocks(spoken)
     statements = _statements(shown, what)
@@ -33,7 +31,7 @@ def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict
         statements,
         shown,
         finish_reason=finish_reason,
-        ran_on=bool(statements) and another_item(spoken, statements[0].end, comparing=True),
+        ran_on=bool(statements) and another_item(spoken, statements[0].end, statements[-1].end, comparing=True),
         begun=_BEGUN,
         step_by_step=False,
     )

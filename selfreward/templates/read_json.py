@@ -15,7 +15,7 @@ from typing import Any
 from selfreward.records import FinishReason
 from selfreward.templates.read_score import read_number
 from selfreward.templates.spoken import as_seen, introduced, outside_marks, without_blocks, without_thoughts
-from selfreward.templates.statements import another_item
+from selfreward.templates.statements import another_item, nothing_stated
 from selfreward.templates.verdicts import Unscored, Verdict
 
 
@@ -36,8 +36,6 @@ _BEGUN = re.compile(r'^[ \t]*\{\s*(?:\Z|"(?:explanation|score)\b)', re.MULTILINE
 
 def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high: float) -> Verdict:
     """The verdict in the judge's `text`; a score lies in [`low`, `high`]. Never raises on any text."""
-    if not text.strip():
-        return Verdict(unscored=Unscored.EMPTY_VERDICT)
     spoken = outside_marks(without_thoughts(as_seen(text)))
     text = without_blocks(spoken)
     verdicts: list[Verdict] = []
@@ -53,8 +51,8 @@ def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high:
         last, verdicts = _broken(text, low=low, high=high)
         first = last
     if not verdicts:
-        return Verdict(unscored=Unscored.CUT_OFF if finish_reason == "length" else Unscored.NO_VERDICT)
-    if another_item(spoken, first):
+        return nothing_stated(text, finish_reason=finish_reason)
+    if another_item(spoken, first, last):
         return Verdict(unscored=Unscored.RAN_ON)
     if _BEGUN.search(text, last):
         return Verdict(unscored=Unscored.CUT_OFF if finish_reason == "length" else Unscored.CONFLICTING)

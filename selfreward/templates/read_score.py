@@ -22,14 +22,12 @@ from collections.abc import Iterator, Sequence
 
 from selfreward.records import FinishReason
 from selfreward.templates.spoken import BLANK, as_seen, own_words, without_blocks, without_thoughts
-from selfreward.templates.statements import CLOSED, Statement, another_item, decide, stands
+from selfreward.templates.statements import CLOSED, Statement, another_item, decide, stands, turned
 from selfreward.templates.verdicts import Unscored, Verdict
 
 
 def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high: float = 5.0) -> Verdict:
     """The verdict in the judge's `text`; a score lies in [`low`, `high`]. Never raises on any text."""
-    if not text.strip():
-        return Verdict(unscored=Unscored.EMPTY_VERDICT)
     spoken = own_words(without_thoughts(as_seen(text)))
     shown = without_blocks(spoken)
     points = [found.span() for found in _POINT.finditer(shown)]
@@ -42,7 +40,8 @@ def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high
         statements,
         shown,
         finish_reason=finish_reason,
-        ran_on=bool(statements) and (another_item(spoken, statements[0].end) or _rates_again(statements[-1], points)),
+        ran_on=bool(statements)
+        and (another_item(spoken, statements[0].end, statements[-1].end) or _rates_again(statements[-1], points)),
         begun=_BEGUN,
         step_by_step=True,
     )
@@ -66,25 +65,36 @@ _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 # (?a:) because "ı" and "ſ" are i and s to a pattern that ignores case.
 _ANY_NUMBER = rf"(?:{_NUMBER}|(?a:{'|'.join(_WORDS)}))"
 _NOUN = r"(?:score|rating|grade)"
-_FINAL = r"(?:(?:final|total|overall)[ \t]){1,3}"
+_FINAL = r"(?:(?:final|total|overall|revised|updated|adjusted|corrected)[ \t]){1,3}"
+_WHOSE = r"(?:(?:the|my)[ \t])?(?:response(?:'s)?[ \t])?"
 _OBJECT = r"(?:it|this|(?:the|this)(?:[ \t](?:assistant's|AI's|model's))?[ \t](?:response|answer))"
 _OF = rf"(?:[ \t](?:for|of)[ \t]{_OBJECT})?"
 _BOXED = r"(?:\$?\\boxed\{|[\[(<{$]{0,2})"
-_SPAN = rf"[ \t]?\((?:(?:out of|of|max\.?|/)[ \t]?|(?P<least>{_NUMBER})[ \t]?(?:[-–—]|to)[ \t]?)(?P<most>{_NUMBER})\)"
+_SPAN = (
+    rf"[ \t]?[(\[](?:(?:out of|of|max\.?|/)[ \t]?|(?P<least>{_NUMBER})[ \t]?(?:[-–—]|to)[ \t]?)(?P<most>{_NUMBER})[)\]]"
+)
 _TAIL = rf"{_BOXED}(?P<number>[+\-−]?{_ANY_NUMBER})(?!\w)[\])>}}$]{{0,2}}{_MARK}"
 # "Score: 4", "Final score for this response = 4", "Total: 4"; the number may stand on the line below.
 _HEAD = re.compile(
-    rf"\b(?:(?:the|my)[ \t])?(?:(?P<final>{_FINAL})?{_NOUN}|(?P<whole>{_FINAL}points?|final|total|overall))"
+    rf"\b{_WHOSE}(?:(?P<final>{_FINAL})?{_NOUN}|(?P<whole>{_FINAL}points?|final|total|overall))"
     rf"{_OF}(?:{_SPAN})?{_MARK}(?:[:=]|->|→|[ \t][–—-](?=[ \t]))(?:{_MARK}[:=])?"
     rf"{_MARK}(?:\n[ \t]{{0,8}}){{0,2}}{_MARK}{_TAIL}",
     re.IGNORECASE,
 )
+# "I would lower it to 2.", "The score is reduced to 3."
+_CHANGE = (
+    r"(?:lower|reduce|decrease|raise|increase|change|adjust|revise|correct|update|downgrade|upgrade|bump|drop)"
+    r"(?:p?e?[ds])?"
+)
+_TO = rf"(?:[ \t](?:down|up))?(?:[ \t]from[ \t]{_ANY_NUMBER})?[ \t]to(?:[ \t]an?)?"
 # "The score is 4.", "I would give this response a score of 4.", "The response earns a total of 4 points."
 _GIVE = r"(?:gives?|gave|rated?|scored?|graded?|assign(?:ed)?|award(?:ed)?)"
 _EARN = r"(?:gets?|receives?|earns?|deserves?|merits|scores?|rates|is[ \t](?:given|awarded|rated|scored|graded))"
 _SENTENCE = re.compile(
-    rf"\b(?:(?:(?:the|my|its|your)[ \t])?(?P<final>{_FINAL})?(?:{_NOUN}|total){_OF}"
-    r"[ \t](?:is|would be|should be|comes to)[ \t:]"
+    rf"\b(?:(?:(?:the|my|its|your)[ \t])?(?:response(?:'s)?[ \t])?(?P<final>{_FINAL})?(?:{_NOUN}|total){_OF}"
+    rf"[ \t](?:(?:is|would be|should be)(?:[ \t]{_CHANGE}{_TO})?|comes to)[ \t:]"
+    r"|(?:I|we)(?:'d|'ll|'ve|[ \t](?:would|will|have|must|should))?(?:[ \t](?:like|have|want|need)[ \t]to)?"
+    rf"[ \t]{_CHANGE}[ \t](?:it|this|that|(?:the|my)[ \t](?:{_FINAL})?{_NOUN}){_TO}[ \t]"
     rf"|(?P<given>(?:I|we)(?:'d|[ \t](?:would|will|have))?[ \t]{_GIVE}[ \t]{_OBJECT}"
     rf"|{_OBJECT}[ \t](?:(?:would|should|will)[ \t])?{_EARN})"
     rf"(?:[ \t](?:an?|at|as|with))?(?P<named>[ \t](?:{_FINAL})?(?:{_NOUN}|total)(?:[ \t]of)?)?[ \t])"
@@ -92,9 +102,9 @@ _SENTENCE = re.compile(
     re.IGNORECASE,
 )
 _RATED = re.compile(r"(?:I|we)\b.*\b(?:rate|score|grade)d?\b", re.IGNORECASE)
-# "Score 4" alone on its line, or on two as below a heading.
+# "Score 4" alone on its line, on two as below a heading, or in a table's row of two.
 _BARE = re.compile(
-    rf"^[ \t#*_\-]{{0,8}}(?P<final>{_FINAL})?{_NOUN}(?:[ \t*_]{{1,8}}|{_MARK}\n[ \t\n]{{0,8}}{_MARK})"
+    rf"^[ \t#*_|\-]{{0,8}}(?P<final>{_FINAL})?{_NOUN}(?:[ \t*_]{{1,8}}|{_MARK}(?:\||\n[ \t\n]{{0,8}}){_MARK})"
     rf"(?P<number>{_ANY_NUMBER})(?!\w){_MARK}",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -105,7 +115,9 @@ _LONE = re.compile(
 _WHOLE = re.compile(rf"[\s#*_{BLANK}]*+(?P<number>[+\-−]?{_NUMBER})(?!\w){_MARK}(?=[^\n]*\s*\Z)")
 _SUM = re.compile(rf"{_MARK}(?P<addends>(?:\+{_MARK}{_NUMBER}{_MARK}){{1,24}})={_MARK}(?P<sum>{_NUMBER}){_MARK}")
 _TOTAL = re.compile(
-    rf"(?:points?|pts?|stars?)?{_MARK}[(\[]?(?:/|(?:out[ \t])?of[ \t])[ \t]{{0,8}}(?:(?:an?|the)[ \t])?"
+    rf"(?:points?|pts?|stars?)?{_MARK}"
+    rf"(?:(?:[,;–—-][ \t]|[(\[])(?:(?:which|that)[ \t]is,?[ \t]|i\.e\.,?[ \t])?(?:(?P<again>{_NUMBER}){_MARK})?)?"
+    r"(?:/|(?:out[ \t])?of[ \t])[ \t]{0,8}(?:(?:an?|the)[ \t])?"
     rf"(?:(?:possible|maximum|total)[ \t](?:of[ \t])?)?"
     rf"(?P<total>{_ANY_NUMBER})\b(?:[ \t]?(?:points?|pts?|stars?|possible)\b)?[)\]]?{_MARK}",
     re.IGNORECASE,
@@ -117,9 +129,17 @@ _SCALE = re.compile(
     re.IGNORECASE,
 )
 _PER_CENT = re.compile(rf"(?:%|per[ ]?cent\b){_MARK}", re.IGNORECASE)
-_RANGE = re.compile(rf"(?:[-–—,~&+/]|to\b|(?:,[ \t])?or\b|and\b){_MARK}[0-9]", re.IGNORECASE)
+# "4-5", "4, minus 1", "5 (relevance), 3 (style)".
+_RANGE = re.compile(
+    rf"(?:[-–—,~&+/]|to\b|(?:,[ \t])?(?:or|minus|plus|less)\b|and\b){_MARK}[0-9]"
+    rf"|\([^()\n]{{0,80}}\){_MARK}(?:[,;/&+]|and\b)?{_MARK}[0-9]",
+    re.IGNORECASE,
+)
+_CHANGED = re.compile(
+    rf"[,;(–—-]?{_MARK}(?:(?:then|later|now|but)[ \t])?{_CHANGE}{_TO}[ \t](?P<to>{_NUMBER})", re.IGNORECASE
+)
 _POINTS = re.compile(rf"(?:points?|pts?|stars?)\b{_MARK}", re.IGNORECASE)
-_LINE_ENDS = re.compile(r"[ \t]*\.?[ \t*_]*(?:\n|\Z)")
+_LINE_ENDS = re.compile(r"[ \t]*\.?[ \t*_]*(?:\|[ \t]*)?(?:\n|\Z)")
 # How a verdict begins in a text that was cut.
 _BEGUN = re.compile(
     rf"[ \t#*_\-]{{0,8}}(?:(?:the|my)[ \t])?(?:{_FINAL}|{_NOUN}\b"
@@ -138,17 +158,22 @@ def _statements(text: str, *, low: float, high: float) -> Iterator[Statement]:
         *((head, False) for head in _SENTENCE.finditer(text)),
         *((head, False) for head in ([whole] if whole else lone)),
     ]
+    stated = False
     for head, formal in sorted(found, key=lambda pair: pair[0].start()):
         groups = head.groupdict()
         if head.re in (_HEAD, _SENTENCE) and not stands(text, head.start()):
             continue
-        read = _read_number(text, head, low=low, high=high)
+        revises = stated and turned(text, head.start())
+        read = _read_number(text, head, low=low, high=high, revises=revises)
         if read is not None:
+            stated = True
             final = any(groups.get(name) for name in ("final", "whole"))
             yield Statement(head.start(), read[1], read[0], final=final, formal=formal)
 
 
-def _read_number(text: str, head: re.Match[str], *, low: float, high: float) -> tuple[Verdict, int] | None:
+def _read_number(
+    text: str, head: re.Match[str], *, low: float, high: float, revises: bool = False
+) -> tuple[Verdict, int] | None:
     """The verdict that begins with the number of `head` and where it ends; None when it does not stand on its own."""
     groups = head.groupdict()
     number, end = groups["number"], head.end()
@@ -159,6 +184,8 @@ def _read_number(text: str, head: re.Match[str], *, low: float, high: float) -> 
             return Verdict(unscored=Unscored.CONFLICTING), added.end()
         number, end = added["sum"], added.end()
     total = _TOTAL.match(text, end)
+    if total and total["again"] and _value(total["again"]) != _value(number):
+        total = None
     end = total.end() if total else end
     scale = _SCALE.match(text, end)
     end = scale.end() if scale else end
@@ -166,11 +193,13 @@ def _read_number(text: str, head: re.Match[str], *, low: float, high: float) -> 
     least = {groups.get("least"), scale and scale["least"]} - {None}
     per_cent = _PER_CENT.match(text, end)
     end = per_cent.end() if per_cent else end
-    if _RANGE.match(text, end):
+    changed = _CHANGED.match(text, end)
+    if _RANGE.match(text, end) or (changed and _value(changed["to"]) != _value(number)):
         return Verdict(unscored=Unscored.CONFLICTING), end
     points = _POINTS.match(text, end)
     end = points.end() if points else end
-    if groups.get("given") and not (groups["named"] or total or scale or _RATED.match(groups["given"])):
+    given = groups.get("given")
+    if given and not (groups["named"] or total or scale or revises or _RATED.match(given)):
         return None  # "It earns 1 point" may be one of several
     # A number on the line below "Score:" is the verdict when it is alone there, and not the "1." of a list.
     alone = "\n" in head.group() or head.re not in (_HEAD, _SENTENCE)
@@ -195,8 +224,8 @@ def _value(number: str) -> float:
 
 # "Relevance: 1", and not "Score: 1".
 _POINT = re.compile(
-    rf"^[ \t*_\-]{{0,8}}(?!{_MARK}(?:{_FINAL}|{_NOUN}|total|overall|final))[^\W\d][\w '\-]{{0,40}}{_MARK}[:=]{_MARK}"
-    rf"{_NUMBER}(?:/{_NUMBER})?[ \t*_.]{{0,8}}$",
+    rf"^[ \t*_|\-]{{0,8}}(?!{_MARK}{_WHOSE}(?:{_FINAL}|{_NOUN}|total|overall|final))[^\W\d][\w '\-]{{0,40}}"
+    rf"{_MARK}[:=|]{_MARK}{_NUMBER}(?:/{_NUMBER})?[ \t*_.|]{{0,8}}$",
     re.IGNORECASE | re.MULTILINE,
 )
 

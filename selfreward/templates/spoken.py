@@ -1,7 +1,7 @@
 """What counts as the judge's own words. Everything else is blanked, so that positions stay what they were.
 
 Not its own words: reasoning, quotations in the marks of several languages, code, quoted lines, a line that it
-introduces as the response's ("It ends with:"), and prompt blocks that it repeats.
+introduces as the response's ("It ends with:") or as the form that it was asked for, and prompt blocks that it repeats.
 """
 
 import re
@@ -34,10 +34,10 @@ def as_seen(text: str) -> str:
 
 
 def without_thoughts(text: str) -> str:
-    """`text` with reasoning blanked."""
+    """`text` with reasoning blanked; where it ends, what is said begins as on a new line."""
     pieces, done = [], 0
     for start, end in reasoning_spans(text):
-        pieces += [text[done:start], _blanked(text[start:end])]
+        pieces += [text[done:start], _blanked(text[start : end - 1]), "\n"]
         done = end
     return "".join((*pieces, text[done:]))
 
@@ -87,18 +87,21 @@ _BLOCK_TAG = re.compile(
     r"<(/?)(?:user|assistant|system|prompt|reference|own_response|(?:response|judgment)\w{0,2})(?:-[0-9a-f]{6})?>",
     re.IGNORECASE,
 )
-_INTRODUCED = re.compile(r":[ \t*_]{0,8}\n\s{0,8}([^\n]+)")
+_INTRODUCED = re.compile(r"(?::|(?:the following|as follows)\.)[ \t*_]{0,8}\n\s{0,8}(?=([^\n]+))", re.IGNORECASE)
 _ATTRIBUTION = re.compile(
-    r"\b(?:it|response|assistant|answer|text|user|prompt|author)\b.*"
-    r"\b(?:says?|said|claims?|ends?|writes?|wrote|states?|reads?|concludes?|quotes?|adds?)\b",
+    r"\b(?:it|response|assistant|answer|text|user|prompt|author)\b"
+    r"(?:.*\b(?:says?|said|claims?|ends?|writes?|wrote|states?|reads?|concludes?|quotes?|adds?)\b"
+    r"|.*\b(?:contain|include|insert|append|demand|request|ask)(?:s|ed)?\b[^.!?,;]*\Z)"
+    r"|\b(?:form|format|template|example)\b[^.!?,;]*\b(?:is|was|be|like|as follows|the following)\Z"
+    r"|\bfor example\Z|\b(?:asked|told|instructed|required) to\b[^.!?,;]*\Z",
     re.IGNORECASE,
 )
 
 
-def introduced(text: str, colon: int) -> bool:
-    """Whether the line that ends with a colon at that place ends as "The response says:" does."""
-    line = max(text.rfind("\n", 0, colon) + 1, colon - 120)
-    return _ATTRIBUTION.search(text, line, colon) is not None
+def introduced(text: str, end: int) -> bool:
+    """Whether the line up to `end`, where its colon is, ends as "The response says:" or "The form is:" does."""
+    line = max(text.rfind("\n", 0, end) + 1, end - 120)
+    return _ATTRIBUTION.search(text, line, end) is not None
 
 
 def _blank_introduced(text: str) -> str:
@@ -107,7 +110,7 @@ def _blank_introduced(text: str) -> str:
     for found in _INTRODUCED.finditer(text):
         if introduced(text, found.start()):
             pieces += [text[done : found.start(1)], _blanked(found[1])]
-            done = found.end()
+            done = found.end(1)
     return "".join((*pieces, text[done:]))
 
 

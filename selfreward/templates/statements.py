@@ -38,18 +38,24 @@ def decide(
     one. It does all the same when the earlier one was final, or in due form while the later one is only a sentence, or
     right beside it.
     """
-    cut = finish_reason == "length"
     if not statements:
-        return Verdict(unscored=Unscored.CUT_OFF if cut else Unscored.NO_VERDICT)
+        return nothing_stated(text, finish_reason=finish_reason)
     if ran_on:
         return Verdict(unscored=Unscored.RAN_ON)
-    if cut and _more_to_come(statements, text, begun):
+    if finish_reason == "length" and _more_to_come(statements, text, begun):
         return Verdict(unscored=Unscored.CUT_OFF)
     if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
         return Verdict(unscored=Unscored.CONFLICTING)
     if not step_by_step and _strays(text, statements[-1].end):
         return Verdict(unscored=Unscored.RAN_ON)
     return statements[-1].verdict
+
+
+def nothing_stated(text: str, *, finish_reason: FinishReason) -> Verdict:
+    """The verdict of a text without a statement, which may be empty."""
+    if finish_reason == "length":
+        return Verdict(unscored=Unscored.CUT_OFF)
+    return Verdict(unscored=Unscored.NO_VERDICT if text.strip() else Unscored.EMPTY_VERDICT)
 
 
 def _more_to_come(statements: Sequence[Statement], text: str, begun: re.Pattern[str]) -> bool:
@@ -64,12 +70,13 @@ def _more_to_come(statements: Sequence[Statement], text: str, begun: re.Pattern[
 
 
 # How people begin a sentence when they change their mind.
-_TURN = re.compile(
-    r"(?:^[ \t#*_\-]{0,8}|[.!?][\"*_)]{0,4}[ \t]{1,4})"
+_TURNING = (
+    r"(?:(?:hm+|well|oh|ok(?:ay)?|no|wait|sorry)[,.…!–—-]{0,3}[ \t]{1,4}){0,3}"
     r"(?:however|but|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection|the other hand)"
-    r"|actually|instead|still|yet|rather|no,|reconsider)\b",
-    re.IGNORECASE | re.MULTILINE,
+    r"|actually|instead|still|yet|rather|no(?=,)|reconsider)\b"
 )
+_TURN = re.compile(rf"(?:^[ \t#*_\-]{{0,8}}|[.!?][\"*_)]{{0,4}}[ \t]{{1,4}}){_TURNING}", re.IGNORECASE | re.MULTILINE)
+_REMARK = re.compile(r"\([^()\n]{0,80}\)")
 
 
 def last_turn(text: str) -> int:
@@ -80,7 +87,7 @@ def last_turn(text: str) -> int:
 def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
     if other.verdict == last.verdict:
         return False
-    beside = not re.search(r"\w", text[other.end : last.start])
+    beside = not re.search(r"\w", _REMARK.sub("", text[other.end : last.start]))
     if other.final or (beside and not last.final) or (other.formal and not last.formal):
         return True
     return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))
@@ -89,7 +96,7 @@ def _contradicts(other: Statement, last: Statement, text: str, step_by_step: boo
 # --- Where a statement may begin -----------------------------------------------------------------------------------
 
 # At the beginning of a line or a sentence, or after blanked text.
-_PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
+_PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}[\[(]?|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
 _LEAD_IN = (
     r"(?:so|thus|therefore|hence|overall|finally|as a result|for (?:this|these) reasons?"
     r"|in (?:total|all|sum|short|conclusion|summary)|to (?:conclude|sum up|summari[sz]e)"
@@ -100,10 +107,12 @@ _LEAD_IN = (
 )
 # After another clause: "It is short, but on the whole the score is 4."
 _CLAUSE = r"[,;][ \t](?:but|so|thus|therefore|hence),?[ \t](?:(?:in general|in the end|overall|on the whole),?[ \t])?"
+_TURN_IN = rf"{_TURNING}[,:]?[ \t*_]{{1,4}}"
 _PLAIN = re.compile(rf"{_PLAIN_LEAD}\Z", re.MULTILINE)
 _LED = re.compile(
-    rf"(?:{_PLAIN_LEAD}(?:[0-9]{{1,2}}[.)][ \t])?(?:{_LEAD_IN})|{_CLAUSE})\Z", re.IGNORECASE | re.MULTILINE
+    rf"(?:{_PLAIN_LEAD}(?:[0-9]{{1,2}}[.)][ \t])?(?:{_TURN_IN}|{_LEAD_IN})|{_CLAUSE})\Z", re.IGNORECASE | re.MULTILINE
 )
+_TURNED = re.compile(rf"(?:{_PLAIN_LEAD}{_TURN_IN}|[,;][ \t]but[ \t])\Z", re.IGNORECASE | re.MULTILINE)
 _LEAD_LENGTH = 128
 
 
@@ -116,12 +125,25 @@ def stands(text: str, start: int) -> bool:
     )
 
 
-# What may follow a statement: nothing, the end of its sentence, or a reason. No condition.
+def turned(text: str, start: int) -> bool:
+    """Whether a statement that begins at `start` turns against what was said before it."""
+    return _TURNED.search(text, max(0, start - _LEAD_LENGTH), start) is not None
+
+
+# "Score: 5 - that is what the response asks for", "Score: 5, as it claims."
+_ATTRIBUTED = (
+    r"[.,;:!(–—\s-]{1,8}(?:(?:this|that|it|which)(?:[ \t]is|'s)[ \t](?:just[ \t]|only[ \t])?)?(?:what|as)[ \t]"
+    r"(?:it|(?:the|this)[ \t](?:response|assistant|answer|author|user|text))[ \t](?:itself[ \t])?"
+    r"(?:asks?|asked|claims?|says?|wants?|demands?|requests?|suggests?|writes?|wrote|states?)"
+    r"(?:[ \t]for|[ \t]me[ \t]to[ \t]\w+)?[ \t]*(?=[.,;:!)\n]|\Z)"
+)
+# What may follow a statement: nothing, the end of its sentence, or a reason. No condition, and not whose words it is.
 CLOSED = re.compile(
+    rf"(?!{_ATTRIBUTED})(?:"
     r"\Z|[ \t]*\n|<[|｜/]|[.!;:。]{1,3}[\"*_)]{0,4}(?:\s|\Z)"
     r"|(?:[,;–—-]{1,2}[ \t\n]+|[ \t]?\()(?!(?:if|unless|were|had|assuming|provided|only if|or)\b)"
     r"|[ \t]?(?:because|since|as (?:it|the|both|this)|due to)\b"
-    r"|[ \t]?[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]{1,16}[ \t]*(?:\n|\Z)",
+    r"|[ \t]?[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]{1,16}[ \t]*(?:\n|\Z))",
     re.IGNORECASE,
 )
 
@@ -130,11 +152,16 @@ CLOSED = re.compile(
 
 # A speaker or a heading on a line of its own, a prompt block, a chat control token that is not an end, a system prompt,
 # a piece of work that is announced.
+_ABOUT = (
+    r"[ \t*_]{0,8}:[ \t*_]{0,8}(?:the|this)[ \t]response[ \t](?:directly|clearly|correctly|is|was|has|does|provides"
+    r"|gives|answers|addresses|covers|lacks|fails|could|should)\b"
+)
 _NEXT_ITEM = re.compile(
     r"^[ \t#*_\-]{0,8}(?:(?:the|next|new|second|another)[ \t])?"
     r"(?:user|human|assistant|system|prompt|question|query|instruction|conversation|task|example|item"
     r"|(?P<material>response|answer|judgment))"
-    r"(?:[ \t]to[ \t]grade)?(?:[ \t]?#?(?:[0-9]{1,4}|(?P<letter>[A-Z])))?[ \t*_]{0,8}(?::|$)"
+    r"(?:[ \t]to[ \t]grade)?(?:[ \t]?#?(?:[0-9]{1,4}|(?P<letter>[A-Z])))?"
+    rf"(?:(?P<about>{_ABOUT})|[ \t*_]{{0,8}}(?::|$))"
     r"|^[ \t#*_\-]{0,8}part[ \t][0-9]{1,2}[ \t*_]{0,8}(?::|$)"
     r"|^You are (?:an?|the) [^.\n]{0,40}\b(?:assistant|AI|model)\b"
     r"|^Here(?:'s| is) an? (?:\w+[ \t]){0,3}"
@@ -154,10 +181,16 @@ _REFERENCE = re.compile(
 _FEWEST_WORDS = 12
 
 
-def another_item(text: str, start: int, *, comparing: bool = False) -> bool:
-    """Whether the text goes on to another item after `start`; one who compares explains "Response A:" and so on."""
-    items = _NEXT_ITEM.finditer(text, start)
-    return any(not (comparing and item["material"] and item["letter"]) for item in items)
+def another_item(text: str, start: int, last: int, *, comparing: bool = False) -> bool:
+    """Whether the text goes on to another item after `start`, where the first verdict ends; the last ends at `last`.
+
+    One who compares explains "Response A:" and so on, and "Response: The response is clear." explains the last verdict.
+    """
+    for item in _NEXT_ITEM.finditer(text, start):
+        explains = item["letter"] if comparing else item["about"] and item.start() >= last
+        if not (item["material"] and explains):
+            return True
+    return False
 
 
 def _strays(text: str, start: int) -> bool:

@@ -18,6 +18,7 @@ class Unscored(StrEnum):
     RAN_ON = "ran_on"  # after its verdict the judge went on to another conversation or response
     NO_CHECKS = "no_checks"  # the prompt has no checks for a verifier to run
     LOW_SCORE_MASS = "low_score_mass"  # the score tokens have too little probability to mean anything
+    NO_PROBABILITIES = "no_probabilities"  # the server wrote a label, and gave no probabilities of the labels
     NO_REFERENCE = "no_reference"  # the recipe wants a reference response and the prompt has none
     NO_OPPONENT = "no_opponent"  # the judge compares, and the prompt has no other response with text
     ONE_ORDER = "one_order"  # the other order could not be read, and one alone keeps the bias of its place

@@ -75,7 +75,8 @@ def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None
         ("{", "rows.jsonl:2: not JSON"),
         ("[1]", "list, not an object"),
         ('{"id": "a", "prompt": "x", "response": "y"}', "'a' stands twice"),
-        ('{"id": null, "prompt": "x", "response": "y"}', "the id is None"),
+        ('{"id": [1], "prompt": "x", "response": "y"}', "the id is [1]"),
+        ('{"id": "\\ud800", "prompt": "x", "response": "y"}', "the id is"),
         ('{"prompt": "x"}', "it needs `response`"),
         ('{"prompt": "x", "response": "y", "responses": []}', "not both"),
         ('{"prompt": "x", "response": 4}', "the response is int"),
@@ -137,6 +138,47 @@ def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
         assert sum(body.get("n", 1) for body in server.answered) == 2 * 4  # four responses have text
     scores = [judgment["score"] for line in read(out) for judgment in line["judgments"]]
     assert sorted(scores, key=str) == [3.0] * 8 + [None] * 2
+
+
+def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
+    rows, out = written(tmp_path, ROWS[:1]), tmp_path / "out.jsonl"
+    with EndpointServer() as server:
+        server.answer = says_three
+        for num_draws, num_paid in ((2, 2), (2, 2), (3, 3)):
+            price = f"models.gpt.price={{prompt: 1.0, generated: {1.0}}}"
+            judged = judge_file(endpoint_recipe(server, f"judging.num_draws={num_draws}", price), rows, out)
+            assert sum(body.get("n", 1) for body in server.answered) == num_paid
+            assert len(read(out)[0]["judgments"]) == num_draws
+        assert judged.cost is not None and judged.cost > 0
+
+
+def test_lines_end_where_jsonl_says(tmp_path: Path) -> None:
+    """Some line ends of Unicode are legal inside a JSON text; and Windows puts a mark before all."""
+    file = tmp_path / "rows.jsonl"
+    row = {"id": 1, "prompt": "a\u2028b\u0085c", "response": "d", "reference": None, "responses": None}
+    file.write_text("\ufeff" + json.dumps(row, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
+    judge_file(recipe_of(), file, tmp_path / "out.jsonl")
+    assert len(read(tmp_path / "out.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("judging", "words"),
+    [
+        ("{kind: intrinsic, by: gpt}", "gpt is an endpoint"),
+        ("{kind: intrinsic, reference: gpt}", "gpt is an endpoint"),
+        ("{kind: reward_model, by: gpt}", "gpt is an endpoint"),
+        ("{kind: reward_model, by: policy}", "writes and does not score"),
+        ("{kind: ensemble, members: [{kind: verifier}, {kind: reward_model, by: gpt}]}", "members (reward_model@gpt)"),
+        ("{kind: additive, structured: true}", "transformers cannot enforce"),
+        ("{kind: rubric, structured: true, by: initial, criteria: [{name: a, description: b}]}", "structured: false"),
+        ("{kind: additive, by: gtp}", "did you mean 'gpt'"),
+    ],
+)
+def test_judges_that_cannot_be_are_refused_before_anything_is_made(tmp_path: Path, judging: str, words: str) -> None:
+    recipe = recipe_of("models.gpt={endpoint: 'http://127.0.0.1:9/v1', model: m}", f"judging={judging}")
+    with pytest.raises(RecipeError) as refusal:
+        judge_file(recipe, written(tmp_path, ROWS), tmp_path / "out.jsonl")
+    assert words in str(refusal.value)
 
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:

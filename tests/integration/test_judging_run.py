@@ -98,6 +98,7 @@ class Longer:
     """A meta-judge's model that prefers the longer of two judgments, wherever it stands."""
 
     by = "policy"
+    is_local = True
 
     def model_id(self, models: Models) -> str:
         return models["policy"].id

@@ -202,6 +202,33 @@ def test_when_one_fails_those_in_flight_are_kept_and_the_others_not_sent(server:
     assert len(set(server.texts_answered)) == len(server.texts_answered) == 120
 
 
+@pytest.mark.parametrize("waiting", [{"max_requests_per_minute": 4}, {"price": PRICE, "budget": 10_000}])
+def test_who_waits_when_another_fails_gives_up_at_once(
+    server: EndpointServer, make: Make, waiting: dict[str, Any]
+) -> None:
+    """Three wait: for their places, 15 to 45 s away, or for the first answer."""
+    server.misbehaviours.append(status(401, "who are you"))
+    chat = make(max_concurrency=4, **waiting)
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="401: who are you"):
+        chat.reply(asks(6), models={})
+    assert time.monotonic() - started < 12
+    assert len(server.received) == chat.usage()["num_requests"] == 1
+
+
+def test_who_waits_for_another_attempt_gives_up_when_one_fails(server: EndpointServer, make: Make) -> None:
+    def refuse(exchange: Any, body: Body) -> None:
+        server.wait_for(lambda: len(server.received) == 2)
+        status(401, "who are you")(exchange, body)
+
+    server.misbehaviours.extend([status(503, "later", retry_after="100"), refuse])
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="401: who are you"):
+        make(max_concurrency=2).reply(asks(2), models={})
+    assert time.monotonic() - started < 60
+    assert len(server.received) == 2
+
+
 @pytest.mark.parametrize(
     ("code", "words", "reason"),
     [
@@ -477,6 +504,57 @@ def test_a_worst_case_that_does_not_come_true_stops_nothing(server: EndpointServ
     requests = asks(12, max_tokens=100)
     chat = make(price=PRICE, max_concurrency=4, budget=cost_of(12) + 150)
     assert texts(chat.reply(requests, models={})) == expected(requests)
+
+
+def counting(num_prompt_tokens: int) -> Callable[[Body], Body]:
+    usage = {"prompt_tokens": num_prompt_tokens, "completion_tokens": TOKENS_PER_CHOICE}
+    return lambda body: {**answer_to(body), "usage": usage}
+
+
+def test_a_budget_holds_where_a_server_counts_far_more_than_the_prompt(server: EndpointServer, make: Make) -> None:
+    """Eight fit into the budget by the length of their texts, four by what the server counts: 2005 each."""
+    server.answer = counting(2000)
+    chat = make(price=PRICE, budget=10_000, max_concurrency=8)
+    with pytest.raises(BudgetError, match=r"8020 is spent, and the next request may cost 200[56]; 10000 in all"):
+        chat.reply(asks(8), models={})
+    assert len(server.received) == 4
+    assert chat.usage()["cost"] == 8020
+    # The most that was seen counts, not the last.
+    server.answer = counting(20)
+    chat = make(price=PRICE, budget=14_000, max_concurrency=1)
+    server.misbehaviours.append(lambda exchange, body: exchange.send(200, counting(2000)(body)))
+    with pytest.raises(BudgetError, match=r"the next request may cost 200[56]; "):
+        chat.reply([ask(f"a task {i:03}") for i in range(200)], models={})
+
+
+@pytest.mark.parametrize("content", ["x" * 3000, "你" * 1000])
+def test_until_the_server_has_counted_a_byte_may_be_a_token(server: EndpointServer, make: Make, content: str) -> None:
+    """3000 bytes: too dear at a token each, and not at a token for three of them."""
+    money = {"price": PRICE, "budget": 2000, "max_concurrency": 1}
+    with pytest.raises(BudgetError, match=r"0 is spent, and the next request may cost 30[0-9]{2}; 2000 in all"):
+        make(**money).reply([ask(content)], models={})
+    assert not server.received
+    requests = [ask("hello"), ask(content)]
+    assert texts(make(**money).reply(requests, models={})) == expected(requests)
+
+
+@pytest.mark.parametrize("left_out", [(), ("usage",)])
+def test_with_a_budget_all_go_at_once_after_the_first_answer(
+    server: EndpointServer, make: Make, left_out: tuple[str, ...]
+) -> None:
+    """Also where the server does not count, and nothing is learnt."""
+
+    def first(exchange: Any, body: Body) -> None:
+        exchange.send(200, {key: value for key, value in answer_to(body).items() if key not in left_out})
+
+    def together(exchange: Any, body: Body) -> None:
+        server.wait_for(lambda: len(server.received) == 4)
+        first(exchange, body)
+
+    server.misbehaviours.extend([first, together, together, together])
+    requests = asks(4)
+    assert texts(make(price=PRICE, budget=1000, max_concurrency=3).reply(requests, models={})) == expected(requests)
+    assert len(server.received) == 4
 
 
 @pytest.mark.parametrize("loss", [drop, truncate, raw_answer(b'{"choices": []}')])

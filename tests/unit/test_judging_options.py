@@ -299,13 +299,36 @@ def test_seeds_of_reasoning_depend_on_run_and_iteration() -> None:
 
 
 @pytest.mark.parametrize("reasoning", [None, {}])
-@pytest.mark.parametrize(("finish_reason", "reason"), [("stop", "no_verdict"), ("length", "cut_off")])
+@pytest.mark.parametrize(
+    ("text", "stopped", "cut_off"),
+    [
+        ("Score: 4", "no_probabilities", "no_probabilities"),
+        ("It is fine.\n\n**Score:** 4/5, because", "no_probabilities", "no_probabilities"),
+        ("<think>Score: 7</think>\n4.", "no_probabilities", "no_probabilities"),
+        ("I counted 4 of them", "no_verdict", "cut_off"),
+        ("Score: 4.5", "no_verdict", "cut_off"),
+        ("Score: 42", "no_verdict", "cut_off"),
+        ("Score: 7", "no_verdict", "cut_off"),
+        ("Score: 4\nScore:", "no_verdict", "cut_off"),
+        ("<think>Score: 4", "no_verdict", "cut_off"),
+        ("", "no_verdict", "cut_off"),
+    ],
+)
 def test_a_server_without_probabilities_leaves_no_expected_score_but_what_it_wrote(
-    reasoning: dict[str, Any] | None, finish_reason: Any, reason: str
+    reasoning: dict[str, Any] | None, text: str, stopped: str, cut_off: str
 ) -> None:
-    chat = FakeChat(lambda request, draw: Reply(text="Score: 4", finish_reason=finish_reason))
-    for given in judged(chat, "expected_score", [BLACK], reasoning=reasoning):
-        assert (given.score, given.unscored, given.text) == (None, reason, "Score: 4")
+    for finish_reason, reason in (("stop", stopped), ("length", cut_off)):
+        reply = Reply(text=text, finish_reason=finish_reason)  # type: ignore[arg-type]
+        chat = FakeChat(lambda request, draw, reply=reply: reply)
+        (given, *_) = judged(chat, "expected_score", [BLACK], reasoning=reasoning)
+        assert (given.score, given.unscored, given.text) == (None, reason, text)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_label_in_words_is_known_in_each_wording(opened: bool) -> None:
+    chat = FakeChat(lambda request, draw: (request.opening if opened else "") + request.choices[-1])
+    given = judged(chat, "expected_score", [BLACK], num_draws=3)
+    assert [j.unscored for j in given] == ["no_probabilities"] * 3
 
 
 @hypothesis.given(st.lists(st.floats(-800, 0.0) | st.just(-math.inf), min_size=6, max_size=6))

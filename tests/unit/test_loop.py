@@ -50,6 +50,7 @@ class World:
     judge_by: str = "policy"
     needs: frozenset[str] = frozenset()
     meta_iterations: int = 0
+    counted: list[tuple[int, int]] = field(default_factory=list)
     judged_at_once: list[int] = field(default_factory=list)
     selected: list[Judged] = field(default_factory=list)
     wording: str = "say"
@@ -130,9 +131,16 @@ class World:
         return [Battle(f"{p.id}/b", p.id, f"{p.id}/0", "a", "b", "a", None, "") for p in prompts]
 
     def pairs(
-        self, judgments: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
+        self,
+        judgments: Sequence[Judgment],
+        battles: Sequence[Battle],
+        *,
+        all_battles: Iterable[Battle],
+        num_response_pairs: int,
+        num_judgment_pairs: int,
     ) -> tuple[PreferencePair, ...]:
-        assert num_response_pairs <= len(battles)
+        assert len(list(all_battles)) == 5
+        self.counted.append((num_response_pairs, num_judgment_pairs))
         first = battles[0].prompt_id
         return (PreferencePair(f"{first}#j", first, "judgment", "a", "b", (1,), (2, 1), (2, 0), "", "", 1.0, 0.0, 1.0),)
 
@@ -231,10 +239,8 @@ def test_a_selector_gets_what_it_needs_and_nothing_twice(world: World) -> None:
     assert second == [("sample", 1)] * 3 + [("sample", 0)] * 3 + [("judge", 1)] * 3 + [("judge", 0)] * 3
     last = world.selected[-1]
     assert {r.id for r in last.initial_responses} == {"2-4/initial_responses/0", "2-4/initial_responses/1"}
-    assert {j.response_id for j in last.previous_judgments} == {
-        r.id for r in (*last.responses, *last.initial_responses)
-    }
-    assert {j.response_id for j in last.judgments} == {j.response_id for j in last.previous_judgments}
+    assert {j.response_id for j in last.previous_judgments} == {r.id for r in last.responses}
+    assert {j.response_id for j in last.judgments} == {r.id for r in (*last.responses, *last.initial_responses)}
     assert not world.selected[0].initial_responses and not world.selected[0].previous_judgments
     store = Store(world.folder / "run", write=False)
     assert history.count(store, 2)["num_responses"] == 10
@@ -251,6 +257,7 @@ def test_judgments_of_early_iterations_become_pairs_too(world: World) -> None:
     ]
     assert history.count(store, 1) | {"num_pairs": 7, "num_judgment_pairs": 3} == history.count(store, 1)
     assert [call[:3] for call in world.calls if call[0] == "battles"] == [("battles", 1, 0)] * 3
+    assert world.counted == [(1, 0), (3, 1), (4, 2)]  # of this shard and those before it; of those before it
 
 
 def test_how_far_the_judge_is_to_be_trusted_is_kept_with_the_iteration(world: World) -> None:

@@ -69,6 +69,13 @@ def meta_judge(
     return meta_judging.build(recipe.MetaJudgingSection(**settings), chats={"policy": chat}, seed=seed), chat
 
 
+def pairs_of(
+    judge: MetaJudge, said: Sequence[Judgment], battles: Sequence[Battle], *, num_response_pairs: int
+) -> tuple[PreferencePair, ...]:
+    """Of a run of one shard."""
+    return judge.pairs(said, battles, all_battles=battles, num_response_pairs=num_response_pairs, num_judgment_pairs=0)
+
+
 def prompt(name: str = "p0") -> Prompt:
     return Prompt(name, (Message("user", f"Name a sea ({name})."),))
 
@@ -119,7 +126,7 @@ def ends(pairs: Iterable[PreferencePair]) -> list[tuple[str, str]]:
 def made(said: Sequence[Judgment], *, say: Callable[[ChatRequest], Reply] = BY_QUALITY, **settings: Any) -> list[Any]:
     """Battles and pairs of one response, with as many pairs of responses as one needs."""
     judge, _ = meta_judge(say, **settings)
-    return list(judge.pairs(said, fight(said, judge), num_response_pairs=100))
+    return list(pairs_of(judge, said, fight(said, judge), num_response_pairs=100))
 
 
 def fought_over(battles: Iterable[Battle]) -> set[str]:
@@ -189,6 +196,31 @@ def test_of_too_many_judgments_those_spread_over_the_scores_fight() -> None:
     assert len(battles) == 6
     assert {by_id.score for by_id in said if by_id.id in {b.first_id for b in battles}} == {1, 2, 5}
     assert {b.first_id for b in fight(said[::-1], judge)} == {b.first_id for b in battles}
+
+
+def test_what_a_small_shard_could_not_use_is_there_for_the_next() -> None:
+    judge, _ = meta_judge(max_share=0.15)
+    said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
+    fought = fight(said, judge)
+    for num_response_pairs, num_judgment_pairs, num in ((5, 0, 0), (6, 0, 1), (10, 1, 0), (12, 1, 1)):
+        pairs = judge.pairs(
+            said,
+            fought,
+            all_battles=fought,
+            num_response_pairs=num_response_pairs,
+            num_judgment_pairs=num_judgment_pairs,
+        )
+        assert len(pairs) == num
+
+
+def test_a_win_counts_what_all_battles_of_the_iteration_say_of_its_place() -> None:
+    """In this shard the first place won once only; in the iteration it always wins."""
+    judge, _ = meta_judge()
+    said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
+    fought = fight(said, judge)
+    biased = [replace(battle, winner_id=battle.first_id) for battle in fought for _ in range(9)]
+    assert pairs_of(judge, said, fought, num_response_pairs=100)
+    assert not judge.pairs(said, biased[:2], all_battles=biased, num_response_pairs=100, num_judgment_pairs=0)
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=16), st.integers(2, 12))
@@ -266,8 +298,8 @@ def test_a_battle_without_a_verdict_keeps_its_reason_and_counts_nothing(reply: R
     battles = fight(said, judge)
     unread = [b for b in battles if said[2].id in (b.first_id, b.second_id)]
     assert [(b.winner_id, b.unscored, b.text) for b in unread] == [("", reason, reply.text)] * 4
-    (pair,) = judge.pairs(said, battles, num_response_pairs=100)
-    (alone,) = judge.pairs(said, [b for b in battles if b not in unread], num_response_pairs=100)
+    (pair,) = pairs_of(judge, said, battles, num_response_pairs=100)
+    (alone,) = pairs_of(judge, said, [b for b in battles if b not in unread], num_response_pairs=100)
     assert pair == alone
     assert ends([pair]) == [("0", "1")]
 
@@ -321,10 +353,10 @@ def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -
     judge, _ = meta_judge()
     for unscored in (None, "no_verdict"):
         fought = [replace(b, winner_id="", unscored=unscored) for b in fight(said, judge)]
-        assert judge.pairs(said, fought, num_response_pairs=100) == ()
+        assert pairs_of(judge, said, fought, num_response_pairs=100) == ()
         cut_off = [replace(said[0], finish_reason="length"), *said[1:]]
-        assert judge.pairs(cut_off, fought, num_response_pairs=100) == ()
-    assert judge.pairs(said, [], num_response_pairs=100) == ()
+        assert pairs_of(judge, cut_off, fought, num_response_pairs=100) == ()
+    assert pairs_of(judge, said, [], num_response_pairs=100) == ()
 
 
 @given(st.floats(0, 1), st.integers(3, 6), st.integers(0, 1000))
@@ -368,8 +400,8 @@ def test_the_same_text_or_the_same_tokens_never_stand_on_both_sides() -> None:
     judge, _ = meta_judge()
     fought = fight(said, judge)
     for changes in ({"text": f"<think>Hm.</think>\n{said[0].text} "}, {"token_ids": said[0].token_ids}):
-        assert judge.pairs([said[0], replace(said[1], **changes)], fought, num_response_pairs=100) == ()
-    assert len(judge.pairs(said, fought, num_response_pairs=100)) == 1
+        assert pairs_of(judge, [said[0], replace(said[1], **changes)], fought, num_response_pairs=100) == ()
+    assert len(pairs_of(judge, said, fought, num_response_pairs=100)) == 1
 
 
 def test_what_cannot_be_a_pair_is_an_error() -> None:
@@ -377,9 +409,9 @@ def test_what_cannot_be_a_pair_is_an_error() -> None:
     judge, _ = meta_judge()
     fought = fight(said, judge)
     with pytest.raises(ValueError, match="not among the judgments"):
-        judge.pairs(said[:1], fought, num_response_pairs=100)
+        pairs_of(judge, said[:1], fought, num_response_pairs=100)
     with pytest.raises(ValueError, match="different prompt tokens"):
-        judge.pairs([said[0], replace(said[1], prompt_token_ids=(7,))], fought, num_response_pairs=100)
+        pairs_of(judge, [said[0], replace(said[1], prompt_token_ids=(7,))], fought, num_response_pairs=100)
 
 
 def many(num: int) -> tuple[list[Judgment], list[Battle], MetaJudge]:
@@ -394,27 +426,31 @@ def many(num: int) -> tuple[list[Judgment], list[Battle], MetaJudge]:
 
 def test_the_widest_margins_stay_within_the_cap() -> None:
     said, fought, judge = many(6)
-    all_pairs = judge.pairs(said, fought, num_response_pairs=1000)
+    all_pairs = pairs_of(judge, said, fought, num_response_pairs=1000)
     assert [pair.id for pair in all_pairs] == [f"p{index}#judgments" for index in range(6)]
     margins = [pair.margin for pair in all_pairs]
     assert margins == sorted(margins) and len(set(margins)) == 6
     # max_share is 0.15: exactly 3 of 20.
-    assert [p.prompt_id for p in judge.pairs(said, fought, num_response_pairs=17)] == ["p3", "p4", "p5"]
-    assert [p.prompt_id for p in judge.pairs(said, fought, num_response_pairs=16)] == ["p4", "p5"]
-    assert judge.pairs(said, fought, num_response_pairs=5) == judge.pairs(said, fought, num_response_pairs=0) == ()
+    assert [p.prompt_id for p in pairs_of(judge, said, fought, num_response_pairs=17)] == ["p3", "p4", "p5"]
+    assert [p.prompt_id for p in pairs_of(judge, said, fought, num_response_pairs=16)] == ["p4", "p5"]
+    assert (
+        pairs_of(judge, said, fought, num_response_pairs=5) == pairs_of(judge, said, fought, num_response_pairs=0) == ()
+    )
 
 
 def test_a_share_is_the_decimal_number_that_was_written() -> None:
     said, fought, _ = many(7)
     judge, _ = meta_judge(max_share=0.7)
-    assert len(judge.pairs(said, fought, num_response_pairs=3)) == 7  # and not 6, as 0.7 / (1 - 0.7) * 3 would have it
+    assert (
+        len(pairs_of(judge, said, fought, num_response_pairs=3)) == 7
+    )  # and not 6, as 0.7 / (1 - 0.7) * 3 would have it
 
 
 @given(st.integers(0, 60), st.sampled_from([0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7]))
 def test_the_share_of_judgment_pairs_is_bounded_and_used_up(num_response_pairs: int, max_share: float) -> None:
     said, fought, _ = many(4)
     judge, _ = meta_judge(max_share=max_share)
-    num = len(judge.pairs(said, fought, num_response_pairs=num_response_pairs))
+    num = len(pairs_of(judge, said, fought, num_response_pairs=num_response_pairs))
     per_cent = round(100 * max_share)
     assert 100 * num <= per_cent * (num + num_response_pairs)
     assert num == 4 or 100 * (num + 1) > per_cent * (num + 1 + num_response_pairs)
@@ -434,7 +470,7 @@ def test_whatever_order_things_come_in_the_same_pairs_come_out(order: random.Ran
         judge, _ = meta_judge(prefers(coin))
         fought = fight(said, judge, prompts=prompts, responses=responses)
         order.shuffle(fought)
-        return judge.pairs(said, fought, num_response_pairs=12)
+        return pairs_of(judge, said, fought, num_response_pairs=12)
 
     before = all_pairs()
     assert len(before) == 2
@@ -446,9 +482,9 @@ def test_whatever_order_things_come_in_the_same_pairs_come_out(order: random.Ran
 # --- The section -----------------------------------------------------------------------------------------------------
 
 
-def test_the_first_iterations_only() -> None:
-    judge, _ = meta_judge(iterations=2)
-    assert [judge.may_judge(iteration) for iteration in (1, 2, 3)] == [True, True, False]
+def test_the_named_iterations_only() -> None:
+    judge, _ = meta_judge(iterations=[1, 3])
+    assert [judge.may_judge(iteration) for iteration in (1, 2, 3)] == [True, False, True]
 
 
 def test_a_model_that_is_not_there() -> None:

@@ -201,12 +201,10 @@ def test_a_strategy_of_ones_own_is_a_function_under_the_same_rules() -> None:
     def nearest_above_the_worst(candidates: Candidates) -> list[Proposal]:
         worst, *_ = sorted(candidates.scored, key=lambda candidate: candidate.score)
         nearest, *_ = sorted(candidates.choosable, key=lambda candidate: candidate.score)
-        return [Proposal(nearest, worst, weight=0.5)]
+        return [Proposal(nearest, worst)]
 
     selection = Selector(recipe.Pairing(), nearest_above_the_worst).select(judged(scored(5, 0, 3)))
     assert ends(selection) == ("p0#2", "p0#1")
-    assert selection.pairs[0].weight == 0.5
-
     assert reason(Selector(recipe.Pairing(), lambda candidates: []).select(judged(scored(5, 0)))) == "nothing_proposed"
     cut_off = [(response(0, cut_off=True), [5]), *scored(1, 3, 0)[1:]]
     first_of_all = Selector(recipe.Pairing(), lambda of: [Proposal(of.scored[0], of.scored[2])])

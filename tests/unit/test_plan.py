@@ -491,7 +491,7 @@ def test_a_reward_model_has_a_line_of_its_own() -> None:
 def test_the_tables_name_pairs_of_judgments_and_battles_only_where_there_are_any() -> None:
     plain = render(make_plan(make_recipe()))
     assert "of judgments" not in plain and "battles" not in plain
-    text = render(make_plan(make_recipe("meta_judging={max_share: 0.4, iterations: 1}")))
+    text = render(make_plan(make_recipe("meta_judging={max_share: 0.4, iterations: [1]}")))
     assert rows_under("training", text)["iteration 1"][:2] == [5, 2]
     assert "battles" in text.split("engine requests\n")[1].splitlines()[0]
     assert rows_under("engine requests", text)["iteration 1"][2] == 3 * 5 * 4

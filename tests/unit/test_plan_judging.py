@@ -285,7 +285,7 @@ def test_four_responses_give_two_pairs_at_most(k: int, num_pairs: int) -> None:
     assert first.num_training_tokens == num_pairs // 3 * (69 + 3 * 100)
 
 
-META = "meta_judging={max_judgments: 4, max_tokens: 9, max_share: %s, iterations: 1}"
+META = "meta_judging={max_judgments: 4, max_tokens: 9, max_share: %s, iterations: [1]}"
 
 
 def test_four_of_five_judgments_meet_each_other_in_both_orders_in_the_first_iterations() -> None:
@@ -310,11 +310,11 @@ def test_pairs_of_judgments_keep_to_their_share_and_are_as_long_as_their_rubric(
     assert (none.num_pairs, none.num_judgment_pairs) == (3, 0)
 
 
-def test_the_share_of_judgment_pairs_holds_in_every_shard() -> None:
+def test_the_share_of_judgment_pairs_is_that_of_the_iteration() -> None:
     whole, _ = planned(META % 0.5, "iterations.shard_prompts=3")
     assert whole.num_judgment_pairs == 3
     parts, _ = planned(META % 0.4, "iterations.shard_prompts=1")
-    assert parts.num_judgment_pairs == 0  # 0.67 pairs a shard
+    assert parts.num_judgment_pairs == 2  # 0.67 a shard, but what one cannot use the next one can
     padded, _ = planned(META % 0.4, "training.packing=padded", "training.num_epochs=1")
     packed, _ = planned(META % 0.4, "training.num_epochs=1")
     asked = [rubric("additive", prompt, response="") + 50 for prompt in FIRST]
