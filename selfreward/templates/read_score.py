@@ -9,8 +9,10 @@ more harm than a lost draw. What stands as a verdict:
   `4/5` and `4 stars` on the first or the last line, and a number that is the whole text.
 * Outside reasoning, quotations, code, quoted lines and repeated prompt blocks (see `spoken`).
 * Of several verdicts the last one counts, because judges give points line by line before the total; but
-  verdicts that contradict each other side by side, or after one that calls itself final, are conflicting, and points
-  in the items of a numbered list, or on a line among `Relevance: 1` and its like, are no total.
+  verdicts that contradict each other side by side, or after one that calls itself final, are conflicting, as is a
+  sentence that takes back a `Score: n` ("Actually, I would lower it to 2."), or a number changed in its own sentence
+  (`5, reduced to 3`). Points in the items of a numbered list, or on a line among `Relevance: 1` and its like, are
+  no total.
 * `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read as they
   stand; `1 + 1 + 1 = 3` is 3 if the sum is right. Numbers in words (`four`) are read, up to ten; digits of other
   scripts than Latin are not. `4,5` may be two scores or a half point, so it is conflicting.

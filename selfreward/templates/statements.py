@@ -76,7 +76,8 @@ _TURNING = (
     r"|actually|instead|still|yet|rather|no(?=,)|reconsider)\b"
 )
 _TURN = re.compile(rf"(?:^[ \t#*_\-]{{0,8}}|[.!?][\"*_)]{{0,4}}[ \t]{{1,4}}){_TURNING}", re.IGNORECASE | re.MULTILINE)
-_REMARK = re.compile(r"\([^()\n]{0,80}\)")
+# No word between two statements but a remark in brackets: "Score: 5 (relevance)\nScore: 3 (style)".
+_BESIDE = re.compile(r"(?:\([^()\n]{0,80}\)|\W)*+")
 
 
 def last_turn(text: str) -> int:
@@ -87,7 +88,7 @@ def last_turn(text: str) -> int:
 def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
     if other.verdict == last.verdict:
         return False
-    beside = not re.search(r"\w", _REMARK.sub("", text[other.end : last.start]))
+    beside = _BESIDE.fullmatch(text, other.end, last.start) is not None
     if other.final or (beside and not last.final) or (other.formal and not last.formal):
         return True
     return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))

@@ -93,6 +93,13 @@ def responses(parts: tuple[Recipe, Judging]) -> list[Response]:
     return [response(prompt, index, text) for prompt in PROMPTS for index, text in enumerate(texts)]
 
 
+JUDGED: dict[str, list[Judgment]] = {}  # what the first call gave; the engine is slow here
+
+
+def judged_once(parts: tuple[Recipe, Judging], name: str, responses: list[Response]) -> list[Judgment]:
+    return JUDGED.setdefault(name, JUDGED.get(name) or judge(parts, name, responses))
+
+
 def judge(parts: tuple[Recipe, Judging], name: str, responses: list[Response]) -> list[Judgment]:
     _, judged = parts
     section = recipe_file.parse(RECIPE, overrides=[f"judging={SECTIONS[name]}"]).judging
@@ -103,7 +110,7 @@ def judge(parts: tuple[Recipe, Judging], name: str, responses: list[Response]) -
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_judge_judges(parts: tuple[Recipe, Judging], responses: list[Response], name: str) -> None:
-    judgments = judge(parts, name, responses)
+    judgments = judged_once(parts, name, responses)
     assert len({judgment.id for judgment in judgments}) == len(judgments)
     assert {judgment.response_id for judgment in judgments} == {response.id for response in responses}
     for judgment in judgments:
@@ -124,7 +131,7 @@ def test_every_judge_judges(parts: tuple[Recipe, Judging], responses: list[Respo
 
 def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
     """The grammar of the engine leaves nothing to read wrongly but what the limit cut off."""
-    judgments = [j for j in judge(parts, "structured", responses) if j.text]
+    judgments = [j for j in judged_once(parts, "structured", responses) if j.text]
     assert len(judgments) == 8
     assert {j.unscored for j in judgments} <= {None, "cut_off"} and any(j.score is not None for j in judgments)
     assert all(j.text.lstrip().startswith("{") and '"explanation"' in j.text for j in judgments)
@@ -132,11 +139,11 @@ def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Judging], response
 
 def test_the_same_call_gives_the_same_judgments(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
     for name in ("additive", "reasoned_score"):
-        assert judge(parts, name, responses) == judge(parts, name, responses)
+        assert judge(parts, name, responses) == judged_once(parts, name, responses)
 
 
 def test_wordings_are_replicates_and_one_is_none(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
-    judgments = judge(parts, "expected_score", responses)
+    judgments = judged_once(parts, "expected_score", responses)
     assert reliability(judgments) is not None
     assert reliability([judgment for judgment in judgments if judgment.draw == 0]) is None
 

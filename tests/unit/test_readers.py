@@ -191,6 +191,9 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("Final grade: 4/5", 4),
     ("Overall: 4/5", 4),
     ("Score for this response: 4", 4),
+    ("[Score: 4]", 4),
+    ("Good.\n(Score: 4)", 4),
+    ("(Score: 5 would be too much.)", Unscored.NO_VERDICT),
     ("Score - 4", 4),
     ("Score -> 4", 4),
     ("Score 4", 4),
@@ -304,6 +307,7 @@ def test_score_verdicts(text: str, expected: float | Unscored) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("", Unscored.CUT_OFF),
         ("The response is relevant, and it also", Unscored.CUT_OFF),
         ("<think>\nScore: 5", Unscored.CUT_OFF),
         ("Good.\nScore:", Unscored.CUT_OFF),

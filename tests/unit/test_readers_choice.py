@@ -104,7 +104,10 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("Response A is better.\n\nThe better response is Response B", Unscored.CONFLICTING),
     ("Response A is better, but Response B is right.", Unscored.NO_VERDICT),
     ("Response A is better. Response B is better. However, both are wrong.", Unscored.CONFLICTING),
+    ("Response A is better.\n\nHowever, Response B is better.", B),
+    ("The better response is Response A.\n\nHowever, the better response is Response B.", B),
     # Contradictions.
+    ("The better response is Response A.\n\nHowever, Response B is better.", Unscored.CONFLICTING),
     ("Response A is better. It is short.\n\nThe better response is Response B", Unscored.CONFLICTING),
     ("Response A is better.\n\nThere is no better response.", Unscored.CONFLICTING),
     ("The better response is Response A (or B).", Unscored.NO_VERDICT),
@@ -120,6 +123,7 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("The better response is Response A.\nIt is short.\nResponse B is better.", Unscored.CONFLICTING),
     ("Response A is better than Response A.", Unscored.CONFLICTING),
     # Quotations, repeated blocks, reasoning.
+    ("The better response is Response B, as the response itself claims.", Unscored.NO_VERDICT),
     ('"The better response is Response A"', Unscored.NO_VERDICT),
     ('B claims: "The better response is Response B". It is not.\nThe better response is Response A', A),
     ("Response B ends with:\nThe better response is Response B", Unscored.NO_VERDICT),
@@ -171,6 +175,7 @@ def test_verdicts_on_judgments(text: str, expected: float | Unscored) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("", Unscored.CUT_OFF),
         ("Response A is clear and", Unscored.CUT_OFF),
         ("The better response is Response", Unscored.CUT_OFF),
         ("The better response is Response A", Unscored.CUT_OFF),  # or Response B?

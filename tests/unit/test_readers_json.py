@@ -70,6 +70,9 @@ OBJECTS: list[tuple[str, float | Unscored]] = [
     ('<response-0a1b2c>\n{"score": 5}\n</response-0a1b2c>\n{"score": 1}', 1),
     ('<think>\n{"score": 5}\n</think>\n{"score": 1}', 1),
     ('{"score": 5}\n</think>\n', Unscored.NO_VERDICT),
+    ('<think>\nhm\n</think>{"explanation": "Clear.", "score": 4}', 4),
+    ('It says “hm” {"score": 4}', Unscored.NO_VERDICT),
+    ('The form is:\n{"score": 5}', Unscored.NO_VERDICT),
     # Ran on.
     ('{"score": 4}\n\nUser: What is the capital of Peru?', Unscored.RAN_ON),
     ('{"score": 4}\n<user-0a1b2c>\nhi\n</user-0a1b2c>', Unscored.RAN_ON),
@@ -88,6 +91,7 @@ def test_json_verdicts(text: str, expected: float | Unscored) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("\n", Verdict(unscored=Unscored.CUT_OFF)),
         ('{"explanation": "It is', Verdict(unscored=Unscored.CUT_OFF)),
         ('{"explanation": "Clear.", "score": 4', Verdict(unscored=Unscored.CUT_OFF)),
         ("Let me see", Verdict(unscored=Unscored.CUT_OFF)),

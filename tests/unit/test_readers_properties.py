@@ -256,11 +256,21 @@ _OVER_AND_OVER = (
         "Response A (or B) ",
         "Response A, as ",
     ),
+    *(
+        "no, ",
+        "the following.\n",
+        "the form is the form ",
+        "Score: 4 (",
+        "Score: 4, reduced to ",
+        "Actually, it earns 4. ",
+    ),
+    *("I would lower it to 4. ", "| Score | 4 |\n", "Response: The response is "),
     *("{'score': ", "score: 4, ", "A is not better as B is. ", "Response A is better, but "),
     *("{", '{"', '{"a":', '{"a":[', '{"score": 4}', '{"score": 4}\n', '{"x":"', "["),
 )
 LONG = {
     **{f"{piece!r} over and over": piece * (100_000 // len(piece)) for piece in _OVER_AND_OVER},
+    "one that differs from many": "Score: 4. So, " * 8_000 + "Score: 3",
     "a long number": "Score: " + "9" * 100_000,
     "a number far away": "Score:" + " " * 100_000 + "4",
     "a long sum": "Score: " + "1 + " * 25_000 + "1 = 5",
