@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both do the whole set-up first.
-.PHONY: demo setup test lint test-browser test-resume test-endpoint clean
+.PHONY: demo setup test lint test-browser test-resume test-slow test-endpoint clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -28,6 +28,10 @@ test-browser: setup
 
 test-resume: setup
 	$(BIN)/python -m pytest tests/resume $(PYTEST_ARGS)
+
+# Several processes of a training, and every judge on vLLM.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/slow $(PYTEST_ARGS)
 
 # The endpoint engine against a real server: vLLM's own, started and killed.
 test-endpoint: setup

@@ -68,12 +68,14 @@ def summarise(
     training: Mapping[str, object],
     evaluation: Evaluation,
 ) -> IterationSummary:
+    seconds = store.seconds_by_stage(iteration)
+    seconds.pop("decision", None)  # it is made from this summary, which must be the same when it is read again
     return IterationSummary(
         iteration=iteration,
         counts=counts,
         judging=judging,
         training=training,
         evaluation=evaluation,
-        seconds_by_stage=store.seconds_by_stage(iteration),
+        seconds_by_stage=seconds,
         usage_by_stage=store.usage_by_stage(iteration),
     )

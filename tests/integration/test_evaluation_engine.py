@@ -172,8 +172,9 @@ def test_a_second_run_measures_the_same(measured, checkpoints, tmp_path):
     engine = engines.build(ENGINE, first=checkpoints[0])
     with Store(tmp_path / "again", name="again") as store:
         made = evaluator(engine, checkpoints[0])
-        again = made.evaluate(store, 0, policy=checkpoints[0], previous=None, initial=checkpoints[0])
-        later = made.evaluate(store, 1, policy=checkpoints[1], previous=checkpoints[0], initial=checkpoints[0])
+        first, second = ({"policy": checkpoint, "initial": checkpoints[0]} for checkpoint in checkpoints[:2])
+        again = made.evaluate(store, 0, models=first, previous=None)
+        later = made.evaluate(store, 1, models=second, previous=checkpoints[0])
     engine.close()
     assert again == found[0]
     assert later == found[1]
