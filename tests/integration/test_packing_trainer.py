@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_packing_models import COMMON, EXPERTS
-from test_training_update import END, NUM_WORDS, make_job, make_pairs, train
+from training_cases import END, NUM_WORDS, make_job, make_pairs, train
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from selfreward.errors import RecipeError

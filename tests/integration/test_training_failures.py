@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
-from test_training_update import SECTION, make_job, make_pairs, plain_logp, train, write_policy
+from training_cases import SECTION, make_job, make_pairs, plain_logp, train, write_policy
 
 from selfreward.errors import StoreError, TrainingError
 from selfreward.parts import TrainingJob

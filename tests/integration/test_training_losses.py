@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_training_update import SECTION, losses, make_job, make_pairs, train, write_policy
+from training_cases import SECTION, losses, make_job, make_pairs, train, write_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfreward.errors import RecipeError, TrainingError

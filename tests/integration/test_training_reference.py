@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_training_update import NUM_WORDS, SECTION, make_job, make_pairs, train, write_policy
 from torch.nn.modules.module import register_module_forward_hook
+from training_cases import NUM_WORDS, SECTION, make_job, make_pairs, train, write_policy
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from selfreward.parts import TrainingJob

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training_update import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
+from training_cases import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
 from transformers import AutoModelForCausalLM
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
