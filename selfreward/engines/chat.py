@@ -79,7 +79,8 @@ class ChatTokenizer:
 
     def _closing(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Ends the model's thoughts where the template itself began them, as some do whatever they are told."""
-        opened = _OPENED_REASONING.search(str(self._tokenizer.decode(list(ids[-_TAIL_TOKENS:]))))
+        tail = self._tokenizer.decode(list(ids[-_TAIL_TOKENS:]), clean_up_tokenization_spaces=False)
+        opened = _OPENED_REASONING.search(str(tail))
         return self.encode_text(f"\n</{opened[1]}>\n\n") if opened else ()
 
     def encode_text(self, text: str) -> tuple[int, ...]:

@@ -179,3 +179,13 @@ def test_smollm2_responds_with_a_score_and_with_a_letter(smollm2: tuple[Engine, 
         own = first if comparison.shown_first == RESPONSES[0].id else second
         assert comparison.unscored is None
         assert comparison.preference == pytest.approx(own / (first + second), abs=1e-3)
+
+
+def test_asking_for_a_choice_prints_nothing(
+    smollm2: tuple[Engine, Checkpoint], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Transformers would warn, once in a process, of a tokenizer that tidies up what it decodes."""
+    engine, _ = smollm2
+    fresh = engines.build(recipe.EngineSection(kind="transformers", dtype="float32"), first=smollm2[1])
+    assert fresh.encode(PROMPTS[0].messages, thinking=False) == engine.encode(PROMPTS[0].messages)
+    assert "clean_up" not in capfd.readouterr().err
