@@ -21,13 +21,13 @@ from selfreward import (
     recipe_file,
     reporting,
     training,
-)  # fmt: skip
+)
 from selfreward.engines import models as model_files
 from selfreward.engines.endpoint import EndpointChat
 from selfreward.engines.transformers import TransformersEngine
 from selfreward.errors import RecipeError
 from selfreward.parts import Chat, Engine, Judge, MetaJudge, Parts, PromptSource, Trainer
-from selfreward.recipe import EnsembleJudge, JudgingSection, Recipe, RewardModelJudge, TopK, Written
+from selfreward.recipe import JudgingSection, Recipe, RewardModelJudge, TopK, Written
 from selfreward.records import Checkpoint
 from selfreward.store import Store
 
@@ -138,9 +138,8 @@ def _meta_judge(recipe: Recipe, chats: Mapping[str, Chat]) -> MetaJudge | None:
 
 def _refuse_unenforced_forms(recipe: Recipe, engine: Engine) -> None:
     """Said before responses are sampled, and not when the first one is judged."""
-    judging_section = recipe.judging
-    members = judging_section.members if isinstance(judging_section, EnsembleJudge) else [judging_section]
-    structured = any(isinstance(m, Written) and m.structured and m.by not in recipe.endpoints for m in members)
+    judges = judging.members(recipe.judging)
+    structured = any(isinstance(j, Written) and j.structured and j.by not in recipe.endpoints for j in judges)
     if structured and isinstance(engine, TransformersEngine):
         raise RecipeError(
             "judging.structured: engine.kind transformers cannot enforce the form of a text; vllm and endpoints can; "
@@ -150,8 +149,7 @@ def _refuse_unenforced_forms(recipe: Recipe, engine: Engine) -> None:
 
 def _reward_models(section: JudgingSection) -> set[str]:
     """Names of models that score and do not generate, so that the engine never holds them."""
-    members = section.members if isinstance(section, EnsembleJudge) else [section]
-    return {m.by for m in members if isinstance(m, RewardModelJudge)} - {"policy", "initial", "best"}
+    return {judge.by for judge in judging.members(section) if isinstance(judge, RewardModelJudge)} - judging.OF_THE_RUN
 
 
 def _trainer(recipe: Recipe) -> Trainer:

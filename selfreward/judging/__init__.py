@@ -49,7 +49,7 @@ def build(
         case recipe.RewardModelJudge():
             from selfreward.judging.reward_model import RewardModelJudge
 
-            if section.by in _OF_THE_RUN:
+            if section.by in OF_THE_RUN:
                 raise RecipeError(
                     f"{where}.by: {section.by} writes and does not score; a reward model has one output and no words; "
                     "add it under `models` by a name of its own"
@@ -65,7 +65,7 @@ def build(
         case recipe.EnsembleJudge():
             from selfreward.judging.ensemble import EnsembleJudge
 
-            members = {
+            built = {
                 name: build(
                     member,
                     chats=chats,
@@ -76,7 +76,7 @@ def build(
                 )
                 for name, member in member_names(section).items()
             }
-            return EnsembleJudge(section, members=members)
+            return EnsembleJudge(section, members=built)
         case _:
             assert_never(section)
 
@@ -119,18 +119,18 @@ def _named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:
     return chats[name]
 
 
-_OF_THE_RUN = {"policy", "initial", "best"}
+OF_THE_RUN = {"policy", "initial", "best"}
 
 
 def warnings(section: recipe.JudgingSection, prompts: Sequence[Prompt]) -> list[str]:
     """What a person should know of this judge before it sees responses to these prompts; a sentence each."""
     found = []
-    for member in _members(section):
+    for member in members(section):
         if isinstance(member, recipe.VerifierJudge) and not all(prompt.checks for prompt in prompts):
             found.append("judging.kind is verifier, but some prompts have no checks: their responses stay unscored")
         if getattr(member, "reference_answer", False) and not all(prompt.reference for prompt in prompts):
             found.append("judging.reference_answer: some prompts have no `reference`: their responses stay unscored")
-        if isinstance(member, recipe.IntrinsicJudge) and {member.by, member.reference} <= _OF_THE_RUN:
+        if isinstance(member, recipe.IntrinsicJudge) and {member.by, member.reference} <= OF_THE_RUN:
             found.append(
                 f"judging.kind is intrinsic: in the first iteration {member.by} and {member.reference} are the same "
                 "model, so that every score is 0 and no pair is made; name another model as the reference"
@@ -148,16 +148,16 @@ def warnings_of_a_run(
     """What a person should know of this judge, `by` these models, beside this anchor and pairing; a sentence each."""
     found = []
     compares = isinstance(section, recipe.Comparing)
-    draws_once = all(getattr(member, "num_draws", 1) < 2 for member in _members(section)) and not compares
+    draws_once = all(getattr(member, "num_draws", 1) < 2 for member in members(section)) and not compares
     if pairing.label == "preference" and not compares:
         found.append(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives no pairs")
     if pairing.min_reliability is not None and draws_once:
         found.append("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
     if "consistency" in (pairing.label, pairing.weight) and not by & {"policy", "best"}:
         found.append("pairing by consistency, but the judge does not change: each label and weight is 1")
-    for member in _members(section):
+    for member in members(section):
         if isinstance(member, recipe.PairwiseJudge) and (
-            member.by == anchor.by or {member.by, anchor.by} <= _OF_THE_RUN
+            member.by == anchor.by or {member.by, anchor.by} <= OF_THE_RUN
         ):
             found.append(
                 f"judging.kind is pairwise by {member.by}, as the anchor is by {anchor.by}: in the first iteration, at "
@@ -167,5 +167,6 @@ def warnings_of_a_run(
     return found
 
 
-def _members(section: recipe.JudgingSection) -> Sequence[recipe.JudgingSection]:
+def members(section: recipe.JudgingSection) -> Sequence[recipe.JudgingSection]:
+    """Those of an ensemble; any other judge is its only one."""
     return section.members if isinstance(section, recipe.EnsembleJudge) else [section]

@@ -19,7 +19,7 @@ from typing import Final
 from selfreward import recipe
 from selfreward.parts import Engine, Models, ScoreRequest
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
-from selfreward.templates import Unscored
+from selfreward.templates import Unscored, without_reasoning
 
 NAME: Final = "intrinsic"
 
@@ -65,7 +65,7 @@ class IntrinsicJudge:
         return judgments
 
     def _request(self, response: Response) -> ScoreRequest | Unscored:
-        if not response.text.strip() or not response.token_ids:
+        if not without_reasoning(response.text) or not response.token_ids:
             return Unscored.EMPTY_RESPONSE
         if len(response.prompt_token_ids) + len(response.token_ids) > self._engine.context_tokens:
             return Unscored.TOO_LONG

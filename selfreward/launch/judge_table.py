@@ -28,7 +28,8 @@ def table(judged: "JudgedFile") -> str:
     measured = [head + (f"   {' and '.join(levels)} interval" if levels else "")]
     measured += [line for name in names for line in _lines(evaluation, name)]
     explained = [_wrapped(text) for text in _explanations(evaluation)]
-    parts = [_counted(judged), "\n".join(measured), *explained, f"Written to\n{visible(str(judged.out))}"]
+    paid = [] if judged.cost is None else [f"Paid for replies that were not there before: {judged.cost:,.6g}"]
+    parts = [_counted(judged), *paid, "\n".join(measured), *explained, f"Written to\n{visible(str(judged.out))}"]
     return "\n" + "\n\n".join(parts)
 
 

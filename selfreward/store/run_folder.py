@@ -134,7 +134,7 @@ class Store:
 
     def num_shards(self, iteration: int, stage: str) -> int:
         """Of a complete stage."""
-        return len((self._manifest.entry(merged_name(iteration, stage)) or {})["shard_records"])
+        return len(self.manifest["files"][merged_name(iteration, stage)]["shard_records"])
 
     def merge(self, iteration: int, stage: str) -> dict[str, Any]:
         """All shards of a finished stage become one parquet file, a row group each; their costs add up."""
@@ -177,9 +177,9 @@ class Store:
         again_if: Callable[[Any], bool] = lambda _: False,
     ) -> Any:
         """A stored JSON value (strict: no NaN); made when it is not there, or when `again_if` says so of it."""
-        file_name = f"{folder_of(iteration)}/{name}.json"
         if (value := self.read_json(iteration, name)) is not None and not again_if(value):
             return value
+        file_name = f"{folder_of(iteration)}/{name}.json"
         self.listener("started", iteration, name, {})
         entry = self._made(
             file_name,
@@ -308,8 +308,7 @@ class Store:
     def _read_merged(
         self, iteration: int, stage: str, record_type: type, shard: int | None, shard_records: list[int]
     ) -> Iterator[Any]:
-        path = self._verify(merged_name(iteration, stage))
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(self._verify(merged_name(iteration, stage))) as file:
             for index, num_records in enumerate(shard_records):
                 if num_records and shard in (None, index):
                     group = sum(1 for n in shard_records[:index] if n)  # empty shards have no row group

@@ -13,6 +13,7 @@ from selfreward import recipe_file
 from selfreward.cli import main
 from selfreward.errors import EngineError, RecipeError
 from selfreward.launch.judge_file import judge_file, read_sheet
+from selfreward.launch.judge_table import table
 from selfreward.recipe import Recipe
 
 ROWS: list[dict[str, Any]] = [
@@ -150,6 +151,7 @@ def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
             assert sum(body.get("n", 1) for body in server.answered) == num_paid
             assert len(read(out)[0]["judgments"]) == num_draws
         assert judged.cost is not None and judged.cost > 0
+        assert f"Paid for replies that were not there before: {judged.cost:,.6g}" in table(judged)
 
 
 def test_lines_end_where_jsonl_says(tmp_path: Path) -> None:
