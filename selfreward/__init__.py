@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from selfreward.launch.local import RunResult
+    from selfreward.monitoring.ceiling import CeilingMonitor
 
 __version__ = "0.1.0"
-__all__ = ["run"]
+__all__ = ["CeilingMonitor", "run"]
 
 
 def run(recipe: str | Path, overrides: Sequence[str] = ()) -> "RunResult":
@@ -21,3 +22,12 @@ def run(recipe: str | Path, overrides: Sequence[str] = ()) -> "RunResult":
     from selfreward.launch import local
 
     return local.run(recipe_file.load(Path(recipe), overrides))
+
+
+def __getattr__(name: str) -> object:
+    """`selfreward.CeilingMonitor`, imported when it is asked for."""
+    if name == "CeilingMonitor":
+        from selfreward.monitoring.ceiling import CeilingMonitor
+
+        return CeilingMonitor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

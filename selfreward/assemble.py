@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from selfreward.engines import models as model_files
 from selfreward.engines.endpoint import EndpointChat
 from selfreward.engines.transformers import TransformersEngine
 from selfreward.errors import RecipeError
-from selfreward.parts import Chat, Engine, Judge, MetaJudge, Parts, PromptSource, Trainer
-from selfreward.recipe import JudgingSection, Recipe, RewardModelJudge, TopK, Written
-from selfreward.records import Checkpoint
+from selfreward.monitoring import interventions
+from selfreward.parts import Chat, Engine, Judge, MetaJudge, Monitor, PairwiseJudge, Parts, PromptSource, Trainer
+from selfreward.recipe import Recipe, RewardModelJudge, TopK, Written
+from selfreward.records import Checkpoint, Decision
 from selfreward.store import Store
 
 
@@ -52,66 +53,109 @@ class Judging:
 
 def assemble(recipe: Recipe, store: Store) -> Parts:
     """Builds every part. Models are put on disk, but the engine starts at its first use."""
-    source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
-    judged = assemble_judging(recipe, cache_folder=store.folder / "endpoints")
-    engine, models, initial = judged.engine, judged.models, judged.models["initial"]
+    fixed = _fixed_parts(recipe, cache_folder=store.folder / "endpoints")
+    judged, source = fixed.judged, fixed.source
     store.meter = judged.usage
-    anchor = judging.build_anchor(recipe.evaluation.anchor, chats=judged.chats, seed=recipe.seed)
-    trainer = _trainer(recipe)
     if not store.manifest["files"]:
-        _refuse_long_prompts(recipe, source, engine)
-    warnings = _warnings(recipe, source, judged.judge)
-    facts = {**_facts(recipe, models), "prompts": source.facts(), "warnings": warnings}
+        _refuse_long_prompts(recipe, source, judged.engine)
+    facts = {**_facts(recipe, judged.models), "prompts": source.facts(), "warnings": _warnings(fixed)}
     _refuse_other_inputs(store, facts)
     store.record_facts(**facts)
-    return Parts(
-        prompts=source,
-        engine=engine,
-        sampler=engines.build_sampler(recipe.sampling, engine=engine, seed=recipe.seed),
-        judge=judged.judge,
-        meta_judge=_meta_judge(recipe, judged.chats),
-        selector=pairing.build(recipe.pairing),
-        trainer=trainer,
-        evaluator=evaluation.build(
-            recipe.evaluation, prompts=source, engine=engine, judge=judged.judge, anchor=anchor,
-            sampling=recipe.sampling, seed=recipe.seed, shard_prompts=recipe.iterations.shard_prompts,
-        ),
-        monitor=monitoring.build(
-            recipe.monitor, max_iterations=recipe.iterations.max
-        ),
-        reporter=reporting.build(store, banner=recipe.note),
-        initial=initial,
-        models=models,
-        seed=recipe.seed,
-        shard_prompts=recipe.iterations.shard_prompts,
-        keep_checkpoints=recipe.checkpoints.keep,
-        recipe_text=recipe_file.dump(recipe),
+    reporter = reporting.build(store, banner=recipe.note)
+    made: dict[str, Parts] = {}
+
+    def patched(decisions: Sequence[Decision]) -> Parts:
+        now = interventions.effective(recipe, decisions)
+        text = recipe_file.dump(now)
+        if text not in made:
+            made[text] = Parts(
+                prompts=source,
+                engine=judged.engine,
+                monitor=fixed.monitor,
+                reporter=reporter,
+                initial=judged.models["initial"],
+                models=judged.models,
+                seed=recipe.seed,
+                shard_prompts=recipe.iterations.shard_prompts,
+                keep_checkpoints=recipe.checkpoints.keep,
+                recipe_text=text,
+                patched=patched,
+                **_changing_parts(now, fixed),
+            )
+        return made[text]
+
+    return patched(())
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What no intervention changes: it is built once, and what measures is measured with to the end."""
+
+    recipe: Recipe
+    source: PromptSource
+    judged: Judging
+    anchor: PairwiseJudge
+    monitor: Monitor
+    variants: Mapping[str, Recipe]
+
+
+def _fixed_parts(recipe: Recipe, *, cache_folder: Path) -> _Fixed:
+    """Raises RecipeError for what cannot work, also with the interventions that the recipe lists."""
+    source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
+    judged = assemble_judging(recipe, cache_folder=cache_folder)
+    anchor = judging.build_anchor(
+        recipe.evaluation.anchor, chats=judged.chats, engine=judged.engine, seed=recipe.seed,
+        trust_remote_code=recipe.policy.trust_remote_code,
     )  # fmt: skip
+    monitor = monitoring.build(
+        recipe.monitor, max_iterations=recipe.iterations.max, num_reserve=len(source.reserve_prompts()), recipe=recipe
+    )
+    fixed = _Fixed(recipe, source, judged, anchor, monitor, interventions.variants(recipe))
+    for variant in (recipe, *fixed.variants.values()):
+        _changing_parts(variant, fixed)
+        if variant.sampling.max_tokens > recipe.sampling.max_tokens:
+            _refuse_long_prompts(variant, source, judged.engine)
+    return fixed
+
+
+def _changing_parts(recipe: Recipe, fixed: _Fixed) -> dict[str, Any]:
+    """The parts that an intervention can change, by their names in `Parts`; none of them is costly to build."""
+    judged, source = fixed.judged, fixed.source
+    judging.refuse_shared_anchor(
+        recipe.judging, anchor=recipe.evaluation.anchor, may_label=recipe.evaluation.anchor_may_label
+    )
+    judge = _judge(recipe, judged.chats, judged.engine)
+    return {
+        "sampler": engines.build_sampler(recipe.sampling, engine=judged.engine, seed=recipe.seed),
+        "judge": judge,
+        "meta_judge": _meta_judge(recipe, judged.chats),
+        "selector": pairing.build(recipe.pairing),
+        "trainer": _trainer(recipe),
+        "evaluator": evaluation.build(
+            # Held-out responses are sampled as the run began, or else checkpoints could not be compared.
+            recipe.evaluation, prompts=source, engine=judged.engine, judge=judge, anchor=fixed.anchor,
+            sampling=fixed.recipe.sampling, seed=recipe.seed, shard_prompts=recipe.iterations.shard_prompts,
+        ),
+    }  # fmt: skip
 
 
 def assemble_judging(recipe: Recipe, *, cache_folder: Path) -> Judging:
     """The judge of a recipe and its models. `cache_folder` keeps what endpoints replied."""
     models = {name: _checkpoint(section) for name, section in recipe.local_models.items()}
     initial = models["initial"] = models["policy"]
-    _refuse_other_architectures({n: m for n, m in models.items() if n not in _reward_models(recipe.judging)})
-    trust = recipe.policy.trust_remote_code  # the same for all
-    engine = engines.build(recipe.engine, first=initial, trust_remote_code=trust)
-    _refuse_unenforced_forms(recipe, engine)
+    scoring = _reward_models(recipe)
+    _refuse_other_architectures({name: model for name, model in models.items() if name not in scoring})
+    engine = engines.build(recipe.engine, first=initial, trust_remote_code=recipe.policy.trust_remote_code)
     local = dict.fromkeys(("policy", "initial", "best", *models))
     chats = engines.build_chats(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
-    judge = judging.build(recipe.judging, chats=chats, engine=engine, seed=recipe.seed, trust_remote_code=trust)
-    return Judging(judge, engine, chats, models)
+    return Judging(_judge(recipe, chats, engine), engine, chats, models)
 
 
 def check(recipe: Recipe) -> list[str]:
     """Reads prompts and models as a run would, and starts nothing. Returns warnings; raises RecipeError."""
-    source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
-    judged = assemble_judging(recipe, cache_folder=Path(recipe.output_dir) / "endpoints")
-    judging.build_anchor(recipe.evaluation.anchor, chats=judged.chats, seed=recipe.seed)
-    _meta_judge(recipe, judged.chats)
-    _trainer(recipe)
-    _refuse_long_prompts(recipe, source, judged.engine)
-    warnings = _warnings(recipe, source, judged.judge)
+    fixed = _fixed_parts(recipe, cache_folder=Path(recipe.output_dir) / "endpoints")
+    _refuse_long_prompts(recipe, fixed.source, fixed.judged.engine)
+    warnings = _warnings(fixed)
     pairs_of_prompt = recipe.pairing.k if isinstance(recipe.pairing, TopK) else 1
     if recipe.monitor.min_pairs > pairs_of_prompt * recipe.iterations.num_prompts_per_iteration:
         warnings.append(
@@ -121,14 +165,30 @@ def check(recipe: Recipe) -> list[str]:
     return warnings
 
 
-def _warnings(recipe: Recipe, source: PromptSource, judge: Judge) -> list[str]:
-    fresh = [prompt for t in range(recipe.iterations.max) for prompt in source.training_prompts(t + 1)]
-    return [
-        *judging.warnings(recipe.judging, fresh),
-        *judging.warnings_of_a_run(
-            recipe.judging, by=judge.by, anchor=recipe.evaluation.anchor, pairing=recipe.pairing
-        ),
-    ]
+def _warnings(fixed: _Fixed) -> list[str]:
+    """Of the recipe, and those that come with an intervention which it lists."""
+    anchor = fixed.recipe.evaluation.anchor
+    fresh = [p for t in range(fixed.recipe.iterations.max) for p in fixed.source.training_prompts(t + 1)]
+
+    def of(recipe: Recipe) -> list[str]:
+        by = _judge(recipe, fixed.judged.chats, fixed.judged.engine).by
+        return [
+            *judging.warnings(recipe.judging, fresh),
+            *judging.warnings_of_a_run(recipe.judging, by=by, anchor=anchor, pairing=recipe.pairing),
+        ]
+
+    found = of(fixed.recipe)
+    measuring = judging.warnings(anchor, fixed.source.monitor_prompts(), where="evaluation.anchor")
+    later = {w: f"with {label}: {w}" for label, r in fixed.variants.items() for w in of(r) if w not in found}
+    return [*found, *measuring, *later.values()]
+
+
+def _judge(recipe: Recipe, chats: Mapping[str, Chat], engine: Engine) -> Judge:
+    _refuse_unenforced_forms(recipe, engine)
+    return judging.build(
+        recipe.judging, chats=chats, engine=engine, seed=recipe.seed,
+        trust_remote_code=recipe.policy.trust_remote_code,
+    )  # fmt: skip
 
 
 def _meta_judge(recipe: Recipe, chats: Mapping[str, Chat]) -> MetaJudge | None:
@@ -138,18 +198,21 @@ def _meta_judge(recipe: Recipe, chats: Mapping[str, Chat]) -> MetaJudge | None:
 
 def _refuse_unenforced_forms(recipe: Recipe, engine: Engine) -> None:
     """Said before responses are sampled, and not when the first one is judged."""
-    judges = judging.members(recipe.judging)
-    structured = any(isinstance(j, Written) and j.structured and j.by not in recipe.endpoints for j in judges)
-    if structured and isinstance(engine, TransformersEngine):
-        raise RecipeError(
-            "judging.structured: engine.kind transformers cannot enforce the form of a text; vllm and endpoints can; "
-            "set engine.kind to vllm, or `structured: false`"
-        )
+    places = [("judging", judge) for judge in judging.members(recipe.judging)]
+    for where, judge in (*places, ("evaluation.anchor", recipe.evaluation.anchor)):
+        structured = isinstance(judge, Written) and judge.structured and judge.by not in recipe.endpoints
+        if structured and isinstance(engine, TransformersEngine):
+            raise RecipeError(
+                f"{where}.structured: engine.kind transformers cannot enforce the form of a text; vllm and endpoints "
+                "can; set engine.kind to vllm, or `structured: false`"
+            )
 
 
-def _reward_models(section: JudgingSection) -> set[str]:
+def _reward_models(recipe: Recipe) -> set[str]:
     """Names of models that score and do not generate, so that the engine never holds them."""
-    return {judge.by for judge in judging.members(section) if isinstance(judge, RewardModelJudge)} - judging.OF_THE_RUN
+    labelling = [j for r in (recipe, *interventions.variants(recipe).values()) for j in judging.members(r.judging)]
+    scoring = [judge for judge in (*labelling, recipe.evaluation.anchor) if isinstance(judge, RewardModelJudge)]
+    return {judge.by for judge in scoring} - judging.OF_THE_RUN
 
 
 def _trainer(recipe: Recipe) -> Trainer:
@@ -179,7 +242,8 @@ def _refuse_long_prompts(recipe: Recipe, source: PromptSource, engine: Engine) -
     """Before anything is made, because afterwards the keys that would help may not change any more."""
     evaluated = recipe.evaluation.max_tokens or recipe.sampling.max_tokens
     sets = [(source.training_prompts(i + 1), recipe.sampling.max_tokens) for i in range(recipe.iterations.max)]
-    sets += [(source.monitor_prompts(), evaluated), (source.verifiable_prompts(), evaluated)]
+    held_out = (source.monitor_prompts, source.reserve_prompts, source.seal_prompts, source.verifiable_prompts)
+    sets += [(ask(), evaluated) for ask in held_out]
     for prompts_of_set, max_tokens in sets:
         for prompt in prompts_of_set:
             num_tokens = len(engine.encode(prompt.messages))
@@ -204,7 +268,7 @@ def _refuse_other_inputs(store: Store, facts: dict[str, Any]) -> None:
             )
 
 
-_HELD_OUT = (("prompts", "monitor", "sha256"), ("prompts", "verifiable", "sha256"))
+_HELD_OUT = tuple(("prompts", name, "sha256") for name in ("monitor", "reserve", "seal", "verifiable", "gold"))
 
 
 def _at(facts: Any, place: tuple[str, ...]) -> Any:

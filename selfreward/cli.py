@@ -60,6 +60,19 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("status", _status, "say where a run stands")
     sub.add_argument("run", type=Path, help="the run folder")
     sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = add("monitor", _monitor, "decide again on a run's iterations, or on a table of outcomes by any trainer")
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("run", type=Path, nargs="?", help="the run folder")
+    source.add_argument(
+        "--csv", type=Path, metavar="FILE", help="a .csv or .parquet table; docs/monitor.md has its columns"
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="a key of the recipe's section monitor, for example delta=0.03; may be repeated",
+    )  # fmt: skip
+    sub.add_argument(
+        "--json", nargs="?", const="-", metavar="OUT", help="write JSON to this file; without one, or with -, print it"
+    )
     sub = add("report", _report, "write the reports of a run again")
     sub.add_argument("run", type=Path, help="the run folder")
     sub = add("export", _export, "write the preference pairs of a run for other trainers")
@@ -125,6 +138,25 @@ def _status(options: argparse.Namespace) -> int:
         print(json.dumps(status))
     else:
         print("\n".join(f"{key:10} {value if value is not None else '-'}" for key, value in status.items()))
+    return 0
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    from selfreward.launch import monitor
+    from selfreward.store.files import write_text_atomically
+
+    if options.csv:
+        monitored = monitor.monitor_table(options.csv, options.overrides)
+    else:
+        monitored = monitor.monitor_run(options.run, options.overrides)
+    for note in monitored.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if options.json == "-":
+        print(monitor.as_json(monitored), end="")
+        return 0
+    if options.json:
+        write_text_atomically(Path(options.json), monitor.as_json(monitored))
+    print(monitor.render(monitored))
     return 0
 
 

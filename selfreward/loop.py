@@ -8,11 +8,11 @@ at any moment and is started again takes exactly this path, and does nothing twi
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from selfreward.errors import StoreError
-from selfreward.history import count, not_trained, summarise
+from selfreward.history import count, summarise
 from selfreward.parts import Judged, MetaJudge, Models, Parts, TrainingJob
 from selfreward.records import (
     Battle,
@@ -33,46 +33,54 @@ from selfreward.store import Store
 RUNTIME_LIMITS = ("MAX_ITERATIONS", "MAX_HOURS")  # recipe keys that may have been raised since the run stopped
 
 
-def run(parts: Parts, store: Store) -> Decision:
+def run(given: Parts, store: Store) -> Decision:
     """Iterates until the monitor says stop; returns its last decision. Raises SelfRewardError."""
-    models: Models = {**parts.models, "policy": parts.initial, "best": parts.initial}
+    models: Models = {**given.models, "policy": given.initial, "best": given.initial}
     before: Models | None = None
-    baseline = evaluate(parts, store, 0, models=models, previous=None)
-    checkpoints = [parts.initial]  # M_0, M_1, ...
+    baseline = evaluate(given, store, 0, models=models, previous=None)
+    checkpoints = [given.initial]  # M_0, M_1, ...
     history: list[IterationSummary] = []
     decisions: list[Decision] = []
-    while not decisions or decisions[-1].decision == "continue":
+    while not decisions or not decisions[-1].stops:
         iteration = len(history) + 1
+        parts = parts_now(given, decisions)
         store.write_text(f"iteration-{iteration:02d}/recipe.yaml", parts.recipe_text)
-        policy, summary = run_iteration(parts, store, iteration, models, before)
+        policy = run_iteration(parts, store, iteration, models, before)
         checkpoints.append(policy)
-        history.append(summary)
-        decisions.append(decide(parts, store, history))
+        history.append(summarise(store, iteration))
+        decisions.append(decide(parts, store, history, decisions, {**models, "policy": policy}, models["policy"]))
         before, models = models, {**models, "policy": policy, "best": checkpoints[decisions[-1].best_iteration]}
         keep_what_is_needed(parts, store, decisions)
+        if decisions[-1].stops:
+            open_seal(parts, store, history, models)
         if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
             store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, baseline)
     return decisions[-1]
 
 
-def run_iteration(
-    parts: Parts, store: Store, iteration: int, models: Models, before: Models | None
-) -> tuple[Checkpoint, IterationSummary]:
+def parts_now(given: Parts, decisions: Sequence[Decision]) -> Parts:
+    """Those of the recipe as interventions have changed it; what a caller put in place of the recipe's own stays."""
+    recipes = vars(given.patched(()))
+    own = {name: part for name, part in vars(given).items() if part is not recipes[name]}
+    return replace(given.patched(decisions), **own)
+
+
+def run_iteration(parts: Parts, store: Store, iteration: int, models: Models, before: Models | None) -> Checkpoint:
     """Makes M_t of M_{t-1}, `models["policy"]`; `before` is what the names stood for in the previous iteration.
 
-    Without enough pairs nothing is trained, and M_t is M_{t-1}.
+    With nothing to learn from nothing is trained, and M_t is M_{t-1}.
     """
     policy = models["policy"]
     sample_and_judge(parts, store, iteration, models, before)
     make_pairs(parts, store, iteration)
-    counts = count(store, iteration)
+    counts = count_once(parts, store, iteration)
     judging = evaluate_judge(parts, store, iteration, models)
-    if not parts.monitor.may_train(counts):
-        return policy, summarise(store, iteration, counts, judging, {}, not_trained(iteration))
-    trained, training = train(parts, store, iteration, policy)
-    evaluation = evaluate(parts, store, iteration, models={**models, "policy": trained}, previous=policy)
-    return trained, summarise(store, iteration, counts, judging, training, evaluation)
+    if not parts.monitor.may_train(counts, judging):
+        return policy
+    trained = train(parts, store, iteration, policy)
+    evaluate(parts, store, iteration, models={**models, "policy": trained}, previous=policy)
+    return trained
 
 
 def sample_and_judge(parts: Parts, store: Store, iteration: int, models: Models, before: Models | None) -> None:
@@ -161,7 +169,7 @@ def read(store: Store, iteration: int, stage: str, record_type: type, shard: int
     return list(store.read(iteration, stage, record_type, shard)) if store.has(iteration, stage) else []
 
 
-def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tuple[Checkpoint, Mapping[str, object]]:
+def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> Checkpoint:
     """The DPO update: a function of files. The engine sleeps meanwhile."""
     work_folder, stages = store.work_folder(iteration, "training"), store.folder / f"iteration-{iteration:02d}"
     job = TrainingJob(
@@ -182,49 +190,103 @@ def train(parts: Parts, store: Store, iteration: int, policy: Checkpoint) -> tup
         parts.engine.sleep()
         return parts.trainer.train(job)
 
-    metrics = store.once_json(iteration, "training", update)
+    store.once_json(iteration, "training", update)
     path, weights_hash = store.adopt(iteration, "checkpoint", work_folder / "checkpoint")
-    return Checkpoint(weights_hash[:16], path, iteration), metrics
+    return Checkpoint(weights_hash[:16], path, iteration)
+
+
+def count_once(parts: Parts, store: Store, iteration: int) -> Mapping[str, int]:
+    """The funnel from prompts to pairs, and how many prompts overlap with held-out ones; 0 is the contract."""
+
+    def counts() -> dict[str, int]:
+        prompts = list(store.read(iteration, "prompts", Prompt))
+        return {**count(store, iteration), "num_overlapping_prompts": parts.prompts.num_overlapping(prompts)}
+
+    stored: Mapping[str, int] = store.once_json(iteration, "counts", counts)
+    return stored
 
 
 def evaluate_judge(parts: Parts, store: Store, iteration: int, models: Models) -> Evaluation:
-    """How far this iteration's judge is to be trusted, without labels."""
+    """How far this iteration's judge is to be trusted, mostly without labels."""
 
-    def measure() -> dict[str, object]:
+    def measure() -> Evaluation:
         judged = (read_judged(store, iteration, k) for k in range(store.num_shards(iteration, "prompts")))
-        return asdict(parts.evaluator.evaluate_judge(store, iteration, judged=judged, models=models))
+        return parts.evaluator.evaluate_judge(store, iteration, judged=judged, models=models)
 
-    return Evaluation.from_json(store.once_json(iteration, "judge", measure))
+    return measured_once(store, iteration, "judge", measure)
 
 
 def evaluate(parts: Parts, store: Store, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
-    """M_t on held-out prompts, against M_{t-1} and M_0; iteration 0 measures M_0 alone."""
+    """M_t on held-out prompts, against M_{t-1}, M_0 and the best; iteration 0 measures M_0 alone."""
 
-    def measure() -> dict[str, object]:
-        return asdict(parts.evaluator.evaluate(store, iteration, models=models, previous=previous))
+    def measure() -> Evaluation:
+        return parts.evaluator.evaluate(store, iteration, models=models, previous=previous)
 
-    evaluation = Evaluation.from_json(store.once_json(iteration, "evaluation", measure))
-    store.merge_rest(iteration)
-    return evaluation
+    return measured_once(store, iteration, "evaluation", measure)
 
 
-def decide(parts: Parts, store: Store, history: Sequence[IterationSummary]) -> Decision:
-    """The monitor's written decision. It is asked again at a limit that may have changed since the run stopped."""
+def measured_once(store: Store, iteration: int, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
+    """A measurement, and the stages that it made; those are complete only when it is."""
+
+    def make() -> dict[str, object]:
+        measured = asdict(measure())
+        store.merge_rest(iteration)
+        return measured
+
+    return Evaluation.from_json(store.once_json(iteration, name, make))
+
+
+def decide(
+    parts: Parts,
+    store: Store,
+    history: list[IterationSummary],
+    decisions: Sequence[Decision],
+    models: Models,
+    previous: Checkpoint,
+) -> Decision:
+    """The monitor's written decision on the last of `history`; when it is open, once more with the reserve's outcomes.
+
+    It is made again at a limit that may have changed since the run stopped.
+    """
     iteration = history[-1].iteration
+
+    def decision() -> Decision:
+        return parts.monitor.decide(history, decisions, elapsed_s=store.elapsed_s())
+
+    def make() -> dict[str, object]:
+        found = decision()
+        if found.wants_reserve:
+            parts.evaluator.ask_reserve(store, iteration, models=models, previous=previous)
+            store.merge_rest(iteration)
+            history[-1] = summarise(store, iteration)
+            found = decision()
+        return asdict(found)
+
     stored = store.once_json(
         iteration,
         "decision",
-        lambda: asdict(parts.monitor.decide(history, elapsed_s=store.elapsed_s())),
-        again_if=lambda decision: decision["reason"] in RUNTIME_LIMITS or not store.has(iteration + 1, "prompts"),
+        make,
+        again_if=lambda made: made["stopped_by"] in RUNTIME_LIMITS or not store.has(iteration + 1, "prompts"),
     )
     return Decision.from_json(stored)
+
+
+def open_seal(parts: Parts, store: Store, history: list[IterationSummary], models: Models) -> None:
+    """The best checkpoint on prompts that nothing was decided on: once in the life of a run, whenever it stops."""
+    opened = any(store.read_json(summary.iteration, "seal") for summary in history)
+    if opened or models["best"].id == models["initial"].id or not parts.prompts.seal_prompts():
+        return
+    iteration = history[-1].iteration
+    measured_once(
+        store, iteration, "seal", lambda: parts.evaluator.open_seal(store, iteration, models=models)
+    )  # fmt: skip
+    history[-1] = summarise(store, iteration)
 
 
 def keep_what_is_needed(parts: Parts, store: Store, decisions: Sequence[Decision]) -> None:
     """`best` points to the checkpoint to use now; old checkpoints beside it are removed to bound the disk."""
     best = decisions[-1].best_iteration
-    if best > 0:
-        store.point("best", f"iteration-{best:02d}/checkpoint")
+    store.point("best", f"iteration-{best:02d}/checkpoint" if best else str(parts.initial.path.absolute()))
     if parts.keep_checkpoints is not None:
         judges = {decision.best_iteration for decision in decisions[-2:]}  # this `best` and the one before may judge
         for old in store.folders("checkpoint")[: -parts.keep_checkpoints]:

@@ -1,6 +1,6 @@
 """The interfaces between the rooms. `loop.py` knows nothing else, and runs in tests on fakes of these."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,6 +12,7 @@ from selfreward.records import (
     Decision,
     Evaluation,
     FinishReason,
+    GoldPair,
     IterationSummary,
     Judgment,
     Message,
@@ -164,7 +165,7 @@ class Engine(Protocol):
 
 
 class PromptSource(Protocol):
-    """Where prompts come from. Training, monitor and verifiable prompts are disjoint."""
+    """Where prompts come from. All sets are disjoint, and only the first is ever trained on."""
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         """The fresh prompts of iteration 1, 2, ...; the same ones whenever it is asked."""
@@ -172,8 +173,20 @@ class PromptSource(Protocol):
     def monitor_prompts(self) -> Sequence[Prompt]:
         """Held-out prompts on which checkpoints are compared. Never trained on."""
 
+    def reserve_prompts(self) -> Sequence[Prompt]:
+        """Held-out prompts for a second look, when the monitor prompts leave a decision open; may be empty."""
+
+    def seal_prompts(self) -> Sequence[Prompt]:
+        """Held-out prompts that are asked once, when the run has ended; may be empty."""
+
     def verifiable_prompts(self) -> Sequence[Prompt]:
         """Held-out prompts with checks, for the pass rate; empty when there are none. Never trained on."""
+
+    def gold_pairs(self) -> Sequence[GoldPair]:
+        """Pairs of responses whose order is known, for the judge's accuracy; empty when there are none."""
+
+    def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
+        """How many of these (training) prompts overlap with held-out prompts of any set; 0 is the contract."""
 
     def facts(self) -> Mapping[str, Any]:
         """For the report: where the prompts came from, sizes, overlap checks made, diversity."""
@@ -206,13 +219,13 @@ class Judge(Protocol):
 
 
 class PairwiseJudge(Protocol):
-    """Compares two responses to the same prompt, in both orders."""
+    """Compares two responses to the same prompt: shown side by side in both orders, or each scored by itself."""
 
     def compare(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response],
         *, models: Models, iteration: int,
     ) -> list[Comparison]:  # fmt: skip
-        """For each prompt i `responses[i]` against `others[i]`, shown first and second, each order once or more."""
+        """For each prompt i `responses[i]` against `others[i]`, each order once or more, or once without an order."""
 
 
 class MetaJudge(Protocol):
@@ -293,23 +306,32 @@ class Stages(Protocol):
 
 
 class Evaluator(Protocol):
-    """Measures a checkpoint on held-out prompts."""
+    """Measures a checkpoint on held-out prompts. Outcomes by prompt are stages of `PromptOutcome` records."""
 
     def evaluate(self, stages: Stages, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
-        """Measures `models["policy"]`; iteration 0 measures M_0 alone (`previous` is None)."""
+        """Measures `models["policy"]`; iteration 0 measures M_0 alone (`previous` is None). Stage `outcomes`."""
+
+    def ask_reserve(self, stages: Stages, iteration: int, *, models: Models, previous: Checkpoint) -> None:
+        """The same on the reserve prompts, outcomes alone. Stage `reserve_outcomes`."""
+
+    def open_seal(self, stages: Stages, iteration: int, *, models: Models) -> Evaluation:
+        """`models["best"]` against M_0 on the seal prompts. Stage `seal_outcomes`."""
 
     def evaluate_judge(self, stages: Stages, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
-        """How far the judge of this iteration is to be trusted, from all shards of what it judged."""
+        """How far the judge of this iteration is to be trusted, from all shards of what it judged.
+
+        Stage `gold_outcomes`.
+        """
 
 
 class Monitor(Protocol):
     """Decides whether another iteration is worth its cost."""
 
-    def may_train(self, counts: Mapping[str, int]) -> bool:
-        """Whether an iteration with these counts may train; when not, `decide` stops the run and says why."""
+    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
+        """Whether there is something to learn from an iteration like this; `decide` says why not."""
 
-    def decide(self, history: Sequence[IterationSummary], *, elapsed_s: float) -> Decision:
-        """`history` holds iterations 1..t in order; the decision is about iteration t."""
+    def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
+        """`history` holds iterations 1..t in order, `decided` the decisions on 1..t-1; the decision is about t."""
 
 
 class Reporter(Protocol):
@@ -326,7 +348,10 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything the loop works with. `models` are the recipe's models by name, `initial` is M_0."""
+    """Everything the loop works with. `models` are the recipe's models by name, `initial` is M_0.
+
+    `patched` gives the parts of the next iteration: those of the recipe as the decisions so far have changed it.
+    """
 
     prompts: PromptSource
     engine: Engine
@@ -344,3 +369,4 @@ class Parts:
     shard_prompts: int
     keep_checkpoints: int | None
     recipe_text: str
+    patched: Callable[[Sequence[Decision]], "Parts"]

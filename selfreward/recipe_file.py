@@ -20,7 +20,7 @@ from ruamel.yaml.tag import Tag
 
 from selfreward.errors import RecipeError
 from selfreward.recipe import Recipe
-from selfreward.recipe.models import UNION_TAGS
+from selfreward.recipe.section import UNION_TAGS
 
 Place = tuple[str | int, ...]
 DEEPEST = 50
@@ -273,7 +273,7 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
             node = node["allOf"][0]
         elif "oneOf" in node:  # told apart by their keys: the one that shares most of them
             members = [_resolve_union(schema, member, content) for member in node["oneOf"]]
-            node = max(members, key=lambda member: len(member["properties"].keys() & set(content)))
+            node = max(members, key=lambda member: len(member.get("properties", {}).keys() & set(content)))
         else:
             return node
 

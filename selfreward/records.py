@@ -108,7 +108,8 @@ class Comparison:
     """Two responses to one prompt, shown to a judge in one order.
 
     `preference` is the probability in [0, 1] that the judge prefers `response_id` to `other_id`,
-    whatever the order in which they were shown; `shown_first` is the id that stood first.
+    whatever the order in which they were shown; `shown_first` is the id that stood first, "" when each was scored by
+    itself.
     Exactly one of `preference` and `unscored` is set.
     """
 
@@ -209,14 +210,46 @@ class Evaluation:
         return cls(value["iteration"], metrics, value["not_measured"])
 
 
+OutcomeSet = Literal["monitor", "reserve", "seal", "verifiable", "gold"]
+
+
+@dataclass(frozen=True)
+class PromptOutcome:
+    """What one held-out prompt says of M_t, one row of `iteration-NN/outcomes.parquet`.
+
+    `outcome` lies in [0, 1]: 1 when M_t is better than M_k, k = `against`, 0.5 when there is no difference, 0 when it
+    is worse; None is unscored. It is `by` the anchor, by this iteration's own judge (`self`), or by the `checks` of a
+    verifiable prompt. `length_delta_tokens` is the length of M_t's response less that of M_k's. On the gold set there
+    is no other checkpoint (`against` is -1), and the outcome is 1 when this iteration's judge puts the pair into the
+    right order, 0.5 when it sees no difference, 0 when it puts it into the wrong one.
+    """
+
+    prompt_id: str
+    set: OutcomeSet
+    by: Literal["anchor", "self", "checks"]
+    against: int
+    outcome: float | None
+    length_delta_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class GoldPair:
+    """Two responses to a prompt whose order is known; the text of `chosen` is the better one."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
 @dataclass(frozen=True)
 class IterationSummary:
     """All that the monitor and the reports need to know of one finished iteration.
 
     `counts` is the funnel (`num_prompts`, `num_responses`, `num_judgments`, `num_unscored_judgments`, `num_pairs`,
     `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` holds the
-    trainer's metrics; `judging` says how far the judge is to be trusted; `seconds_by_stage` and `usage_by_stage` say
-    where the time and the engine's tokens went.
+    trainer's metrics; `judging` says how far the judge is to be trusted; `outcomes` are those of held-out prompts, with
+    the reserve's where it was asked; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's
+    tokens went. `recipe_changes` are the keys in which the iteration's recipe differs from the run's, by interventions.
     """
 
     iteration: int
@@ -226,27 +259,49 @@ class IterationSummary:
     seconds_by_stage: Mapping[str, float]
     usage_by_stage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     judging: Evaluation | None = None
+    outcomes: tuple[PromptOutcome, ...] = ()
+    recipe_changes: tuple[str, ...] = ()
+
+
+DecisionName = Literal["INVALID", "HARM", "OVEROPT", "PLATEAU", "DRIFT", "STARVED", "INCONCLUSIVE", "CONTINUE"]
 
 
 @dataclass(frozen=True)
 class Decision:
     """The monitor's word on one iteration. Judges have verdicts; only the monitor decides.
 
-    `reason` is an upper-case code, `sentence` says the same for a person, `numbers` holds every number that the
-    rule looked at, `gates` the name of each gate that failed (they stop the run only in mode `enforce`),
-    `best_iteration` the checkpoint to use now. `exit_code` is 3 when a safety limit stopped the run, else 0.
+    `decision` is what the data say (`monitoring/decide.py`), `reason` says it in a sentence for a person. `bounds`
+    holds each test's numbers by name: estimate, confidence bounds, prompts; `budget` the error probability spent so far
+    and in all, by `stop` and `harm`. `look` is 2 when the reserve was asked, and `wants_reserve` asks for it.
+    `best_iteration` is the checkpoint to use now. `stopped_by` is "" while the run goes on, else the decision or the
+    limit (MAX_ITERATIONS, MAX_HOURS, TOO_MANY_UNSCORED, TOO_FEW_PAIRS) that ended it; in mode `report_only` no decision
+    does. `numbers` are what limits and gates looked at, `gates` the names of those that failed. `intervention` names
+    the recipe patch of the next iteration; `effect` says what came of the one in force in this iteration: its `name`,
+    the decision that it was `tried_for`, and whether it `helped`. `notes` are sentences on what the decision cannot
+    say. `exit_code` is 3 when a safety limit stopped the run, else 0.
     """
 
     iteration: int
-    decision: Literal["continue", "stop"]
+    decision: DecisionName
     reason: str
-    sentence: str
-    numbers: Mapping[str, float]
     best_iteration: int
+    stopped_by: str = ""
+    bounds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
+    look: int = 1
+    wants_reserve: bool = False
+    numbers: Mapping[str, float] = field(default_factory=dict)
     gates: tuple[str, ...] = ()
+    intervention: str = ""
+    effect: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
     exit_code: int = 0
+
+    @property
+    def stops(self) -> bool:
+        return self.stopped_by != ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Decision":
         """The inverse of `dataclasses.asdict` after a trip through JSON."""
-        return cls(**{**value, "gates": tuple(value["gates"])})
+        return cls(**{**value, "gates": tuple(value["gates"]), "notes": tuple(value["notes"])})

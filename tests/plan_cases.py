@@ -9,7 +9,7 @@ from selfreward import recipe_file
 from selfreward.plan.requests import Work
 from selfreward.plan.work import IterationWork, count_work
 from selfreward.recipe import Recipe
-from selfreward.records import Message, Prompt
+from selfreward.records import GoldPair, Message, Prompt
 from selfreward.templates import Template
 
 RECIPE = """\
@@ -52,10 +52,14 @@ def words(name: str, count: int) -> Prompt:
 
 
 class Source:
-    """Training prompts of iteration t have 10, 20 and 30 words and t more; 40 monitor prompts, 6 verifiable ones."""
+    """Training prompts of iteration t have 10, 20 and 30 words and t more; 40 monitor prompts, 6 verifiable ones.
 
-    def __init__(self, *, num_verifiable: int = 6) -> None:
-        self._num_verifiable = num_verifiable
+    Reserve and seal prompts have 6 and 7 words; gold prompts have 9, and responses of 4 and 8.
+    """
+
+    def __init__(self, *, num_verifiable: int = 6, num_reserve: int = 0, num_seal: int = 0, num_gold: int = 0) -> None:
+        self._num_verifiable, self._num_gold = num_verifiable, num_gold
+        self._num_reserve, self._num_seal = num_reserve, num_seal
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         return [words(f"t{iteration}-{i}", 10 * (i + 1) + iteration) for i in range(3)]
@@ -65,6 +69,18 @@ class Source:
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
         return [words(f"v{i}", 8) for i in range(self._num_verifiable)]
+
+    def reserve_prompts(self) -> Sequence[Prompt]:
+        return [words(f"r{i}", 6) for i in range(self._num_reserve)]
+
+    def seal_prompts(self) -> Sequence[Prompt]:
+        return [words(f"s{i}", 7) for i in range(self._num_seal)]
+
+    def gold_pairs(self) -> Sequence[GoldPair]:
+        return [GoldPair(words(f"g{i}", 9), "good " * 4, "bad " * 8) for i in range(self._num_gold)]
+
+    def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
+        return 0
 
     def facts(self) -> Mapping[str, Any]:
         return {}

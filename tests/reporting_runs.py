@@ -10,6 +10,7 @@ from typing import Any
 
 from selfreward.records import (
     Decision,
+    DecisionName,
     DroppedPrompt,
     Evaluation,
     Interval,
@@ -144,6 +145,7 @@ def _records(
         num_judgment_pairs=sum(pair.kind == "judgment" for pair in pairs),
         num_dropped_prompts=len(dropped),
         num_cut_off_responses=num_prompts // 5,
+        num_overlapping_prompts=0,
     )
     for judgment in judgments:
         if judgment.unscored and not judgment.part:
@@ -230,6 +232,7 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, hostile: str
     metrics = {
         "win_rate_vs_previous": interval(0.5 + 0.09 * math.exp(-t / 1.5), 0.035),
         "win_rate_vs_initial": interval(0.5 + gain, 0.04),
+        "self_win_rate_vs_initial": interval(0.5 + 0.05 * t, 0.05),
         "position_consistency_rate": interval(0.73, 0.05),
         "anchor_unscored_rate": 0.0,
         "anchor_valid": 1.0,
@@ -287,20 +290,66 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, hostile: str
             "swap_s": 1.28,
         },
     }
-    return IterationSummary(t, counts, training, Evaluation(t, metrics), seconds, usage, _judging(t, hostile))
+    changed = (f"sampling.temperature: {hostile or '0.8 -> 1.0'}",) if t == 3 else ()
+    return IterationSummary(
+        t, counts, training, Evaluation(t, metrics), seconds, usage, _judging(t, hostile), recipe_changes=changed
+    )
+
+
+def bound(mean: float, half: float, num_prompts: int = 128, **more: Any) -> dict[str, Any]:
+    """A test's numbers as a decision holds them: harm has less to spend, so its bounds are wider."""
+    return {
+        "mean": mean, "stop": [mean - half, mean + half], "harm": [mean - 1.2 * half, mean + 1.2 * half],
+        "num_prompts": num_prompts, "method": "t", **more,
+    }  # fmt: skip
+
+
+def _bounds(t: int) -> dict[str, dict[str, Any]]:
+    gain = 0.16 * math.exp(-t / 2)
+    found = {
+        "gain_vs_previous": bound(gain, 0.045),
+        "raw_gain_vs_previous": bound(gain + 0.02, 0.045),
+        "gain_vs_best": bound(gain, 0.045),
+        "self_gain_vs_previous": bound(gain + 0.03, 0.06),
+        "pass_rate_vs_previous": bound(0.1 * math.exp(-t), 0.05),
+        "pass_rate_vs_best": bound(0.1 * math.exp(-t), 0.05),
+        "gold_accuracy_vs_best": bound(-0.01, 0.08, 200),
+        "reliability": {"mean": 0.62, "interval": [0.5, 0.7], "num_prompts": 24, "method": "bootstrap_t"},
+        "pair_yield_rate": {"mean": 0.8, "interval": [0.6, 0.9], "num_prompts": 24, "method": "clopper_pearson"},
+    }
+    return found if t == 1 else {**found, "tau": bound(0.3, 0.2, 24)}
 
 
 def _decision(t: int, last: int, hostile: str) -> Decision:
+    gain = 16 * math.exp(-t / 2)
+    seen = f"the anchor sees {gain:+.1f} points (bounds {gain - 4.5:+.1f} to {gain + 4.5:+.1f})"
+    decision: DecisionName = "CONTINUE" if gain > 4.5 else "INCONCLUSIVE" if gain > 0.5 else "PLATEAU"
+    said = {
+        "CONTINUE": f"M_{t} is better than M_{t - 1}: {seen}.",
+        "INCONCLUSIVE": f"Neither a gain of M_{t} over M_{t - 1} nor its absence is shown: {seen}; use M_2.",
+        "PLATEAU": f"M_{t} gains less over M_{t - 1} than the 5 points that an iteration is worth: {seen}; use M_2.",
+    }
+    more: dict[str, Any] = {}
     if t == last:
-        sentence = hostile or (
-            f"Stopped after iteration {t}: the recipe asks for {t}; the anchor preferred M_{t} to M_{t - 1} at a rate "
-            "of 52.4% (95% interval 48.9% to 55.9%, 128 prompts), so this data cannot tell better from worse."
-        )
-        return Decision(
-            t, "stop", hostile or "MAX_ITERATIONS", sentence, {"win_rate_vs_initial_low": 0.52, "num_pairs": 14.0}, t
-        )
-    said = hostile or f"Going on after iteration {t} of {last}."
-    return Decision(t, "continue", "CONTINUE", said, {}, t)
+        more = {
+            "stopped_by": hostile or "MAX_ITERATIONS",
+            "numbers": {"num_pairs": 14.0, "max_iterations": float(last)},
+        }
+    if t == 2:
+        more |= {"intervention": hostile or "higher_temperature", "look": 2}
+    if t == 3:
+        more["effect"] = {"name": hostile or "higher_temperature", "tried_for": hostile or "PLATEAU", "helped": False}
+    return Decision(
+        t,
+        decision,
+        hostile or said[decision],
+        best_iteration=min(t, 2),
+        bounds=_bounds(t),
+        budget={"looks": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05, "harm": 0.05 * t / 8,
+                "harm_total": 0.05},
+        notes=(hostile or "To tell 5 points from none takes about 670 prompts; there were 128.",),
+        **more,
+    )  # fmt: skip
 
 
 def _facts(hostile: str) -> dict[str, Any]:
@@ -324,6 +373,10 @@ def _facts(hostile: str) -> dict[str, Any]:
         "prompts": {
             "source": "builtin",
             "num_prompts": 220,
+            "monitor": {"num_prompts": 128},
+            "reserve": {"num_prompts": 0},
+            "gold": {"num_prompts": 200},
+            "contract": [hostile or "held out and never trained on: 128 monitor prompts"],
             "distinct_3": 0.93,
             "max_rouge_l": 0.61,
             "overlap_checks": [{"against": "monitor", "exact": 0, "containment_8_gram": 0}],

@@ -1,6 +1,4 @@
-"""Measures checkpoints on held-out prompts: win rates by the anchor, pass rate, length, variety, divergence."""
-
-from typing import assert_never
+"""Measures checkpoints on held-out prompts, and the judge that labels; writes the outcomes that the monitor reads."""
 
 from selfreward.parts import Engine, Evaluator, Judge, PairwiseJudge, PromptSource
 from selfreward.recipe import EvaluationSection, SamplingSection
@@ -18,21 +16,24 @@ def build(
     shard_prompts: int,
 ) -> Evaluator:
     """The evaluator of a recipe: of checkpoints by `anchor`, and of `judge`, which labels."""
+    from selfreward.evaluation.collecting import Collector
     from selfreward.evaluation.evaluator import HeldOutEvaluator
     from selfreward.evaluation.judge import JudgeEvaluator
     from selfreward.evaluation.responding import Decoding
 
-    max_tokens = section.max_tokens or sampling.max_tokens
-    match section.anchor.kind:
-        case "pairwise":
-            return HeldOutEvaluator(
-                prompts=prompts,
-                engine=engine,
-                anchor=anchor,
-                judge_evaluator=JudgeEvaluator(judge, anchor, num_prompts=section.num_judge_prompts, seed=seed),
-                decoding=Decoding(section.temperature, sampling.top_p, max_tokens),
-                seed=seed,
-                shard_prompts=shard_prompts,
-            )
-        case _:
-            assert_never(section.anchor.kind)
+    decoding = Decoding(section.temperature, sampling.top_p, section.max_tokens or sampling.max_tokens)
+    return HeldOutEvaluator(
+        prompts=prompts,
+        collector=Collector(engine, anchor, decoding, seed=seed, shard_prompts=shard_prompts),
+        self_judge=judge if section.self_judge else None,
+        judge_evaluator=JudgeEvaluator(
+            judge=judge,
+            anchor=anchor,
+            prompts=prompts,
+            engine=engine,
+            num_prompts=section.num_judge_prompts,
+            seed=seed,
+            shard_prompts=shard_prompts,
+        ),
+        seed=seed,
+    )

@@ -7,7 +7,7 @@ has no outcome: it is unscored, never a tie.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfreward.records import Comparison, Interval, Prompt, Response
@@ -24,11 +24,15 @@ NOTHING_TOLD_APART = 1e-6
 
 @dataclass(frozen=True)
 class Outcome:
-    """`value` is X in [0, 1], None when unscored; `consistent` is None unless both orders have a preference."""
+    """`value` is X in [0, 1], None when unscored; `asked` is False where two texts are the same.
+
+    `consistent` is None unless both orders have a preference, and where the anchor never saw the two side by side.
+    """
 
     prompt_id: str
     value: float | None
     consistent: bool | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,13 @@ def outcomes(
 ) -> list[Outcome]:
     """X of `responses` against `others`, one for each prompt; `rivals` are all responses that were compared with."""
     text_of = {rival.id: rival.text for side in rivals for rival in side}
-    preferences: defaultdict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    preferences: defaultdict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for comparison in comparisons:
         if comparison.preference is not None:
-            orders = preferences[comparison.prompt_id, text_of[comparison.other_id]]
-            orders[comparison.shown_first == comparison.response_id].append(comparison.preference)
+            first = comparison.shown_first
+            order = "" if not first else "ours" if first == comparison.response_id else "theirs"
+            pair = comparison.prompt_id, text_of[comparison.other_id]
+            preferences[pair].setdefault(order, []).append(comparison.preference)
     return [
         Outcome(other.prompt_id, 0.5)
         if response.text == other.text
@@ -78,13 +84,16 @@ def outcomes(
     ]
 
 
-def _outcome(prompt_id: str, orders: tuple[Sequence[float], Sequence[float]]) -> Outcome:
-    """Each order is the mean of its draws."""
-    if not all(orders):
-        return Outcome(prompt_id, None)
-    first, second = (sum(order) / len(order) - 0.5 for order in orders)
+def _outcome(prompt_id: str, by_order: Mapping[str, Sequence[float]]) -> Outcome:
+    """Each order is the mean of its draws; "" is the order of an anchor that saw each response by itself."""
+    mean = {order: sum(drawn) / len(drawn) for order, drawn in by_order.items()}
+    if "" in mean:
+        return Outcome(prompt_id, mean[""], asked=True)
+    if len(mean) < 2:
+        return Outcome(prompt_id, None, asked=True)
+    first, second = (mean[order] - 0.5 for order in ("ours", "theirs"))
     consistent = first * second > 0 or first == second == 0
-    return Outcome(prompt_id, 0.5 + (first + second) / 2, consistent)
+    return Outcome(prompt_id, 0.5 + (first + second) / 2, consistent, asked=True)
 
 
 def anchor_health(
@@ -95,6 +104,7 @@ def anchor_health(
     Both rivals count, because two checkpoints that are almost the same must look the same to a good anchor: it is
     the instrument that is tested here. An anchor that does not read the texts gives X = 0.5 everywhere, whatever it
     thinks of positions, since the two orders cancel; so only that is a lack of variance, and a unanimous win is none.
+    An anchor that scores each response by itself has no position to follow, and is not tested for it.
     """
     if not comparisons:
         return None
@@ -103,22 +113,28 @@ def anchor_health(
     for outcome in compared:
         if outcome.consistent is not None:
             by_prompt[outcome.prompt_id].append(outcome.consistent)
-    if not by_prompt:
+    values = [outcome.value for outcome in compared if outcome.value is not None and outcome.asked]
+    if not values:
         return AnchorHealth(None, unscored_rate, "the anchor gave no readable preference in both orders")
-    consistency = mean_interval([sum(c) / len(c) for c in by_prompt.values()], bounds=(0.0, 1.0), seed=seed)
-    values = [outcome.value for outcome in compared if outcome.value is not None and outcome.consistent is not None]
+    consistency = (
+        mean_interval([sum(c) / len(c) for c in by_prompt.values()], bounds=(0.0, 1.0), seed=seed)
+        if by_prompt
+        else None
+    )
     return AnchorHealth(consistency, unscored_rate, _why_invalid(consistency, values))
 
 
-def _why_invalid(consistency: Interval, values: Sequence[float]) -> str | None:
-    found = f"the anchor prefers the same response in both orders for {consistency.mean:.0%}"
-    if consistency.mean < MIN_POSITION_CONSISTENCY:
+def _why_invalid(consistency: Interval | None, values: Sequence[float]) -> str | None:
+    found = (
+        "" if consistency is None else f"the anchor prefers the same response in both orders for {consistency.mean:.0%}"
+    )
+    if consistency is not None and consistency.mean < MIN_POSITION_CONSISTENCY:
         return (
             f"{found} of the prompts; below {MIN_POSITION_CONSISTENCY:.0%} it follows the position more than the text"
         )
     if all(abs(value - 0.5) < NOTHING_TOLD_APART for value in values):
         return f"the anchor gave 0.5 to each of {len(values)} comparisons of different texts; it tells nothing apart"
-    if consistency.low <= COIN_CONSISTENCY:
+    if consistency is not None and consistency.low <= COIN_CONSISTENCY:
         return (
             f"{found} of {consistency.num_units} prompts, {consistency.level:.0%} interval {consistency.low:.0%} to "
             f"{consistency.high:.0%}; a coin's {COIN_CONSISTENCY:.0%} is not ruled out, so more prompts are needed"

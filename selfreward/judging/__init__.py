@@ -92,15 +92,31 @@ def member_names(section: recipe.EnsembleJudge) -> dict[str, recipe.MemberSectio
     return named
 
 
-def build_anchor(section: recipe.AnchorSection, *, chats: Mapping[str, Chat], seed: int) -> PairwiseJudge:
-    """The judge that measures. Raises RecipeError as `build` does."""
-    match section.kind:
-        case "pairwise":
-            from selfreward.judging.pairwise import PairwiseJudge as Pairwise
+ANCHOR = "evaluation.anchor"
 
-            return Pairwise(section, chat=_named(chats, section.by, "evaluation.anchor"), seed=seed)
-        case _:
-            assert_never(section.kind)
+
+def build_anchor(
+    section: recipe.AnchorSection,
+    *,
+    chats: Mapping[str, Chat],
+    engine: Engine,
+    seed: int,
+    trust_remote_code: bool = False,
+) -> PairwiseJudge:
+    """The judge that measures: one that compares, or any that scores. Raises RecipeError as `build` does."""
+    if isinstance(section, recipe.PairwiseAnchor):
+        from selfreward.judging.pairwise import PairwiseJudge as Pairwise
+
+        return Pairwise(section, chat=_named(chats, section.by, ANCHOR), seed=seed)
+    if isinstance(section, recipe.RubricJudge) and section.normalise:
+        raise RecipeError(
+            f"{ANCHOR}.normalise: z-scores depend on which responses are scored together; an anchor stays the same; "
+            "remove it"
+        )
+    from selfreward.judging.scored_anchor import ScoredAnchor
+
+    judge = build(section, chats=chats, engine=engine, seed=seed, trust_remote_code=trust_remote_code, where=ANCHOR)
+    return ScoredAnchor(judge, name=section.kind)
 
 
 def _local(chats: Mapping[str, Chat], name: str, where: str) -> None:
@@ -122,17 +138,19 @@ def _named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:
 OF_THE_RUN = {"policy", "initial", "best"}
 
 
-def warnings(section: recipe.JudgingSection, prompts: Sequence[Prompt]) -> list[str]:
+def warnings(
+    section: recipe.JudgingSection | recipe.AnchorSection, prompts: Sequence[Prompt], *, where: str = "judging"
+) -> list[str]:
     """What a person should know of this judge before it sees responses to these prompts; a sentence each."""
     found = []
-    for member in members(section):
+    for member in [section] if isinstance(section, recipe.PairwiseAnchor) else members(section):
         if isinstance(member, recipe.VerifierJudge) and not all(prompt.checks for prompt in prompts):
-            found.append("judging.kind is verifier, but some prompts have no checks: their responses stay unscored")
+            found.append(f"{where}.kind is verifier, but some prompts have no checks: their responses stay unscored")
         if getattr(member, "reference_answer", False) and not all(prompt.reference for prompt in prompts):
-            found.append("judging.reference_answer: some prompts have no `reference`: their responses stay unscored")
+            found.append(f"{where}.reference_answer: some prompts have no `reference`: their responses stay unscored")
         if isinstance(member, recipe.IntrinsicJudge) and {member.by, member.reference} <= OF_THE_RUN:
             found.append(
-                f"judging.kind is intrinsic: in the first iteration {member.by} and {member.reference} are the same "
+                f"{where}.kind is intrinsic: in the first iteration {member.by} and {member.reference} are the same "
                 "model, so that every score is 0 and no pair is made; name another model as the reference"
             )
     return found
@@ -155,18 +173,54 @@ def warnings_of_a_run(
         found.append("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
     if "consistency" in (pairing.label, pairing.weight) and not by & {"policy", "best"}:
         found.append("pairing by consistency, but the judge does not change: each label and weight is 1")
-    for member in members(section):
-        if isinstance(member, recipe.PairwiseJudge) and (
-            member.by == anchor.by or {member.by, anchor.by} <= OF_THE_RUN
-        ):
+    for shared in _shared_with(anchor, section):
+        if isinstance(shared, recipe.VerifierJudge):
             found.append(
-                f"judging.kind is pairwise by {member.by}, as the anchor is by {anchor.by}: in the first iteration, at "
-                "least, one model with one template labels and measures, so that win rates say how well the policy "
-                "pleases its own judge; set evaluation.anchor.by to another model"
+                "judging and evaluation.anchor are verifiers: the same kinds of checks label and measure, so that the "
+                "outcomes say how well such checks are learned, and nothing of any other quality"
+            )
+        else:
+            found.append(
+                f"{_labels_and_measures(shared, anchor)}, so that its outcomes say how well the policy pleases its own "
+                "judge (evaluation.anchor_may_label is true)"
             )
     return found
 
 
-def members(section: recipe.JudgingSection) -> Sequence[recipe.JudgingSection]:
+def refuse_shared_anchor(section: recipe.JudgingSection, *, anchor: recipe.AnchorSection, may_label: bool) -> None:
+    """Raises RecipeError when a judge that labels has the anchor's template and, at least at first, its weights.
+
+    A verifier has no weights, and nobody can persuade it: it may label and measure, and `warnings_of_a_run` says so.
+    """
+    shared = [judge for judge in _shared_with(anchor, section) if not isinstance(judge, recipe.VerifierJudge)]
+    if shared and not may_label:
+        raise RecipeError(
+            f"{ANCHOR}: {_labels_and_measures(shared[0], anchor)}; an anchor differs from every judge that labels in "
+            f"its model or its kind, for else it measures how well the policy pleases its own judge; set {ANCHOR}.by "
+            f"to another model or {ANCHOR}.kind to another kind, or accept it with evaluation.anchor_may_label: true"
+        )
+
+
+def _labels_and_measures(judge: recipe.MemberSection, anchor: recipe.AnchorSection) -> str:
+    by, measuring = getattr(judge, "by", ""), getattr(anchor, "by", "")
+    if by == measuring:
+        return f"the {anchor.kind} judge by {by} both labels and measures"
+    return (
+        f"a {anchor.kind} judge by {by} labels, and one by {measuring} measures: in the first iteration, at least, "
+        "they are one model with one template"
+    )
+
+
+def _shared_with(anchor: recipe.AnchorSection, section: recipe.JudgingSection) -> list[recipe.MemberSection]:
+    """The judges of `section` that ask as the anchor does, of a model that is or starts as the anchor's."""
+    measuring = getattr(anchor, "by", "")
+
+    def starts_alike(by: str) -> bool:
+        return by == measuring or {by, measuring} <= OF_THE_RUN
+
+    return [j for j in members(section) if j.kind == anchor.kind and starts_alike(getattr(j, "by", ""))]
+
+
+def members(section: recipe.JudgingSection) -> Sequence[recipe.MemberSection]:
     """Those of an ensemble; any other judge is its only one."""
     return section.members if isinstance(section, recipe.EnsembleJudge) else [section]

@@ -12,8 +12,8 @@ from selfreward.reporting.text import one_line, visible
 _MAX_NOTE = 2000
 # Two lines of heads, so that the table fits into 80 columns.
 _HEADS = (
-    ("", "", "", "win rate", "win rate", "", "", ""),
-    ("model", "pairs", "unscored", "vs previous", "vs M_0", "pass rate", "tokens", "decision"),
+    ("", "", "un-", "win rate", "win rate", "", "", ""),
+    ("", "pairs", "scored", "vs previous", "vs M_0", "pass rate", "tokens", "decision"),
 )
 _RATES = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate")
 
@@ -55,7 +55,7 @@ class Console:
         """The table of models, the decision in a sentence, and where to read on: printable characters only."""
         report = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
         page = visible(str((result.folder / "report.html").resolve()))
-        parts = [table(report), _wrapped(result.decision.sentence), _wrapped(report.get("note") or ""), page]
+        parts = [table(report), _wrapped(result.decision.reason), _wrapped(report.get("note") or ""), page]
         return "\n" + "\n\n".join(part for part in parts if part)
 
 

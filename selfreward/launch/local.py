@@ -19,6 +19,15 @@ from selfreward.store.lock import is_held
 PREEMPTED = 75
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
+_NOTHING_YET = {
+    "state": "running",
+    "iteration": None,
+    "stage": None,
+    "decision": None,
+    "stopped_by": None,
+    "exit_code": None,
+}
+
 Progress = Callable[[str, int, str, Mapping[str, Any]], None]
 """Called with (what, iteration, stage, details); see `store.run_folder.Listener`."""
 
@@ -68,19 +77,19 @@ def rewrite_reports(folder: Path) -> Path:
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """`state` (running, finished, failed, preempted, interrupted), iteration, stage, decision, exit_code."""
+    """`state` (running, finished, failed, preempted, interrupted), and the other keys of `_NOTHING_YET`."""
     Store(folder, write=False)  # a clear error when this is no run folder
     path = folder / "status.json"
-    status: dict[str, Any] = {"state": "interrupted", "iteration": None, "stage": None, "decision": None}
+    status: dict[str, Any] = {**_NOTHING_YET, "state": "interrupted"}
     with suppress(FileNotFoundError, ValueError):  # a run that has just begun, or a file cut short by something else
         status |= json.loads(path.read_text(encoding="utf-8"))
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"
-    return {**status, "exit_code": status.get("exit_code")}
+    return status
 
 
 def _outcome(decision: Decision) -> dict[str, Any]:
-    return {"decision": decision.decision, "reason": decision.reason, "exit_code": decision.exit_code}
+    return {"decision": decision.decision, "stopped_by": decision.stopped_by, "exit_code": decision.exit_code}
 
 
 def _adopt_recipe(store: Store, recipe: Recipe) -> None:
@@ -105,7 +114,7 @@ def _adopt_recipe(store: Store, recipe: Recipe) -> None:
 @contextmanager
 def _status_of(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
     """Keeps status.json true while the run works, whatever ends it; SIGTERM and SIGUSR1 become Preempted."""
-    status: dict[str, Any] = {"state": "running", "iteration": 0, "stage": None, "decision": None, "exit_code": None}
+    status: dict[str, Any] = {**_NOTHING_YET, "iteration": 0}
 
     def save(**changes: Any) -> None:
         status.update(changes)

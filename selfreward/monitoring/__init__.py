@@ -1,11 +1,16 @@
 """Decides after each iteration whether another one is worth its cost, and writes down why."""
 
 from selfreward.parts import Monitor
-from selfreward.recipe import MonitorSection
+from selfreward.recipe import MonitorSection, Recipe
 
 
-def build(section: MonitorSection, *, max_iterations: int) -> Monitor:
-    """The monitor of a recipe; `max_iterations` is `iterations.max`."""
-    from selfreward.monitoring.gates import GateMonitor
+def build(
+    section: MonitorSection, *, max_iterations: int, num_reserve: int = 0, recipe: Recipe | None = None
+) -> Monitor:
+    """The monitor of a recipe. `max_iterations` is `iterations.max`, `num_reserve` the size of the reserve.
 
-    return GateMonitor(section=section, max_iterations=max_iterations)
+    `recipe` lets it pass over an intervention that would change nothing in this recipe any more.
+    """
+    from selfreward.monitoring.monitor import RunMonitor
+
+    return RunMonitor(section, max_iterations, num_reserve, recipe)

@@ -1,93 +1,157 @@
-"""The decision in one sentence that a person understands, and that says no more than was measured."""
+"""The decision in one sentence that a person understands, and what it cannot say, in notes."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-from selfreward.monitoring.best import NO_DIFFERENCE, anchor_is_valid, was_trained
-from selfreward.records import Evaluation, Interval, IterationSummary
+from selfreward.monitoring.bounds import Bounded, Levels
+from selfreward.monitoring.evidence import Evidence
+from selfreward.recipe import MonitorSection
+from selfreward.records import Decision
 
+if TYPE_CHECKING:
+    from selfreward.monitoring.decide import Look
 
-def sentence(
-    summary: IterationSummary, reason: str, numbers: Mapping[str, float], *, best: int, gates: Sequence[str]
-) -> str:
-    """What was decided and why; then, if there was training, what was measured, and which checkpoint to use."""
-    parts = [_why(summary.iteration, reason, numbers)]
-    if was_trained(summary):
-        parts.append(_comparison(summary.evaluation, summary.iteration))
-    noted = [_gate(gate, numbers) for gate in gates if gate != reason]
-    if noted:
-        parts.append(f"noted but not a reason to stop here: {' and '.join(noted)}")
-    if best != summary.iteration:
-        parts.append(f"use M_{best}" + (", the model the run began with" if best == 0 else ""))
-    return "; ".join(parts) + "."
+POWER = 0.8
 
 
-def _why(iteration: int, reason: str, numbers: Mapping[str, float]) -> str:
-    match reason:
-        case "TOO_MANY_UNSCORED" | "TOO_FEW_PAIRS":
-            return f"Stopped in iteration {iteration}: {_gate(reason, numbers)}"
-        case "MAX_HOURS":
+def sentence(decision: Decision, look: "Look", now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
+    """What the data say of M_t and, if that is another one, which checkpoint to use."""
+    said = _finding(decision, look, now, settings, best_before=best_before)
+    best = decision.best_iteration
+    if best == now.iteration:
+        return f"{said}."
+    return f"{said}; use M_{best}{', the model the run began with' if best == 0 else ''}."
+
+
+def _finding(decision: Decision, look: "Look", now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
+    ours, theirs = f"M_{now.iteration}", f"M_{now.previous}"
+    delta = _points(settings.delta, sign=False)
+    match decision.decision:
+        case "INVALID":
+            return f"Nothing can be decided about {ours}: {' and '.join(look.invalid)}"
+        case "HARM":
+            return f"{ours} is worse: {_harm(look, theirs, f'M_{best_before}')}"
+        case "OVEROPT":
             return (
-                f"Stopped after iteration {iteration}: the run has worked for {numbers['elapsed_hours']:.2f} hours and "
-                f"may work for {numbers['max_hours']:g}"
+                f"{ours} pleases its own judge and not the anchor: the judge sees {_of(look.self_gain)} over {theirs}, "
+                f"the anchor {_overopt(look, settings, best_before)}, less than the {delta} that an iteration is worth"
             )
-        case "MAX_ITERATIONS":
-            return f"Stopped after iteration {iteration}: the recipe asks for {numbers['max_iterations']:.0f}"
+        case "PLATEAU" if look.failing is not None:
+            return (
+                f"All is solved: {look.failing.mean:.1%} of {theirs}'s responses fail (at most "
+                f"{look.failing.stop[1]:.1%}), which leaves less than the {delta} that an iteration is worth, and "
+                f"nothing was trained, so {ours} is {theirs}"
+            )
+        case "PLATEAU" if look.gain is not None and look.gain.stop[1] >= settings.delta:
+            return (
+                f"{ours} stands less than the {delta} that an iteration is worth above M_{best_before}, the best since "
+                f"iteration {best_before}: the anchor sees {_of(look.gain_vs_best)}, and {_of(look.gain)} over {theirs}"
+            )
+        case "PLATEAU":
+            return (
+                f"{ours} gains less over {theirs} than the {delta} that an iteration is worth: the anchor sees "
+                f"{_of(look.gain)}"
+            )
+        case "DRIFT":
+            return f"The judge has drifted: {_drift(look)}; {ours} against {theirs}: {_of(look.gain)}"
+        case "STARVED":
+            doing = "" if look.trained else f", so nothing was trained and {ours} is {theirs}"
+            return f"There is too little signal to learn from: {' and '.join(look.starved)}{doing}"
+        case "INCONCLUSIVE":
+            return (
+                f"Neither a gain of {ours} over {theirs} nor its absence is shown: {_of(look.gain)}, against the "
+                f"{delta} that an iteration is worth"
+            )
         case _:
-            return f"Going on after iteration {iteration} of {numbers['max_iterations']:.0f}"
+            return f"{ours} is better than {theirs}: {_better(look)}"
 
 
-def _gate(gate: str, numbers: Mapping[str, float]) -> str:
-    if gate == "TOO_MANY_UNSCORED":
-        return (
-            f"no verdict could be read in {numbers['unscored_rate']:.0%} of the judgments "
-            f"(at most {numbers['max_unscored_rate']:.0%} are allowed)"
+def _overopt(look: "Look", settings: MonitorSection, best_before: int) -> str:
+    if look.gain is not None and look.gain.stop[1] >= settings.delta:
+        return f"{_of(look.gain_vs_best)} over M_{best_before}, the best"
+    return _of(look.gain)
+
+
+def _harm(look: "Look", theirs: str, best: str) -> str:
+    found = []
+    if look.gain is not None and look.gain.harm[1] < 0:
+        found.append(f"the anchor sees {_of(look.gain, at='harm')} against {theirs}")
+    passes = look.pass_rate_for_harm
+    if passes is not None and passes.harm[1] < 0:
+        rival = best if look.pass_rate_vs_best else theirs
+        found.append(f"the pass rate changed by {_of(passes, at='harm')} against {rival}")
+    return " and ".join(found)
+
+
+def _drift(look: "Look") -> str:
+    found = []
+    if look.gold is not None and look.gold.harm[1] < 0:
+        found.append(f"on gold pairs its accuracy changed by {_of(look.gold, at='harm')} against its best version")
+    if look.tau is not None and look.tau.harm[1] < 0:
+        found.append(f"it ranks the pool against the judge before it, tau {look.tau.mean:.2f}")
+    return " and ".join(found)
+
+
+def _better(look: "Look") -> str:
+    if look.gain is not None and look.gain.stop[0] > 0:
+        return f"the anchor sees {_of(look.gain)}"
+    return f"the pass rate rose by {_of(look.pass_rate)}, the anchor sees {_of(look.gain)}"
+
+
+def notes(
+    decision: Decision, look: "Look", now: Evidence, settings: MonitorSection, decided: Sequence[Decision]
+) -> tuple[str, ...]:
+    """What the decision cannot say, a sentence each."""
+    found = []
+    if decision.budget["looks"] > settings.horizon:
+        found.append(
+            f"The error budget was made for {settings.horizon} iterations and is spent: from here on false stops may "
+            f"be more frequent than {settings.alpha_stop:.0%}."
         )
-    num_pairs = round(numbers["num_pairs"])
-    return (
-        f"{num_pairs} preference {'pair is' if num_pairs == 1 else 'pairs are'} too few to learn from "
-        f"({numbers['min_pairs']:.0f} are asked for)"
-    )
-
-
-def _comparison(evaluation: Evaluation, iteration: int) -> str:
-    ours, theirs = f"M_{iteration}", f"M_{iteration - 1}"
-    found = [
-        text
-        for text in (
-            _win_rate(evaluation, ours, theirs),
-            _pass_rate(evaluation.metrics.get("pass_rate_vs_previous"), theirs),
+    open_twice = decision.decision == "INCONCLUSIVE" and bool(decided) and decided[-1].decision == "INCONCLUSIVE"
+    if decision.decision == "INCONCLUSIVE" and look.gain is not None and not decision.wants_reserve:
+        needed = num_prompts_needed(look.gain, settings)
+        again = "A second time in a row the gain is below what this data resolves. " if open_twice else ""
+        found.append(
+            f"{again}To tell {_points(settings.delta, sign=False)} from none, in {POWER:.0%} of such cases, takes "
+            f"about {needed} prompts; there were {look.gain.num_prompts}."
         )
-        if text
-    ]
-    return ", and ".join(found) if found else f"how {ours} compares with {theirs} was not measured"
-
-
-def _win_rate(evaluation: Evaluation, ours: str, theirs: str) -> str | None:
-    win_rate = evaluation.metrics.get("win_rate_vs_previous")
-    if not isinstance(win_rate, Interval):
-        return None
-    if not anchor_is_valid(evaluation):
-        reason = evaluation.not_measured.get("anchor", "it failed its examination").removeprefix("INVALID: ")
-        why = " ".join(reason.replace("; ", ", ").split())
-        return (
-            f"the win rate of {win_rate.mean:.1%} says nothing about {ours}, because the anchor is not usable ({why})"
+    if look.raw_gain is not None and look.gain is not None and look.raw_gain.stop[0] > 0 >= look.gain.stop[0]:
+        found.append(f"At equal length no gain is left; {_of(look.raw_gain)} were counted as they came.")
+    if look.invalid and look.pass_rate_vs_best is not None and look.pass_rate_vs_best.harm[1] < 0:
+        found.append(
+            f"The pass rate, which needs no anchor, changed by {_of(look.pass_rate_vs_best, at='harm')}: a loss."
         )
-    measured = f"the anchor preferred {ours} to {theirs} at a rate of {win_rate.mean:.1%} ({_range(win_rate, '.1%')})"
-    if win_rate.low > NO_DIFFERENCE["win_rate"]:
-        return f"{measured}, a gain"
-    if win_rate.high < NO_DIFFERENCE["win_rate"]:
-        return f"{measured}, a loss"
-    return f"{measured}, so this data cannot tell better from worse"
+    if look.gain is not None and look.gain_vs_best is None and decision.decision not in ("HARM", "OVEROPT"):
+        best = decided[-1].best_iteration if decided else 0
+        found.append(
+            f"There are no outcomes against M_{best}, the best so far, so M_{now.iteration} cannot replace it."
+        )
+    return tuple(found)
 
 
-def _pass_rate(change: Interval | float | None, theirs: str) -> str | None:
-    if not isinstance(change, Interval):
-        return None
-    sign = "a gain" if change.low > 0 else "a loss" if change.high < 0 else "so no change is shown"
-    points = Interval(100 * change.mean, 100 * change.low, 100 * change.high, change.num_units, change.level)
-    return f"the pass rate moved by {points.mean:+.1f} points against {theirs} ({_range(points, '+.1f')}), {sign}"
+def num_prompts_needed(found: Bounded, settings: MonitorSection) -> int:
+    """Prompts with which a gain of none is told from delta in one look with a probability of POWER.
+
+    By the normal approximation and with the spread of these outcomes: ((z_stop + z_power) sd / delta)^2.
+    """
+    own = max(found.stop[1] - found.stop[0], 1e-9) / 2
+    z = NormalDist().inv_cdf
+    level = z(1 - Levels.of_look(settings, 1.0).stop)
+    deviation = own / level * math.sqrt(found.num_prompts)
+    return math.ceil(((level + z(POWER)) * deviation / settings.delta) ** 2)
 
 
-def _range(interval: Interval, form: str) -> str:
-    low, high = format(interval.low, form), format(interval.high, form)
-    return f"{interval.level:.0%} interval {low} to {high}, {interval.num_units} prompts"
+def _of(found: Bounded | None, *, at: str = "stop") -> str:
+    if found is None:
+        return "no measurement"
+    low, high = found.harm if at == "harm" else found.stop
+    return f"{_points(found.mean)} (bounds {_points(low, unit=False)} to {_points(high, unit=False)})"
+
+
+def _points(share: float, *, sign: bool = True, unit: bool = True) -> str:
+    """A share in percentage points."""
+    number = f"{100 * share:+.1f}" if sign else f"{100 * share:.3g}"
+    return f"{number} points" if unit else number

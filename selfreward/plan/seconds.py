@@ -14,7 +14,7 @@ from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
 from selfreward.plan.requests import Work
 from selfreward.plan.storage import engine_kind, micro_batch_tokens
-from selfreward.plan.work import IterationWork
+from selfreward.plan.work import PERHAPS, IterationWork
 from selfreward.recipe import Recipe
 
 TRAINING = "training"
@@ -92,6 +92,8 @@ def _stage(
 ) -> Seconds:
     if name in real:
         return Seconds(real[name], real[name], real[name])
+    if name in PERHAPS:  # perhaps not asked at all
+        return Seconds(0.0, estimated.high if name not in rates else rates[name].per_planned_s * size * REAL_RATE.slow)
     if name not in rates:
         return estimated
     rate = rates[name]

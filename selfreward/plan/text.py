@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from selfreward.evaluation import evaluator as held_out
 from selfreward.evaluation import judge as judge_checks
+from selfreward.evaluation.gold import GOLD_JUDGMENTS
+from selfreward.evaluation.self_judge import SELF_JUDGMENTS
 from selfreward.plan import seconds as time_of
 from selfreward.plan.endpoints import cost, money, work_elsewhere
 from selfreward.plan.requests import Work
@@ -16,10 +18,13 @@ from selfreward.plan.work import (
     INITIAL_RESPONSES,
     JUDGMENTS,
     PREVIOUS_JUDGMENTS,
+    RESERVE_STAGES,
     RESPONSES,
+    SEAL_STAGES,
     IterationWork,
 )
 from selfreward.recipe import EndpointSection
+from selfreward.statistics.resolution import POWER, TIE_RATE, prompts_to_resolve, smallest_resolvable_gain
 
 if TYPE_CHECKING:
     from selfreward.plan import Plan
@@ -29,11 +34,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "responses": (RESPONSES, INITIAL_RESPONSES),
     "judgments": (JUDGMENTS, PREVIOUS_JUDGMENTS),
     "battles": (BATTLES,),
-    "judge check": (judge_checks.POOL_JUDGMENTS, judge_checks.BEST_AND_WORST),
+    "judge": (judge_checks.POOL_JUDGMENTS, judge_checks.BEST_AND_WORST, GOLD_JUDGMENTS),
     "monitor": (held_out.RESPONSES,),
-    "verifiable": (held_out.VERIFIABLE_RESPONSES,),
-    "comparisons": (held_out.COMPARISONS,),
+    "checks": (held_out.VERIFIABLE_RESPONSES,),
+    "anchor": (held_out.COMPARISONS,),
+    "self": (SELF_JUDGMENTS,),
     "KL": (held_out.KL_RESPONSES, *(f"{held_out.LOGPROBS}_{name}" for name in ("policy", "previous", "initial"))),
+    "reserve": RESERVE_STAGES,
+    "seal": SEAL_STAGES,
 }
 GIB = 2**30
 WIDTH = 100
@@ -109,11 +117,27 @@ def _sums(columns: Iterable[Sequence[int]]) -> list[int]:
 
 
 def _judge_checks(plan: "Plan") -> str:
-    if not any(COLUMNS["judge check"][1] in work.stages for work in plan.iterations):
-        return ""
-    asked_again = any(COLUMNS["judge check"][0] in work.stages for work in plan.iterations)
-    again = "the judge asked again about prompts of the first iteration, and " if asked_again else ""
-    return _prose(f"Judge check: {again}the anchor asked about the best and the worst response of some prompts.")
+    """What the columns hold that their names do not say."""
+    pool, best_and_worst, gold = COLUMNS["judge"]
+    checks = {
+        pool: "the judge asked again about prompts of the first iteration",
+        best_and_worst: "the anchor asked about the best and the worst response of some prompts",
+        gold: "the judge asked about both responses of each gold pair",
+    }
+    stages = {stage for work in plan.iterations for stage in (*work.stages, *work.elsewhere)}
+    asked = [said for stage, said in checks.items() if stage in stages]
+    said = [f"judge: {'; '.join(asked)}."] if asked else []
+    if held_out.COMPARISONS in stages:
+        said.append("anchor: it compares held-out responses (monitor).")
+    if SELF_JUDGMENTS in stages:
+        said.append("self: the run's own judge on the same ones.")
+    if held_out.VERIFIABLE_RESPONSES in stages:
+        said.append("checks: responses to verifiable prompts.")
+    if stages & set(RESERVE_STAGES):
+        said.append("reserve: at most, since it is asked only where the monitor prompts leave a decision open.")
+    if stages & set(SEAL_STAGES):
+        said.append("seal: asked once, when the run has ended, unless the best model is then the given one.")
+    return _prose(" ".join(said))
 
 
 def _elsewhere(plan: "Plan") -> str:
@@ -216,13 +240,24 @@ def _time(plan: "Plan") -> str:
 
 
 def _resolution(plan: "Plan") -> str:
-    gain, num_prompts = plan.resolvable_gain, plan.recipe.evaluation.num_prompts
-    return _entry(
-        "resolves",
-        f"a true win rate of {0.5 + gain:.2f} from 0.50 with {_count(num_prompts, 'monitor prompt')}: found in 80 % of "
-        f"runs, a smaller gain less often (+{gain:.3f} = (1.96 + 0.84) sqrt((1 - ties) / 4 / n): 95 % interval, 80 % "
-        "power, 40 % ties; 2411.00640).",
+    """What the monitor will be able to say: normal approximation, see `statistics/resolution.py`."""
+    monitor, evaluation = plan.recipe.monitor, plan.recipe.evaluation
+    num_prompts, num_reserve = evaluation.num_prompts, evaluation.reserve_size
+    first = monitor.alpha_stop * (monitor.first_look_share if num_reserve else 1)
+    last = monitor.alpha_stop - first if num_reserve else first
+    gain = smallest_resolvable_gain(num_prompts, alpha=first, horizon=monitor.horizon)
+    said = f"{_count(num_prompts, 'monitor prompt')} resolve a gain of {gain:.3g}"
+    if num_reserve:
+        gain = smallest_resolvable_gain(num_prompts + num_reserve, alpha=last, horizon=monitor.horizon)
+        said += f", and with the reserve {_count(num_prompts + num_reserve, 'prompt')} one of {gain:.3g}"
+    said += (
+        f": that there is none is then shown in one look with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
+        f"error budget of {monitor.horizon} iterations (2411.00640). monitor.delta asks for {monitor.delta:g}"
     )
+    if gain <= monitor.delta:
+        return _entry("resolves", f"{said}, which they do.")
+    needed = prompts_to_resolve(monitor.delta, alpha=last, horizon=monitor.horizon)
+    return _entry("resolves", f"{said}, which takes {needed:,}: expect INCONCLUSIVE where little or nothing is gained.")
 
 
 def _total(plan: "Plan") -> Seconds:

@@ -12,6 +12,8 @@ from fractions import Fraction
 from selfreward import recipe as schema
 from selfreward.evaluation import evaluator as held_out
 from selfreward.evaluation import judge as judge_checks
+from selfreward.evaluation.gold import GOLD_JUDGMENTS
+from selfreward.evaluation.self_judge import SELF_JUDGMENTS
 from selfreward.parts import PromptSource
 from selfreward.plan.judges import (
     CHANGING,
@@ -30,6 +32,15 @@ from selfreward.seeding import seed_of
 
 RESPONSES, INITIAL_RESPONSES = "responses", "initial_responses"
 JUDGMENTS, PREVIOUS_JUDGMENTS, BATTLES = "judgments", "previous_judgments", "battles"
+RESERVE_STAGES = (
+    held_out.RESERVE_RESPONSES,
+    f"{held_out.RESERVE_RESPONSES}_previous",
+    f"{held_out.RESERVE_RESPONSES}_best",
+    held_out.RESERVE_COMPARISONS,
+)
+SEAL_STAGES = (f"{held_out.SEAL_RESPONSES}_best", f"{held_out.SEAL_RESPONSES}_initial", held_out.SEAL_COMPARISONS)
+PERHAPS = frozenset({*RESERVE_STAGES, *SEAL_STAGES})
+"""Asked only when a decision stays open, and when the best checkpoint is not M_0."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +89,19 @@ class _Counter:
         self._evaluation_tokens = recipe.evaluation.max_tokens or recipe.sampling.max_tokens
 
     def iteration(self, number: int) -> IterationWork:
-        monitor, verifiable = self._source.monitor_prompts(), self._source.verifiable_prompts()
-        stages = {held_out.RESPONSES: self._draws(monitor, max_tokens=self._evaluation_tokens)}
-        if verifiable:
-            stages[held_out.VERIFIABLE_RESPONSES] = self._draws(verifiable, max_tokens=self._evaluation_tokens)
+        stages = self._responses(self._source.monitor_prompts(), held_out.RESPONSES)
+        stages |= self._responses(self._source.verifiable_prompts(), held_out.VERIFIABLE_RESPONSES)
         if number == 0:
             return IterationWork(0, stages)
         fresh = self._source.training_prompts(number)
         self._note_too_long(fresh)
-        asked = {**self._judging(number, fresh), **self._judge_checks(number, fresh)}
-        num_rivals = 1 if number == 1 else 2  # in the first iteration M_{t-1} is M_0
-        asked[held_out.COMPARISONS] = self._compared(
-            Judged(monitor, 2, self._evaluation_tokens, number), num_rivals=num_rivals
+        in_engine, elsewhere = self._split(
+            {**self._judging(number, fresh), **self._judge_checks(number, fresh), **self._held_out(number)}
         )
-        in_engine, elsewhere = self._split(asked)
-        stages = {**self._sampling(number, fresh), **in_engine, **stages, **self._divergence(number, monitor)}
+        stages = {**self._sampling(number, fresh), **in_engine, **stages, **self._divergence(number)}
+        stages |= self._responses(self._source.reserve_prompts(), *RESERVE_STAGES[: 1 + min(number, 2)])
+        if number == self._recipe.iterations.max:
+            stages |= self._responses(self._source.seal_prompts(), *SEAL_STAGES[:2])
         return IterationWork(number, stages, elsewhere=elsewhere, **self._training(number, fresh))
 
     def warnings(self) -> list[str]:
@@ -128,11 +137,12 @@ class _Counter:
         return asked
 
     def _judge_checks(self, number: int, fresh: Sequence[Prompt]) -> dict[str, list[Requests]]:
-        """The pool of the first iteration judged again, and the anchor on best and worst responses."""
+        """The judge on gold pairs and again on the pool of the first iteration, the anchor on best and worst ones."""
+        asked = {GOLD_JUDGMENTS: gold} if (gold := self._gold(number)) else {}
         if not self._recipe.evaluation.num_judge_prompts:
-            return {}
-        best_and_worst = self._judged(self._drawn_for_checks(fresh), number)
-        asked = {judge_checks.BEST_AND_WORST: self._compared(best_and_worst)}
+            return asked
+        best_and_worst = replace(self._judged(self._drawn_for_checks(fresh), number), num_responses=2)
+        asked[judge_checks.BEST_AND_WORST] = self._compared(best_and_worst)
         if number > 1 and models_of(self._recipe.judging) & CHANGING:
             pool = self._drawn_for_checks(self._source.training_prompts(1))
             asked[judge_checks.POOL_JUDGMENTS] = self._again(self._judged(pool, number))
@@ -143,15 +153,42 @@ class _Counter:
         num_responses = sampling.num_responses * (2 if with_initial else 1)
         return Judged(prompts, num_responses, sampling.max_tokens, number)
 
+    def _gold(self, number: int) -> list[Requests]:
+        """Both responses of each pair, as long as the longest of all."""
+        pairs = self._source.gold_pairs()
+        longest = max((self._lengths.text(text) for pair in pairs for text in (pair.chosen, pair.rejected)), default=0)
+        judged = Judged([pair.prompt for pair in pairs], 2, longest, number)
+        return self._again(judged) if number > 1 else judge_requests(self._recipe.judging, judged, self._lengths)
+
     def _again(self, judged: Judged) -> list[Requests]:
         """What was judged before: an endpoint's replies to the same questions are kept, and not asked for again."""
         asked = judge_requests(self._recipe.judging, judged, self._lengths)
         return [requests for requests in asked if requests.by not in self._recipe.endpoints]
 
-    def _compared(self, judged: Judged, *, num_rivals: int = 1) -> list[Requests]:
-        """By the anchor; texts that turn out equal are not compared."""
-        anchor = self._recipe.evaluation.anchor
-        return comparisons(anchor, judged, self._lengths, num_contests=num_rivals, num_own=num_rivals)
+    def _held_out(self, number: int) -> dict[str, list[Requests]]:
+        """The anchor and the run's own judge on held-out responses; rivals are M_{t-1}, M_0 and the best before."""
+        source, tokens = self._source, self._evaluation_tokens
+        monitor = Judged(source.monitor_prompts(), 1 + min(number, 3), tokens, number)
+        asked = {held_out.COMPARISONS: self._compared(monitor, met_before=number > 1)}
+        if self._recipe.evaluation.self_judge:
+            asked[SELF_JUDGMENTS] = judge_requests(self._recipe.judging, monitor, self._lengths)
+        if reserve := source.reserve_prompts():  # against M_{t-1} and the best
+            asked[held_out.RESERVE_COMPARISONS] = self._compared(Judged(reserve, 1 + min(number, 2), tokens, number))
+        if number == self._recipe.iterations.max and (seal := source.seal_prompts()):
+            asked[held_out.SEAL_COMPARISONS] = self._compared(Judged(seal, 2, tokens, 1))
+        return asked
+
+    def _compared(self, judged: Judged, *, met_before: bool = False) -> list[Requests]:
+        """By the anchor, one of the responses with each of the others; texts that turn out equal are not compared.
+
+        An anchor that scores does so with each response; an endpoint's score of one that it `met_before` is kept.
+        """
+        anchor, num_rivals = self._recipe.evaluation.anchor, judged.num_responses - 1
+        if isinstance(anchor, schema.PairwiseAnchor):
+            return comparisons(anchor, judged, self._lengths, num_contests=num_rivals, num_own=num_rivals)
+        if met_before and models_of(anchor) & self._recipe.endpoints.keys():
+            judged = replace(judged, num_responses=1)
+        return judge_requests(anchor, judged, self._lengths)
 
     def _has_initial(self, number: int) -> bool:
         """Whether M_0 responds to training prompts too; in the first iteration it is the policy."""
@@ -237,8 +274,12 @@ class _Counter:
 
     # Evaluation.
 
-    def _divergence(self, number: int, monitor: Sequence[Prompt]) -> dict[str, Work]:
-        seed = self._recipe.seed
+    def _responses(self, prompts: Sequence[Prompt], *stages: str) -> dict[str, Work]:
+        """One to each prompt, in each of these stages; nothing without prompts."""
+        return dict.fromkeys(stages, self._draws(prompts, max_tokens=self._evaluation_tokens)) if prompts else {}
+
+    def _divergence(self, number: int) -> dict[str, Work]:
+        seed, monitor = self._recipe.seed, self._source.monitor_prompts()
         drawn = sorted(monitor, key=lambda p: seed_of(seed, 0, held_out.KL_RESPONSES, p.id))[: held_out.KL_PROMPTS]
         draws = self._draws(drawn, max_tokens=self._evaluation_tokens)
         # In the first iteration M_{t-1} is M_0 and is asked once.

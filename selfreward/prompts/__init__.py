@@ -8,6 +8,8 @@ from selfreward.parts import PromptSource
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.dataset import read_dataset
 from selfreward.prompts.file import read_file
+from selfreward.prompts.gold import read_gold
+from selfreward.prompts.held_out import gaps
 from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
 from selfreward.prompts.verifiable import VerifiableGenerator, boilerplate
 from selfreward.recipe import (
@@ -30,23 +32,27 @@ def build(
     The verifiable prompts get the system prompt of `section`: it is what the policy is trained under.
     """
     num_training = iterations.max * iterations.num_prompts_per_iteration
-    num_monitor = evaluation.num_prompts
+    num_held_out = evaluation.num_prompts + evaluation.reserve_size + evaluation.seal_size
     other = evaluation.prompts
     verifiable: Sequence[Prompt] = ()
     if (asked := evaluation.verifiable) is not None:
         generator = VerifiableGenerator(seed, num_checks=asked.num_checks, check_kinds=asked.check_kinds)
         verifiable = with_system_prompt(_generated(generator, "verifiable", asked.num_prompts), section.system_prompt)
     return SplitSource(
-        _pool(section, seed=seed, num_training=num_training, num_monitor=num_monitor),
-        other=None if other is None else _pool(other, seed=seed, num_training=0, num_monitor=num_monitor),
+        _pool(section, seed=seed, num_training=num_training, num_held_out=num_held_out),
+        other=None if other is None else _pool(other, seed=seed, num_training=0, num_held_out=num_held_out),
         verifiable=verifiable,
-        num_monitor=num_monitor,
+        num_monitor=evaluation.num_prompts,
+        num_reserve=evaluation.reserve_size,
+        num_seal=evaluation.seal_size,
+        gold=read_gold(evaluation.gold.path) if evaluation.gold is not None else (),
         iterations=iterations,
         boilerplate=boilerplate(),
+        gaps=gaps(evaluation),
     )
 
 
-def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_monitor: int) -> Pool:
+def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_held_out: int) -> Pool:
     match asked:
         case BuiltinPrompts():
             prompts = in_seeded_order(read_builtin(), seed=seed)
@@ -64,7 +70,7 @@ def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_monitor: i
             pool = Pool(
                 "the verifiable generator",
                 _generated(generator, "train", min(2 * num_training, generator.available("train"))),
-                held_out=_generated(generator, "monitor", min(2 * num_monitor, generator.available("monitor"))),
+                held_out=_generated(generator, "monitor", min(2 * num_held_out, generator.available("monitor"))),
                 how_to_add="allow more check_kinds",
             )
         case _:

@@ -1,7 +1,7 @@
 """Prompts from a JSONL or Parquet file: read as a stream, every error with its file and line."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,23 @@ def read_file(path: str, *, column: str = "prompt") -> Iterator[Prompt]:
 
     Raises RecipeError at the first row that is not a prompt, or repeats an id or a prompt (see `conversation_key`).
     """
-    rows = _open_rows(Path(path).expanduser(), path)
+    for _, _, prompt in read_rows(path, column=column):
+        yield prompt
+
+
+def read_rows(
+    path: str, *, column: str = "prompt", needed: Sequence[str] = ()
+) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
+    """As `read_file`: where a row stands, the row, and its prompt. Refuses a row that lacks a `needed` column too."""
     place_of_id: dict[str, str] = {}
     place_of_text: dict[bytes, str] = {}
-    for place, row in rows:
+    for place, row in _open_rows(Path(path).expanduser(), path):
         where = f"{path}, {place}"
+        if missing := [name for name in needed if row.get(name) is None]:
+            raise RecipeError(
+                f"{where}: no {' and no '.join(map(repr, missing))}; a row has {', '.join(map(repr, needed))}; "
+                "complete the row or remove it"
+            )
         default_id = place.replace(" ", "-")
         prompt = read_row(row, column=column, default_id=default_id, source=f"file:{path}", where=where)
         if isinstance(prompt, Defect):
@@ -35,7 +47,7 @@ def read_file(path: str, *, column: str = "prompt") -> Iterator[Prompt]:
                 f"{where}: the same prompt as {first} (case, white space and a final full stop do not count); "
                 "each prompt stands once in a file; remove one of the two"
             )
-        yield prompt
+        yield where, row, prompt
     if not place_of_id:
         raise RecipeError(f"{path}: no prompt in it; a file has one prompt a row; give a file with prompts")
 
@@ -44,7 +56,7 @@ def _open_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]
     if file.suffix.lower() not in SUFFIXES:
         raise RecipeError(
             f"{path}: unknown suffix {file.suffix!r}; prompt files end in {' or '.join(SUFFIXES)}; "
-            "convert it, or load it with `kind: dataset`"
+            "convert it (prompts can also be loaded with `kind: dataset`)"
         )
     if not file.is_file():
         found = "is a folder" if file.is_dir() else f"no such file (looked in {file.parent.resolve()})"

@@ -1,8 +1,9 @@
 """Splits what was read into fresh training prompts for each iteration and held-out prompts: disjoint, and checked.
 
-Order of work: verifiable prompts are given; monitor prompts are the first of the evaluation's own source, or of the
-training source when it has none; training prompts are what is left, less all that overlaps with either. Iteration t
-takes block t of them, whatever `iterations.max` is, because that key may change on a started run.
+Order of work: verifiable prompts and gold pairs are given; monitor, reserve and seal prompts are the first of the
+evaluation's own source, or of the training source when it has none; training prompts are what is left, less all that
+overlaps with any of them. Iteration t takes block t of them, whatever `iterations.max` is, because that key may change
+on a started run.
 """
 
 import hashlib
@@ -16,8 +17,9 @@ from typing import Any
 from selfreward.errors import RecipeError
 from selfreward.prompts.contamination import NGRAM_WORDS, THRESHOLD, Overlap, check_overlap
 from selfreward.prompts.diversity import diversity
+from selfreward.prompts.held_out import KEYS, hold_out
 from selfreward.recipe import IterationsSection
-from selfreward.records import Message, Prompt
+from selfreward.records import GoldPair, Message, Prompt
 from selfreward.seeding import seed_of
 
 DIVERSITY_PROMPTS = 256
@@ -28,7 +30,7 @@ DIVERSITY_WORDS = 128
 class Pool:
     """Prompts of one source in the order in which a run takes them.
 
-    `held_out` is set when the source keeps prompts for monitoring apart by itself. `num_skipped` counts rows of the
+    `held_out` is set when the source keeps prompts to be held out apart by itself. `num_skipped` counts rows of the
     source that are no prompts, by reason. `how_to_add` is what a person does to get more prompts.
     """
 
@@ -58,9 +60,9 @@ def with_system_prompt(prompts: Iterable[Prompt], system_prompt: str | None) -> 
 class SplitSource:
     """The PromptSource of every kind of recipe.
 
-    `own` is the training source, `other` the evaluation's own source (None: monitor prompts are held out of `own`).
-    Raises RecipeError when there are too few prompts, or when more than half of the training prompts overlap with
-    evaluation prompts.
+    `own` is the training source, `other` the evaluation's own source (None: prompts are held out of `own`). `gaps` are
+    what the recipe's held-out sets leave unmeasured. Raises RecipeError when there are too few prompts, or when more
+    than half of the training prompts overlap with held-out prompts.
     """
 
     def __init__(
@@ -70,21 +72,32 @@ class SplitSource:
         other: Pool | None,
         verifiable: Sequence[Prompt],
         num_monitor: int,
+        num_reserve: int = 0,
+        num_seal: int = 0,
+        gold: Sequence[GoldPair] = (),
         iterations: IterationsSection,
         boilerplate: Sequence[str] = (),
+        gaps: Sequence[str] = (),
     ) -> None:
         self._own, self._other, self._iterations = own, other, iterations
-        self._verifiable = tuple(verifiable)
-        self._monitor, self._num_passed_over = _monitor_prompts(own, other, self._verifiable, num_monitor, boilerplate)
-        held_out_ids = {prompt.id for prompt in self._monitor}
+        self._boilerplate, self._gaps = boilerplate, gaps
+        pool = other or own
+        self._held_out = hold_out(
+            pool.prompts if pool.held_out is None else pool.held_out,
+            sizes={"monitor": num_monitor, "reserve": num_reserve, "seal": num_seal},
+            verifiable=verifiable, gold=gold, boilerplate=boilerplate,
+            source=f"{'evaluation.prompts' if other else 'prompts'}: {pool.name}", how_to_add=pool.how_to_add,
+            mark_ids=other is not None,
+        )  # fmt: skip
+        held_out_ids = {prompt.id for prompt in self._held_out.taken}
         candidates = [prompt for prompt in own.prompts if prompt.id not in held_out_ids]
         self._num_held_out = len(own.prompts) - len(candidates)
-        self._overlap = check_overlap(candidates, [*self._monitor, *self._verifiable], boilerplate=boilerplate)
+        self._overlap = check_overlap(candidates, self._held_out.prompts, boilerplate=boilerplate)
         removed = self._overlap.training_ids
         self._training = tuple(prompt for prompt in candidates if prompt.id not in removed)
         self._require_little_overlap()
         self._require_enough(iterations.max)
-        _require_unique_ids([*self._training, *self._monitor, *self._verifiable])
+        _require_unique_ids([*self._training, *self._held_out.prompts])
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         """Block `iteration` (from 1) of the training prompts."""
@@ -96,14 +109,32 @@ class SplitSource:
 
     def monitor_prompts(self) -> Sequence[Prompt]:
         """`evaluation.num_prompts` held-out prompts."""
-        return self._monitor
+        return self._held_out.monitor
+
+    def reserve_prompts(self) -> Sequence[Prompt]:
+        """`evaluation.reserve_size` held-out prompts."""
+        return self._held_out.reserve
+
+    def seal_prompts(self) -> Sequence[Prompt]:
+        """`evaluation.seal_size` held-out prompts."""
+        return self._held_out.seal
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
         """Held-out prompts with checks; empty when `evaluation.verifiable` is null."""
-        return self._verifiable
+        return self._held_out.verifiable
+
+    def gold_pairs(self) -> Sequence[GoldPair]:
+        """Those of `evaluation.gold`; empty when it is null."""
+        return self._held_out.gold
+
+    def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
+        """By the test that removed training prompts, made anew on what these prompts say."""
+        return len(check_overlap(prompts, self._held_out.prompts, boilerplate=self._boilerplate).training_ids)
 
     def facts(self) -> Mapping[str, Any]:
         """JSON values only. `diversity` is of the first 256 training prompts (for ROUGE-L, of their first 128 words).
+
+        `contract`: sentences on what the held-out sets of this run promise, and on what they leave unmeasured.
 
         Of a generator as many prompts are read as `iterations.max` may need: then `sha256` changes with that key.
         """
@@ -112,46 +143,66 @@ class SplitSource:
     @cached_property
     def _facts(self) -> Mapping[str, Any]:
         varied = diversity(self._training[:DIVERSITY_PROMPTS], max_words=DIVERSITY_WORDS)
-        exact = {pair.training_id for pair in self._overlap.pairs if pair.kind == "exact"}
+        held_out = self._held_out
         return {
             "training": {
                 "source": self._own.name,
                 "num_read": len(self._own.prompts),
                 "num_skipped": dict(self._own.num_skipped),
                 "num_held_out": self._num_held_out,
-                "num_prompts": len(self._training),
-                "sha256": prompts_sha256(self._training),
+                **_size_and_hash(self._training),
             },
             "monitor": {
                 "source": (self._other or self._own).name,
-                "num_prompts": len(self._monitor),
                 "num_skipped": dict(self._other.num_skipped) if self._other else {},
-                "sha256": prompts_sha256(self._monitor),
+                **_size_and_hash(held_out.monitor),
             },
-            "verifiable": {"num_prompts": len(self._verifiable), "sha256": prompts_sha256(self._verifiable)},
-            "overlap": {
-                "ngram_words": NGRAM_WORDS,
-                "threshold": THRESHOLD,
-                "num_training_checked": self._overlap.num_training,
-                "num_evaluation_checked": self._overlap.num_evaluation,
-                "num_training_removed_exact": len(exact),
-                "num_training_removed_near": len(self._overlap.training_ids - exact),
-                "num_monitor_passed_over": self._num_passed_over,
-                "examples": [asdict(pair) for pair in self._overlap.pairs[:5]],
-            },
+            "reserve": _size_and_hash(held_out.reserve),
+            "seal": _size_and_hash(held_out.seal),
+            "verifiable": _size_and_hash(held_out.verifiable),
+            "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
+            "overlap": self._overlap_facts(),
+            "contract": [self._promise(), *self._gaps],
             "diversity": {**asdict(varied), "nearest_pair": list(varied.nearest_pair or ())},
         }
+
+    def _overlap_facts(self) -> dict[str, Any]:
+        exact = {pair.training_id for pair in self._overlap.pairs if pair.kind == "exact"}
+        passed_over = {f"num_{name}_passed_over": n for name, n in self._held_out.num_passed_over.items()}
+        return {
+            "ngram_words": NGRAM_WORDS,
+            "threshold": THRESHOLD,
+            "num_training_checked": self._overlap.num_training,
+            "num_evaluation_checked": self._overlap.num_evaluation,
+            "num_training_removed_exact": len(exact),
+            "num_training_removed_near": len(self._overlap.training_ids - exact),
+            **passed_over,
+            "examples": [asdict(pair) for pair in self._overlap.pairs[:5]],
+        }
+
+    def _promise(self) -> str:
+        held_out = self._held_out
+        sizes = {name: len(getattr(held_out, name)) for name in ("monitor", "reserve", "seal", "verifiable", "gold")}
+        sets = ", ".join(f"{size} {name}" for name, size in sizes.items() if size)
+        return (
+            f"held out and never trained on: {sets} prompts; no two of these sets overlap, and "
+            f"{len(self._overlap.training_ids)} prompts that overlap with them were removed from training"
+        )
 
     def _require_little_overlap(self) -> None:
         num_removed = len(self._overlap.training_ids)
         if 2 * num_removed <= self._overlap.num_training:
             return
-        held_out = "the prompts held out of the same source"
-        source = f"evaluation.prompts ({self._other.name})" if self._other else held_out
+        source = (
+            f"evaluation.prompts ({self._other.name})" if self._other else "the prompts held out of the same source"
+        )
+        gold_ids = {pair.prompt.id for pair in self._held_out.gold}
+        if any(pair.evaluation_id in gold_ids for pair in self._overlap.pairs):
+            source += " or with evaluation.gold"
         raise RecipeError(
             f"prompts: {num_removed} of {self._overlap.num_training} training prompts from {self._own.name} overlap "
             f"with {source}, {_example(self._overlap)}; at most half may be removed; give evaluation prompts of "
-            "another origin, lower evaluation.num_prompts, or move a template that all share to `system_prompt`"
+            "another origin, hold out fewer, or move a template that all share to `system_prompt`"
         )
 
     def _require_enough(self, iteration: int) -> None:
@@ -163,6 +214,8 @@ class SplitSource:
         if self._overlap.training_ids:
             used.append(f"{len(self._overlap.training_ids)} are removed because they overlap with evaluation prompts")
         advice = [self._own.how_to_add]
+        if self._num_held_out and (spare := [k for k in ("reserve", "seal") if getattr(self._held_out, k)]):
+            advice.append(f"lower {' or '.join(f'evaluation.{KEYS[name]}' for name in spare)}")
         if available >= iteration:
             advice.append(f"set iterations.num_prompts_per_iteration to {available // iteration}")
         if available >= block:
@@ -172,28 +225,6 @@ class SplitSource:
             f"{''.join(f', {part}' for part in used)}, which leaves {available} for training; {iteration} iterations x "
             f"{block} prompts need {needed} fresh ones, {needed - available} more; {', or '.join(advice)}"
         )
-
-
-def _monitor_prompts(
-    own: Pool, other: Pool | None, verifiable: Sequence[Prompt], num_monitor: int, boilerplate: Sequence[str]
-) -> tuple[tuple[Prompt, ...], int]:
-    """The first prompts that are no verifiable prompts, and how many had to be passed over."""
-    pool = other or own
-    candidates = pool.prompts if pool.held_out is None else pool.held_out
-    taken = check_overlap(candidates, verifiable, boilerplate=boilerplate).training_ids
-    free = [prompt for prompt in candidates if prompt.id not in taken]
-    if len(free) < num_monitor:
-        where = "evaluation.prompts" if other else "prompts"
-        raise RecipeError(
-            f"{where}: {pool.name} gives {len(free)} prompts that can be held out; evaluation.num_prompts needs "
-            f"{num_monitor}, {num_monitor - len(free)} more; {pool.how_to_add}, or lower evaluation.num_prompts"
-        )
-    monitor = tuple(free[:num_monitor])
-    last = candidates.index(monitor[-1])
-    # Two files may both number their rows: prompts of another source are told apart by their id.
-    return tuple(replace(prompt, id=f"monitor-{prompt.id}") for prompt in monitor) if other else monitor, (
-        last + 1 - num_monitor
-    )
 
 
 def _require_unique_ids(prompts: Sequence[Prompt]) -> None:
@@ -210,11 +241,26 @@ def _example(overlap: Overlap) -> str:
     return f"for example {pair.training_id!r} with {pair.evaluation_id!r} ({pair.kind}, share {pair.share:.2f})"
 
 
+def _size_and_hash(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    return {"num_prompts": len(prompts), "sha256": prompts_sha256(prompts)}
+
+
 def prompts_sha256(prompts: Iterable[Prompt]) -> str:
     """Of ids, turns and checks in order: tells whether a started run still sees the prompts it began with."""
     digest = hashlib.sha256()
     for prompt in prompts:
-        turns = [[message.role, message.content] for message in prompt.messages]
-        row = json.dumps([prompt.id, turns, [dict(check) for check in prompt.checks]], sort_keys=True)
-        digest.update(row.encode() + b"\n")
+        digest.update(_row(prompt) + b"\n")
     return digest.hexdigest()
+
+
+def pairs_sha256(pairs: Iterable[GoldPair]) -> str:
+    """As `prompts_sha256`, with the two responses of each pair."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(_row(pair.prompt, pair.chosen, pair.rejected) + b"\n")
+    return digest.hexdigest()
+
+
+def _row(prompt: Prompt, *texts: str) -> bytes:
+    turns = [[message.role, message.content] for message in prompt.messages]
+    return json.dumps([prompt.id, turns, [dict(check) for check in prompt.checks], *texts], sort_keys=True).encode()

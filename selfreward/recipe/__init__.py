@@ -4,13 +4,13 @@ Unknown keys are refused. Keys marked `Runtime` may change on a started run; a c
 Defaults are the vetted settings; the paper they come from stands beside them.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from selfreward.recipe.evaluation import AnchorSection, EvaluationSection, GoldSection, VerifiableEvaluation
 from selfreward.recipe.judging import (
     AdditiveJudge,
-    AnchorSection,
     Asking,
     CommitFirst,
     Comparing,
@@ -22,6 +22,7 @@ from selfreward.recipe.judging import (
     JudgingSection,
     MemberSection,
     MetaJudgingSection,
+    PairwiseAnchor,
     PairwiseJudge,
     Reasoning,
     RewardModelJudge,
@@ -30,7 +31,9 @@ from selfreward.recipe.judging import (
     Written,
 )
 from selfreward.recipe.models import EndpointSection, LoraSection, ModelSection, NamedModel, Price
+from selfreward.recipe.monitor import INTERVENTIONS, InterventionsSection, MonitorSection, OwnIntervention
 from selfreward.recipe.pairing import BestVsWorst, InitialRejected, LengthControlled, Pairing, PairingSection, TopK
+from selfreward.recipe.prompts import BuiltinPrompts, DatasetPrompts, FilePrompts, PromptsSection, VerifiablePrompts
 from selfreward.recipe.section import Runtime, Section
 from selfreward.recipe.training import (
     ExoPairLoss,
@@ -46,6 +49,7 @@ from selfreward.recipe.training import (
 )
 
 __all__ = [
+    "INTERVENTIONS",
     "AdditiveJudge",
     "AnchorSection",
     "Asking",
@@ -64,7 +68,9 @@ __all__ = [
     "ExoPairLoss",
     "ExpectedScoreJudge",
     "FilePrompts",
+    "GoldSection",
     "InitialRejected",
+    "InterventionsSection",
     "IntrinsicJudge",
     "IterationsSection",
     "JudgingSection",
@@ -79,8 +85,10 @@ __all__ = [
     "MonitorSection",
     "NamedModel",
     "NllLoss",
+    "OwnIntervention",
     "Pairing",
     "PairingSection",
+    "PairwiseAnchor",
     "PairwiseJudge",
     "Price",
     "PromptsSection",
@@ -123,48 +131,6 @@ class IterationsSection(Section):
     shard_prompts: int = Field(1024, ge=1)
 
 
-class _Prompts(Section):
-    system_prompt: str | None = None
-
-
-class BuiltinPrompts(_Prompts):
-    """The varied prompts that ship with the package."""
-
-    kind: Literal["builtin"]
-
-
-class FilePrompts(_Prompts):
-    """A JSONL or Parquet file; a row has `prompt` (text or a list of messages), perhaps `id`, `checks`, `reference`."""
-
-    kind: Literal["file"]
-    path: str
-    column: str = "prompt"
-
-
-class DatasetPrompts(_Prompts):
-    """A dataset by the name that the `datasets` library loads."""
-
-    kind: Literal["dataset"]
-    name: str
-    config: str | None = None
-    split: str = "train"
-    column: str = "prompt"
-    revision: str | None = None
-
-
-class VerifiablePrompts(_Prompts):
-    """Generated prompts, topics times checks, each with its declarative checks; split by topic."""
-
-    kind: Literal["verifiable"]
-    num_checks: int = Field(1, ge=1, le=3)
-    check_kinds: list[str] | None = Field(None, min_length=1, description="null: every kind the generator knows")
-
-
-PromptsSection = Annotated[
-    BuiltinPrompts | FilePrompts | DatasetPrompts | VerifiablePrompts, Field(discriminator="kind")
-]
-
-
 class SamplingSection(Section):
     """Self-Rewarding (2401.10020) draws 4 at T 0.7, p 0.9; Meta-Rewarding (2407.19594) 7 at T 0.8, p 0.95."""
 
@@ -172,39 +138,6 @@ class SamplingSection(Section):
     temperature: float = Field(0.8, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(512, ge=1)
-
-
-class VerifiableEvaluation(Section):
-    """Pass rate on generated prompts with checks, on topics that training never sees."""
-
-    num_prompts: int = Field(128, ge=1)
-    num_checks: int = Field(1, ge=1, le=3)
-    check_kinds: list[str] | None = Field(None, min_length=1)
-
-
-class EvaluationSection(Section):
-    """`prompts: null` holds the monitor prompts out of the recipe's own source.
-
-    `num_judge_prompts`: so many of the first iteration's prompts are judged again by every later judge, and on so many
-    of each iteration's the anchor compares the best with the worst response. 0: neither.
-    """
-
-    anchor: AnchorSection = AnchorSection()
-    prompts: PromptsSection | None = None
-    num_prompts: int = Field(128, ge=2)
-    verifiable: VerifiableEvaluation | None = VerifiableEvaluation()
-    num_judge_prompts: int = Field(64, ge=0)
-    temperature: float = Field(0.0, ge=0)
-    max_tokens: int | None = Field(None, ge=1, description="null: sampling.max_tokens")
-
-
-class MonitorSection(Section):
-    """Gates stop the run only in mode `enforce`; `report_only` writes what they would have said."""
-
-    mode: Literal["enforce", "report_only"] = "enforce"
-    min_pairs: int = Field(8, ge=1)
-    max_unscored_rate: float = Field(0.5, ge=0, le=1)
-    max_hours: float | None = Runtime(None, gt=0)
 
 
 class CheckpointsSection(Section):

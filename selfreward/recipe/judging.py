@@ -276,14 +276,14 @@ class MetaJudgingSection(Section):
     max_tokens: int = Field(384, ge=1)
 
 
-class AnchorSection(Comparing):
+class PairwiseAnchor(Comparing):
     """The judge that measures: pairwise, both orders, token probabilities averaged (OAIF, 2402.04792)."""
 
     kind: Literal["pairwise"] = "pairwise"
     by: str = "initial"
 
     @model_validator(mode="after")
-    def _stays_the_same(self) -> "AnchorSection":
+    def _stays_the_same(self) -> "PairwiseAnchor":
         if self.by in ("policy", "best"):
             raise ValueError(f"by: {self.by} changes with the run; an anchor stays the same; use initial")
         return self

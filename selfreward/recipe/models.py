@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from selfreward.recipe.section import Runtime, Section
+from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Runtime, Section
 
 
 class LoraSection(Section):
@@ -103,15 +103,12 @@ class EndpointSection(Section):
         return self
 
 
-UNION_TAGS = ("endpoint-model", "local-model")
-
-
 def _which(value: Any) -> str:
     is_endpoint = "endpoint" in value if isinstance(value, dict) else isinstance(value, EndpointSection)
-    return UNION_TAGS[0] if is_endpoint else UNION_TAGS[1]
+    return ENDPOINT_MODEL if is_endpoint else LOCAL_MODEL
 
 
 NamedModel = Annotated[
-    Annotated[ModelSection, Tag("local-model")] | Annotated[EndpointSection, Tag("endpoint-model")],
+    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)],
     Discriminator(_which),
 ]

@@ -1,12 +1,6 @@
-"""Plots as inline SVG: small, one idea each, the same bytes for the same numbers.
+"""Plots as inline SVG: small, one idea each; see `drawing` for how they are made."""
 
-Colours are names of CSS variables, so one picture serves the light and the dark page; text stays text.
-"""
-
-import hashlib
-import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,26 +8,13 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from selfreward.records import Interval
+from selfreward.reporting.drawing import MUTED, RULE, legend, line_at, plotted, series
 from selfreward.reporting.formatting import model_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Matplotlib wants colours, the page wants variables: each stands in for one and is replaced in the SVG.
-_STAND_INS = {
-    "#010101": "var(--ink)",
-    "#020202": "var(--muted)",
-    "#030303": "var(--rule)",
-    **{f"#0404{i:02x}": f"var(--series-{i})" for i in range(1, 10)},
-}
-_INK, _MUTED, _RULE = "#010101", "#020202", "#030303"
 MAX_POINTS = 300
-_WIDTH, _HEIGHT = 4.4, 2.5  # inches at 100 px each
-_FONT_PX = 11
-
-
-def _series(index: int) -> str:
-    return f"#0404{index:02x}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +55,7 @@ def curves_over_iterations(
 
     def plot(axes: "Axes") -> None:
         if neutral is not None:
-            axes.axhline(neutral, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+            line_at(axes, neutral)
         for index, curve in enumerate(drawn):
             _error_bars(axes, curve, shift=(index - (len(drawn) - 1) / 2) * 0.12)
         first = min(iteration for curve in drawn for iteration, _ in curve.points)
@@ -83,16 +64,16 @@ def curves_over_iterations(
             margin = 0.03 * (limits[1] - limits[0])  # so that a point at an end is whole
             axes.set_ylim(limits[0] - margin, limits[1] + margin)
         if len(drawn) > 1:
-            _legend(axes)
+            legend(axes)
 
-    return _svg(plot, alt=alt)
+    return plotted(plot, alt=alt)
 
 
 def _error_bars(axes: "Axes", curve: Curve, *, shift: float) -> None:
     x = [iteration + shift for iteration, _ in curve.points]
     means = [value.mean if isinstance(value, Interval) else value for _, value in curve.points]
     ends = [(v.low, v.high) if isinstance(v, Interval) else (v, v) for _, v in curve.points]
-    colour = _series(curve.series)
+    colour = series(curve.series)
     axes.vlines(x, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.6)
     axes.plot(x, means, color=colour, linewidth=1.2, marker="o", markersize=4.6, markeredgewidth=0, label=curve.label)
 
@@ -141,7 +122,7 @@ def histogram(bars: Mapping[float, float], *, axis: ScoreAxis, top: float, alt: 
 
     def plot(axes: "Axes") -> None:
         width = axis.width * 0.85
-        axes.bar(list(bars), list(bars.values()), width=width, color=_series(1), linewidth=0)
+        axes.bar(list(bars), list(bars.values()), width=width, color=series(1), linewidth=0)
         axes.set_xlim(axis.low - width, axis.high + width)
         axes.set_ylim(0, top * 1.05)
         axes.locator_params(axis="y", nbins=4)
@@ -150,7 +131,7 @@ def histogram(bars: Mapping[float, float], *, axis: ScoreAxis, top: float, alt: 
         else:
             axes.locator_params(axis="x", nbins=5)
 
-    return _svg(plot, alt=alt, width=2.4, height=1.5)
+    return plotted(plot, alt=alt, width=2.4, height=1.5)
 
 
 @dataclass(frozen=True)
@@ -169,9 +150,9 @@ def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, a
         return None
 
     def plot(axes: "Axes") -> None:
-        for label, ranges, series, shift in (("chosen", chosen, 1, -0.1), ("rejected", rejected, 2, 0.1)):
+        for label, ranges, index, shift in (("chosen", chosen, 1, -0.1), ("rejected", rejected, 2, 0.1)):
             x = [r.iteration + shift for r in ranges]
-            colour = _series(series)
+            colour = series(index)
             axes.vlines(x, [r.low for r in ranges], [r.high for r in ranges], color=colour, linewidth=5, alpha=0.45)
             axes.plot(
                 x, [r.median for r in ranges], color=colour, linestyle="", marker="o", markersize=5.5,
@@ -181,9 +162,9 @@ def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, a
         _iteration_axis(axes, min(r.iteration for r in chosen), last, str)
         # Room above, because all lengths may stand at the token limit; 1 for responses that are all empty.
         axes.set_ylim(0, max(1.0, 1.08 * max(r.high for r in (*chosen, *rejected))))
-        _legend(axes)
+        legend(axes)
 
-    return _svg(plot, alt=alt)
+    return plotted(plot, alt=alt)
 
 
 @dataclass(frozen=True)
@@ -204,25 +185,25 @@ def over_steps(parts: Sequence[StepSeries], *, alt: str, neutral: float | None =
 
     def plot(axes: "Axes") -> None:
         if neutral is not None:
-            axes.axhline(neutral, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+            line_at(axes, neutral)
         start = 0
         labelled = max(1, math.ceil(len(parts) / 8))
         for index, part in enumerate(parts):
             x, y = _blocks(part.values, block)
-            axes.plot([start + i for i in x], y, color=_series(1), linewidth=1.4, marker="o" if len(y) < 25 else "",
+            axes.plot([start + i for i in x], y, color=series(1), linewidth=1.4, marker="o" if len(y) < 25 else "",
                       markersize=3, markeredgewidth=0)  # fmt: skip
             if index:
-                axes.axvline(start + 0.5, color=_RULE, linewidth=1)
+                axes.axvline(start + 0.5, color=RULE, linewidth=1)
             if index % labelled == 0:
                 axes.text(
-                    start + (len(part.values) + 1) / 2, 1.0, model_name(part.iteration), color=_MUTED, ha="center",
+                    start + (len(part.values) + 1) / 2, 1.0, model_name(part.iteration), color=MUTED, ha="center",
                     va="bottom", transform=axes.get_xaxis_transform(),
                 )  # fmt: skip
             start += len(part.values)
         axes.set_xlim(0.5 - 0.01 * total, total + 0.5 + 0.01 * total)
         axes.locator_params(axis="x", nbins=7, integer=True)
 
-    return _svg(plot, alt=alt)
+    return plotted(plot, alt=alt)
 
 
 def _blocks(values: Sequence[float], size: int) -> tuple[list[float], list[float]]:
@@ -240,64 +221,107 @@ def stacked_seconds(rows: Sequence[tuple[str, Mapping[str, float]]], order: Mapp
         unit = 3600.0 if longest >= 7200 else 60.0 if longest >= 180 else 1.0
         for row, (_, stages) in enumerate(rows):
             left = 0.0
-            for stage, series in order.items():
+            for stage, index in order.items():
                 length = stages.get(stage, 0.0) / unit
                 if length > 0:
-                    axes.barh(row, length, left=left, height=0.62, color=_series(series), linewidth=0)
+                    axes.barh(row, length, left=left, height=0.62, color=series(index), linewidth=0)
                 left += length
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlabel({3600.0: "hours", 60.0: "minutes", 1.0: "seconds"}[unit], color=_MUTED)
-        axes.grid(axis="x", color=_RULE, linewidth=1)
+        axes.set_xlabel({3600.0: "hours", 60.0: "minutes", 1.0: "seconds"}[unit], color=MUTED)
+        axes.grid(axis="x", color=RULE, linewidth=1)
         axes.grid(axis="y", visible=False)
 
-    return _svg(plot, alt=alt, height=0.75 + 0.24 * len(rows))
+    return plotted(plot, alt=alt, height=0.75 + 0.24 * len(rows))
 
 
-def _legend(axes: "Axes") -> None:
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, handlelength=1.2, borderaxespad=0.1,
-        columnspacing=1.4, handletextpad=0.5, labelcolor=_INK,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Estimate:
+    mean: float
+    low: float
+    high: float
 
 
-def _svg(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
+@dataclass(frozen=True)
+class ForestRow:
+    """One iteration: gains as the anchor and as its own judge see them, and what was decided."""
 
-    style = {
-        "svg.fonttype": "none", "svg.hashsalt": "selfreward", "font.size": _FONT_PX * 0.72,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.edgecolor": _MUTED,
-        "axes.linewidth": 0.8, "axes.labelcolor": _MUTED, "axes.grid": True, "axes.grid.axis": "y",
-        "axes.axisbelow": True, "grid.color": _RULE, "grid.linewidth": 0.8, "xtick.color": _MUTED,
-        "ytick.color": _MUTED, "xtick.major.size": 0, "ytick.major.size": 0, "legend.fontsize": _FONT_PX * 0.72,
-        "text.parse_math": False, "axes.unicode_minus": True, "axes.formatter.useoffset": False,
-    }  # fmt: skip
-    out = io.StringIO()
-    with matplotlib.rc_context(style):
-        figure = Canvas(figsize=(width, height), layout="constrained")
-        figure.patch.set_visible(False)
-        axes = figure.subplots()
-        axes.patch.set_visible(False)
-        plot(axes)
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(out.getvalue(), alt)
+    label: str
+    said: str
+    anchor: Estimate | None
+    own: Estimate | None = None
 
 
-def _inline(document: str, alt: str) -> Markup:
-    """An SVG document as an element of the page: own ids, CSS colours, the page's font, no size of its own."""
-    svg = document[document.index("<svg") :].strip()
-    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'\s*<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
-    # Ids of several figures meet on one page: those that something refers to get a prefix of their own.
-    prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    for stand_in, variable in _STAND_INS.items():
-        svg = svg.replace(stand_in, variable)
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    view_box = box.group(1) if box else ""
-    opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(view_box, alt)
-    body = re.sub(r"\s+", " ", svg[svg.index(">") + 1 :]).replace("> <", "><").replace("xlink:href", "href")
-    # Not escaped again: matplotlib made it, of numbers and labels of our own.
-    return opening + Markup(body)
+def forest(rows: Sequence[ForestRow], *, delta: float, alt: str) -> Markup | None:
+    """Gains with their bounds, one row each, against lines at 0 and `delta`."""
+    found = [estimate for row in rows for estimate in (row.anchor, row.own) if estimate]
+    if not found:
+        return None
+
+    def plot(axes: "Axes") -> None:
+        axes.axvline(0.0, color=MUTED, linewidth=1)
+        axes.axvline(delta, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        for name, label, index, shift in (
+            ("anchor", "the anchor sees", 1, 0.0),
+            ("own", "its own judge sees", 2, 0.26),
+        ):
+            drawn = [(y + shift, getattr(row, name)) for y, row in enumerate(rows) if getattr(row, name)]
+            if not drawn:
+                continue
+            places, estimates = zip(*drawn, strict=True)
+            axes.hlines(places, [e.low for e in estimates], [e.high for e in estimates], color=series(index),
+                        linewidth=2.4 if name == "anchor" else 1.2)  # fmt: skip
+            axes.plot([e.mean for e in estimates], places, color=series(index), linestyle="", marker="o",
+                      markersize=6 if name == "anchor" else 3.6, markeredgewidth=0, label=label)  # fmt: skip
+        for y, row in enumerate(rows):
+            axes.text(1.02, y, row.said, color=MUTED, va="center", transform=axes.get_yaxis_transform())
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        low, high = min(0.0, *(e.low for e in found)), max(delta, *(e.high for e in found))
+        axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        axes.grid(axis="x", color=RULE, linewidth=1)
+        axes.grid(axis="y", visible=False)
+        legend(axes)
+
+    return plotted(plot, alt=alt, width=5.4, height=0.6 + 0.3 * len(rows))
+
+
+@dataclass(frozen=True)
+class Gained:
+    """Cumulative gains against the distance: (distance, gain with its interval) of each checkpoint."""
+
+    label: str
+    points: Sequence[tuple[float, Interval]]
+    series: int
+
+
+def gains_by_distance(
+    gained: Sequence[Gained],
+    *,
+    alt: str,
+    curve: tuple[Sequence[float], Sequence[float]] | None = None,
+    band: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Markup | None:
+    """`curve` are places and heights of a fitted line, `band` its lower and upper ends at the same places."""
+    shown = [one for one in gained if one.points]
+    if not shown:
+        return None
+
+    def plot(axes: "Axes") -> None:
+        line_at(axes, 0.0, dashed=False)
+        if curve and band:
+            axes.fill_between(curve[0], *band, color=series(1), alpha=0.13, linewidth=0)
+        if curve:
+            axes.plot(*curve, color=series(1), linewidth=1.2, linestyle=(0, (4, 2)))
+        reach = max(d for one in shown for d, _ in one.points) or 1.0
+        for place, one in enumerate(shown):
+            x = [d + (place - (len(shown) - 1) / 2) * 0.012 * reach for d, _ in one.points]
+            colour = series(one.series)
+            axes.vlines(x, [v.low for _, v in one.points], [v.high for _, v in one.points], color=colour, linewidth=1.6)
+            axes.plot(x, [v.mean for _, v in one.points], color=colour, linestyle="", marker="o", markersize=5,
+                      markeredgewidth=0, label=one.label)  # fmt: skip
+        axes.set_xlim(-0.04 * reach, 1.06 * reach)
+        axes.set_xlabel("distance from M₀, square root of nats", color=MUTED)
+        legend(axes)
+
+    return plotted(plot, alt=alt, width=5.4, height=2.9)

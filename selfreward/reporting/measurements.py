@@ -1,5 +1,6 @@
 """Measurements as the pages show them: a number, its interval, what that says, or why there is none."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,13 +8,7 @@ from selfreward.records import Evaluation, Interval
 from selfreward.reporting.formatting import ABSENT, against, amount, bounds, centre, model_name, reason_not_measured
 from selfreward.reporting.glossary import numbers
 
-# No difference: what the interval of each is held against. Pass rate and length are judged by their differences.
-_NEUTRAL = {
-    "win_rate_vs_initial": 0.5,
-    "win_rate_vs_previous": 0.5,
-    "pass_rate_vs_initial": 0.0,
-    "pass_rate_vs_previous": 0.0,
-}
+_WIN_RATE = re.compile(r"(length_adjusted_)?(self_|seal_)?win_rate_vs_\w+")
 # Marked in the small picture, without a sign: a value to read the number against, not one of no difference.
 _MARKS = {"judge_reliability": 0.4, "judge_anchor_agreement_rate": 0.5}
 
@@ -36,7 +31,13 @@ class Cell:
 
 def is_invalid(evaluation: Evaluation, name: str) -> bool:
     """Whether a number was measured with an instrument that failed its own test: it says nothing, not even 0.5."""
-    return name.startswith("win_rate_vs_") and evaluation.metrics.get("anchor_valid") == 0
+    by_anchor = _WIN_RATE.fullmatch(name) and "self_" not in name
+    return bool(by_anchor) and evaluation.metrics.get("anchor_valid") == 0
+
+
+def _no_difference(name: str) -> float | None:
+    """What the interval is held against. Pass rate and length are judged by their differences."""
+    return 0.5 if _WIN_RATE.fullmatch(name) else 0.0 if name.startswith("pass_rate_vs_") else None
 
 
 def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
@@ -44,7 +45,7 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
     value = evaluation.metrics.get(name) if evaluation else None
     if evaluation is None or value is None:
         return Cell(name, ABSENT, reason=reason_not_measured(evaluation, name) if evaluation else "")
-    neutral = _NEUTRAL.get(name)
+    neutral = _no_difference(name)
     sign = "" if neutral is None else against(value, neutral)
     if name == "pass_rate":
         sign = against(evaluation.metrics.get("pass_rate_vs_initial"), 0.0)

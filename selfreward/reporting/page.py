@@ -8,9 +8,11 @@ from typing import Any
 
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
+from selfreward.reporting.decisions import data_contract, decision_section, seal_section
 from selfreward.reporting.digest import Digest, quantile
 from selfreward.reporting.figures import Figure
 from selfreward.reporting.formatting import amount, duration, model_name
+from selfreward.reporting.gains import gains_figure
 from selfreward.reporting.glossary import groups
 from selfreward.reporting.judging import judge_section
 from selfreward.reporting.measurements import (
@@ -44,7 +46,10 @@ _MAX_TIME_BARS = 30
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the pages are made of. `history`, `decisions` and `digests` run over iterations 1..t."""
+    """Everything that the pages are made of. `history`, `decisions` and `digests` run over iterations 1..t.
+
+    `seal` is the evaluation on the sealed prompts, and the checkpoint that it was opened for; None while it is closed.
+    """
 
     manifest: Mapping[str, Any]
     banner: str | None
@@ -54,6 +59,7 @@ class Run:
     decisions: Mapping[int, Decision]
     digests: Mapping[int, Digest]
     recipe_text: str
+    seal: tuple[Evaluation, int] | None = None
 
     @property
     def last_decision(self) -> Decision | None:
@@ -79,6 +85,10 @@ def page(run: Run) -> str:
         decision=run.last_decision,
         clauses=_clauses(run.last_decision),
         decisions=run.decisions,
+        monitor=decision_section(run.history, run.decisions, recipe_text=run.recipe_text),
+        seal=seal_section(run.seal),
+        data=data_contract(run.manifest),
+        gains=gains_figure(run.evaluations),
         tiles=_tiles(run),
         rows=_rows(run),
         about_intervals=about_intervals(run.evaluations),
@@ -110,10 +120,10 @@ def page(run: Run) -> str:
 
 
 def _clauses(decision: Decision | None) -> list[str]:
-    """The decision's sentence as one sentence for each of its clauses: the first, what was decided, can stand out."""
+    """The decision's reason as one sentence for each of its clauses: the first, what was decided, can stand out."""
     if decision is None:
         return []
-    clauses = [c.rstrip(".") for c in one_line(decision.sentence, 900).split("; ")]
+    clauses = [c.rstrip(".") for c in one_line(decision.reason, 900).split("; ")]
     set_in_type = [re.sub(r"\bM_(\d+)\b", lambda found: model_name(int(found[1])), clause) for clause in clauses]
     return [f"{clause[:1].upper()}{clause[1:]}." for clause in set_in_type]
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
+from selfreward.reporting.decisions import about, settings_of
 from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judging import judge_section
@@ -49,6 +50,7 @@ class RunReporter:
             decisions={decision.iteration: decision for decision in decisions},
             digests={summary.iteration: self._digests[summary.iteration] for summary in history},
             recipe_text=self._recipe_text(),
+            seal=self._seal(decisions),
         )
         for summary in history:
             self._store.write_text(f"iteration-{summary.iteration:02d}/report.md", iteration_page(run, summary))
@@ -63,6 +65,13 @@ class RunReporter:
         usage = self._store.usage_by_stage(0)
         return IterationSummary(0, {}, {}, Evaluation(0, {}), seconds, usage) if seconds else None
 
+    def _seal(self, decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
+        """The newest one, if a run went on after its seal was opened."""
+        for decision in reversed(decisions):
+            if found := self._store.read_json(decision.iteration, "seal"):
+                return Evaluation.from_json(found), decision.best_iteration
+        return None
+
     def _recipe_text(self) -> str:
         path = self._store.folder / "recipe.yaml"
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -73,12 +82,14 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
     counted = funnel.funnel_of(summary)
     evaluation = summary.evaluation
     read = run.digests[summary.iteration]
+    decision = run.decisions.get(summary.iteration)
     return render(
         "report.md.j2",
         run_name=run.manifest.get("name", ""),
         banner=run.banner,
         summary=summary,
-        decision=run.decisions.get(summary.iteration),
+        decision=decision,
+        monitor=about(decision, summary, settings_of(run.recipe_text)) if decision else None,
         funnel=counted,
         lines=funnel.table([counted]),
         metrics=[
@@ -112,6 +123,7 @@ def as_data(run: Run) -> dict[str, Any]:
         "run": str(run.manifest.get("name", "")),
         "note": run.banner,
         "initial": _evaluation(run.initial) if run.initial else None,
+        "seal": {**_evaluation(run.seal[0]), "checkpoint": run.seal[1]} if run.seal else None,
         "iterations": [
             {
                 "iteration": summary.iteration,
@@ -151,12 +163,8 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 def _decision(decision: Decision | None) -> dict[str, Any] | None:
     if decision is None:
         return None
-    return {
-        "decision": decision.decision,
-        "reason": decision.reason,
-        "sentence": decision.sentence,
-        "numbers": {name: centre(value) for name, value in decision.numbers.items()},
-        "best_iteration": decision.best_iteration,
-        "gates": list(decision.gates),
-        "exit_code": decision.exit_code,
-    }
+    names = (
+        "decision", "reason", "stopped_by", "bounds", "budget", "look", "best_iteration", "numbers", "gates",
+        "intervention", "effect", "notes", "exit_code",
+    )  # fmt: skip
+    return {name: _finite(getattr(decision, name)) for name in names}

@@ -47,7 +47,9 @@ class StageCost:
 
 def group_of(stage: str) -> str:
     """Stages of one kind are one block of time: evaluation_responses, evaluation_comparisons, ..."""
-    return "evaluation" if stage.startswith("evaluation") else "judge" if stage.startswith("judge_") else stage
+    if stage.startswith("evaluation") or stage in ("outcomes", "reserve_outcomes", "seal_outcomes", "seal"):
+        return "evaluation"
+    return "judge" if stage.startswith("judge_") or stage == "gold_outcomes" else stage
 
 
 def costs(history: Sequence[IterationSummary]) -> list[StageCost]:

@@ -57,7 +57,7 @@ def mean_interval(
     """
     x = _checked(values, level, bounds)
     n, mean = len(x), float(x.mean())
-    if bounds is not None and _is_sparse(x, bounds):
+    if bounds is not None and is_sparse(x, bounds):
         low, high, method = *_bounded(x, level, seed, bounds), "bounded"
     elif x[0] == x[-1]:
         low, high, method = mean, mean, "no_variance"
@@ -142,7 +142,7 @@ def _checked(values: ArrayLike, level: float, bounds: tuple[float, float] | None
     return x
 
 
-def _is_sparse(x: Array, bounds: tuple[float, float]) -> bool:
+def is_sparse(x: Array, bounds: tuple[float, float]) -> bool:
     """Whether fewer than SPARSE_UNITS of the sorted values lie outside the densest tenth of the bounds."""
     # 1e-9: rounding alone must not put a value outside.
     ends = x + CLUSTER_SHARE * (bounds[1] - bounds[0]) + 1e-9

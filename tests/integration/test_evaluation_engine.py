@@ -7,21 +7,27 @@ import pytest
 
 from selfreward import engines, evaluation, judging, prompts
 from selfreward.engines.local_chat import LocalChat
+from selfreward.monitoring.evidence import tabulate
 from selfreward.recipe import (
     BuiltinPrompts,
     EngineSection,
     EvaluationSection,
     IterationsSection,
     ModelSection,
+    PairwiseJudge,
     SamplingSection,
     VerifiableEvaluation,
-    VerifierJudge,
 )
-from selfreward.records import Checkpoint, Comparison, Evaluation, Interval, Response
+from selfreward.records import Checkpoint, Comparison, Evaluation, Interval, Judgment, PromptOutcome, Response
 from selfreward.store import Store
+from selfreward.templates import without_reasoning
 
 SEED = 3
-SECTION = EvaluationSection(num_prompts=24, verifiable=VerifiableEvaluation(num_prompts=16), max_tokens=24)
+NUM_RESERVE, NUM_SEAL = 8, 6
+SECTION = EvaluationSection(
+    num_prompts=24, num_reserve_prompts=NUM_RESERVE, num_seal_prompts=NUM_SEAL,
+    verifiable=VerifiableEvaluation(num_prompts=16), max_tokens=24,
+)  # fmt: skip
 ENGINE = EngineSection(kind="transformers", dtype="float32", context_tokens=4096)
 
 
@@ -54,17 +60,22 @@ def evaluator(engine, initial: Checkpoint):
         seed=SEED,
     )
     chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
-    judge = judging.build(VerifierJudge(kind="verifier"), chats=chats, engine=engine, seed=SEED)
+    judge = judging.build(PairwiseJudge(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
     return evaluation.build(
         SECTION,
         prompts=source,
         engine=engine,
         judge=judge,
-        anchor=judging.build_anchor(SECTION.anchor, chats=chats, seed=SEED),
+        anchor=judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
         sampling=SamplingSection(),
         seed=SEED,
         shard_prompts=16,
     )
+
+
+def named(policy, checkpoints):
+    """M_1 is the best until the end."""
+    return {"policy": policy, "initial": checkpoints[0], "best": checkpoints[min(1, max(policy.iteration - 1, 0))]}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +92,7 @@ def measured(checkpoints, tmp_path_factory):
             made.evaluate(
                 store,
                 checkpoint.iteration,
-                models={"policy": checkpoint, "initial": checkpoints[0]},
+                models=named(checkpoint, checkpoints),
                 previous=previous,
             )
         )
@@ -101,9 +112,10 @@ def test_every_metric_is_there_and_survives_json(measured):
         "win_rate_vs_previous", "win_rate_vs_initial", "position_consistency_rate", "anchor_unscored_rate",
         "anchor_valid", "pass_rate", "pass_rate_vs_previous", "pass_rate_vs_initial", "response_tokens",
         "response_tokens_vs_previous", "response_tokens_vs_initial", "cut_off_rate", "kl_initial_nats",
-        "kl_previous_nats",
+        "kl_previous_nats", "length_adjusted_win_rate_vs_previous", "self_win_rate_vs_initial", "repetition_rate",
     }  # fmt: skip
     assert names <= found[2].metrics.keys()
+    assert {"win_rate_vs_best", "self_win_rate_vs_best", "pass_rate_vs_best"} <= found[3].metrics.keys()
     assert {f"distinct_{n}" for n in (1, 2, 3)} <= found[2].metrics.keys() | found[2].not_measured.keys()
 
 
@@ -161,6 +173,62 @@ def test_the_anchor_was_shown_both_orders_of_different_texts_only(measured):
         assert found[2].metrics["anchor_valid"] == 0.0 and "INVALID" in found[2].not_measured["anchor"]
 
 
+def test_the_runs_judge_compared_each_text_with_each_other_one(measured, checkpoints):
+    store, found, _ = measured
+    responses = {r.id: r for t in range(4) for r in store.read(t, "evaluation_responses", Response)}
+    judgments = list(store.read(3, "evaluation_self_judgments", Judgment))
+    assert judgments and len({judged.id for judged in judgments}) == len(judgments)
+    assert {j.unscored for j in judgments if not j.other_id} <= {"no_opponent", "empty_response"}
+    compared = {
+        (j.prompt_id, responses[j.response_id].text, responses[j.other_id].text) for j in judgments if j.other_id
+    }
+    by_prompt = {}
+    for t in (1, 2, 3, 0):
+        for response in store.read(t, "evaluation_responses", Response):
+            if without_reasoning(response.text):  # the others meet nobody
+                by_prompt.setdefault(response.prompt_id, set()).add(response.text)
+    expected = {(p, a, b) for p, texts in by_prompt.items() for a in texts for b in texts if a != b}
+    assert compared == expected
+    assert {j.checkpoint_id for j in judgments} == {checkpoints[2].id}
+    # M_3 has the weights of M_0, in its judge's eyes as in all others'.
+    assert found[3].metrics["self_win_rate_vs_initial"].mean == 0.5
+
+
+def test_outcomes_are_those_of_the_metrics(measured):
+    store, found, _ = measured
+    tables = tabulate(store.read(3, "outcomes", PromptOutcome))
+    assert tables.keys() == {
+        (by, on, k)
+        for by, on in (("anchor", "monitor"), ("self", "monitor"), ("checks", "verifiable"))
+        for k in range(3)
+    }
+    for name, k in (("previous", 2), ("initial", 0), ("best", 1)):
+        for by, metric in (("anchor", "win_rate"), ("self", "self_win_rate")):
+            assert tables[by, "monitor", k].values.mean() == pytest.approx(found[3].metrics[f"{metric}_vs_{name}"].mean)
+        passed = 2 * tables["checks", "verifiable", k].values.mean() - 1
+        assert passed == pytest.approx(found[3].metrics[f"pass_rate_vs_{name}"].mean)
+    assert len(tables["anchor", "monitor", 0].values) + tables["anchor", "monitor", 0].num_unscored == 24
+
+
+def test_reserve_and_seal_are_other_prompts(measured, checkpoints):
+    store, _, _ = measured
+    engine = engines.build(ENGINE, first=checkpoints[0])
+    made = evaluator(engine, checkpoints[0])
+    models = named(checkpoints[2], checkpoints)
+    made.ask_reserve(store, 2, models=models, previous=checkpoints[1])
+    sealed = made.open_seal(store, 3, models=named(checkpoints[3], checkpoints))
+    engine.close()
+    monitor = {row.prompt_id for row in store.read(3, "outcomes", PromptOutcome)}
+    reserve = list(store.read(2, "reserve_outcomes", PromptOutcome))
+    seal = list(store.read(3, "seal_outcomes", PromptOutcome))
+    assert {row.against for row in reserve} == {1} and len(reserve) == NUM_RESERVE
+    assert {row.against for row in seal} == {0} and len(seal) == NUM_SEAL
+    ids = [monitor, {row.prompt_id for row in reserve}, {row.prompt_id for row in seal}]
+    assert len(set.union(*ids)) == sum(map(len, ids))
+    values = [row.outcome for row in seal if row.outcome is not None]
+    assert sealed.metrics["seal_win_rate_vs_initial"].mean == pytest.approx(sum(values) / len(values))
+
+
 def test_the_engine_swaps_no_more_than_the_models_it_needs(measured):
     _, _, swaps = measured
     # M_0 may be there already; then M_1 and M_0; then M_2, M_1 and M_0; M_3 has the weights of M_0.
@@ -172,7 +240,7 @@ def test_a_second_run_measures_the_same(measured, checkpoints, tmp_path):
     engine = engines.build(ENGINE, first=checkpoints[0])
     with Store(tmp_path / "again", name="again") as store:
         made = evaluator(engine, checkpoints[0])
-        first, second = ({"policy": checkpoint, "initial": checkpoints[0]} for checkpoint in checkpoints[:2])
+        first, second = (named(checkpoint, checkpoints) for checkpoint in checkpoints[:2])
         again = made.evaluate(store, 0, models=first, previous=None)
         later = made.evaluate(store, 1, models=second, previous=checkpoints[0])
     engine.close()

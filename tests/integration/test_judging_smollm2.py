@@ -126,7 +126,7 @@ def test_the_expected_score_is_that_of_the_model_itself(tiny: tuple[Engine, Chec
 
 def test_the_anchor_reads_both_orders_of_the_model_itself(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
-    anchor = judging.build_anchor(recipe.AnchorSection(), chats=chats_of(engine), seed=0)
+    anchor = judging.build_anchor(recipe.PairwiseAnchor(), chats=chats_of(engine), engine=engine, seed=0)
     one, other = RESPONSES[:2]
     first, second = anchor.compare(PROMPTS[:1], [one], [other], models=named(checkpoint), iteration=1)
     template = Template.load("pairwise")
@@ -166,7 +166,7 @@ def test_smollm2_responds_with_a_score_and_with_a_letter(smollm2: tuple[Engine, 
     scores = [judgment.score for judgment in judgments if judgment.score is not None]
     assert len(scores) == 3 and all(0 <= score <= 5 for score in scores)
     assert len(set(scores)) > 1, "the score depends on the response"
-    anchor = judging.build_anchor(recipe.AnchorSection(), chats=chats_of(engine), seed=0)
+    anchor = judging.build_anchor(recipe.PairwiseAnchor(), chats=chats_of(engine), engine=engine, seed=0)
     compared = anchor.compare(PROMPTS[:1], RESPONSES[:1], RESPONSES[1:2], models=named(checkpoint), iteration=0)
     assert [comparison.shown_first for comparison in compared] == [RESPONSES[0].id, RESPONSES[1].id]
     for comparison in compared:

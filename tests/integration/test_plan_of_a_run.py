@@ -24,6 +24,7 @@ ENSEMBLE = (
     "commit_first: {max_tokens: 9}}, {kind: pairwise}, {kind: intrinsic}]}",
     "pairing={kind: initial_rejected, allow_cut_off_chosen: true}",
     "evaluation.anchor={kind: pairwise, commit_first: {max_tokens: 6}}",
+    "evaluation.anchor_may_label=true",
 )
 
 

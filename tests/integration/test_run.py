@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -31,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(folder, "iterations.max=2")
     assert done.returncode == 0, done.stderr[-3000:]
     assert str(folder / "report.html") in done.stdout
-    assert "Stopped after iteration 2" in done.stdout
+    assert "stopped after iteration 2: the recipe asks for 2." in " ".join(done.stdout.split())
     return folder
 
 
@@ -87,9 +88,10 @@ def test_counts_add_up_in_the_report(finished: Path) -> None:
 
 def test_status_says_how_it_ended(finished: Path) -> None:
     status = json.loads(selfreward("status", finished, "--json").stdout)
-    assert {key: status[key] for key in ("state", "iteration", "decision", "exit_code")} == {
-        "state": "finished", "iteration": 2, "decision": "stop", "exit_code": 0,
-    }  # fmt: skip
+    expected = {"state": "finished", "iteration": 2, "stopped_by": "MAX_ITERATIONS", "exit_code": 0}
+    assert {key: status[key] for key in expected} == expected
+    decided = json.loads((finished / "iteration-02/decision.json").read_text())
+    assert status["decision"] == decided["decision"] == "INVALID", "a random model follows the position"
 
 
 def test_pairs_are_exported_as_conversations(finished: Path, tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_from_python_it_is_one_call(tmp_path: Path) -> None:
         "import sys, selfreward\n"
         "if __name__ == '__main__':\n"
         "    result = selfreward.run(sys.argv[1], ['output_dir=' + sys.argv[2], 'iterations.max=1'])\n"
-        "    print(result.folder, result.decision.reason)\n"
+        "    print(result.folder, result.decision.stopped_by)\n"
     )
     (tmp_path / "script.py").write_text(code)
     done = subprocess.run(
@@ -205,6 +207,9 @@ def test_validate_reads_prompts_and_models_and_starts_nothing(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
     warned = selfreward("validate", TINY, "--set", "judging={kind: verifier}")
     assert "no checks" in warned.stderr
+    later = selfreward("validate", TINY, "--set", "judging.by=initial", "--set",
+                       "monitor.interventions.DRIFT=[consistency_weights]")  # fmt: skip
+    assert "warning: with consistency_weights: pairing by consistency, but the judge does not change" in later.stderr
     long = selfreward("validate", TINY, "--set", "engine.context_tokens=64")
     assert long.returncode == 2
     assert "the context holds 64" in long.stderr
@@ -221,9 +226,86 @@ def test_too_many_unscored_judgments_end_with_exit_code_3(tmp_path: Path) -> Non
     assert not (tmp_path / "run/iteration-01/checkpoint").exists()
 
 
+def test_interventions_patch_the_recipe_and_reports_say_so(tmp_path: Path) -> None:
+    """Every prompt ties under a verifier that nothing passes, so there is no pair; a judge by words then gives some."""
+    words = "{name: by_words, set: {judging: {kind: expected_score}}}"
+    settings = (
+        "judging={kind: verifier, aggregate: all}",
+        "prompts={kind: verifiable, check_kinds: ['detectable_format:json_format']}",
+        f"monitor={{mode: enforce, min_pairs: 2, interventions: {{STARVED: [{words}, stop]}}}}",
+        "iterations.max=3",
+    )
+    done = run(tmp_path / "run", *settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    decisions = [decision_of(tmp_path / "run", t) for t in (1, 2)]
+    assert (decisions[0]["decision"], decisions[0]["intervention"]) == ("STARVED", "by_words")
+    assert not (tmp_path / "run/iteration-01/checkpoint").exists()
+    assert decisions[1]["effect"]["helped"] is True and (tmp_path / "run/iteration-02/checkpoint").exists()
+    judges = [
+        set(pq.read_table(tmp_path / f"run/iteration-0{t}/judgments.parquet")["judge"].to_pylist()) for t in (1, 2)
+    ]
+    assert judges == [{"verifier"}, {"expected_score"}]
+    assert "kind: expected_score" in (tmp_path / "run/iteration-03/recipe.yaml").read_text()
+    assert "kind: verifier" in (tmp_path / "run/recipe.yaml").read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "by_words" in page
+    (tmp_path / "run/report.html").unlink()
+    assert selfreward("report", tmp_path / "run").returncode == 0
+    assert (tmp_path / "run/report.html").read_text() == page
+
+
+HELD_OUT = (
+    "evaluation={anchor: {kind: expected_score, by: initial}, anchor_may_label: true, num_prompts: 12, "
+    "num_reserve_prompts: 12, num_seal_prompts: 12, max_tokens: 16, verifiable: null, num_judge_prompts: 2}"
+)
+
+
+def decision_of(folder: Path, iteration: int) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / f"iteration-{iteration:02d}/decision.json").read_text())
+    return loaded
+
+
+def test_an_open_decision_asks_the_reserve_and_is_made_once_more(tmp_path: Path) -> None:
+    monitor = "monitor={mode: enforce, min_pairs: 1, max_anchor_unscored_rate: 1.0}"
+    done = run(tmp_path / "run", HELD_OUT, monitor, "iterations.max=1", "training.learning_rate=3.0e-3")
+    assert done.returncode == 0, done.stderr[-2000:]
+    decision = decision_of(tmp_path / "run", 1)
+    assert (decision["look"], decision["wants_reserve"], decision["best_iteration"]) == (2, False, 0)
+    assert decision["bounds"]["gain_vs_previous"]["num_prompts"] == 24, (
+        "twelve monitor prompts and twelve of the reserve"
+    )
+    assert (tmp_path / "run/best/model.safetensors").exists()
+    assert not (tmp_path / "run/iteration-01/seal.json").exists(), "nothing is better than M_0"
+
+
+def test_the_seal_is_opened_when_something_is_better_and_never_again(tmp_path: Path) -> None:
+    monitor = "monitor={mode: report_only, min_pairs: 1, horizon: 1, alpha_stop: 0.49, max_anchor_unscored_rate: 1.0}"
+    settings = (HELD_OUT, monitor, "training.learning_rate=3.0e-3")
+    assert run(tmp_path / "run", *settings, "iterations.max=1").returncode == 0
+    seal = tmp_path / "run/iteration-01/seal.json"
+    assert seal.exists() == (decision_of(tmp_path / "run", 1)["best_iteration"] > 0)
+    if not seal.exists():
+        pytest.skip("this machine's rounding made no better checkpoint")
+    opened = seal.read_bytes()
+    assert json.loads(opened)["metrics"]["seal_win_rate_vs_initial"]["num_units"] == 12
+    assert run(tmp_path / "run", *settings, "iterations.max=2").returncode == 0
+    assert seal.read_bytes() == opened
+    assert not (tmp_path / "run/iteration-02/seal.json").exists()
+    page = (tmp_path / "run/report.html").read_text()
+    assert selfreward("report", tmp_path / "run").returncode == 0
+    assert (tmp_path / "run/report.html").read_text() == page
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["monitor.interventions.STARVED=[more_drawz]"], ["monitor.interventions.STARVED", "more_drawz"]),
+        (["monitor.interventions.STARVED=[more_draws]"], ["monitor.interventions: more_draws", "4 wordings"]),
+        (
+            ["monitor.interventions.PLATEAU=[{name: x, set: {judging.by: polcy}}]"],
+            ["judging.by", "did you mean 'policy'"],
+        ),
+        (["judging={kind: pairwise}"], ["evaluation.anchor", "anchor_may_label: true"]),
         (["judgin.kind=additive"], ["judgin", "did you mean 'judging'"]),
         (["pairing.kind=best_v_worst"], ["pairing.kind", "did you mean 'best_vs_worst'"]),
         (["sampling.num_responses=many"], ["sampling.num_responses", "'many'"]),

@@ -77,8 +77,8 @@ def closing(run: MadeRun, *, banner: str | None = None) -> str:
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
-    """The cells of each model; what is empty is left out."""
-    lines = text.splitlines()
+    """The cells of each model in the table; what is empty is left out."""
+    lines = text.split("\n\n")[0].splitlines()
     return {line.split()[0]: line.split() for line in lines if line.strip().startswith("M_")}
 
 
@@ -98,16 +98,25 @@ def test_the_table_has_every_model_with_its_rates(tmp_path: Path) -> None:
     assert list(rows) == ["M_0", "M_1", "M_2", "M_3"]
     assert rows["M_0"] == ["M_0", "31%", "[24–38]", "94"]
     assert rows["M_1"] == [
-        *("M_1", "17", "25%", "55%", "[52–58]", "65%", "[61–69]", "100%", "[100–100]", "100", "continue")
+        *("M_1", "17", "25%", "55%", "[52–58]", "65%", "[61–69]", "100%", "[100–100]", "100", "CONTINUE")
     ]
-    assert rows["M_3"][-1] == "stop"
+    assert rows["M_3"][-1] == run.decisions[-1].decision
     heads = text.splitlines()[2]
     assert heads.index("vs previous") < heads.index("vs M_0") < heads.index("pass rate") < heads.index("tokens")
-    assert run.decisions[-1].sentence in text
+    assert run.decisions[-1].reason in text
     assert text.splitlines()[-1] == str((tmp_path / "report.html").resolve())
     table = text.split("\n\n")[0].splitlines()
     assert max(map(len, table)) <= 82, "100% [100–100] is three wider than most"
     assert len({len(line) for line in table[2:] if "M_0" not in line.split()}) == 1, "the columns are aligned"
+
+
+def test_the_table_fits_into_80_columns_with_the_longest_decision(tmp_path: Path) -> None:
+    run = make_run(tmp_path, num_iterations=3)
+    for t in range(3):
+        run.decisions[t] = replace(run.decisions[t], decision="INCONCLUSIVE")
+    table = closing(run).split("\n\n")[0].splitlines()
+    assert table[-1].endswith("INCONCLUSIVE")
+    assert max(map(len, table)) <= 80
 
 
 def test_what_was_not_measured_is_a_minus(tmp_path: Path) -> None:
@@ -115,7 +124,7 @@ def test_what_was_not_measured_is_a_minus(tmp_path: Path) -> None:
     run.history[0] = replace(without(run.history[0], reason="too few pairs"), counts={})
     run = replace(run, initial=Evaluation(0, {"response_tokens": interval(float("nan"), 1.0), "pass_rate": 0.5}))
     rows = rows_of(closing(run))
-    assert rows == {"M_0": ["M_0", "50%", "-"], "M_1": ["M_1", "0", "-", "-", "-", "-", "-", "stop"]}
+    assert rows == {"M_0": ["M_0", "50%", "-"], "M_1": ["M_1", "0", "-", "-", "-", "-", "-", run.decisions[0].decision]}
 
 
 def test_rates_of_an_invalid_anchor_are_not_shown_as_numbers(tmp_path: Path) -> None:

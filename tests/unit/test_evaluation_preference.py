@@ -51,7 +51,7 @@ def test_the_outcome_is_the_mean_over_both_orders():
 @pytest.mark.parametrize("both", [(None, 0.9), (0.9, None), (None, None)])
 def test_an_unreadable_order_is_neither_a_tie_nor_a_loss(both):
     found, comparisons = judged(both, (0.9, 0.8))
-    assert found == [Outcome("p0", None), Outcome("p1", pytest.approx(0.85), True)]
+    assert found == [Outcome("p0", None, asked=True), Outcome("p1", pytest.approx(0.85), True, asked=True)]
     assert anchor_health(comparisons, found).unscored_rate == sum(p is None for p in both) / 4
 
 

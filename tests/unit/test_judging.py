@@ -219,7 +219,7 @@ def test_an_engine_that_gives_no_probabilities_is_an_engine_error(logprobs: tupl
 
 
 def anchor(engine: FakeEngine) -> Any:
-    return judging.build_anchor(recipe.AnchorSection(), chats=chats(engine), seed=0)
+    return judging.build_anchor(recipe.PairwiseAnchor(), chats=chats(engine), engine=engine, seed=0)
 
 
 def likes_red(request: GenerationRequest, draw: int) -> Sample:
@@ -316,8 +316,9 @@ def test_a_judge_may_be_any_model_of_the_recipe(by: str) -> None:
     ):
         assert judging.build(section, engine=engine, seed=0, chats=chats(engine, "gpt")).by == {by}
     if by != "policy":  # an anchor stays the same
-        anchor_section = recipe.AnchorSection(by=by)
-        assert judging.build_anchor(anchor_section, chats=chats(engine, "gpt"), seed=0).by == {by}
+        anchor_section = recipe.PairwiseAnchor(by=by)
+        built: Any = judging.build_anchor(anchor_section, chats=chats(engine, "gpt"), engine=engine, seed=0)
+        assert built.by == {by}
 
 
 def test_a_misspelt_model_is_refused_with_a_hint() -> None:
@@ -329,7 +330,7 @@ def test_a_misspelt_model_is_refused_with_a_hint() -> None:
             recipe.AdditiveJudge(kind="additive", by="polcy"), engine=engine, seed=0, chats=chats(engine, "gpt")
         )
     with pytest.raises(RecipeError, match=r"^evaluation.anchor.by: .*'zzz'.*name one of these"):
-        judging.build_anchor(recipe.AnchorSection(by="zzz"), chats=chats(engine), seed=0)
+        judging.build_anchor(recipe.PairwiseAnchor(by="zzz"), chats=chats(engine), engine=engine, seed=0)
 
 
 def test_building_a_judge_does_not_start_the_engine() -> None:

@@ -26,6 +26,7 @@ from selfreward.records import (
     Message,
     PreferencePair,
     Prompt,
+    PromptOutcome,
     Response,
     Selection,
 )
@@ -56,6 +57,11 @@ class World:
     wording: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
+    wants_reserve: frozenset[int] = frozenset()
+    num_seal: int = 0
+    num_overlaps: int = 0
+    interventions: Mapping[int, str] = field(default_factory=dict)
+    decided_on: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
 
     def call(self, *what: Any) -> None:
         if self.kill_at is not None and len(self.calls) == self.kill_at:
@@ -65,6 +71,13 @@ class World:
     # PromptSource, Engine
     def training_prompts(self, iteration: int) -> list[Prompt]:
         return [Prompt(f"{iteration}-{i}", (Message("user", f"{self.wording} {i}"),)) for i in range(self.num_prompts)]
+
+    def seal_prompts(self) -> list[Prompt]:
+        return [Prompt(f"seal-{i}", (Message("user", "?"),)) for i in range(self.num_seal)]
+
+    def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
+        self.call("overlap", len(prompts))
+        return self.num_overlaps
 
     def facts(self) -> Mapping[str, Any]:
         return {}
@@ -155,26 +168,54 @@ class World:
     # Evaluator
     def evaluate(self, stages: Store, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
         assert iteration == models["policy"].iteration
-        make = lambda: self.call("evaluate", iteration) or []  # type: ignore[func-returns-value]  # noqa: E731
-        stages.once(iteration, "evaluation_responses", Response, 0, make)
+        self.asked(stages, "evaluate", iteration)
         return Evaluation(iteration, {"pass_rate": 0.5})
+
+    def asked(self, stages: Store, what: str, iteration: int) -> None:
+        """Two shards, each a call, and then the outcomes."""
+        for shard in range(2):
+            make = lambda shard=shard: self.call(what, iteration, shard) or []  # type: ignore[func-returns-value]  # noqa: E731
+            stages.once(iteration, f"{what}_responses", Response, shard, make)
+        kind = {"evaluate": "monitor", "reserve": "reserve", "seal": "seal"}[what]
+        outcome = PromptOutcome("p", kind, "anchor", iteration - 1, 0.5)  # type: ignore[arg-type]
+        stage = "outcomes" if what == "evaluate" else f"{what}_outcomes"
+        stages.once(iteration, stage, PromptOutcome, 0, lambda: [outcome])
+
+    def ask_reserve(self, stages: Store, iteration: int, *, models: Models, previous: Checkpoint) -> None:
+        assert (models["policy"].iteration, previous.iteration) == (iteration, iteration - 1)
+        self.asked(stages, "reserve", iteration)
+
+    def open_seal(self, stages: Store, iteration: int, *, models: Models) -> Evaluation:
+        assert (models["best"].path / "model.safetensors").exists()
+        self.call("opened", models["best"].iteration)
+        self.asked(stages, "seal", iteration)
+        return Evaluation(iteration, {"seal_win_rate_vs_initial": 0.6})
 
     def evaluate_judge(self, stages: Store, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
         assert models["policy"].iteration == iteration - 1
+        gold = PromptOutcome("g", "gold", "self", -1, 1.0)
+        stages.once(iteration, "gold_outcomes", PromptOutcome, 0, lambda: [gold])
         return Evaluation(iteration, {"judge_reliability": float(sum(len(shard.responses) for shard in judged))})
 
     # Monitor
-    def may_train(self, counts: Mapping[str, int]) -> bool:
+    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
+        assert judging is not None and "judge_reliability" in judging.metrics
         return counts["num_pairs"] >= self.min_pairs
 
-    def decide(self, history: Sequence[IterationSummary], *, elapsed_s: float) -> Decision:
+    def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         assert elapsed_s >= 0
+        assert [decision.iteration for decision in decided] == [summary.iteration for summary in history[:-1]]
         t = history[-1].iteration
-        if not self.may_train(history[-1].counts):
-            return Decision(t, "stop", "TOO_FEW_PAIRS", "", {}, 0)
-        stop = t >= self.max_iterations
-        reason = "MAX_ITERATIONS" if stop else "CONTINUE"
-        return Decision(t, "stop" if stop else "continue", reason, "", {}, self.best or t)
+        asked = tuple(outcome.set for outcome in history[-1].outcomes)
+        self.decided_on.append((t, asked))
+        if not self.may_train(history[-1].counts, history[-1].judging):
+            return Decision(t, "STARVED", "", 0, stopped_by="TOO_FEW_PAIRS")
+        if t in self.wants_reserve and "reserve" not in asked:
+            return Decision(t, "INCONCLUSIVE", "", 0, wants_reserve=True)
+        best = t if self.best is None else self.best
+        if t >= self.max_iterations:
+            return Decision(t, "CONTINUE", "", best, stopped_by="MAX_ITERATIONS")
+        return Decision(t, "PLATEAU", "", best, intervention=self.interventions.get(t, ""))
 
     # Reporter
     def write(
@@ -187,15 +228,22 @@ class World:
 
     def parts(self, keep: int | None = None) -> Parts:
         given = Checkpoint("M_0", self.folder / "given", 0)
-        return Parts(
+
+        def patched(decisions: Sequence[Decision]) -> Parts:
+            names = [decision.intervention for decision in decisions if decision.intervention]
+            return dataclasses.replace(parts, recipe_text=f"name: {'-'.join(['fake', *names])}\n") if names else parts
+
+        parts = Parts(
             prompts=self, engine=self, sampler=self, judge=self, selector=self, trainer=self, evaluator=self,
             meta_judge=self if self.meta_iterations else None, monitor=self, reporter=self,
             initial=given, models={"policy": given, "initial": given}, seed=0, shard_prompts=2,
-            keep_checkpoints=keep, recipe_text="name: fake\n",
+            keep_checkpoints=keep, recipe_text="name: fake\n", patched=patched,
         )  # type: ignore[arg-type]  # fmt: skip
+        return parts
 
     def run(self, keep: int | None = None) -> Decision:
         with Store(self.folder / "run") as store:
+            (self.folder / "given").mkdir(exist_ok=True)
             return loop.run(self.parts(keep), store)
 
     def contents(self) -> dict[str, bytes]:
@@ -212,13 +260,13 @@ def world(tmp_path: Path) -> World:
 
 def test_each_policy_samples_judges_and_is_trained_in_turn(world: World) -> None:
     decision = world.run()
-    assert (decision.iteration, decision.reason) == (2, "MAX_ITERATIONS")
+    assert (decision.iteration, decision.stopped_by) == (2, "MAX_ITERATIONS")
     blocks = {t: [(f"{t}-0", f"{t}-1"), (f"{t}-2", f"{t}-3"), (f"{t}-4",)] for t in (1, 2)}
-    expected: list[tuple[Any, ...]] = [("evaluate", 0)]
+    expected: list[tuple[Any, ...]] = [("evaluate", 0, 0), ("evaluate", 0, 1)]
     for t, policy in ((1, "given"), (2, "checkpoint")):
         expected += [("sample", t, t - 1, block) for block in blocks[t]]
         expected += [("judge", t, t - 1, block) for block in blocks[t]]
-        expected += [("sleep",), ("train", t, policy, True), ("evaluate", t)]
+        expected += [("overlap", 5), ("sleep",), ("train", t, policy, True), ("evaluate", t, 0), ("evaluate", t, 1)]
     assert world.calls == expected
     assert world.written == [(1, 1), (2, 2)]
 
@@ -272,19 +320,25 @@ def test_a_judge_by_initial_is_always_m_0(world: World) -> None:
     assert {call[2] for call in world.calls if call[0] == "judge"} == {0}
 
 
-@pytest.mark.parametrize("kill_at", range(19))
+NUM_CALLS = 29
+
+
+@pytest.mark.parametrize("kill_at", range(NUM_CALLS))
 def test_killed_at_any_call_and_started_again_it_does_nothing_twice(world: World, kill_at: int) -> None:
+    world.wants_reserve, world.num_seal = frozenset({2}), 1
     whole = copy.deepcopy(world)
     whole.folder = world.folder / "whole"
+    whole.folder.mkdir()
     whole.run()
-    assert len(whole.calls) == 19
+    assert len(whole.calls) == NUM_CALLS
     world.kill_at = kill_at
     with pytest.raises(Killed):
         world.run()
     world.kill_at = None
     world.run()
-    done = [call for call in world.calls if call != ("sleep",)]  # sleeping again is harmless
-    assert done == [call for call in whole.calls if call != ("sleep",)]
+    harmless = (("sleep",), ("opened", 2))  # a second call of these does no work again
+    done = [call for call in world.calls if call not in harmless]
+    assert done == [call for call in whole.calls if call not in harmless]
     assert world.contents() == whole.contents()
 
 
@@ -300,7 +354,7 @@ def test_a_raised_limit_continues_a_finished_run(world: World) -> None:
     world.max_iterations = 3
     assert world.run().iteration == 3
     stored = json.loads((world.folder / "run/iteration-02/decision.json").read_text())
-    assert stored["decision"] == "continue"
+    assert stored["stopped_by"] == ""
 
 
 def test_a_lowered_limit_ends_a_run_that_already_went_further(world: World) -> None:
@@ -313,7 +367,7 @@ def test_a_lowered_limit_ends_a_run_that_already_went_further(world: World) -> N
 
 
 def test_prompts_that_changed_under_a_started_iteration_are_refused(world: World) -> None:
-    world.kill_at = 6  # in the judgments of iteration 1
+    world.kill_at = 7  # in the judgments of iteration 1
     with pytest.raises(Killed):
         world.run()
     world.kill_at, world.wording = None, "other words"
@@ -339,9 +393,9 @@ def test_counts_add_up(world: World) -> None:
 
 def test_too_few_pairs_stop_before_training(world: World) -> None:
     world.min_pairs = 6
-    assert world.run().reason == "TOO_FEW_PAIRS"
+    assert world.run().stopped_by == "TOO_FEW_PAIRS"
     assert not any(call[0] == "train" for call in world.calls)
-    assert not (world.folder / "run/best").exists()
+    assert (world.folder / "run/best").resolve() == (world.folder / "given").resolve()
     summaries, _, _ = history.read_history(Store(world.folder / "run", write=False))
     assert summaries[0].evaluation.not_measured
 
@@ -375,6 +429,97 @@ def test_the_loop_needs_no_heavy_library() -> None:
         "print([m for m in ('torch', 'transformers', 'trl', 'vllm', 'datasets', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_reserve_is_asked_once_when_the_monitor_wants_it(world: World) -> None:
+    world.wants_reserve, world.max_iterations = frozenset({1, 3}), 3
+    world.run()
+    assert [call[1:] for call in world.calls if call[0] == "reserve"] == [(1, 0), (1, 1), (3, 0), (3, 1)]
+    first = ("monitor", "gold")
+    assert world.decided_on == [
+        (1, first), (1, ("monitor", "reserve", "gold")), (2, first), (3, first), (3, ("monitor", "reserve", "gold")),
+    ]  # fmt: skip
+    summaries, decisions, _ = history.read_history(Store(world.folder / "run", write=False))
+    assert [[o.set for o in s.outcomes] for s in summaries] == [
+        ["monitor", "reserve", "gold"], ["monitor", "gold"], ["monitor", "reserve", "gold"],
+    ]  # fmt: skip
+    assert not any(decision.wants_reserve for decision in decisions), "the stored decision is the final one"
+    world.run()
+    assert sum(call[0] == "reserve" for call in world.calls) == 4
+
+
+def test_a_decision_made_again_sees_what_it_saw_before(world: World) -> None:
+    world.wants_reserve = frozenset({2})
+    world.run()
+    before, world.decided_on = world.decided_on, []
+    world.run()  # a limit may have changed, so the last decision is made again
+    assert before[-1] == (2, ("monitor", "reserve", "gold")) and world.decided_on == [before[-1]]
+
+
+def test_the_seal_is_opened_once_in_the_life_of_a_run(world: World) -> None:
+    world.num_seal, world.best = 3, 1
+    world.run()
+    assert [call for call in world.calls if call[0] == "opened"] == [("opened", 1)]
+    seal = json.loads((world.folder / "run/iteration-02/seal.json").read_text())
+    assert seal["metrics"] == {"seal_win_rate_vs_initial": 0.6}
+    world.max_iterations, world.best = 3, None
+    assert world.run().iteration == 3
+    assert [call for call in world.calls if call[0] == "opened"] == [("opened", 1)]
+
+
+@pytest.mark.parametrize(("num_seal", "best"), [(0, 1), (3, 0)])
+def test_without_seal_prompts_or_a_better_checkpoint_nothing_is_opened(world: World, num_seal: int, best: int) -> None:
+    world.num_seal, world.best = num_seal, best
+    world.run()
+    assert not any(call[0] == "opened" for call in world.calls)
+
+
+def test_while_nothing_is_shown_to_be_better_the_best_is_the_model_given(world: World) -> None:
+    world.best = 0
+    world.run()
+    link = world.folder / "run/best"
+    assert link.readlink() == (world.folder / "given").absolute() and link.is_dir()
+
+
+def test_an_intervention_is_a_recipe_and_the_loop_knows_no_more(world: World) -> None:
+    world.max_iterations, world.interventions = 3, {1: "more_draws", 2: "pin_judge"}
+    world.run()
+    texts = [(world.folder / f"run/iteration-0{t}/recipe.yaml").read_text() for t in (1, 2, 3)]
+    assert texts == ["name: fake\n", "name: fake-more_draws\n", "name: fake-more_draws-pin_judge\n"]
+
+
+def test_a_part_put_in_place_of_the_recipes_own_stays_when_others_are_patched(world: World) -> None:
+    class Mine:
+        def judge(self, *arguments: Any, **named: Any) -> list[Judgment]:
+            asked.append(named["iteration"])
+            return world.judge(*arguments, **named)
+
+    asked: list[int] = []
+    world.interventions = {1: "more_draws"}
+    with Store(world.folder / "run") as store:
+        loop.run(dataclasses.replace(world.parts(), judge=Mine()), store)  # type: ignore[arg-type]
+    assert asked == [1, 1, 1, 2, 2, 2]
+
+
+def test_overlap_with_held_out_prompts_is_counted_once_and_kept(world: World) -> None:
+    world.num_overlaps = 2
+    world.run()
+    world.run()
+    summaries, _, _ = history.read_history(Store(world.folder / "run", write=False))
+    assert [s.counts["num_overlapping_prompts"] for s in summaries] == [2, 2]
+    assert [call for call in world.calls if call[0] == "overlap"] == [("overlap", 5)] * 2
+
+
+def test_a_summary_names_the_keys_that_interventions_changed(world: World) -> None:
+    world.run()
+    tiny = (Path(__file__).parents[2] / "recipes/tiny.yaml").read_text()
+    folder = world.folder / "run"
+    (folder / "recipe.yaml").write_text(tiny)
+    (folder / "iteration-01/recipe.yaml").write_text(tiny)
+    changed = tiny.replace("temperature: 1.0", "temperature: 1.2")
+    (folder / "iteration-02/recipe.yaml").write_text(changed)
+    summaries, _, _ = history.read_history(Store(folder, write=False))
+    assert [s.recipe_changes for s in summaries] == [(), ("sampling.temperature: 1.0 -> 1.2",)]
 
 
 def test_records_of_a_decision_survive_the_folder(world: World) -> None:

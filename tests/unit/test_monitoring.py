@@ -1,196 +1,315 @@
-"""The monitor: when it stops, what it says, and which checkpoint it names."""
+"""The decision: its order, its bounds, its budget, and which checkpoint it names. A pure function of evidence."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward import monitoring
+from selfreward.monitoring.bounds import Levels
+from selfreward.monitoring.decide import STOPS, decide, decide_all, starved
+from selfreward.monitoring.evidence import Evidence, Outcomes, evidence_of, tabulate
 from selfreward.recipe import MonitorSection
-from selfreward.records import Evaluation, Interval, IterationSummary
+from selfreward.records import Evaluation, Interval, IterationSummary, PromptOutcome
 
-ENOUGH = {"num_pairs": 50, "num_judgments": 100, "num_unscored_judgments": 5}
-INTERVAL_AT = {"worse": (0.30, 0.20, 0.45), "unclear": (0.52, 0.45, 0.60), "better": (0.70, 0.60, 0.80)}
-
-
-def interval(mean, low, high):
-    return Interval(mean, low, high, num_units=64)
+N = 800
 
 
-def evaluation(iteration, win="unclear", *, anchor_valid=1.0, passes=None, win_vs_initial=None):
-    metrics = {"win_rate_vs_previous": interval(*INTERVAL_AT[win]), "anchor_valid": anchor_valid}
-    not_measured = {} if anchor_valid else {"anchor": "INVALID: it follows the position; not the text"}
-    if passes is not None:
-        metrics["pass_rate_vs_previous"] = interval(*(x - 0.5 for x in INTERVAL_AT[passes]))
-    if win_vs_initial is not None:
-        metrics["win_rate_vs_initial"] = interval(win_vs_initial, win_vs_initial - 0.2, win_vs_initial + 0.2)
-    return Evaluation(iteration, metrics, not_measured)
+def counted(gain, *, n=N, tie_rate=0.4, deltas=None):
+    """Wins, ties and losses whose mean is 0.5 + gain, as exactly as n allows; no randomness."""
+    ties = round(n * tie_rate)
+    wins = round((n - ties) / 2 + n * gain)
+    values = np.array([1.0] * wins + [0.5] * ties + [0.0] * (n - ties - wins))
+    return Outcomes(tuple(f"p{i}" for i in range(n)), values, deltas)
 
 
-def summary(iteration, measured=None, counts=None, training=None):
-    training = {"num_steps": 3} if training is None else training
-    return IterationSummary(iteration, counts or ENOUGH, training, measured or evaluation(iteration), {})
+def evidence(t=1, gain=0.0, *, judge=None, checks=None, best=None, gain_vs_best=None, n=N, **more):
+    found = {("anchor", "monitor", t - 1): counted(gain, n=n)}
+    if judge is not None:
+        found["self", "monitor", t - 1] = counted(judge, n=n)
+    if checks is not None:
+        found["checks", "verifiable", t - 1] = counted(checks, n=n)
+    if best is not None:
+        found["anchor", "monitor", best] = counted(gain if gain_vs_best is None else gain_vs_best, n=n)
+    return Evidence(t, t - 1, found, **more)
 
 
-def decide(*history, max_iterations=4, elapsed_s=0.0, **section):
-    return monitoring.build(MonitorSection(**section), max_iterations=max_iterations).decide(
-        history, elapsed_s=elapsed_s
-    )
+def said(*records, **section):
+    return [d.decision for d in decide_all(records, MonitorSection(**section))]
 
 
-def test_it_goes_on_when_nothing_speaks_against_it():
-    decision = decide(summary(1))
-    assert (decision.decision, decision.reason, decision.exit_code, decision.gates) == ("continue", "CONTINUE", 0, ())
-
-
-def test_it_stops_at_the_last_iteration_and_not_before():
-    assert [decide(summary(t)).decision for t in (1, 2, 3, 4)] == ["continue"] * 3 + ["stop"]
-    assert decide(summary(4)).reason == "MAX_ITERATIONS" and decide(summary(4)).exit_code == 0
-
-
-def test_it_stops_at_the_time_limit():
-    within, over = (decide(summary(1), elapsed_s=s, max_hours=0.5) for s in (1799.0, 1800.0))
-    assert (within.decision, over.decision, over.reason, over.exit_code) == ("continue", "stop", "MAX_HOURS", 0)
-    assert over.numbers["elapsed_hours"] == over.numbers["max_hours"] == 0.5
+LOW = Interval(0.1, 0.0, 0.3, num_units=100)
 
 
 @pytest.mark.parametrize(
-    ("counts", "reason", "exit_code"),
+    ("record", "expected"),
     [
-        ({**ENOUGH, "num_unscored_judgments": 51}, "TOO_MANY_UNSCORED", 3),
-        ({**ENOUGH, "num_unscored_judgments": 100, "num_pairs": 0}, "TOO_MANY_UNSCORED", 3),
-        ({**ENOUGH, "num_pairs": 7}, "TOO_FEW_PAIRS", 0),
+        (evidence(gain=0.1), "CONTINUE"),
+        (evidence(gain=0.03), "INCONCLUSIVE"),
+        (evidence(gain=0.0), "PLATEAU"),
+        (evidence(gain=0.0, judge=0.15), "OVEROPT"),
+        (evidence(gain=-0.1), "HARM"),
+        (evidence(gain=-0.1, judge=0.15), "HARM"),
+        (evidence(gain=0.1, checks=-0.1), "HARM"),
+        (evidence(gain=-0.1, invalid=("the anchor is broken",)), "INVALID"),
+        (evidence(gain=0.0, judge=0.15, checks=0.1), "CONTINUE"),  # the checks see what the anchor does not
+        (evidence(gain=0.0, judge=0.05), "PLATEAU"),  # the judge sees a gain, and not more than delta
+        (evidence(gain=0.1, tau=Interval(-0.5, -0.6, -0.4, 64)), "DRIFT"),
+        (evidence(gain=0.0, tau=Interval(-0.5, -0.6, -0.4, 64)), "PLATEAU"),
+        (evidence(gain=0.1, tau=Interval(-0.1, -0.3, 0.1, 64)), "CONTINUE"),
+        (evidence(gain=0.1, reliability=LOW), "STARVED"),
+        (evidence(gain=0.1, pair_yield_rate=LOW, tau=Interval(-0.5, -0.6, -0.4, 64)), "DRIFT"),
+        (evidence(gain=0.1, reliability=Interval(0.3, 0.1, 0.5, 64)), "CONTINUE"),  # low, and not shown to be
+        (Evidence(1, 0, trained=False), "STARVED"),
+        (Evidence(1, 0), "INVALID"),  # trained, and the anchor said nothing
     ],
 )
-def test_gates_stop_before_training_and_say_which(counts, reason, exit_code):
-    monitor = monitoring.build(MonitorSection(), max_iterations=4)
-    assert not monitor.may_train(counts)
-    decision = monitor.decide([summary(1, counts=counts)], elapsed_s=0.0)
-    assert (decision.decision, decision.reason, decision.exit_code) == ("stop", reason, exit_code)
-    assert reason in decision.gates
+def test_each_decision_in_its_order(record, expected):
+    decision = decide([record], MonitorSection())
+    assert decision.decision == expected
+    assert decision.stopped_by == (expected if expected in STOPS else "")
+    assert decide([record], MonitorSection(mode="report_only")).stopped_by == ""
+    assert decision.reason.endswith(".") and "\n" not in decision.reason
 
 
-def test_limits_are_the_last_allowed_value():
-    counts = {"num_pairs": 8, "num_judgments": 100, "num_unscored_judgments": 50}
-    assert monitoring.build(MonitorSection(), max_iterations=4).may_train(counts)
-    assert decide(summary(1, counts=counts)).gates == ()
+def test_a_plateau_is_told_by_the_bound_and_not_by_the_mean():
+    """At 0.0125 below delta nothing is shown with 800 prompts, and with 80,000 it is."""
+    assert said(evidence(gain=0.0375)) == ["CONTINUE"]  # above zero by more than its error
+    assert said(evidence(gain=0.02)) == ["INCONCLUSIVE"]
+    assert said(evidence(gain=0.02, n=40 * N)) == ["PLATEAU"]
+    assert said(evidence(gain=0.02, n=40 * N), delta=0.01) == ["CONTINUE"]
 
 
-def test_report_only_writes_the_gates_down_and_goes_on():
-    counts = {"num_pairs": 1, "num_judgments": 10, "num_unscored_judgments": 9}
-    decision = decide(summary(1, counts=counts), mode="report_only")
-    assert decision.decision == "continue"
-    assert decision.gates == ("TOO_MANY_UNSCORED", "TOO_FEW_PAIRS")
-    assert "90%" in decision.sentence and "1 preference pair is too few" in decision.sentence
+def test_what_one_look_missed_is_a_plateau_against_an_older_best():
+    """M_3 gains .03 over M_2, which is open, and stands where the best, M_1, stood."""
+    first = [evidence(1, 0.1), evidence(2, 0.02)]
+    assert said(*first, evidence(3, 0.03)) == ["CONTINUE", "INCONCLUSIVE", "INCONCLUSIVE"]
+    decision = decide([*first, evidence(3, 0.03, best=1, gain_vs_best=0.0)], MonitorSection())
+    assert decision.decision == "PLATEAU" and "above M_1, the best since iteration 1" in decision.reason
+    assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.05))[2] == "INCONCLUSIVE"
+    assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.0, judge=0.2))[2] == "OVEROPT"
 
 
-def test_without_a_single_pair_no_mode_goes_on():
-    counts = {"num_pairs": 0, "num_judgments": 10, "num_unscored_judgments": 0}
-    monitor = monitoring.build(MonitorSection(mode="report_only"), max_iterations=4)
-    assert not monitor.may_train(counts)
-    untrained = Evaluation(1, {}, {"all": "nothing was trained in this iteration"})
-    decision = monitor.decide([summary(1, untrained, counts, training={})], elapsed_s=0.0)
-    assert (decision.decision, decision.reason, decision.best_iteration) == ("stop", "TOO_FEW_PAIRS", 0)
-    assert "use M_0, the model the run began with" in decision.sentence
+@pytest.mark.parametrize("value", [0.5, 1.0, 0.0, 0.7])
+def test_an_anchor_without_variance_is_never_a_plateau(value):
+    alike = Outcomes(tuple(map(str, range(N))), np.full(N, value))
+    record = Evidence(1, 0, {("anchor", "monitor", 0): alike})
+    decision = decide([record], MonitorSection())
+    assert decision.decision == "INVALID" and "without variance" in decision.reason
+    # An anchor that was examined in both orders may find all prompts alike: two checkpoints with the same responses.
+    examined = decide([replace(record, anchor_examined=True)], MonitorSection())
+    assert examined.decision == ("HARM" if value == 0.0 else "PLATEAU" if value == 0.5 else "CONTINUE")
 
 
-def test_a_judge_that_gave_no_judgments_has_no_unscored_rate():
-    assert decide(summary(1, counts={"num_pairs": 9})).numbers["unscored_rate"] == 0.0
+def test_an_anchor_below_its_gates_is_invalid():
+    assert said(evidence(position_consistency=0.59)) == ["INVALID"]
+    assert said(evidence(position_consistency=0.6)) == ["PLATEAU"]
+    few, many = (Evidence(1, 0, {("anchor", "monitor", 0): replace(counted(0.0), num_unscored=k)}) for k in (16, 17))
+    assert (said(few), said(many)) == (["PLATEAU"], ["INVALID"])  # 16 of 816 are less than 2 %
 
 
-def best(*evaluations):
-    return decide(*(summary(e.iteration, e) for e in evaluations)).best_iteration
+def test_the_budget_is_spread_over_the_horizon_and_its_end_is_told():
+    records = [evidence(t, 0.1) for t in range(1, 5)]
+    decisions = decide_all(records, MonitorSection(horizon=3))
+    spent = [d.budget["stop"] for d in decisions]
+    assert spent == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.2 / 3])
+    assert [any("is spent" in note for note in d.notes) for d in decisions] == [False, False, False, True]
+    level = Levels.of_look(MonitorSection(horizon=3), 1.0)
+    assert (level.stop, level.harm) == pytest.approx((0.05 / 3, 0.05 / 12))
 
 
-def test_best_is_the_latest_unless_it_is_shown_to_be_worse():
-    assert best(evaluation(1), evaluation(2, "better")) == 2
-    assert best(evaluation(1), evaluation(2, "worse")) == 1
-    assert best(evaluation(1, "worse")) == 0
-    assert best(evaluation(1), evaluation(2, "better", passes="worse")) == 1
-    assert best(Evaluation(1, {}, {"all": "?"})) == 1  # it was trained, and nothing is known against it
+def test_an_iteration_that_tests_nothing_spends_nothing():
+    records = [evidence(1, invalid=("no",)), Evidence(2, 1, trained=False), evidence(3, 0.1)]
+    assert [d.budget["looks"] for d in decide_all(records, MonitorSection())] == [0, 0, 1]
 
 
-def test_an_invalid_anchor_shows_nothing():
-    assert best(evaluation(1), evaluation(2, "worse", anchor_valid=0.0)) == 2
-    assert best(evaluation(1), evaluation(2, "better", anchor_valid=0.0, passes="worse")) == 1
+def test_bounds_are_those_of_the_level():
+    bounds = decide([evidence(gain=0.0)], MonitorSection()).bounds["gain_vs_previous"]
+    error = np.sqrt(0.6 * 0.25 / N)
+    assert bounds["stop"] == pytest.approx([-2.50 * error, 2.50 * error], rel=0.01)
+    assert bounds["harm"] == pytest.approx([-2.96 * error, 2.96 * error], rel=0.01)
+    assert bounds["num_prompts"] == N
 
 
-def test_after_a_loss_the_best_must_be_reached_again():
-    loss = evaluation(2, "worse", win_vs_initial=0.4)
-    first = evaluation(1, "better", win_vs_initial=0.7)
-    assert best(first, loss, evaluation(3, "better", win_vs_initial=0.6)) == 1
-    assert best(first, loss, evaluation(3, "better", win_vs_initial=0.75)) == 3
-    assert best(first, loss, evaluation(3, "better")) == 1  # nothing compares it with the best
-    assert best(first, loss, evaluation(3, win_vs_initial=0.75), evaluation(4)) == 4
+def test_the_reserve_is_asked_when_the_decision_is_open_and_shares_the_budget():
+    open_case = evidence(gain=0.02, num_reserve=N)
+    first = decide([open_case], MonitorSection())
+    assert (first.decision, first.wants_reserve, first.look) == ("INCONCLUSIVE", True, 1)
+    assert first.budget["stop"] == pytest.approx(0.4 * 0.05 / 8)
+    with_reserve = replace(open_case, outcomes={**open_case.outcomes, ("anchor", "reserve", 0): counted(-0.04)})
+    second = decide([with_reserve], MonitorSection())
+    assert (second.decision, second.wants_reserve, second.look) == ("PLATEAU", False, 2)
+    assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
+    assert second.budget["stop"] == pytest.approx(0.05 / 8)
+    closed = evidence(gain=0.1, num_reserve=N)
+    assert not decide([closed], MonitorSection()).wants_reserve
+    # Asked in vain: what the reserve says is not looked at when the first look decides.
+    ignored = replace(closed, outcomes={**closed.outcomes, ("anchor", "reserve", 0): counted(-0.3)})
+    assert decide([ignored], MonitorSection()).decision == "CONTINUE"
 
 
-def test_the_sentence_is_honest():
-    unclear = decide(summary(2)).sentence
-    assert "52.0%" in unclear and "45.0% to 60.0%" in unclear and "cannot tell better from worse" in unclear
-    assert "a gain" in decide(summary(2, evaluation(2, "better"))).sentence
-    assert "a loss" in decide(summary(2, evaluation(2, "worse"))).sentence
-    invalid = decide(summary(2, evaluation(2, "better", anchor_valid=0.0))).sentence
-    assert "says nothing" in invalid and "it follows the position" in invalid and "a gain" not in invalid
-    assert "was not measured" in decide(summary(2, Evaluation(2, {}, {}))).sentence
-    passes = decide(summary(2, evaluation(2, passes="better"))).sentence
-    assert "+20.0 points" in passes and "+10.0 to +30.0" in passes
-
-
-finite = st.floats(-2, 2)
-intervals = st.builds(Interval, mean=finite, low=finite, high=finite, num_units=st.integers(1, 1000))
-anything = st.floats(allow_nan=True, allow_infinity=True)
-names = st.sampled_from(
-    ["win_rate_vs_previous", "win_rate_vs_initial", "pass_rate_vs_previous", "pass_rate_vs_initial", "anchor_valid"]
-)
-summaries = st.builds(
-    IterationSummary,
-    iteration=st.just(0),
-    counts=st.dictionaries(
-        st.sampled_from(["num_pairs", "num_judgments", "num_unscored_judgments"]), st.integers(0, 200)
-    ),
-    training=st.sampled_from([{}, {"num_steps": 3}]),
-    evaluation=st.builds(
-        Evaluation,
-        iteration=st.just(0),
-        metrics=st.dictionaries(names, intervals | anything),
-        not_measured=st.dictionaries(st.just("anchor"), st.text(max_size=20)),
-    ),
-    seconds_by_stage=st.just({}),
-)
-sections = st.builds(
-    MonitorSection,
-    mode=st.sampled_from(["enforce", "report_only"]),
-    min_pairs=st.integers(1, 100),
-    max_unscored_rate=st.floats(0, 1),
-    max_hours=st.none() | st.floats(0.01, 100),
-)
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    section=sections,
-    history=st.lists(summaries, min_size=1, max_size=6),
-    max_iterations=st.integers(1, 6),
-    elapsed_s=st.floats(0, 1e6),
-)
-def test_every_history_has_a_decision(section, history, max_iterations, elapsed_s):
-    history = [IterationSummary(t, h.counts, h.training, h.evaluation, {}) for t, h in enumerate(history, 1)]
-    monitor = monitoring.build(section, max_iterations=max_iterations)
-    decision = monitor.decide(history, elapsed_s=elapsed_s)
-    last, counts = history[-1], history[-1].counts
-    assert decision == monitor.decide(history, elapsed_s=elapsed_s)
-    json.dumps(asdict(decision), allow_nan=False)
-    assert decision.sentence.endswith(".") and decision.sentence.count("\n") == 0
-    if last.iteration >= max_iterations or not monitor.may_train(counts):
-        assert decision.decision == "stop"
-    if decision.decision == "stop":
-        assert decision.reason != "CONTINUE"
-    assert ("TOO_FEW_PAIRS" in decision.gates) == (counts.get("num_pairs", 0) < section.min_pairs)
-    if section.mode == "enforce" and decision.gates:
-        assert (decision.decision, decision.reason) == ("stop", decision.gates[0])
-    assert (decision.exit_code == 3) == (decision.reason == "TOO_MANY_UNSCORED")
-    assert decision.best_iteration == 0 or (
-        history[decision.best_iteration - 1].training or history[decision.best_iteration - 1].evaluation.metrics
+def test_best_is_what_was_shown_to_be_better():
+    decisions = decide_all(
+        [
+            evidence(1, 0.1),
+            evidence(2, 0.02),
+            evidence(3, 0.02, best=1, gain_vs_best=0.05),
+            evidence(4, -0.2, best=3),
+        ],
+        MonitorSection(),
     )
+    assert [d.best_iteration for d in decisions] == [1, 1, 3, 3]
+    assert decisions[3].decision == "HARM" and decisions[3].reason.endswith("use M_3.")
+
+
+def test_best_is_not_replaced_without_outcomes_against_it_or_at_a_loss_of_passes():
+    unknown = decide_all([evidence(1, 0.1), evidence(2, 0.0), evidence(3, 0.1)], MonitorSection())
+    assert [d.best_iteration for d in unknown] == [1, 1, 1]
+    assert "no outcomes against M_1" in unknown[2].notes[-1]
+    # Eight more of 800 fail than before, two points of the pass rate: no harm is shown, and it is not fine either.
+    assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).decision == "CONTINUE"
+    assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).best_iteration == 0
+    assert decide([evidence(1, 0.1, checks=-7 / N)], MonitorSection()).best_iteration == 1
+    assert decide([evidence(1, 0.01, judge=0.2, n=40 * N)], MonitorSection()).decision == "OVEROPT"
+    assert decide([evidence(1, 0.01, judge=0.2, n=40 * N)], MonitorSection()).best_iteration == 0
+
+
+def test_a_lower_pass_rate_is_harm_against_the_best_and_else_against_the_checkpoint_before():
+    lost = decide_all([evidence(1, 0.1), evidence(2, 0.02), evidence(3, 0.1, checks=-0.1)], MonitorSection())[2]
+    assert lost.decision == "HARM" and "against M_2" in lost.reason
+    table = {**evidence(3, 0.1, checks=-0.1).outcomes, ("checks", "verifiable", 1): counted(0.0)}
+    fine = decide_all([evidence(1, 0.1), evidence(2, 0.02), Evidence(3, 2, table)], MonitorSection())[2]
+    assert fine.decision == "CONTINUE"
+
+
+def test_drift_is_a_loss_against_the_most_accurate_judge_so_far():
+    def gold(t, right):
+        values = np.array([1.0] * right + [0.0] * (400 - right))
+        pairs = Outcomes(tuple(f"g{i}" for i in range(400)), values)
+        return replace(evidence(t, 0.1), outcomes={**evidence(t, 0.1).outcomes, ("self", "gold", -1): pairs})
+
+    assert said(gold(1, 300), gold(2, 320), gold(3, 310)) == ["CONTINUE"] * 3
+    assert said(gold(1, 300), gold(2, 320), gold(3, 280)) == ["CONTINUE", "CONTINUE", "DRIFT"]
+    assert said(gold(1, 300), gold(2, 320), gold(3, 280), max_gold_loss=0.1)[2] == "CONTINUE"
+
+
+def test_length_takes_away_what_it_gave():
+    """Longer responses win, and nothing else: at equal length no gain is left."""
+    rng = np.random.default_rng(0)
+    deltas = rng.normal(40, 40, N).round()
+    z = np.tanh(deltas / np.sqrt(np.mean(deltas**2)))
+    values = (rng.random(N) < 0.5 + 0.35 * z).astype(float)
+    record = Evidence(1, 0, {("anchor", "monitor", 0): Outcomes(tuple(map(str, range(N))), values, deltas)})
+    adjusted = decide([record], MonitorSection())
+    raw = decide([record], MonitorSection(length_adjusted=False))
+    assert raw.decision == "CONTINUE" and raw.bounds["gain_vs_previous"]["stop"][0] > 0.1
+    low, high = adjusted.bounds["gain_vs_previous"]["stop"]
+    assert low < 0 < high and adjusted.decision != "CONTINUE" and adjusted.best_iteration == 0
+    assert any("At equal length" in note for note in adjusted.notes)
+    assert adjusted.bounds["raw_gain_vs_previous"] == raw.bounds["gain_vs_previous"]
+
+
+def test_what_cannot_be_resolved_is_said_with_the_number_of_prompts_that_could():
+    first, second = decide_all([evidence(1, 0.01, n=200), evidence(2, 0.01, n=200)], MonitorSection())
+    assert first.decision == second.decision == "INCONCLUSIVE"
+    needed = int(next(word for word in first.notes[0].split() if word.isdigit() and int(word) > 200))
+    assert needed == pytest.approx(((2.498 + 0.842) * np.sqrt(0.15) / 0.05) ** 2, rel=0.1)
+    assert "second time in a row" in second.notes[0] and "second time" not in first.notes[0]
+
+
+def test_starved_needs_the_whole_interval_below_the_limit():
+    section = MonitorSection()
+    assert starved(evidence(reliability=Interval(0.2, 0.0, 0.39, 50)), section)
+    assert not starved(evidence(reliability=Interval(0.2, 0.0, 0.41, 50)), section)
+    assert not starved(evidence(), section)
+
+
+def test_an_iteration_without_training_starves_unless_all_is_solved():
+    def untrained(high, **more):
+        return Evidence(1, 0, trained=False, failing=Interval(high / 3, 0.0, high, 64, method="bounded"), **more)
+
+    assert said(untrained(0.05)) == ["PLATEAU"]  # 0.0167 + 2.50 / 1.96 of the way to 0.05 is below 0.1
+    assert said(untrained(0.2)) == ["STARVED"]
+    assert said(untrained(0.05), delta=0.02) == ["STARVED"]
+    assert said(untrained(0.05, reliability=LOW)) == ["STARVED"]
+    decision = decide([untrained(0.05)], MonitorSection())
+    assert decision.stopped_by == "PLATEAU" and "All is solved" in decision.reason and decision.budget["looks"] == 1
+
+
+def test_rows_of_one_prompt_are_one_unit():
+    rows = [PromptOutcome("a", "monitor", "anchor", 0, x, d) for x, d in ((1.0, 4.0), (0.0, None))]
+    rows += [PromptOutcome("b", "monitor", "anchor", 0, None), PromptOutcome("c", "monitor", "anchor", 0, 0.75)]
+    table = tabulate(rows)["anchor", "monitor", 0]
+    assert table.prompt_ids == ("a", "c") and table.values.tolist() == [0.5, 0.75] and table.num_unscored == 1
+    assert table.length_deltas_tokens[0] == 4.0 and np.isnan(table.length_deltas_tokens[1])
+
+
+def test_evidence_of_a_run_knows_what_a_checkpoint_was_made_from():
+    def summary(t, trained=True, **counts):
+        measured = Evaluation(t, {"anchor_valid": 0.0} if trained else {}, {"anchor": "INVALID: it looks away"})
+        return IterationSummary(t, counts, {"num_steps": 1} if trained else {}, measured, {})
+
+    first, second, third = evidence_of(
+        [summary(1), summary(2, False, num_prompts=4, num_dropped_prompts=4), summary(3, num_overlapping_prompts=2)],
+        num_reserve=7,
+    )
+    assert [e.previous for e in (first, second, third)] == [0, 1, 1] and first.num_reserve == 7
+    assert first.invalid == ("it looks away",) and "2 training prompts" in third.invalid[1]
+    assert not second.trained and second.pair_yield_rate.mean == 0.0
+
+
+values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1), min_size=0, max_size=60)
+
+
+@st.composite
+def records(draw):
+    found = []
+    for t in range(1, draw(st.integers(1, 4)) + 1):
+        outcomes = {}
+        keys = [(b, s, k) for b, s in (("anchor", "monitor"), ("self", "monitor"), ("checks", "verifiable"),
+                                       ("anchor", "reserve")) for k in range(t)]  # fmt: skip
+        for key in draw(st.lists(st.sampled_from([*keys, ("self", "gold", -1)]), unique=True)):
+            x = np.array(draw(values))
+            deltas = draw(st.none() | st.just(np.arange(len(x), dtype=float) - 3) | st.just(np.full(len(x), np.nan)))
+            outcomes[key] = Outcomes(tuple(map(str, range(len(x)))), x, deltas, draw(st.integers(0, 5)))
+        found.append(
+            Evidence(
+                t,
+                t - 1,
+                outcomes,
+                trained=draw(st.booleans()),
+                num_reserve=draw(st.sampled_from([0, 20])),
+                anchor_examined=draw(st.booleans()),
+                tau=draw(st.none() | st.just(Interval(-0.4, -0.5, -0.3, 9))),
+                reliability=draw(st.none() | st.just(LOW)),
+            )
+        )
+    return found
+
+
+@settings(deadline=None, max_examples=200)
+@given(found=records(), mode=st.sampled_from(["enforce", "report_only"]))
+def test_every_evidence_has_a_decision(found, mode):
+    section = MonitorSection(mode=mode)
+    decisions = decide_all(found, section)
+    assert decisions[-1] == decide(found, section) == decide(found, section, decided=decisions[:-1])
+    best = 0
+    for record, decision in zip(found, decisions, strict=True):
+        json.dumps(asdict(decision), allow_nan=False)
+        assert decision.reason.endswith(".")
+        assert decision.best_iteration in (best, record.iteration)
+        best = decision.best_iteration
+        assert decision.stops == (mode == "enforce" and decision.decision in STOPS)
+        if decision.wants_reserve:
+            assert decision.decision == "INCONCLUSIVE" and record.num_reserve
+
+
+def test_the_order_of_the_prompts_does_not_matter():
+    record = evidence(gain=0.03, n=200)
+    shuffled = np.random.default_rng(1).permutation(200)
+    table = record.outcomes["anchor", "monitor", 0]
+    other = Outcomes(tuple(table.prompt_ids[i] for i in shuffled), table.values[shuffled])
+    moved = replace(record, outcomes={("anchor", "monitor", 0): other})
+    assert decide([record], MonitorSection()) == decide([moved], MonitorSection())

@@ -19,6 +19,7 @@ from selfreward.templates import Template, Trusted
 FIRST, SECOND = (Source().training_prompts(t) for t in (1, 2))
 RESPONSES, JUDGMENTS = "responses", "judgments"
 POOL, BEST_AND_WORST = "judge_pool_judgments", "judge_anchor_comparisons"
+SELF, GOLD = "evaluation_self_judgments", "judge_gold_judgments"
 COMPARISON = {"response_a": "", "response_b": ""}
 YES = Trusted("yes")
 CONSISTENCY = "pairing={kind: best_vs_worst, label: consistency}"
@@ -153,8 +154,9 @@ def test_an_intrinsic_judge_scores_each_response_with_two_models_once_they_diffe
 
 def test_a_reward_model_reads_every_response_beside_the_engine() -> None:
     first, second = planned("judging={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
-    assert JUDGMENTS not in first.stages
-    assert first.elsewhere == {JUDGMENTS: {"rm": Work(12, 4 * 69 + 12 * 50)}}
+    assert not {JUDGMENTS, SELF} & first.stages.keys()
+    assert first.elsewhere[JUDGMENTS] == {"rm": Work(12, 4 * 69 + 12 * 50)}
+    assert first.elsewhere[SELF] == {"rm": Work(80, 80 * 27)}  # those of M_0 and M_1 to 40 monitor prompts
     assert POOL not in second.elsewhere  # it judges as before
 
 
@@ -172,10 +174,11 @@ def test_an_ensemble_asks_what_its_members_ask() -> None:
 def test_an_endpoint_is_no_work_of_the_engine_and_every_draw_may_be_a_request() -> None:
     judging = "judging={kind: additive, by: gpt, num_draws: 5, max_tokens: 30}"
     first, second = planned(judging, SERVER)
-    assert JUDGMENTS not in first.stages
+    assert not {JUDGMENTS, SELF} & first.stages.keys()
     asked = 4 * total(lambda p: rubric("additive", p, response="") + 50)
-    assert first.elsewhere == {JUDGMENTS: {"gpt": Work(60, 5 * asked, 60 * 30, 60, 30, num_repeated_tokens=4 * asked)}}
-    assert second.elsewhere.keys() == {JUDGMENTS}
+    expected = Work(60, 5 * asked, 60 * 30, 60, 30, num_repeated_tokens=4 * asked)
+    assert first.elsewhere[JUDGMENTS] == {"gpt": expected}
+    assert first.elsewhere.keys() == second.elsewhere.keys() == {JUDGMENTS, SELF}
 
 
 def test_a_choice_leaves_an_endpoint_room_for_its_own_words() -> None:
@@ -190,8 +193,10 @@ def test_a_choice_leaves_an_endpoint_room_for_its_own_words() -> None:
 def test_what_an_endpoint_has_answered_it_is_not_asked_again() -> None:
     """The policy among the members judges the pool anew, and its predecessor the same responses."""
     members = "[{kind: additive, num_draws: 5, max_tokens: 30}, {kind: pairwise, by: gpt}]"
-    _, second = planned(f"judging={{kind: ensemble, members: {members}}}", SERVER, CONSISTENCY)
-    assert second.elsewhere.keys() == {JUDGMENTS}
+    judging = f"judging={{kind: ensemble, members: {members}}}"
+    first, second = planned(judging, SERVER, CONSISTENCY, source=Source(num_gold=2))
+    assert first.elsewhere.keys() == {JUDGMENTS, SELF, GOLD} and second.elsewhere.keys() == {JUDGMENTS, SELF}
+    assert second.stages[GOLD].num_requests == 4
     assert second.stages[POOL].num_requests == second.stages["previous_judgments"].num_requests == 12
 
 
@@ -201,6 +206,32 @@ def test_an_anchor_behind_an_endpoint_leaves_no_comparison_to_the_engine() -> No
     assert first.elsewhere["evaluation_comparisons"]["gpt"].num_requests == 80
     assert second.elsewhere["evaluation_comparisons"]["gpt"].num_requests == 160
     assert second.elsewhere[BEST_AND_WORST]["gpt"].num_requests == 6
+
+
+# Anchors that score
+
+
+def test_an_anchor_that_scores_is_asked_about_each_response_once() -> None:
+    first, second = planned("evaluation.anchor={kind: additive, by: initial, num_draws: 2, max_tokens: 9}")
+    monitor = Source().monitor_prompts()[0]
+    one = rubric("additive", monitor, response="") + 20
+    assert plain(first.stages["evaluation_comparisons"]) == Work(80, 80 * one, 80 * 2 * 9, 160, 9)
+    assert second.stages["evaluation_comparisons"].num_requests == 120
+    assert first.stages[BEST_AND_WORST].num_requests == 6
+
+
+def test_a_scoring_endpoint_is_asked_about_new_responses_alone() -> None:
+    first, second = planned("evaluation.anchor={kind: additive, by: gpt, num_draws: 2, max_tokens: 9}", SERVER)
+    asked = [work.elsewhere["evaluation_comparisons"]["gpt"].num_requests for work in (first, second)]
+    assert asked == [2 * 80, 2 * 40]  # two draws of M_0's and M_1's, then of M_2's
+    assert second.elsewhere[BEST_AND_WORST]["gpt"].num_requests == 2 * 6
+
+
+def test_an_anchor_may_be_a_reward_model_or_a_verifier() -> None:
+    first, _ = planned("evaluation.anchor={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
+    assert first.elsewhere["evaluation_comparisons"] == {"rm": Work(80, 80 * 27)}
+    first, _ = planned("evaluation.anchor={kind: verifier}")
+    assert not {"evaluation_comparisons", BEST_AND_WORST} & (first.stages.keys() | first.elsewhere.keys())
 
 
 # What a judge is checked with

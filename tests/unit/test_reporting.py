@@ -68,16 +68,18 @@ def page_of(run: MadeRun) -> Page:
 def test_the_page_holds_its_parts_in_order(eight: MadeRun) -> None:
     page = page_of(eight)
     assert list(page.text) == [
-        "header", "iterations", "curves", "judge", "scores", "funnel", "training", "time", "samples", "provenance",
-        "numbers",
+        "header", "decision", "iterations", "curves", "judge", "scores", "funnel", "training", "time", "samples",
+        "provenance", "numbers",
     ]  # fmt: skip
-    assert "Stopped after iteration 8" in page.text["header"]
+    assert "M₈ gains less over M₇ than the 5 points" in page.text["header"]
+    assert "stopped by MAX_ITERATIONS" in page.text["header"]
     assert "A small model that judges itself is noise." in page.text["header"]
     assert "0.62" in page.text["iterations"] and "0.58 to 0.66" in page.text["iterations"]
     assert "same bytes" in page.text["provenance"] and "2.13.0" in page.text["provenance"]
-    # four curves, two of the judge, eight histograms, lengths, loss and margin, time; rates have small pictures too
+    # Gains by iteration and by distance, four curves, two of the judge, eight histograms, lengths, loss and margin,
+    # time; rates have small pictures too.
     plots = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
-    assert len(plots) == 4 + 2 + 8 + 1 + 2 + 1
+    assert len(plots) == 2 + 4 + 2 + 8 + 1 + 2 + 1
 
 
 def test_the_page_needs_nothing_from_outside(eight: MadeRun) -> None:
@@ -126,8 +128,14 @@ def test_report_json_has_the_agreed_shape(eight: MadeRun) -> None:
         assert entry["counts"] == summary.counts and entry["seconds_by_stage"] == summary.seconds_by_stage
         assert set(entry["metrics"]["pass_rate"]) == {"mean", "low", "high", "level", "num_units", "method"}
         assert entry["metrics"]["cut_off_rate"] == 0.12
-    assert data["iterations"][-1]["decision"]["decision"] == "stop"
-    assert data["iterations"][-1]["decision"]["reason"] == "MAX_ITERATIONS"
+    last = data["iterations"][-1]["decision"]
+    assert set(last) == {
+        "decision", "reason", "stopped_by", "bounds", "budget", "look", "best_iteration", "numbers", "gates",
+        "intervention", "effect", "notes", "exit_code",
+    }  # fmt: skip
+    assert (last["decision"], last["stopped_by"], last["best_iteration"]) == ("PLATEAU", "MAX_ITERATIONS", 2)
+    assert last["bounds"] == eight.decisions[-1].bounds and last["budget"] == eight.decisions[-1].budget
+    assert data["iterations"][2]["decision"]["effect"]["helped"] is False
     assert len((eight.store.folder / "metrics.jsonl").read_text().splitlines()) == 8
 
 
@@ -178,6 +186,7 @@ def test_an_iteration_without_pairs_and_scores(tmp_path: Path) -> None:
 def test_an_invalid_anchor_wins_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
     metrics = {**run.history[0].evaluation.metrics, "anchor_valid": 0.0}
+    metrics["length_adjusted_win_rate_vs_initial"] = interval(0.61, 0.04)
     run.history[0] = replace(
         run.history[0], evaluation=Evaluation(1, metrics, {"anchor": "INVALID: it follows the position"})
     )
@@ -187,6 +196,9 @@ def test_an_invalid_anchor_wins_nothing(tmp_path: Path) -> None:
     assert [a for t, a in page.elements if t == "td" and a.get("class") == "absent invalid"]
     labels = [a.get("aria-label") or "" for _, a in page.elements]
     assert not [label for label in labels if label.startswith("Win rate")]
+    markdown = (tmp_path / "iteration-01" / "report.md").read_text()
+    assert "0.55 [0.50 to 0.60]  INVALID" not in markdown  # the own judge's, whose number stands beside the anchor's
+    assert "0.61 [0.57 to 0.65]  INVALID" in markdown
     assert "0.55 [0.51 to 0.58]  INVALID" in (tmp_path / "iteration-01" / "report.md").read_text()
 
 
@@ -265,7 +277,7 @@ def test_scores_without_bounds_are_counted_on_a_grid_of_few_places() -> None:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     run = make_run(tmp_path_factory.mktemp("runs") / "hostile", num_iterations=1, hostile=HOSTILE)
-    said = replace(run.decisions[0], sentence=HOSTILE + HALF_SURROGATE, gates=(HOSTILE,))
+    said = replace(run.decisions[0], reason=HOSTILE + HALF_SURROGATE, gates=(HOSTILE,))
     counts = {**run.history[0].counts, "num_dropped_prompts:" + HOSTILE: 0, HALF_SURROGATE: 1}
     evaluation = Evaluation(1, {HOSTILE: 1.0}, {HOSTILE: HOSTILE + HALF_SURROGATE})
     history = [replace(run.history[0], counts=counts, evaluation=evaluation, seconds_by_stage={HOSTILE: 1.0})]
@@ -313,7 +325,7 @@ def test_hostile_text_stays_in_its_block_of_the_markdown(hostile: MadeRun) -> No
     assert fence == ""
     headings = [line for line in outside if line.startswith("#")]
     assert [h for h in headings if not h.startswith("### Pair")] == [
-        "# Iteration 1 of made", "## From prompts to pairs", "## Measurements",
+        "# Iteration 1 of made", "## The monitor's decision", "## From prompts to pairs", "## Measurements",
         "## How far the judge is to be trusted", "## Pairs and training", "## Time", "## Sample pairs",
     ]  # fmt: skip
     spans_removed = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", "\n".join(outside))
@@ -322,7 +334,7 @@ def test_hostile_text_stays_in_its_block_of_the_markdown(hostile: MadeRun) -> No
 
 def test_long_texts_are_clipped_and_say_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=12, num_prompts=6, hostile=("\x1b<&\"'" * 20_000) + "THE VERY END")
-    long_sentence = [replace(decision, sentence="so " * 5000) for decision in run.decisions]
+    long_sentence = [replace(decision, reason="so " * 5000) for decision in run.decisions]
     write(replace(run, decisions=long_sentence))
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
     html = (tmp_path / "report.html").read_text()

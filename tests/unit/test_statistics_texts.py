@@ -1,6 +1,7 @@
-"""Variety at a fixed budget, and divergence from on-policy samples."""
+"""Variety at a fixed budget, divergence from on-policy samples, and how alike the responses to a prompt are."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.divergence import kl_interval, sequence_logprob
 from selfreward.statistics.diversity import distinct_n
+from selfreward.statistics.texts import repeated_share, self_bleu, vendi
+
+SAME = (1, 2, 3, 4, 5, 6)
 
 
 def test_distinct_n_counts_ngrams_within_each_text():
@@ -71,3 +75,75 @@ def test_equal_models_are_at_distance_zero():
     assert (interval.mean, interval.low, interval.high) == (0, 0, 0)
     with pytest.raises(NotEnoughDataError):
         kl_interval([-1.0], [-1.0])
+
+
+def bleu_by_hand(text, others, epsilon=0.1):
+    """BLEU-4 gram by gram, as the definition reads."""
+    logs = []
+    for n in range(1, 5):
+        grams, *of_others = (Counter(tuple(t[i : i + n]) for i in range(len(t) - n + 1)) for t in (text, *others))
+        if not grams:
+            continue
+        matches = sum(min(count, max(other[gram] for other in of_others)) for gram, count in grams.items())
+        logs.append(math.log((matches or epsilon) / grams.total()))
+    closest = min((len(other) for other in others), key=lambda length: (abs(length - len(text)), length))
+    brevity = 1.0 if len(text) >= closest else math.exp(1 - closest / len(text))
+    return brevity * math.exp(sum(logs) / len(logs))
+
+
+def test_the_same_text_is_one_text_and_texts_without_a_common_token_are_many():
+    assert self_bleu([SAME] * 4) == pytest.approx(1.0)
+    assert vendi([SAME] * 4) == pytest.approx(1.0)
+    apart = [tuple(range(10 * i, 10 * i + 8)) for i in range(4)]
+    assert vendi(apart) == pytest.approx(4.0)
+    assert self_bleu(apart) < 0.03
+
+
+def test_two_of_four_kinds_count_as_what_their_shares_say():
+    three_and_one = [SAME, SAME, SAME, (11, 12, 13)]
+    assert vendi(three_and_one) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+
+
+def test_a_shared_token_is_a_cosine_in_between():
+    # Two tokens and one pair each, one token in common: cosine 1/3, eigenvalues 2/3 and 1/3.
+    entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
+    assert vendi([(1, 2), (3, 1)]) == pytest.approx(math.exp(entropy))
+
+
+def test_self_bleu_is_bleu_against_all_others():
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        texts = [tuple(random.integers(0, 5, size=random.integers(1, 30)).tolist()) for _ in range(5)]
+        expected = [bleu_by_hand(text, texts[:i] + texts[i + 1 :]) for i, text in enumerate(texts)]
+        assert self_bleu(texts) == pytest.approx(np.mean(expected))
+
+
+def test_no_gram_crosses_from_one_text_to_the_next():
+    assert vendi([(1,), (2,)]) == pytest.approx(2.0)
+    assert self_bleu([(1,), (1,)]) == pytest.approx(1.0)
+    assert self_bleu([(1, 2), (2, 1), (1, 2)]) == pytest.approx((1 + 1 + math.sqrt(1 * 0.1)) / 3)
+
+
+def test_silence_is_like_silence_and_nothing_else():
+    assert self_bleu([(), ()]) == pytest.approx(1.0) == vendi([(), ()])
+    assert self_bleu([(), SAME]) == pytest.approx(0.5 * bleu_by_hand(SAME, [()]))
+    assert vendi([(), SAME]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("measure", [self_bleu, vendi])
+def test_one_text_alone_is_neither_alike_nor_different(measure):
+    with pytest.raises(NotEnoughDataError, match="1 texts"):
+        measure([SAME])
+
+
+def test_order_does_not_matter():
+    texts = [(1, 2, 3, 1), (1, 2, 4), (5, 1, 2, 3, 3)]
+    assert self_bleu(texts) == pytest.approx(self_bleu(texts[::-1]))
+    assert vendi(texts) == pytest.approx(vendi(texts[::-1]))
+
+
+def test_what_repeats_itself():
+    assert repeated_share(SAME) == 0.0
+    assert repeated_share((7,) * 103) == pytest.approx(0.99)
+    assert repeated_share((1, 2) * 4) == pytest.approx(3 / 5)
+    assert repeated_share((1, 1, 1)) == 0.0

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.errors import StoreError
-from selfreward.records import Judgment, Message, PreferencePair, Prompt, Response
+from selfreward.records import Judgment, Message, PreferencePair, Prompt, PromptOutcome, Response
 from selfreward.store import Store
 from selfreward.store.lock import is_held
 from selfreward.store.tables import from_table, schema_of, to_table
@@ -185,6 +185,26 @@ def test_a_model_folder_is_adopted_whatever_moment_it_was_killed_at(store: Store
     (path / "model.safetensors").write_bytes(b"other")
     with Store(store.folder) as again, pytest.raises(StoreError, match="changed after it was written"):
         again.adopt(1, "checkpoint", made)
+
+
+def test_a_link_points_inside_the_run_or_to_a_model_elsewhere(store: Store, tmp_path: Path) -> None:
+    for place in (tmp_path / "given", store.folder / "iteration-01"):
+        place.mkdir()
+        (place / "model.safetensors").write_text(place.name)
+    store.point("best", str((tmp_path / "given").absolute()))
+    assert (store.folder / "best/model.safetensors").read_text() == "given"
+    store.point("best", "iteration-01")
+    assert (store.folder / "best/model.safetensors").read_text() == "iteration-01"
+    assert (tmp_path / "given/model.safetensors").read_text() == "given"
+
+
+def test_outcomes_survive_parquet(store: Store) -> None:
+    kept = [
+        PromptOutcome("p1", "monitor", "anchor", 0, 0.75, -3.0),
+        PromptOutcome("p2", "gold", "self", -1, None, None),
+    ]
+    store.stage(1, "outcomes", PromptOutcome, 1, lambda _: kept)
+    assert list(store.read(1, "outcomes", PromptOutcome)) == kept
 
 
 def test_what_a_shard_cost_is_recorded_once_even_when_stages_nest(store: Store) -> None:

@@ -1,0 +1,113 @@
+"""What the responses that an iteration samples look like: whether a prompt's are still different, and whether they end.
+
+Self-BLEU and the Vendi score, which cost most, are those of a sample of the prompts.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from selfreward.evaluation.metrics import Sheet
+from selfreward.evaluation.responding import text_token_ids
+from selfreward.parts import Judged
+from selfreward.records import Interval, Response
+from selfreward.seeding import seed_of
+from selfreward.statistics import NotEnoughDataError
+from selfreward.statistics.intervals import mean_interval, rate_interval
+from selfreward.statistics.scores import mean_scores
+from selfreward.statistics.texts import is_stuck, self_bleu, vendi
+
+MAX_PROMPTS = 256
+RATE = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class SampledPrompt:
+    """What is kept of a prompt's responses: shares of them, and whether all scored ones have the same mean score.
+
+    `no_spread` is None with fewer than two scored responses, `failing_rate` (responses below the full score) where the
+    judge is no program.
+    """
+
+    stuck_rate: float
+    ended_rate: float
+    no_spread: bool | None
+    failing_rate: float | None
+
+
+@dataclass(frozen=True)
+class SampledTexts:
+    """Token ids of a prompt's responses, without end tokens; `place` is the number by which prompts are drawn."""
+
+    place: int
+    texts: tuple[tuple[int, ...], ...]
+
+
+def sampled_prompts(shard: Judged, *, full_score: float | None) -> list[SampledPrompt]:
+    """`full_score` of a judge that is a program: what it says of a response without fault. None for a model."""
+    scores = mean_scores(shard.judgments)
+    found = []
+    for responses in _by_prompt(shard).values():
+        num = len(responses)
+        of_prompt = [scores[response.id] for response in responses if response.id in scores]
+        found.append(
+            SampledPrompt(
+                stuck_rate=sum(is_stuck(text_token_ids(response)) for response in responses) / num,
+                ended_rate=sum(response.finish_reason == "stop" for response in responses) / num,
+                no_spread=min(of_prompt) == max(of_prompt) if len(of_prompt) > 1 else None,
+                failing_rate=None
+                if full_score is None or not of_prompt
+                else sum(score < full_score for score in of_prompt) / len(of_prompt),
+            )
+        )
+    return found
+
+
+def sampled_texts(shard: Judged, before: Sequence[SampledTexts], *, seed: int) -> list[SampledTexts]:
+    """MAX_PROMPTS of the prompts that have two responses or more, of this shard and of those `before`."""
+    found = [
+        SampledTexts(seed_of(seed, 0, "samples", prompt_id), tuple(map(text_token_ids, responses)))
+        for prompt_id, responses in _by_prompt(shard).items()
+        if len(responses) > 1
+    ]
+    return sorted([*before, *found], key=lambda sampled: sampled.place)[:MAX_PROMPTS]
+
+
+def measure_samples(
+    sheet: Sheet, prompts: Sequence[SampledPrompt], sample: Sequence[SampledTexts], *, seed: int
+) -> None:
+    def mean_over_prompts(measure: Callable[[Sequence[Sequence[int]]], float], bounds: tuple[float, float]) -> Interval:
+        if not sample:
+            raise NotEnoughDataError("no prompt has two responses")
+        return mean_interval([measure(sampled.texts) for sampled in sample], bounds=bounds, seed=seed)
+
+    most = max((len(sampled.texts) for sampled in sample), default=1)
+    spread = [prompt.no_spread for prompt in prompts if prompt.no_spread is not None]
+    sheet.put("sample_self_bleu", lambda: mean_over_prompts(self_bleu, RATE))
+    sheet.put("sample_vendi", lambda: mean_over_prompts(vendi, (1.0, most)))
+    sheet.put("sample_repetition_rate", lambda: mean_interval([p.stuck_rate for p in prompts], bounds=RATE, seed=seed))
+    sheet.put(
+        "sample_end_of_sequence_rate", lambda: mean_interval([p.ended_rate for p in prompts], bounds=RATE, seed=seed)
+    )
+    sheet.put("no_spread_prompt_rate", lambda: _rate(spread))
+    failing = [prompt.failing_rate for prompt in prompts if prompt.failing_rate is not None]
+    sheet.put("failing_response_rate", lambda: _failing(failing, seed))
+
+
+def _rate(found: Sequence[bool]) -> Interval:
+    if not found:
+        raise NotEnoughDataError("no prompt has two scored responses")
+    return rate_interval(found)
+
+
+def _failing(rates: Sequence[float], seed: int) -> Interval:
+    if not rates:
+        raise NotEnoughDataError("the judge is a model, whose full marks are no proof")
+    return mean_interval(rates, bounds=RATE, seed=seed)
+
+
+def _by_prompt(shard: Judged) -> dict[str, list[Response]]:
+    found: defaultdict[str, list[Response]] = defaultdict(list)
+    for response in shard.responses:
+        found[response.prompt_id].append(response)
+    return dict(found)

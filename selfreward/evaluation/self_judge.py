@@ -1,0 +1,98 @@
+"""The run's own judge on held-out prompts: what it thinks of M_t beside what the anchor thinks.
+
+It is the judge of this iteration, M_{t-1} where the policy judges, and it sees what the anchor sees. A gain that only
+it can see is one that was trained into its blind spot. It says which of two responses has the higher mean score, as
+when it labels: 1, 0 or 0.5. Judges that compare meet all different responses to a prompt at once, as then. A response
+without text, which most judges leave unscored, loses against any other, as before the anchor.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfreward.evaluation.blocks import by_shards
+from selfreward.evaluation.preference import Outcome
+from selfreward.parts import Judge, Models, Stages
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.statistics.scores import mean_scores
+from selfreward.templates import without_reasoning
+
+SELF_JUDGMENTS = "evaluation_self_judgments"
+
+SAME_SCORE = 1e-9
+"""Mean preferences of two responses that are exactly equal may be this far apart by rounding."""
+
+
+def self_judgments(
+    stages: Stages,
+    iteration: int,
+    prompts: Sequence[Prompt],
+    sides: Sequence[Sequence[Response]],
+    *,
+    judge: Judge,
+    models: Models,
+    size: int,
+) -> list[Judgment]:
+    """The judge's own judgments (`part` is "") of each prompt's different texts; `sides` are by checkpoint.
+
+    One call for each block of `size` prompts. Where all wrote the same there is nothing to ask.
+    """
+
+    def make(block: Sequence[tuple[Any, ...]]) -> list[Judgment]:
+        asked = [(prompt, texts) for prompt, *responses in block if len(texts := _different(responses)) > 1]
+        if not asked:
+            return []
+        judged = judge.judge(
+            [prompt for prompt, _ in asked],
+            [response for _, texts in asked for response in texts.values()],
+            models=models,
+            iteration=iteration,
+        )
+        return [judgment for judgment in judged if not judgment.part]
+
+    rows = list(zip(prompts, *sides, strict=True))
+    return by_shards(stages, iteration, SELF_JUDGMENTS, Judgment, rows, make, size=size)
+
+
+def self_outcomes(
+    responses: Sequence[Response],
+    others: Sequence[Response],
+    judgments: Sequence[Judgment],
+    sides: Sequence[Sequence[Response]],
+) -> list[Outcome] | str:
+    """One for each prompt, unscored when one of two different texts is; or why this judge says nothing at all."""
+    if judgments and all(judgment.score is None for judgment in judgments):
+        why, _ = Counter(judgment.unscored for judgment in judgments).most_common(1)[0]
+        return f"the run's judge scored none of {len(judgments)} judgments of the evaluation's responses: {why}"
+    text_of = {response.id: response.text for side in sides for response in side}
+    prompt_of = {judgment.response_id: judgment.prompt_id for judgment in judgments}
+    scores = {(prompt_of[i], text_of[i]): score for i, score in mean_scores(judgments).items()}
+    return [
+        Outcome(response.prompt_id, 0.5)
+        if response.text == other.text
+        else Outcome(response.prompt_id, preferred(*(_rank(r, scores) for r in (response, other))))
+        for response, other in zip(responses, others, strict=True)
+    ]
+
+
+def _rank(response: Response, scores: Mapping[tuple[str, str], float]) -> float | None:
+    """The mean score; that of a response without text is below all others."""
+    return scores.get((response.prompt_id, response.text)) if without_reasoning(response.text) else -math.inf
+
+
+def _different(responses: Sequence[Response]) -> dict[str, Response]:
+    """The first response of each text."""
+    found: dict[str, Response] = {}
+    for response in responses:
+        found.setdefault(response.text, response)
+    return found
+
+
+def preferred(score: float | None, other: float | None) -> float | None:
+    """1 for the higher score, 0 for the lower one, 0.5 for equal ones; None when one is missing."""
+    if score is None or other is None:
+        return None
+    if score == other or abs(score - other) < SAME_SCORE:
+        return 0.5
+    return float(score > other)

@@ -1,0 +1,130 @@
+"""A judge that scores, as anchor: the response with the higher mean score is the better one.
+
+What it does: each response is scored by itself, and two are compared by the means of their draws: 1, 0.5 or 0. That is
+one comparison, in which neither response was shown first: the judge never sees two side by side and has no position to
+follow.
+
+Paper: none; those of the judges stand in their own files. Only which of two scores is higher counts, so that outcomes
+of every kind of judge are on one scale. A response without text, which most judges leave unscored, loses against any
+that has a score: a model that falls silent must lose, not go missing. Draws are seeded as in iteration 0 whenever they
+are asked for, so that a response which is measured again, as a rival of the next checkpoint's, gets the scores it had.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from selfreward.parts import Judge, Models
+from selfreward.records import Comparison, Judgment, Prompt, Response
+from selfreward.templates import Unscored, without_reasoning
+
+SAME_SCORE = 1e-9
+SAME_TEXT = "the same text twice"
+
+
+@dataclass(frozen=True)
+class _Score:
+    """The mean of a response's draws, or the reason why there is none; `draw` is the first of them."""
+
+    mean: float | None
+    draw: Judgment
+
+    @property
+    def rank(self) -> float | None:
+        """The mean; that of a response without text is below all others."""
+        silent = self.mean is None and self.draw.unscored == Unscored.EMPTY_RESPONSE.value
+        return -math.inf if silent else self.mean
+
+    def __str__(self) -> str:
+        return f"unscored ({self.draw.unscored})" if self.mean is None else f"{self.mean:g}"
+
+
+class ScoredAnchor:
+    """`parts.PairwiseJudge` made of a judge that scores; `name` stands in its comparisons."""
+
+    def __init__(self, judge: Judge, *, name: str) -> None:
+        self._judge = judge
+        self._name = name
+
+    @property
+    def by(self) -> frozenset[str]:
+        return self._judge.by
+
+    def compare(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        others: Sequence[Response],
+        *,
+        models: Models,
+        iteration: int,
+    ) -> list[Comparison]:
+        """One comparison of each `responses[i]` with `others[i]`. One call of the judge, which sees a response once.
+
+        Two responses that show the same text are exactly 0.5 and not scored. Where one has no score, the comparison is
+        unscored, for its reason. Raises what the judge raises, and ValueError when the three sequences do not
+        belong together.
+        """
+        contests = list(zip(prompts, responses, others, strict=True))
+        for prompt, response, other in contests:
+            if not prompt.id == response.prompt_id == other.prompt_id:
+                raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
+        differing = [contest for contest in contests if not _show_the_same(contest[1], contest[2])]
+        scores = self._scores(differing, models) if differing else {}
+        return [self._comparison(response, other, scores) for _, response, other in contests]
+
+    def _scores(self, contests: Sequence[tuple[Prompt, Response, Response]], models: Models) -> Mapping[str, _Score]:
+        """By response id. Parts of a judgment, such as a rubric's criteria, do not count beside the whole."""
+        prompts = {prompt.id: prompt for prompt, _, _ in contests}
+        responses = {response.id: response for _, *both in contests for response in both}
+        drawn: defaultdict[str, list[Judgment]] = defaultdict(list)
+        for judgment in self._judge.judge([*prompts.values()], [*responses.values()], models=models, iteration=0):
+            if not judgment.part:
+                drawn[judgment.response_id].append(judgment)
+        return {response_id: _score(draws) for response_id, draws in drawn.items()}
+
+    def _comparison(self, response: Response, other: Response, scores: Mapping[str, _Score]) -> Comparison:
+        comparison = Comparison(
+            id=f"{response.id}~{other.id}/{self._name}",
+            prompt_id=response.prompt_id,
+            response_id=response.id,
+            other_id=other.id,
+            shown_first="",
+            judge=self._name,
+            preference=0.5,
+            unscored=None,
+            text=SAME_TEXT,
+        )
+        if _show_the_same(response, other):
+            return comparison
+        return _decided(comparison, scores[response.id], scores[other.id])
+
+
+def _score(draws: Sequence[Judgment]) -> _Score:
+    scores = [judgment.score for judgment in draws if judgment.score is not None]
+    return _Score(math.fsum(scores) / len(scores) if scores else None, draws[0])
+
+
+def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:
+    missing = next((score.draw.unscored for score in (mine, theirs) if score.rank is None), None)
+    return replace(
+        comparison,
+        preference=_preference(mine.rank, theirs.rank),
+        unscored=missing,
+        text=f"{mine} against {theirs}",
+        checkpoint_id=mine.draw.checkpoint_id,
+        template_sha256=mine.draw.template_sha256,
+    )
+
+
+def _preference(mine: float | None, theirs: float | None) -> float | None:
+    if mine is None or theirs is None:
+        return None
+    if abs(mine - theirs) <= SAME_SCORE:
+        return 0.5
+    return 1.0 if mine > theirs else 0.0
+
+
+def _show_the_same(response: Response, other: Response) -> bool:
+    return without_reasoning(response.text) == without_reasoning(other.text)

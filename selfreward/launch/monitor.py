@@ -1,0 +1,147 @@
+"""`selfreward monitor`: the decisions on a finished or running run, or on a table of any trainer, made again.
+
+Nothing is generated or judged: the outcomes by prompt are there, so other settings can be tried on them at once.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from selfreward import history, recipe_file
+from selfreward.errors import RecipeError, StoreError
+from selfreward.monitoring.ceiling import OF_JUDGES, OF_RUNS, settings_of
+from selfreward.monitoring.decide import decide_all
+from selfreward.monitoring.evidence import evidence_of
+from selfreward.monitoring.table import read_table
+from selfreward.recipe import MonitorSection
+from selfreward.records import Decision
+from selfreward.store import Store
+
+_COLUMNS = 88
+_ENTRY = ("iteration", "decision", "reason", "stopped_by", "best_iteration", "bounds", "budget", "look", "notes")
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """`decisions` are on iterations 1..T, also after a stop; `notes` are on the data alone."""
+
+    name: str
+    settings: MonitorSection
+    decisions: tuple[Decision, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stop(self) -> Decision | None:
+        """The first decision that stops."""
+        return next((decision for decision in self.decisions if decision.stops), None)
+
+    @property
+    def best_iteration(self) -> int:
+        """The checkpoint to use: as the stop says, or the last decision when there was none."""
+        return (self.stop or self.decisions[-1]).best_iteration
+
+
+def monitor_table(file: Path, overrides: Sequence[str] = ()) -> Monitored:
+    """Of a table; `overrides` are KEY=VALUE of the recipe's section `monitor`. Raises RecipeError."""
+    unused = OF_RUNS | OF_JUDGES | {"min_position_consistency"}
+    settings = settings_of({}, overrides, unused=unused, name="--set")
+    table = read_table(file)
+    return Monitored(str(file), settings, tuple(decide_all(table.evidence, settings)), table.notes)
+
+
+def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> Monitored:
+    """Of the finished iterations of a run folder, which is not changed. Raises StoreError and RecipeError."""
+    if folder.is_file():
+        raise RecipeError(f"{folder}: a file; a run folder is needed; give a table as --csv {folder}")
+    store = Store(folder, write=False)
+    recipe = recipe_file.load(folder / "recipe.yaml")
+    settings = settings_of(recipe.monitor.model_dump(exclude=set(OF_RUNS)), overrides, unused=OF_RUNS, name="--set")
+    summaries, made, _ = history.read_history(store)
+    if not summaries:
+        raise StoreError(f"{folder}: no finished iteration yet; a decision is on one; let the run go on")
+    decisions = decide_all(evidence_of(summaries, num_reserve=recipe.evaluation.reserve_size), settings)
+    return Monitored(str(folder), settings, tuple(decisions), tuple(_differences(decisions, made)))
+
+
+def _differences(now: Iterable[Decision], made: Iterable[Decision]) -> Iterator[str]:
+    """What the run itself decided otherwise, or was ended by."""
+    for ours, theirs in zip(now, made, strict=True):
+        if ours.decision != theirs.decision:
+            yield f"iteration {ours.iteration}: the run itself decided {theirs.decision}"
+        if theirs.intervention:
+            yield f"iteration {ours.iteration}: the run went on with the intervention {theirs.intervention}"
+        elif theirs.stopped_by and theirs.stopped_by != ours.stopped_by:
+            yield f"iteration {ours.iteration}: the run itself was ended by {theirs.stopped_by}"
+
+
+def as_json(monitored: Monitored) -> str:
+    """The shape that people rely on, strict JSON."""
+    decisions = [{key: value for key, value in asdict(d).items() if key in _ENTRY} for d in monitored.decisions]
+    whole: dict[str, Any] = {
+        "schema": 1,
+        "stopped_at": monitored.stop.iteration if monitored.stop else None,
+        "best_iteration": monitored.best_iteration,
+        "settings": monitored.settings.model_dump(mode="json", exclude=set(OF_RUNS)),
+        "notes": list(monitored.notes),
+        "decisions": [{key: entry[key] for key in _ENTRY} for entry in decisions],
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render(monitored: Monitored) -> str:
+    """Lines of at most 88 columns; the last says what to do."""
+    stop = monitored.stop
+    lines = [
+        *_heading(monitored),
+        "",
+        f"{'iteration':>9}  {'decision':12}  {'gain, points':>12}   bounds           prompts",
+    ]
+    for decision in monitored.decisions:
+        lines += [*_entry(decision), ""]
+        if decision is stop and decision is not monitored.decisions[-1]:
+            lines += [f"{' after the stop ':-^{_COLUMNS}}", ""]
+    return "\n".join([*lines, *_wrapped(_outcome(monitored))])
+
+
+def _heading(monitored: Monitored) -> list[str]:
+    settings = monitored.settings
+    return _wrapped(
+        f"{monitored.name}: a gain of {100 * settings.delta:g} points is worth an iteration; over {settings.horizon} "
+        f"iterations a false stop has a probability of {settings.alpha_stop:g} at most, a false alarm of harm of "
+        f"{settings.alpha_harm:g}."
+    )
+
+
+def _entry(decision: Decision) -> list[str]:
+    gain = decision.bounds.get("gain_vs_previous")
+    numbers = ""
+    if gain:
+        low, high = (f"{100 * bound:+.1f}" for bound in gain["stop"])
+        numbers = f"{100 * gain['mean']:>+12.1f}   {f'{low} to {high}':15}  {gain['num_prompts']:>7,}"
+    second = "" if decision.look == 1 else "  with the reserve"
+    said = [*_wrapped(decision.reason, indent=11)]
+    for note in decision.notes:
+        said += _wrapped(note, indent=11)
+    if decision.wants_reserve:
+        said += _wrapped("The reserve would have been asked; its outcomes are not there.", indent=11)
+    return [f"{decision.iteration:>9}  {decision.decision:12}  {numbers}{second}".rstrip(), *said]
+
+
+def _outcome(monitored: Monitored) -> str:
+    last, best = monitored.decisions[-1], f"use M_{monitored.best_iteration}"
+    if monitored.best_iteration == 0:
+        best += ", the model that the training began with"
+    if monitored.stop:
+        return f"Stop after iteration {monitored.stop.iteration} by {monitored.stop.stopped_by}; {best}."
+    why = " in mode report_only" if monitored.settings.mode == "report_only" else ""
+    return f"No stop up to iteration {last.iteration}{why}; {best}."
+
+
+def _wrapped(text: str, *, indent: int = 0) -> list[str]:
+    blank = " " * indent
+    return textwrap.wrap(
+        text, _COLUMNS, initial_indent=blank, subsequent_indent=blank, break_on_hyphens=False, break_long_words=False
+    )

@@ -1,0 +1,113 @@
+"""The monitor as a callback of `transformers.Trainer`, and so of TRL's trainers; it imports nothing of TRL.
+
+An iteration is what lies between two snapshots of the model: two evaluations, two saves, or two epochs.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from selfreward.errors import RecipeError
+from selfreward.monitoring.ceiling import CeilingMonitor
+from selfreward.records import Decision
+
+Compare = Callable[[Any, int], Mapping[str, Any] | None]
+"""Called with the model and the number of optimizer steps; returns the arguments of `CeilingMonitor.observe`.
+
+It keeps what the next comparison needs: the model's responses to the held-out prompts. The first call comes before the
+first step, when there is nothing to compare with, and what it returns is not looked at. It is called in every process
+of the training, and has to return the same in each.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """Compares each snapshot with the one before, and ends the training when the monitor's decision stops.
+
+    `compare_reserve` is called when a decision wants the reserve, and returns the arguments of `observe_reserve`.
+    The numbers go to `state.log_history`, as `monitor/...`.
+    """
+
+    def __init__(
+        self,
+        compare: Compare,
+        *,
+        monitor: CeilingMonitor,
+        at: Literal["evaluate", "save", "epoch_end"] = "evaluate",
+        compare_reserve: Compare | None = None,
+    ) -> None:
+        self.monitor = monitor
+        self._compare = compare
+        self._compare_reserve = compare_reserve
+        self._at = at
+        self._steps: dict[int, int] = {}  # of each snapshot, by iteration
+
+    @property
+    def best_step(self) -> int | None:
+        """The optimizer steps of the snapshot to use; None when it was made before this training."""
+        return self._steps.get(self.monitor.best_iteration)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step and not self.monitor.decisions:
+            _log.warning(
+                "the monitor knows nothing of the %d steps before: it compares with the model as it is now, and its "
+                "error budget begins anew; observe() what was measured before to go on",
+                state.global_step,
+            )
+        self._steps[len(self.monitor.decisions)] = state.global_step
+        _ask(self._compare, kwargs["model"], state)
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._at_snapshot("evaluate", state, control, kwargs["model"])
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._at_snapshot("save", state, control, kwargs["model"])
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._at_snapshot("epoch_end", state, control, kwargs["model"])
+
+    def _at_snapshot(self, event: str, state: TrainerState, control: TrainerControl, model: Any) -> None:
+        # Several evaluation sets have an event each; before the training there is nothing to compare with.
+        if event != self._at or not self._steps or state.global_step <= max(self._steps.values()):
+            return
+        decision = self.monitor.observe(**_answer(self._compare, model, state))
+        self._steps[decision.iteration] = state.global_step
+        if decision.wants_reserve and self._compare_reserve is not None:
+            decision = self.monitor.observe_reserve(**_answer(self._compare_reserve, model, state))
+        state.log_history.append(self._entry(decision, state))
+        if decision.stops:
+            control.should_training_stop = True
+            _log.warning("training stops at step %d by %s: %s", state.global_step, decision.decision, decision.reason)
+
+    def _entry(self, decision: Decision, state: TrainerState) -> dict[str, Any]:
+        entry = {"epoch": state.epoch, "step": state.global_step, "monitor/iteration": decision.iteration}
+        entry |= {"monitor/decision": decision.decision, "monitor/best_step": self.best_step}
+        if gain := decision.bounds.get("gain_vs_previous"):
+            low, high = gain["stop"]
+            entry |= {"monitor/gain": gain["mean"], "monitor/gain_low": low, "monitor/gain_high": high}
+        return entry
+
+
+def _ask(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any] | None:
+    """Responses are drawn as they will be in use: without dropout, and without a graph."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return compare(model, state.global_step)
+    finally:
+        model.train(was_training)
+
+
+def _answer(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any]:
+    answer = _ask(compare, model, state)
+    if not isinstance(answer, Mapping):
+        raise RecipeError(
+            f"compare: {type(answer).__name__} at step {state.global_step}; the arguments of CeilingMonitor.observe "
+            'are needed, for example {"anchor": outcomes}; return them on each call but the first'
+        )
+    return answer

@@ -1,0 +1,299 @@
+"""The decision on one iteration: a pure function of evidence and settings, the same for a run, a table, a simulation.
+
+In this order, with bounds at the levels of `bounds.Levels` and every comparison paired by prompt:
+
+    INVALID       the instrument cannot be believed, so nothing is decided
+    HARM          anchor: M_t is worse than M_{t-1}, or checks: worse than the best      upper bound < 0
+    OVEROPT       no gain worth an iteration, while the judge of the run sees one        self: lower bound > delta
+    PLATEAU       no gain worth an iteration, over M_{t-1} or over an earlier best         upper bound < delta
+    DRIFT         the judge got worse on gold pairs, or ranks the pool the other way round
+    STARVED       the judge's scores hold too little signal to learn from, or nothing was trained
+    INCONCLUSIVE  neither a gain nor its absence is shown; the reserve, if there is one, is asked first
+    CONTINUE      a gain is shown
+
+While every iteration gains `delta` or more, a run of `horizon` iterations is stopped by PLATEAU or OVEROPT with a
+probability of at most `alpha_stop`: both need the upper bound of the gain below delta, which then is an error of
+probability alpha_stop / horizon in each iteration, and the errors of a run add up at most, whatever their dependence.
+All that is asked for beside it only lowers this. With a reserve, the two looks of an iteration share its part. Where
+the best is older than M_{t-1}, M_t gained at least twice delta over it, if gains add up, so that the second bound is
+far from delta and costs nothing: it catches what one look missed. Where preferences run in circles it may cost as much
+as the first.
+
+M_t becomes the best checkpoint by a test of its own: its gain over the best is shown, at the level of a stop, and its
+pass rate is not `max_pass_rate_loss` or more below that of the best. The latter is an estimate: to exclude a loss of
+two points by a bound takes some 4,000 verifiable prompts. So `best` is what was shown to be better, not the latest.
+
+A judge's starvation is told by the 95 % intervals of its reliability and of its yield, wholly below the limits: on few
+prompts nothing is shown. One that is too noisy is not trained on; a small yield alone is, and told afterwards.
+
+An iteration without training gains nothing. That is STARVED, unless the judge is a program and its scores leave less
+than delta to gain: the outcome of a response that fails may rise from 0.5 to 1 and no other can, so no gain exceeds
+half the share of responses that fail. Then it is PLATEAU: all is solved.
+
+`benchmarks/monitor_oc.py` simulates all of this, and where it gives way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from selfreward.monitoring.bounds import (
+    Bounded,
+    Levels,
+    gain,
+    gold_difference,
+    pass_rate_difference,
+    pooled,
+    widened,
+)
+from selfreward.monitoring.evidence import Evidence, Outcomes
+from selfreward.monitoring.sentences import notes, sentence
+from selfreward.recipe import MonitorSection
+from selfreward.records import Decision, DecisionName
+
+STOPS: frozenset[DecisionName] = frozenset({"HARM", "OVEROPT", "PLATEAU", "STARVED"})
+SAME = 1e-6
+"""Outcomes closer than this to each other are all alike."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The tests of one look at one iteration; one that the data do not allow is None."""
+
+    gain: Bounded | None = None
+    raw_gain: Bounded | None = None
+    gain_vs_best: Bounded | None = None
+    self_gain: Bounded | None = None
+    pass_rate: Bounded | None = None
+    pass_rate_vs_best: Bounded | None = None
+    gold: Bounded | None = None
+    tau: Bounded | None = None
+    failing: Bounded | None = None
+    invalid: tuple[str, ...] = ()
+    starved: tuple[str, ...] = ()
+    trained: bool = True
+
+    @property
+    def pass_rate_for_harm(self) -> Bounded | None:
+        """Against the best; against M_{t-1} where a table has nothing else."""
+        return self.pass_rate_vs_best or self.pass_rate
+
+
+def decide_all(records: Sequence[Evidence], settings: MonitorSection) -> list[Decision]:
+    """The decision on each iteration, also on those after a stop. `records` are iterations 1..t in order."""
+    decided: list[Decision] = []
+    for t in range(len(records)):
+        decided.append(decide(records[: t + 1], settings, decided=decided))
+    return decided
+
+
+def decide(
+    records: Sequence[Evidence], settings: MonitorSection, *, decided: Sequence[Decision] | None = None
+) -> Decision:
+    """The decision on the last of `records`, which holds iterations 1..t in order, at least one.
+
+    `decided` are the decisions on 1..t-1 as they were made; without them they are made again. When the monitor prompts
+    leave the decision open and there is a reserve that was not asked, it `wants_reserve` and is to be made once more.
+    """
+    if decided is None:
+        return decide_all(records, settings)[-1]
+    now = records[-1]
+    share = settings.first_look_share if now.num_reserve else 1.0
+    look, name = _look(records, settings, decided, ("monitor",), share)
+    number, spent = 1, share
+    wants_reserve = False
+    if name == "INCONCLUSIVE" and now.num_reserve:
+        if now.of("anchor", now.previous, "reserve") is None:
+            wants_reserve = True
+        else:
+            look, name = _look(records, settings, decided, ("monitor", "reserve"), 1 - share)
+            number, spent = 2, 1.0
+    tested = name != "INVALID" and (now.trained or name == "PLATEAU")
+    best = now.iteration if tested and _promotes(look, name, settings) else _best_before(decided)
+    decision = Decision(
+        iteration=now.iteration,
+        decision=name,
+        reason="",
+        best_iteration=best,
+        stopped_by=name if settings.mode == "enforce" and name in STOPS else "",
+        bounds=_bounds(look, now),
+        budget=_budget(settings, decided, spent if tested else 0.0),
+        look=number,
+        wants_reserve=wants_reserve,
+    )
+    return replace(
+        decision,
+        reason=sentence(decision, look, now, settings, best_before=_best_before(decided)),
+        notes=notes(decision, look, now, settings, decided),
+    )
+
+
+def too_noisy(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
+    """Why nothing is to be learned from pairs of this judge; empty when that is not shown."""
+    r = evidence.reliability
+    if r is None or r.high >= settings.min_reliability:
+        return ()
+    return (
+        f"the judge's reliability is {r.mean:.2f} ({r.level:.0%} interval {r.low:.2f} to {r.high:.2f}), below "
+        f"{settings.min_reliability:g}",
+    )
+
+
+def starved(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
+    """Why the judge's scores hold too little signal; empty when that is not shown."""
+    pairs = evidence.pair_yield_rate
+    if pairs is None or pairs.high >= settings.min_yield_rate:
+        return too_noisy(evidence, settings)
+    return (
+        *too_noisy(evidence, settings),
+        f"{pairs.mean:.0%} of the prompts gave a pair ({pairs.level:.0%} interval {pairs.low:.0%} to "
+        f"{pairs.high:.0%}), fewer than {settings.min_yield_rate:.0%}",
+    )
+
+
+def _look(
+    records: Sequence[Evidence],
+    settings: MonitorSection,
+    decided: Sequence[Decision],
+    sets: tuple[str, ...],
+    share: float,
+) -> tuple[Look, DecisionName]:
+    now = records[-1]
+    reasons = starved(now, settings)
+    levels = Levels.of_look(settings, share)
+    if not now.trained:
+        failing = widened(now.failing, levels)
+        look = Look(failing=failing, starved=reasons or ("nothing was trained",), trained=False)
+        solved = failing is not None and failing.stop[1] / 2 < settings.delta and not too_noisy(now, settings)
+        return look, "PLATEAU" if solved else "STARVED"
+    anchor = pooled([now.of("anchor", now.previous, name) for name in sets])
+    best = _best_before(decided)
+    passes = pass_rate_difference(now.of("checks", now.previous, "verifiable"), levels)
+    passes_vs_best = pass_rate_difference(now.of("checks", best, "verifiable"), levels)
+    if invalid := _invalid(now, anchor, settings):
+        look = Look(pass_rate=passes, pass_rate_vs_best=passes_vs_best, invalid=invalid, starved=reasons)
+        return look, "INVALID"
+    adjusted = settings.length_adjusted
+    found = gain(anchor, levels, length_adjusted=adjusted)
+    is_adjusted = found is not None and found.method.startswith("length_adjusted")
+    look = Look(
+        gain=found,
+        raw_gain=gain(anchor, levels, length_adjusted=False) if is_adjusted else None,
+        gain_vs_best=found
+        if best == now.previous
+        else gain(pooled([now.of("anchor", best, name) for name in sets]), levels, length_adjusted=adjusted),
+        self_gain=gain(now.of("self", now.previous), levels, length_adjusted=adjusted),
+        pass_rate=passes,
+        pass_rate_vs_best=passes_vs_best,
+        gold=gold_difference(_gold(now), _best_gold(records[:-1]), levels),
+        tau=widened(now.tau, levels),
+        starved=reasons,
+    )
+    return look, _name(look, settings)
+
+
+def _name(look: Look, settings: MonitorSection) -> DecisionName:
+    """The order of the module's table. `look` is of a trained iteration with a believable anchor."""
+    assert look.gain is not None
+    passes_more = look.pass_rate is not None and look.pass_rate.stop[0] > 0
+    passes = look.pass_rate_for_harm
+    if look.gain.harm[1] < 0 or (passes is not None and passes.harm[1] < 0):
+        return "HARM"
+    # Checks that a program makes outweigh the anchor: a rising pass rate is a gain that it does not see.
+    if _is_flat(look, settings) and not passes_more:
+        exploited = look.self_gain is not None and look.self_gain.stop[0] > settings.delta
+        return "OVEROPT" if exploited else "PLATEAU"
+    worse_on_gold = look.gold is not None and look.gold.harm[1] < -settings.max_gold_loss
+    if worse_on_gold or (look.tau is not None and look.tau.harm[1] < 0):
+        return "DRIFT"
+    if look.starved:
+        return "STARVED"
+    return "CONTINUE" if look.gain.stop[0] > 0 or passes_more else "INCONCLUSIVE"
+
+
+def _is_flat(look: Look, settings: MonitorSection) -> bool:
+    return any(g is not None and g.stop[1] < settings.delta for g in (look.gain, look.gain_vs_best))
+
+
+def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -> tuple[str, ...]:
+    reasons = list(now.invalid)
+    if anchor is None or len(anchor.values) == 0:
+        return (*reasons, f"the anchor has no readable outcome against M_{now.previous}")
+    allowed = settings.max_anchor_unscored_rate
+    if anchor.unscored_rate > allowed:
+        reasons.append(
+            f"{anchor.unscored_rate:.1%} of the anchor's outcomes are unscored; {allowed:.0%} are allowed, because "
+            "what it cannot score is not like the rest"
+        )
+    consistency = now.position_consistency
+    if consistency is not None and consistency < settings.min_position_consistency:
+        reasons.append(
+            f"the anchor prefers the same response in both orders for {consistency:.0%} of the prompts; "
+            f"{settings.min_position_consistency:.0%} are needed"
+        )
+    if not now.anchor_examined and float(np.ptp(anchor.values)) < SAME:
+        reasons.append(
+            f"each of the anchor's {len(anchor.values)} outcomes is {anchor.values[0]:g}; an anchor without variance "
+            "tells nothing apart"
+        )
+    return tuple(reasons)
+
+
+def _promotes(look: Look, name: DecisionName, settings: MonitorSection) -> bool:
+    if name in ("HARM", "OVEROPT") or look.gain_vs_best is None:
+        return False
+    no_loss = look.pass_rate_vs_best is None or look.pass_rate_vs_best.mean > -settings.max_pass_rate_loss
+    return look.gain_vs_best.stop[0] > 0 and no_loss
+
+
+def _best_before(decided: Sequence[Decision]) -> int:
+    return decided[-1].best_iteration if decided else 0
+
+
+def _gold(evidence: Evidence) -> Outcomes | None:
+    return evidence.of("self", -1, "gold")
+
+
+def _best_gold(earlier: Sequence[Evidence]) -> Outcomes | None:
+    """The gold outcomes of the most accurate judge so far."""
+    found = [outcomes for evidence in earlier if (outcomes := _gold(evidence)) is not None and len(outcomes.values)]
+    return max(found, key=lambda outcomes: float(outcomes.values.mean()), default=None)
+
+
+def _bounds(look: Look, now: Evidence) -> dict[str, dict[str, Any]]:
+    tests = {
+        "gain_vs_previous": look.gain,
+        "raw_gain_vs_previous": look.raw_gain,
+        "gain_vs_best": look.gain_vs_best,
+        "self_gain_vs_previous": look.self_gain,
+        "pass_rate_vs_previous": look.pass_rate,
+        "pass_rate_vs_best": look.pass_rate_vs_best,
+        "gold_accuracy_vs_best": look.gold,
+        "tau": look.tau,
+        "failing_response_rate": look.failing,
+    }
+    found = {name: test.as_json() for name, test in tests.items() if test is not None}
+    for name, interval in (("reliability", now.reliability), ("pair_yield_rate", now.pair_yield_rate)):
+        if interval is not None:
+            found[name] = {
+                "mean": interval.mean,
+                "interval": [interval.low, interval.high],
+                "num_prompts": interval.num_units,
+                "method": interval.method,
+            }
+    return found
+
+
+def _budget(settings: MonitorSection, decided: Sequence[Decision], share: float) -> dict[str, float]:
+    """`looks` are the iterations in which something was tested, this one included."""
+    before = decided[-1].budget if decided else {}
+    return {
+        "looks": before.get("looks", 0.0) + (share > 0),
+        "horizon": settings.horizon,
+        "stop": before.get("stop", 0.0) + settings.alpha_stop * share / settings.horizon,
+        "stop_total": settings.alpha_stop,
+        "harm": before.get("harm", 0.0) + settings.alpha_harm * share / settings.horizon,
+        "harm_total": settings.alpha_harm,
+    }

@@ -1,0 +1,245 @@
+"""What is tried when the judge starves or drifts or the gain is used up: patches of the recipe, one at a time.
+
+    more_draws           judging.num_draws doubled; in an ensemble, of each member that draws more than once
+    min_reliability      pairing.min_reliability becomes monitor.min_reliability: pairs of prompts on which the judge
+                         agrees with itself
+    consistency_weights  pairing.weight: consistency (CREAM, 2410.12735)
+    initial_rejected     pairing.kind: initial_rejected (Temporal Self-Rewarding, 2508.06026)
+    higher_temperature   sampling.temperature + 0.2, at most 1.5: responses that differ more
+    higher_rho           pairing.rho + 0.05, at most 0.45; another kind of pairing becomes length_controlled
+    larger_beta          training.beta doubled: smaller steps away from the reference
+    pin_judge            judging.by: best instead of policy; the best checkpoint stands for the best judge
+    fresh_prompts        nothing changes but the prompts, which are new in each iteration anyway
+    stop                 the run stops; what is listed behind it is never tried
+
+An intervention named by the decision on iteration t is in force in t+1. When the decision that it was tried for comes
+again there, it did not help: it is taken back, and the next one of the list is tried without it, so that what helped is
+known. One that helped stays in force, and may be used once more later if it then still changes something. Of one that
+should have brought a gain or held a drift, an iteration that is INVALID or trained nothing says nothing: it is taken
+back too, and may be tried again.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from selfreward import recipe_file
+from selfreward.errors import RecipeError
+from selfreward.recipe import (
+    EnsembleJudge,
+    InterventionsSection,
+    LengthControlled,
+    OwnIntervention,
+    Pairing,
+    Recipe,
+)
+from selfreward.records import Decision, DecisionName
+
+STOP, FRESH_PROMPTS = "stop", "fresh_prompts"
+PATCHABLE_SECTIONS = ("sampling", "judging", "meta_judging", "pairing", "training")
+MAX_TEMPERATURE, MAX_RHO = 1.5, 0.45
+
+# The number that each decision turns on: the first of these that was measured.
+TURNS_ON: Mapping[DecisionName, tuple[str, ...]] = {
+    "STARVED": ("reliability", "pair_yield_rate"),
+    "PLATEAU": ("gain_vs_previous",),
+    "DRIFT": ("gold_accuracy_vs_best", "tau"),
+}
+
+
+def patch(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with an intervention in force, by the name that it has in `monitor.interventions`.
+
+    Raises RecipeError when the recipe has no such key, when nothing would change, or when the result is not valid.
+    """
+    keys = _keys(recipe, name)
+    if not keys:
+        return recipe
+    # ensure_ascii: YAML does not read the pairs of escapes that JSON writes.
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
+    try:
+        patched = recipe_file.parse(recipe_file.dump(recipe), overrides=overrides)
+    except RecipeError as error:
+        raise _refused(name, str(error).replace("--set: ", "").replace("--set ", "")) from None
+    if patched == recipe:
+        raise _refused(name, f"{', '.join(keys)} would stay the same; an intervention changes something; leave it out")
+    return patched
+
+
+def effective(recipe: Recipe, decisions: Sequence[Decision]) -> Recipe:
+    """The recipe of the iteration after `decisions`, which are those on iterations 1..t in order."""
+    for name in in_force(decisions):
+        recipe = patch(recipe, name)
+    return recipe
+
+
+def in_force(decisions: Sequence[Decision]) -> list[str]:
+    """Names of the interventions in force in the iteration after `decisions`, the oldest first."""
+    names: list[str] = []
+    for decision in decisions:
+        if decision.effect is not None and decision.effect["helped"] is not True:
+            names.pop()  # only the last one is ever in doubt
+        if decision.intervention:
+            names.append(decision.intervention)
+    return names
+
+
+def choose(
+    name: DecisionName,
+    listed: InterventionsSection,
+    decided: Sequence[Decision],
+    *,
+    recipe: Recipe | None = None,
+) -> str | None:
+    """What to try next at a decision of this name: the first that has not failed at it and changes something.
+
+    `decided` includes the decision at hand, with its `effect` and without an intervention. None when nothing is left,
+    or nothing was listed. Without `recipe`, whatever is listed is taken to change something.
+    """
+    left = _names(listed, name)
+    for effect in (decision.effect for decision in decided):
+        failed = effect is not None and effect["tried_for"] == name and effect["helped"] is False
+        if effect is not None and failed and effect["name"] in left:
+            left.remove(effect["name"])
+    now = effective(recipe, decided) if recipe is not None and left else None
+    return next((candidate for candidate in left if now is None or _can_be_tried(now, candidate)), None)
+
+
+def effect_of(decision: Decision, decided: Sequence[Decision]) -> dict[str, Any] | None:
+    """What came of the intervention that was new in this decision's iteration; None when there was none.
+
+    `helped` is None when the iteration says nothing of it. `before` and `after` are the `number` by its name in
+    `bounds`, or None where it was not measured.
+    """
+    if not decided or not decided[-1].intervention:
+        return None
+    last = decided[-1]
+    number = next((n for n in TURNS_ON[last.decision] if n in last.bounds), TURNS_ON[last.decision][0])
+    compared = "gain_vs_previous" in decision.bounds
+    untold = last.decision != "STARVED" and decision.decision in ("INVALID", "STARVED") and not compared
+    return {
+        "name": last.intervention,
+        "tried_for": last.decision,
+        "helped": None if untold else decision.decision != last.decision,
+        "number": number,
+        "before": last.bounds.get(number, {}).get("mean"),
+        "after": decision.bounds.get(number, {}).get("mean"),
+    }
+
+
+def variants(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipes that the listed interventions lead to, by their names: each alone, and after those before it.
+
+    Raises RecipeError for one that cannot be used alone. One that adds nothing to those before it is passed over in a
+    run, and here.
+    """
+    found: dict[str, Recipe] = {}
+    for decision in InterventionsSection.model_fields:
+        names = _names(recipe.monitor.interventions, decision)
+        if STOP in names[:-1]:
+            raise _refused(STOP, f"{names[-1]} behind it is never tried; stop ends a list; remove what follows it")
+        together, label = recipe, ""
+        for name in names:
+            found[name] = patch(recipe, name)
+            if found[name] != recipe and _can_be_tried(together, name):
+                together, label = patch(together, name), f"{label} and {name}" if label else name
+                found[label] = together
+    return {label: variant for label, variant in found.items() if variant != recipe}
+
+
+def _can_be_tried(recipe: Recipe, name: str) -> bool:
+    try:
+        patch(recipe, name)
+    except RecipeError:
+        return False
+    return True
+
+
+def _names(listed: InterventionsSection, decision: str) -> list[str]:
+    return [i.name if isinstance(i, OwnIntervention) else i for i in getattr(listed, decision, [])]
+
+
+def _own(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The user's own interventions: what each sets, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for decision in InterventionsSection.model_fields:
+        for listed in getattr(recipe.monitor.interventions, decision):
+            if isinstance(listed, OwnIntervention) and found.setdefault(listed.name, listed.set) != listed.set:
+                raise _refused(listed.name, "two patches have this name; one name is one patch; rename one")
+    return found
+
+
+def _keys(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The keys that an intervention sets, with their new values; none for those that change no key."""
+    pairing = recipe.pairing
+    match name:
+        case "more_draws":
+            return _draws(recipe)
+        case "min_reliability":
+            return {"pairing.min_reliability": recipe.monitor.min_reliability}
+        case "consistency_weights":
+            return {"pairing.weight": "consistency"}
+        case "initial_rejected":
+            return _pairing(pairing, "initial_rejected")
+        case "higher_temperature":
+            raised = max(recipe.sampling.temperature, min(recipe.sampling.temperature + 0.2, MAX_TEMPERATURE))
+            return {"sampling.temperature": round(raised, 6)}
+        case "higher_rho":
+            if not isinstance(pairing, LengthControlled):
+                return _pairing(pairing, "length_controlled")
+            return {"pairing.rho": round(max(pairing.rho, min(pairing.rho + 0.05, MAX_RHO)), 6)}
+        case "larger_beta":
+            return {"training.beta": 2 * recipe.training.beta}
+        case "pin_judge":
+            return _pinned(recipe)
+        case "fresh_prompts" | "stop":
+            return {}
+        case _:
+            return dict(_sections_checked(name, _own(recipe)[name]))
+
+
+def _draws(recipe: Recipe) -> dict[str, Any]:
+    judge = recipe.judging
+    if isinstance(judge, EnsembleJudge):
+        draws = [getattr(member, "num_draws", 0) for member in judge.members]
+        least = min(2, max(draws))  # those that draw once stay as they are beside others that draw again
+        if least:
+            changed = [
+                {**member.model_dump(mode="json"), **({"num_draws": 2 * n} if n >= least else {})}
+                for member, n in zip(judge.members, draws, strict=True)
+            ]
+            return {"judging.members": changed}
+    elif hasattr(judge, "num_draws"):
+        return {"judging.num_draws": 2 * judge.num_draws}
+    raise _refused("more_draws", f"judging.kind is {judge.kind}, which draws nothing; leave it out")
+
+
+def _pinned(recipe: Recipe) -> dict[str, Any]:
+    judge = recipe.judging
+    if isinstance(judge, EnsembleJudge):
+        members = [member.model_dump(mode="json") for member in judge.members]
+        if any(member.get("by") == "policy" for member in members):
+            return {"judging.members": [m | ({"by": "best"} if m.get("by") == "policy" else {}) for m in members]}
+    elif getattr(judge, "by", None) == "policy":
+        return {"judging.by": "best"}
+    raise _refused("pin_judge", "no judge is by policy, so none changes with the run; leave it out")
+
+
+def _pairing(pairing: Pairing, kind: str) -> dict[str, Any]:
+    """Another kind of pairing, with what holds for every kind as it was."""
+    return {"pairing": {"kind": kind, **{key: getattr(pairing, key) for key in Pairing.model_fields}}}
+
+
+def _sections_checked(name: str, keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in keys.items():
+        if key.split(".")[0] not in PATCHABLE_SECTIONS:
+            raise _refused(
+                name,
+                f"it sets {key}; keys of {', '.join(PATCHABLE_SECTIONS)} are allowed, because what measures must stay "
+                "the same; remove the key",
+            )
+        yield key, value
+
+
+def _refused(name: str, why: str) -> RecipeError:
+    return RecipeError(f"monitor.interventions: {name}: {why}")

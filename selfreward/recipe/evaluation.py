@@ -1,0 +1,95 @@
+"""`evaluation`: the judge that measures, and the held-out prompts on which it does."""
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from selfreward.recipe.judging import (
+    AdditiveJudge,
+    ExpectedScoreJudge,
+    PairwiseAnchor,
+    RewardModelJudge,
+    RubricJudge,
+    VerifierJudge,
+)
+from selfreward.recipe.prompts import PromptsSection
+from selfreward.recipe.section import Section
+
+RESERVE_FROM = 400
+"""Monitor prompts from which on a reserve and a seal of the same size are held out beside them."""
+
+
+def _kind(section: Any) -> str:
+    """An anchor without a `kind` is pairwise."""
+    return str(section.get("kind", "pairwise") if isinstance(section, dict) else section.kind)
+
+
+AnchorSection = Annotated[
+    Annotated[PairwiseAnchor, Tag("pairwise")]
+    | Annotated[AdditiveJudge, Tag("additive")]
+    | Annotated[RubricJudge, Tag("rubric")]
+    | Annotated[ExpectedScoreJudge, Tag("expected_score")]
+    | Annotated[RewardModelJudge, Tag("reward_model")]
+    | Annotated[VerifierJudge, Tag("verifier")],
+    Discriminator(_kind),
+]
+
+
+class VerifiableEvaluation(Section):
+    """Pass rate on generated prompts with checks, on topics that training never sees."""
+
+    num_prompts: int = Field(128, ge=1)
+    num_checks: int = Field(1, ge=1, le=3)
+    check_kinds: list[str] | None = Field(None, min_length=1)
+
+
+class GoldSection(Section):
+    """A JSONL or Parquet file of pairs whose order is known, from people or by construction: how right the judge is.
+
+    A row has `prompt` (text or a list of messages), `chosen` and `rejected` (texts), perhaps `id`.
+    """
+
+    path: str
+
+
+class EvaluationSection(Section):
+    """`prompts: null` holds the monitor, reserve and seal prompts out of the recipe's own source.
+
+    All of them are disjoint and never trained on. Monitor prompts (`num_prompts`) decide; the reserve is asked when
+    they leave a decision open; the seal is opened once, when the run has ended, because the best checkpoint was chosen
+    on the others. Null makes reserve and seal as large as the monitor set from 400 prompts on, and empty below.
+    `self_judge`: the run's own judge compares the same responses as the anchor does, which tells when it is exploited.
+    `anchor_may_label`: allows an anchor with the model and the template that also label.
+    `num_judge_prompts`: so many of the first iteration's prompts are judged again by every later judge, and on so many
+    of each iteration's the anchor compares the best with the worst response. 0: neither.
+    """
+
+    anchor: AnchorSection = PairwiseAnchor()
+    anchor_may_label: bool = False
+    prompts: PromptsSection | None = None
+    num_prompts: int = Field(128, ge=2)
+    num_reserve_prompts: int | None = Field(None, ge=0)
+    num_seal_prompts: int | None = Field(None, ge=0)
+    verifiable: VerifiableEvaluation | None = VerifiableEvaluation()
+    gold: GoldSection | None = None
+    self_judge: bool = True
+    num_judge_prompts: int = Field(64, ge=0)
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int | None = Field(None, ge=1, description="null: sampling.max_tokens")
+
+    @model_validator(mode="after")
+    def _anchor_stays_the_same(self) -> "EvaluationSection":
+        if (by := getattr(self.anchor, "by", None)) in ("policy", "best"):
+            raise ValueError(f"anchor.by: {by} changes with the run; an anchor stays the same; use initial")
+        return self
+
+    @property
+    def reserve_size(self) -> int:
+        return self._size(self.num_reserve_prompts)
+
+    @property
+    def seal_size(self) -> int:
+        return self._size(self.num_seal_prompts)
+
+    def _size(self, asked: int | None) -> int:
+        return asked if asked is not None else self.num_prompts if self.num_prompts >= RESERVE_FROM else 0

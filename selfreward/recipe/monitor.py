@@ -1,0 +1,83 @@
+"""`monitor`: when another iteration is worth its cost, and what to do about it when it is not."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from selfreward.recipe.section import NAMED_INTERVENTION, OWN_INTERVENTION, Runtime, Section
+
+NamedIntervention = Literal[
+    "more_draws",
+    "min_reliability",
+    "consistency_weights",
+    "initial_rejected",
+    "higher_temperature",
+    "higher_rho",
+    "larger_beta",
+    "pin_judge",
+    "fresh_prompts",
+    "stop",
+]
+INTERVENTIONS: tuple[str, ...] = get_args(NamedIntervention)
+
+
+class OwnIntervention(Section):
+    """A named recipe patch of the user's own: `set` maps keys of the recipe (`sampling.temperature`) to new values."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    set: dict[str, Any] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_a_name_of_its_own(self) -> "OwnIntervention":
+        if self.name in INTERVENTIONS:
+            raise ValueError(f"name: {self.name} is an intervention that is always there; give yours another name")
+        return self
+
+
+def _which(value: Any) -> str:
+    return OWN_INTERVENTION if isinstance(value, (dict, OwnIntervention)) else NAMED_INTERVENTION
+
+
+Intervention = Annotated[
+    Annotated[NamedIntervention, Tag(NAMED_INTERVENTION)] | Annotated[OwnIntervention, Tag(OWN_INTERVENTION)],
+    Discriminator(_which),
+]
+
+
+class InterventionsSection(Section):
+    """What is tried, in this order, at each of these decisions, before the run stops; see `monitoring/interventions`.
+
+    Without any, STARVED and PLATEAU stop the run, and DRIFT is told and changes nothing.
+    """
+
+    STARVED: list[Intervention] = Field(default_factory=list)
+    DRIFT: list[Intervention] = Field(default_factory=list)
+    PLATEAU: list[Intervention] = Field(default_factory=list)
+
+
+class MonitorSection(Section):
+    """Decisions and gates stop the run only in mode `enforce`; `report_only` writes what they would have said.
+
+    `horizon`: the iterations over which the error budget is spread, fixed at the start. `delta`: the smallest gain that
+    is worth an iteration, as a win rate above 0.5 against the previous checkpoint. `alpha_stop`: the probability, over
+    the whole run, of a stop by PLATEAU or OVEROPT while every iteration gains `delta` or more; `alpha_harm`: of a stop
+    by HARM while nothing got worse. `first_look_share`: of an iteration's budget, where there is a reserve.
+    """
+
+    mode: Literal["enforce", "report_only"] = "enforce"
+    horizon: int = Field(8, ge=1)
+    delta: float = Field(0.05, gt=0, lt=0.5)
+    alpha_stop: float = Field(0.05, gt=0, lt=0.5)
+    alpha_harm: float = Field(0.05, gt=0, lt=0.5)
+    first_look_share: float = Field(0.4, gt=0, lt=1)
+    length_adjusted: bool = True
+    min_position_consistency: float = Field(0.6, ge=0, le=1)
+    max_anchor_unscored_rate: float = Field(0.02, ge=0, le=1)
+    max_pass_rate_loss: float = Field(0.02, ge=0, le=1, description="a new best may lose less than this of best's")
+    max_gold_loss: float = Field(0.03, ge=0, le=1, description="the judge's accuracy may fall by this below its best")
+    min_reliability: float = Field(0.4, ge=0, le=1)
+    min_yield_rate: float = Field(0.3, ge=0, le=1)
+    interventions: InterventionsSection = InterventionsSection()
+    min_pairs: int = Field(8, ge=1)
+    max_unscored_rate: float = Field(0.5, ge=0, le=1)
+    max_hours: float | None = Runtime(None, gt=0)

@@ -1,0 +1,62 @@
+"""The mean outcome at equal length: what is left of a gain when longer responses win for their length.
+
+The outcomes x of prompts are regressed on z = tanh(length difference / its root mean square), and the value at z = 0
+is the adjusted mean:
+
+    x_i = g + b z_i + e_i
+
+Each prompt then gets a value of its own whose mean is g and whose spread is that of the jackknife of g, so that the
+intervals of `intervals.py` hold for it, the error of b included.
+
+Paper: Length-Controlled AlpacaEval (2404.04475, section 3), its minimal form with a length and a model term.
+Differs: linear in x instead of logistic, so that it has a closed form and no separation; divided by the root mean
+square instead of the standard deviation, because where all responses grew alike tanh would be 1 for every prompt, and
+nothing could be told; here the interval grows wide instead, which is what such data know.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from selfreward.records import Interval
+from selfreward.statistics.intervals import is_sparse, mean_interval
+
+Array = NDArray[np.float64]
+BOUNDS = (0.0, 1.0)
+
+
+def adjusted_values(values: ArrayLike, length_deltas_tokens: ArrayLike) -> Array | None:
+    """One value for each prompt whose length difference is known (not NaN); their mean is that at equal length.
+
+    Both have shape (n,), values in [0, 1]. None when lengths are no matter (no difference anywhere), or when fewer than
+    30 outcomes tell checkpoints apart (`intervals.is_sparse`): then the raw outcomes are the better evidence.
+    """
+    x, deltas = np.asarray(values, dtype=np.float64), np.asarray(length_deltas_tokens, dtype=np.float64)
+    known = ~np.isnan(deltas)
+    x, deltas = x[known], deltas[known]
+    n = len(x)
+    if n < 3 or is_sparse(np.sort(x), BOUNDS) or not deltas.any():
+        return None
+    z = np.tanh(deltas / np.sqrt(np.mean(deltas**2)))
+    spread = float(np.sum((z - z.mean()) ** 2))
+    if spread < 1e-9 * n:
+        return None
+    slope = float(np.sum((z - z.mean()) * x)) / spread
+    at_equal_length = float(x.mean()) - slope * float(z.mean())
+    residuals = x - at_equal_length - slope * z
+    leverage = 1 / n + (z - z.mean()) ** 2 / spread
+    # How far g moves when prompt i is left out.
+    moves = (1 / n - z.mean() * (z - z.mean()) / spread) * residuals / (1 - leverage)
+    return np.asarray(at_equal_length + (n - 1) * (moves - moves.mean()))
+
+
+def adjusted_interval(
+    values: ArrayLike, length_deltas_tokens: ArrayLike, *, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of the mean outcome at equal length, of the raw mean where `adjusted_values` gives none.
+
+    Raises as `mean_interval` does.
+    """
+    adjusted = adjusted_values(values, length_deltas_tokens)
+    if adjusted is None:
+        return mean_interval(values, level=level, seed=seed, bounds=BOUNDS)
+    return mean_interval(adjusted, level=level, seed=seed)
