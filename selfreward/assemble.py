@@ -61,30 +61,40 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
     facts = {**_facts(recipe, judged.models), "prompts": source.facts(), "warnings": _warnings(fixed)}
     _refuse_other_inputs(store, facts)
     store.record_facts(**facts)
-    reporter = reporting.build(store, banner=recipe.note)
-    made: dict[str, Parts] = {}
 
-    def patched(decisions: Sequence[Decision]) -> Parts:
+    def changes(decisions: Sequence[Decision]) -> dict[str, Any]:
         now = interventions.effective(recipe, decisions)
-        text = recipe_file.dump(now)
-        if text not in made:
-            made[text] = Parts(
-                prompts=source,
-                engine=judged.engine,
-                monitor=fixed.monitor,
-                reporter=reporter,
-                initial=judged.models["initial"],
-                models=judged.models,
-                seed=recipe.seed,
-                shard_prompts=recipe.iterations.shard_prompts,
-                keep_checkpoints=recipe.checkpoints.keep,
-                recipe_text=text,
-                patched=patched,
-                **_changing_parts(now, fixed),
-            )
-        return made[text]
+        built = _changing_parts(now, fixed)
+        changed = {
+            name: built[name] for name, section in MADE_OF.items() if getattr(now, section) != getattr(recipe, section)
+        }
+        return {**changed, "recipe_text": recipe_file.dump(now)} if changed else {}
 
-    return patched(())
+    return Parts(
+        prompts=source,
+        engine=judged.engine,
+        monitor=fixed.monitor,
+        reporter=reporting.build(store, banner=recipe.note),
+        initial=judged.models["initial"],
+        models=judged.models,
+        seed=recipe.seed,
+        shard_prompts=recipe.iterations.shard_prompts,
+        keep_checkpoints=recipe.checkpoints.keep,
+        recipe_text=recipe_file.dump(recipe),
+        changes=changes,
+        **_changing_parts(recipe, fixed),
+    )
+
+
+MADE_OF = {
+    "sampler": "sampling",
+    "judge": "judging",
+    "evaluator": "judging",
+    "meta_judge": "meta_judging",
+    "selector": "pairing",
+    "trainer": "training",
+}
+"""Of which section of the recipe each part is made that an intervention can change."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def run(given: Parts, store: Store) -> Decision:
     decisions: list[Decision] = []
     while not decisions or not decisions[-1].stops:
         iteration = len(history) + 1
-        parts = parts_now(given, decisions)
+        parts = replace(given, **given.changes(decisions))
         store.write_text(f"iteration-{iteration:02d}/recipe.yaml", parts.recipe_text)
         policy = run_iteration(parts, store, iteration, models, before)
         checkpoints.append(policy)
@@ -57,13 +57,6 @@ def run(given: Parts, store: Store) -> Decision:
             store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, baseline)
     return decisions[-1]
-
-
-def parts_now(given: Parts, decisions: Sequence[Decision]) -> Parts:
-    """Those of the recipe as interventions have changed it; what a caller put in place of the recipe's own stays."""
-    recipes = vars(given.patched(()))
-    own = {name: part for name, part in vars(given).items() if part is not recipes[name]}
-    return replace(given.patched(decisions), **own)
 
 
 def run_iteration(parts: Parts, store: Store, iteration: int, models: Models, before: Models | None) -> Checkpoint:
@@ -277,9 +270,7 @@ def open_seal(parts: Parts, store: Store, history: list[IterationSummary], model
     if opened or models["best"].id == models["initial"].id or not parts.prompts.seal_prompts():
         return
     iteration = history[-1].iteration
-    measured_once(
-        store, iteration, "seal", lambda: parts.evaluator.open_seal(store, iteration, models=models)
-    )  # fmt: skip
+    measured_once(store, iteration, "seal", lambda: parts.evaluator.open_seal(store, iteration, models=models))
     history[-1] = summarise(store, iteration)
 
 

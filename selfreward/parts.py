@@ -350,7 +350,7 @@ class Reporter(Protocol):
 class Parts:
     """Everything the loop works with. `models` are the recipe's models by name, `initial` is M_0.
 
-    `patched` gives the parts of the next iteration: those of the recipe as the decisions so far have changed it.
+    `changes` gives the parts, by name, that the monitor's interventions put in place of these for the next iteration.
     """
 
     prompts: PromptSource
@@ -369,4 +369,4 @@ class Parts:
     shard_prompts: int
     keep_checkpoints: int | None
     recipe_text: str
-    patched: Callable[[Sequence[Decision]], "Parts"]
+    changes: Callable[[Sequence[Decision]], Mapping[str, Any]]

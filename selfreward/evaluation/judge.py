@@ -162,8 +162,11 @@ class JudgeEvaluator:
             raise NotEnoughDataError("evaluation.num_judge_prompts is 0")
 
     def _gold(self, stages: Stages, iteration: int, models: Models) -> list[PromptOutcome]:
+        pairs = self.prompts.gold_pairs()
+        if not pairs:
+            return []
         return gold_outcomes(
-            stages, iteration, self.prompts.gold_pairs(),
+            stages, iteration, pairs,
             judge=self.judge, engine=self.engine, models=models, size=self.shard_prompts,
         )  # fmt: skip
 

@@ -57,6 +57,9 @@ STOPS: frozenset[DecisionName] = frozenset({"HARM", "OVEROPT", "PLATEAU", "STARV
 SAME = 1e-6
 """Outcomes closer than this to each other are all alike."""
 
+FEWEST_PROMPTS = 12
+"""On fewer, nobody has examined the interval of the reliability (`statistics/reliability.py`)."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -133,7 +136,7 @@ def decide(
 def too_noisy(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
     """Why nothing is to be learned from pairs of this judge; empty when that is not shown."""
     r = evidence.reliability
-    if r is None or r.high >= settings.min_reliability:
+    if r is None or r.num_units < FEWEST_PROMPTS or r.high >= settings.min_reliability:
         return ()
     return (
         f"the judge's reliability is {r.mean:.2f} ({r.level:.0%} interval {r.low:.2f} to {r.high:.2f}), below "
@@ -228,7 +231,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
             "what it cannot score is not like the rest"
         )
     consistency = now.position_consistency
-    if consistency is not None and consistency < settings.min_position_consistency:
+    if not now.invalid and consistency is not None and consistency < settings.min_position_consistency:
         reasons.append(
             f"the anchor prefers the same response in both orders for {consistency:.0%} of the prompts; "
             f"{settings.min_position_consistency:.0%} are needed"

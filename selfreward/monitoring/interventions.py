@@ -120,7 +120,7 @@ def effect_of(decision: Decision, decided: Sequence[Decision]) -> dict[str, Any]
     return {
         "name": last.intervention,
         "tried_for": last.decision,
-        "helped": None if untold else decision.decision != last.decision,
+        "helped": None if untold else decision.decision not in (last.decision, "HARM", "OVEROPT"),
         "number": number,
         "before": last.bounds.get(number, {}).get("mean"),
         "after": decision.bounds.get(number, {}).get("mean"),

@@ -44,6 +44,7 @@ def test_preferences_of_a_comparing_judge_are_soft_labels_of_several_pairs(tmp_p
         recipe_of(
             tmp_path,
             "judging={kind: pairwise}",
+            "evaluation.anchor_may_label=true",
             "pairing={kind: top_k, k: 2, label: preference, allow_cut_off_chosen: true}",
         )
     )

@@ -229,17 +229,16 @@ class World:
     def parts(self, keep: int | None = None) -> Parts:
         given = Checkpoint("M_0", self.folder / "given", 0)
 
-        def patched(decisions: Sequence[Decision]) -> Parts:
+        def changes(decisions: Sequence[Decision]) -> Mapping[str, Any]:
             names = [decision.intervention for decision in decisions if decision.intervention]
-            return dataclasses.replace(parts, recipe_text=f"name: {'-'.join(['fake', *names])}\n") if names else parts
+            return {"recipe_text": f"name: {'-'.join(['fake', *names])}\n"} if names else {}
 
-        parts = Parts(
+        return Parts(
             prompts=self, engine=self, sampler=self, judge=self, selector=self, trainer=self, evaluator=self,
             meta_judge=self if self.meta_iterations else None, monitor=self, reporter=self,
             initial=given, models={"policy": given, "initial": given}, seed=0, shard_prompts=2,
-            keep_checkpoints=keep, recipe_text="name: fake\n", patched=patched,
+            keep_checkpoints=keep, recipe_text="name: fake\n", changes=changes,
         )  # type: ignore[arg-type]  # fmt: skip
-        return parts
 
     def run(self, keep: int | None = None) -> Decision:
         with Store(self.folder / "run") as store:

@@ -224,6 +224,8 @@ def test_starved_needs_the_whole_interval_below_the_limit():
     assert starved(evidence(reliability=Interval(0.2, 0.0, 0.39, 50)), section)
     assert not starved(evidence(reliability=Interval(0.2, 0.0, 0.41, 50)), section)
     assert not starved(evidence(), section)
+    few, enough = (evidence(reliability=Interval(0.0, 0.0, 0.1, n)) for n in (11, 12))
+    assert not starved(few, section) and starved(enough, section)
 
 
 def test_an_iteration_without_training_starves_unless_all_is_solved():
