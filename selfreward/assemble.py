@@ -132,8 +132,9 @@ def _changing_parts(recipe: Recipe, fixed: _Fixed) -> dict[str, Any]:
     """The parts that an intervention can change, by their names in `Parts`; none of them is costly to build."""
     judged, source = fixed.judged, fixed.source
     judging.refuse_shared_anchor(
-        recipe.judging, anchor=recipe.evaluation.anchor, may_label=recipe.evaluation.anchor_may_label
-    )
+        recipe.judging, anchor=recipe.evaluation.anchor, may_label=recipe.evaluation.anchor_may_label,
+        weights=_behind(recipe, judged.models),
+    )  # fmt: skip
     judge = _judge(recipe, judged.chats, judged.engine)
     return {
         "sampler": engines.build_sampler(recipe.sampling, engine=judged.engine, seed=recipe.seed),
@@ -147,6 +148,13 @@ def _changing_parts(recipe: Recipe, fixed: _Fixed) -> dict[str, Any]:
             sampling=fixed.recipe.sampling, seed=recipe.seed, shard_prompts=recipe.iterations.shard_prompts,
         ),
     }  # fmt: skip
+
+
+def _behind(recipe: Recipe, models: Mapping[str, Checkpoint]) -> dict[str, str]:
+    """What stands behind each model's name when the run begins."""
+    local = {name: model.id for name, model in models.items()}
+    remote = {name: f"{section.endpoint} {section.model}" for name, section in recipe.endpoints.items()}
+    return {**remote, **local, "best": models["initial"].id}
 
 
 def assemble_judging(recipe: Recipe, *, cache_folder: Path) -> Judging:

@@ -173,7 +173,7 @@ def warnings_of_a_run(
         found.append("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
     if "consistency" in (pairing.label, pairing.weight) and not by & {"policy", "best"}:
         found.append("pairing by consistency, but the judge does not change: each label and weight is 1")
-    for shared in _shared_with(anchor, section):
+    for shared in _shared_with(anchor, section, {}):
         if isinstance(shared, recipe.VerifierJudge):
             found.append(
                 "judging and evaluation.anchor are verifiers: the same kinds of checks label and measure, so that the "
@@ -187,12 +187,21 @@ def warnings_of_a_run(
     return found
 
 
-def refuse_shared_anchor(section: recipe.JudgingSection, *, anchor: recipe.AnchorSection, may_label: bool) -> None:
+def refuse_shared_anchor(
+    section: recipe.JudgingSection,
+    *,
+    anchor: recipe.AnchorSection,
+    may_label: bool,
+    weights: Mapping[str, str] | None = None,
+) -> None:
     """Raises RecipeError when a judge that labels has the anchor's template and, at least at first, its weights.
+
+    `weights` tells of each model's name what stands behind it, so that a second name hides nothing.
 
     A verifier has no weights, and nobody can persuade it: it may label and measure, and `warnings_of_a_run` says so.
     """
-    shared = [judge for judge in _shared_with(anchor, section) if not isinstance(judge, recipe.VerifierJudge)]
+    alike = _shared_with(anchor, section, weights or {})
+    shared = [judge for judge in alike if not isinstance(judge, recipe.VerifierJudge)]
     if shared and not may_label:
         raise RecipeError(
             f"{ANCHOR}: {_labels_and_measures(shared[0], anchor)}; an anchor differs from every judge that labels in "
@@ -211,12 +220,15 @@ def _labels_and_measures(judge: recipe.MemberSection, anchor: recipe.AnchorSecti
     )
 
 
-def _shared_with(anchor: recipe.AnchorSection, section: recipe.JudgingSection) -> list[recipe.MemberSection]:
+def _shared_with(
+    anchor: recipe.AnchorSection, section: recipe.JudgingSection, weights: Mapping[str, str]
+) -> list[recipe.MemberSection]:
     """The judges of `section` that ask as the anchor does, of a model that is or starts as the anchor's."""
     measuring = getattr(anchor, "by", "")
 
     def starts_alike(by: str) -> bool:
-        return by == measuring or {by, measuring} <= OF_THE_RUN
+        known = by in weights and weights[by] == weights.get(measuring)
+        return known or by == measuring or {by, measuring} <= OF_THE_RUN
 
     return [j for j in members(section) if j.kind == anchor.kind and starts_alike(getattr(j, "by", ""))]
 

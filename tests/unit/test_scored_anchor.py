@@ -172,6 +172,14 @@ def test_an_anchor_that_cannot_be_built_is_refused_at_its_place(section: dict[st
         anchor(Initial(digits), **section)
 
 
+def test_a_second_name_for_the_same_weights_hides_nothing() -> None:
+    section = JUDGE.validate_python({"kind": "pairwise", "by": "twin"})
+    same, other = {"policy": "m0", "initial": "m0", "twin": "m0"}, {"policy": "m0", "initial": "m0", "twin": "m1"}
+    with pytest.raises(RecipeError, match="anchor_may_label"):
+        judging.refuse_shared_anchor(section, anchor=recipe.PairwiseAnchor(), may_label=False, weights=same)
+    judging.refuse_shared_anchor(section, anchor=recipe.PairwiseAnchor(), may_label=False, weights=other)
+
+
 # --- who may label beside the anchor ---------------------------------------------------------------------------------
 
 ADDITIVE = {"kind": "additive", "by": "initial"}
