@@ -280,6 +280,7 @@ def keep_what_is_needed(parts: Parts, store: Store, decisions: Sequence[Decision
     store.point("best", f"iteration-{best:02d}/checkpoint" if best else str(parts.initial.path.absolute()))
     if parts.keep_checkpoints is not None:
         judges = {decision.best_iteration for decision in decisions[-2:]}  # this `best` and the one before may judge
-        for old in store.folders("checkpoint")[: -parts.keep_checkpoints]:
+        made = [t for t in store.folders("checkpoint") if t <= len(decisions)]  # a resumed run has later ones too
+        for old in made[: -parts.keep_checkpoints]:
             if old not in judges:
                 store.remove_folder(old, "checkpoint")

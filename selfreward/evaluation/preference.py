@@ -16,6 +16,9 @@ from selfreward.statistics.intervals import mean_interval
 MIN_POSITION_CONSISTENCY = 0.6
 """Below this the anchor follows the position more than the text."""
 
+FEWEST_DIFFERENT = 0.02
+"""With a smaller share of different texts all is said: no anchor could see more than half of it as a gain."""
+
 COIN_CONSISTENCY = 0.5
 """What an anchor reaches that does not look; a usable one is shown to be better, by its whole interval."""
 
@@ -121,7 +124,9 @@ def anchor_health(
         if by_prompt
         else None
     )
-    return AnchorHealth(consistency, unscored_rate, _why_invalid(consistency, values))
+    nearly_all_alike = sum(outcome.asked for outcome in compared) < FEWEST_DIFFERENT * len(compared)
+    invalid = None if nearly_all_alike else _why_invalid(consistency, values)
+    return AnchorHealth(consistency, unscored_rate, invalid)
 
 
 def _why_invalid(consistency: Interval | None, values: Sequence[float]) -> str | None:

@@ -6,7 +6,7 @@ accuracy, tau). By the union bound the probabilities add up whatever the depende
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -62,7 +62,7 @@ def gain(outcomes: Outcomes | None, levels: Levels, *, length_adjusted: bool) ->
     if length_adjusted and outcomes.length_deltas_tokens is not None:
         adjusted = adjusted_values(outcomes.values, outcomes.length_deltas_tokens)
         if adjusted is not None:
-            return _bounded(adjusted - 0.5, levels, bounds=None, method="length_adjusted_")
+            return _within(_bounded(adjusted - 0.5, levels, bounds=None, method="length_adjusted_"))
     return _bounded(outcomes.values - 0.5, levels, bounds=(-0.5, 0.5))
 
 
@@ -114,6 +114,15 @@ def pooled(parts: Sequence[Outcomes | None]) -> Outcomes | None:
         length_deltas_tokens=np.concatenate(deltas) if known else None,
         num_unscored=sum(part.num_unscored for part in found),
     )
+
+
+def _within(found: Bounded) -> Bounded:
+    """A gain is at most 0.5 either way, whatever a line through the lengths says."""
+
+    def clipped(bounds: tuple[float, float]) -> tuple[float, float]:
+        return max(bounds[0], -0.5), min(bounds[1], 0.5)
+
+    return replace(found, mean=max(-0.5, min(found.mean, 0.5)), stop=clipped(found.stop), harm=clipped(found.harm))
 
 
 def _bounded(values: Array, levels: Levels, *, bounds: tuple[float, float] | None, method: str = "") -> Bounded:

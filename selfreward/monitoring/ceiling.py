@@ -205,5 +205,7 @@ def _by_prompt(name: str, values: ByPrompt | None) -> dict[str, float | None]:
             raise RecipeError(
                 f"{name}: prompt {prompt_id} has {value!r:.60}; a number, or None, is needed; mend it"
             ) from None
+        if math.isinf(number):
+            raise RecipeError(f"{name}: prompt {prompt_id} has {number}; a finite number, or None, is needed; mend it")
         found[str(prompt_id)] = None if math.isnan(number) else number
     return found

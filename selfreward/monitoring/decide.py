@@ -114,6 +114,10 @@ def decide(
             look, name = _look(records, settings, decided, ("monitor", "reserve"), 1 - share)
             number, spent = 2, 1.0
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
+    if number == 2 and not tested:
+        spent = settings.first_look_share  # the first look was made before the reserve could not be believed
+    elif not tested:
+        spent = 0.0
     best = now.iteration if tested and _promotes(look, name, settings) else _best_before(decided)
     decision = Decision(
         iteration=now.iteration,
@@ -122,7 +126,7 @@ def decide(
         best_iteration=best,
         stopped_by=name if settings.mode == "enforce" and name in STOPS else "",
         bounds=_bounds(look, now),
-        budget=_budget(settings, decided, spent if tested else 0.0),
+        budget=_budget(settings, decided, spent),
         look=number,
         wants_reserve=wants_reserve,
     )
@@ -181,12 +185,13 @@ def _look(
     adjusted = settings.length_adjusted
     found = gain(anchor, levels, length_adjusted=adjusted)
     is_adjusted = found is not None and found.method.startswith("length_adjusted")
+    rival = pooled([now.of("anchor", best, name) for name in sets])
+    if rival is not None and rival.unscored_rate > settings.max_anchor_unscored_rate:
+        rival = None
     look = Look(
         gain=found,
         raw_gain=gain(anchor, levels, length_adjusted=False) if is_adjusted else None,
-        gain_vs_best=found
-        if best == now.previous
-        else gain(pooled([now.of("anchor", best, name) for name in sets]), levels, length_adjusted=adjusted),
+        gain_vs_best=found if best == now.previous else gain(rival, levels, length_adjusted=adjusted),
         self_gain=gain(now.of("self", now.previous), levels, length_adjusted=adjusted),
         pass_rate=passes,
         pass_rate_vs_best=passes_vs_best,

@@ -105,9 +105,10 @@ def choose(
     return next((candidate for candidate in left if now is None or _can_be_tried(now, candidate)), None)
 
 
-def effect_of(decision: Decision, decided: Sequence[Decision]) -> dict[str, Any] | None:
+def effect_of(decision: Decision, decided: Sequence[Decision], *, still_starved: bool = False) -> dict[str, Any] | None:
     """What came of the intervention that was new in this decision's iteration; None when there was none.
 
+    `still_starved`: the judge is, though another decision goes before.
     `helped` is None when the iteration says nothing of it. `before` and `after` are the `number` by its name in
     `bounds`, or None where it was not measured.
     """
@@ -115,12 +116,13 @@ def effect_of(decision: Decision, decided: Sequence[Decision]) -> dict[str, Any]
         return None
     last = decided[-1]
     number = next((n for n in TURNS_ON[last.decision] if n in last.bounds), TURNS_ON[last.decision][0])
+    again = decision.decision == last.decision or (still_starved and last.decision == "STARVED")
     compared = "gain_vs_previous" in decision.bounds
     untold = last.decision != "STARVED" and decision.decision in ("INVALID", "STARVED") and not compared
     return {
         "name": last.intervention,
         "tried_for": last.decision,
-        "helped": None if untold else decision.decision not in (last.decision, "HARM", "OVEROPT"),
+        "helped": None if untold else not (again or decision.decision in ("HARM", "OVEROPT")),
         "number": number,
         "before": last.bounds.get(number, {}).get("mean"),
         "after": decision.bounds.get(number, {}).get("mean"),

@@ -8,7 +8,7 @@ decision open and wants the reserve is returned as it is. In mode `report_only` 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfreward.monitoring.decide import decide, too_noisy
+from selfreward.monitoring.decide import decide, starved, too_noisy
 from selfreward.monitoring.evidence import evidence_of
 from selfreward.monitoring.interventions import STOP, choose, effect_of
 from selfreward.monitoring.limits import (
@@ -47,12 +47,13 @@ class RunMonitor:
         `elapsed_s` is the run's work so far, in seconds.
         """
         counts = history[-1].counts
-        found = decide(evidence_of(history, num_reserve=self.num_reserve), self.section, decided=decided)
+        evidence = evidence_of(history, num_reserve=self.num_reserve)
+        found = decide(evidence, self.section, decided=decided)
         if found.wants_reserve:
             return found
         found = replace(
             found,
-            effect=effect_of(found, decided),
+            effect=effect_of(found, decided, still_starved=bool(starved(evidence[-1], self.section))),
             gates=failed_gates(self.section, counts),
             numbers=numbers_of(
                 self.section, counts, max_iterations=self.max_iterations, elapsed_s=elapsed_s

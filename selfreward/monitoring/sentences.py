@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from selfreward.monitoring.bounds import Bounded, Levels
 from selfreward.monitoring.evidence import Evidence
 from selfreward.recipe import MonitorSection
@@ -113,11 +115,16 @@ def notes(
     open_twice = decision.decision == "INCONCLUSIVE" and bool(decided) and decided[-1].decision == "INCONCLUSIVE"
     if decision.decision == "INCONCLUSIVE" and look.gain is not None and not decision.wants_reserve:
         needed = num_prompts_needed(look.gain, settings)
+        few = needed > look.gain.num_prompts
         again = "A second time in a row the gain is below what this data resolves. " if open_twice else ""
-        found.append(
-            f"{again}To tell {_points(settings.delta, sign=False)} from none, in {POWER:.0%} of such cases, takes "
-            f"about {needed} prompts; there were {look.gain.num_prompts}."
-        )
+        there_were = f"there were {look.gain.num_prompts}"
+        enough = f"takes about {needed} prompts; {there_were}" if few else f"{needed} prompts suffice; {there_were}"
+        asked = f"To tell {_points(settings.delta, sign=False)} from none in {POWER:.0%} of such cases"
+        found.append(f"{again}{asked} {enough}.")
+    anchor = now.of("anchor", now.previous)
+    deltas = anchor.length_deltas_tokens if anchor is not None and settings.length_adjusted else None
+    if look.gain is not None and deltas is not None and bool(np.isnan(deltas).any()):
+        found.append("Some lengths are not known, so the gain is not adjusted for length.")
     if look.raw_gain is not None and look.gain is not None and look.raw_gain.stop[0] > 0 >= look.gain.stop[0]:
         found.append(f"At equal length no gain is left; {_of(look.raw_gain)} were counted as they came.")
     if look.invalid and look.pass_rate_vs_best is not None and look.pass_rate_vs_best.harm[1] < 0:
@@ -127,7 +134,7 @@ def notes(
     if look.gain is not None and look.gain_vs_best is None and decision.decision not in ("HARM", "OVEROPT"):
         best = decided[-1].best_iteration if decided else 0
         found.append(
-            f"There are no outcomes against M_{best}, the best so far, so M_{now.iteration} cannot replace it."
+            f"There are no usable outcomes against M_{best}, the best so far, so M_{now.iteration} cannot replace it."
         )
     return tuple(found)
 

@@ -71,7 +71,7 @@ class MonitorSection(Section):
     alpha_harm: float = Field(0.05, gt=0, lt=0.5)
     first_look_share: float = Field(0.4, gt=0, lt=1)
     length_adjusted: bool = True
-    min_position_consistency: float = Field(0.6, ge=0, le=1)
+    min_position_consistency: float = Field(0.6, ge=0.6, le=1, description="below 0.6 it is chance")
     max_anchor_unscored_rate: float = Field(0.02, ge=0, le=1)
     max_pass_rate_loss: float = Field(0.02, ge=0, le=1, description="a new best may lose less than this of best's")
     max_gold_loss: float = Field(0.03, ge=0, le=1, description="the judge's accuracy may fall by this below its best")

@@ -25,16 +25,15 @@ BOUNDS = (0.0, 1.0)
 
 
 def adjusted_values(values: ArrayLike, length_deltas_tokens: ArrayLike) -> Array | None:
-    """One value for each prompt whose length difference is known (not NaN); their mean is that at equal length.
+    """One value for each prompt; their mean is that at equal length.
 
-    Both have shape (n,), values in [0, 1]. None when lengths are no matter (no difference anywhere), or when fewer than
-    30 outcomes tell checkpoints apart (`intervals.is_sparse`): then the raw outcomes are the better evidence.
+    Both have shape (n,), values in [0, 1]. None, because then the raw outcomes are the better evidence, when a length
+    is not known (NaN: a part of the prompts is not the sample), when lengths are no matter (no difference anywhere),
+    when fewer than 30 outcomes tell checkpoints apart (`is_sparse`), or when the line hangs on a single prompt.
     """
     x, deltas = np.asarray(values, dtype=np.float64), np.asarray(length_deltas_tokens, dtype=np.float64)
-    known = ~np.isnan(deltas)
-    x, deltas = x[known], deltas[known]
     n = len(x)
-    if n < 3 or is_sparse(np.sort(x), BOUNDS) or not deltas.any():
+    if n < 3 or np.isnan(deltas).any() or is_sparse(np.sort(x), BOUNDS) or not deltas.any():
         return None
     z = np.tanh(deltas / np.sqrt(np.mean(deltas**2)))
     spread = float(np.sum((z - z.mean()) ** 2))
@@ -44,6 +43,8 @@ def adjusted_values(values: ArrayLike, length_deltas_tokens: ArrayLike) -> Array
     at_equal_length = float(x.mean()) - slope * float(z.mean())
     residuals = x - at_equal_length - slope * z
     leverage = 1 / n + (z - z.mean()) ** 2 / spread
+    if leverage.max() > 1 - 1e-6:
+        return None
     # How far g moves when prompt i is left out.
     moves = (1 / n - z.mean() * (z - z.mean()) / spread) * residuals / (1 - leverage)
     return np.asarray(at_equal_length + (n - 1) * (moves - moves.mean()))

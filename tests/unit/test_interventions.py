@@ -226,6 +226,9 @@ def test_an_effect_tells_the_number_that_the_decision_turns_on(name, before, aft
 def test_what_was_not_measured_has_no_number():
     effect = effect_of(decision(2, "STARVED"), [decision(1, "STARVED", "fresh_prompts", reliability=0.1)])
     assert effect is not None and (effect["before"], effect["after"]) == (0.1, None)
+    tried = [decision(1, "STARVED", "fresh_prompts", reliability=0.1)]
+    hidden = effect_of(decision(2, "PLATEAU", reliability=0.1), tried, still_starved=True)
+    assert hidden is not None and hidden["helped"] is False, "another decision goes before, and the judge is as noisy"
     assert effect_of(decision(2, "CONTINUE"), [decision(1, "CONTINUE")]) is None
     assert effect_of(decision(1, "CONTINUE"), []) is None
 

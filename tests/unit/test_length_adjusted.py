@@ -66,8 +66,13 @@ def test_without_lengths_or_with_few_outcomes_the_raw_mean_is_kept():
     assert adjusted_interval(few, deltas) == mean_interval(few, bounds=(0, 1))
 
 
-def test_unknown_lengths_are_left_out():
+def test_a_part_of_the_prompts_with_lengths_is_not_the_sample():
     values, deltas = drawn(np.random.default_rng(5))
-    some = np.where(np.arange(400) < 100, np.nan, deltas)
-    assert adjusted_interval(values, some).num_units == 300
-    assert adjusted_interval(values, some) == adjusted_interval(values[100:], deltas[100:])
+    some = np.where(np.arange(400) < 1, np.nan, deltas)
+    assert adjusted_interval(values, some) == mean_interval(values, bounds=(0, 1))
+
+
+def test_a_line_that_hangs_on_one_prompt_is_not_drawn():
+    values, _ = drawn(np.random.default_rng(6))
+    for alone, others in ((9.0, 0.0), (0.0, 9.0)):
+        assert adjusted_values(values, np.array([alone] + [others] * 399)) is None

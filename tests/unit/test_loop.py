@@ -409,6 +409,14 @@ def test_keep_bounds_the_disk_but_never_takes_the_best(world: World) -> None:
     assert world.run(keep=1).iteration == 5  # a removed checkpoint is not missed
 
 
+def test_a_resumed_run_does_not_forget_its_best_while_it_looks_back(world: World) -> None:
+    world.max_iterations, world.best = 5, 2
+    world.run(keep=2)
+    world.max_iterations = 6
+    world.run(keep=2)
+    assert (world.folder / "run/best/model.safetensors").read_text() == "M_2"
+
+
 @given(num_prompts=st.integers(1, 9))
 def test_every_prompt_goes_through_exactly_one_shard(
     tmp_path_factory: pytest.TempPathFactory, num_prompts: int

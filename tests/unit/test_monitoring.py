@@ -167,7 +167,7 @@ def test_best_is_what_was_shown_to_be_better():
 def test_best_is_not_replaced_without_outcomes_against_it_or_at_a_loss_of_passes():
     unknown = decide_all([evidence(1, 0.1), evidence(2, 0.0), evidence(3, 0.1)], MonitorSection())
     assert [d.best_iteration for d in unknown] == [1, 1, 1]
-    assert "no outcomes against M_1" in unknown[2].notes[-1]
+    assert "no usable outcomes against M_1" in unknown[2].notes[-1]
     # Eight more of 800 fail than before, two points of the pass rate: no harm is shown, and it is not fine either.
     assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).decision == "CONTINUE"
     assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).best_iteration == 0
@@ -209,6 +209,32 @@ def test_length_takes_away_what_it_gave():
     assert low < 0 < high and adjusted.decision != "CONTINUE" and adjusted.best_iteration == 0
     assert any("At equal length" in note for note in adjusted.notes)
     assert adjusted.bounds["raw_gain_vs_previous"] == raw.bounds["gain_vs_previous"]
+
+
+def test_lengths_of_some_prompts_adjust_nothing_and_that_is_said():
+    deltas = np.full(N, 5.0) + np.arange(N) % 7
+    deltas[3] = np.nan
+    record = Evidence(1, 0, {("anchor", "monitor", 0): counted(0.1, deltas=deltas)})
+    decision = decide([record], MonitorSection())
+    assert (
+        decision.bounds["gain_vs_previous"] == decide([evidence(1, 0.1)], MonitorSection()).bounds["gain_vs_previous"]
+    )
+    assert any("not adjusted for length" in note for note in decision.notes)
+
+
+def test_outcomes_against_the_best_that_are_mostly_unscored_promote_nothing():
+    first, third = [evidence(1, 0.1), evidence(2, 0.02)], evidence(3, 0.02, best=1, gain_vs_best=0.2)
+    assert decide([*first, third], MonitorSection()).best_iteration == 3
+    few = {**third.outcomes, ("anchor", "monitor", 1): replace(counted(0.2), num_unscored=N)}
+    assert decide([*first, replace(third, outcomes=few)], MonitorSection()).best_iteration == 1
+
+
+def test_a_reserve_that_cannot_be_believed_does_not_give_the_first_look_back():
+    record = evidence(gain=0.02, num_reserve=N)
+    broken = {**record.outcomes, ("anchor", "reserve", 0): replace(counted(0.0), num_unscored=N)}
+    decision = decide([replace(record, outcomes=broken)], MonitorSection())
+    assert (decision.decision, decision.look) == ("INVALID", 2)
+    assert decision.budget["stop"] == pytest.approx(0.4 * 0.05 / 8)
 
 
 def test_what_cannot_be_resolved_is_said_with_the_number_of_prompts_that_could():
