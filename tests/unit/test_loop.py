@@ -212,7 +212,7 @@ class World:
             return Decision(t, "STARVED", "", 0, stopped_by="TOO_FEW_PAIRS")
         if t in self.wants_reserve and "reserve" not in asked:
             return Decision(t, "INCONCLUSIVE", "", 0, wants_reserve=True)
-        best = t if self.best is None else self.best
+        best = t if self.best is None else min(t, self.best)
         if t >= self.max_iterations:
             return Decision(t, "CONTINUE", "", best, stopped_by="MAX_ITERATIONS")
         return Decision(t, "PLATEAU", "", best, intervention=self.interventions.get(t, ""))
