@@ -174,6 +174,11 @@ def check(recipe: Recipe) -> list[str]:
     fixed = _fixed_parts(recipe, cache_folder=Path(recipe.output_dir) / "endpoints")
     _refuse_long_prompts(recipe, fixed.source, fixed.judged.engine)
     warnings = _warnings(fixed)
+    if (last := recipe.iterations.max) > (horizon := recipe.monitor.horizon):
+        warnings.append(
+            f"iterations.max is {last} and monitor.horizon {horizon}: beyond the horizon, where the error budget ends, "
+            "false stops may be more frequent; set them alike"
+        )
     pairs_of_prompt = recipe.pairing.k if isinstance(recipe.pairing, TopK) else 1
     if recipe.monitor.min_pairs > pairs_of_prompt * recipe.iterations.num_prompts_per_iteration:
         warnings.append(

@@ -1,6 +1,7 @@
 """What is tried when the judge starves or drifts or the gain is used up: patches of the recipe, one at a time.
 
-    more_draws           judging.num_draws doubled; in an ensemble, of each member that draws more than once
+    more_draws           judging.num_draws doubled; in an ensemble, of each member that draws more than once; wordings
+                         of a judge that does not sample, up to the three that there are
     min_reliability      pairing.min_reliability becomes monitor.min_reliability: pairs of prompts on which the judge
                          agrees with itself
     consistency_weights  pairing.weight: consistency (CREAM, 2410.12735)
@@ -9,7 +10,7 @@
     higher_rho           pairing.rho + 0.05, at most 0.45; another kind of pairing becomes length_controlled
     larger_beta          training.beta doubled: smaller steps away from the reference
     pin_judge            judging.by: best instead of policy; the best checkpoint stands for the best judge
-    fresh_prompts        nothing changes but the prompts, which are new in each iteration anyway
+    fresh_prompts        one more iteration as it is: its prompts are new, as in each iteration
     stop                 the run stops; what is listed behind it is never tried
 
 An intervention named by the decision on iteration t is in force in t+1. When the decision that it was tried for comes
@@ -27,12 +28,14 @@ from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.recipe import (
     EnsembleJudge,
+    ExpectedScoreJudge,
     InterventionsSection,
     LengthControlled,
     OwnIntervention,
     Pairing,
     Recipe,
 )
+from selfreward.recipe.judging import MAX_WORDINGS
 from selfreward.records import Decision, DecisionName
 
 STOP, FRESH_PROMPTS = "stop", "fresh_prompts"
@@ -211,6 +214,8 @@ def _draws(recipe: Recipe) -> dict[str, Any]:
                 for member, n in zip(judge.members, draws, strict=True)
             ]
             return {"judging.members": changed}
+    elif isinstance(judge, ExpectedScoreJudge) and judge.reasoning is None:
+        return {"judging.num_draws": min(2 * judge.num_draws, MAX_WORDINGS)}
     elif hasattr(judge, "num_draws"):
         return {"judging.num_draws": 2 * judge.num_draws}
     raise _refused("more_draws", f"judging.kind is {judge.kind}, which draws nothing; leave it out")

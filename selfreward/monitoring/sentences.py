@@ -114,7 +114,7 @@ def notes(
         )
     open_twice = decision.decision == "INCONCLUSIVE" and bool(decided) and decided[-1].decision == "INCONCLUSIVE"
     if decision.decision == "INCONCLUSIVE" and look.gain is not None and not decision.wants_reserve:
-        needed = num_prompts_needed(look.gain, settings)
+        needed = num_prompts_needed(look.gain, settings, share=_share(decision, now, settings))
         few = needed > look.gain.num_prompts
         again = "A second time in a row the gain is below what this data resolves. " if open_twice else ""
         there_were = f"there were {look.gain.num_prompts}"
@@ -126,7 +126,7 @@ def notes(
     if look.gain is not None and deltas is not None and bool(np.isnan(deltas).any()):
         found.append("Some lengths are not known, so the gain is not adjusted for length.")
     if look.raw_gain is not None and look.gain is not None and look.raw_gain.stop[0] > 0 >= look.gain.stop[0]:
-        found.append(f"At equal length no gain is left; {_of(look.raw_gain)} were counted as they came.")
+        found.append(f"At equal length no gain is shown, {_of(look.gain)}; as they came it was {_of(look.raw_gain)}.")
     if look.invalid and look.pass_rate_vs_best is not None and look.pass_rate_vs_best.harm[1] < 0:
         found.append(
             f"The pass rate, which needs no anchor, changed by {_of(look.pass_rate_vs_best, at='harm')}: a loss."
@@ -139,16 +139,23 @@ def notes(
     return tuple(found)
 
 
-def num_prompts_needed(found: Bounded, settings: MonitorSection) -> int:
+def num_prompts_needed(found: Bounded, settings: MonitorSection, *, share: float = 1.0) -> int:
     """Prompts with which a gain of none is told from delta in one look with a probability of POWER.
 
-    By the normal approximation and with the spread of these outcomes: ((z_stop + z_power) sd / delta)^2.
+    By the normal approximation and with the spread of these outcomes: ((z_stop + z_power) sd / delta)^2. `share` is the
+    part of the iteration's budget that the bounds of `found` were made with, and that such a look would have.
     """
     own = max(found.stop[1] - found.stop[0], 1e-9) / 2
     z = NormalDist().inv_cdf
-    level = z(1 - Levels.of_look(settings, 1.0).stop)
+    level = z(1 - Levels.of_look(settings, share).stop)
     deviation = own / level * math.sqrt(found.num_prompts)
     return math.ceil(((level + z(POWER)) * deviation / settings.delta) ** 2)
+
+
+def _share(decision: Decision, now: Evidence, settings: MonitorSection) -> float:
+    if decision.look == 2:
+        return 1 - settings.first_look_share
+    return settings.first_look_share if now.num_reserve else 1.0
 
 
 def _of(found: Bounded | None, *, at: str = "stop") -> str:

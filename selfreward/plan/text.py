@@ -246,7 +246,9 @@ def _resolution(plan: "Plan") -> str:
     first = monitor.alpha_stop * (monitor.first_look_share if num_reserve else 1)
     last = monitor.alpha_stop - first if num_reserve else first
     gain = smallest_resolvable_gain(num_prompts, alpha=first, horizon=monitor.horizon)
-    said = f"{_count(num_prompts, 'monitor prompt')} resolve a gain of {gain:.3g}"
+    if gain >= 0.5:
+        return _entry("resolves", f"{_count(num_prompts, 'monitor prompt')} resolve no gain: expect INCONCLUSIVE.")
+    said = f"{_count(num_prompts, 'monitor prompt')} resolve a gain of about {gain:.3g}"
     if num_reserve:
         gain = smallest_resolvable_gain(num_prompts + num_reserve, alpha=last, horizon=monitor.horizon)
         said += f", and with the reserve {_count(num_prompts + num_reserve, 'prompt')} one of {gain:.3g}"

@@ -83,6 +83,14 @@ def test_another_kind_of_pairing_keeps_what_holds_for_every_kind():
         assert (pairing.min_margin, pairing.allow_cut_off_chosen, pairing.min_scored) == (0.5, True, 3)
 
 
+def test_more_draws_of_a_judge_that_does_not_sample_are_wordings():
+    recipe = recipe_of("judging={kind: expected_score, num_draws: 2}")
+    more = patch(recipe, "more_draws")
+    assert more.judging.num_draws == 3
+    with pytest.raises(RecipeError, match="would stay the same"):
+        patch(more, "more_draws")
+
+
 def test_members_of_an_ensemble_are_patched_and_the_others_left():
     recipe = recipe_of(ENSEMBLE)
     members = patch(recipe, "more_draws").judging.members
@@ -95,7 +103,7 @@ def test_members_of_an_ensemble_are_patched_and_the_others_left():
     ("name", "overrides", "words"),
     [
         ("more_draws", ["judging={kind: verifier}"], ["more_draws", "verifier", "draws nothing"]),
-        ("more_draws", ["judging.num_draws=2"], ["more_draws", "judging", "4 wordings", "there are 3"]),
+        ("more_draws", ["judging.num_draws=3"], ["judging.num_draws would stay the same"]),
         (
             "more_draws",
             [ADDITIVE.replace("3", "1").replace("}", ", temperature: 0.0}")],
@@ -249,7 +257,7 @@ def test_one_listed_twice_is_tried_twice():
 
 
 def test_one_that_helped_is_used_again_while_it_still_changes_something():
-    recipe = recipe_of("judging.num_draws=1", listing("STARVED", "more_draws", "min_reliability"))
+    recipe = recipe_of("judging.num_draws=2", listing("STARVED", "more_draws", "min_reliability"))
     listed = recipe.monitor.interventions
     row = [
         ("STARVED", "more_draws"),
@@ -259,7 +267,7 @@ def test_one_that_helped_is_used_again_while_it_still_changes_something():
         ("STARVED", ""),
     ]
     chosen = [choose("STARVED", listed, told(*row[: t - 1], ("STARVED", "")), recipe=recipe) for t in (1, 3, 5)]
-    # Four draws would be too many wordings, and the minimum is in force already.
+    # There are three wordings, and the minimum is in force already.
     assert chosen == ["more_draws", "min_reliability", None]
     twice = recipe_of(ADDITIVE, listing("STARVED", "more_draws"))
     again = told(("STARVED", "more_draws"), ("CONTINUE", ""), ("STARVED", "more_draws"))

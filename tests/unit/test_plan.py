@@ -448,7 +448,7 @@ def rows_under(title: str, text: str) -> dict[str, list[int]]:
 
 def test_enough_prompts_resolve_delta_and_the_reserve_counts_too() -> None:
     enough = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=800", "monitor.delta=0.06"))).split())
-    assert "800 monitor prompts resolve a gain of 0.05, and with the reserve 1,600 prompts one of 0.034" in enough
+    assert "800 monitor prompts resolve a gain of about 0.05, and with the reserve 1,600 prompts one of 0.034" in enough
     assert "monitor.delta asks for 0.06, which they do." in enough
 
 
@@ -491,7 +491,7 @@ def test_the_text_says_what_is_a_bound_what_is_assumed_and_what_cannot_be_resolv
     ):
         assert words_ in text
     gain = (2.4977 + 0.8416) * math.sqrt(0.6 / 4 / 40)  # z(1 - 0.05 / 8) and z(0.8)
-    assert f"40 monitor prompts resolve a gain of {gain:.3g}:" in text
+    assert f"40 monitor prompts resolve a gain of about {gain:.3g}:" in text
     assert "monitor.delta asks for 0.05, which takes 670: expect INCONCLUSIVE" in text
     assert "already spent" not in text and "So far" not in text and "warning" not in text
 
