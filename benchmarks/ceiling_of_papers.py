@@ -2,10 +2,11 @@
 
     python benchmarks/ceiling_of_papers.py [--quick] [--json FILE]
 
-Papers print win rates, not outcomes by prompt. Here each printed figure becomes as many wins, ties and losses as give
-it, and `selfreward.monitoring.decide` decides on these as on those of a run. Nothing is drawn at random, and it takes
-seconds, with and without `--quick`. The tables between the marks in docs/ceiling.md, and docs/ceiling_*.svg, are
-written anew.
+Papers print win rates, not outcomes by prompt. Head-to-heads with wins, ties and losses become as many outcomes, and
+`selfreward.monitoring.decide` decides on these as on those of a run. Win rates against a fixed opponent imply gains
+only by a model, and there are no outcomes behind them; they get bounds by the delta method, and a decision from these
+bounds in the same order. Nothing is drawn at random, and it takes seconds, with and without `--quick`. The tables
+between the marks in docs/ceiling.md, and docs/ceiling_*.svg, are written anew.
 """
 
 import argparse
@@ -13,16 +14,17 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfreward.monitoring.decide import decide_all
-from selfreward.monitoring.evidence import Evidence, Key, Outcomes
+from selfreward.monitoring.evidence import Evidence, Outcomes
 from selfreward.recipe import MonitorSection
-from selfreward.records import Decision
+from selfreward.records import DecisionName
 from selfreward.reporting import drawing
 from selfreward.statistics.resolution import smallest_resolvable_gain
 
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[1] / "docs"
 DELTAS = (0.05, 0.03)
 ALPACA_EVAL, ARENA_HARD = 805, 500  # prompts
-TIES_SEEN = 0.36  # mean of the two head-to-heads of 2401.10020
+CORRELATION = 0.5  # assumed, between two win rates on the same prompts against the same opponent; no paper prints it
+CORRELATIONS = (0.0, CORRELATION, 0.8)
+Triple = tuple[float, float, float]
 MARKS = {"PLATEAU": 4, "HARM": 5, "CONTINUE": 1, "INCONCLUSIVE": 2, "OVEROPT": 3}
 
 
@@ -56,7 +60,7 @@ class HeadToHead:
     name: str
     paper: str
     benchmark: str
-    results: tuple[tuple[float, float, float], ...]
+    results: tuple[Triple, ...]
     num_prompts: int
     first: int = 0
 
@@ -83,111 +87,120 @@ RUNS = (
 )
 
 
-def outcomes(mean: float, ties: float, num_prompts: int) -> Outcomes:
-    """Counts of wins, ties and losses, rounded, whose mean is that of the printed figure; shares in [0, 1].
+@dataclass(frozen=True)
+class Reading:
+    """Of one iteration, counted as the paper does: the gain, in [-0.5, 0.5], with the bounds that decide on a stop."""
 
-    Fewer ties where a mean near 0 or 1 has no room for them.
-    """
-    ties = min(ties, 2 * min(mean, 1 - mean))
-    num_wins, num_ties = round(num_prompts * (mean - ties / 2)), round(num_prompts * ties)
-    counts = (num_wins, num_ties, num_prompts - num_wins - num_ties)
-    return Outcomes(tuple(map(str, range(num_prompts))), np.repeat([1.0, 0.5, 0.0], counts))
-
-
-def implied(win_rate: float, before: float) -> float:
-    """The rate at which a checkpoint beats another, when Bradley and Terry's model holds of both and the opponent."""
-    odds = (win_rate / (100 - win_rate)) / (before / (100 - before))
-    return odds / (1 + odds)
-
-
-def evidence_of_table(run: Published, *, ties: float) -> list[Evidence]:
-    def against(t: int, k: int) -> tuple[Key, Outcomes]:
-        mean = implied(run.win_rates[t], run.win_rates[k])
-        return ("anchor", "monitor", k), outcomes(mean, ties, run.num_prompts)
-
-    return [Evidence(t, t - 1, dict(against(t, k) for k in range(t))) for t in range(1, len(run.win_rates))]
-
-
-def evidence_of_results(run: HeadToHead) -> list[Evidence]:
-    """Only consecutive checkpoints met, so against the best there is something only where that is the previous one."""
-    return [
-        Evidence(t, t - 1, {("anchor", "monitor", t - 1): outcomes((w + d / 2) / 100, d / 100, run.num_prompts)})
-        for t, (w, d, _) in enumerate(run.results, start=1)
-    ]
+    iteration: int
+    decision: DecisionName
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Said:
-    """What the monitor says of a run at one delta."""
+    """What is said of a run at one delta; `correlation` where the gains are implied."""
 
     run: Published | HeadToHead
-    ties: float | None
+    correlation: float | None
     delta: float
-    decisions: list[Decision]
-
-    @property
-    def title(self) -> str:
-        return f"{self.run.name}, {self.run.benchmark}"
-
-    @property
-    def gains(self) -> list[tuple[int, float, float, float]]:
-        """(iteration as the paper counts, mean, lower, upper bound)."""
-        found = []
-        for decision in self.decisions:
-            bound = decision.bounds["gain_vs_previous"]
-            found.append((decision.iteration + self.run.first, bound["mean"], *bound["stop"]))
-        return found
+    readings: list[Reading]
 
 
-def ask(run: Published | HeadToHead, *, delta: float, ties: float = 0.0) -> Said:
-    is_table = isinstance(run, Published)
-    records = evidence_of_table(run, ties=ties) if isinstance(run, Published) else evidence_of_results(run)
-    return Said(run, ties if is_table else None, delta, decide_all(records, MonitorSection(delta=delta)))
+def ask(run: Published | HeadToHead, *, delta: float, correlation: float = CORRELATION) -> Said:
+    settings = MonitorSection(delta=delta)
+    if isinstance(run, HeadToHead):
+        return Said(run, None, delta, read_results(run, settings))
+    return Said(run, correlation, delta, read_table(run, settings, correlation))
 
 
-# Tables
+def read_results(run: HeadToHead, settings: MonitorSection) -> list[Reading]:
+    """By the monitor itself. Only consecutive checkpoints met, so there is an older best only where it is M_{t-1}."""
+    records = []
+    for t, (wins, ties, _) in enumerate(run.results, start=1):
+        n = run.num_prompts
+        num_wins, num_ties = round(n * wins / 100), round(n * ties / 100)
+        values = np.repeat([1.0, 0.5, 0.0], (num_wins, num_ties, n - num_wins - num_ties))
+        records.append(Evidence(t, t - 1, {("anchor", "monitor", t - 1): Outcomes(tuple(map(str, range(n))), values)}))
+    found = []
+    for decision in decide_all(records, settings):
+        bound = decision.bounds["gain_vs_previous"]
+        found.append(Reading(decision.iteration + run.first, decision.decision, bound["mean"], *bound["stop"]))
+    return found
+
+
+def read_table(run: Published, settings: MonitorSection, correlation: float) -> list[Reading]:
+    """In the order of `monitoring/decide.py`, by what a table allows: gains over M_{t-1} and over the best shown."""
+    found = []
+    best = 0
+    for t in range(1, len(run.win_rates)):
+        gain, low, high = implied(run, t, t - 1, settings, correlation)
+        _, low_over_best, high_over_best = implied(run, t, best, settings, correlation)
+        name: DecisionName = "INCONCLUSIVE"
+        if high < 0:
+            name = "HARM"
+        elif min(high, high_over_best) < settings.delta:
+            name = "PLATEAU"
+        elif low > 0:
+            name = "CONTINUE"
+        if name != "HARM" and low_over_best > 0:
+            best = t
+        found.append(Reading(t + run.first, name, gain, low, high))
+    return found
+
+
+def implied(run: Published, t: int, k: int, settings: MonitorSection, correlation: float) -> Triple:
+    """Gain of M_t over M_k with its bounds, when Bradley and Terry's model holds of both and the opponent.
+
+    Delta method: gain = sigmoid(logit p - logit q) - 0.5, and the logit of a share p of n prompts has the variance
+    1 / (n p (1 - p)); `correlation` is that of the two shares. HARM has the level of a stop, as by default.
+    """
+    p, q = run.win_rates[t] / 100, run.win_rates[k] / 100
+    rate = 1 / (1 + q / (1 - q) * (1 - p) / p)
+    a, b = (1 / math.sqrt(run.num_prompts * x * (1 - x)) for x in (p, q))
+    sd = rate * (1 - rate) * math.sqrt(a * a + b * b - 2 * correlation * a * b)
+    margin = NormalDist().inv_cdf(1 - settings.alpha_stop / settings.horizon) * sd
+    return rate - 0.5, rate - 0.5 - margin, rate - 0.5 + margin
 
 
 def table(asked: Sequence[tuple[Said, Said]]) -> str:
     """A row for each run: gain with bounds by iteration, and what is said at both deltas."""
     lines = [
-        "| run, as printed in | measured by | prompts | gain of each iteration (bounds) | δ = 0.05 | δ = 0.03 |",
-        "|---|---|---|---|---|---|",
+        "| run, printed in | measured by | prompts | gains | gain of each iteration (bounds) | δ = 0.05 | δ = 0.03 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for wide, narrow in asked:
         run = wide.run
-        gains = "<br>".join(
-            f"M{t}: {_points(mean)} ({_points(low)} to {_points(high)})" for t, mean, low, high in wide.gains
-        )
-        cells = [f"{run.name}, {run.paper}", run.benchmark, str(run.num_prompts), gains, _names(wide), _names(narrow)]
+        gains = "<br>".join(f"M{r.iteration}: {_points(r.mean)} {_between(r)}" for r in wide.readings)
+        said = ("<br>".join(r.decision for r in one.readings) for one in (wide, narrow))
+        kind = "direct" if isinstance(run, HeadToHead) else "implied"
+        cells = [f"{run.name}, {run.paper}", run.benchmark, str(run.num_prompts), kind, gains, *said]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _names(said: Said) -> str:
-    return "<br>".join(decision.decision for decision in said.decisions)
 
 
 def _points(gain: float) -> str:
     return f"{100 * gain:+.1f}".replace("-", "−")
 
 
-def ties_matter(runs: Sequence[Published]) -> str:
-    """Which decisions change with the share of ties."""
-    lines = [
-        "| run, measured by | M | gain | no ties | 40 % ties | 60 % ties |",
-        "|---|---|---|---|---|---|",
-    ]
+def _between(reading: Reading) -> str:
+    return f"({_points(reading.low)} to {_points(reading.high)})"
+
+
+def correlation_matters(runs: Sequence[Published]) -> str:
+    """Which decisions change with the correlation that is assumed, with the bounds of each."""
+    titles = " | ".join("unpaired (0)" if c == 0 else f"correlation {c:g}" for c in CORRELATIONS)
+    lines = [f"| run, measured by | M | gain | {titles} |", f"|---|---|---|{'---|' * len(CORRELATIONS)}"]
     for run in runs:
-        for_ties = [ask(run, delta=0.05, ties=ties) for ties in (0.0, 0.4, 0.6)]
-        for place, (t, mean, _, _) in enumerate(for_ties[0].gains):
-            names = [said.decisions[place].decision for said in for_ties]
-            if len(set(names)) > 1:
-                lines.append(f"| {for_ties[0].title} | M{t} | {_points(mean)} | {' | '.join(names)} |")
+        by_correlation = [ask(run, delta=DELTAS[0], correlation=c) for c in CORRELATIONS]
+        for readings in zip(*(said.readings for said in by_correlation), strict=True):
+            if len({r.decision for r in readings}) > 1:
+                cells = " | ".join(f"{r.decision} {_between(r)}" for r in readings)
+                first = readings[0]
+                lines.append(f"| {run.name}, {run.benchmark} | M{first.iteration} | {_points(first.mean)} | {cells} |")
     return "\n".join(lines)
 
-
-# Plots
 
 STYLE = """<style>
 svg { --ink: #1d2023; --muted: #666b70; --rule: #e4e2dc; --paper: #fbfaf8; --series-1: #14706f; --series-2: #b59a2c;
@@ -228,15 +241,15 @@ def plot_gains(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
 def _panel(axes: "Axes", said: Said) -> None:
     drawing.line_at(axes, 0.0, dashed=False)
     drawing.line_at(axes, said.delta)
-    for (t, mean, low, high), decision in zip(said.gains, said.decisions, strict=True):
-        colour = drawing.series(MARKS[decision.decision])
-        axes.vlines([t], [low], [high], color=colour, linewidth=1.8)
-        axes.plot([t], [mean], color=colour, marker="o", markersize=5, markeredgewidth=0)
+    for reading in said.readings:
+        colour = drawing.series(MARKS[reading.decision])
+        axes.vlines([reading.iteration], [reading.low], [reading.high], color=colour, linewidth=1.8)
+        axes.plot([reading.iteration], [reading.mean], color=colour, marker="o", markersize=5, markeredgewidth=0)
     axes.set_title(f"{said.run.name}\n{said.run.benchmark}")
-    ticks = [t for t, *_ in said.gains]
+    ticks = [reading.iteration for reading in said.readings]
     axes.set_xticks(ticks, [f"M{t}" for t in ticks])
     axes.set_xlim(ticks[0] - 0.6, max(ticks[-1], ticks[0] + 2) + 0.6)
-    axes.set_ylim(-0.1, 0.4)
+    axes.set_ylim(-0.12, 0.46)
     axes.set_yticks([0, 0.1, 0.2, 0.3, 0.4])
 
 
@@ -254,9 +267,13 @@ def plot_resolution(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
         sizes = np.geomspace(100, 6400, 60)
         for index, ties in ((1, 0.0), (4, 0.4)):
             gains = [smallest_resolvable_gain(int(n), alpha=0.05, horizon=8, tie_rate=ties) for n in sizes]
-            axes.plot(sizes, gains, color=drawing.series(index), linewidth=1.6, label=f"{ties:.0%} ties")
+            axes.plot(sizes, gains, color=drawing.series(index), linewidth=1.6, label=f"direct, {ties:.0%} ties")
+        # Two equal win rates of 30 %: each logit has variance 1 / (0.21 n), and the slope of the gain is 1 / 4.
+        z = NormalDist().inv_cdf(1 - 0.05 / 8) + NormalDist().inv_cdf(0.8)
+        gains = list(z / 4 * np.sqrt(2 * (1 - CORRELATION) / (0.21 * sizes)))
+        axes.plot(sizes, gains, color=drawing.series(2), linewidth=1.6, label="implied by win rates near 30 %")
         for said, _ in asked:
-            last = said.gains[-1][1]
+            last = said.readings[-1].mean
             if last > 0:
                 axes.plot([said.run.num_prompts], [last], color=drawing.INK, marker="_", markersize=9, linestyle="")
         axes.set_xscale("log")
@@ -283,21 +300,20 @@ def plot_second_benchmark(asked: Sequence[tuple[Said, Said]], path: Path) -> Non
             drawing.line_at(axes, 0.05)
             both = [said for said, _ in asked if (said.run.name, said.run.paper) == (name, paper)]
             for index, shift, said in zip((1, 4), (-0.08, 0.08), both, strict=True):
-                ticks, means, lows, highs = zip(*said.gains, strict=True)
-                x = [t + shift for t in ticks]
-                axes.vlines(x, lows, highs, color=drawing.series(index), linewidth=1.8)
+                readings = said.readings
+                x, means = [r.iteration + shift for r in readings], [r.mean for r in readings]
+                axes.vlines(
+                    x, [r.low for r in readings], [r.high for r in readings], color=drawing.series(index), linewidth=1.8
+                )
                 label = "AlpacaEval 2 LC" if said.run.benchmark == LC else said.run.benchmark
                 axes.plot(x, means, color=drawing.series(index), marker="o", markersize=4.6, linewidth=1.1, label=label)
             axes.set_title(name, y=1.12)
             axes.set_xticks([1, 2, 3, 4], ["M1", "M2", "M3", "M4"])
-            axes.set_ylim(-0.1, 0.4)
+            axes.set_ylim(-0.12, 0.46)
         drawing.legend(panels[-1])
 
     alt = "Gain of each iteration on two benchmarks: the second one stops rising earlier"
     write_svg(path, drawing.drawn(draw, alt=alt, width=9.6, height=2.7))
-
-
-# All of it
 
 
 def insert(text: str, mark: str, content: str) -> str:
@@ -317,28 +333,14 @@ def main() -> None:
     asked = [(ask(run, delta=DELTAS[0]), ask(run, delta=DELTAS[1])) for run in (DIRECT, *RUNS)]
     page = DOCS / "ceiling.md"
     text = insert(page.read_text(encoding="utf-8"), "what the monitor says", table(asked))
-    text = insert(text, "ties", ties_matter(RUNS))
+    text = insert(text, "correlation", correlation_matters(RUNS))
     page.write_text(text, encoding="utf-8")
     plot_gains(asked, DOCS / "ceiling_gains.svg")
     plot_second_benchmark(asked, DOCS / "ceiling_benchmarks.svg")
     plot_resolution(asked, DOCS / "ceiling_prompts.svg")
-    print(table(asked), ties_matter(RUNS), sep="\n\n")
+    print(table(asked), correlation_matters(RUNS), sep="\n\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps([_as_json(said) for both in asked for said in both], indent=1))
-
-
-def _as_json(said: Said) -> dict[str, Any]:
-    return {
-        "run": said.run.name,
-        "paper": said.run.paper,
-        "benchmark": said.run.benchmark,
-        "ties": said.ties,
-        "delta": said.delta,
-        "decisions": [
-            {"iteration": d.iteration + said.run.first, "decision": d.decision, "reason": d.reason, "bounds": d.bounds}
-            for d in said.decisions
-        ],
-    }
+        arguments.json.write_text(json.dumps([asdict(said) for both in asked for said in both], indent=1))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def _said(name: str, bound: Mapping[str, Any], settings: MonitorSection) -> tupl
         case "gain_vs_previous":
             return f"0 and {_limit(delta)}", _gain(low, high, harm_high, delta)
         case "gain_vs_best":
-            return "0", "better than the best before" if low > 0 else "not shown to be better than the best before"
+            return f"0 and {_limit(delta)}", _gain_vs_best(low, high, delta)
         case "raw_gain_vs_previous":
             return "0", "a gain as the responses came" if low > 0 else "no gain is shown as the responses came"
         case "self_gain_vs_previous":
@@ -110,9 +110,11 @@ def _said(name: str, bound: Mapping[str, Any], settings: MonitorSection) -> tupl
             return "0", _open_or(low > 0, "more prompts pass", high < 0, "fewer prompts pass", "no change is shown")
         case "pass_rate_vs_best":
             allowed = -settings.max_pass_rate_loss
-            no_loss = f"a loss of {-allowed:g} is excluded"
+            mean = _number(bound.get("mean"))
+            kept = f"estimated to lose less than {-allowed:g}" if mean > allowed else "not estimated"
+            lost = f"estimated to lose {-allowed:g} or more"
             return f"0 and {_limit(allowed)}", _open_or(
-                harm_high < 0, "fewer prompts pass", harm_low > allowed, no_loss, "a loss is not excluded"
+                harm_high < 0, "fewer prompts pass", mean <= allowed, lost, kept
             )
         case "gold_accuracy_vs_best":
             limit = -settings.max_gold_loss
@@ -121,6 +123,9 @@ def _said(name: str, bound: Mapping[str, Any], settings: MonitorSection) -> tupl
             return "0", _open_or(
                 harm_high < 0, "ranks the other way round", harm_low > 0, "ranks like the judge before", "open"
             )
+        case "failing_response_rate":
+            less, more = f"less than {delta:g} is left to gain", f"{delta:g} or more is left to gain"
+            return f"{2 * delta:g}", _open_or(high < 2 * delta, less, low >= 2 * delta, more, "open")
         case "reliability" | "pair_yield_rate":
             limit = settings.min_reliability if name == "reliability" else settings.min_yield_rate
             low, high = _pair(bound.get("interval"))
@@ -135,6 +140,12 @@ def _gain(low: float, high: float, harm_high: float, delta: float) -> str:
     if high < delta:
         return f"a gain, of less than {delta:g}" if low > 0 else f"less than {delta:g}"
     return "a gain" if low > 0 else f"open: neither a gain nor less than {delta:g} is shown"
+
+
+def _gain_vs_best(low: float, high: float, delta: float) -> str:
+    if high < delta:
+        return f"better than the best before, by less than {delta:g}" if low > 0 else f"less than {delta:g}"
+    return "better than the best before" if low > 0 else "not shown to be better than the best before"
 
 
 def _open_or(first: bool, said_first: str, second: bool, said_second: str, otherwise: str) -> str:

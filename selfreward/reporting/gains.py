@@ -26,17 +26,32 @@ _Z = 1.959964
 
 def gains_figure(evaluations: Sequence[Evaluation]) -> Figure | None:
     """None where no checkpoint has both a gain and a distance."""
-    gained = [Gained(label, _points(evaluations, name, neutral), index) for name, label, neutral, index in _SEEN_BY]
+    seen_by, lengths = _seen_by(evaluations)
+    gained = [Gained(label, _points(evaluations, name, neutral), index) for name, label, neutral, index in seen_by]
     curve, band, said = _fitted(gained[0].points)
     svg = figures.gains_by_distance(gained, alt=TITLE, curve=curve, band=band)
     if svg is None:
         return None
-    shown = tuple(name for (name, *_), one in zip(_SEEN_BY, gained, strict=True) if one.points)
+    shown = tuple(name for (name, *_), one in zip(seen_by, gained, strict=True) if one.points)
     note = (
         "Each point is a checkpoint, with its 95 % interval; right is further from M₀. Where the own judge goes on "
-        f"rising and the anchor does not, the judge is being exploited. {said}"
+        f"rising and the anchor does not, the judge is being exploited. {lengths}{said}"
     )
     return Figure(TITLE, svg, (*shown, _KL), note)
+
+
+def _seen_by(evaluations: Sequence[Evaluation]) -> tuple[Sequence[tuple[str, str, float, int]], str]:
+    """What is shown, and whether at equal length: for both judges or for none, so that they can be compared."""
+    *win_rates, pass_rate = _SEEN_BY
+    adjusted = [(f"length_adjusted_{name}", label, neutral, index) for name, label, neutral, index in win_rates]
+    num_raw, num_adjusted = (
+        [len(_points(evaluations, name, neutral)) for name, _, neutral, _ in names] for names in (win_rates, adjusted)
+    )
+    if not any(num_raw):
+        return _SEEN_BY, ""
+    if num_adjusted == num_raw:
+        return [*adjusted, pass_rate], "Win rates are at equal length of the responses. "
+    return _SEEN_BY, "Win rates are of the responses as they came, not adjusted for their length. "
 
 
 def _points(evaluations: Sequence[Evaluation], name: str, neutral: float) -> list[tuple[float, Interval]]:

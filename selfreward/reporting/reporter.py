@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
-from selfreward.reporting.decisions import about, settings_of
+from selfreward.reporting.decisions import about, data_contract, settings_of
 from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judging import judge_section
@@ -90,6 +90,7 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
         summary=summary,
         decision=decision,
         monitor=about(decision, summary, settings_of(run.recipe_text)) if decision else None,
+        contract=data_contract(run.manifest)["contract"],
         funnel=counted,
         lines=funnel.table([counted]),
         metrics=[
@@ -122,6 +123,7 @@ def as_data(run: Run) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": str(run.manifest.get("name", "")),
         "note": run.banner,
+        "contract": data_contract(run.manifest)["contract"],
         "initial": _evaluation(run.initial) if run.initial else None,
         "seal": {**_evaluation(run.seal[0]), "checkpoint": run.seal[1]} if run.seal else None,
         "iterations": [

@@ -1,5 +1,6 @@
 """The monitor's decision in the reports: every test in words that agree with the decision, and what came of it."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -70,12 +71,51 @@ def test_a_judge_that_drifts_or_starves_is_said_to() -> None:
     assert says["bounds.pair_yield_rate"] == "too little" and says["bounds.reliability"] == "open"
 
 
+@pytest.mark.parametrize(
+    ("loss", "best", "says"),
+    [(0.015, 1, "estimated to lose less than 0.02"), (0.025, 0, "estimated to lose 0.02 or more")],
+)
+def test_the_estimated_loss_of_pass_rate_decides_on_the_best(loss: float, best: int, says: str) -> None:
+    found: dict[Key, Outcomes] = {
+        ("anchor", "monitor", 0): outcomes(0.15),
+        ("checks", "verifiable", 0): outcomes(-loss / 2, num_prompts=400),
+    }
+    decision = decide([Evidence(1, 0, found)], SETTINGS)
+    (row,) = (row for row in rows_of(decision.bounds, SETTINGS) if row.name == "bounds.pass_rate_vs_best")
+    assert (decision.best_iteration, row.says) == (best, says)
+
+
+def test_no_gain_over_an_older_best_is_said_where_it_makes_a_plateau() -> None:
+    first: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(0.15)}
+    second: dict[Key, Outcomes] = {("anchor", "monitor", 1): outcomes(0.024)}
+    third: dict[Key, Outcomes] = {("anchor", "monitor", 2): outcomes(0.024), ("anchor", "monitor", 1): outcomes(0.0)}
+    decision = decide([Evidence(t, t - 1, found) for t, found in enumerate((first, second, third), 1)], SETTINGS)
+    says = {row.name: (row.held_against, row.says) for row in rows_of(decision.bounds, SETTINGS)}
+    assert (decision.decision, decision.best_iteration) == ("PLATEAU", 1)
+    assert says["bounds.gain_vs_previous"][1].startswith("open")
+    assert says["bounds.gain_vs_best"] == ("0 and +0.05", "less than 0.05")
+
+
+@pytest.mark.parametrize(
+    ("rate", "half", "name", "says"),
+    [
+        (0.03, 0.02, "PLATEAU", "less than 0.05 is left to gain"),
+        (0.09, 0.05, "STARVED", "open"),
+        (0.6, 0.1, "STARVED", "0.05 or more is left to gain"),
+    ],
+)
+def test_what_a_solved_pool_leaves_to_gain(rate: float, half: float, name: str, says: str) -> None:
+    decision = decide([Evidence(1, 0, trained=False, failing=interval(rate, half))], SETTINGS)
+    (row,) = rows_of(decision.bounds, SETTINGS)
+    assert (decision.decision, row.held_against, row.says) == (name, "0.1", says)
+
+
 def test_limits_are_those_of_the_recipe() -> None:
     recipe = "monitor: {delta: 0.02, max_pass_rate_loss: 0.1, interventions: {PLATEAU: [larger_beta]}}\n"
     bounds = {"gain_vs_previous": bound(0.03, 0.005), "pass_rate_vs_best": bound(0.0, 0.05)}
     gain, passes = rows_of(bounds, settings_of(recipe))
     assert (gain.held_against, gain.says) == ("0 and +0.02", "a gain")
-    assert (passes.held_against, passes.says) == ("0 and −0.1", "a loss of 0.1 is excluded")
+    assert (passes.held_against, passes.says) == ("0 and −0.1", "estimated to lose less than 0.1")
     assert rows_of(bounds, settings_of(""))[0].says == "a gain, of less than 0.05"
     assert settings_of("monitor: {delta: many}") == settings_of("no: [yaml") == MonitorSection()
 
@@ -142,7 +182,10 @@ def test_the_data_contract_is_told_with_its_sizes(tmp_path: Path) -> None:
     html = " ".join((tmp_path / "report.html").read_text().split())
     contract = html.split("Data that decisions rest on")[1].split("</details>")[0]
     assert "<dt>monitor</dt><dd>128 prompts</dd>" in contract and "<dt>gold</dt><dd>200 pairs</dd>" in contract
-    assert "held out and never trained on: 128 monitor prompts" in contract
+    promise = "held out and never trained on: 128 monitor prompts"
+    assert promise in contract and "<details open><summary>Data that decisions rest on" in html
+    assert f"- {promise}\n" in (tmp_path / "iteration-01" / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["contract"] == [promise]
 
 
 def test_hostile_names_of_interventions_are_text(tmp_path: Path) -> None:
@@ -181,6 +224,19 @@ def test_the_curve_is_fitted_from_four_checkpoints_on_and_is_called_descriptive(
 def test_a_top_that_was_never_reached_is_not_given_as_a_number() -> None:
     rising = gains_figure(checkpoints(*((kl, 0.5 + 0.08 * math.sqrt(kl)) for kl in (0.2, 0.9, 2.0, 4.0))))
     assert rising and "d* =" not in rising.note
+
+
+def test_win_rates_at_equal_length_are_shown_where_all_have_them() -> None:
+    raw = checkpoints(*map(known, (0.9, 2.0)))
+    both = [replace(e, metrics={**e.metrics, "length_adjusted_win_rate_vs_initial": interval(0.52, 0.03)}) for e in raw]
+    adjusted = gains_figure(both)
+    assert adjusted and adjusted.names[0] == "length_adjusted_win_rate_vs_initial"
+    plain = gains_figure(checkpoints((0.9, 0.52), (2.0, 0.52)))
+    assert "at equal length" in adjusted.note and plain and adjusted.svg == plain.svg
+    own = [replace(e, metrics={**e.metrics, "self_win_rate_vs_initial": interval(0.6, 0.03)}) for e in both]
+    for incomparable in (own, [raw[0], both[1]], raw):
+        shown = gains_figure(incomparable)
+        assert shown and shown.names[0] == "win_rate_vs_initial" and "not adjusted for their length" in shown.note
 
 
 def test_what_cannot_be_placed_is_left_out() -> None:
