@@ -300,7 +300,10 @@ def test_the_seal_is_opened_when_something_is_better_and_never_again(tmp_path: P
     ("overrides", "words"),
     [
         (["monitor.interventions.STARVED=[more_drawz]"], ["monitor.interventions.STARVED", "more_drawz"]),
-        (["monitor.interventions.STARVED=[more_draws]"], ["monitor.interventions: more_draws", "4 wordings"]),
+        (
+            ["judging.num_draws=3", "monitor.interventions.STARVED=[more_draws]"],
+            ["monitor.interventions: more_draws", "would stay the same"],
+        ),
         (
             ["monitor.interventions.PLATEAU=[{name: x, set: {judging.by: polcy}}]"],
             ["judging.by", "did you mean 'policy'"],
