@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward import recipe_file
@@ -280,6 +280,7 @@ named = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     lists=st.fixed_dictionaries(dict.fromkeys(("STARVED", "DRIFT", "PLATEAU"), named)),
     row=st.lists(st.sampled_from(["STARVED", "DRIFT", "PLATEAU", "CONTINUE", "INVALID", "INCONCLUSIVE"]), max_size=8),

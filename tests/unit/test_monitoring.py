@@ -317,7 +317,7 @@ def records(draw):
     return found
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(found=records(), mode=st.sampled_from(["enforce", "report_only"]))
 def test_every_evidence_has_a_decision(found, mode):
     section = MonitorSection(mode=mode)
