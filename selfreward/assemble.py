@@ -64,11 +64,11 @@ def assemble(recipe: Recipe, store: Store) -> Parts:
 
     def changes(decisions: Sequence[Decision]) -> dict[str, Any]:
         now = interventions.effective(recipe, decisions)
+        if now == recipe:
+            return {}
         built = _changing_parts(now, fixed)
-        changed = {
-            name: built[name] for name, section in MADE_OF.items() if getattr(now, section) != getattr(recipe, section)
-        }
-        return {**changed, "recipe_text": recipe_file.dump(now)} if changed else {}
+        patched = [name for name, section in MADE_OF.items() if getattr(now, section) != getattr(recipe, section)]
+        return {**{name: built[name] for name in patched}, "recipe_text": recipe_file.dump(now)}
 
     return Parts(
         prompts=source,

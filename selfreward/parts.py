@@ -304,6 +304,8 @@ class Stages(Protocol):
 
     def once(self, iteration: int, stage: str, record_type: type, shard: int, make: Any) -> list[Any]: ...
 
+    def has(self, iteration: int, stage: str) -> bool: ...
+
 
 class Evaluator(Protocol):
     """Measures a checkpoint on held-out prompts. Outcomes by prompt are stages of `PromptOutcome` records."""

@@ -1,8 +1,8 @@
 """What an evaluation collects from engine and anchor, each a stage of the store by blocks of prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from selfreward.errors import StoreError
 from selfreward.evaluation.blocks import by_shards, one_each
@@ -11,17 +11,6 @@ from selfreward.evaluation.records import ResponseLogprob
 from selfreward.evaluation.responding import Decoding, respond, score_responses
 from selfreward.parts import Engine, Models, PairwiseJudge, Stages
 from selfreward.records import Checkpoint, Comparison, Prompt, Response
-
-
-@runtime_checkable
-class _Inventory(Protocol):
-    """Stages that can tell what is complete, as a store can: a room may not ask `once` for what it will not make."""
-
-    def has(self, iteration: int, stage: str) -> bool: ...
-
-
-def has_stage(stages: Stages, iteration: int, stage: str) -> bool:
-    return isinstance(stages, _Inventory) and stages.has(iteration, stage)
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Collector:
                 decoding=decoding or self.decoding, run_seed=self.seed,
             )  # fmt: skip
 
-        return self._one_each(stages, iteration, stored_as or stage, Response, prompts, make)
+        return one_each(stages, iteration, stored_as or stage, Response, prompts, make, size=self.shard_prompts)
 
     def evaluated_responses(
         self, stages: Stages, stage: str, prompts: Sequence[Prompt], *, model: Checkpoint
@@ -70,15 +59,15 @@ class Collector:
                 "evaluated before it; evaluate the iterations in order"
             )
 
-        return self._one_each(stages, model.iteration, stage, Response, prompts, missing)
+        return one_each(stages, model.iteration, stage, Response, prompts, missing, size=self.shard_prompts)
 
     def logprobs(
         self, stages: Stages, iteration: int, stage: str, draws: Sequence[Response], *, model: Checkpoint
     ) -> list[float]:
         """log p(draw | prompt) under `model`, in nats."""
-        scored: list[ResponseLogprob] = self._one_each(
+        scored: list[ResponseLogprob] = one_each(
             stages, iteration, stage, ResponseLogprob, draws,
-            lambda block: score_responses(self.engine, block, model=model),
+            lambda block: score_responses(self.engine, block, model=model), size=self.shard_prompts,
         )  # fmt: skip
         return [entry.logprob for entry in scored]
 
@@ -93,7 +82,7 @@ class Collector:
         *,
         models: Models,
     ) -> list[Comparison]:
-        """The anchor's comparisons in both orders, one call for all rivals of a shard."""
+        """The anchor's comparisons, one call for all rivals of a shard."""
 
         def make(block: Sequence[tuple[Any, ...]]) -> list[Comparison]:
             some_prompts, responses, *others = zip(*block, strict=True)
@@ -106,14 +95,3 @@ class Collector:
 
         rows = list(zip(prompts, own, *rivals, strict=True))
         return by_shards(stages, iteration, stage, Comparison, rows, make, size=self.shard_prompts)
-
-    def _one_each(
-        self,
-        stages: Stages,
-        iteration: int,
-        stage: str,
-        record_type: type,
-        items: Sequence[Prompt] | Sequence[Response],
-        make: Callable[[Sequence[Any]], list[Any]],
-    ) -> list[Any]:
-        return one_each(stages, iteration, stage, record_type, items, make, size=self.shard_prompts)

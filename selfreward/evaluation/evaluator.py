@@ -8,7 +8,7 @@ M_0 scores. Responses of earlier checkpoints are those that were stored when the
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from selfreward.evaluation.collecting import Collector, has_stage
+from selfreward.evaluation.collecting import Collector
 from selfreward.evaluation.judge import JudgeEvaluator
 from selfreward.evaluation.metrics import (
     HeldOutResponses,
@@ -228,7 +228,7 @@ class HeldOutEvaluator:
     def _reserve_responses_of(self, stages: Stages, iteration: int, name: str, rival: Checkpoint) -> list[Response]:
         """Those that the rival's own iteration stored; else they are made now and stored here, by its `name`."""
         prompts = self.prompts.reserve_prompts()
-        if has_stage(stages, rival.iteration, RESERVE_RESPONSES):
+        if stages.has(rival.iteration, RESERVE_RESPONSES):
             return self.collector.evaluated_responses(stages, RESERVE_RESPONSES, prompts, model=rival)
         return self.collector.responses(
             stages, iteration, RESERVE_RESPONSES, prompts,

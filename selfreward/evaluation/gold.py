@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from selfreward.evaluation.blocks import by_shards
 from selfreward.evaluation.outcomes import GOLD_OUTCOMES
-from selfreward.evaluation.self_judge import preferred
 from selfreward.parts import Engine, Judge, Models, Stages
 from selfreward.records import GoldPair, Interval, Judgment, PromptOutcome, Response
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.intervals import mean_interval, rate_interval
-from selfreward.statistics.scores import mean_scores
+from selfreward.statistics.scores import mean_scores, preferred
 
 GOLD_JUDGMENTS = "judge_gold_judgments"
 GOLD_ACCURACY = "judge_gold_accuracy"

@@ -15,13 +15,10 @@ from selfreward.evaluation.blocks import by_shards
 from selfreward.evaluation.preference import Outcome
 from selfreward.parts import Judge, Models, Stages
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.statistics.scores import mean_scores
+from selfreward.statistics.scores import mean_scores, preferred
 from selfreward.templates import without_reasoning
 
 SELF_JUDGMENTS = "evaluation_self_judgments"
-
-SAME_SCORE = 1e-9
-"""Mean preferences of two responses that are exactly equal may be this far apart by rounding."""
 
 
 def self_judgments(
@@ -87,12 +84,3 @@ def _different(responses: Sequence[Response]) -> dict[str, Response]:
     for response in responses:
         found.setdefault(response.text, response)
     return found
-
-
-def preferred(score: float | None, other: float | None) -> float | None:
-    """1 for the higher score, 0 for the lower one, 0.5 for equal ones; None when one is missing."""
-    if score is None or other is None:
-        return None
-    if score == other or abs(score - other) < SAME_SCORE:
-        return 0.5
-    return float(score > other)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 from selfreward.parts import Judge, Models
 from selfreward.records import Comparison, Judgment, Prompt, Response
+from selfreward.statistics.scores import preferred
 from selfreward.templates import Unscored, without_reasoning
 
-SAME_SCORE = 1e-9
 SAME_TEXT = "the same text twice"
 
 
@@ -110,20 +110,12 @@ def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison
     missing = next((score.draw.unscored for score in (mine, theirs) if score.rank is None), None)
     return replace(
         comparison,
-        preference=_preference(mine.rank, theirs.rank),
+        preference=preferred(mine.rank, theirs.rank),
         unscored=missing,
         text=f"{mine} against {theirs}",
         checkpoint_id=mine.draw.checkpoint_id,
         template_sha256=mine.draw.template_sha256,
     )
-
-
-def _preference(mine: float | None, theirs: float | None) -> float | None:
-    if mine is None or theirs is None:
-        return None
-    if abs(mine - theirs) <= SAME_SCORE:
-        return 0.5
-    return 1.0 if mine > theirs else 0.0
 
 
 def _show_the_same(response: Response, other: Response) -> bool:

@@ -105,19 +105,14 @@ def decide(
     now = records[-1]
     share = settings.first_look_share if now.num_reserve else 1.0
     look, name = _look(records, settings, decided, ("monitor",), share)
-    number, spent = 1, share
-    wants_reserve = False
+    number, before, wants_reserve = 1, 0.0, False
     if name == "INCONCLUSIVE" and now.num_reserve:
         if now.of("anchor", now.previous, "reserve") is None:
             wants_reserve = True
         else:
-            look, name = _look(records, settings, decided, ("monitor", "reserve"), 1 - share)
-            number, spent = 2, 1.0
+            number, before, share = 2, share, 1 - share  # the first look was made, whatever the second one finds
+            look, name = _look(records, settings, decided, ("monitor", "reserve"), share)
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
-    if number == 2 and not tested:
-        spent = settings.first_look_share  # the first look was made before the reserve could not be believed
-    elif not tested:
-        spent = 0.0
     best = now.iteration if tested and _promotes(look, name, settings) else _best_before(decided)
     decision = Decision(
         iteration=now.iteration,
@@ -126,7 +121,7 @@ def decide(
         best_iteration=best,
         stopped_by=name if settings.mode == "enforce" and name in STOPS else "",
         bounds=_bounds(look, now),
-        budget=_budget(settings, decided, spent),
+        budget=_budget(settings, decided, before + (share if tested else 0.0)),
         look=number,
         wants_reserve=wants_reserve,
     )

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from selfreward.records import Judgment
 
+SAME_SCORE = 1e-9
+"""Means that are exactly equal may be this far apart by rounding."""
+
 
 def mean_scores(judgments: Iterable[Judgment]) -> dict[str, float]:
     """Mean over the judge's own scored draws (`part` is ""), by response id. A response without one is absent.
@@ -19,6 +22,15 @@ def mean_scores(judgments: Iterable[Judgment]) -> dict[str, float]:
         if judgment.score is not None and judgment.part == "":
             draws[judgment.response_id][judgment.other_id, judgment.shown_first].append(judgment.score)
     return {response_id: _mean([_mean(order) for order in orders.values()]) for response_id, orders in draws.items()}
+
+
+def preferred(score: float | None, other: float | None) -> float | None:
+    """1 for the higher mean score, 0 for the lower one, 0.5 for equal ones; None when one is missing."""
+    if score is None or other is None:
+        return None
+    if score == other or abs(score - other) <= SAME_SCORE:  # two that are -inf have no difference
+        return 0.5
+    return float(score > other)
 
 
 def _mean(values: list[float]) -> float:
