@@ -240,7 +240,7 @@ def settings_of(arguments: argparse.Namespace, *, vocabulary: int) -> Settings:
 def model_folder(arguments: argparse.Namespace, folder: Path) -> Path:
     """`folder` is where a random model is written."""
     # Imported late: the children of `prepare` import this file too.
-    from selfreward.engines.models import materialise
+    from selfreward.model_files.folders import materialise
     from selfreward.recipe import ModelSection
 
     if not arguments.random_llama:

@@ -9,11 +9,11 @@ from dpo_step_trl import StepClock, result_of
 from torch.utils.data import DataLoader
 
 from selfreward.recipe import TrainingSection
-from selfreward.training.configuration import configuration
-from selfreward.training.models import load_model, load_tokenizer
-from selfreward.training.pair_trainer import PairTrainer
-from selfreward.training.pairs import read_pairs
-from selfreward.training.settings import Settings
+from selfreward.updates.configuration import configuration
+from selfreward.updates.models import load_model, load_tokenizer
+from selfreward.updates.pair_trainer import PairTrainer
+from selfreward.updates.pairs import read_pairs
+from selfreward.updates.settings import Settings
 
 
 class InOrder(PairTrainer):

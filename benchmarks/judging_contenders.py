@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from selfreward import engines, judging, recipe
-from selfreward.engines.local_chat import LocalChat
+from selfreward.chats.local import LocalChat
 from selfreward.engines.vllm import VllmEngine
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.source import in_seeded_order

@@ -104,7 +104,7 @@ def read_by_trainer(folder: Path, responses: Sequence[Response], *, dtype: str) 
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from selfreward.training.models import load_model
+    from selfreward.updates.models import load_model
 
     disable_progress_bar()
 
@@ -155,8 +155,8 @@ def updated(
     folder: Path, responses: Sequence[Response], before_ones: Sequence[Array], *, cut: int, num_pairs: int, seed: int
 ) -> Update:
     """One optimizer step on pairs of responses, the first chosen, and the true margins in float32 after it."""
-    from selfreward.training.settings import Settings
-    from selfreward.training.update import train
+    from selfreward.updates.settings import Settings
+    from selfreward.updates.update import train
 
     cut_ones = [replace(response, token_ids=response.token_ids[:cut]) for response in responses[: 2 * num_pairs]]
     section = TrainingSection(batch_size=num_pairs)

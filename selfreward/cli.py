@@ -85,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
+    from selfreward.commands.console import Console
     from selfreward.launch import local
-    from selfreward.launch.console import Console
 
     recipe = recipe_file.load(options.recipe, options.overrides)
     console = Console(sys.stderr)
@@ -109,7 +109,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
-    from selfreward.assemble import check
+    from selfreward.launch.local import check
 
     recipe = recipe_file.load(options.recipe, options.overrides)
     for warning in check(recipe):
@@ -120,8 +120,8 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
-    from selfreward.launch.judge_file import judge_file
-    from selfreward.launch.judge_table import table
+    from selfreward.commands.judge_file import judge_file
+    from selfreward.commands.judge_table import table
 
     judged = judge_file(recipe_file.load(options.recipe, options.overrides), options.file, options.out)
     for warning in judged.warnings:
@@ -142,7 +142,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _monitor(options: argparse.Namespace) -> int:
-    from selfreward.launch import monitor
+    from selfreward.commands import monitor
     from selfreward.store.files import write_text_atomically
 
     if options.csv:
@@ -168,7 +168,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from selfreward.export import export_pairs
+    from selfreward.commands.export import export_pairs
 
     print(f"{export_pairs(options.run, options.pairs, iteration=options.iteration)} pairs -> {options.pairs}")
     return 0

@@ -1,81 +1,59 @@
-"""What finished iterations come to, read from a run folder alone: counts that add up, and summaries."""
+"""What finished iterations come to, read from a run folder alone."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from selfreward.records import (
-    Decision,
-    DroppedPrompt,
-    Evaluation,
-    IterationSummary,
-    Judgment,
-    PreferencePair,
-    Prompt,
-    PromptOutcome,
-    Response,
-)
+from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, RESERVE_OUTCOMES
+from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.store import Store
 from selfreward.store.names import folder_of
-
-
-def count(store: Store, iteration: int) -> dict[str, int]:
-    """The funnel from prompts to pairs, read from what is stored: the counts add up."""
-    counts: Counter[str] = Counter(num_unscored_judgments=0, num_dropped_prompts=0, num_pairs=0)
-    counts["num_prompts"] = sum(1 for _ in store.read(iteration, "prompts", Prompt))
-    for response in store.read(iteration, "responses", Response):
-        counts["num_responses"] += 1
-        counts["num_cut_off_responses"] += response.finish_reason == "length"
-    for judgment in store.read(iteration, "judgments", Judgment):
-        if judgment.part:  # a criterion or a member; the judge's own judgment is another one
-            continue
-        counts["num_judgments"] += 1
-        if judgment.unscored is not None:
-            counts["num_unscored_judgments"] += 1
-            counts[f"num_unscored_judgments:{judgment.unscored}"] += 1
-    for pair in store.read(iteration, "pairs", PreferencePair):
-        counts["num_pairs"] += 1
-        counts["num_judgment_pairs"] += pair.kind == "judgment"
-    for dropped in store.read(iteration, "dropped_prompts", DroppedPrompt):
-        counts["num_dropped_prompts"] += 1
-        counts[f"num_dropped_prompts:{dropped.reason}"] += 1
-    return dict(counts)
+from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, SEAL, TRAINING
 
 
 def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:
     """The finished iterations of a run folder, their decisions, and the evaluation of M_0."""
     history: list[IterationSummary] = []
     decisions: list[Decision] = []
-    while stored := store.read_json(len(history) + 1, "decision"):
+    while stored := store.read_json(len(history) + 1, DECISION):
         history.append(summarise(store, len(history) + 1))
         decisions.append(Decision.from_json(stored))
-    initial = store.read_json(0, "evaluation")
-    return history, decisions, Evaluation.from_json(initial) if initial else None
+    return history, decisions, initial_evaluation(store)
+
+
+def initial_evaluation(store: Store) -> Evaluation | None:
+    """Of M_0."""
+    return _evaluation(store, 0, EVALUATION)
 
 
 def summarise(store: Store, iteration: int) -> IterationSummary:
     """An iteration that was measured, from its files; the decision on it need not be made yet."""
-    measured, judged = store.read_json(iteration, "evaluation"), store.read_json(iteration, "judge")
     seconds = store.seconds_by_stage(iteration)
-    seconds.pop("decision", None)  # it is made from this summary, which must be the same when it is read again
+    seconds.pop(DECISION, None)  # it is made from this summary, which must be the same when it is read again
     return IterationSummary(
         iteration=iteration,
-        counts=store.read_json(iteration, "counts") or {},
-        training=store.read_json(iteration, "training") or {},
-        evaluation=Evaluation.from_json(measured) if measured else _not_trained(iteration),
+        counts=store.read_json(iteration, COUNTS) or {},
+        training=store.read_json(iteration, TRAINING) or {},
+        evaluation=_evaluation(store, iteration, EVALUATION) or _not_trained(iteration),
         seconds_by_stage=seconds,
         usage_by_stage=store.usage_by_stage(iteration),
-        judging=Evaluation.from_json(judged) if judged else None,
+        groups=store.groups(iteration),
+        judging=_evaluation(store, iteration, JUDGE),
+        seal=_evaluation(store, iteration, SEAL),
         outcomes=tuple(
             outcome
-            for stage in ("outcomes", "reserve_outcomes", "gold_outcomes")
-            if store.has(iteration, stage)
-            for outcome in store.read(iteration, stage, PromptOutcome)
+            for table in (OUTCOMES, RESERVE_OUTCOMES, GOLD_OUTCOMES)
+            if store.has(iteration, table)
+            for outcome in store.read(iteration, table)
         ),
         recipe_changes=_recipe_changes(store, iteration),
     )
+
+
+def _evaluation(store: Store, iteration: int, name: str) -> Evaluation | None:
+    measured = store.read_json(iteration, name)
+    return Evaluation.from_json(measured) if measured else None
 
 
 def _not_trained(iteration: int) -> Evaluation:

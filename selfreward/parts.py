@@ -1,17 +1,14 @@
-"""The interfaces between the rooms. `loop.py` knows nothing else, and runs in tests on fakes of these."""
+"""The interfaces between the packages; tests use fakes of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from selfreward.records import (
-    Battle,
     Checkpoint,
     Comparison,
     Decision,
     Evaluation,
-    FinishReason,
     GoldPair,
     IterationSummary,
     Judgment,
@@ -19,86 +16,13 @@ from selfreward.records import (
     PreferencePair,
     Prompt,
     Response,
-    Selection,
 )
+from selfreward.requests import ChatRequest, GenerationRequest, Reply, Sample, ScoreRequest
+from selfreward.steps import Read, Reading
+from selfreward.workload import Lengths, Requests, Workload
 
 Models = Mapping[str, Checkpoint]
-"""Which checkpoint each name stands for in this iteration: `policy`, `initial`, `best` and the recipe's own names."""
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """`n` draws that continue `prompt_token_ids`, `max_tokens` at most each.
-
-    Temperature 0 is greedy. Draw i is seeded with `seed` + i. When `choice_token_ids` is given, the raw
-    log-probabilities of exactly these tokens at the first sampled position come back with each sample.
-    `json_schema` enforces a JSON text of that form; an engine that cannot raises RecipeError.
-    """
-
-    prompt_token_ids: tuple[int, ...]
-    max_tokens: int
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    choice_token_ids: tuple[int, ...] = ()
-    json_schema: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One draw. `token_ids` include the end token when `finish_reason` is "stop"; `text` does not."""
-
-    token_ids: tuple[int, ...]
-    token_logprobs: tuple[float, ...]
-    text: str
-    finish_reason: FinishReason
-    choice_logprobs: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """Asks for the log-probabilities of `token_ids`, each given all tokens before it."""
-
-    prompt_token_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ChatRequest:
-    """`n` replies to a conversation, for which draw i is seeded with `seed` + i. Temperature 0 is greedy.
-
-    With `choices`, texts that are one token each, a reply ends right before one of them, and their log-probabilities
-    there come back: at once, after `opening` alone; or, with `max_tokens` > 0, after that many tokens of free text at
-    most and then `opening`. Without choices, `max_tokens` of free text are all of it. `json_schema` enforces its form.
-    """
-
-    messages: tuple[Message, ...]
-    max_tokens: int
-    n: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    opening: str = ""
-    choices: tuple[str, ...] = ()
-    json_schema: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One draw. `unsent` is the reason why the request was not sent at all or not served; all else is then empty.
-
-    `choice_logprobs` belong to `choices`, natural and raw, -inf for one that is out of sight. `text` is the free text.
-    Token fields are empty for a model whose tokens are not ours to see.
-    """
-
-    text: str = ""
-    finish_reason: FinishReason | None = None
-    choice_logprobs: tuple[float, ...] = ()
-    prompt_token_ids: tuple[int, ...] = ()
-    token_ids: tuple[int, ...] = ()
-    token_logprobs: tuple[float, ...] | None = None
-    unsent: str | None = None
+"""Which checkpoint each name stands for in this iteration: the roles (`roles.py`) and the recipe's own names."""
 
 
 class Chat(Protocol):
@@ -114,6 +38,9 @@ class Chat(Protocol):
     def model_id(self, models: Models) -> str:
         """What stands in a judgment's `checkpoint_id`: the id of the checkpoint that `by` names now."""
 
+    def usage(self) -> Mapping[str, float]:
+        """Counters since the start of what is not in the engine's: none for a model in the engine."""
+
     def reply(self, requests: Sequence[ChatRequest], *, models: Models) -> list[list[Reply]]:
         """`n` replies to each request, in their order. `models` says which checkpoint each name stands for now.
 
@@ -127,6 +54,10 @@ class Engine(Protocol):
     @property
     def context_tokens(self) -> int:
         """Prompt and response together may not be longer than this."""
+
+    @property
+    def enforces_schema(self) -> bool:
+        """Whether `json_schema` of a request is enforced; where it is not, such a request raises RecipeError."""
 
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
         """Token ids of a conversation in the chat template, ready for the assistant's turn.
@@ -192,15 +123,6 @@ class PromptSource(Protocol):
         """For the report: where the prompts came from, sizes, overlap checks made, diversity."""
 
 
-class Sampler(Protocol):
-    """Turns prompts into responses of one checkpoint."""
-
-    def sample(
-        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, stage: str = "responses"
-    ) -> list[Response]:
-        """`stage` keeps ids and seeds of different models' responses to the same prompts apart."""
-
-
 class Judge(Protocol):
     """Scores responses."""
 
@@ -217,9 +139,15 @@ class Judge(Protocol):
     ) -> list[Judgment]:
         """At least one judgment for every response; an unreadable verdict is an unscored judgment."""
 
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        """What `judge` asks about so many responses at most, by each model."""
 
-class PairwiseJudge(Protocol):
-    """Compares two responses to the same prompt: shown side by side in both orders, or each scored by itself."""
+
+class Anchor(Protocol):
+    """Measures: compares two responses to the same prompt, side by side in both orders or each scored by itself."""
+
+    @property
+    def by(self) -> frozenset[str]: ...
 
     def compare(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response],
@@ -227,27 +155,8 @@ class PairwiseJudge(Protocol):
     ) -> list[Comparison]:  # fmt: skip
         """For each prompt i `responses[i]` against `others[i]`, each order once or more, or once without an order."""
 
-
-class MetaJudge(Protocol):
-    """Judges judgments: the better and the worse one of a response become a preference pair."""
-
-    def may_judge(self, iteration: int) -> bool:
-        """Whether judgments are trained on in this iteration."""
-
-    def battles(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment],
-        *, models: Models, iteration: int,
-    ) -> list[Battle]:  # fmt: skip
-        """Each judgment of a response against each other, in both orders, for one response of a prompt."""
-
-    def pairs(
-        self, judgments: Sequence[Judgment], battles: Sequence[Battle],
-        *, all_battles: Iterable[Battle], num_response_pairs: int, num_judgment_pairs: int,
-    ) -> tuple[PreferencePair, ...]:  # fmt: skip
-        """Pairs of `kind: judgment` of a shard; `all_battles` are the iteration's.
-
-        With the `num_judgment_pairs` of earlier shards their share beside `num_response_pairs` stays within its cap.
-        """
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        """What `compare` asks at most when the first response to each prompt meets all others."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +164,7 @@ class Judged:
     """What pairs are made of. `judgments` are also about `initial_responses`, those of M_0 to the same prompts.
 
     `previous_judgments` are the previous iteration's judge on the same responses. Both are empty unless the selector
-    `needs` them, and in the first iteration, where M_0 is the policy and no judge came before.
+    reads them, and in the first iteration, where M_0 is the policy and no judge came before.
     """
 
     prompts: Sequence[Prompt]
@@ -265,72 +174,19 @@ class Judged:
     previous_judgments: Sequence[Judgment] = ()
 
 
-class PairSelector(Protocol):
-    """Decides which responses become preference pairs."""
-
-    @property
-    def needs(self) -> frozenset[Literal["initial_responses", "previous_judgments"]]: ...
-
-    def select(self, judged: Judged) -> Selection: ...
-
-
 @dataclass(frozen=True)
-class TrainingJob:
-    """Training as a function of files: all that it reads, and the folder that is its alone.
+class MorePairs:
+    """Pairs that come on top of those of responses: `make` gets the shard and how many of these it gave."""
 
-    `samples_files` hold the responses (and judgments) that pairs were made of, with the engine's log-probabilities.
-    `work_folder` survives a kill, so that training resumes inside; the trained model, which plain
-    `transformers` loads, ends up in `work_folder / "checkpoint"`. `policy` and `initial` are model folders.
-    """
-
-    iteration: int
-    pairs_file: Path
-    policy: Path
-    initial: Path
-    work_folder: Path
-    seed: int
-    samples_files: tuple[Path, ...] = ()
-
-
-class Trainer(Protocol):
-    """Makes M_t of M_{t-1} and preference pairs."""
-
-    def train(self, job: TrainingJob) -> Mapping[str, Any]:
-        """Returns metrics (losses, margins before and after, steps, seconds). Raises TrainingError."""
-
-
-class Stages(Protocol):
-    """What a room may ask of the store: run something once, by shards, and keep what it made."""
-
-    def once(self, iteration: int, stage: str, record_type: type, shard: int, make: Any) -> list[Any]: ...
-
-    def has(self, iteration: int, stage: str) -> bool: ...
-
-
-class Evaluator(Protocol):
-    """Measures a checkpoint on held-out prompts. Outcomes by prompt are stages of `PromptOutcome` records."""
-
-    def evaluate(self, stages: Stages, iteration: int, *, models: Models, previous: Checkpoint | None) -> Evaluation:
-        """Measures `models["policy"]`; iteration 0 measures M_0 alone (`previous` is None). Stage `outcomes`."""
-
-    def ask_reserve(self, stages: Stages, iteration: int, *, models: Models, previous: Checkpoint) -> None:
-        """The same on the reserve prompts, outcomes alone. Stage `reserve_outcomes`."""
-
-    def open_seal(self, stages: Stages, iteration: int, *, models: Models) -> Evaluation:
-        """`models["best"]` against M_0 on the seal prompts. Stage `seal_outcomes`."""
-
-    def evaluate_judge(self, stages: Stages, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
-        """How far the judge of this iteration is to be trusted, from all shards of what it judged.
-
-        Stage `gold_outcomes`.
-        """
+    reads: tuple[Read, ...]
+    make: Callable[[Reading, int], Iterable[PreferencePair]]
 
 
 class Monitor(Protocol):
     """Decides whether another iteration is worth its cost."""
 
-    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
-        """Whether there is something to learn from an iteration like this; `decide` says why not."""
+    def refuses(self, counts: Mapping[str, int], judging: Evaluation | None) -> str:
+        """Why there is nothing to learn from an iteration like this, in a sentence; "" when there is."""
 
     def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         """`history` holds iterations 1..t in order, `decided` the decisions on 1..t-1; the decision is about t."""
@@ -346,29 +202,3 @@ class Reporter(Protocol):
 
         `initial` is the evaluation of M_0.
         """
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Everything the loop works with. `models` are the recipe's models by name, `initial` is M_0.
-
-    `changes` gives the parts, by name, that the monitor's interventions put in place of these for the next iteration.
-    """
-
-    prompts: PromptSource
-    engine: Engine
-    sampler: Sampler
-    judge: Judge
-    meta_judge: MetaJudge | None
-    selector: PairSelector
-    trainer: Trainer
-    evaluator: Evaluator
-    monitor: Monitor
-    reporter: Reporter
-    initial: Checkpoint
-    models: Models
-    seed: int
-    shard_prompts: int
-    keep_checkpoints: int | None
-    recipe_text: str
-    changes: Callable[[Sequence[Decision]], Mapping[str, Any]]

@@ -42,7 +42,23 @@ def parse(text: str, *, name: str = "recipe", overrides: Sequence[str] = ()) -> 
     tree = _yaml_of(text, name)
     if not isinstance(tree, dict):
         raise RecipeError(f"{name}: found no keys; a recipe is a mapping of sections; see recipes/ for examples")
+    return validated(tree, name=name, overrides=overrides)
+
+
+def validated(tree: dict[str, Any], *, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of nested mappings. Raises RecipeError."""
     overridden = [_override(tree, override) for override in overrides]
+    return _validated(tree, name, overridden)
+
+
+def patched(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values under some `key.path`s. Raises RecipeError, which names the key."""
+    tree = recipe.model_dump(mode="json")
+    places = [_set(tree, key.split("."), value) for key, value in keys.items()]
+    return _validated(tree, "patch", places)
+
+
+def _validated(tree: Any, name: str, overridden: Sequence[Place]) -> Recipe:
     try:
         return Recipe.model_validate(_plain(tree))
     except ValidationError as error:
@@ -175,18 +191,23 @@ def _plain(node: Any) -> Any:
 
 
 def _override(tree: dict[str, Any], override: str) -> Place:
-    """Sets one key, making the sections above it where they are not there; returns its place."""
+    """Sets the key of KEY=VALUE; returns its place."""
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise RecipeError(f"--set {override}: not KEY=VALUE; for example judging.num_draws=5; mend the argument")
-    *parents, last = key.split(".")
+    return _set(tree, key.split("."), _plain(_yaml_of(text, f"--set {key}")) if text else None)
+
+
+def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> Place:
+    """Sets one key, making the sections above it where they are not there; returns its place."""
+    *parents, last = steps
     node: Any = tree
     for parent in parents:
         if not isinstance(node.get(parent), dict):
             node[parent] = {}
         node = node[parent]
-    node[last] = _plain(_yaml_of(text, f"--set {key}")) if text else None
-    return (*parents, last)
+    node[last] = value
+    return tuple(steps)
 
 
 def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequence[Place]) -> str:

@@ -249,7 +249,9 @@ class IterationSummary:
     `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` holds the
     trainer's metrics; `judging` says how far the judge is to be trusted; `outcomes` are those of held-out prompts, with
     the reserve's where it was asked; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's
-    tokens went. `recipe_changes` are the keys in which the iteration's recipe differs from the run's, by interventions.
+    tokens went, and `groups` under which name the cost of a stage is added up with others. `seal` is measured when a
+    run ends.
+    `recipe_changes` are the keys in which the iteration's recipe differs from the run's, by interventions.
     """
 
     iteration: int
@@ -261,6 +263,8 @@ class IterationSummary:
     judging: Evaluation | None = None
     outcomes: tuple[PromptOutcome, ...] = ()
     recipe_changes: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    seal: Evaluation | None = None
 
 
 DecisionName = Literal["INVALID", "HARM", "OVEROPT", "PLATEAU", "DRIFT", "STARVED", "INCONCLUSIVE", "CONTINUE"]

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from selfreward.engines import checkpoint_of, materialise
-from selfreward.engines.chat import ChatTokenizer
 from selfreward.errors import EngineError
-from selfreward.parts import Engine, GenerationRequest, ScoreRequest
+from selfreward.model_files.tokenizer import ChatTokenizer
+from selfreward.parts import Engine
 from selfreward.recipe import ModelSection
 from selfreward.records import Checkpoint, Message
+from selfreward.requests import GenerationRequest, ScoreRequest
 
 CONTEXT_TOKENS = 512
 

@@ -3,9 +3,9 @@
 from selfreward import evaluation, recipe
 from selfreward.errors import EngineError
 from selfreward.judging.verifier import VerifierJudge
-from selfreward.parts import Sample
 from selfreward.recipe import EvaluationSection, SamplingSection
 from selfreward.records import Checkpoint, Comparison, Judgment, Message, Prompt, PromptOutcome
+from selfreward.requests import Sample
 
 NUM_PROMPTS = 12
 MODELS = {t: Checkpoint(f"m{t}", None, t) for t in range(4)}

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from selfreward.parts import GenerationRequest, Sample, ScoreRequest
 from selfreward.records import Checkpoint, Message
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
 MERGED = 1_000_000
 

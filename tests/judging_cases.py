@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from selfreward import judging, recipe
-from selfreward.parts import ChatRequest, Judge, Reply
+from selfreward.parts import Judge
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 
 MODELS = {"policy": Checkpoint("m1", Path("nowhere"), 1)}
 PROMPT = Prompt("p", (Message("system", "Be brief."), Message("user", "Name a sea.")), reference="The Baltic Sea.")

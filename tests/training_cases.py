@@ -14,7 +14,7 @@ from selfreward.parts import TrainingJob
 from selfreward.recipe import TrainingSection
 from selfreward.records import PreferencePair
 from selfreward.store.tables import to_table, write_table
-from selfreward.training import build
+from selfreward.updates import build
 
 NUM_WORDS, END = 64, 0
 TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"

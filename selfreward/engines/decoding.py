@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from selfreward.parts import GenerationRequest, ScoreRequest
+from selfreward.requests import GenerationRequest, ScoreRequest
 
 T = TypeVar("T")
 

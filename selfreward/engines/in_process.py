@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from selfreward.engines.chat import ChatTokenizer
 from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample
 from selfreward.engines.requests import Usage
-from selfreward.parts import ScoreRequest
+from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
+from selfreward.requests import ScoreRequest
 
 
 class InProcessEngine(ABC):
@@ -20,6 +20,7 @@ class InProcessEngine(ABC):
 
     name: ClassVar[str]
     determinism: ClassVar[str]
+    enforces_schema: ClassVar[bool]
 
     def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
         self._section = section

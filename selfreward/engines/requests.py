@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selfreward.errors import EngineError
-from selfreward.parts import GenerationRequest, Sample, ScoreRequest
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
 # vLLM's limit for the log-probabilities of named tokens.
 MAX_CHOICES = 128

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.proof import TensorSample, chosen_names, hash_of, sampled_columns
-from selfreward.engines.quiet import quiet_transformers
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.errors import EngineError, RecipeError
-from selfreward.parts import GenerationRequest, Sample, ScoreRequest
+from selfreward.model_files.quiet import quiet_transformers
 from selfreward.records import Checkpoint
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ class TransformersEngine(InProcessEngine):
     """`Engine` on transformers."""
 
     name = "transformers"
+    enforces_schema = False
     determinism = (
         "transformers, batches formed from the call alone: on the CPU the same call on the same machine gives the same "
         "bytes; on a GPU equal but for the rounding of its kernels"

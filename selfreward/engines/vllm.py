@@ -17,8 +17,8 @@ from selfreward.engines.proof import TensorSample
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.vllm_start import start_vllm
 from selfreward.errors import EngineError
-from selfreward.parts import GenerationRequest, Sample, ScoreRequest
 from selfreward.records import Checkpoint
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
 # What vLLM raises for a bad setting, a failed kernel, a full disk or too little memory.
 _FAILURES = (RuntimeError, ValueError, OSError, MemoryError, AssertionError, SubprocessError)
@@ -28,6 +28,7 @@ class VllmEngine(InProcessEngine):
     """`Engine` on vLLM."""
 
     name = "vllm"
+    enforces_schema = True
     determinism = (
         "vLLM in the driver's process, prefix cache reset at the start of each call: the same call on the same machine "
         "gives the same bytes; a call cut into other shards is equal in distribution only"

@@ -1,44 +1,51 @@
 """How often this iteration's judge puts pairs of responses whose order is known into that order."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from selfreward.evaluation.blocks import by_shards
-from selfreward.evaluation.outcomes import GOLD_OUTCOMES
-from selfreward.parts import Engine, Judge, Models, Stages
+from selfreward.evaluation.bench import Bench
+from selfreward.evaluation.tables import GOLD_JUDGMENTS, GOLD_OUTCOMES
+from selfreward.parts import Engine, Judge
 from selfreward.records import GoldPair, Interval, Judgment, PromptOutcome, Response
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.intervals import mean_interval, rate_interval
 from selfreward.statistics.scores import mean_scores, preferred
+from selfreward.steps import Read, Reading, Stage
+from selfreward.workload import Lengths, Requests, Workload, asked_before
 
-GOLD_JUDGMENTS = "judge_gold_judgments"
 GOLD_ACCURACY = "judge_gold_accuracy"
 GOLD_UNSCORED = "judge_gold_unscored_rate"
 NO_CHECKPOINT = -1
 CHOSEN, REJECTED = "chosen", "rejected"
 
 
-def gold_outcomes(
-    stages: Stages,
-    iteration: int,
-    pairs: Sequence[GoldPair],
-    *,
-    judge: Judge,
-    engine: Engine,
-    models: Models,
-    size: int,
-) -> list[PromptOutcome]:
-    """One for each pair, stored; one call for each block of `size` pairs. Raises what engine and judge raise."""
+def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[Any], ...]:
+    """Judgments of both responses of each gold pair, one call for each block of pairs, and an outcome for each pair."""
+    pairs, size = bench.source.gold_pairs(), bench.shard_prompts
+    if not pairs:
+        return ()
 
-    def make(block: Sequence[GoldPair]) -> list[Judgment]:
-        prompts = [pair.prompt for pair in block]
-        responses = [response for pair in block for response in _responses(pair, engine)]
+    def judged(reading: Reading) -> list[Judgment]:
+        block = pairs[reading.shard * size : (reading.shard + 1) * size]
+        responses = [response for pair in block for response in _responses(pair, bench.engine)]
         # With the first iteration's seeds: what chance adds to two judges is then as alike as it can be.
-        judged = judge.judge(prompts, responses, models=models, iteration=1)
-        return [judgment for judgment in judged if not judgment.part]
+        found = judge.judge([pair.prompt for pair in block], responses, models=reading.roles, iteration=1)
+        return [judgment for judgment in found if not judgment.part]
 
-    scores = mean_scores(by_shards(stages, iteration, GOLD_JUDGMENTS, Judgment, pairs, make, size=size))
-    found = [PromptOutcome(p.prompt.id, "gold", "self", NO_CHECKPOINT, _outcome(p, scores)) for p in pairs]
-    return stages.once(iteration, GOLD_OUTCOMES, PromptOutcome, 0, lambda: found)
+    def most(lengths: Lengths) -> list[Requests]:
+        """Both responses of each pair, as long as the longest of all."""
+        longest = max(lengths.text(text) for pair in pairs for text in (pair.chosen, pair.rejected))
+        asked = judge.most(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
+        return asked_before(asked) if iteration > 1 else asked
+
+    def compared(reading: Reading) -> list[PromptOutcome]:
+        scores = mean_scores(reading.rows(GOLD_JUDGMENTS))
+        return [PromptOutcome(p.prompt.id, "gold", "self", NO_CHECKPOINT, _outcome(p, scores)) for p in pairs]
+
+    return (
+        Stage(GOLD_JUDGMENTS, judged, asks=judge.by, most=most, num_shards=bench.num_shards(pairs)),
+        Stage(GOLD_OUTCOMES, compared, reads=(Read(GOLD_JUDGMENTS, "iteration"),), num_shards=1),
+    )
 
 
 def accuracy(rows: Sequence[PromptOutcome], *, seed: int) -> Interval:

@@ -12,10 +12,12 @@ What the sampled responses look like (`samples.py`) is read in the same pass.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from selfreward.evaluation.gold import GOLD_ACCURACY, GOLD_UNSCORED, accuracy, gold_outcomes, unscored_rate
+from selfreward.evaluation.bench import Bench
+from selfreward.evaluation.gold import GOLD_ACCURACY, GOLD_UNSCORED, accuracy, gold_stages, unscored_rate
 from selfreward.evaluation.metrics import Sheet
 from selfreward.evaluation.preference import anchor_health, outcomes
 from selfreward.evaluation.samples import (
@@ -25,130 +27,206 @@ from selfreward.evaluation.samples import (
     sampled_prompts,
     sampled_texts,
 )
-from selfreward.parts import Engine, Judge, Judged, Models, PairwiseJudge, PromptSource, Stages
-from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, PromptOutcome, Response
+from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
+from selfreward.parts import Judge, Judged
+from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, Response
 from selfreward.seeding import seed_of
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.intervals import mean_interval
 from selfreward.statistics.judges import measure_judge
 from selfreward.statistics.kendall import mean_tau
 from selfreward.statistics.scores import mean_scores
+from selfreward.steps import Probe, Read, Reading, Stage
+from selfreward.tables import JUDGE, JUDGMENTS, PROMPTS, RESPONSES
+from selfreward.workload import Workload, asked_before
 
 TAU = "judge_tau_previous"
 AGREEMENT = "judge_anchor_agreement_rate"
-POOL_PROMPTS, POOL_RESPONSES, POOL_JUDGMENTS = "judge_pool_prompts", "judge_pool_responses", "judge_pool_judgments"
-BEST_AND_WORST = "judge_anchor_comparisons"
+WHOLE = tuple(Read(table, "iteration") for table in (PROMPTS, RESPONSES, JUDGMENTS))
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One prompt with what was said about it; `place` is the number by which a sample of prompts is drawn."""
+    """One prompt with what was said about it."""
 
-    place: int
     prompt: Prompt
     responses: list[Response]
     judgments: list[Judgment]
 
 
+def judge_probe(bench: Bench, *, judge: Judge, work: Workload, num_prompts: int) -> Probe:
+    """How far `judge` is to be trusted on the responses of `work`.
+
+    `num_prompts` is the size of the pool and of the anchor's sample; 0: neither.
+    """
+    return _JudgeProbe(bench, judge, work, num_prompts).probe(work.iteration)
+
+
 @dataclass(frozen=True)
-class JudgeEvaluator:
-    """Measures `judge`. `num_prompts` is the size of the pool and of the sample that the anchor sees; 0: neither."""
-
+class _JudgeProbe:
+    bench: Bench
     judge: Judge
-    anchor: PairwiseJudge
-    prompts: PromptSource
-    engine: Engine
+    work: Workload
     num_prompts: int
-    seed: int
-    shard_prompts: int
+    _drawn: list[list[_Case]] = field(default_factory=list, init=False, repr=False)
 
-    def evaluate(self, stages: Stages, iteration: int, *, judged: Iterable[Judged], models: Models) -> Evaluation:
-        """From all shards of what the judge judged in this iteration; texts of one shard at a time are in memory.
+    @property
+    def seed(self) -> int:
+        return self.bench.seed
 
-        Beside them are those of samples.
-        """
+    def probe(self, iteration: int) -> Probe:
+        """The judge is asked before the anchor, so that the engine holds each model once."""
+        gold = gold_stages(self.bench, iteration, judge=self.judge)
+        stages = (*(self._pool(iteration) if self._is_compared else ()), *gold, *self._anchored())
+        reads = (
+            *WHOLE,
+            *(Read(stage.table, "iteration") for stage in stages),
+            *((Read(POOL_JUDGMENTS, "earlier"),) if self._is_compared else ()),
+        )
+        return Probe(JUDGE, stages, reads, self._measure)
+
+    @property
+    def _is_compared(self) -> bool:
+        """Whether this judge and the one before may rank the pool in different ways."""
+        return self.num_prompts > 0 and bool(self.judge.by & {"policy", "best"})
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def _pool(self, iteration: int) -> tuple[Stage[Any], ...]:
+        """The first iteration's sample is the pool, and it was judged already; later judges are asked about it."""
+        if iteration > 1:
+            pool = (Read(POOL_PROMPTS, "earlier"), Read(POOL_RESPONSES, "earlier"))
+            work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
+            return (
+                Stage(
+                    POOL_JUDGMENTS,
+                    self._judge_again,
+                    reads=pool,
+                    asks=self.judge.by,
+                    most=lambda lengths: asked_before(self.judge.most(work, lengths)),
+                    num_shards=1,
+                    only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
+                ),
+            )
+        return (
+            Stage(POOL_PROMPTS, lambda reading: [c.prompt for c in self._sample(reading)], WHOLE, num_shards=1),
+            Stage(
+                POOL_RESPONSES,
+                lambda reading: [r for c in self._sample(reading) for r in c.responses],
+                WHOLE,
+                num_shards=1,
+            ),
+            Stage(
+                POOL_JUDGMENTS,
+                lambda reading: [j for c in self._sample(reading) for j in c.judgments],
+                WHOLE,
+                num_shards=1,
+            ),
+        )
+
+    def _judge_again(self, reading: Reading) -> list[Judgment]:
+        """With the first iteration's seeds: what chance adds is then as alike as it can be."""
+        prompts = list(reading.rows(POOL_PROMPTS, iteration=1))
+        responses = list(reading.rows(POOL_RESPONSES, iteration=1))
+        judged = self.judge.judge(prompts, responses, models=reading.roles, iteration=1)
+        return [judgment for judgment in judged if not judgment.part]
+
+    def _anchored(self) -> tuple[Stage[Comparison], ...]:
+        if not self.num_prompts:
+            return ()
+        work, anchor = self._sampled(self.work.prompts, 2), self.bench.anchor
+
+        def make(reading: Reading) -> list[Comparison]:
+            prompts, best, worst = self._best_and_worst(reading)
+            return anchor.compare(prompts, best, worst, models=reading.roles, iteration=reading.iteration)
+
+        return (
+            Stage(
+                BEST_AND_WORST,
+                make,
+                reads=WHOLE,
+                asks=anchor.by,
+                most=lambda lengths: anchor.most(work, lengths),
+                num_shards=1,
+                only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
+            ),
+        )
+
+    def _sampled(self, prompts: Sequence[Prompt], num_responses: int) -> Workload:
+        drawn = sorted(prompts, key=lambda prompt: self._place(prompt.id))[: self.num_prompts]
+        return replace(self.work, prompts=drawn, num_responses=num_responses)
+
+    # -- samples --------------------------------------------------------------------------------------------------
+
+    def _place(self, prompt_id: str) -> int:
+        """The number by which prompts are drawn."""
+        return seed_of(self.seed, 0, JUDGE, prompt_id)
+
+    def _sample(self, reading: Reading) -> list[_Case]:
+        """`num_prompts` prompts of the iteration and what was said about them; read once, one shard at a time."""
+        if not self._drawn:
+            placed: list[tuple[int, _Case]] = []
+            for shard in _shards(reading):
+                cases = [(self._place(case.prompt.id), case) for case in _cases(shard)]
+                placed = sorted([*placed, *cases], key=lambda entry: entry[0])[: self.num_prompts]
+            self._drawn.append([case for _, case in placed])
+        return self._drawn[0]
+
+    def _best_and_worst(self, reading: Reading) -> tuple[list[Prompt], list[Response], list[Response]]:
+        """Of each prompt of the sample the response with the highest and the one with the lowest score."""
+        found = [(case.prompt, *ends) for case in self._sample(reading) if (ends := _best_and_worst(case)) is not None]
+        return [row[0] for row in found], [row[1] for row in found], [row[2] for row in found]
+
+    # -- measurements ---------------------------------------------------------------------------------------------
+
+    def _measure(self, reading: Reading) -> Evaluation:
+        """From all shards of what the judge judged; texts of one shard at a time are in memory, beside the samples."""
         lengths: dict[str, int] = {}
-        sample: list[_Case] = []
         prompts: list[SampledPrompt] = []
         texts: list[SampledTexts] = []
         full_score = self.judge.scale[1] if self.judge.scale and not self.judge.by else None
 
-        def judgments() -> Iterable[Judgment]:
-            nonlocal sample, texts
-            for shard in judged:
+        def judgments() -> Iterator[Judgment]:
+            nonlocal texts
+            for shard in _shards(reading):
                 own = {response.id for response in shard.responses}
                 lengths.update((response.id, len(response.token_ids)) for response in shard.responses)
-                sample = sorted([*sample, *self._cases(shard)], key=lambda case: case.place)[: self.num_prompts]
                 prompts.extend(sampled_prompts(shard, full_score=full_score))
                 texts = sampled_texts(shard, texts, seed=self.seed)
                 yield from (judgment for judgment in shard.judgments if judgment.response_id in own)
 
         sheet = Sheet(*measure_judge(judgments(), response_lengths=lengths, scale=self.judge.scale, seed=self.seed))
         measure_samples(sheet, prompts, texts, seed=self.seed)
-        # The judge is asked before the anchor, so that the engine holds each model once.
-        sheet.put(TAU, lambda: self._tau(stages, iteration, sample, models))
-        rows = self._gold(stages, iteration, models)
+        rows = list(reading.rows(GOLD_OUTCOMES)) if self.bench.source.gold_pairs() else []
+        sheet.put(TAU, lambda: self._tau(reading))
         sheet.put(GOLD_ACCURACY, lambda: accuracy(rows, seed=self.seed))
         sheet.put(GOLD_UNSCORED, lambda: unscored_rate(rows))
-        sheet.put(AGREEMENT, lambda: self._agreement(stages, iteration, sample, models))
-        return Evaluation(iteration, sheet.metrics, sheet.not_measured)
+        sheet.put(AGREEMENT, lambda: self._agreement(reading))
+        return Evaluation(reading.iteration, sheet.metrics, sheet.not_measured)
 
-    def _cases(self, shard: Judged) -> list[_Case]:
-        responses: defaultdict[str, list[Response]] = defaultdict(list)
-        for response in shard.responses:
-            responses[response.prompt_id].append(response)
-        judgments: defaultdict[str, list[Judgment]] = defaultdict(list)
-        own = {response.id for response in shard.responses}
-        for judgment in shard.judgments:
-            if judgment.response_id in own and not judgment.part:
-                judgments[judgment.prompt_id].append(judgment)
-        return [
-            _Case(seed_of(self.seed, 0, "judge", prompt.id), prompt, responses[prompt.id], judgments[prompt.id])
-            for prompt in shard.prompts
-        ]
-
-    def _tau(self, stages: Stages, iteration: int, sample: Sequence[_Case], models: Models) -> Interval:
+    def _tau(self, reading: Reading) -> Interval:
         """Kendall's tau between this judge and the previous one on the pool. Raises NotEnoughDataError."""
         self._check_size()
-        if not self.judge.by & {"policy", "best"}:
+        if not self._is_compared:
             raise NotEnoughDataError("the judge is the same in every iteration")
-        # The first iteration's sample is the pool, and it was judged already.
-        prompts = stages.once(1, POOL_PROMPTS, Prompt, 0, lambda: [case.prompt for case in sample])
-        responses = stages.once(1, POOL_RESPONSES, Response, 0, lambda: [r for case in sample for r in case.responses])
-        stages.once(1, POOL_JUDGMENTS, Judgment, 0, lambda: [j for case in sample for j in case.judgments])
-        if iteration == 1:
+        before = reading.iteration - 1
+        if before == 0 or not reading.has(POOL_JUDGMENTS, iteration=before):
             raise NotEnoughDataError("there was no judge before this one")
-
-        def judge_again() -> list[Judgment]:
-            # With the first iteration's seeds: what chance adds is then as alike as it can be.
-            judged = self.judge.judge(prompts, responses, models=models, iteration=1)
-            return [judgment for judgment in judged if not judgment.part]
-
-        now = stages.once(iteration, POOL_JUDGMENTS, Judgment, 0, judge_again)
-        before = stages.once(iteration - 1, POOL_JUDGMENTS, Judgment, 0, list)
-        tau = mean_tau(now, before, seed=self.seed)
+        tau = mean_tau(reading.rows(POOL_JUDGMENTS), reading.rows(POOL_JUDGMENTS, iteration=before), seed=self.seed)
         if tau is None:
             raise NotEnoughDataError("no prompt of the pool has a ranking by both judges")
         return tau
 
-    def _agreement(self, stages: Stages, iteration: int, sample: Sequence[_Case], models: Models) -> Interval:
+    def _agreement(self, reading: Reading) -> Interval:
         """How often a valid anchor prefers what the judge scored highest to what it scored lowest.
 
         Raises NotEnoughDataError.
         """
         self._check_size()
-        extremes = [
-            (case.prompt, *ends)
-            for case in sample
-            if (ends := _best_and_worst(case.responses, case.judgments)) is not None
-        ]
-        if not extremes:
+        _, best, worst = self._best_and_worst(reading)
+        if not best:
             raise NotEnoughDataError("no prompt has two responses with different scores and texts")
-        prompts, best, worst = (list(side) for side in zip(*extremes, strict=True))
-        comparisons: list[Comparison] = stages.once(
-            iteration, BEST_AND_WORST, Comparison, 0,
-            lambda: self.anchor.compare(prompts, best, worst, models=models, iteration=iteration),
-        )  # fmt: skip
+        comparisons = list(reading.rows(BEST_AND_WORST))
         found = outcomes(best, worst, comparisons, [worst])
         health = anchor_health(comparisons, found, seed=self.seed)
         if health is not None and health.invalid is not None:
@@ -161,19 +239,32 @@ class JudgeEvaluator:
         if self.num_prompts == 0:
             raise NotEnoughDataError("evaluation.num_judge_prompts is 0")
 
-    def _gold(self, stages: Stages, iteration: int, models: Models) -> list[PromptOutcome]:
-        pairs = self.prompts.gold_pairs()
-        if not pairs:
-            return []
-        return gold_outcomes(
-            stages, iteration, pairs,
-            judge=self.judge, engine=self.engine, models=models, size=self.shard_prompts,
-        )  # fmt: skip
+
+def _shards(reading: Reading) -> Iterator[Judged]:
+    for shard in range(reading.num_shards(PROMPTS)):
+        yield Judged(
+            list(reading.rows(PROMPTS, shard=shard)),
+            list(reading.rows(RESPONSES, shard=shard)),
+            list(reading.rows(JUDGMENTS, shard=shard)),
+        )
 
 
-def _best_and_worst(responses: Sequence[Response], judgments: Sequence[Judgment]) -> tuple[Response, Response] | None:
-    scores: Mapping[str, float] = mean_scores(judgments)
-    scored = sorted((r for r in responses if r.id in scores), key=lambda r: (scores[r.id], r.id))
+def _cases(shard: Judged) -> list[_Case]:
+    """Without parts of judgments, and without what was said about other responses than the policy's."""
+    responses: defaultdict[str, list[Response]] = defaultdict(list)
+    for response in shard.responses:
+        responses[response.prompt_id].append(response)
+    judgments: defaultdict[str, list[Judgment]] = defaultdict(list)
+    own = {response.id for response in shard.responses}
+    for judgment in shard.judgments:
+        if judgment.response_id in own and not judgment.part:
+            judgments[judgment.prompt_id].append(judgment)
+    return [_Case(prompt, responses[prompt.id], judgments[prompt.id]) for prompt in shard.prompts]
+
+
+def _best_and_worst(case: _Case) -> tuple[Response, Response] | None:
+    scores: Mapping[str, float] = mean_scores(case.judgments)
+    scored = sorted((r for r in case.responses if r.id in scores), key=lambda r: (scores[r.id], r.id))
     if len(scored) < 2 or scores[scored[0].id] == scores[scored[-1].id] or scored[0].text == scored[-1].text:
         return None
     return scored[-1], scored[0]

@@ -8,6 +8,7 @@ from selfreward import checks
 from selfreward.evaluation.outcomes import length_deltas
 from selfreward.evaluation.preference import Outcome, anchor_health
 from selfreward.evaluation.responding import text_token_ids
+from selfreward.readers import without_reasoning
 from selfreward.records import Comparison, Evaluation, Interval, Prompt, Response
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.divergence import kl_interval
@@ -15,7 +16,6 @@ from selfreward.statistics.diversity import distinct_n
 from selfreward.statistics.intervals import mean_interval, paired_interval, rate_interval
 from selfreward.statistics.length_adjusted import adjusted_interval
 from selfreward.statistics.texts import is_stuck
-from selfreward.templates import without_reasoning
 
 DISTINCT_SHARE = 0.5
 """The token budget of distinct-n is this share of M_0's tokens, the same for every checkpoint of a run."""

@@ -7,11 +7,6 @@ from selfreward.evaluation.preference import Outcome
 from selfreward.evaluation.responding import text_token_ids
 from selfreward.records import OutcomeSet, PromptOutcome, Response
 
-OUTCOMES = "outcomes"
-RESERVE_OUTCOMES = "reserve_outcomes"
-SEAL_OUTCOMES = "seal_outcomes"
-GOLD_OUTCOMES = "gold_outcomes"
-
 
 def length_deltas(responses: Sequence[Response], others: Sequence[Response]) -> list[float]:
     """Tokens of each response, its end token left out, less those of the other one."""

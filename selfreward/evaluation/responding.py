@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from selfreward.errors import RecipeError
 from selfreward.evaluation.records import ResponseLogprob
-from selfreward.parts import Engine, GenerationRequest, ScoreRequest
+from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Prompt, Response
+from selfreward.requests import GenerationRequest, ScoreRequest
 from selfreward.seeding import seed_of
 from selfreward.statistics.divergence import sequence_logprob
 

@@ -9,47 +9,37 @@ without text, which most judges leave unscored, loses against any other, as befo
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from selfreward.evaluation.blocks import by_shards
 from selfreward.evaluation.preference import Outcome
-from selfreward.parts import Judge, Models, Stages
+from selfreward.parts import Judge, Models
+from selfreward.readers import without_reasoning
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.statistics.scores import mean_scores, preferred
-from selfreward.templates import without_reasoning
-
-SELF_JUDGMENTS = "evaluation_self_judgments"
 
 
 def self_judgments(
-    stages: Stages,
-    iteration: int,
     prompts: Sequence[Prompt],
     sides: Sequence[Sequence[Response]],
     *,
     judge: Judge,
     models: Models,
-    size: int,
+    iteration: int,
 ) -> list[Judgment]:
     """The judge's own judgments (`part` is "") of each prompt's different texts; `sides` are by checkpoint.
 
-    One call for each block of `size` prompts. Where all wrote the same there is nothing to ask.
+    One call. Where all wrote the same there is nothing to ask.
     """
-
-    def make(block: Sequence[tuple[Any, ...]]) -> list[Judgment]:
-        asked = [(prompt, texts) for prompt, *responses in block if len(texts := _different(responses)) > 1]
-        if not asked:
-            return []
-        judged = judge.judge(
-            [prompt for prompt, _ in asked],
-            [response for _, texts in asked for response in texts.values()],
-            models=models,
-            iteration=iteration,
-        )
-        return [judgment for judgment in judged if not judgment.part]
-
-    rows = list(zip(prompts, *sides, strict=True))
-    return by_shards(stages, iteration, SELF_JUDGMENTS, Judgment, rows, make, size=size)
+    rows = zip(prompts, *sides, strict=True)
+    asked = [(prompt, texts) for prompt, *responses in rows if len(texts := _different(responses)) > 1]
+    if not asked:
+        return []
+    judged = judge.judge(
+        [prompt for prompt, _ in asked],
+        [response for _, texts in asked for response in texts.values()],
+        models=models,
+        iteration=iteration,
+    )
+    return [judgment for judgment in judged if not judgment.part]
 
 
 def self_outcomes(

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 from selfreward import recipe
 from selfreward.judging.asking import Questioner
-from selfreward.judging.written import ScoreQuestion, judge_in_writing
+from selfreward.judging.written import ScoreQuestion, judge_in_writing, most_in_writing
 from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.templates import Template
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME = "additive"
 
@@ -53,4 +54,14 @@ class AdditiveJudge:
             template=self._template,
             models=models,
             iteration=iteration,
+        )
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return most_in_writing(
+            work,
+            lengths,
+            [ScoreQuestion()],
+            section=self._section,
+            questioner=self._questioner,
+            template=self._template,
         )

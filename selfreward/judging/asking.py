@@ -3,11 +3,14 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from selfreward.parts import Chat, ChatRequest, Models, Reply
+from selfreward.parts import Chat, Models
+from selfreward.readers import Unscored, Verdict, without_reasoning
 from selfreward.recipe import Asking, Reasoning
 from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 from selfreward.seeding import seed_of
-from selfreward.templates import Template, Unscored, Verdict, without_reasoning
+from selfreward.templates import Template
+from selfreward.workload import Lengths, Requests, Workload
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,53 @@ class Questioner:
             return Material(prompt.messages, missing=Unscored(own.unsent))
         cut_off = own.finish_reason == "length"
         return Material(prompt.messages, missing=Unscored.CUT_OFF if cut_off else Unscored.EMPTY_VERDICT)
+
+    def most(
+        self,
+        template: Template,
+        ask: ChatRequest,
+        work: Workload,
+        lengths: Lengths,
+        *,
+        times: int,
+        shown: Sequence[str] = ("response",),
+        **fields: str | None,
+    ) -> Requests:
+        """`times` questions about each prompt that show the responses `shown`, at most.
+
+        A prompt without the reference that the judge is to see is not asked about.
+        """
+        commits, with_reference = self.section.commit_first, self.section.reference_answer
+        measured = [
+            lengths.question(
+                template,
+                prompt,
+                thinking=not ask.choices,
+                own_response="" if commits else None,
+                reference=prompt.reference if with_reference else None,
+                **(fields | dict.fromkeys(shown, "")),
+            )
+            for prompt in work.prompts
+            if prompt.reference or not with_reference
+        ]
+        own_tokens = commits.max_tokens if commits else 0
+        return Requests(
+            by=self.section.by,
+            first_P=tuple(own_tokens + first for first in measured),
+            rest=len(shown) * work.max_tokens,
+            times=times,
+            num_common=min(measured, default=0),
+            ask=ask,
+            opening_tokens=lengths.opening(ask),
+            may_not_fit=True,
+        )
+
+    def most_committed(self, work: Workload, lengths: Lengths, *, times: int = 1) -> list[Requests]:
+        """What the judge itself responds to the prompts, with `commit_first`."""
+        if self.section.commit_first is None:
+            return []
+        ask = ChatRequest((), self.section.commit_first.max_tokens)
+        return [Requests(self.section.by, lengths.prompts(work.prompts), times=times, ask=ask, may_not_fit=True)]
 
     def ask(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
         """One call for all; a question that is not asked has replies with its reason."""

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment
-from selfreward.parts import Models, Reply
+from selfreward.parts import Models
+from selfreward.readers import Unscored, Verdict, read_choice, without_reasoning
 from selfreward.recipe import Comparing
-from selfreward.records import Comparison, Judgment, Prompt, Response
-from selfreward.templates import Template, Trusted, Unscored, Verdict, read_choice, without_reasoning
+from selfreward.records import Comparison, Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
+from selfreward.templates import Template, Trusted
+from selfreward.workload import Lengths, Requests, Workload
 
 LETTERS = ("A", "B")
 SAME_TEXT = "the same text twice"
@@ -57,6 +60,30 @@ class Comparer:
             comparisons += [self._comparison(contest, first, draw, reply, models) for draw, reply in enumerate(draws)]
         return comparisons
 
+    def most(
+        self,
+        work: Workload,
+        lengths: Lengths,
+        *,
+        num_contests: int,
+        principles: Sequence[str | None] = (None,),
+        num_own: int = 1,
+    ) -> list[Requests]:
+        """So many contests a prompt, in both orders; before them `num_own` responses of a judge that commits itself."""
+        asked = [
+            self.questioner.most(
+                self.template,
+                self._request(),
+                work,
+                lengths,
+                times=2 * num_contests,
+                shown=("response_a", "response_b"),
+                **self._fields(principle),
+            )
+            for principle in principles
+        ]
+        return [*self.questioner.most_committed(work, lengths, times=num_own), *asked]
+
     def judge(
         self,
         prompts: Sequence[Prompt],
@@ -93,23 +120,27 @@ class Comparer:
             return None
         if not response_first:
             first, second = second, first
-        reasoning = self.section.reasoning
         messages = self.template.render(
-            **about.fields(),
-            response_a=first,
-            response_b=second,
-            principle=Trusted(contest.principle) if contest.principle else None,
-            reasoning=Trusted("yes") if reasoning else None,
+            **about.fields(), **self._fields(contest.principle), response_a=first, response_b=second
         )
-        request = choice_request(
+        seed = self.questioner.seed_of(iteration, _id_of(contest, response_first))
+        return Question(self._request(messages, seed=seed), about.missing)
+
+    def _fields(self, principle: str | None) -> dict[str, str | None]:
+        return {
+            "principle": Trusted(principle) if principle else None,
+            "reasoning": Trusted("yes") if self.section.reasoning else None,
+        }
+
+    def _request(self, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
+        return choice_request(
             messages,
             opening=self.template.opening,
             choices=LETTERS,
-            reasoning=reasoning,
+            reasoning=self.section.reasoning,
             num_draws=self.section.num_draws,
-            seed=self.questioner.seed_of(iteration, _id_of(contest, response_first)),
+            seed=seed,
         )
-        return Question(request, about.missing)
 
     def _comparison(
         self, contest: Contest, response_first: bool, draw: int, reply: Reply | None, models: Models
@@ -175,6 +206,11 @@ def opponents(responses: Sequence[Response]) -> list[tuple[Response, Response]]:
         if _text_of(response):
             of_prompt[response.prompt_id].append(response)
     return [pair for together in of_prompt.values() for pair in combinations(together, 2)]
+
+
+def num_opponents(num_responses: int) -> int:
+    """How many such pairs there are of a prompt's responses."""
+    return num_responses * (num_responses - 1) // 2
 
 
 def _judgment(comparison: Comparison, *, mine: bool, draw: int) -> Judgment:

@@ -21,10 +21,11 @@ from ruamel.yaml.error import YAMLError
 from selfreward import recipe
 from selfreward.errors import RecipeError
 from selfreward.judging.asking import Questioner
-from selfreward.judging.comparing import Comparer, Contest, opponents
+from selfreward.judging.comparing import Comparer, Contest, num_opponents, opponents
 from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.templates import Template
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME = "constitution"
 PAPER_CLAMP = (0.4, 0.6)
@@ -53,6 +54,12 @@ class ConstitutionJudge:
             for number, principle in self._asked(f"{response.id}~{other.id}", iteration)
         ]
         return self._comparer.judge(prompts, responses, contests, models=models, iteration=iteration)
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        asked = self._principles
+        if self._section.each_judgment == "one":  # which one is drawn: the longest bounds it
+            asked = [max(asked, key=lengths.text)]
+        return self._comparer.most(work, lengths, num_contests=num_opponents(work.num_responses), principles=asked)
 
     def _asked(self, item: str, iteration: int) -> list[tuple[int, str]]:
         """The principles of one contest with their numbers, from 1; both orders get the same."""

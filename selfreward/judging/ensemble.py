@@ -25,6 +25,7 @@ from selfreward import recipe
 from selfreward.judging.normalising import z_scores
 from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Prompt, Response
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME: Final = "ensemble"
 
@@ -85,6 +86,9 @@ class EnsembleJudge:
             for response in responses
             for judgment in (*kept[response.id], *self._judgments(response, opinions))
         ]
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return [requests for member in self._members.values() for requests in member.most(work, lengths)]
 
     def _turn(self, name: str) -> tuple[bool, int, list[str], str]:
         """Members that use the same models in a row; first the policy, which the engine has just sampled from."""

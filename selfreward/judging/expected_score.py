@@ -19,9 +19,12 @@ from dataclasses import dataclass, replace
 
 from selfreward import recipe
 from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment, unasked
-from selfreward.parts import Chat, Models, Reply
-from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import Template, Trusted, Unscored, Verdict, without_reasoning
+from selfreward.parts import Chat, Models
+from selfreward.readers import Unscored, Verdict, without_reasoning
+from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
+from selfreward.templates import Template, Trusted
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME = "expected_score"
 
@@ -81,23 +84,39 @@ class ExpectedScoreJudge:
             for draw, reply in enumerate(draws)
         ]
 
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        asked = [
+            self._questioner.most(
+                template,
+                self._request(number),
+                work,
+                lengths,
+                times=work.num_responses,
+                reasoning=Trusted("yes") if self._section.reasoning else None,
+            )
+            for number, template in enumerate(self._templates)
+        ]
+        return [*self._questioner.most_committed(work, lengths), *asked]
+
     def _ask(self, response: Response, number: int, about: Material, *, iteration: int) -> Question:
         """With wording `number`, from 0."""
-        template, reasoning = self._templates[number], self._section.reasoning
-        messages = template.render(
+        messages = self._templates[number].render(
             **about.fields(),
             response=without_reasoning(response.text),
-            reasoning=Trusted("yes") if reasoning else None,
+            reasoning=Trusted("yes") if self._section.reasoning else None,
         )
-        request = choice_request(
+        seed = self._questioner.seed_of(iteration, response.id)
+        return Question(self._request(number, messages, seed=seed), unasked(about, response))
+
+    def _request(self, number: int, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
+        return choice_request(
             messages,
-            opening=template.opening,
+            opening=self._templates[number].opening,
             choices=self._wordings[number].labels,
-            reasoning=reasoning,
+            reasoning=self._section.reasoning,
             num_draws=self._section.num_draws,
-            seed=self._questioner.seed_of(iteration, response.id),
+            seed=seed,
         )
-        return Question(request, unasked(about, response))
 
     def _judgment(
         self, response: Response, number: int, draw: int, reply: Reply, *, seed: int, models: Models

@@ -17,9 +17,11 @@ from dataclasses import replace
 from typing import Final
 
 from selfreward import recipe
-from selfreward.parts import Engine, Models, ScoreRequest
+from selfreward.parts import Engine, Models
+from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
-from selfreward.templates import Unscored, without_reasoning
+from selfreward.requests import ScoreRequest
+from selfreward.workload import Lengths, Requests, Workload, forward
 
 NAME: Final = "intrinsic"
 
@@ -63,6 +65,15 @@ class IntrinsicJudge:
             else:  # A model gave one of the tokens no probability at all.
                 judgments.append(replace(blank, unscored=Unscored.NOT_FINITE.value, text=text))
         return judgments
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        if work.iteration == 1 and self.by <= {"policy", "initial", "best"}:
+            return []  # all of them are M_0
+        return [
+            requests
+            for name in sorted(self.by)
+            for requests in forward(name, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+        ]
 
     def _request(self, response: Response) -> ScoreRequest | Unscored:
         if not without_reasoning(response.text) or not response.token_ids:

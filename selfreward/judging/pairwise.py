@@ -16,22 +16,23 @@ from collections.abc import Sequence
 
 from selfreward import recipe
 from selfreward.judging.asking import Questioner
-from selfreward.judging.comparing import Comparer, Contest, opponents
+from selfreward.judging.comparing import Comparer, Contest, num_opponents, opponents
 from selfreward.parts import Chat, Models
 from selfreward.records import Comparison, Judgment, Prompt, Response
 from selfreward.templates import Template
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME = "pairwise"
 
 
 class PairwiseJudge:
-    """`parts.Judge` that labels, and `parts.PairwiseJudge` that measures."""
+    """`parts.Judge`: each response of a prompt meets each other."""
 
     scale = (0.0, 1.0)
 
-    def __init__(self, section: recipe.Comparing, *, chat: Chat, seed: int) -> None:
+    def __init__(self, section: recipe.PairwiseJudge, *, chat: Chat, seed: int) -> None:
         self.by = frozenset((section.by,))
-        self._comparer = Comparer(section, Questioner(NAME, section, chat, seed), Template.load(NAME))
+        self._comparer = comparer(section, chat=chat, seed=seed)
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
@@ -39,6 +40,17 @@ class PairwiseJudge:
         """(N - 1) * 2 * num_draws judgments for each of a prompt's N responses; one engine call for all of them."""
         contests = [Contest(response, other) for response, other in opponents(responses)]
         return self._comparer.judge(prompts, responses, contests, models=models, iteration=iteration)
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return self._comparer.most(work, lengths, num_contests=num_opponents(work.num_responses))
+
+
+class PairwiseAnchor:
+    """`parts.Anchor`: the two responses of each comparison side by side."""
+
+    def __init__(self, section: recipe.Comparing, *, chat: Chat, seed: int) -> None:
+        self.by = frozenset((section.by,))
+        self._comparer = comparer(section, chat=chat, seed=seed)
 
     def compare(
         self,
@@ -59,3 +71,11 @@ class PairwiseJudge:
                 raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
         contests = [Contest(response, other) for response, other in zip(responses, others, strict=True)]
         return self._comparer.compare(prompts, contests, models=models, iteration=iteration)
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        num_contests = work.num_responses - 1
+        return self._comparer.most(work, lengths, num_contests=num_contests, num_own=num_contests)
+
+
+def comparer(section: recipe.Comparing, *, chat: Chat, seed: int) -> Comparer:
+    return Comparer(section, Questioner(NAME, section, chat, seed), Template.load(NAME))

@@ -19,8 +19,9 @@ from typing import Any, Final
 from selfreward import recipe
 from selfreward.errors import EngineError, RecipeError
 from selfreward.parts import Models
+from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
-from selfreward.templates import Unscored, without_reasoning
+from selfreward.workload import Lengths, Requests, Workload, forward
 
 NAME: Final = "reward_model"
 
@@ -66,6 +67,10 @@ class RewardModelJudge:
             )
             for response, token_ids in zip(responses, asked, strict=True)
         ]
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        asked = forward(self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+        return [replace(requests, in_engine=False) for requests in asked]
 
     def _scores(self, checkpoint: Checkpoint, rows: Sequence[tuple[int, ...]]) -> list[float]:
         """One number for each row of token ids; the model is gone afterwards."""

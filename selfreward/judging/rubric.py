@@ -16,10 +16,11 @@ from dataclasses import replace
 from selfreward import recipe
 from selfreward.judging.asking import Questioner
 from selfreward.judging.normalising import z_scores
-from selfreward.judging.written import ScoreQuestion, judge_in_writing
+from selfreward.judging.written import ScoreQuestion, judge_in_writing, most_in_writing
 from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.templates import Template, Trusted
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME = "rubric"
 
@@ -31,6 +32,19 @@ class RubricJudge:
         self._section = section
         self._questioner = Questioner(NAME, section, chat, seed)
         self._template = Template.load(NAME)
+        self._criteria = [
+            ScoreQuestion(c.name, {"criterion": Trusted(f"{c.name}: {c.description}")}) for c in section.criteria
+        ]
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return most_in_writing(
+            work,
+            lengths,
+            self._criteria,
+            section=self._section,
+            questioner=self._questioner,
+            template=self._template,
+        )
 
     @property
     def by(self) -> frozenset[str]:
@@ -44,29 +58,24 @@ class RubricJudge:
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """For each response its criteria's judgments, then its own; one engine call for all of them."""
-        section = self._section
-        criteria = [
-            ScoreQuestion(c.name, {"criterion": Trusted(f"{c.name}: {c.description}")}) for c in section.criteria
-        ]
         parts = judge_in_writing(
             prompts,
             responses,
-            criteria,
-            section=section,
+            self._criteria,
+            section=self._section,
             questioner=self._questioner,
             template=self._template,
             models=models,
             iteration=iteration,
         )
         counted = self._counted(parts)
-        size = len(criteria) * section.num_draws
+        num_draws = self._section.num_draws
+        size = len(self._criteria) * num_draws
         judgments: list[Judgment] = []
         for start in range(0, len(parts), size):
             of_response = parts[start : start + size]
             judgments += of_response
-            judgments += [
-                self._whole(draw, of_response[draw :: section.num_draws], counted) for draw in range(section.num_draws)
-            ]
+            judgments += [self._whole(draw, of_response[draw::num_draws], counted) for draw in range(num_draws)]
         return judgments
 
     def _counted(self, parts: Sequence[Judgment]) -> dict[str, float]:

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from selfreward.parts import Judge, Models
+from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Comparison, Judgment, Prompt, Response
 from selfreward.statistics.scores import preferred
-from selfreward.templates import Unscored, without_reasoning
+from selfreward.workload import Lengths, Requests, Workload
 
 SAME_TEXT = "the same text twice"
 
@@ -41,7 +42,7 @@ class _Score:
 
 
 class ScoredAnchor:
-    """`parts.PairwiseJudge` made of a judge that scores; `name` stands in its comparisons."""
+    """`parts.Anchor` made of a judge that scores; `name` stands in its comparisons."""
 
     def __init__(self, judge: Judge, *, name: str) -> None:
         self._judge = judge
@@ -73,6 +74,14 @@ class ScoredAnchor:
         differing = [contest for contest in contests if not _show_the_same(contest[1], contest[2])]
         scores = self._scores(differing, models) if differing else {}
         return [self._comparison(response, other, scores) for _, response, other in contests]
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        """Each response is scored once; of those that were scored before, an endpoint's replies are kept."""
+        asked = self._judge.most(work, lengths)
+        if not work.seen_before:
+            return asked
+        num_seen = work.num_responses - 1
+        return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in asked]
 
     def _scores(self, contests: Sequence[tuple[Prompt, Response, Response]], models: Models) -> Mapping[str, _Score]:
         """By response id. Parts of a judgment, such as a rubric's criteria, do not count beside the whole."""

@@ -15,8 +15,9 @@ from typing import Any, Final
 from selfreward import recipe
 from selfreward.checks import passes
 from selfreward.parts import Models
+from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import Unscored, without_reasoning
+from selfreward.workload import Lengths, Requests, Workload
 
 NAME: Final = "verifier"
 
@@ -40,6 +41,10 @@ class VerifierJudge:
         """One judgment for each response, in their order. Raises RecipeError for a check that does not validate."""
         checks = {prompt.id: prompt.checks for prompt in prompts}
         return [self._judgment(response, checks[response.prompt_id]) for response in responses]
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        """No model is asked."""
+        return []
 
     def _judgment(self, response: Response, checks: Sequence[Mapping[str, Any]]) -> Judgment:
         text = without_reasoning(response.text)

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selfreward.judging.asking import Material, Question, Questioner, judgment, unasked
-from selfreward.parts import ChatRequest, Models, Reply
+from selfreward.parts import Models
+from selfreward.readers import Unscored, Verdict, read_json_score, read_score, without_reasoning
 from selfreward.recipe import Written
-from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import Template, Trusted, Unscored, Verdict, read_json_score, read_score, without_reasoning
+from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
+from selfreward.templates import Template, Trusted
+from selfreward.workload import Lengths, Requests, Workload
 
 SCHEMA = {
     "type": "object",
@@ -63,6 +66,32 @@ def judge_in_writing(
     ]
 
 
+def most_in_writing(
+    work: Workload,
+    lengths: Lengths,
+    questions: Sequence[ScoreQuestion],
+    *,
+    section: Written,
+    questioner: Questioner,
+    template: Template,
+) -> list[Requests]:
+    """What `judge_in_writing` asks at most."""
+    structured = Trusted("json") if section.structured else None
+    asked = [
+        questioner.most(
+            template,
+            _request(section),
+            work,
+            lengths,
+            times=work.num_responses,
+            structured=structured,
+            **question.fields,
+        )
+        for question in questions
+    ]
+    return [*questioner.most_committed(work, lengths), *asked]
+
+
 def _ask(
     response: Response,
     question: ScoreQuestion,
@@ -78,16 +107,20 @@ def _ask(
         response=without_reasoning(response.text),
         structured=Trusted("json") if section.structured else None,
     )
-    request = ChatRequest(
+    seed = questioner.seed_of(iteration, "/".join(filter(None, (response.id, question.part))))
+    return Question(_request(section, messages, seed=seed), unasked(material, response))
+
+
+def _request(section: Written, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
+    return ChatRequest(
         messages,
         max_tokens=section.max_tokens,
         n=section.num_draws,
         temperature=section.temperature,
         top_p=section.top_p,
-        seed=questioner.seed_of(iteration, "/".join(filter(None, (response.id, question.part)))),
+        seed=seed,
         json_schema=SCHEMA if section.structured else None,
     )
-    return Question(request, unasked(material, response))
 
 
 def _read(reply: Reply, *, structured: bool) -> Verdict:

@@ -11,6 +11,7 @@ from typing import Any
 
 from selfreward import history, loop, recipe_file
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
+from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.store import Store
@@ -50,9 +51,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     with Store(folder, name=recipe.name) as store:
         _adopt_recipe(store, recipe)
         with _status_of(store, progress) as status:
-            from selfreward.assemble import assemble
-
-            parts = assemble(recipe, store)
+            parts = prepare(recipe, store)
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
             try:
@@ -61,6 +60,36 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
                 parts.engine.close()
             status |= {"state": "finished", **_outcome(decision)}
     return RunResult(folder, decision)
+
+
+def prepare(recipe: Recipe, store: Store) -> loop.Run:
+    """Puts models on disk, checks the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
+    from selfreward import reporting, tools
+    from selfreward.compose import compose
+    from selfreward.launch.inputs import facts_of, refuse_other_inputs
+
+    with_tools = tools.tools_of(recipe, cache_folder=store.folder / "endpoints")
+    store.meter = with_tools.usage
+    warnings = warnings_of(tools.problems(recipe, with_tools, begun=bool(store.manifest["files"])))
+    facts = facts_of(recipe, with_tools, warnings=warnings)
+    refuse_other_inputs(store, facts)
+    store.record_facts(**facts)
+    return loop.Run(
+        compose=lambda t, decisions: compose(recipe, t, decisions, with_tools),
+        models=with_tools.models,
+        engine=with_tools.engine,
+        monitor=with_tools.monitor,
+        reporter=reporting.build(store, recipe=recipe),
+        keep_checkpoints=recipe.checkpoints.keep,
+    )
+
+
+def check(recipe: Recipe) -> list[str]:
+    """Reads prompts and models as a run would, and starts nothing. Returns warnings; raises RecipeError."""
+    from selfreward import tools
+
+    with_tools = tools.tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
+    return warnings_of(tools.problems(recipe, with_tools))
 
 
 def rewrite_reports(folder: Path) -> Path:
@@ -72,7 +101,7 @@ def rewrite_reports(folder: Path) -> Path:
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a report needs one; let the run go on")
     recipe = recipe_file.load(folder / "recipe.yaml")
-    reporting.build(store, banner=recipe.note).write(summaries, decisions, initial)
+    reporting.build(store, recipe=recipe).write(summaries, decisions, initial)
     return folder / "report.html"
 
 

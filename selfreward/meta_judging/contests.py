@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from selfreward.readers import without_reasoning
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import without_reasoning
 
 
 @dataclass(frozen=True)

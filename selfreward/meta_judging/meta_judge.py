@@ -17,26 +17,50 @@ from collections.abc import Iterable, Sequence
 from selfreward import recipe
 from selfreward.meta_judging.contests import Contest, contests, shown
 from selfreward.meta_judging.judgment_pairs import judgment_pairs, most_pairs, widest
-from selfreward.parts import Chat, ChatRequest, Models, Reply
+from selfreward.parts import Chat, Models
+from selfreward.readers import read_choice, without_reasoning
 from selfreward.records import Battle, Judgment, PreferencePair, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 from selfreward.seeding import seed_of
 from selfreward.statistics.elo import position_weights
-from selfreward.templates import Template, read_choice, without_reasoning
+from selfreward.templates import Template
+from selfreward.workload import Lengths, Requests, Workload
 
 SAME_TEXT = "the same text twice"
 
 
 class MetaJudge:
-    """`parts.MetaJudge` on a model that writes."""
+    """A model that writes, asked about judgments."""
 
-    def __init__(self, section: recipe.MetaJudgingSection, *, chat: Chat, seed: int) -> None:
-        self._section = section
+    def __init__(
+        self, section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveJudge, chat: Chat, seed: int
+    ) -> None:
+        """`judge` is the section of the judge whose judgments are judged."""
+        self.section, self.judge = section, judge
         self._chat = chat
         self._seed = seed
         self._template = Template.load("meta_judge")
 
-    def may_judge(self, iteration: int) -> bool:
-        return iteration in self._section.iterations
+    @property
+    def by(self) -> frozenset[str]:
+        return frozenset((self.section.by,))
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        """What `battles` asks at most: each judgment of one response a prompt against each other, in both orders."""
+        num_judgments = min(self.judge.num_draws, self.section.max_judgments)
+        empty = {"response": "", "judgment_a": "", "judgment_b": ""}
+        first_P = [lengths.question(self._template, prompt, thinking=True, **empty) for prompt in work.prompts]
+        return [
+            Requests(
+                by=self.section.by,
+                first_P=tuple(work.max_tokens + first for first in first_P),
+                rest=2 * self.judge.max_tokens,
+                times=num_judgments * (num_judgments - 1),
+                num_common=min(first_P, default=0),
+                ask=ChatRequest((), max_tokens=self.section.max_tokens, temperature=self.section.temperature),
+                may_not_fit=True,
+            )
+        ]
 
     def battles(
         self,
@@ -51,7 +75,7 @@ class MetaJudge:
 
         Raises EngineError from the model; never because of what a model wrote.
         """
-        fought = contests(prompts, responses, judgments, max_judgments=self._section.max_judgments)
+        fought = contests(prompts, responses, judgments, max_judgments=self.section.max_judgments)
         asked = {
             contest.id: self._ask(contest, iteration)
             for contest in fought
@@ -72,8 +96,8 @@ class MetaJudge:
     ) -> tuple[PreferencePair, ...]:
         """In the order of their ids."""
         weights = position_weights(all_battles)
-        pairs = judgment_pairs(judgments, battles, weights=weights, max_chosen_chars=self._section.max_chosen_chars)
-        return widest(pairs, most_pairs(self._section.max_share, num_response_pairs) - num_judgment_pairs)
+        pairs = judgment_pairs(judgments, battles, weights=weights, max_chosen_chars=self.section.max_chosen_chars)
+        return widest(pairs, most_pairs(self.section.max_share, num_response_pairs) - num_judgment_pairs)
 
     def _ask(self, contest: Contest, iteration: int) -> ChatRequest:
         messages = self._template.render(
@@ -84,9 +108,9 @@ class MetaJudge:
         )
         return ChatRequest(
             messages,
-            max_tokens=self._section.max_tokens,
-            temperature=self._section.temperature,
-            top_p=self._section.top_p,
+            max_tokens=self.section.max_tokens,
+            temperature=self.section.temperature,
+            top_p=self.section.top_p,
             seed=seed_of(self._seed, iteration, "meta_judging", contest.id),
         )
 

@@ -2,6 +2,7 @@
 
 from selfreward.parts import Monitor
 from selfreward.recipe import MonitorSection, Recipe
+from selfreward.steps import Gate
 
 
 def build(
@@ -14,3 +15,8 @@ def build(
     from selfreward.monitoring.monitor import RunMonitor
 
     return RunMonitor(section, max_iterations, num_reserve, recipe)
+
+
+def gate(monitor: Monitor, *, judge: str) -> Gate:
+    """Whether the iteration's pairs are worth training on; `judge` names the measurement of the judge."""
+    return Gate(lambda counts, measured: monitor.refuses(counts, measured.get(judge)))

@@ -8,7 +8,6 @@
 It keeps what it was shown and decides by `decide.py`, as a run does.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -148,7 +147,7 @@ def settings_of(
         "name": "monitor", "output_dir": ".", "models": {"policy": {"model": "none"}}, "prompts": {"kind": "builtin"},
         "judging": {"kind": "additive"}, "monitor": dict(values),
     }  # fmt: skip
-    return recipe_file.parse(json.dumps(recipe), name=name, overrides=[f"monitor.{o}" for o in overrides]).monitor
+    return recipe_file.validated(recipe, name=name, overrides=[f"monitor.{o}" for o in overrides]).monitor
 
 
 _BY: Mapping[str, Literal["anchor", "self", "checks"]] = {

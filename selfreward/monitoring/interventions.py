@@ -20,7 +20,6 @@ should have brought a gain or held a drift, an iteration that is INVALID or trai
 back too, and may be tried again.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,10 +57,8 @@ def patch(recipe: Recipe, name: str) -> Recipe:
     keys = _keys(recipe, name)
     if not keys:
         return recipe
-    # ensure_ascii: YAML does not read the pairs of escapes that JSON writes.
-    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
     try:
-        patched = recipe_file.parse(recipe_file.dump(recipe), overrides=overrides)
+        patched = recipe_file.patched(recipe, keys)
     except RecipeError as error:
         raise _refused(name, str(error).replace("--set: ", "").replace("--set ", "")) from None
     if patched == recipe:

@@ -37,9 +37,12 @@ class RunMonitor:
     num_reserve: int = 0
     recipe: Recipe | None = None
 
-    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
-        """False when there is nothing to learn from an iteration like this; `decide` then says STARVED."""
-        return not (closed_gates(self.section, counts) or (self._enforces and self._too_noisy(counts, judging)))
+    def refuses(self, counts: Mapping[str, int], judging: Evaluation | None) -> str:
+        """Why there is nothing to learn from an iteration like this, or ""; `decide` then says STARVED."""
+        numbers = numbers_of(self.section, counts, max_iterations=self.max_iterations, elapsed_s=0)
+        if closed := closed_gates(self.section, counts):
+            return "; ".join(limit_clause(name, numbers) for name in closed)
+        return "; ".join(self._too_noisy(counts, judging)) if self._enforces else ""
 
     def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         """`history` holds iterations 1..t in order, at least one; `decided` are the decisions on 1..t-1.

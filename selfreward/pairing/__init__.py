@@ -14,22 +14,33 @@ from selfreward.pairing.initial_rejected import best_and_initial_worst
 from selfreward.pairing.length_controlled import shortest_and_longest
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.rules import Selector
+from selfreward.pairing.stages import bounds, dropped_prompts, pairs
 from selfreward.pairing.strategy import Candidate, Candidates, Proposal
 from selfreward.pairing.top_k import best_and_worst_k
-from selfreward.parts import PairSelector
+from selfreward.tables import INITIAL_RESPONSES
 
-__all__ = ["Candidate", "Candidates", "DropReason", "Proposal", "Selector", "build"]
+__all__ = [
+    "Candidate",
+    "Candidates",
+    "DropReason",
+    "Proposal",
+    "Selector",
+    "bounds",
+    "build",
+    "dropped_prompts",
+    "pairs",
+]
 
 
-def build(section: recipe.PairingSection) -> PairSelector:
+def build(section: recipe.PairingSection) -> Selector:
     match section:
         case recipe.BestVsWorst():
             return Selector(section, best_and_worst)
         case recipe.LengthControlled():
             return Selector(section, partial(shortest_and_longest, rho=section.rho))
         case recipe.TopK():
-            return Selector(section, partial(best_and_worst_k, k=section.k))
+            return Selector(section, partial(best_and_worst_k, k=section.k), max_pairs=section.k)
         case recipe.InitialRejected():
-            return Selector(section, best_and_initial_worst, strategy_needs=frozenset({"initial_responses"}))
+            return Selector(section, best_and_initial_worst, reads=(INITIAL_RESPONSES,))
         case _:
             assert_never(section)

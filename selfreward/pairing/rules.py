@@ -16,7 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
 from selfreward import recipe
 from selfreward.pairing.labels import Label, labeller, weights
@@ -26,24 +26,32 @@ from selfreward.pairing.trust import distrusted
 from selfreward.parts import Judged
 from selfreward.records import DroppedPrompt, PreferencePair, Prompt, Response, Selection
 from selfreward.statistics.scores import mean_scores
-
-Need = Literal["initial_responses", "previous_judgments"]
+from selfreward.tables import PREVIOUS_JUDGMENTS, Table
 
 
 class Selector:
-    """`parts.PairSelector`: the rules of this file around a strategy."""
+    """The rules of this file around a strategy, which `reads` tables beside responses and judgments.
+
+    It proposes `max_pairs` pairs of a prompt at most.
+    """
 
     def __init__(
-        self, section: recipe.Pairing, strategy: Strategy, *, strategy_needs: frozenset[Need] = frozenset()
+        self, section: recipe.Pairing, strategy: Strategy, *, reads: Sequence[Table[Any]] = (), max_pairs: int = 1
     ) -> None:
         self._section = section
         self._strategy = strategy
-        self._strategy_needs = strategy_needs
+        self._reads = tuple(reads)
+        self._max_pairs = max_pairs
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def reads(self) -> tuple[Table[Any], ...]:
+        """What pairs are made of beside prompts, responses and judgments."""
         is_compared = "consistency" in (self._section.label, self._section.weight)
-        return self._strategy_needs | frozenset[Need](["previous_judgments"] if is_compared else [])
+        return self._reads + ((PREVIOUS_JUDGMENTS,) if is_compared else ())
+
+    def most(self, num_responses: int) -> int:
+        """So many pairs of a prompt at most: no response stands in two."""
+        return min(self._max_pairs, num_responses // 2)
 
     def select(self, judged: Judged) -> Selection:
         """Pairs in the order of the prompts, a prompt's in that of its strategy.

@@ -5,12 +5,10 @@ as allowed, every one judged, every prompt a pair. The time is an estimate and a
 own rates take the estimate's place. No weights are loaded, and no endpoint is asked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfreward import prompts
-from selfreward.engines.chat import ChatTokenizer
-from selfreward.engines.models import materialise
 from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.history import History, read_history
 from selfreward.plan.machine import Machine, measure_machine
@@ -20,6 +18,7 @@ from selfreward.plan.storage import Disk, Memory, disk_of, memory_of
 from selfreward.plan.text import render
 from selfreward.plan.work import IterationWork, count_work
 from selfreward.recipe import Recipe
+from selfreward.tools import Tools, problems, tools_of
 
 __all__ = ["Plan", "plan", "render"]
 
@@ -45,11 +44,9 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Counts the work of a recipe and measures this machine for about a second. Raises RecipeError as a run would."""
-    source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
-    folder = materialise(recipe.policy)
-    model = read_shape(folder)
-    trust = recipe.policy.trust_remote_code
-    work, warnings = count_work(recipe, source=source, tokenizer=ChatTokenizer(folder, trust_remote_code=trust))
+    tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
+    model = read_shape(tools.models["policy"].path)
+    work = count_work(recipe, tools)
     machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
     history = read_history(Path(recipe.output_dir), recipe)
     seconds, start = estimate(recipe, work, model=model, machine=machine, history=history)
@@ -63,5 +60,15 @@ def plan(recipe: Recipe) -> Plan:
         history=history,
         memory=memory_of(recipe, work, model=model, machine=machine),
         disk=disk_of(recipe, work, model=model),
-        warnings=(*warnings, *beyond_budget(recipe, work), *history.warnings),
+        warnings=(*_warnings(recipe, tools, work), *beyond_budget(recipe, work), *history.warnings),
     )
+
+
+def _warnings(recipe: Recipe, tools: Tools, work: Sequence[IterationWork]) -> list[str]:
+    found = [p.text if p.is_warning else f"`selfreward run` would refuse it: {p.text}" for p in problems(recipe, tools)]
+    if num_unjudged := sum(iteration.num_unjudged for iteration in work):
+        found.append(
+            f"up to {num_unjudged:,} judge prompts may exceed the context of {tools.engine.context_tokens} tokens; "
+            "such a judgment or comparison is unscored (too_long)"
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from selfreward.plan.requests import Work, summed
+from selfreward.plan.amounts import Work, summed
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import EndpointSection, Recipe
 

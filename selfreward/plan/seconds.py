@@ -9,15 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from selfreward.plan.amounts import Work
 from selfreward.plan.history import History
 from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
-from selfreward.plan.requests import Work
 from selfreward.plan.storage import engine_kind, micro_batch_tokens
-from selfreward.plan.work import PERHAPS, IterationWork
+from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe
-
-TRAINING = "training"
+from selfreward.tables import TRAINING
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,25 @@ def _iteration(work: IterationWork, clock: "_Clock", rates: Mapping[str, _Rate],
     if work.iteration in history.finished:
         total = sum(real.values())
         return Seconds(total, total, total)
-    stages = [_stage(name, size, clock.stage(work, name), real, rates) for name, size in _sizes(work).items()]
+    stages = [
+        _stage(name, size, clock.stage(work, name), real, rates, is_sure=name not in work.perhaps)
+        for name, size in _sizes(work).items()
+    ]
     return sum(stages, Seconds(0.0, 0.0))
 
 
 def _stage(
-    name: str, size: float, estimated: Seconds, real: Mapping[str, float], rates: Mapping[str, _Rate]
+    name: str,
+    size: float,
+    estimated: Seconds,
+    real: Mapping[str, float],
+    rates: Mapping[str, _Rate],
+    *,
+    is_sure: bool,
 ) -> Seconds:
     if name in real:
         return Seconds(real[name], real[name], real[name])
-    if name in PERHAPS:  # perhaps not asked at all
+    if not is_sure:  # perhaps not asked at all
         return Seconds(0.0, estimated.high if name not in rates else rates[name].per_planned_s * size * REAL_RATE.slow)
     if name not in rates:
         return estimated
@@ -107,7 +115,7 @@ def _sizes(work: IterationWork) -> dict[str, float]:
     sizes: Counter[str] = Counter({name: stage.num_requests for name, stage in work.stages.items()})
     for name, others in work.elsewhere.items():
         sizes[name] += sum(other.num_requests for other in others.values())
-    return {**sizes, TRAINING: work.num_pairs} if work.num_pairs else dict(sizes)
+    return {**sizes, TRAINING: work.update.num_pairs} if work.update.num_pairs else dict(sizes)
 
 
 def _rates(work: Sequence[IterationWork], history: History) -> dict[str, _Rate]:
@@ -188,11 +196,11 @@ class _Clock:
         training = self.recipe.training
         # A backward pass costs two forward passes (2001.08361, section 2.1); checkpointing computes one again.
         num_passes = 4 if training.gradient_checkpointing else 3
-        num_tokens = num_passes * work.num_training_tokens + work.num_tokens_without_gradient
-        flops = self.model.forward_flops(num_tokens, context=work.longest_pair_tokens / 4)
+        num_tokens = num_passes * work.update.num_training_tokens + work.update.num_tokens_without_gradient
+        flops = self.model.forward_flops(num_tokens, context=work.update.longest_pair_tokens / 4)
         update_s = flops / self.machine.training_flops / TRAINING_SHARE.at(fast=fast)
         # One pass more than the steps make: the passes without gradients take larger batches.
-        size = max(1, micro_batch_tokens(training, work.longest_pair_tokens))
-        num_micro_batches = math.ceil(num_tokens / num_passes / size) + work.num_steps
+        size = max(1, micro_batch_tokens(training, work.update.longest_pair_tokens))
+        num_micro_batches = math.ceil(num_tokens / num_passes / size) + work.update.num_steps
         overhead_s = num_micro_batches * MICRO_BATCH_OVERHEAD_S.at(fast=fast) + TRAINING_OVERHEAD_S.at(fast=fast)
         return GENERATED_SHARE.at(fast=fast) * update_s + overhead_s

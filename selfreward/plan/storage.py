@@ -44,7 +44,7 @@ class Disk:
 def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape, machine: Machine) -> Memory:
     training, dtype = recipe.training, recipe.engine.dtype
     weights = model.num_parameters * BYTES[dtype]
-    longest = max((iteration.longest_pair_tokens for iteration in work), default=0)
+    longest = max((iteration.update.longest_pair_tokens for iteration in work), default=0)
     # Weights, gradients and the two moments of Adam, all in the weights' dtype (1910.02054, section 3.1).
     # Adapters and their states are small beside the weights. GPUs are counted one by one, CPU processes share.
     copies = 1 if recipe.policy.lora else 4
@@ -93,7 +93,7 @@ def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape)
     num_iterations, keep = recipe.iterations.max, recipe.checkpoints.keep
     checkpoint = model.num_parameters * BYTES[recipe.training.weights_dtype]
     num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
-    saves_any = any(iteration.num_steps > recipe.training.save_every_steps for iteration in work)
+    saves_any = any(iteration.update.num_steps > recipe.training.save_every_steps for iteration in work)
     save = 3 * checkpoint if saves_any else 0  # weights and two moments
     # A save is complete before the older one goes, and a checkpoint before an older one goes.
     peak = min(num_iterations, num_kept + 1) * checkpoint + 2 * save

@@ -4,45 +4,18 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from selfreward.evaluation import evaluator as held_out
-from selfreward.evaluation import judge as judge_checks
-from selfreward.evaluation.gold import GOLD_JUDGMENTS
-from selfreward.evaluation.self_judge import SELF_JUDGMENTS
 from selfreward.plan import seconds as time_of
+from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import cost, money, work_elsewhere
-from selfreward.plan.requests import Work
 from selfreward.plan.seconds import Seconds
 from selfreward.plan.storage import engine_kind
-from selfreward.plan.work import (
-    BATTLES,
-    INITIAL_RESPONSES,
-    JUDGMENTS,
-    PREVIOUS_JUDGMENTS,
-    RESERVE_STAGES,
-    RESPONSES,
-    SEAL_STAGES,
-    IterationWork,
-)
+from selfreward.plan.work import IterationWork
 from selfreward.recipe import EndpointSection
 from selfreward.statistics.resolution import POWER, TIE_RATE, prompts_to_resolve, smallest_resolvable_gain
 
 if TYPE_CHECKING:
     from selfreward.plan import Plan
 
-# Column, and the stages that are added up in it. A column without any is left out.
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "responses": (RESPONSES, INITIAL_RESPONSES),
-    "judgments": (JUDGMENTS, PREVIOUS_JUDGMENTS),
-    "battles": (BATTLES,),
-    "judge": (judge_checks.POOL_JUDGMENTS, judge_checks.BEST_AND_WORST, GOLD_JUDGMENTS),
-    "monitor": (held_out.RESPONSES,),
-    "checks": (held_out.VERIFIABLE_RESPONSES,),
-    "anchor": (held_out.COMPARISONS,),
-    "self": (SELF_JUDGMENTS,),
-    "KL": (held_out.KL_RESPONSES, *(f"{held_out.LOGPROBS}_{name}" for name in ("policy", "previous", "initial"))),
-    "reserve": RESERVE_STAGES,
-    "seal": SEAL_STAGES,
-}
 GIB = 2**30
 WIDTH = 100
 
@@ -64,7 +37,7 @@ def render(plan: "Plan") -> str:
         "\n".join(_prose(f"warning: {warning}") for warning in plan.warnings),
         _table("engine requests", plan.iterations, lambda work: work.num_requests),
         _table("engine tokens, prompt and generated", plan.iterations, lambda work: work.num_tokens),
-        _judge_checks(plan),
+        _notes(plan),
         _training_table(plan),
         _used(plan),
         _elsewhere(plan),
@@ -79,18 +52,27 @@ def render(plan: "Plan") -> str:
 def _table(title: str, iterations: Sequence[IterationWork], amount: Callable[[Work], int]) -> str:
     found = {
         column: [sum(amount(i.stages[stage]) for stage in stages if stage in i.stages) for i in iterations]
-        for column, stages in COLUMNS.items()
+        for column, stages in _columns(iterations).items()
     }
     found = {column: cells for column, cells in found.items() if any(cells)}
     return _counts(title, [_row_name(i.iteration) for i in iterations], {**found, "total": _sums(found.values())})
 
 
+def _columns(iterations: Sequence[IterationWork]) -> dict[str, set[str]]:
+    """Column, and the stages that are added up in it; in the order in which an iteration makes them."""
+    columns: dict[str, set[str]] = {}
+    for work in sorted(iterations, key=lambda work: work.iteration == 0):
+        for table in work.tables.values():
+            columns.setdefault(table.column or table.name, set()).add(table.name)
+    return columns
+
+
 def _training_table(plan: "Plan") -> str:
     found = {
-        "pairs": [work.num_pairs for work in plan.iterations],
-        "of judgments": [work.num_judgment_pairs for work in plan.iterations],
-        "optimizer steps": [work.num_steps for work in plan.iterations],
-        "tokens": [work.num_training_tokens for work in plan.iterations],
+        "pairs": [work.update.num_pairs for work in plan.iterations],
+        "of judgments": [work.update.num_judgment_pairs for work in plan.iterations],
+        "optimizer steps": [work.update.num_steps for work in plan.iterations],
+        "tokens": [work.update.num_training_tokens for work in plan.iterations],
     }
     if not any(found["of judgments"]):
         del found["of judgments"]
@@ -116,28 +98,15 @@ def _sums(columns: Iterable[Sequence[int]]) -> list[int]:
     return [sum(row) for row in zip(*columns, strict=True)]
 
 
-def _judge_checks(plan: "Plan") -> str:
+def _notes(plan: "Plan") -> str:
     """What the columns hold that their names do not say."""
-    pool, best_and_worst, gold = COLUMNS["judge"]
-    checks = {
-        pool: "the judge asked again about prompts of the first iteration",
-        best_and_worst: "the anchor asked about the best and the worst response of some prompts",
-        gold: "the judge asked about both responses of each gold pair",
-    }
-    stages = {stage for work in plan.iterations for stage in (*work.stages, *work.elsewhere)}
-    asked = [said for stage, said in checks.items() if stage in stages]
-    said = [f"judge: {'; '.join(asked)}."] if asked else []
-    if held_out.COMPARISONS in stages:
-        said.append("anchor: it compares held-out responses (monitor).")
-    if SELF_JUDGMENTS in stages:
-        said.append("self: the run's own judge on the same ones.")
-    if held_out.VERIFIABLE_RESPONSES in stages:
-        said.append("checks: responses to verifiable prompts.")
-    if stages & set(RESERVE_STAGES):
-        said.append("reserve: at most, since it is asked only where the monitor prompts leave a decision open.")
-    if stages & set(SEAL_STAGES):
-        said.append("seal: asked once, when the run has ended, unless the best model is then the given one.")
-    return _prose(" ".join(said))
+    notes: dict[str, list[str]] = {}
+    for work in sorted(plan.iterations, key=lambda work: work.iteration == 0):
+        for table in work.tables.values():
+            said = notes.setdefault(table.column or table.name, [])
+            if table.note and table.note not in said:
+                said.append(table.note)
+    return _prose(" ".join(f"{column}: {'; '.join(said)}." for column, said in notes.items() if said))
 
 
 def _elsewhere(plan: "Plan") -> str:

@@ -11,6 +11,7 @@ from selfreward.prompts.file import read_file
 from selfreward.prompts.gold import read_gold
 from selfreward.prompts.held_out import gaps
 from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
+from selfreward.prompts.stages import fresh
 from selfreward.prompts.verifiable import VerifiableGenerator, boilerplate
 from selfreward.recipe import (
     BuiltinPrompts,
@@ -22,6 +23,8 @@ from selfreward.recipe import (
     VerifiablePrompts,
 )
 from selfreward.records import Prompt
+
+__all__ = ["build", "fresh"]
 
 
 def build(

@@ -11,7 +11,6 @@ from selfreward.reporting import figures
 from selfreward.reporting.figures import Figure
 from selfreward.reporting.formatting import ABSENT, amount, model_name
 from selfreward.reporting.measurements import Cell, cell_of, in_order, not_measured
-from selfreward.reporting.remarks import section_of
 
 _MAX_FOREST = 24
 _SETS = ("monitor", "reserve", "seal", "verifiable", "gold")
@@ -33,23 +32,13 @@ class Row:
     says: str
 
 
-def settings_of(recipe_text: str) -> MonitorSection:
-    """The limits of a run's recipe; those that are always there where it cannot be read."""
-    section = {k: v for k, v in section_of(recipe_text, "monitor").items() if k in MonitorSection.model_fields}
-    section.pop("interventions", None)
-    try:
-        return MonitorSection.model_validate(section)
-    except ValueError:
-        return MonitorSection()
-
-
 def decision_section(
-    history: Sequence[IterationSummary], decisions: Mapping[int, Decision], *, recipe_text: str
+    history: Sequence[IterationSummary], decisions: Mapping[int, Decision], *, settings: MonitorSection
 ) -> dict[str, Any]:
     """What the templates show of the last decision, and of all of them in a line each."""
     if not decisions:
         return {"last": None}
-    last, settings = decisions[max(decisions)], settings_of(recipe_text)
+    last = decisions[max(decisions)]
     summaries = {summary.iteration: summary for summary in history}
     return {
         **about(last, summaries.get(last.iteration), settings),

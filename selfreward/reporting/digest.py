@@ -8,15 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Judgment, PreferencePair
 from selfreward.reporting.samples import Draw, SamplePair, Sources, wanted_ids
+from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PAIRS, PROMPTS, RESPONSES, R, Table
 
 if TYPE_CHECKING:
     from selfreward.store import Store
-
-RecordT = TypeVar("RecordT")
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class Digest:
 
 def digest(store: "Store", iteration: int) -> Digest:
     """Reads the stages of an iteration; a stage that is not there gives nothing."""
-    counted, drawn = _read_pairs(_stage(store, iteration, "pairs", PreferencePair), iteration)
-    initial_ids = frozenset(response.id for response in _stage(store, iteration, "initial_responses", Response))
+    counted, drawn = _read_pairs(_rows(store, iteration, PAIRS), iteration)
+    initial_ids = frozenset(response.id for response in _rows(store, iteration, INITIAL_RESPONSES))
     scores, judgments = _read_judgments(
-        _stage(store, iteration, "judgments", Judgment),
+        _rows(store, iteration, JUDGMENTS),
         of_responses=wanted_ids(drawn, "response"),
         wanted=wanted_ids(drawn, "judgment"),
         initial_ids=initial_ids,
@@ -54,8 +53,8 @@ def digest(store: "Store", iteration: int) -> Digest:
     return replace(counted, scores=dict(sorted(scores.items())), samples=tuple(map(sources.sample, drawn)))
 
 
-def _stage(store: "Store", iteration: int, stage: str, record_type: type[RecordT]) -> Iterable[RecordT]:
-    return store.read(iteration, stage, record_type) if store.has(iteration, stage) else ()
+def _rows(store: "Store", iteration: int, table: Table[R]) -> Iterable[R]:
+    return store.read(iteration, table) if store.has(iteration, table) else ()
 
 
 def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[Digest, list[PreferencePair]]:
@@ -113,9 +112,9 @@ def _sources(
         judgments_of.setdefault(judgment.response_id, []).append(judgment)
     by_id = {judgment.id: judgment for judgment in judgments}
     judged_ids = {by_id[name].response_id for name in wanted_ids(drawn, "judgment") & by_id.keys()}
-    responses = _stage(store, iteration, "responses", Response) if judged_ids else ()
+    responses = _rows(store, iteration, RESPONSES) if judged_ids else ()
     return Sources(
-        prompts={p.id: p for p in _stage(store, iteration, "prompts", Prompt) if p.id in prompt_ids},
+        prompts={p.id: p for p in _rows(store, iteration, PROMPTS) if p.id in prompt_ids},
         judgments_of=judgments_of,
         judgments=by_id,
         response_texts={response.id: response.text for response in responses if response.id in judged_ids},

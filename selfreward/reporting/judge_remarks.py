@@ -1,11 +1,11 @@
 """What the judge's numbers do not say by themselves, in words: each remark once, with the iterations it is about."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from selfreward.recipe import EnsembleJudge, JudgingSection
 from selfreward.records import Interval, IterationSummary
 from selfreward.reporting.formatting import amount, bounds, span
-from selfreward.reporting.remarks import about, section_of
+from selfreward.reporting.remarks import about
 
 RELIABILITY, LENGTH = "judge_reliability", "judge_length_correlation"
 # Where people would rather look: below, a simulated judge of 4 responses in 3 draws orders 14 pairs of 100 wrongly and
@@ -36,9 +36,9 @@ _DRAWN_ONCE = (
 )
 
 
-def judge_remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[str]:
+def judge_remarks(history: Sequence[IterationSummary], *, judging: JudgingSection) -> list[str]:
     """Sentences for people about the judge of these iterations; usually none or one."""
-    draws_once = _draws_once(section_of(recipe_text, "judging"))
+    draws_once = _draws_once(judging)
     conditions: dict[str, tuple[str, Callable[[IterationSummary], bool]]] = {
         _NOISE: (RELIABILITY, lambda s: _interval(s, RELIABILITY, "high") < LOW_RELIABILITY),
         _DRAWN_ONCE: (RELIABILITY, lambda s: draws_once and bool(s.judging and RELIABILITY in s.judging.not_measured)),
@@ -66,9 +66,8 @@ def _values(summaries: Sequence[IterationSummary], name: str) -> str:
     return span([value.mean for value in found], lambda value: amount(name, value)) if found else ""
 
 
-def _draws_once(judging: Mapping[str, Any]) -> bool:
+def _draws_once(judging: JudgingSection) -> bool:
     """Whether the recipe's judge, or all members of an ensemble that could draw more often, draw once."""
-    members = judging.get("members")
-    judges = members if isinstance(members, list) else [judging]
-    drawing = [judge for judge in judges if isinstance(judge, dict) and judge.get("kind") in _DRAWING]
-    return bool(drawing) and all(judge.get("num_draws") == 1 for judge in drawing)
+    judges = judging.members if isinstance(judging, EnsembleJudge) else [judging]
+    draws = [getattr(judge, "num_draws", 0) for judge in judges if judge.kind in _DRAWING]
+    return bool(draws) and set(draws) == {1}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from selfreward.recipe import JudgingSection
 from selfreward.records import Evaluation, IterationSummary
 from selfreward.reporting import figures
 from selfreward.reporting.figures import Figure
@@ -28,15 +29,15 @@ _FIGURES: tuple[tuple[str, str, float | None, str], ...] = (
 )
 
 
-def judge_section(history: Sequence[IterationSummary], *, recipe_text: str) -> dict[str, Any]:
+def judge_section(history: Sequence[IterationSummary], *, judging: JudgingSection) -> dict[str, Any]:
     """What the templates show of these iterations; `rows` hold a cell for each of `columns`."""
     judgings = [summary.judging for summary in history if summary.judging is not None]
     return {
-        "columns": [judging.iteration for judging in judgings],
-        "rows": [(name, [cell_of(judging, name) for judging in judgings]) for name in measured_names(judgings)],
+        "columns": [found.iteration for found in judgings],
+        "rows": [(name, [cell_of(found, name) for found in judgings]) for name in measured_names(judgings)],
         "not_measured": not_measured(judgings, named=iterations),
         "about_intervals": about_intervals(judgings, over="prompts"),
-        "remarks": judge_remarks(history, recipe_text=recipe_text),
+        "remarks": judge_remarks(history, judging=judging),
         "figures": _figures(judgings),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
 from selfreward.reporting.decisions import data_contract, decision_section, seal_section
@@ -58,6 +59,7 @@ class Run:
     history: Sequence[IterationSummary]
     decisions: Mapping[int, Decision]
     digests: Mapping[int, Digest]
+    recipe: Recipe
     recipe_text: str
     seal: tuple[Evaluation, int] | None = None
 
@@ -85,7 +87,7 @@ def page(run: Run) -> str:
         decision=run.last_decision,
         clauses=_clauses(run.last_decision),
         decisions=run.decisions,
-        monitor=decision_section(run.history, run.decisions, recipe_text=run.recipe_text),
+        monitor=decision_section(run.history, run.decisions, settings=run.recipe.monitor),
         seal=seal_section(run.seal),
         data=data_contract(run.manifest),
         gains=gains_figure(run.evaluations),
@@ -96,7 +98,7 @@ def page(run: Run) -> str:
         measurements=_measurements(run),
         curves=[figure for _, figure in curves if figure],
         curves_missing=[title for title, figure in curves if not figure],
-        judge=judge_section(run.history, recipe_text=run.recipe_text),
+        judge=judge_section(run.history, judging=run.recipe.judging),
         histograms=_histograms(run),
         pair_numbers=PAIR_NUMBERS,
         pair_table=_pair_table(run),
@@ -107,7 +109,7 @@ def page(run: Run) -> str:
         funnel_table=funnel.table(funnels),
         training_figures=_training_figures(run),
         training_table=_training_table(run),
-        training_remarks=remarks(run.history, recipe_text=run.recipe_text),
+        training_remarks=remarks(run.history, training=run.recipe.training),
         **_time(run),
         samples=_samples(run),
         guarantee=provenance.guarantee(run.manifest),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfreward.recipe import TrainingSection
 from selfreward.records import IterationSummary
 from selfreward.reporting.formatting import amount, iterations, span
 
@@ -41,21 +42,21 @@ _UNSEEN = (
 )
 
 
-def remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[str]:
+def remarks(history: Sequence[IterationSummary], *, training: TrainingSection) -> list[str]:
     """Sentences for people about the training of these iterations; usually none or one."""
-    asked = section_of(recipe_text, "training").get("reference_logprobs") == "sampler"
+    asked = training.reference_logprobs == "sampler"
     found: dict[str, list[IterationSummary]] = {
         text: [] for text in (_FELL_BACK, _NOTHING_THERE, _USED, _NOT_USED, _UNSEEN)
     }
     for summary in history:
-        training = summary.training
-        if asked and _fell_back(training):
+        metrics = summary.training
+        if asked and _fell_back(metrics):
             found[_FELL_BACK].append(summary)
-        elif asked and _number(training, "num_sampler_logprobs") == 0:
+        elif asked and _number(metrics, "num_sampler_logprobs") == 0:
             found[_NOTHING_THERE].append(summary)
-        elif _is_large(training):
-            found[_USED if _number(training, "num_sampler_logprobs") > 0 else _NOT_USED].append(summary)
-        if _number(training, "seen_update_share") < SEEN_SHARE:
+        elif _is_large(metrics):
+            found[_USED if _number(metrics, "num_sampler_logprobs") > 0 else _NOT_USED].append(summary)
+        if _number(metrics, "seen_update_share") < SEEN_SHARE:
             found[_UNSEEN].append(summary)
     return [_said(text, summaries) for text, summaries in found.items() if summaries]
 
@@ -63,19 +64,6 @@ def remarks(history: Sequence[IterationSummary], *, recipe_text: str) -> list[st
 def about(summaries: Sequence[IterationSummary], said: str) -> str:
     """The remark with the iterations that it is about."""
     return f"{iterations([summary.iteration for summary in summaries]).capitalize()}: {said}"
-
-
-def section_of(recipe_text: str, name: str) -> Mapping[str, Any]:
-    """A section of a recipe as it is written; empty when it cannot be read."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        recipe = YAML(typ="safe").load(recipe_text)
-    except YAMLError:
-        return {}
-    section = recipe.get(name) if isinstance(recipe, dict) else None
-    return section if isinstance(section, dict) else {}
 
 
 def _fell_back(training: Mapping[str, Any]) -> bool:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
-from selfreward.reporting.decisions import about, data_contract, settings_of
+from selfreward.reporting.decisions import about, data_contract
 from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judging import judge_section
@@ -25,8 +26,9 @@ _NUM_SAMPLES_IN_MARKDOWN = 2
 class RunReporter:
     """The reports of one run folder. `banner` is what a reader must know before anything else, if anything."""
 
-    def __init__(self, store: "Store", *, banner: str | None = None) -> None:
+    def __init__(self, store: "Store", *, recipe: Recipe, banner: str | None = None) -> None:
         self._store = store
+        self._recipe = recipe
         self._banner = banner
         # A finished iteration never changes, so its records are read once, not once for each later iteration.
         self._digests: dict[int, Digest] = {}
@@ -49,8 +51,9 @@ class RunReporter:
             history=history,
             decisions={decision.iteration: decision for decision in decisions},
             digests={summary.iteration: self._digests[summary.iteration] for summary in history},
+            recipe=self._recipe,
             recipe_text=self._recipe_text(),
-            seal=self._seal(decisions),
+            seal=_seal(history, decisions),
         )
         for summary in history:
             self._store.write_text(f"iteration-{summary.iteration:02d}/report.md", iteration_page(run, summary))
@@ -65,16 +68,17 @@ class RunReporter:
         usage = self._store.usage_by_stage(0)
         return IterationSummary(0, {}, {}, Evaluation(0, {}), seconds, usage) if seconds else None
 
-    def _seal(self, decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
-        """The newest one, if a run went on after its seal was opened."""
-        for decision in reversed(decisions):
-            if found := self._store.read_json(decision.iteration, "seal"):
-                return Evaluation.from_json(found), decision.best_iteration
-        return None
-
     def _recipe_text(self) -> str:
         path = self._store.folder / "recipe.yaml"
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _seal(history: Sequence[IterationSummary], decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
+    """The newest one, if a run went on after its seal was opened."""
+    for summary, decision in reversed([*zip(history, decisions, strict=False)]):
+        if summary.seal:
+            return summary.seal, decision.best_iteration
+    return None
 
 
 def iteration_page(run: Run, summary: IterationSummary) -> str:
@@ -89,7 +93,7 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
         banner=run.banner,
         summary=summary,
         decision=decision,
-        monitor=about(decision, summary, settings_of(run.recipe_text)) if decision else None,
+        monitor=about(decision, summary, run.recipe.monitor) if decision else None,
         contract=data_contract(run.manifest)["contract"],
         funnel=counted,
         lines=funnel.table([counted]),
@@ -97,14 +101,14 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
             (name, evaluation.metrics[name], is_invalid(evaluation, name)) for name in measured_names([evaluation])
         ],
         not_measured=not_measured([evaluation]),
-        judge=judge_section([summary], recipe_text=run.recipe_text),
+        judge=judge_section([summary], judging=run.recipe.judging),
         pair_numbers=list(zip(PAIR_NUMBERS, pair_cells(read), strict=True)),
         training=[
             (name, summary.training[training_key(name)])
             for name in TRAINING_SCALARS
             if training_key(name) in summary.training
         ],
-        remarks=remarks([summary], recipe_text=run.recipe_text),
+        remarks=remarks([summary], training=run.recipe.training),
         stages=timing.costs([summary]),
         samples=_few(read.samples),
         num_pairs=read.num_pairs,

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from selfreward.store.lock import RunLock
 from selfreward.store.manifest import Manifest
 from selfreward.store.names import folder_of, is_shard, iteration_of, merged_name, shard_name
 from selfreward.store.tables import from_table, schema_of, to_table, write_table
+from selfreward.tables import R, Table
 
 T = TypeVar("T")
 Meter = Callable[[], Mapping[str, float]]
@@ -91,53 +93,53 @@ class Store:
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
-    def once(
-        self, iteration: int, stage: str, record_type: type, shard: int, make: Callable[[], Iterable[Any]]
-    ) -> list[Any]:
+    def once(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> list[R]:
         """The stored records of a shard; when they are not there, those that `make` returns, stored first."""
-        if not self._has_shard(iteration, stage, shard):
-            self.listener("started", iteration, stage, {"shard": shard})
-            name = shard_name(iteration, stage, shard)
-            entry = self._made(name, lambda: to_table(record_type, make()), write_table)
-            self.listener("shard", iteration, stage, {"shard": shard, **entry})
-        return list(self.read(iteration, stage, record_type, shard))
+        if not self._has_shard(iteration, table.name, shard):
+            self.listener("started", iteration, table.name, {"shard": shard})
+            name = shard_name(iteration, table.name, shard)
+            entry = self._made(name, lambda: to_table(table.record, make()), write_table)
+            self.listener("shard", iteration, table.name, {"shard": shard, **entry})
+        return list(self.read(iteration, table, shard))
 
-    def stage(
-        self,
-        iteration: int,
-        stage: str,
-        record_type: type,
-        num_shards: int,
-        make: Callable[[int], Iterable[Any]],
-    ) -> None:
-        """Runs a whole stage, shard after shard, and merges it into one file."""
-        if self.has(iteration, stage):
+    def stage(self, iteration: int, table: Table[R], num_shards: int, make: Callable[[int], Iterable[R]]) -> None:
+        """Makes a whole table, shard after shard, and merges it into one file."""
+        if self.has(iteration, table):
             return
         for shard in range(num_shards):
-            self.once(iteration, stage, record_type, shard, lambda shard=shard: make(shard))  # type: ignore[misc]
-        entry = self.merge(iteration, stage)
-        self.listener("finished", iteration, stage, entry)
+            self.once(iteration, table, shard, partial(make, shard))
+        self.listener("finished", iteration, table.name, self._merge(iteration, table))
 
-    def read(self, iteration: int, stage: str, record_type: type, shard: int | None = None) -> Iterator[Any]:
-        """Stored records, shard after shard, or of one shard. StoreError when the stage has none or was changed."""
-        merged = self._manifest.entry(merged_name(iteration, stage))
+    def read(self, iteration: int, table: Table[R], shard: int | None = None) -> Iterator[R]:
+        """Stored records, shard after shard, or of one shard. StoreError when there are none, or they were changed."""
+        merged = self._manifest.entry(merged_name(iteration, table.name))
         if merged is not None:
-            yield from self._read_merged(iteration, stage, record_type, shard, merged["shard_records"])
+            yield from self._read_merged(iteration, table, shard, merged["shard_records"])
             return
-        shards = self._shards(iteration, stage) if shard is None else [shard_name(iteration, stage, shard)]
+        record: type = table.record
+        shards = self._shards(iteration, table.name) if shard is None else [shard_name(iteration, table.name, shard)]
         for name in shards:
-            yield from from_table(record_type, pq.read_table(self._verify(name), schema=schema_of(record_type)))
+            yield from from_table(table.record, pq.read_table(self._verify(name), schema=schema_of(record)))
 
-    def has(self, iteration: int, stage: str) -> bool:
-        """Whether a stage is complete."""
-        return self._manifest.entry(merged_name(iteration, stage)) is not None
+    def has(self, iteration: int, table: Table[Any]) -> bool:
+        """Whether a table is complete."""
+        return self._manifest.entry(merged_name(iteration, table.name)) is not None
 
-    def num_shards(self, iteration: int, stage: str) -> int:
-        """Of a complete stage."""
-        return len(self.manifest["files"][merged_name(iteration, stage)]["shard_records"])
+    def began(self, iteration: int) -> bool:
+        """Whether anything of an iteration was finished."""
+        return any(name.startswith(f"{folder_of(iteration)}/") for name in self.manifest["files"])
 
-    def merge(self, iteration: int, stage: str) -> dict[str, Any]:
-        """All shards of a finished stage become one parquet file, a row group each; their costs add up."""
+    def num_shards(self, iteration: int, table: Table[Any]) -> int:
+        """Of a complete table."""
+        return len(self.manifest["files"][merged_name(iteration, table.name)]["shard_records"])
+
+    def path(self, iteration: int, table: Table[Any]) -> Path:
+        """The file of a complete table."""
+        return self.folder / merged_name(iteration, table.name)
+
+    def _merge(self, iteration: int, table: Table[Any]) -> dict[str, Any]:
+        """All shards of a finished table become one parquet file, a row group each; their costs add up."""
+        stage = table.name
         names = self._shards(iteration, stage)
         entries = [self._manifest.entry(name) or {} for name in names]
         usage: dict[str, float] = {}
@@ -150,6 +152,7 @@ class Store:
             "shard_records": [e["num_records"] for e in entries],
             "seconds": sum(e["seconds"] for e in entries),
             "usage": usage,
+            **({"group": table.group} if table.group else {}),
         }
 
         def record(temporary: Path) -> None:
@@ -159,12 +162,6 @@ class Store:
         self._verified.add(merged)
         shutil.rmtree(self.folder / Path(names[0]).parent, ignore_errors=True)
         return combined
-
-    def merge_rest(self, iteration: int) -> None:
-        """Merges what rooms stored by `once` alone; to be called when an iteration is over."""
-        stages = {Path(name).parts[1] for name in self._manifest.names() if is_shard(name, iteration)}
-        for stage in sorted(stages):
-            self.merge(iteration, stage)
 
     # -- values, folders, texts -----------------------------------------------------------------------------------
 
@@ -197,13 +194,13 @@ class Store:
         return json.loads(self._verify(file_name).read_text(encoding="utf-8"))
 
     def work_folder(self, iteration: int, name: str) -> Path:
-        """A folder that survives a kill, for a stage that resumes inside itself; `adopt` removes it."""
+        """A folder that survives a kill, for a stage that resumes inside itself; `commit_checkpoint` removes it."""
         path = self.folder / folder_of(iteration) / f".{name}"
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def adopt(self, iteration: int, name: str, made: Path) -> tuple[Path, str]:
+    def commit_checkpoint(self, iteration: int, name: str, made: Path) -> tuple[Path, str]:
         """Moves a complete model folder to its place and returns it with the hash of its weights.
 
         Of a checkpoint that was removed to save disk, the path that it had is returned.
@@ -253,6 +250,10 @@ class Store:
 
     def seconds_by_stage(self, iteration: int) -> dict[str, float]:
         return {stage: entry["seconds"] for stage, entry in self._costs(iteration)}
+
+    def groups(self, iteration: int) -> dict[str, str]:
+        """Under which name the cost of a stage is added up, where that is not its own."""
+        return {stage: entry["group"] for stage, entry in self._costs(iteration) if "group" in entry}
 
     def usage_by_stage(self, iteration: int) -> dict[str, dict[str, float]]:
         return {stage: entry["usage"] for stage, entry in self._costs(iteration) if entry["usage"]}
@@ -305,15 +306,13 @@ class Store:
                 if table.num_rows:
                     writer.write_table(table, row_group_size=table.num_rows)
 
-    def _read_merged(
-        self, iteration: int, stage: str, record_type: type, shard: int | None, shard_records: list[int]
-    ) -> Iterator[Any]:
-        with pq.ParquetFile(self._verify(merged_name(iteration, stage))) as file:
+    def _read_merged(self, iteration: int, table: Table[R], shard: int | None, shard_records: list[int]) -> Iterator[R]:
+        with pq.ParquetFile(self._verify(merged_name(iteration, table.name))) as file:
             for index, num_records in enumerate(shard_records):
                 if num_records and shard in (None, index):
                     group = sum(1 for n in shard_records[:index] if n)  # empty shards have no row group
-                    table: pa.Table = file.read_row_group(group)
-                    yield from from_table(record_type, table)
+                    rows: pa.Table = file.read_row_group(group)
+                    yield from from_table(table.record, rows)
 
     def _has_shard(self, iteration: int, stage: str, shard: int) -> bool:
         merged = self._manifest.entry(merged_name(iteration, stage))

@@ -17,13 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from selfreward.chats.endpoint import EndpointChat
+from selfreward.chats.endpoint_http import chat_url
 from selfreward.engines import materialise
-from selfreward.engines.endpoint import EndpointChat
-from selfreward.engines.endpoint_http import chat_url
 from selfreward.errors import EngineError
-from selfreward.parts import ChatRequest, Reply
 from selfreward.recipe import EndpointSection, ModelSection
 from selfreward.records import Message
+from selfreward.requests import ChatRequest, Reply
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two starts of a server, on a machine that may be shared

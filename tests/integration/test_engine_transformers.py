@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.engines import build
-from selfreward.engines.chat import ChatTokenizer
 from selfreward.engines.decoding import Row, _pick, generation_batches, generation_rows
 from selfreward.engines.transformers import TransformersEngine
 from selfreward.errors import EngineError, RecipeError
-from selfreward.parts import Engine, GenerationRequest
+from selfreward.model_files.tokenizer import ChatTokenizer
+from selfreward.parts import Engine
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
+from selfreward.requests import GenerationRequest
 
 SECTION = EngineSection(kind="transformers", dtype="float32", context_tokens=CONTEXT_TOKENS, batch_tokens=2048)
 

@@ -22,9 +22,10 @@ from engine_contract import (
 
 from selfreward.engines import build, checkpoint_of, materialise
 from selfreward.errors import EngineError
-from selfreward.parts import Engine, GenerationRequest
+from selfreward.parts import Engine
 from selfreward.recipe import EngineSection, ModelSection
 from selfreward.records import Checkpoint, Message
+from selfreward.requests import GenerationRequest
 
 pytest.importorskip("vllm")
 

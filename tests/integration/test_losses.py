@@ -17,7 +17,7 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
-from selfreward.training.losses import (
+from selfreward.updates.losses import (
     PairLogps,
     Replay,
     length_regularized,

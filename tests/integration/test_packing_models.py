@@ -17,8 +17,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from selfreward.errors import RecipeError
-from selfreward.training.packing import attention, forward, support
-from selfreward.training.packing.layout import Layout, PairTokens, lay_out
+from selfreward.updates.packing import attention, forward, support
+from selfreward.updates.packing.layout import Layout, PairTokens, lay_out
 
 CPU = torch.device("cpu")
 WINDOW = 4
@@ -334,6 +334,6 @@ def test_a_wrong_layout_does_not_pass_the_proof(
         monkeypatch.setattr(attention, "_by_runs", by_block_mask)
     shortest = PAIRS[3:5]
     assert support.prove(model, shortest, device=CPU) < 1e-5
-    monkeypatch.setattr("selfreward.training.packing.layout.lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
+    monkeypatch.setattr("selfreward.updates.packing.layout.lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
     with pytest.raises(RecipeError, match="llama cannot be packed: packed log-probabilities differ"):
         support.prove(model, shortest, device=CPU)

@@ -19,8 +19,8 @@ from training_cases import SECTION, make_job, make_pairs, plain_logp, train, wri
 from selfreward.errors import StoreError, TrainingError
 from selfreward.parts import TrainingJob
 from selfreward.recipe import TrainingSection, TrlLoss
-from selfreward.training.child import train_in_child
-from selfreward.training.settings import Settings
+from selfreward.updates.child import train_in_child
+from selfreward.updates.settings import Settings
 
 LONG = SECTION.model_copy(update={"num_epochs": 10, "save_every_steps": 2})  # 30 steps of 12 pairs
 WEIGHTS = "model.safetensors"
@@ -86,7 +86,7 @@ def start(job: TrainingJob, section: TrainingSection) -> "subprocess.Popen[str]"
     job_file = job.work_folder.parent / f"{job.work_folder.name}.json"
     settings = Settings(training=section, engine_dtype="bfloat16").model_dump(mode="json")
     job_file.write_text(json.dumps({"job": asdict(job), "settings": settings}, default=str))
-    command = [sys.executable, "-m", "selfreward.training.child", str(job_file)]
+    command = [sys.executable, "-m", "selfreward.updates.child", str(job_file)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

@@ -24,7 +24,7 @@ from selfreward.recipe import (
     TrlLoss,
 )
 from selfreward.records import PreferencePair
-from selfreward.training import build
+from selfreward.updates import build
 
 BETA = 0.1
 SMOOTHING = 0.2

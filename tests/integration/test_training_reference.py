@@ -19,8 +19,8 @@ from selfreward.recipe import LoraSection
 from selfreward.records import PreferencePair, Response
 from selfreward.store.files import weights_sha256
 from selfreward.store.tables import to_table, write_table
-from selfreward.training import build, update
-from selfreward.training.settings import Settings
+from selfreward.updates import build, update
+from selfreward.updates.settings import Settings
 
 NUM_PAIRS = 36  # of these 32 are checked, so that some numbers are the engine's alone
 SAMPLER = SECTION.model_copy(

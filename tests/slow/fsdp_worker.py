@@ -27,7 +27,7 @@ def rank(job_file: Path, environment: dict[str, str], told: Connection, log: Pat
     if json.loads(job_file.read_text())["settings"]["launch"]["sharding"] == "fsdp":
         _shard_on_cpu()
         _look(job_file.with_name(f"shards-{environment['RANK']}.jsonl"))
-    from selfreward.training.child import main
+    from selfreward.updates.child import main
 
     sys.exit(main([str(job_file)]))
 

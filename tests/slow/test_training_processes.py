@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM
 from selfreward.errors import RecipeError, StoreError, TrainingError
 from selfreward.parts import TrainingJob
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
-from selfreward.training import build
-from selfreward.training.child import train_in_child
-from selfreward.training.settings import Settings
+from selfreward.updates import build
+from selfreward.updates.child import train_in_child
+from selfreward.updates.settings import Settings
 
 WEIGHTS = "checkpoint/model.safetensors"
 TOLERANCE = 2e-5  # sums of float32 in another order
@@ -50,7 +50,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def forks() -> Any:
     """Processes that have imported everything already, but for the module that looks at its rank when imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["selfreward.training.pair_trainer", "transformers.models.llama", "fsdp_worker"])
+    context.set_forkserver_preload(["selfreward.updates.pair_trainer", "transformers.models.llama", "fsdp_worker"])
     return context
 
 
@@ -185,8 +185,8 @@ DRIVER = """
 import sys
 from pathlib import Path
 from selfreward.parts import TrainingJob
-from selfreward.training.child import train_in_child
-from selfreward.training.settings import Settings
+from selfreward.updates.child import train_in_child
+from selfreward.updates.settings import Settings
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)
 train_in_child(job, Settings.model_validate_json(sys.argv[5]))
 """
@@ -304,7 +304,7 @@ def test_adapters_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     assert expected["loss_first"] == pytest.approx(without["loss_first"], abs=1e-6)
     assert expected["reward_margin_before"] == without["reward_margin_before"]
 
-    from selfreward.training.update import train as update
+    from selfreward.updates.update import train as update
 
     def interrupt(phase: str, done: int, _total: int) -> None:
         if (phase, done) == ("update", 5):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngine
 
-from selfreward.engines.chat import ChatTokenizer
-from selfreward.engines.local_chat import LocalChat
-from selfreward.parts import ChatRequest, Sample
+from selfreward.chats.local import LocalChat
+from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.records import Checkpoint, Message
+from selfreward.requests import ChatRequest, Sample
 
 MODEL = Checkpoint("m1", Path("m1"), 1)
 USER = (Message("user", "Name a sea."),)
@@ -20,7 +20,7 @@ SWITCHED = TURNS + "{% if enable_thinking is defined and not enable_thinking %}<
 
 def chat_tokenizer(folder: Path, template: str, *added: str, special: Sequence[str] = ()) -> ChatTokenizer:
     """`random:tiny`'s, one token a byte, with another template and more tokens."""
-    from selfreward.engines.random_tiny import _byte_tokenizer
+    from selfreward.model_files.random_tiny import _byte_tokenizer
 
     tokenizer = _byte_tokenizer()
     tokenizer.chat_template = template

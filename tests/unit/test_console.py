@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from reporting_runs import HOSTILE, MadeRun, interval, make_run, without, write
 
-from selfreward.launch.console import Console
+from selfreward.commands.console import Console
 from selfreward.launch.local import RunResult
 from selfreward.records import Evaluation
 

@@ -31,12 +31,12 @@ from endpoint_server import (
 )
 from pydantic import ValidationError
 
-from selfreward.engines.endpoint import EndpointChat
-from selfreward.engines.endpoint_http import Pace
+from selfreward.chats.endpoint import EndpointChat
+from selfreward.chats.endpoint_http import Pace
 from selfreward.errors import BudgetError, EngineError, RecipeError, StoreError
-from selfreward.parts import ChatRequest, Reply
 from selfreward.recipe import EndpointSection
 from selfreward.records import Message
+from selfreward.requests import ChatRequest, Reply
 
 KEY = "sk-test-0123456789-abcdef"
 OPENING = "Score:"
@@ -300,8 +300,8 @@ def test_a_second_run_of_the_same_requests_sends_nothing(server: EndpointServer,
 CLIENT = """
 import sys
 from pathlib import Path
-from selfreward.engines.endpoint import EndpointChat
-from selfreward.parts import ChatRequest
+from selfreward.chats.endpoint import EndpointChat
+from selfreward.requests import ChatRequest
 from selfreward.recipe import EndpointSection
 from selfreward.records import Message
 url, cache = sys.argv[1:]
@@ -854,7 +854,7 @@ def test_the_name_of_the_model_holds_no_scheme_and_no_path(server: EndpointServe
 
 def test_importing_the_command_line_brings_no_http_client() -> None:
     code = (
-        "import sys\nimport selfreward.cli, selfreward.engines.endpoint\n"
+        "import sys\nimport selfreward.cli, selfreward.chats.endpoint\n"
         "slow = {'httpx', 'tenacity', 'tqdm', 'openai', 'torch'} & set(sys.modules)\n"
         "sys.exit(f'imported {slow}' if slow else 0)"
     )

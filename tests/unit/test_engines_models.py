@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from selfreward.engines import checkpoint_of, materialise
-from selfreward.engines.cache import cached_folder
 from selfreward.errors import RecipeError, StoreError
+from selfreward.model_files.cache import cached_folder
 from selfreward.recipe import ModelSection
 from selfreward.store.files import weights_sha256
 
@@ -144,7 +144,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 MAKER = """
 import sys
 from pathlib import Path
-from selfreward.engines.cache import cached_folder
+from selfreward.model_files.cache import cached_folder
 
 def write(folder):
     (folder / "first").write_text("whole")

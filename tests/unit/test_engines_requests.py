@@ -9,9 +9,9 @@ from selfreward.engines import build_sampler
 from selfreward.engines.proof import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.errors import EngineError, RecipeError
-from selfreward.parts import GenerationRequest, Sample, ScoreRequest
 from selfreward.recipe import SamplingSection
 from selfreward.records import Checkpoint, Message, Prompt
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
 GOOD = GenerationRequest((1, 2, 3), max_tokens=5)
 

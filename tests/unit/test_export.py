@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from selfreward.commands.export import export_pairs
 from selfreward.errors import RecipeError, StoreError
-from selfreward.export import export_pairs
 from selfreward.records import Message, PreferencePair, Prompt
 from selfreward.store import Store
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from selfreward.launch.judge_file import JudgedFile
-from selfreward.launch.judge_table import table
+from selfreward.commands.judge_file import JudgedFile
+from selfreward.commands.judge_table import table
 from selfreward.records import Evaluation, Interval
 from selfreward.statistics.judges import measure_judge
 

@@ -9,12 +9,12 @@ import pytest
 from fake_engine import MERGED, FakeEngine, shown
 
 from selfreward import judging, recipe
-from selfreward.engines.local_chat import LocalChat
+from selfreward.chats.local import LocalChat
 from selfreward.errors import EngineError, RecipeError
 from selfreward.judging.comparing import preference_for_first
 from selfreward.judging.expected_score import expected_score
-from selfreward.parts import GenerationRequest, Sample
 from selfreward.records import Checkpoint, Message, Prompt, Response
+from selfreward.requests import GenerationRequest, Sample
 from selfreward.seeding import seed_of
 from selfreward.templates import Template
 

@@ -25,8 +25,8 @@ from judging_cases import (
     shown,
 )
 
-from selfreward.parts import ChatRequest, Reply
 from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 from selfreward.statistics.scores import mean_scores
 from selfreward.templates import Template
 

@@ -10,8 +10,8 @@ from judging_cases import FakeChat, build, by_length, chosen, judged, principles
 
 from selfreward.errors import RecipeError
 from selfreward.judging.constitution import read_principles
-from selfreward.parts import ChatRequest, Reply
 from selfreward.records import Judgment
+from selfreward.requests import ChatRequest, Reply
 from selfreward.statistics.scores import mean_scores
 from selfreward.templates import Template
 

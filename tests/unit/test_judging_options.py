@@ -14,9 +14,10 @@ from judging_cases import PROMPT, FakeChat, chosen, judged, question, response, 
 
 from selfreward.judging.expected_score import WORDINGS
 from selfreward.judging.written import SCHEMA
-from selfreward.parts import ChatRequest, Reply
+from selfreward.readers import Unscored
 from selfreward.records import Message, Prompt
-from selfreward.templates import Template, Unscored
+from selfreward.requests import ChatRequest, Reply
+from selfreward.templates import Template
 
 OTHER = Prompt("q", (Message("user", "Name a lake."),))
 KINDS: dict[str, dict[str, Any]] = {

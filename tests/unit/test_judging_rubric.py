@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 from judging_cases import PROMPT, FakeChat, build, judged, question, response
 
-from selfreward.parts import ChatRequest, Reply
 from selfreward.records import Judgment
+from selfreward.requests import ChatRequest, Reply
 from selfreward.statistics.scores import mean_scores
 from selfreward.templates import Template
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine, shown
 
-from selfreward.engines.local_chat import LocalChat
+from selfreward.chats.local import LocalChat
 from selfreward.errors import EngineError, RecipeError
-from selfreward.parts import ChatRequest, GenerationRequest, Reply, Sample
+from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
-from selfreward.templates import Unscored
+from selfreward.requests import ChatRequest, GenerationRequest, Reply, Sample
 
 MODELS = {"policy": Checkpoint("m1", Path("m1"), 1), "gpt": Checkpoint("m7", Path("m7"), 0)}
 USER = (Message("user", "Name a sea."),)

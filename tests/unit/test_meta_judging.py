@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from selfreward import meta_judging, recipe
 from selfreward.errors import RecipeError
 from selfreward.meta_judging.meta_judge import SAME_TEXT, MetaJudge
-from selfreward.parts import ChatRequest, Reply
 from selfreward.records import Battle, Checkpoint, Judgment, Message, PreferencePair, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 
 MODELS = {"policy": Checkpoint("m1", Path("nowhere"), 1)}
 FIRST, SECOND = "The better judgment is Judgment A", "The better judgment is Judgment B"

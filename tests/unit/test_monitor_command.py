@@ -13,7 +13,7 @@ import pytest
 
 from selfreward import recipe_file
 from selfreward.cli import main
-from selfreward.launch.monitor import monitor_table, render
+from selfreward.commands.monitor import monitor_table, render
 from selfreward.monitoring.decide import decide_all
 from selfreward.monitoring.evidence import Evidence, tabulate
 from selfreward.recipe import MonitorSection

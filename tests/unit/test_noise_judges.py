@@ -11,8 +11,9 @@ import pytest
 from judging_cases import FakeChat, chosen, judged
 
 from selfreward import pairing, recipe
-from selfreward.parts import ChatRequest, Judged, Reply
+from selfreward.parts import Judged
 from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 from selfreward.statistics.judges import measure_judge
 
 NUM_PROMPTS, NUM_RESPONSES = 150, 4

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from selfreward.training.packing.layout import Layout, PairTokens, lay_out
-from selfreward.training.packing.micro_batches import Budget, _fill, divide
+from selfreward.updates.packing.layout import Layout, PairTokens, lay_out
+from selfreward.updates.packing.micro_batches import Budget, _fill, divide
 
 Row = tuple[int, ...]
 Labelled = list[tuple[Row, int]]  # a row, and how many tokens at its beginning have no label

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfreward.templates import Unscored, Verdict, read_choice
+from selfreward.readers import Unscored, Verdict, read_choice
 
 A, B, TIE = 1.0, 0.0, 0.5
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfreward.templates import Unscored, Verdict, read_json_score
+from selfreward.readers import Unscored, Verdict, read_json_score
 
 OBJECTS: list[tuple[str, float | Unscored]] = [
     ('{"explanation": "Clear.", "score": 4}', 4),

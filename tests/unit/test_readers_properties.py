@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward.readers import Unscored, Verdict, read_choice, read_json_score, read_score
 from selfreward.records import FinishReason
-from selfreward.templates import Unscored, Verdict, read_choice, read_json_score, read_score
 
 Reader = Callable[[str, FinishReason], Verdict]
 

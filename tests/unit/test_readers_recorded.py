@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfreward.templates import Unscored, Verdict, read_choice, read_json_score, read_score
+from selfreward.readers import Unscored, Verdict, read_choice, read_json_score, read_score
 
 FOLDER = Path(__file__).parents[1] / "verdicts"
 

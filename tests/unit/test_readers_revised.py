@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfreward.templates import Unscored, Verdict, read_score
+from selfreward.readers import Unscored, Verdict, read_score
 
 # (what the judge wrote, the score or the reason)
 REVISED: list[tuple[str, float | Unscored]] = [

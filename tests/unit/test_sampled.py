@@ -12,7 +12,7 @@ import pytest
 from selfreward.errors import StoreError
 from selfreward.records import Judgment, Response
 from selfreward.store.tables import to_table, write_table
-from selfreward.training.sampled import MOST_CHECKED_PAIRS, Sampled, gap, read, rows_to_check
+from selfreward.updates.sampled import MOST_CHECKED_PAIRS, Sampled, gap, read, rows_to_check
 
 
 def response(name: str, *token_logprobs: float, **changes: Any) -> Response:

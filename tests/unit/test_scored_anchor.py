@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 from selfreward import judging, recipe
 from selfreward.errors import RecipeError
 from selfreward.evaluation.preference import anchor_health, differing, outcomes
-from selfreward.parts import ChatRequest, PairwiseJudge, Reply
+from selfreward.parts import PairwiseJudge
 from selfreward.records import Checkpoint, Comparison, Message, Prompt, Response
+from selfreward.requests import ChatRequest, Reply
 
 MODELS = {name: Checkpoint("m0", Path("nowhere"), 0) for name in ("policy", "initial")}
 ANCHOR: TypeAdapter[recipe.AnchorSection] = TypeAdapter(recipe.AnchorSection)

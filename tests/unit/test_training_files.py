@@ -15,8 +15,8 @@ from selfreward.errors import RecipeError, StoreError, TrainingError
 from selfreward.recipe import ExoPairLoss, RobustLoss, TrainingSection, TrlLoss
 from selfreward.records import PreferencePair
 from selfreward.store.tables import to_table, write_table
-from selfreward.training import build, saves
-from selfreward.training.pairs import check_fits, num_tokens, read_pairs
+from selfreward.updates import build, saves
+from selfreward.updates.pairs import check_fits, num_tokens, read_pairs
 
 
 def pair(i: int, **changes: Any) -> PreferencePair:
@@ -163,7 +163,7 @@ def test_losses_that_couple_pairs_are_allowed_when_a_step_is_one_micro_batch() -
 
 def test_building_imports_nothing_heavy() -> None:
     code = (
-        "import sys, json; from selfreward.training import build; from selfreward.recipe import TrainingSection;"
+        "import sys, json; from selfreward.updates import build; from selfreward.recipe import TrainingSection;"
         "build(TrainingSection(), engine_dtype='float32');"
         "print(json.dumps([m for m in ('torch', 'transformers', 'trl', 'datasets', 'vllm') if m in sys.modules]))"
     )

@@ -1,0 +1,26 @@
+"""Models as judges speak to them, by name: in the run's own engine, or behind an OpenAI-compatible endpoint."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from selfreward.parts import Chat, Engine
+from selfreward.recipe import EndpointSection
+
+__all__ = ["build"]
+
+
+def build(
+    local: Iterable[str], endpoints: Mapping[str, EndpointSection], *, engine: Engine, cache_folder: Path
+) -> dict[str, Chat]:
+    """All models that can judge, by name. Replies of endpoints are kept in `cache_folder`, a file for each model."""
+    from selfreward.chats.local import LocalChat
+
+    chats: dict[str, Chat] = {name: LocalChat(name, engine) for name in local}
+    if endpoints:
+        from selfreward.chats.endpoint import EndpointChat
+
+        chats |= {
+            name: EndpointChat(name, section, cache_file=cache_folder / f"{name}.sqlite")
+            for name, section in endpoints.items()
+        }
+    return chats

@@ -1,0 +1,331 @@
+"""A model behind an OpenAI-compatible chat-completions server, as `parts.Chat`: it judges, and is never trained.
+
+What it does: every draw has a key of its own, made of the address and of the body that would ask for it alone. Draws
+that the cache file has are never sent; the others go in as few requests as possible, each answer into the cache at the
+moment it arrives. So a run that was killed, or that stopped for want of money or of a server, pays for nothing twice.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfreward.chats.endpoint_cache import ReplyCache
+from selfreward.chats.endpoint_http import Connection, Pace, model_id
+from selfreward.chats.endpoint_wire import (
+    TOKENS_PER_BYTE,
+    Dialect,
+    LostAnswer,
+    Refused,
+    chat_body,
+    draw_key,
+    prompt_bytes,
+    read_replies,
+    unsent_reason,
+    used_tokens,
+    worst_tokens,
+)
+from selfreward.errors import BudgetError, EngineError
+from selfreward.recipe import EndpointSection
+from selfreward.records import Checkpoint
+from selfreward.requests import ChatRequest, Reply
+
+if TYPE_CHECKING:
+    import tenacity
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
+_COUNTERS = ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_cached_replies", "num_retries")
+
+
+class _Stopped(Exception):
+    """Another request failed, or the process was asked to end; whoever stopped this one has the reason."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Consecutive draws of one request; `keys[i]` is that of draw `first` + i."""
+
+    request: ChatRequest
+    first: int
+    keys: tuple[str, ...]
+
+
+class EndpointChat:
+    """`parts.Chat`. `name` is the model's in the recipe; the money that `cache_file` knows of is counted under it.
+
+    Raises RecipeError when the environment variable of the key is not set.
+    """
+
+    is_local = False
+
+    def __init__(self, name: str, section: EndpointSection, *, cache_file: Path) -> None:
+        self._name = name
+        self._section = section
+        self._connection = Connection(name, section)
+        self._cache = ReplyCache(cache_file, account=name)
+        self._pace = Pace(section.max_requests_per_minute)
+        self._dialect = Dialect()
+        self._counts = dict.fromkeys((*_COUNTERS, *(("cost",) if section.price else ())), 0.0)
+        self._lock = threading.Lock()
+        self._ended = threading.Condition()  # one of those in flight
+        self._num_in_flight = 0
+        self._first = threading.Lock()
+        self._tokens_per_byte: float | None = None  # the most that the server has counted; None before its first answer
+
+    @property
+    def by(self) -> str:
+        return self._name
+
+    def model_id(self, models: Mapping[str, Checkpoint]) -> str:
+        return model_id(self._section)
+
+    def reply(self, requests: Sequence[ChatRequest], *, models: Mapping[str, Checkpoint]) -> list[list[Reply]]:
+        """Raises EngineError when the server fails for good, BudgetError, StoreError; the same call then goes on."""
+        keys = [self._keys(request, where=f"request {i}") for i, request in enumerate(requests)]
+        known = self._cache.read(key for draws in keys for key in draws)
+        self._count(num_cached_replies=len(known))
+        known |= self._ask_all(_tasks(requests, keys, known))
+        return [[known[key] for key in draws] for draws in keys]
+
+    def usage(self) -> Mapping[str, float]:
+        """Counters since the start. `cost` is there where a price is; lost answers count at their worst case in it."""
+        with self._lock:
+            return dict(self._counts)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._cache.close()
+
+    def _keys(self, request: ChatRequest, *, where: str) -> tuple[str, ...]:
+        """One for each draw; equal ones are the same draw, as all are at temperature 0."""
+        if request.n < 1 or request.max_tokens < (0 if request.choices else 1):
+            raise EngineError(
+                f"{self._connection.where}: {where} has n {request.n} and max_tokens {request.max_tokens}; 1 or more "
+                "is allowed; correct them"
+            )
+        draws = range(request.n) if request.temperature > 0 else [0] * request.n
+        bodies = (chat_body(request, self._section, draw=draw) for draw in draws)
+        return tuple(draw_key(self._connection.url, body, request) for body in bodies)
+
+    def _ask_all(self, tasks: Sequence[_Task]) -> dict[str, Reply]:
+        if not tasks:
+            return {}
+        from tqdm import tqdm
+
+        replies: dict[str, Reply] = {}
+        stop = threading.Event()
+
+        def ask_unless_stopped(task: _Task) -> dict[str, Reply]:
+            with self._turn():
+                try:
+                    return self._ask_task(task, stop)
+                except _Stopped:
+                    return {}
+                except BaseException:
+                    stop.set()  # before this or a waiting thread takes the next task
+                    raise
+
+        num_draws = sum(len(task.keys) for task in tasks)
+        bar = tqdm(total=num_draws, desc=self._name, unit="reply", disable=None, dynamic_ncols=True, leave=False)
+        with bar, ThreadPoolExecutor(min(self._section.max_concurrency, len(tasks)), "endpoint") as pool:
+            try:
+                for future in as_completed([pool.submit(ask_unless_stopped, task) for task in tasks]):
+                    new = future.result()
+                    replies |= new
+                    bar.update(len(new))
+            except BaseException:
+                stop.set()
+                # Those in flight end and are kept; the others are not sent.
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return replies
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """With a budget, tasks go one by one until the first answer has shown how many tokens the server counts."""
+        with self._first:
+            if self._section.budget is not None and self._tokens_per_byte is None:
+                yield
+                return
+        yield
+
+    def _ask_task(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
+        """A server may give fewer draws than it was asked for; it is asked for the rest, from the next seed on."""
+        replies: dict[str, Reply] = {}
+        while rest := task.keys[len(replies) :]:
+            replies |= self._ask(_Task(task.request, task.first + len(replies), rest), stop)
+        return replies
+
+    def _ask(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
+        """The first reply of the task at least. Raises EngineError when no attempt brings one, and _Stopped."""
+        import tenacity
+
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(LostAnswer),
+            stop=tenacity.stop_after_attempt(self._section.max_attempts),
+            wait=_wait_s,
+            sleep=tenacity.sleep_using_event(stop),
+            before_sleep=lambda _: self._count(num_retries=1),
+            reraise=True,
+        )
+        try:
+            return attempts(self._attempt, task, stop)
+        except LostAnswer as lost:
+            raise EngineError(
+                f"{self._connection.where}: no answer after {self._section.max_attempts} attempts, the last time "
+                f"because of: {lost}; a server that answers is needed; start it, wait, or lower max_concurrency, then "
+                "give the same command again: what has arrived is kept"
+            ) from None
+        except Refused as refused:
+            raise EngineError(
+                f"{self._connection.where}: the server refused the request: {refused}; {_advice(refused.status)}, then "
+                "give the same command again: what has arrived is kept"
+            ) from None
+
+    def _attempt(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
+        """Asks in another dialect at once where the server refuses this one; that is no failure."""
+        while True:
+            dialect = self._dialect
+            keys = task.keys if dialect.many_draws else task.keys[:1]
+            body = dialect.spoken(chat_body(task.request, self._section, draw=task.first), n=len(keys))
+            try:
+                return self._exchange(task.request, body, keys=keys, stop=stop)
+            except Refused as refused:
+                if reason := unsent_reason(refused):
+                    unsent = dict.fromkeys(task.keys, Reply(unsent=reason))
+                    self._cache.keep(unsent)
+                    return unsent
+                mended = dialect.mended(refused, body=body)
+                if mended is None:
+                    raise
+                with self._lock:
+                    if self._dialect == dialect:  # else another thread was refused, too, and has learnt from it
+                        self._dialect = mended
+
+    def _exchange(
+        self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], stop: threading.Event
+    ) -> dict[str, Reply]:
+        if stop.is_set() or stop.wait(self._pace.wait_s()):
+            raise _Stopped
+        with self._paid(body) as (sent, worst):
+            if stop.is_set():  # while the money for it was waited for
+                raise _Stopped
+            self._count(num_requests=1)
+            answer = self._connection.post(body)
+            replies = dict(zip(keys, read_replies(answer, request), strict=False))
+            used = used_tokens(answer)
+            self._learn(body, used)
+            self._cache.keep(replies, sent=sent, cost=self._cost(used or worst))
+            self._count(
+                num_prompt_tokens=used[0] if used else 0,
+                num_generated_tokens=used[1] if used else 0,
+                cost=self._cost(used or worst),
+            )
+        return replies
+
+    def _learn(self, body: Mapping[str, Any], used: tuple[int, int] | None) -> None:
+        """Without the server's count a byte remains a token."""
+        with self._lock:
+            if used:
+                self._tokens_per_byte = max(self._tokens_per_byte or TOKENS_PER_BYTE, used[0] / prompt_bytes(body))
+            elif self._tokens_per_byte is None:
+                self._tokens_per_byte = 1.0
+
+    def _worst_tokens(self, body: Mapping[str, Any]) -> tuple[int, int]:
+        with self._lock:
+            return worst_tokens(body, tokens_per_byte=self._tokens_per_byte or 1.0)
+
+    def _cost(self, num_tokens: tuple[int, int]) -> float:
+        price = self._section.price
+        return (num_tokens[0] * price.prompt + num_tokens[1] * price.generated) / 1e6 if price else 0.0
+
+    @contextmanager
+    def _paid(self, body: Mapping[str, Any]) -> Iterator[tuple[int | None, tuple[int, int]]]:
+        """Money is put aside before a request is sent, and given back when it was surely not spent.
+
+        Gives the id of what was put aside, None without a price, and the tokens that it is enough for.
+        """
+        if self._section.price is None:
+            yield None, self._worst_tokens(body)
+            return
+        sent, worst = self._reserve(body)
+        try:
+            yield sent, worst
+        except LostAnswer as lost:
+            if lost.paid:
+                self._count(cost=self._cost(worst))
+            else:
+                self._cache.release(sent)
+            raise
+        except (Refused, _Stopped):
+            self._cache.release(sent)
+            raise
+        finally:
+            with self._ended:
+                self._num_in_flight -= 1
+                self._ended.notify_all()
+
+    def _reserve(self, body: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+        """What is in flight mostly costs less than its worst case: that is waited for. Raises BudgetError."""
+        with self._ended:
+            while True:
+                worst_tokens = self._worst_tokens(body)  # anew each time: answers teach
+                worst = self._cost(worst_tokens)
+                sent = self._cache.reserve(worst, budget=self._section.budget)
+                if sent is not None:
+                    self._num_in_flight += 1
+                    return sent, worst_tokens
+                if not self._num_in_flight:
+                    raise BudgetError(
+                        f"{self._connection.where}: {self._cache.spent():.6g} is spent, and the next request may cost "
+                        f"{worst:.6g}; {self._section.budget:.6g} in all is allowed; raise models.{self._name}.budget "
+                        "and give the same command again: what has arrived is kept"
+                    )
+                self._ended.wait()
+
+    def _count(self, **counts: float) -> None:
+        with self._lock:
+            for name, count in counts.items():
+                if name in self._counts:
+                    self._counts[name] += count
+
+
+def _tasks(requests: Sequence[ChatRequest], keys: Sequence[tuple[str, ...]], known: Mapping[str, Reply]) -> list[_Task]:
+    """All draws that are not known, each once: of every request the runs of draws that follow each other."""
+    tasks: list[_Task] = []
+    planned = set(known)
+    for request, draws in zip(requests, keys, strict=True):
+        first, new = 0, list[str]()
+        for draw, key in enumerate(draws):
+            if key in planned:
+                tasks += [_Task(request, first, tuple(new))] if new else []
+                first, new = draw + 1, []
+            else:
+                planned.add(key)
+                new.append(key)
+        tasks += [_Task(request, first, tuple(new))] if new else []
+    return tasks
+
+
+def _wait_s(state: "tenacity.RetryCallState") -> float:
+    """As long as the server says, else longer each time; never all threads at the same moment."""
+    import tenacity
+
+    lost = state.outcome.exception() if state.outcome else None
+    if isinstance(lost, LostAnswer) and lost.retry_after_s is not None:
+        return lost.retry_after_s + tenacity.wait_random(0, min(_FIRST_WAIT_S, lost.retry_after_s / 4))(state)
+    wait_s = tenacity.wait_exponential_jitter(initial=_FIRST_WAIT_S, max=_LONGEST_WAIT_S, jitter=_FIRST_WAIT_S)
+    return wait_s(state)
+
+
+def _advice(status: int) -> str:
+    match status:
+        case 401 | 403:
+            return "a key that it accepts is needed; check the variable that api_key_env names"
+        case 404:
+            return "an address and a model that it serves are needed; check endpoint and model"
+        case _:
+            return "a request that it understands is needed; check model and extra_body"

@@ -1,0 +1,236 @@
+"""`selfreward judge`: a recipe's judge on any file of responses, and how far it is to be trusted on them.
+
+Rows that share a prompt are judged as responses to that prompt, so that r has something to tell apart. Work goes
+through a store beside the output, shard by shard; the same command continues after a kill, and pays nothing twice.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from selfreward import recipe_file
+from selfreward.errors import RecipeError, StoreError
+from selfreward.judging.problems import of_judge
+from selfreward.problems import warnings_of
+from selfreward.prompts.rows import Defect, read_row, read_text
+from selfreward.recipe import Recipe
+from selfreward.records import Evaluation, Judgment, Prompt, Response
+from selfreward.roles import Roles
+from selfreward.statistics.judges import measure_judge
+from selfreward.store import Store
+from selfreward.store.files import write_text_atomically
+from selfreward.tables import JUDGMENTS
+from selfreward.tools import Inference, inference_of
+
+_SHOWN_DEFECTS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the file: its id as it was written, and the ids of its responses."""
+
+    id: str | int
+    response_ids: tuple[str, ...]
+    has_list: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A file of responses: prompts are told apart by what they say, not by the row."""
+
+    rows: list[Row]
+    prompts: dict[str, Prompt]
+    texts: dict[str, tuple[str, str]]  # response id -> prompt id, text
+
+
+@dataclass(frozen=True)
+class JudgedFile:
+    """`evaluation` holds the statistics of the judge (docs/metrics.md); `unscored` counts reasons."""
+
+    out: Path
+    num_responses: int
+    num_judgments: int
+    unscored: Mapping[str, int]
+    evaluation: Evaluation
+    warnings: tuple[str, ...] = ()
+    cost: float | None = None  # of this command, in the currency of the endpoints' prices
+
+
+def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
+    """Judges every row of `file` and writes `out`, a line a row. Raises a SelfRewardError."""
+    text = _read(file)
+    sheet = read_sheet(text, name=str(file))
+    if not out.parent.is_dir():
+        raise StoreError(f"{out}: its folder does not exist; an existing folder is needed; make it")
+    work = out.with_name(f".{out.name}.{_fingerprint(recipe, text)[:12]}")
+    with Store(work, name=out.name) as store:
+        # Beside the output and for good: another number of draws, or a raised budget, pays for what is new alone.
+        inference = inference_of(recipe, cache_folder=out.with_name(f".{out.name}.replies"))
+        warnings = warnings_of(of_judge(recipe.judging, list(sheet.prompts.values())))
+        store.meter = inference.usage
+        try:
+            responses = _judge(recipe, sheet, store, inference)
+        finally:
+            inference.engine.close()
+        scale = inference.judge(recipe).scale
+        evaluation, unscored, num_judgments = _measured(store, responses, scale, recipe.seed)
+        write_text_atomically(out, "".join(_lines(sheet, store)))
+    shutil.rmtree(work, ignore_errors=True)
+    return JudgedFile(
+        out, len(sheet.texts), num_judgments, unscored, evaluation, tuple(warnings), inference.usage().get("cost")
+    )
+
+
+def read_sheet(text: str, *, name: str) -> Sheet:
+    """Rows `{"id", "prompt", "response"}` or with `responses`, a list; also `reference` and `checks`. RecipeError."""
+    sheet = Sheet([], {}, {})
+    seen: set[str] = set()
+    prompt_ids: dict[str, str] = {}
+    defects: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        found = _read_line(line, number, where=where)
+        if isinstance(found, str):
+            defects.append(f"{where}: {found}")
+            continue
+        row_id, prompt, texts, has_list = found
+        if str(row_id) in seen:
+            defects.append(f"{where}: the id {str(row_id)!r:.60} stands twice; each row has its own; rename one")
+            continue
+        seen.add(str(row_id))
+        prompt_id = prompt_ids.setdefault(repr(replace(prompt, id="")), f"p{len(prompt_ids)}")
+        sheet.prompts.setdefault(prompt_id, replace(prompt, id=prompt_id))
+        ids = tuple(f"{prompt_id}/{len(sheet.rows)}.{index}" for index in range(len(texts)))
+        sheet.texts.update((i, (prompt_id, text)) for i, text in zip(ids, texts, strict=True))
+        sheet.rows.append(Row(row_id, ids, has_list))
+    if defects:
+        more = f"\n... and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
+        raise RecipeError("\n".join(defects[:_SHOWN_DEFECTS]) + more)
+    if not sheet.rows:
+        raise RecipeError(f'{name}: no rows; a row is {{"id", "prompt", "response"}} on one line; check the file')
+    return sheet
+
+
+def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt, list[str], bool] | str:
+    """Id, prompt, responses, and whether they were a list; or what is wrong with the row."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({error}); one JSON object a line is needed; mend the line"
+    if not isinstance(row, dict):
+        return f"{type(row).__name__}, not an object; a row is {{id, prompt, response}}; mend the line"
+    row = {key: value for key, value in row.items() if value is not None}  # as tables write what is not there
+    row_id = row.get("id", number)
+    if isinstance(row_id, bool) or isinstance(row_id if isinstance(row_id, int) else read_text(row_id, "id"), Defect):
+        return f"the id is {row_id!r:.60}; ids are text or whole numbers; rename it"
+    prompt = read_row({**row, "id": None}, column="prompt", default_id="row", source="file", where=where)
+    if isinstance(prompt, Defect):
+        return f"{prompt.found}; {prompt.advice}"
+    given = row.get("responses") if "responses" in row else [row.get("response")]
+    if not isinstance(given, list) or ("response" in row) == ("responses" in row):
+        return "it needs `response`, a text, or `responses`, a list of texts, and not both; mend the row"
+    texts = []
+    for response in given:
+        text = read_text(response, "the response")
+        if isinstance(text, Defect):
+            return f"{text.found}; {text.advice}"
+        texts.append(text)
+    return row_id, prompt, texts, "responses" in row
+
+
+def _judge(recipe: Recipe, sheet: Sheet, store: Store, inference: Inference) -> dict[str, int]:
+    """Judges all shards; returns the length of each response in tokens, by id."""
+    models, engine, judge = Roles.at_start(inference.models), inference.engine, inference.judge(recipe)
+    by_prompt: defaultdict[str, list[str]] = defaultdict(list)
+    for response_id, (prompt_id, _) in sheet.texts.items():
+        by_prompt[prompt_id].append(response_id)
+    prompts = list(sheet.prompts.values())
+    size = recipe.iterations.shard_prompts
+    blocks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    lengths: dict[str, int] = {}
+
+    def responses(block: Sequence[Prompt]) -> list[Response]:
+        made = []
+        for prompt in block:
+            prompt_token_ids = engine.encode(prompt.messages)
+            for response_id in by_prompt[prompt.id]:
+                text = sheet.texts[response_id][1]
+                token_ids = engine.encode_text(text)
+                lengths[response_id] = len(token_ids)
+                made.append(
+                    Response(response_id, prompt.id, prompt_token_ids, token_ids, None, text, "stop", 0, "file")
+                )
+        return made
+
+    def judged(shard: int) -> list[Judgment]:
+        return judge.judge(blocks[shard], responses(blocks[shard]), models=models, iteration=1)
+
+    store.stage(1, JUDGMENTS, len(blocks), judged)
+    for response_id, (_, text) in sheet.texts.items():
+        if response_id not in lengths:  # judged before a kill
+            lengths[response_id] = len(engine.encode_text(text))
+    return lengths
+
+
+def _measured(
+    store: Store, lengths: Mapping[str, int], scale: tuple[float, float] | None, seed: int
+) -> tuple[Evaluation, dict[str, int], int]:
+    metrics, not_measured = measure_judge(store.read(1, JUDGMENTS), response_lengths=lengths, scale=scale, seed=seed)
+    own = [j.unscored for j in store.read(1, JUDGMENTS) if not j.part]
+    unscored = Counter(reason for reason in own if reason is not None)
+    return Evaluation(1, metrics, not_measured), dict(unscored.most_common()), len(own)
+
+
+def _lines(sheet: Sheet, store: Store) -> Iterator[str]:
+    of_response: defaultdict[str, list[Judgment]] = defaultdict(list)
+    for judgment in store.read(1, JUDGMENTS):
+        of_response[judgment.response_id].append(judgment)
+    names = {
+        response_id: f"{row.id}/{index}" if row.has_list else row.id
+        for row in sheet.rows
+        for index, response_id in enumerate(row.response_ids)
+    }
+    for row in sheet.rows:
+        shown = [
+            (judgment, _as_json(judgment, index if row.has_list else None, names))
+            for index, response_id in enumerate(row.response_ids)
+            for judgment in of_response[response_id]
+        ]
+        parts = [entry for judgment, entry in shown if judgment.part]
+        line: dict[str, Any] = {"id": row.id, "judgments": [entry for judgment, entry in shown if not judgment.part]}
+        yield json.dumps(line | ({"parts": parts} if parts else {}), ensure_ascii=False) + "\n"
+
+
+def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | int]) -> dict[str, Any]:
+    """The shape that people rely on; `response` says which of `responses`, `part` which criterion or member.
+
+    `other` is whom the response was compared with: a row's id, with "/INDEX" in a row with `responses`.
+    """
+    entry: dict[str, Any] = {"score": judgment.score, "reason": judgment.unscored, "text": judgment.text}
+    entry["draw"] = judgment.draw
+    if judgment.other_id:
+        entry |= {"other": names[judgment.other_id], "shown_first": judgment.shown_first == judgment.response_id}
+    if index is not None:
+        entry["response"] = index
+    return entry | ({"part": judgment.part} if judgment.part else {})
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"{file}: cannot be read ({error}); a JSONL file in UTF-8 is needed; check the path"
+        ) from error
+
+
+def _fingerprint(recipe: Recipe, text: str) -> str:
+    """Of all that what is judged depends on: not of the keys that may change on the way."""
+    return hashlib.sha256(f"{recipe_file.fixed_keys(recipe)!r}\x1f{text}".encode("utf-8", "replace")).hexdigest()

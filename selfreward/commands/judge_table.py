@@ -1,0 +1,82 @@
+"""What `selfreward judge` says at the end: what was judged, how far the judge is to be trusted, where the file is."""
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from selfreward.records import Evaluation, Interval
+from selfreward.reporting.formatting import amount, bounds, centre, reason_not_measured
+from selfreward.reporting.glossary import label_of
+from selfreward.reporting.judge_remarks import LENGTH, LOW_RELIABILITY, RELIABILITY
+from selfreward.reporting.measurements import in_order
+from selfreward.reporting.text import one_line, visible
+
+if TYPE_CHECKING:
+    from selfreward.commands.judge_file import JudgedFile
+
+_COLUMNS = 80
+_LABEL, _VALUE = 36, 8
+_MAX_REASON = 400
+_CLEAR_CORRELATION = 0.3
+
+
+def table(judged: "JudgedFile") -> str:
+    """Lines of at most 80 columns, the path of the written file last and in full."""
+    evaluation = judged.evaluation
+    names = [*in_order(evaluation.metrics), *in_order(evaluation.not_measured)]
+    levels = sorted({f"{v.level * 100:g} %" for v in evaluation.metrics.values() if isinstance(v, Interval)})
+    head = f"{'How far the judge is to be trusted':{_LABEL}}{'value':>{_VALUE}}"
+    measured = [head + (f"   {' and '.join(levels)} interval" if levels else "")]
+    measured += [line for name in names for line in _lines(evaluation, name)]
+    explained = [_wrapped(text) for text in _explanations(evaluation)]
+    paid = [] if judged.cost is None else [f"Paid for replies that were not there before: {judged.cost:,.6g}"]
+    parts = [_counted(judged), *paid, "\n".join(measured), *explained, f"Written to\n{visible(str(judged.out))}"]
+    return "\n" + "\n\n".join(parts)
+
+
+def _counted(judged: "JudgedFile") -> str:
+    lines = [f"{_plural(judged.num_responses, 'response')}, {_plural(judged.num_judgments, 'judgment')} of them"]
+    num_unscored = sum(judged.unscored.values())
+    if not num_unscored:
+        return lines[0] + ", all with a score" * bool(judged.num_judgments)
+    share = f" ({num_unscored / judged.num_judgments:.0%})" if judged.num_judgments else ""
+    lines.append(f"{num_unscored:,}{share} without a score:")
+    lines += [f"{count:10,}  {one_line(reason, 60).replace('_', ' ')}" for reason, count in judged.unscored.items()]
+    return "\n".join(lines)
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _lines(evaluation: Evaluation, name: str) -> list[str]:
+    """A metric with its interval, or why there is none, as far as it needs below each other."""
+    label = f"{one_line(label_of(name), _LABEL - 2):{_LABEL}}"
+    value = evaluation.metrics.get(name)
+    if value is None:
+        reason = f"not measured: {one_line(reason_not_measured(evaluation, name), _MAX_REASON)}"
+        return textwrap.wrap(reason, _COLUMNS, initial_indent=label + "  ", subsequent_indent=" " * (_LABEL + 2))
+    line = f"{label}{amount(name, centre(value)):>{_VALUE}}"
+    return [f"{line}   {bounds(name, value)}" if isinstance(value, Interval) else line]
+
+
+def _explanations(evaluation: Evaluation) -> list[str]:
+    """What somebody has to know who never saw these numbers."""
+    found = []
+    r, length = (centre(evaluation.metrics.get(name)) for name in (RELIABILITY, LENGTH))
+    if r is not None:
+        found.append(
+            "r is the share of the differences between the scores of a prompt's responses that the judge would give "
+            "again. It says that the judge repeats itself, not that it is right."
+        )
+    if r is not None and r < LOW_RELIABILITY:
+        found[0] += (
+            f" Below {LOW_RELIABILITY}, as here, the scores are mostly noise: use more draws or a stronger judge."
+        )
+    if length is not None and abs(length) >= _CLEAR_CORRELATION:
+        longer = "longer" if length > 0 else "shorter"
+        found.append(f"Score and length go together ({amount(LENGTH, length)}): {longer} responses score higher.")
+    return [*found, "What each number means, and what to do about it: docs/metrics.md."]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _COLUMNS, break_on_hyphens=False)

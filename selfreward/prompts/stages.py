@@ -1,0 +1,37 @@
+"""The first stage of an iteration: its fresh prompts, as the source gives them."""
+
+from collections.abc import Iterable
+from itertools import zip_longest
+
+from selfreward.errors import StoreError
+from selfreward.parts import PromptSource
+from selfreward.records import Prompt
+from selfreward.steps import Reading, Stage
+from selfreward.tables import PROMPTS
+
+
+def fresh(source: PromptSource, iteration: int, *, shard_prompts: int) -> Stage[Prompt]:
+    """Block `iteration` of the training prompts, in shards of `shard_prompts`."""
+    prompts = source.training_prompts(iteration)
+
+    def check(reading: Reading) -> None:
+        """A run needs the same prompts to the end, and its source may have changed since it began."""
+        if any(
+            a is None or b is None or a.messages != b.messages for a, b in zip_longest(reading.rows(PROMPTS), prompts)
+        ):
+            raise StoreError(
+                f"iteration {iteration} began with other prompts than the recipe's source gives now; a run needs the "
+                "same ones to the end; restore the source, or set another output_dir"
+            )
+
+    def tally(stored: Iterable[Prompt]) -> dict[str, int]:
+        kept = list(stored)
+        return {"num_prompts": len(kept), "num_overlapping_prompts": source.num_overlapping(kept)}
+
+    return Stage(
+        PROMPTS,
+        lambda reading: prompts[reading.shard * shard_prompts : (reading.shard + 1) * shard_prompts],
+        num_shards=-(-len(prompts) // shard_prompts),
+        tally=tally,
+        check=check,
+    )

@@ -1,0 +1,9 @@
+"""From what a judge wrote to a verdict: a score, a choice, or the reason why there is none. No reader ever raises."""
+
+from selfreward.readers.read_choice import read_choice
+from selfreward.readers.read_json import read_json_score
+from selfreward.readers.read_score import read_score
+from selfreward.readers.reasoning import without_reasoning
+from selfreward.readers.verdicts import Unscored, Verdict
+
+__all__ = ["Unscored", "Verdict", "read_choice", "read_json_score", "read_score", "without_reasoning"]

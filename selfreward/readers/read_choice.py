@@ -1,0 +1,171 @@
+"""Reads `The better response is Response A`: 1.0 for A, 0.0 for B, 0.5 when the verdict is that both are equally good.
+
+As careful as `read_score`. What stands as a verdict, on its own and outside quotations:
+
+* The sentence that was asked for, whatever word for better it takes, and what models make of it: `Better response: B`,
+  `Winner: A`, `[[A]]`, `Tie`. Of several the last one counts; two that contradict each other are conflicting, unless
+  the judge says between them that it has changed its mind, or calls the last one final.
+* A sentence such as `Response A is better.` or `I prefer Response B.`, unless the text turns against it afterwards
+  ("However, ..."); and a lone `Response A` on the last line. `Response A is better organised` is about one side
+  only, `If brevity counts, Response A is better` is hypothetical; neither is a verdict.
+* A letter that was not to choose from is out of range; a small `a` alone is an article.
+"""
+
+import re
+from functools import cache
+
+from selfreward.readers.spoken import as_seen, own_words, without_blocks, without_thoughts
+from selfreward.readers.statements import CLOSED, Statement, another_item, decide, last_turn, stands
+from selfreward.readers.verdicts import Unscored, Verdict
+from selfreward.records import FinishReason
+
+_SCORES = {"A": 1.0, "B": 0.0}
+
+
+def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
+    """The verdict in a text that compares two of `what` ("response" or "judgment"). Never raises on any text."""
+    spoken = own_words(without_thoughts(as_seen(text)))
+    shown = without_blocks(spoken)
+    statements = _statements(shown, what)
+    return decide(
+        statements,
+        shown,
+        finish_reason=finish_reason,
+        ran_on=bool(statements) and another_item(spoken, statements[0].end, statements[-1].end, comparing=True),
+        begun=_BEGUN,
+        step_by_step=False,
+    )
+
+
+_MARK = r"[ \t*_]{0,8}"
+_OPEN, _CLOSE = r"(?:\$?\\boxed\{|[\[(<]{0,2})", r"(?!\w)[\])>}$]{0,2}"
+_BETTER = (
+    r"(?:better|best|superior|stronger|strongest|preferred|preferable|winning|more (?:accurate|helpful|useful|correct)"
+    r"|most (?:accurate|helpful|useful|correct))"
+)
+_FINAL = r"(?P<final>(?:(?:final|overall)[ \t]){1,2})?"
+_HOW = (
+    r"(?:the|a|bit|clearly|much|far|slightly|definitely|significantly|marginally|overall|indeed|certainly|generally"
+    r"|typically|probably|likely)"
+)
+_IS = rf"(?:{_MARK}(?:[:=]|->|→)|{_MARK}[ \t](?:is|was|would be|goes to)(?=\W){_MARK}:?)"
+_EQUALLY = (
+    r"(?:equally (?:good|bad|strong|weak|poor|well done|accurate|helpful)|equal(?: in quality)?|tied|of equal quality)"
+)
+_BEGUN = re.compile(
+    r"[ \t#*_\-]{0,8}(?:(?:the|my)[ \t])?(?:final|overall|better|best|winner|verdict|preferred|th?\Z)", re.IGNORECASE
+)
+
+
+@cache
+def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
+    """Each with whether it is formal.
+
+    Groups: `letter` or `capital` is who is better, neither for a tie; `other` who is not; `also` who may be as well;
+    with `denied` the sentence contradicts itself.
+    """
+    author = {"response": "assistant|answer", "judgment": "judgement|judge|grader"}.get(what, what)
+    thing = rf"(?:{what}|{author})"
+    called = rf"(?:the[ \t])?{thing}[ \t]{_MARK}(?P<letter>[A-Z])"
+    # A letter alone may be the answer to the user's question, so what it is the letter of must be clear.
+    named = rf"{_OPEN}(?:{called}|(?-i:(?P<capital>[A-Z]))){_CLOSE}"
+    called = rf"{_OPEN}{called}{_CLOSE}"
+    both = rf"(?:both|the two|they)(?:[ \t](?:{thing}s|of them))?"
+    equal = rf"(?:{both}(?:[ \t]are)?[ \t])?{_EQUALLY}|{both}"
+    tie = rf"[\[(]{{0,2}}(?:(?:a[ \t])?(?:tie|draw)|neither(?:[ \t]{what})?|{equal})[\])]{{0,2}}"
+    best = rf"(?:{_HOW}[ \t]){{0,4}}(?:{_BETTER}(?:[ \t](?:{what}|one|option|choice|answer))?|winner)(?:[ \t]overall)?"
+    loser = rf"(?:the[ \t])?(?:{what}[ \t])?(?P<other>[A-Z]\b|other(?:[ \t](?:{what}|one))?)"
+    than = rf"(?:[ \t](?:than|over|to)[ \t]{loser})?"
+    is_better = rf"{_MARK}(?:,[^,.\n]{{1,48}},)?[ \t](?:is|was)[ \t]{best}{than}"
+    also = r"(?:[ \t]?\((?:or|and)|,?[ \t](?:but|and)[ \t]also)\b[^.\n]{0,40}?\b(?-i:(?P<also>[AB]))\b"
+    said = rf"(?:{is_better}|{_MARK}{also}\)?|(?P<denied>{_MARK}[ \t](?:is|was)[ \t]not\b))?"
+    the = r"(?:(?:the|my)[ \t])?"
+    then = rf"{_IS}{_MARK}(?:\n[ \t]{{0,8}}){{0,2}}{_MARK}"
+    of_all = r"(?:[ \t](?:overall|here|of the two))?"
+    about = rf"(?:answer|choice|option|result|conclusion|{what})"
+    formal = (
+        rf"{the}{_FINAL}{_BETTER}[ \t](?:{what}|one){of_all}{then}(?:{named}|{tie}){said}",
+        rf"{the}{_FINAL}(?:verdict|winner|preference|decision|better|best){then}(?:{named}|{tie}){said}",
+        rf"{the}{_FINAL}(?:{_BETTER}[ \t])?{about}{then}(?:{called}|{tie}){said}",
+        r"\[\[(?:(?P<letter>[A-Z])|tie|draw)\]\]",
+    )
+    informal = (
+        rf"{named}{is_better}",
+        rf"{named}{_MARK}[ \t]wins",
+        rf"(?:{thing}[ \t])?(?-i:(?P<other>[AB]))[ \t]is not[ \t]{best},?[ \t]"
+        rf"(?:(?:as|because|since|but)[ \t])?{named}[ \t]is",
+        r"(?:I|we)(?:'d|[ \t](?:would|will))?[ \t](?:choose|prefer|pick|select|go with|vote for|favou?r)[ \t]"
+        rf"{named}(?:[ \t](?:over|to)[ \t](?:{what}[ \t])?(?P<other>[A-Z]))?",
+        rf"{both}[ \t]are(?:[ \t](?:about|roughly|overall))?[ \t]{_EQUALLY}",
+        r"(?:it is|it's|this is)[ \t]a[ \t](?:tie|draw)",
+        rf"neither(?:[ \t](?:of them|{what}|one))?[ \t]is[ \t]{best}{than}",
+        rf"there(?:'s| is)[ \t]no[ \t]{_BETTER}[ \t](?:{what}|one)",
+    )
+    alone = rf"^[ \t#*_\-]{{0,8}}(?:{named}|tie|draw){_MARK}[.!]?{_MARK}\s*\Z"
+    return (
+        *((re.compile(pattern, re.IGNORECASE), True) for pattern in formal),
+        *((re.compile(pattern, re.IGNORECASE), False) for pattern in informal),
+        (re.compile(alone, re.IGNORECASE | re.MULTILINE), False),
+    )
+
+
+def _statements(text: str, what: str) -> list[Statement]:
+    """In their order; of those that begin at one place the first, and none inside another.
+
+    A sentence against which the text turns afterwards does not count, nor does "Response A (or B)", unless there are
+    only such and they disagree.
+    """
+    found = sorted(
+        (
+            (head.start(), not formal, -head.end(), head)
+            for pattern, formal in _patterns(what)
+            for head in pattern.finditer(text)
+        ),
+        key=lambda item: item[:3],
+    )
+    done, turn = 0, last_turn(text)
+    stated: list[Statement] = []
+    standing: list[Statement] = []
+    for start, informal, _, head in found:
+        if start < done or not _stands(text, head):
+            continue
+        mark = _AFTER.match(text, head.end())
+        done = mark.end() if mark else head.end()
+        groups = head.groupdict()
+        statement = Statement(start, done, _verdict(groups), final=bool(groups.get("final")), formal=not informal)
+        stated.append(statement)
+        taken_back = informal and (done <= turn or _YIELDS.match(text, done))
+        if not taken_back and groups.get("also") in (None, _letter(groups)):
+            standing.append(statement)
+    return standing or (stated if len({statement.verdict for statement in stated}) > 1 else [])
+
+
+# An echo of how the verdict was to be written may follow it.
+_AFTER = re.compile(r"[ \t*_]{0,8}(?:on a (?:new |separate )?line(?: of its own)?)?[ \t*_]{0,8}")
+# "Response A is better, but Response B is right."
+_YIELDS = re.compile(
+    r",?[ \t](?:but|although|though|however)\b[^.\n]{0,200}?\b(?-i:[AB])\b[ \t](?:is|was)\b", re.IGNORECASE
+)
+
+
+def _stands(text: str, head: re.Match[str]) -> bool:
+    if not (text[head.start() : head.start() + 1] in " \t#*_-" or stands(text, head.start())):
+        return False
+    if head.groupdict().get("denied"):
+        return True
+    after = _AFTER.match(text, head.end())
+    end = after.end() if after else head.end()
+    return CLOSED.match(text, end) is not None or CLOSED.match(text, head.end()) is not None
+
+
+def _letter(groups: dict[str, str | None]) -> str:
+    return (groups.get("letter") or groups.get("capital") or "").upper()
+
+
+def _verdict(groups: dict[str, str | None]) -> Verdict:
+    letter = _letter(groups)
+    if groups.get("denied") or (letter and letter == (groups.get("other") or "").upper()):
+        return Verdict(unscored=Unscored.CONFLICTING)
+    if not letter:
+        return Verdict(score=0.5)
+    return Verdict(score=_SCORES[letter]) if letter in _SCORES else Verdict(unscored=Unscored.OUT_OF_RANGE)

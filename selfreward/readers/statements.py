@@ -1,0 +1,199 @@
+"""Which of a judge's statements is its verdict: what the readers of written verdicts share."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfreward.readers.spoken import BLANK
+from selfreward.readers.verdicts import Unscored, Verdict
+from selfreward.records import FinishReason
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One verdict that stands on its own; `end` is where it ends.
+
+    `final` when it calls itself final, total or overall. `formal` in the form that was asked for, not in a sentence.
+    """
+
+    start: int
+    end: int
+    verdict: Verdict
+    final: bool = False
+    formal: bool = True
+
+
+def decide(
+    statements: Sequence[Statement],
+    text: str,
+    *,
+    finish_reason: FinishReason,
+    ran_on: bool,
+    begun: re.Pattern[str],
+    step_by_step: bool,
+) -> Verdict:
+    """The verdict of all that stands in `text`; `begun` is how another statement begins.
+
+    `step_by_step`: judges give points line by line before the total, so a later verdict need not contradict an earlier
+    one. It does all the same when the earlier one was final, or in due form while the later one is only a sentence, or
+    right beside it.
+    """
+    if not statements:
+        return nothing_stated(text, finish_reason=finish_reason)
+    if ran_on:
+        return Verdict(unscored=Unscored.RAN_ON)
+    if finish_reason == "length" and _more_to_come(statements, text, begun):
+        return Verdict(unscored=Unscored.CUT_OFF)
+    if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
+        return Verdict(unscored=Unscored.CONFLICTING)
+    if not step_by_step and _strays(text, statements[-1].end):
+        return Verdict(unscored=Unscored.RAN_ON)
+    return statements[-1].verdict
+
+
+def nothing_stated(text: str, *, finish_reason: FinishReason) -> Verdict:
+    """The verdict of a text without a statement, which may be empty."""
+    if finish_reason == "length":
+        return Verdict(unscored=Unscored.CUT_OFF)
+    return Verdict(unscored=Unscored.NO_VERDICT if text.strip() else Unscored.EMPTY_VERDICT)
+
+
+def _more_to_come(statements: Sequence[Statement], text: str, begun: re.Pattern[str]) -> bool:
+    """Whether a text that was cut might have stated another verdict."""
+    last = statements[-1]
+    rest = text[last.end :]
+    if not rest.strip("*_. \t"):
+        return True  # "Score: 1" may have been on its way to "Score: 10" or to 1.5
+    if begun.match(rest, rest.rfind("\n") + 1):
+        return True
+    return not last.final and any(other.formal and other.verdict != last.verdict for other in statements)
+
+
+# How people begin a sentence when they change their mind.
+_TURNING = (
+    r"(?:(?:hm+|well|oh|ok(?:ay)?|no|wait|sorry)[,.…!–—-]{0,3}[ \t]{1,4}){0,3}"
+    r"(?:however|but|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection|the other hand)"
+    r"|actually|instead|still|yet|rather|no(?=,)|reconsider)\b"
+)
+_TURN = re.compile(rf"(?:^[ \t#*_\-]{{0,8}}|[.!?][\"*_)]{{0,4}}[ \t]{{1,4}}){_TURNING}", re.IGNORECASE | re.MULTILINE)
+# No word between two statements but a remark in brackets: "Score: 5 (relevance)\nScore: 3 (style)".
+_BESIDE = re.compile(r"(?:\([^()\n]{0,80}\)|\W)*+")
+
+
+def last_turn(text: str) -> int:
+    """Where the text last turns against what was said before it; -1 when it never does."""
+    return max((turn.start() for turn in _TURN.finditer(text)), default=-1)
+
+
+def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
+    if other.verdict == last.verdict:
+        return False
+    beside = _BESIDE.fullmatch(text, other.end, last.start) is not None
+    if other.final or (beside and not last.final) or (other.formal and not last.formal):
+        return True
+    return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))
+
+
+# --- Where a statement may begin -----------------------------------------------------------------------------------
+
+# At the beginning of a line or a sentence, or after blanked text.
+_PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}[\[(]?|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
+_LEAD_IN = (
+    r"(?:so|thus|therefore|hence|overall|finally|as a result|for (?:this|these) reasons?"
+    r"|in (?:total|all|sum|short|conclusion|summary)|to (?:conclude|sum up|summari[sz]e)"
+    r"|in this (?:case|example|comparison)|(?:I|we)(?: would)? (?:think|believe|conclude|find|say)(?: that)?"
+    r"|(?:based on|given|considering|according to|after) [^.!?:;\n]{1,80}),?[ \t]{1,4}(?:that[ \t])?"
+    r"|(?:(?:here is|this is|the|my|final|overall)[ \t]){0,3}(?:verdict|answer|result|conclusion|decision|evaluation"
+    r"|grade|grading|judge?ment|assessment|explanation|summary)(?:[ \t]is)?[*_]{0,3}:[ \t*_]{0,4}"
+)
+# After another clause: "It is short, but on the whole the score is 4."
+_CLAUSE = r"[,;][ \t](?:but|so|thus|therefore|hence),?[ \t](?:(?:in general|in the end|overall|on the whole),?[ \t])?"
+_TURN_IN = rf"{_TURNING}[,:]?[ \t*_]{{1,4}}"
+_PLAIN = re.compile(rf"{_PLAIN_LEAD}\Z", re.MULTILINE)
+_LED = re.compile(
+    rf"(?:{_PLAIN_LEAD}(?:[0-9]{{1,2}}[.)][ \t])?(?:{_TURN_IN}|{_LEAD_IN})|{_CLAUSE})\Z", re.IGNORECASE | re.MULTILINE
+)
+_TURNED = re.compile(rf"(?:{_PLAIN_LEAD}{_TURN_IN}|[,;][ \t]but[ \t])\Z", re.IGNORECASE | re.MULTILINE)
+_LEAD_LENGTH = 128
+
+
+def stands(text: str, start: int) -> bool:
+    """Whether a statement that begins at `start` stands on its own as far as what is before it goes."""
+    if _PLAIN.search(text, max(0, start - 32), start):
+        return True
+    return text[max(0, start - 1) : start] in (" ", "*", "_", "\t") and bool(
+        _LED.search(text, max(0, start - _LEAD_LENGTH), start)
+    )
+
+
+def turned(text: str, start: int) -> bool:
+    """Whether a statement that begins at `start` turns against what was said before it."""
+    return _TURNED.search(text, max(0, start - _LEAD_LENGTH), start) is not None
+
+
+# "Score: 5 - that is what the response asks for", "Score: 5, as it claims."
+_ATTRIBUTED = (
+    r"[.,;:!(–—\s-]{1,8}(?:(?:this|that|it|which)(?:[ \t]is|'s)[ \t](?:just[ \t]|only[ \t])?)?(?:what|as)[ \t]"
+    r"(?:it|(?:the|this)[ \t](?:response|assistant|answer|author|user|text))[ \t](?:itself[ \t])?"
+    r"(?:asks?|asked|claims?|says?|wants?|demands?|requests?|suggests?|writes?|wrote|states?)"
+    r"(?:[ \t]for|[ \t]me[ \t]to[ \t]\w+)?[ \t]*(?=[.,;:!)\n]|\Z)"
+)
+# What may follow a statement: nothing, the end of its sentence, or a reason. No condition, and not whose words it is.
+CLOSED = re.compile(
+    rf"(?!{_ATTRIBUTED})(?:"
+    r"\Z|[ \t]*\n|<[|｜/]|[.!;:。]{1,3}[\"*_)]{0,4}(?:\s|\Z)"
+    r"|(?:[,;–—-]{1,2}[ \t\n]+|[ \t]?\()(?!(?:if|unless|were|had|assuming|provided|only if|or)\b)"
+    r"|[ \t]?(?:because|since|as (?:it|the|both|this)|due to)\b"
+    r"|[ \t]?[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]{1,16}[ \t]*(?:\n|\Z))",
+    re.IGNORECASE,
+)
+
+
+# --- What opens another item ---------------------------------------------------------------------------------------
+
+# A speaker or a heading on a line of its own, a prompt block, a chat control token that is not an end, a system prompt,
+# a piece of work that is announced.
+_ABOUT = (
+    r"[ \t*_]{0,8}:[ \t*_]{0,8}(?:the|this)[ \t]response[ \t](?:directly|clearly|correctly|is|was|has|does|provides"
+    r"|gives|answers|addresses|covers|lacks|fails|could|should)\b"
+)
+_NEXT_ITEM = re.compile(
+    r"^[ \t#*_\-]{0,8}(?:(?:the|next|new|second|another)[ \t])?"
+    r"(?:user|human|assistant|system|prompt|question|query|instruction|conversation|task|example|item"
+    r"|(?P<material>response|answer|judgment))"
+    r"(?:[ \t]to[ \t]grade)?(?:[ \t]?#?(?:[0-9]{1,4}|(?P<letter>[A-Z])))?"
+    rf"(?:(?P<about>{_ABOUT})|[ \t*_]{{0,8}}(?::|$))"
+    r"|^[ \t#*_\-]{0,8}part[ \t][0-9]{1,2}[ \t*_]{0,8}(?::|$)"
+    r"|^You are (?:an?|the) [^.\n]{0,40}\b(?:assistant|AI|model)\b"
+    r"|^Here(?:'s| is) an? (?:\w+[ \t]){0,3}"
+    r"(?:version|rewrite|revision|text|response|answer|essay|story|poem)\b[^\n:]{0,200}:"
+    r"|<(?:user|assistant|system|prompt|(?:response|judgment)\w{0,2})(?:-[0-9a-f]{6})?>"
+    r"|<[|｜](?!\w{0,16}(?:end|eot|eos|return))|\[INST\]|<start_of_turn>",
+    re.IGNORECASE | re.MULTILINE,
+)
+# One who compares names what is compared: a paragraph that refers to nothing of it is about something else. (One who
+# scores a single response may well speak of its parts alone.)
+_PARAGRAPH = re.compile(r"\n[ \t]*\n[^\n]*\w[^\n]*")
+_REFERENCE = re.compile(
+    r"\b(?:it|its|this|that|these|those|they|both|neither|response|answer|option|choice|judge?ments?|grader|assistant"
+    r"|responses|answers|user|score\w*|points?|rating|grad\w+|explanation|reason\w*|because|overall|(?-i:A|B))\b",
+    re.IGNORECASE,
+)
+_FEWEST_WORDS = 12
+
+
+def another_item(text: str, start: int, last: int, *, comparing: bool = False) -> bool:
+    """Whether the text goes on to another item after `start`, where the first verdict ends; the last ends at `last`.
+
+    One who compares explains "Response A:" and so on, and "Response: The response is clear." explains the last verdict.
+    """
+    for item in _NEXT_ITEM.finditer(text, start):
+        explains = item["letter"] if comparing else item["about"] and item.start() >= last
+        if not (item["material"] and explains):
+            return True
+    return False
+
+
+def _strays(text: str, start: int) -> bool:
+    paragraphs = (found.group() for found in _PARAGRAPH.finditer(text, start))
+    return any(len(p.split()) >= _FEWEST_WORDS and not _REFERENCE.search(p) for p in paragraphs)

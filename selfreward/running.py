@@ -1,0 +1,114 @@
+"""Runs the steps of an iteration, each through the store: what is there is not made again."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, assert_never
+
+from selfreward.parts import Engine
+from selfreward.records import Checkpoint, Evaluation
+from selfreward.roles import Roles
+from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update
+from selfreward.store import Store
+from selfreward.tables import COUNTS, DECISION
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs steps on one run folder and one engine."""
+
+    store: Store
+    engine: Engine
+
+    def run(self, iteration: Iteration, roles: Roles) -> Roles:
+        """Every step in order; returns the roles after the updates.
+
+        Where a gate finds nothing to learn from, the rest is left out: nothing is trained, and M_t is M_{t-1}.
+        """
+        measured: dict[str, Evaluation] = {}
+        done: list[Stage[Any]] = []
+        for step in iteration.steps:
+            match step:
+                case Stage():
+                    self.stage(iteration.number, step, roles)
+                    done.append(step)
+                case Gate():
+                    if step.refuses(self.counts(iteration.number, done), measured):
+                        break
+                case Update():
+                    roles = roles.updated(step.role, self.update(iteration.number, step, roles))
+                case Probe():
+                    if step.when == "in_order" and (found := self.probe(iteration.number, step, roles)):
+                        measured[step.name] = found
+                case _:
+                    assert_never(step)
+        return roles
+
+    def stage(self, t: int, stage: Stage[Any], roles: Roles) -> None:
+        """Shard after shard, those that are not stored yet; what may have changed outside since then is checked."""
+        if not self.store.has(t, stage.table):
+            num_shards = self._num_shards(t, stage)
+            if num_shards == 0 or not stage.only_if(self._reading(t, stage.reads, roles)):
+                return
+            self.store.stage(t, stage.table, num_shards, partial(self._make, t, stage, roles))
+        if stage.check and self.store.read_json(t, DECISION) is None:
+            stage.check(self._reading(t, (Read(stage.table, "iteration"),), roles))
+
+    def update(self, t: int, step: Update, roles: Roles) -> Checkpoint:
+        """New weights of a role, as a function of files. The engine sleeps meanwhile."""
+        work_folder = self.store.work_folder(t, step.name)
+        files = {r.table.name: self.store.path(t, r.table) for r in step.reads if self.store.has(t, r.table)}
+        self.store.once_json(t, step.name, partial(self._learn, step, Block(t, files, roles, work_folder)))
+        path, weights_hash = self.store.commit_checkpoint(t, step.folder, work_folder / "checkpoint")
+        return Checkpoint(weights_hash[:16], path, t)
+
+    def counts(self, t: int, stages: Sequence[Stage[Any]]) -> Mapping[str, int]:
+        """The funnel from prompts to pairs."""
+        stored: Mapping[str, int] = self.store.once_json(t, COUNTS, partial(self._tally, t, stages))
+        return stored
+
+    def probe(self, t: int, step: Probe, roles: Roles) -> Evaluation | None:
+        """Its stages, then its measurement; None when it is not due, or gives records alone."""
+        reading = self._reading(t, step.reads, roles)
+        if (stored := self.store.read_json(t, step.name)) is not None:
+            return Evaluation.from_json(stored)
+        if not step.only_if(reading):
+            return None
+        for stage in step.stages:
+            self.stage(t, stage, roles)
+        if step.measure is None:
+            return None
+        return Evaluation.from_json(self.store.once_json(t, step.name, partial(_measured, step.measure, reading)))
+
+    def _make(self, t: int, stage: Stage[Any], roles: Roles, shard: int) -> Any:
+        return stage.make(self._reading(t, stage.reads, roles, shard))
+
+    def _learn(self, step: Update, block: Block) -> Mapping[str, object]:
+        self.engine.sleep()
+        with closing(step.open()) as learner:
+            metrics = learner.learn(block)
+            learner.save(block.work_folder / "checkpoint")
+        return metrics
+
+    def _tally(self, t: int, stages: Sequence[Stage[Any]]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for stage in stages:
+            if self.store.has(t, stage.table):
+                counts.update(stage.tally(self.store.read(t, stage.table)))
+        return counts
+
+    def _num_shards(self, t: int, stage: Stage[Any]) -> int:
+        """Its own number, or that of the first table that it reads by shard."""
+        if stage.num_shards is not None:
+            return stage.num_shards
+        read = next(read.table for read in stage.reads if read.scope == "shard")
+        return self.store.num_shards(t, read) if self.store.has(t, read) else 0
+
+    def _reading(self, t: int, reads: Sequence[Read], roles: Roles, shard: int = 0) -> Reading:
+        return Reading(t, roles, tuple(reads), self.store, shard)
+
+
+def _measured(measure: Any, reading: Reading) -> dict[str, Any]:
+    return asdict(measure(reading))

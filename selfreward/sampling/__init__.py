@@ -1,0 +1,57 @@
+"""From prompts to responses: the stages that sample, and their sampler."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from selfreward.parts import Engine
+from selfreward.recipe import Recipe
+from selfreward.records import Response
+from selfreward.sampling.sampler import Sampler
+from selfreward.steps import Read, Reading, Stage
+from selfreward.tables import INITIAL_RESPONSES, PROMPTS, RESPONSES, Table
+from selfreward.workload import Workload, draws
+
+__all__ = ["Sampler", "candidates", "initial_responses", "responses"]
+
+
+def responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
+    """Of the policy."""
+    return _stage(RESPONSES, "policy", recipe, engine, work)
+
+
+def initial_responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
+    """Of M_0, to the same prompts, where pairs are made of them; due as soon as the policy is another model."""
+    return _stage(INITIAL_RESPONSES, "initial", recipe, engine, work)
+
+
+def candidates(work: Workload, also: Sequence[Table[Any]]) -> Workload:
+    """What the judge meets: M_0's responses too where pairs are made of them."""
+    return replace(work, num_responses=2 * work.num_responses) if INITIAL_RESPONSES in also else work
+
+
+def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, work: Workload) -> Stage[Response]:
+    sampler = Sampler(recipe.sampling, engine=engine, run_seed=recipe.seed)
+
+    def make(reading: Reading) -> list[Response]:
+        prompts, model = list(reading.rows(PROMPTS)), reading.roles[role]
+        return sampler.sample(prompts, model=model, iteration=reading.iteration, stage=table.seed_name)
+
+    own = role == "policy"
+    return Stage(
+        table,
+        make,
+        reads=(Read(PROMPTS),),
+        asks=frozenset({role}),
+        most=lambda lengths: draws(
+            role, work.prompts, lengths, max_tokens=work.max_tokens, n=recipe.sampling.num_responses
+        ),
+        only_if_read=not own,
+        only_if=lambda reading: own or reading.roles[role].id != reading.roles["policy"].id,
+        tally=_count if own else lambda _: {},
+    )
+
+
+def _count(responses: Iterable[Response]) -> dict[str, int]:
+    reasons = [response.finish_reason for response in responses]
+    return {"num_responses": len(reasons), "num_cut_off_responses": reasons.count("length")}

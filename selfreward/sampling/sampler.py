@@ -1,0 +1,64 @@
+"""Prompts to responses: `num_responses` draws of one checkpoint for each prompt, one engine call for all of them."""
+
+from collections.abc import Sequence
+
+from selfreward.errors import RecipeError
+from selfreward.parts import Engine
+from selfreward.recipe import SamplingSection
+from selfreward.records import Checkpoint, Prompt, Response
+from selfreward.requests import GenerationRequest
+from selfreward.seeding import seed_of
+
+
+class Sampler:
+    """Draws from an engine. Response i of prompt p has the id `p/i` (or `p/STAGE/i`) and the seed of p plus i."""
+
+    def __init__(self, section: SamplingSection, *, engine: Engine, run_seed: int) -> None:
+        self._section = section
+        self._engine = engine
+        self._run_seed = run_seed
+
+    def sample(
+        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, stage: str = "responses"
+    ) -> list[Response]:
+        """`num_responses` for each prompt, in the order of the prompts. Raises RecipeError when one is too long."""
+        requests = [self._request(prompt, iteration=iteration, stage=stage) for prompt in prompts]
+        infix = "" if stage == "responses" else f"{stage}/"
+        if not requests:
+            return []
+        self._engine.load(model)
+        samples = self._engine.generate(requests)
+        return [
+            Response(
+                id=f"{prompt.id}/{infix}{index}",
+                prompt_id=prompt.id,
+                prompt_token_ids=request.prompt_token_ids,
+                token_ids=sample.token_ids,
+                token_logprobs=sample.token_logprobs,
+                text=sample.text,
+                finish_reason=sample.finish_reason,
+                seed=request.seed + index,
+                checkpoint_id=model.id,
+            )
+            for prompt, request, draws in zip(prompts, requests, samples, strict=True)
+            for index, sample in enumerate(draws)
+        ]
+
+    def _request(self, prompt: Prompt, *, iteration: int, stage: str) -> GenerationRequest:
+        section = self._section
+        token_ids = self._engine.encode(prompt.messages)
+        allowed = self._engine.context_tokens - section.max_tokens
+        if len(token_ids) > allowed:
+            raise RecipeError(
+                f"prompt {prompt.id!r}: {len(token_ids)} tokens in the chat template; {allowed} are allowed, which is "
+                f"the context of {self._engine.context_tokens} less sampling.max_tokens {section.max_tokens}; shorten "
+                "or drop the prompt, lower sampling.max_tokens, or raise engine.context_tokens"
+            )
+        return GenerationRequest(
+            prompt_token_ids=token_ids,
+            max_tokens=section.max_tokens,
+            n=section.num_responses,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            seed=seed_of(self._run_seed, iteration, stage, prompt.id),
+        )

@@ -1,0 +1,105 @@
+"""The update on preference pairs with TRL's stable `DPOTrainer`: all weights, or low-rank adapters.
+
+The update raises the implicit reward beta * log(pi / pi_ref) of the chosen response over that of the rejected one.
+On CUDA it runs in child processes, so that its memory is all given back; one CPU process is a call in this one.
+
+Paper: 2305.18290, section 4 (DPO); on-policy iterations as in Self-Rewarding, 2401.10020, section 2.4.
+Differs: the reference is the policy at the start of the iteration, not M_0 (`reference: initial` is the paper's);
+learning rate 5e-7 with float32 weights and no warm-up; the pairs of an iteration are trained on once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import TrainingError
+from selfreward.recipe import Recipe
+from selfreward.seeding import seed_of
+from selfreward.steps import Block, Read, Update
+from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PAIRS, RESPONSES, TRAINING
+from selfreward.updates.job import TrainingJob
+from selfreward.updates.settings import Settings, settings_of
+from selfreward.workload import Lengths, PairBound, UpdateWork
+
+
+def dpo(
+    recipe: Recipe,
+    *,
+    pairs: Callable[[Lengths], list[PairBound]],
+    more: Callable[[Lengths, int], list[PairBound]] | None = None,
+) -> Update:
+    """The on-policy DPO update of the policy. A plan needs bounds: of the `pairs`, and of `more` on top of so many."""
+
+    def most(lengths: Lengths) -> UpdateWork:
+        found = pairs(lengths)
+        return work_of(recipe, [*found, *(more(lengths, len(found)) if more else [])])
+
+    return Update(
+        name=TRAINING,
+        role="policy",
+        reads=(
+            Read(PAIRS, "iteration"),
+            *(Read(table, "iteration", if_made=True) for table in (RESPONSES, INITIAL_RESPONSES, JUDGMENTS)),
+        ),
+        open=lambda: DpoLearner(settings_of(recipe), seed=recipe.seed),
+        most=most,
+    )
+
+
+def work_of(recipe: Recipe, pairs: Sequence[PairBound]) -> UpdateWork:
+    """Of the longest of these pairs, if only some may train. Packed, a pair's prompt is computed once."""
+    training = recipe.training
+    times = 1 if training.packing == "shared_prefix" else 2
+    longest = sorted((times * p.prompt_tokens + 2 * p.side_tokens for p in pairs), reverse=True)
+    num_pairs = min(len(longest), training.max_pairs or len(longest))
+    one_pass = sum(longest[:num_pairs])
+    passes = 2 if training.reference == "initial" else 1  # log-probabilities that training starts from
+    return UpdateWork(
+        num_pairs=num_pairs,
+        num_judgment_pairs=min(num_pairs, sum(pair.kind == "judgment" for pair in pairs)),
+        num_steps=-(-num_pairs // training.batch_size) * training.num_epochs,
+        num_training_tokens=one_pass * training.num_epochs,
+        longest_pair_tokens=max(longest, default=0),
+        num_tokens_without_gradient=(passes + 1) * one_pass,  # and the pass that measures afterwards
+    )
+
+
+class DpoLearner:
+    """`steps.Learner`. All state of training is in the block's work folder; nothing stays in memory between blocks."""
+
+    def __init__(self, settings: Settings, *, seed: int) -> None:
+        self._settings, self._seed = settings, seed
+
+    def learn(self, block: Block) -> Mapping[str, Any]:
+        """The metrics that `update.train` describes. Raises TrainingError, StoreError and RecipeError."""
+        import torch
+
+        from selfreward.updates.progress import Display
+
+        if torch.cuda.is_available() or self._settings.launch.num_processes > 1:
+            from selfreward.updates.child import train_in_child as train
+        else:
+            from selfreward.updates.update import train
+
+        with Display() as display:
+            return train(self._job(block), self._settings, report=display)
+
+    def save(self, folder: Path) -> None:
+        """Training wrote its checkpoint into the block's work folder before `learn` returned."""
+        if not folder.is_dir():
+            raise TrainingError(f"{folder}: training ended without a checkpoint; give the same command again")
+
+    def close(self) -> None:
+        """Processes and memory of training are gone when `learn` returns."""
+
+    def _job(self, block: Block) -> TrainingJob:
+        samples = {name: path for name, path in block.files.items() if name != PAIRS.name}
+        return TrainingJob(
+            iteration=block.iteration,
+            pairs_file=block.files[PAIRS.name],
+            samples_files=tuple(samples.values()),
+            policy=block.roles["policy"].path,
+            initial=block.roles["initial"].path,
+            work_folder=block.work_folder,
+            seed=seed_of(self._seed, block.iteration, "training", "", bits=31),
+        )

@@ -1,0 +1,129 @@
+"""Hashes of every parquet and safetensors file of four small runs, and what changed between two such lists.
+
+    python tests/bytes/record.py record OUT.json [--keep FOLDER]   with the package that PYTHONPATH names
+    python tests/bytes/record.py compare BEFORE.json AFTER.json    exit code 1 when a file differs that should not
+
+A change of shape changes no result: run `record` on the commit before and on the commit after, on one machine.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RECIPES = {
+    "tiny": HERE.parents[1] / "recipes" / "tiny.yaml",
+    "variant": HERE / "variant.yaml",
+    "meta": HERE / "meta.yaml",
+    "learns": HERE / "learns.yaml",
+}
+JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: who is asked shows in the limit of the reply
+
+# File by file, what is meant to differ since the list that is compared with was made, and why.
+MEANT_TO_DIFFER: dict[str, str] = {}
+
+
+def scripted(engine: Any) -> Any:
+    """The engine, with readable replies of judge and meta-judge that depend on the request's seed alone."""
+    generate = engine.generate
+
+    def reply(request: Any, sample: Any, draw: int) -> Any:
+        chance = hashlib.sha256(f"{request.seed + draw}".encode()).digest()[0]
+        text = (
+            f"Case {chance}.\nScore: {chance % 6}" if request.max_tokens == JUDGE_TOKENS else f"[[{'AB'[chance % 2]}]]"
+        )
+        token_ids = (*engine.encode_text(text), sample.token_ids[-1])
+        return replace(
+            sample, text=text, token_ids=token_ids, token_logprobs=(-1.0,) * len(token_ids), finish_reason="stop"
+        )
+
+    def generate_scripted(requests: Sequence[Any]) -> list[list[Any]]:
+        asked = generate(requests)
+        return [
+            [reply(request, sample, draw) for draw, sample in enumerate(samples)]
+            if request.max_tokens in (JUDGE_TOKENS, META_JUDGE_TOKENS)
+            else samples
+            for request, samples in zip(requests, asked, strict=True)
+        ]
+
+    engine.generate = generate_scripted
+    return engine
+
+
+def write_data(folder: Path) -> list[str]:
+    """Prompts with checks that a random model passes now and then, and gold pairs; the overrides that name them."""
+    checks = [{"kind": "regex", "pattern": p} for p in ("[a-m]", "[n-z]", "[A-Z]", "[0-9]")]
+    rows = [{"id": f"p{i}", "prompt": f"Write {i * 7919 % 100003}", "checks": checks} for i in range(400)]
+    gold = [
+        {"id": f"g{i}", "prompt": f"Sing {i * 104729 % 10007}", "chosen": "La 7 z", "rejected": "la", "checks": checks}
+        for i in range(6)
+    ]
+    overrides = []
+    for key, name, table in (("prompts.path", "learns", rows), ("evaluation.gold.path", "learns-gold", gold)):
+        path = folder / f"{name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, table)), encoding="utf-8")
+        overrides.append(f"{key}={path}")
+    return overrides
+
+
+def record(folder: Path) -> dict[str, str]:
+    """Runs the four recipes into `folder`; hashes by `RUN/iteration-NN/...`."""
+    import selfreward
+    from selfreward import engines
+
+    build = engines.build
+    found: dict[str, str] = {}
+    for name, recipe in RECIPES.items():
+        engines.build = (lambda *a, **k: scripted(build(*a, **k))) if name == "meta" else build
+        run = folder / name
+        folder.mkdir(exist_ok=True)
+        own = write_data(folder) if name == "learns" else []
+        result = selfreward.run(recipe, [f"output_dir={run}", *own])
+        print(f"{name}: {result.decision.decision} after iteration {result.decision.iteration}", file=sys.stderr)
+        for path in sorted((*run.rglob("*.parquet"), *run.rglob("*.safetensors"))):
+            found[f"{name}/{path.relative_to(run)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    engines.build = build
+    return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """One line for each file that differs, is missing or is new."""
+    lines = []
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            what = "missing" if name not in after else "new" if name not in before else "differs"
+            meant = MEANT_TO_DIFFER.get(name)
+            lines.append(f"{name}: {what}" + (f" (meant: {meant})" if meant else ""))
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    recording = commands.add_parser("record")
+    recording.add_argument("out", type=Path)
+    recording.add_argument("--keep", type=Path, help="a folder for the runs themselves")
+    comparing = commands.add_parser("compare")
+    comparing.add_argument("before", type=Path)
+    comparing.add_argument("after", type=Path)
+    options = parser.parse_args()
+    if options.command == "record":
+        with tempfile.TemporaryDirectory() as temporary:
+            found = record(options.keep or Path(temporary))
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"{len(found)} files -> {options.out}")
+        return 0
+    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (options.before, options.after))
+    lines = differences(before, after)
+    print("\n".join(lines) or f"{len(after)} files, all the same")
+    return int(any("(meant:" not in line for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
