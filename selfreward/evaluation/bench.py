@@ -64,7 +64,11 @@ class Bench:
             most=lambda lengths: draws(role, prompts, lengths, max_tokens=how.max_tokens),
             num_shards=self.num_shards(prompts),
             only_if=only_if,
+            check=lambda reading: self._check(reading, table, prompts),
         )
+
+    def _check(self, reading: Reading, table: Table[Response], prompts: Sequence[Prompt]) -> None:
+        self.aligned(prompts, list(reading.rows(table)), name=f"{table.name} of iteration {reading.iteration}")
 
     def logprobs(
         self,

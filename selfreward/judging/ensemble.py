@@ -25,6 +25,7 @@ from selfreward import recipe
 from selfreward.judging.normalising import z_scores
 from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Prompt, Response
+from selfreward.statistics.scores import mean_scores
 from selfreward.workload import Lengths, Requests, Workload
 
 NAME: Final = "ensemble"
@@ -100,12 +101,13 @@ class EnsembleJudge:
         for judgment in judgments:
             if not judgment.part:
                 drawn[judgment.response_id, 0 if at_once else judgment.draw].append(judgment)
-        given = {key: score for key, draws in drawn.items() if (score := _mean_score(draws)) is not None}
+        means = {key: mean_scores(draws).get(key[0]) for key, draws in drawn.items()}
+        given = {key: score for key, score in means.items() if score is not None}
         counted = z_scores(given) if self._section.normalise else given
         opinions: defaultdict[str, dict[int, _Opinion]] = defaultdict(dict)
         for (response_id, draw), draws in drawn.items():
             key = response_id, draw
-            unscored = None if key in given else draws[0].unscored
+            unscored = None if key in given else next(j.unscored for j in draws if j.unscored is not None)
             opinions[response_id][draw] = _Opinion(given.get(key), counted.get(key), unscored)
         return opinions
 
@@ -145,12 +147,6 @@ class EnsembleJudge:
                 return mean - weight * (math.fsum((score - mean) ** 2 for score in scores_M) / len(scores_M))
             case _:
                 assert_never(section.combine)
-
-
-def _mean_score(judgments: Sequence[Judgment]) -> float | None:
-    """A judge that compares gives several in one draw; as everywhere, what could not be read is missing."""
-    scores = [judgment.score for judgment in judgments if judgment.score is not None]
-    return math.fsum(scores) / len(scores) if scores else None
 
 
 def _at(draw: int, drawn: Mapping[int, _Opinion]) -> _Opinion:

@@ -17,14 +17,19 @@ def problems(section: recipe.JudgingSection, facts: Facts) -> Iterator[Problem]:
     fresh = chain.from_iterable(facts.source.training_prompts(t + 1) for t in range(asked.iterations.max))
     yield from of_judge(section, list(fresh))
     yield from _unenforced(section, "judging", facts)
-    yield from _shared_anchor(section, asked.evaluation, facts.weights)
-    yield from _of_pairing(section, asked.pairing)
+    yield from of_shared_anchor(section, asked.evaluation, facts.weights)
+    yield from of_pairing(section, asked.pairing)
 
 
 def anchor_problems(section: recipe.AnchorSection, facts: Facts) -> Iterator[Problem]:
     """Of the judge that measures."""
     yield from of_judge(section, facts.source.monitor_prompts(), where=ANCHOR)
     yield from _unenforced(section, ANCHOR, facts)
+    yield from of_anchor(section)
+
+
+def of_anchor(section: recipe.AnchorSection) -> Iterator[Problem]:
+    """A judge that cannot measure, whatever the run."""
     if isinstance(section, recipe.RubricJudge) and section.normalise:
         yield Problem(
             f"{ANCHOR}.normalise: z-scores depend on which responses are scored together; an anchor stays the same; "
@@ -80,7 +85,7 @@ def _unenforced(section: Labelling, where: str, facts: Facts) -> Iterator[Proble
             )
 
 
-def _of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -> Iterator[Problem]:
+def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -> Iterator[Problem]:
     compares = isinstance(section, recipe.Comparing)
     draws_once = all(getattr(judge, "num_draws", 1) < 2 for judge in members(section)) and not compares
     if pairing.label == "preference" and not compares:
@@ -91,7 +96,7 @@ def _of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) 
         yield warning("pairing by consistency, but the judge does not change: each label and weight is 1")
 
 
-def _shared_anchor(
+def of_shared_anchor(
     section: recipe.JudgingSection, evaluation: recipe.EvaluationSection, weights: Mapping[str, str]
 ) -> Iterator[Problem]:
     """A judge that labels with the anchor's template and, at least at first, its weights.

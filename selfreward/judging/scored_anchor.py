@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from selfreward.parts import Judge, Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Comparison, Judgment, Prompt, Response
-from selfreward.statistics.scores import preferred
+from selfreward.statistics.scores import mean_scores, preferred
 from selfreward.workload import Lengths, Requests, Workload
 
 SAME_TEXT = "the same text twice"
@@ -91,7 +91,9 @@ class ScoredAnchor:
         for judgment in self._judge.judge([*prompts.values()], [*responses.values()], models=models, iteration=0):
             if not judgment.part:
                 drawn[judgment.response_id].append(judgment)
-        return {response_id: _score(draws) for response_id, draws in drawn.items()}
+        return {
+            response_id: _Score(mean_scores(draws).get(response_id), draws[0]) for response_id, draws in drawn.items()
+        }
 
     def _comparison(self, response: Response, other: Response, scores: Mapping[str, _Score]) -> Comparison:
         comparison = Comparison(
@@ -108,11 +110,6 @@ class ScoredAnchor:
         if _show_the_same(response, other):
             return comparison
         return _decided(comparison, scores[response.id], scores[other.id])
-
-
-def _score(draws: Sequence[Judgment]) -> _Score:
-    scores = [judgment.score for judgment in draws if judgment.score is not None]
-    return _Score(math.fsum(scores) / len(scores) if scores else None, draws[0])
 
 
 def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:

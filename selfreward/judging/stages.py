@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
@@ -29,7 +30,7 @@ def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
         lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.before or reading.roles),
         reads=(Read(PROMPTS), Read(RESPONSES)),
         asks=judge.by,
-        most=lambda lengths: asked_before(judge.most(work, lengths)),
+        most=lambda lengths: asked_before(judge.most(replace(work, iteration=work.iteration - 1), lengths)),
         only_if_read=True,
     )
 

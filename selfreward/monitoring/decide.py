@@ -34,13 +34,12 @@ half the share of responses that fail. Then it is PLATEAU: all is solved.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from selfreward.monitoring.bounds import (
-    Bounded,
     Levels,
     gain,
     gold_difference,
@@ -49,6 +48,7 @@ from selfreward.monitoring.bounds import (
     widened,
 )
 from selfreward.monitoring.evidence import Evidence, Outcomes
+from selfreward.monitoring.look import Look
 from selfreward.monitoring.sentences import notes, sentence
 from selfreward.recipe import MonitorSection
 from selfreward.records import Decision, DecisionName
@@ -59,29 +59,6 @@ SAME = 1e-6
 
 FEWEST_PROMPTS = 12
 """On fewer, nobody has examined the interval of the reliability (`statistics/reliability.py`)."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """The tests of one look at one iteration; one that the data do not allow is None."""
-
-    gain: Bounded | None = None
-    raw_gain: Bounded | None = None
-    gain_vs_best: Bounded | None = None
-    self_gain: Bounded | None = None
-    pass_rate: Bounded | None = None
-    pass_rate_vs_best: Bounded | None = None
-    gold: Bounded | None = None
-    tau: Bounded | None = None
-    failing: Bounded | None = None
-    invalid: tuple[str, ...] = ()
-    starved: tuple[str, ...] = ()
-    trained: bool = True
-
-    @property
-    def pass_rate_for_harm(self) -> Bounded | None:
-        """Against the best; against M_{t-1} where a table has nothing else."""
-        return self.pass_rate_vs_best or self.pass_rate
 
 
 def decide_all(records: Sequence[Evidence], settings: MonitorSection) -> list[Decision]:

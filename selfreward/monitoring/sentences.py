@@ -3,22 +3,19 @@
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfreward.monitoring.bounds import Bounded, Levels
 from selfreward.monitoring.evidence import Evidence
+from selfreward.monitoring.look import Look
 from selfreward.recipe import MonitorSection
 from selfreward.records import Decision
-
-if TYPE_CHECKING:
-    from selfreward.monitoring.decide import Look
 
 POWER = 0.8
 
 
-def sentence(decision: Decision, look: "Look", now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
+def sentence(decision: Decision, look: Look, now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
     """What the data say of M_t and, if that is another one, which checkpoint to use."""
     said = _finding(decision, look, now, settings, best_before=best_before)
     best = decision.best_iteration
@@ -27,7 +24,7 @@ def sentence(decision: Decision, look: "Look", now: Evidence, settings: MonitorS
     return f"{said}; use M_{best}{', the model the run began with' if best == 0 else ''}."
 
 
-def _finding(decision: Decision, look: "Look", now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
+def _finding(decision: Decision, look: Look, now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
     ours, theirs = f"M_{now.iteration}", f"M_{now.previous}"
     delta = _points(settings.delta, sign=False)
     match decision.decision:
@@ -70,13 +67,13 @@ def _finding(decision: Decision, look: "Look", now: Evidence, settings: MonitorS
             return f"{ours} is better than {theirs}: {_better(look)}"
 
 
-def _overopt(look: "Look", settings: MonitorSection, best_before: int) -> str:
+def _overopt(look: Look, settings: MonitorSection, best_before: int) -> str:
     if look.gain is not None and look.gain.stop[1] >= settings.delta:
         return f"{_of(look.gain_vs_best)} over M_{best_before}, the best"
     return _of(look.gain)
 
 
-def _harm(look: "Look", theirs: str, best: str) -> str:
+def _harm(look: Look, theirs: str, best: str) -> str:
     found = []
     if look.gain is not None and look.gain.harm[1] < 0:
         found.append(f"the anchor sees {_of(look.gain, at='harm')} against {theirs}")
@@ -87,7 +84,7 @@ def _harm(look: "Look", theirs: str, best: str) -> str:
     return " and ".join(found)
 
 
-def _drift(look: "Look") -> str:
+def _drift(look: Look) -> str:
     found = []
     if look.gold is not None and look.gold.harm[1] < 0:
         found.append(f"on gold pairs its accuracy changed by {_of(look.gold, at='harm')} against its best version")
@@ -96,14 +93,14 @@ def _drift(look: "Look") -> str:
     return " and ".join(found)
 
 
-def _better(look: "Look") -> str:
+def _better(look: Look) -> str:
     if look.gain is not None and look.gain.stop[0] > 0:
         return f"the anchor sees {_of(look.gain)}"
     return f"the pass rate rose by {_of(look.pass_rate)}, the anchor sees {_of(look.gain)}"
 
 
 def notes(
-    decision: Decision, look: "Look", now: Evidence, settings: MonitorSection, decided: Sequence[Decision]
+    decision: Decision, look: Look, now: Evidence, settings: MonitorSection, decided: Sequence[Decision]
 ) -> tuple[str, ...]:
     """What the decision cannot say, a sentence each."""
     found = []

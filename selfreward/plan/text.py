@@ -2,25 +2,22 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from selfreward.plan import seconds as time_of
 from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import cost, money, work_elsewhere
+from selfreward.plan.planning import Plan
 from selfreward.plan.seconds import Seconds
 from selfreward.plan.storage import engine_kind
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import EndpointSection
 from selfreward.statistics.resolution import POWER, TIE_RATE, prompts_to_resolve, smallest_resolvable_gain
 
-if TYPE_CHECKING:
-    from selfreward.plan import Plan
-
 GIB = 2**30
 WIDTH = 100
 
 
-def render(plan: "Plan") -> str:
+def render(plan: Plan) -> str:
     """All of the plan, in lines of at most a hundred characters; a table may be wider."""
     recipe, model = plan.recipe, plan.model
     parts = [
@@ -67,7 +64,7 @@ def _columns(iterations: Sequence[IterationWork]) -> dict[str, set[str]]:
     return columns
 
 
-def _training_table(plan: "Plan") -> str:
+def _training_table(plan: Plan) -> str:
     found = {
         "pairs": [work.update.num_pairs for work in plan.iterations],
         "of judgments": [work.update.num_judgment_pairs for work in plan.iterations],
@@ -98,7 +95,7 @@ def _sums(columns: Iterable[Sequence[int]]) -> list[int]:
     return [sum(row) for row in zip(*columns, strict=True)]
 
 
-def _notes(plan: "Plan") -> str:
+def _notes(plan: Plan) -> str:
     """What the columns hold that their names do not say."""
     notes: dict[str, list[str]] = {}
     for work in sorted(plan.iterations, key=lambda work: work.iteration == 0):
@@ -109,7 +106,7 @@ def _notes(plan: "Plan") -> str:
     return _prose(" ".join(f"{column}: {'; '.join(said)}." for column, said in notes.items() if said))
 
 
-def _elsewhere(plan: "Plan") -> str:
+def _elsewhere(plan: Plan) -> str:
     return "\n\n".join(
         _endpoint(name, plan.recipe.endpoints[name], work)
         if name in plan.recipe.endpoints
@@ -147,7 +144,7 @@ def _endpoint(name: str, section: EndpointSection, work: Work) -> str:
     )
 
 
-def _used(plan: "Plan") -> str:
+def _used(plan: Plan) -> str:
     """What finished stages really used of their bound: what to expect of the rest."""
     planned = used = 0.0
     for work in plan.iterations:
@@ -162,7 +159,7 @@ def _used(plan: "Plan") -> str:
     return f"So far this run used {used / planned:.0%} of the tokens that its finished stages were allowed."
 
 
-def _memory(plan: "Plan") -> str:
+def _memory(plan: Plan) -> str:
     memory, training = plan.memory, plan.recipe.training
     together = "both at once, in the same memory" if memory.shared else "one at a time, the engine sleeps meanwhile"
     states = "weights" if plan.recipe.policy.lora else "weights, gradients, Adam's two moments"
@@ -176,7 +173,7 @@ def _memory(plan: "Plan") -> str:
     )
 
 
-def _disk(plan: "Plan") -> str:
+def _disk(plan: Plan) -> str:
     disk, keep = plan.disk, plan.recipe.checkpoints.keep
     rule = "all, checkpoints.keep is null" if keep is None else f"the newest {keep} and the best one"
     saves = f"; while training, up to 2 saves of {_gib(disk.save)}" if disk.save else ""
@@ -187,7 +184,7 @@ def _disk(plan: "Plan") -> str:
     )
 
 
-def _time(plan: "Plan") -> str:
+def _time(plan: Plan) -> str:
     machine, total = plan.machine, _total(plan)
     if total.real == total.high:
         return _entry("time", f"{_range(total)}: everything has run.")
@@ -208,7 +205,7 @@ def _time(plan: "Plan") -> str:
     )
 
 
-def _resolution(plan: "Plan") -> str:
+def _resolution(plan: Plan) -> str:
     """What the monitor will be able to say: normal approximation, see `statistics/resolution.py`."""
     monitor, evaluation = plan.recipe.monitor, plan.recipe.evaluation
     num_prompts, num_reserve = evaluation.num_prompts, evaluation.reserve_size
@@ -231,7 +228,7 @@ def _resolution(plan: "Plan") -> str:
     return _entry("resolves", f"{said}, which takes {needed:,}: expect INCONCLUSIVE where little or nothing is gained.")
 
 
-def _total(plan: "Plan") -> Seconds:
+def _total(plan: Plan) -> Seconds:
     return sum(plan.seconds, plan.start)
 
 

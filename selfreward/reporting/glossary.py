@@ -1,7 +1,4 @@
-"""What every number means: one table for the pages and for docs/metrics.md.
-
-`python -m selfreward.reporting.glossary > docs/metrics.md` brings the page up to date.
-"""
+"""What every number means: one table for the pages and for docs/metrics.md."""
 
 import tomllib
 from collections.abc import Mapping
@@ -54,13 +51,3 @@ def label_of(name: str) -> str:
     """A name for people; a number that the table does not know keeps its own name."""
     number = numbers().get(name)
     return number.label if number else name
-
-
-def main() -> None:
-    from selfreward.reporting.templating import render
-
-    print(render("metrics.md.j2", groups=groups()), end="")
-
-
-if __name__ == "__main__":
-    main()

@@ -102,11 +102,13 @@ class _Codes(dict[str, int]):
 
 
 def mean_by_response(table: ScoreTable, part: str = "") -> dict[str, dict[str, float]]:
-    """Mean over the scored draws by prompt id and response id, both in order; as exact as `mean_scores`."""
+    """`scores.mean_scores` of a whole table: by prompt id and response id, both in order, and as exact."""
     if part not in table.parts:
         return {}
     rows = table.part_N == table.parts.index(part)
-    (prompt_M, response_M), mean_M = _cell_means((table.prompt_N[rows], table.response_N[rows]), table.score_N[rows])
+    keys = table.prompt_N[rows], table.response_N[rows], table.other_N[rows], table.first_N[rows]
+    (prompt_O, response_O, *_), order_mean_O = _cell_means(keys, table.score_N[rows])  # each order counts the same
+    (prompt_M, response_M), mean_M = _cell_means((prompt_O, response_O), order_mean_O)
     means: dict[str, dict[str, float]] = {}
     for prompt, response, mean in zip(prompt_M.tolist(), response_M.tolist(), mean_M.tolist(), strict=True):
         means.setdefault(table.prompt_ids[prompt], {})[table.response_ids[response]] = mean

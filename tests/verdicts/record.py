@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from selfreward.engines import materialise
+from selfreward.model_files import materialise
 from selfreward.prompts.builtin import read_builtin
 from selfreward.recipe import ModelSection
 from selfreward.records import Message, Prompt

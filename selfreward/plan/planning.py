@@ -1,0 +1,72 @@
+"""What a run will cost, before it runs: engine requests and tokens, training, memory, disk, time.
+
+The counts are upper bounds on the run's real prompts, measured with the model's own tokenizer: every response as long
+as allowed, every one judged, every prompt a pair. The time is an estimate and a range; where the run has begun, its
+own rates take the estimate's place. No weights are loaded, and no endpoint is asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfreward.plan.endpoints import beyond_budget
+from selfreward.plan.history import History, read_history
+from selfreward.plan.machine import Machine, measure_machine
+from selfreward.plan.model_shape import ModelShape, read_shape
+from selfreward.plan.seconds import Seconds, estimate
+from selfreward.plan.storage import Disk, Memory, disk_of, memory_of
+from selfreward.plan.work import IterationWork, count_work
+from selfreward.recipe import Recipe
+from selfreward.tools import Tools, problems, tools_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`iterations` begins with the evaluation of M_0; `seconds` has one entry for each of them.
+
+    `warnings` say what `selfreward run` would refuse or what makes the numbers worth less.
+    """
+
+    recipe: Recipe
+    model: ModelShape
+    machine: Machine
+    iterations: tuple[IterationWork, ...]
+    seconds: tuple[Seconds, ...]
+    start: Seconds
+    history: History
+    memory: Memory
+    disk: Disk
+    warnings: tuple[str, ...]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Counts the work of a recipe and measures this machine for about a second. Raises RecipeError as a run would."""
+    tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
+    model = read_shape(tools.models["policy"].path)
+    work = count_work(recipe, tools)
+    machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
+    history = read_history(Path(recipe.output_dir), recipe)
+    seconds, start = estimate(recipe, work, model=model, machine=machine, history=history)
+    return Plan(
+        recipe=recipe,
+        model=model,
+        machine=machine,
+        iterations=work,
+        seconds=seconds,
+        start=start,
+        history=history,
+        memory=memory_of(recipe, work, model=model, machine=machine),
+        disk=disk_of(recipe, work, model=model),
+        warnings=(*warnings(recipe, tools, work), *beyond_budget(recipe, work), *history.warnings),
+    )
+
+
+def warnings(recipe: Recipe, tools: Tools, work: Sequence[IterationWork]) -> list[str]:
+    """What `selfreward run` would refuse or warn of, and what may not fit."""
+    found = [p.text if p.is_warning else f"`selfreward run` would refuse it: {p.text}" for p in problems(recipe, tools)]
+    if num_unjudged := sum(iteration.num_unjudged for iteration in work):
+        found.append(
+            f"up to {num_unjudged:,} judge prompts may exceed the context of {tools.engine.context_tokens} tokens; "
+            "such a judgment or comparison is unscored (too_long)"
+        )
+    return found

@@ -1,0 +1,7 @@
+"""The glossary as a page: `python -m selfreward.reporting.metrics_page > docs/metrics.md` brings it up to date."""
+
+from selfreward.reporting.glossary import groups
+from selfreward.reporting.templating import render
+
+if __name__ == "__main__":
+    print(render("metrics.md.j2", groups=groups()), end="")

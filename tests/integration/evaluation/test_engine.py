@@ -1,0 +1,251 @@
+"""The evaluator with the real parts: engine, anchor, prompts, store, on a small random model."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from selfreward import engines, evaluation, judging, prompts
+from selfreward.chats.local import LocalChat
+from selfreward.evaluation import tables
+from selfreward.evaluation.tables import OUTCOMES, RESERVE_OUTCOMES, SEAL_OUTCOMES
+from selfreward.model_files import checkpoint_of, materialise
+from selfreward.monitoring.evidence import tabulate
+from selfreward.readers import without_reasoning
+from selfreward.recipe import (
+    BuiltinPrompts,
+    EngineSection,
+    EvaluationSection,
+    IterationsSection,
+    ModelSection,
+    PairwiseJudge,
+    SamplingSection,
+    VerifiableEvaluation,
+)
+from selfreward.records import Checkpoint, Evaluation, Interval
+from selfreward.store import Store
+
+SEED = 3
+NUM_RESERVE, NUM_SEAL = 8, 6
+SECTION = EvaluationSection(
+    num_prompts=24, num_reserve_prompts=NUM_RESERVE, num_seal_prompts=NUM_SEAL,
+    verifiable=VerifiableEvaluation(num_prompts=16), max_tokens=24,
+)  # fmt: skip
+ENGINE = EngineSection(kind="transformers", dtype="float32", context_tokens=4096)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """M_0, M_1 with a little and M_2 with more noise on every weight, and M_3 with the weights of M_0."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = materialise(ModelSection(model="random:tiny"))
+    made = [checkpoint_of(folder, iteration=0)]
+    for iteration, noise in ((1, 0.003), (2, 0.03), (3, 0.0)):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        generator = torch.Generator().manual_seed(iteration)
+        with torch.no_grad():
+            for _, weight in sorted(model.named_parameters()):
+                weight.add_(noise * torch.randn(weight.shape, generator=generator))
+        path = tmp_path_factory.mktemp(f"m{iteration}")
+        model.save_pretrained(path)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(path)
+        made.append(checkpoint_of(path, iteration=iteration))
+    return made
+
+
+def evaluator(engine, initial: Checkpoint):
+    source = prompts.build(
+        BuiltinPrompts(kind="builtin"),
+        evaluation=SECTION,
+        iterations=IterationsSection(max=1, num_prompts_per_iteration=8),
+        seed=SEED,
+    )
+    chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
+    judge = judging.build(PairwiseJudge(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
+    return evaluation.build(
+        SECTION,
+        prompts=source,
+        engine=engine,
+        judge=judge,
+        anchor=judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
+        sampling=SamplingSection(),
+        seed=SEED,
+        shard_prompts=16,
+    )
+
+
+def named(policy, checkpoints):
+    """M_1 is the best until the end."""
+    return {"policy": policy, "initial": checkpoints[0], "best": checkpoints[min(1, max(policy.iteration - 1, 0))]}
+
+
+@pytest.fixture(scope="module")
+def measured(checkpoints, tmp_path_factory):
+    """The store after evaluations 0 to 3, what they measured, and how often the engine swapped in each."""
+    store = Store(tmp_path_factory.mktemp("run") / "run", name="test")
+    engine = engines.build(ENGINE, first=checkpoints[0])
+    made = evaluator(engine, checkpoints[0])
+    found, swaps = [], []
+    for checkpoint in checkpoints:
+        before = engine.usage()["num_swaps"]
+        previous = checkpoints[checkpoint.iteration - 1] if checkpoint.iteration else None
+        found.append(
+            made.evaluate(
+                store,
+                checkpoint.iteration,
+                models=named(checkpoint, checkpoints),
+                previous=previous,
+            )
+        )
+        store.merge_rest(checkpoint.iteration)
+        swaps.append(engine.usage()["num_swaps"] - before)
+    engine.close()
+    yield store, found, swaps
+    store.close()
+
+
+def test_every_metric_is_there_and_survives_json(measured):
+    _, found, _ = measured
+    for measured_of in found:
+        again = Evaluation.from_json(json.loads(json.dumps(asdict(measured_of), allow_nan=False)))
+        assert again == measured_of
+    names = {
+        "win_rate_vs_previous", "win_rate_vs_initial", "position_consistency_rate", "anchor_unscored_rate",
+        "anchor_valid", "pass_rate", "pass_rate_vs_previous", "pass_rate_vs_initial", "response_tokens",
+        "response_tokens_vs_previous", "response_tokens_vs_initial", "cut_off_rate", "kl_initial_nats",
+        "kl_previous_nats", "length_adjusted_win_rate_vs_previous", "self_win_rate_vs_initial", "repetition_rate",
+    }  # fmt: skip
+    assert names <= found[2].metrics.keys()
+    assert {"win_rate_vs_best", "self_win_rate_vs_best", "pass_rate_vs_best"} <= found[3].metrics.keys()
+    assert {f"distinct_{n}" for n in (1, 2, 3)} <= found[2].metrics.keys() | found[2].not_measured.keys()
+
+
+def test_the_same_weights_are_the_same_in_every_number(measured):
+    _, found, _ = measured
+    same = found[3].metrics
+    for name in ("pass_rate_vs_initial", "response_tokens_vs_initial"):
+        assert same[name].mean == 0.0
+    # Scores of the same tokens under the same weights, computed twice.
+    assert same["kl_initial_nats"].mean == pytest.approx(0.0, abs=1e-3)
+    assert (same["win_rate_vs_initial"].mean, same["same_response_rate_vs_initial"].mean) == (0.5, 1.0)
+    assert same["pass_rate"] == found[0].metrics["pass_rate"]
+    assert same["kl_previous_nats"].low > 0.0
+
+
+def test_kl_agrees_with_the_full_vocabulary_on_the_same_draws(measured, checkpoints):
+    store, found, _ = measured
+    draws = list(store.read(2, tables.KL_RESPONSES))
+    exact = full_vocabulary_kl(draws, checkpoints[2], checkpoints[0])
+    estimate = found[2].metrics["kl_initial_nats"]
+    assert isinstance(estimate, Interval) and estimate.num_units == len(draws) == 24
+    # Both estimate the same number from the same texts; the one without sampling error lies in the other's interval.
+    assert exact > 0.1
+    assert estimate.low < exact < estimate.high
+    assert found[1].metrics["kl_initial_nats"].mean < found[2].metrics["kl_initial_nats"].low
+
+
+def full_vocabulary_kl(draws, p, q):
+    """Mean over draws of the sum over positions of sum_v p(v) (log p(v) - log q(v)), with plain transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    models = [AutoModelForCausalLM.from_pretrained(c.path, dtype=torch.float32).eval() for c in (p, q)]
+    total = 0.0
+    for draw in draws:
+        ids = torch.tensor([[*draw.prompt_token_ids, *draw.token_ids]])
+        start = len(draw.prompt_token_ids) - 1
+        with torch.no_grad():
+            log_p, log_q = (model(ids).logits[0, start:-1].log_softmax(-1) for model in models)
+        total += float((log_p.exp() * (log_p - log_q)).sum())
+    return total / len(draws)
+
+
+def test_the_anchor_was_shown_both_orders_of_different_texts_only(measured):
+    store, found, _ = measured
+    comparisons = list(store.read(2, tables.COMPARISONS))
+    texts = {r.id: r.text for t in range(3) for r in store.read(t, tables.RESPONSES)}
+    shown_first = {}
+    for comparison in comparisons:
+        assert texts[comparison.response_id] != texts[comparison.other_id]
+        shown_first.setdefault((comparison.response_id, comparison.other_id), set()).add(comparison.shown_first)
+    assert comparisons and all(len(shown) == 2 for shown in shown_first.values())
+    # A random model prefers a letter, not a text: this must not pass for a measurement.
+    if found[2].metrics["position_consistency_rate"].mean < 0.6:
+        assert found[2].metrics["anchor_valid"] == 0.0 and "INVALID" in found[2].not_measured["anchor"]
+
+
+def test_the_runs_judge_compared_each_text_with_each_other_one(measured, checkpoints):
+    store, found, _ = measured
+    responses = {r.id: r for t in range(4) for r in store.read(t, tables.RESPONSES)}
+    judgments = list(store.read(3, tables.SELF_JUDGMENTS))
+    assert judgments and len({judged.id for judged in judgments}) == len(judgments)
+    assert {j.unscored for j in judgments if not j.other_id} <= {"no_opponent", "empty_response"}
+    compared = {
+        (j.prompt_id, responses[j.response_id].text, responses[j.other_id].text) for j in judgments if j.other_id
+    }
+    by_prompt = {}
+    for t in (1, 2, 3, 0):
+        for response in store.read(t, tables.RESPONSES):
+            if without_reasoning(response.text):  # the others meet nobody
+                by_prompt.setdefault(response.prompt_id, set()).add(response.text)
+    expected = {(p, a, b) for p, texts in by_prompt.items() for a in texts for b in texts if a != b}
+    assert compared == expected
+    assert {j.checkpoint_id for j in judgments} == {checkpoints[2].id}
+    # M_3 has the weights of M_0, in its judge's eyes as in all others'.
+    assert found[3].metrics["self_win_rate_vs_initial"].mean == 0.5
+
+
+def test_outcomes_are_those_of_the_metrics(measured):
+    store, found, _ = measured
+    tables = tabulate(store.read(3, OUTCOMES))
+    assert tables.keys() == {
+        (by, on, k)
+        for by, on in (("anchor", "monitor"), ("self", "monitor"), ("checks", "verifiable"))
+        for k in range(3)
+    }
+    for name, k in (("previous", 2), ("initial", 0), ("best", 1)):
+        for by, metric in (("anchor", "win_rate"), ("self", "self_win_rate")):
+            assert tables[by, "monitor", k].values.mean() == pytest.approx(found[3].metrics[f"{metric}_vs_{name}"].mean)
+        passed = 2 * tables["checks", "verifiable", k].values.mean() - 1
+        assert passed == pytest.approx(found[3].metrics[f"pass_rate_vs_{name}"].mean)
+    assert len(tables["anchor", "monitor", 0].values) + tables["anchor", "monitor", 0].num_unscored == 24
+
+
+def test_reserve_and_seal_are_other_prompts(measured, checkpoints):
+    store, _, _ = measured
+    engine = engines.build(ENGINE, first=checkpoints[0])
+    made = evaluator(engine, checkpoints[0])
+    models = named(checkpoints[2], checkpoints)
+    made.ask_reserve(store, 2, models=models, previous=checkpoints[1])
+    sealed = made.open_seal(store, 3, models=named(checkpoints[3], checkpoints))
+    engine.close()
+    monitor = {row.prompt_id for row in store.read(3, OUTCOMES)}
+    reserve = list(store.read(2, RESERVE_OUTCOMES))
+    seal = list(store.read(3, SEAL_OUTCOMES))
+    assert {row.against for row in reserve} == {1} and len(reserve) == NUM_RESERVE
+    assert {row.against for row in seal} == {0} and len(seal) == NUM_SEAL
+    ids = [monitor, {row.prompt_id for row in reserve}, {row.prompt_id for row in seal}]
+    assert len(set.union(*ids)) == sum(map(len, ids))
+    values = [row.outcome for row in seal if row.outcome is not None]
+    assert sealed.metrics["seal_win_rate_vs_initial"].mean == pytest.approx(sum(values) / len(values))
+
+
+def test_the_engine_swaps_no_more_than_the_models_it_needs(measured):
+    _, _, swaps = measured
+    # M_0 may be there already; then M_1 and M_0; then M_2, M_1 and M_0; M_3 has the weights of M_0.
+    assert swaps[0] <= 1 and swaps[1:3] == [2, 3] and swaps[3] <= 3
+
+
+def test_a_second_run_measures_the_same(measured, checkpoints, tmp_path):
+    _, found, _ = measured
+    engine = engines.build(ENGINE, first=checkpoints[0])
+    with Store(tmp_path / "again", name="again") as store:
+        made = evaluator(engine, checkpoints[0])
+        first, second = (named(checkpoint, checkpoints) for checkpoint in checkpoints[:2])
+        again = made.evaluate(store, 0, models=first, previous=None)
+        later = made.evaluate(store, 1, models=second, previous=checkpoints[0])
+    engine.close()
+    assert again == found[0]
+    assert later == found[1]

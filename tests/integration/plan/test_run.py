@@ -1,0 +1,122 @@
+"""A plan beside the run that it was made for: the same stages, and no fewer requests than there really were."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+import selfreward
+from selfreward import cli, recipe_file
+from selfreward.plan import Plan, plan
+from selfreward.store import Store
+from selfreward.tables import PAIRS
+
+RECIPE = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
+# So large a step that the responses change: texts that stay the same are not compared.
+OVERRIDES = ("iterations.max=2", "training.learning_rate=0.02", "evaluation.temperature=1.0")
+# Every way of asking the engine: drawn reasoning, choices, comparisons, the judge's own responses, and scoring.
+ENSEMBLE = (
+    *OVERRIDES,
+    "engine.context_tokens=3000",
+    "iterations.num_prompts_per_iteration=3",
+    "sampling.num_responses=2",
+    "judging={kind: ensemble, members: [{kind: expected_score, num_draws: 2, reasoning: {max_tokens: 12}, "
+    "commit_first: {max_tokens: 9}}, {kind: pairwise}, {kind: intrinsic}]}",
+    "pairing={kind: initial_rejected, allow_cut_off_chosen: true}",
+    "evaluation.anchor={kind: pairwise, commit_first: {max_tokens: 6}}",
+    "evaluation.anchor_may_label=true",
+)
+
+
+def plan_and_run(folder: Path, *overrides: str) -> tuple[Plan, Store, list[str]]:
+    with_folder = [*overrides, f"output_dir={folder / 'tiny'}"]
+    before = plan(recipe_file.load(RECIPE, with_folder))
+    result = selfreward.run(RECIPE, with_folder)
+    return before, Store(result.folder, write=False), with_folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, list[str]]:
+    return plan_and_run(tmp_path_factory.mktemp("plan"), *OVERRIDES)
+
+
+@pytest.fixture(scope="module", params=["tiny", "ensemble"])
+def planned_and_run(
+    request: pytest.FixtureRequest, tiny: tuple[Plan, Store, list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Plan, Store, list[str]]:
+    return tiny if request.param == "tiny" else plan_and_run(tmp_path_factory.mktemp("plan"), *ENSEMBLE)
+
+
+def test_the_plan_names_every_stage_that_uses_the_engine_and_bounds_its_requests(
+    planned_and_run: tuple[Plan, Store, list[str]],
+) -> None:
+    planned, store, _ = planned_and_run
+    num_planned = num_real = 0.0
+    for work in planned.iterations:
+        used = {stage: counters["num_requests"] for stage, counters in store.usage_by_stage(work.iteration).items()}
+        used = {stage: number for stage, number in used.items() if number}
+        assert used.keys() == work.stages.keys(), f"iteration {work.iteration}"
+        for stage, number in used.items():
+            assert number <= work.stages[stage].num_requests, f"iteration {work.iteration}, {stage}"
+        num_planned += work.num_requests
+        num_real += sum(used.values())
+    assert num_planned <= 1.1 * num_real
+
+
+def test_the_planned_tokens_are_those_of_the_run_but_for_responses_that_ended_early(
+    planned_and_run: tuple[Plan, Store, list[str]],
+) -> None:
+    planned, store, _ = planned_and_run
+    for work in planned.iterations:
+        for stage, counters in store.usage_by_stage(work.iteration).items():
+            if stage in work.stages:
+                real = counters.get("num_prompt_tokens", 0) + counters.get("num_generated_tokens", 0)
+                # The anchor is not asked about a prompt without a best and a worst response.
+                share = counters["num_requests"] / work.stages[stage].num_requests
+                planned_tokens = work.stages[stage].num_tokens
+                # Bytes that are no text become three in a judge's prompt, hence the 3 %.
+                assert 0.85 * share * planned_tokens <= real <= 1.03 * planned_tokens, stage
+
+
+def test_pairs_and_steps_are_those_of_the_run(planned_and_run: tuple[Plan, Store, list[str]]) -> None:
+    planned, store, _ = planned_and_run
+    for work in planned.iterations[1:]:
+        num_pairs = len(list(store.read(work.iteration, PAIRS)))
+        training = store.read_json(work.iteration, "training")
+        assert training is not None
+        assert 0 < num_pairs <= work.num_pairs
+        assert training["num_steps"] == math.ceil(num_pairs / planned.recipe.training.batch_size) <= work.num_steps
+        assert training["num_computed_tokens"] <= work.num_training_tokens
+
+
+def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(
+    tiny: tuple[Plan, Store, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    planned, store, overrides = tiny
+
+    def printed(*more: str) -> str:
+        arguments = [f"--set={override}" for override in (*overrides, *more)]
+        assert cli.main(["plan", str(RECIPE), *arguments]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    fresh = printed(f"output_dir={tmp_path / 'fresh'}")
+    assert f"{planned.iterations[2].num_requests} " in fresh and "GFLOP/s" in fresh and "already spent" not in fresh
+    assert not (tmp_path / "fresh").exists()
+    assert "everything has run" in printed()
+    longer = printed("iterations.max=3")
+    assert "already spent" in longer and "warning" not in longer
+    assert "holds a run of another recipe (seed: 0 -> 1)" in printed("seed=1")
+    assert store.elapsed_s() > 0
+    assert 0 < planned.machine.training_flops < 1e16 and 0 < planned.machine.copied_bytes_per_s < 1e14
+
+
+def test_the_demo_stays_within_the_work_that_it_promises(tmp_path: Path) -> None:
+    """recipes/quickstart.yaml says so in its second line; machines vary tenfold, work does not. Its judge draws twice,
+    which the reliability r needs.
+    """
+    demo = recipe_file.load(RECIPE.with_name("quickstart.yaml"), [f"output_dir={tmp_path / 'demo'}"])
+    assert demo.judging.kind == "expected_score" and demo.judging.num_draws >= 2
+    for work in plan(demo).iterations:
+        assert work.num_requests <= 400, work.iteration
+        assert work.num_tokens <= 40_000, work.iteration
+        assert work.num_pairs <= 40, work.iteration

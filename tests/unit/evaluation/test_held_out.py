@@ -1,0 +1,227 @@
+"""The evaluator on a store and on an engine that is a table: what is measured, what is asked, what is never redone."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from cases.evaluation import MODELS, NUM_PROMPTS, Anchor, Engine, Prompts, evaluate, evaluator, run
+
+from selfreward.errors import EngineError, RecipeError, StoreError
+from selfreward.evaluation import tables
+from selfreward.records import Interval, Message, Prompt
+from selfreward.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "run", name="test") as made:
+        yield made
+
+
+def test_the_initial_model_is_measured_alone(store):
+    engine = Engine()
+    found = evaluate(evaluator(engine), store, 0)
+    assert found.metrics["pass_rate"].mean == pytest.approx(4 / 12)
+    assert not [name for name in found.metrics if "_vs_" in name or name.startswith("kl_")]
+    assert engine.num_requests == 2 * NUM_PROMPTS
+    assert {"response_tokens", "cut_off_rate", "distinct_1", "distinct_2", "distinct_3"} <= found.metrics.keys()
+
+
+def test_what_is_known_is_what_is_measured(store):
+    _, first, second = run(store)
+    # M_1 is good where M_0 was not on 4 of 12 prompts (0.9), equal in text on 4, and differs without merit on 4 (0.5).
+    assert first.metrics["win_rate_vs_previous"].mean == pytest.approx((4 * 0.9 + 8 * 0.5) / 12)
+    assert second.metrics["win_rate_vs_previous"].mean == pytest.approx((4 * 0.9 + 8 * 0.5) / 12)
+    assert second.metrics["win_rate_vs_initial"].mean == pytest.approx((8 * 0.9 + 4 * 0.5) / 12)
+    assert second.metrics["pass_rate"].mean == 1.0
+    assert second.metrics["pass_rate_vs_previous"].mean == pytest.approx(4 / 12)
+    assert second.metrics["pass_rate_vs_initial"].mean == pytest.approx(8 / 12)
+    assert second.metrics["same_response_rate_vs_previous"].mean == pytest.approx(8 / 12)
+    assert second.metrics["anchor_valid"] == 1.0
+    assert second.metrics["anchor_unscored_rate"] == 0.0
+    # "drawn here" and the end token are 11 tokens; a token of M_2's is 0.1 nats less likely under M_2 than under M_1.
+    assert second.metrics["kl_previous_nats"].mean == pytest.approx(-1.1)
+    assert second.metrics["kl_initial_nats"].mean == pytest.approx(-2.2)
+    assert {name for name, m in second.metrics.items() if isinstance(m, Interval) and m.num_units != NUM_PROMPTS} == {
+        "position_consistency_rate"
+    }
+
+
+def test_length_counts_no_end_token_and_pairs_by_prompt(store):
+    zeroth, first, _ = run(store)
+    lengths = [
+        [len(f"{i} is good") if i < 4 + 4 * t else len(f"{i} m{t} m{t} m{t}") for i in range(12)] for t in (0, 1)
+    ]
+    assert zeroth.metrics["response_tokens"].mean == pytest.approx(sum(lengths[0]) / 12)
+    assert first.metrics["response_tokens_vs_initial"].mean == pytest.approx((sum(lengths[1]) - sum(lengths[0])) / 12)
+
+
+def test_cut_off_responses_are_compared_prompt_by_prompt(store):
+    class Tight(Engine):
+        """M_0 ends in time on each prompt; M_1's room is too short for what it writes on the last four."""
+
+        def sample(self, request):
+            return super().sample(
+                replace(request, max_tokens=10 if self.loaded.iteration and request.temperature < 1 else 20)
+            )
+
+    evaluate(evaluator(Tight()), store, 0)
+    found = evaluate(evaluator(Tight()), store, 1)
+    num_cut_off = sum(len(f"{i} is good" if i < 8 else f"{i} m1 m1 m1") >= 10 for i in range(NUM_PROMPTS))
+    change = found.metrics["cut_off_rate_vs_initial"]
+    assert change.mean == found.metrics["cut_off_rate"].mean == pytest.approx(num_cut_off / 12)
+    assert 0 < num_cut_off < 12 and change.num_units == NUM_PROMPTS
+
+
+def test_in_the_first_iteration_the_same_work_is_not_done_twice(store):
+    run(store, up_to=0)
+    engine = Engine()
+    anchor = Anchor(engine)
+    first = evaluate(evaluator(engine, anchor), store, 1)
+    for name in ("win_rate_vs", "pass_rate_vs", "response_tokens_vs"):
+        assert first.metrics[f"{name}_previous"] == first.metrics[f"{name}_initial"]
+    assert first.metrics["kl_previous_nats"] == first.metrics["kl_initial_nats"]
+    assert anchor.num_comparisons == 2 * 8  # four of the twelve texts are the same
+    # Responses, verifiable responses, draws; draws scored by M_1 and by M_0.
+    assert engine.num_requests == 5 * NUM_PROMPTS
+    assert engine.swaps == ["m1", "m0"]
+
+
+def test_the_engine_holds_each_model_once(store):
+    run(store, up_to=1)
+    engine = Engine()
+    evaluate(evaluator(engine), store, 2)
+    assert engine.swaps == ["m2", "m1", "m0"]
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(store, tmp_path):
+    with Store(tmp_path / "other", name="test") as undisturbed:
+        expected = run(undisturbed)[2]
+    run(store, up_to=1)
+    killed = Engine(fail_when=lambda engine: engine.swaps == ["m2", "m1", "m0"])
+    with pytest.raises(EngineError):
+        evaluate(evaluator(killed), store, 2)
+    after = Engine()
+    assert evaluate(evaluator(after), store, 2) == expected
+    assert after.swaps == ["m0"]
+    assert after.num_requests == NUM_PROMPTS  # M_0 scores; all else was stored
+    again = Engine()
+    assert evaluate(evaluator(again), store, 2) == expected
+    assert again.swaps == []
+
+
+def test_shards_change_nothing(store, tmp_path):
+    with Store(tmp_path / "other", name="test") as sharded:
+        assert run(sharded, shard_prompts=5) == run(store)
+
+
+def test_an_anchor_that_follows_positions_is_reported_as_invalid(store):
+    run(store, up_to=0)
+    engine = Engine()
+    found = evaluate(evaluator(engine, Anchor(engine, position_bias=0.45)), store, 1)
+    assert found.metrics["anchor_valid"] == 0.0
+    assert found.not_measured["anchor"].startswith("INVALID: ")
+    assert found.metrics["position_consistency_rate"].mean < 0.6
+    assert "win_rate_vs_previous" in found.metrics
+
+
+def test_unreadable_comparisons_are_missing_and_counted(store):
+    run(store, up_to=0)
+    engine = Engine()
+    found = evaluate(evaluator(engine, Anchor(engine, unreadable=("p4", "p9"))), store, 1)
+    assert found.metrics["win_rate_vs_previous"].mean == pytest.approx((3 * 0.9 + 7 * 0.5) / 10)
+    assert found.metrics["win_rate_vs_previous"].num_units == 10
+    assert found.metrics["anchor_unscored_rate"] == pytest.approx(4 / 16)
+
+
+def test_a_policy_that_did_not_change_is_a_tie_and_the_anchor_is_not_blamed(store):
+    run(store, up_to=0)
+    engine = Engine()
+    same = replace(MODELS[0], id="m0 again", iteration=0)
+    found = evaluator(engine).evaluate(store, 1, trained=same)
+    assert found.metrics["win_rate_vs_previous"].mean == 0.5
+    assert found.metrics["win_rate_vs_previous"].low < 0.5 < found.metrics["win_rate_vs_previous"].high
+    assert "anchor_valid" not in found.metrics and "not asked" in found.not_measured["anchor_valid"]
+    assert found.metrics["kl_initial_nats"].mean == 0.0
+
+
+def test_without_verifiable_prompts_the_pass_rate_is_not_measured(store):
+    class NoChecks(Prompts):
+        def verifiable_prompts(self):
+            return []
+
+    found = run(store, up_to=1, prompts=NoChecks())[1]
+    assert "pass_rate" in found.not_measured
+    assert not [name for name in found.metrics if name.startswith("pass_rate")]
+
+
+def test_draws_for_kl_are_of_the_policy_itself_and_seeds_do_not_depend_on_the_iteration(store):
+    run(store, temperature=0.7)
+    draws = list(store.read(1, tables.KL_RESPONSES))
+    assert {r.text for r in draws} == {"drawn here"} and len(draws) == NUM_PROMPTS
+    seeds = [[r.seed for r in store.read(t, tables.RESPONSES)] for t in (1, 2)]
+    assert seeds[0] == seeds[1] and len(set(seeds[0])) == NUM_PROMPTS
+
+
+def test_a_rival_that_was_never_evaluated_is_an_error_that_says_so(store):
+    with pytest.raises(StoreError, match="M_0 has no stored responses"):
+        evaluate(evaluator(Engine()), store, 1)
+
+
+class Changed(Prompts):
+    """The prompts of `Prompts` after somebody changed them: one of another id in the middle, or the last one gone."""
+
+    def __init__(self, kind, how):
+        self.kind, self.how = kind, how
+
+    def changed(self, prompts, kind):
+        if kind != self.kind:
+            return prompts
+        return prompts[:-1] if self.how == "fewer" else [*prompts[:3], replace(prompts[3], id="new"), *prompts[4:]]
+
+    def monitor_prompts(self):
+        return self.changed(super().monitor_prompts(), "monitor")
+
+    def verifiable_prompts(self):
+        return self.changed(super().verifiable_prompts(), "verifiable")
+
+
+@pytest.mark.parametrize(("how", "said"), [("other", "where 'new' was expected"), ("fewer", "12 records for 11")])
+@pytest.mark.parametrize("kind", ["monitor", "verifiable"])
+def test_responses_to_other_prompts_are_never_compared(store, kind, how, said):
+    run(store, up_to=0)
+    engine = Engine()
+    anchor = Anchor(engine)
+    with pytest.raises(StoreError, match=said) as error:
+        evaluate(evaluator(engine, anchor, prompts=Changed(kind, how)), store, 1)
+    assert "of iteration 0" in str(error.value) and "restore the prompts" in str(error.value)
+    assert kind == "verifiable" or anchor.num_comparisons == 0
+
+
+def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
+    run(store, up_to=0)
+    killed = Engine(fail_when=lambda engine: engine.swaps == ["m1", "m0"])
+    with pytest.raises(EngineError):
+        evaluate(evaluator(killed), store, 1)
+    with pytest.raises(StoreError, match="of iteration 1"):
+        evaluate(evaluator(Engine(), prompts=Changed("monitor", "other")), store, 1)
+
+
+def test_a_prompt_that_leaves_no_room_is_named(store):
+    class Long(Prompts):
+        def monitor_prompts(self):
+            return [Prompt("too long", (Message("user", "x" * 59 + " 1"),))]
+
+    with pytest.raises(RecipeError, match="'too long' has 61 tokens"):
+        evaluate(evaluator(Engine(), prompts=Long()), store, 0)
+
+
+def test_a_short_room_shortens_the_response(store):
+    class Tight(Prompts):
+        def monitor_prompts(self):
+            return [Prompt(f"p{i}", (Message("user", "x" * 50 + f" {i}"),)) for i in range(2)]
+
+    found = evaluate(evaluator(Engine(), prompts=Tight()), store, 0)
+    assert found.metrics["cut_off_rate"].mean == 1.0
+    assert found.metrics["response_tokens"].mean == 60 - 52
+    assert all(math.isfinite(m.high) for m in found.metrics.values() if isinstance(m, Interval))

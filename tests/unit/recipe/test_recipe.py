@@ -1,0 +1,486 @@
+"""Recipes as files: what is read, what is refused and how the refusal reads, and that a dump loses nothing."""
+
+import typing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfreward import recipe as schema
+from selfreward import recipe_file
+from selfreward.errors import RecipeError
+from selfreward.recipe import Recipe
+
+MINIMAL = """\
+name: small
+output_dir: runs/small
+models:
+  policy: {model: "random:tiny"}
+prompts: {kind: builtin}
+judging:
+  kind: additive
+"""
+
+
+def parse(text: str = MINIMAL, *overrides: str) -> Recipe:
+    return recipe_file.parse(text, name="small.yaml", overrides=overrides)
+
+
+def refusal(text: str = MINIMAL, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse(text, *overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+# YAML 1.2: numbers are numbers and words are words, in the file and on the command line.
+
+
+@pytest.mark.parametrize("written", ["5e-7", "5.0e-7", "0.0000005", "5E-7", "5e-07"])
+def test_small_numbers_are_numbers(written: str) -> None:
+    assert parse(MINIMAL + f"training: {{learning_rate: {written}}}\n").training.learning_rate == 5e-7
+    assert parse(MINIMAL, f"training.learning_rate={written}").training.learning_rate == 5e-7
+
+
+@pytest.mark.parametrize(
+    "word", ["on", "off", "yes", "no", "y", "n", "On", "NO", "2026-01-31", "12:30:00", "random:tiny"]
+)
+def test_words_are_words(word: str) -> None:
+    assert parse(MINIMAL + f"note: {word}\n").note == word
+    assert parse(MINIMAL, f"note={word}").note == word
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "'true'", "1"])
+def test_words_are_no_truth_values(word: str) -> None:
+    assert f"engine.seeded: found {word if word == '1' else repr(word.strip(chr(39)))}" in refusal(
+        MINIMAL, f"engine.seeded={word}"
+    )
+    assert parse(MINIMAL, "engine.seeded=false").engine.seeded is False
+
+
+@pytest.mark.parametrize("written", ["7", "1.5", "true", "null"])
+def test_a_name_that_yaml_reads_as_something_else_is_refused(written: str) -> None:
+    assert "name: found" in refusal(MINIMAL.replace("name: small", f"name: {written}"))
+    assert parse(MINIMAL.replace("name: small", 'name: "7"')).name == "7"
+
+
+def test_whole_numbers_do_where_fractions_are_wanted_but_not_the_other_way_round() -> None:
+    assert parse(MINIMAL, "sampling.temperature=1").sampling.temperature == 1.0
+    assert "seed: found 1.5" in refusal(MINIMAL, "seed=1.5")
+    assert "seed: found True" in refusal(MINIMAL, "seed=true")
+
+
+@pytest.mark.parametrize("written", [".inf", "-.inf", ".nan", "1e999"])
+def test_numbers_are_finite(written: str) -> None:
+    assert "training.learning_rate: found" in refusal(MINIMAL, f"training.learning_rate={written}")
+    assert "sampling.temperature: found" in refusal(MINIMAL + f"sampling: {{temperature: {written}}}\n")
+
+
+# Unknown and wrong: the place, what is allowed, what was meant.
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "meant"),
+    [
+        (MINIMAL + "samplin: {}\n", 8, "samplin", "sampling"),
+        (MINIMAL + "sampling:\n  temperature: 1.0\n  num_response: 3\n", 10, "sampling.num_response", "num_responses"),
+        (MINIMAL + "  num_drawz: 3\n", 8, "judging.num_drawz", "num_draws"),
+        (MINIMAL.replace('tiny"}', 'tiny", revison: x}'), 4, "models.policy.revison", "revision"),
+        (MINIMAL + "training:\n  losses:\n  - kind: sft\n    wieght: 2\n", 11, "training.losses.0.wieght", "weight"),
+        (MINIMAL + "evaluation: {verifiable: {num_promts: 3}}\n", 8, "evaluation.verifiable.num_promts", "num_prompts"),
+        (MINIMAL + "evaluation: {prompts: {kind: file, pth: x}}\n", 8, "evaluation.prompts.pth", "path"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_line_and_what_was_meant(text: str, line: int, key: str, meant: str) -> None:
+    first = next(row for row in refusal(text).splitlines() if "unknown key" in row)
+    assert first.startswith(f"small.yaml:{line}: {key}: unknown key; allowed are ")
+    assert first.endswith(f"did you mean '{meant}'?")
+    assert meant in first.split("allowed are ")[1].split("; ")[0].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("section", "found", "meant"),
+    [
+        ("judging", "additiv", "additive"),
+        ("prompts", "buildin", "builtin"),
+        ("pairing", "best_vs_wurst", "best_vs_worst"),
+        ("engine", "vlm", "vllm"),
+    ],
+)
+def test_a_misspelt_kind_is_named(section: str, found: str, meant: str) -> None:
+    message = refusal(MINIMAL, f"{section}.kind={found}")
+    assert f"{section}.kind: found '{found}'; allowed are " in message
+    assert f"did you mean '{meant}'?" in message
+
+
+def test_a_kind_is_not_guessed() -> None:
+    assert "judging: no `kind`" in refusal(MINIMAL, "judging={num_draws: 3}")
+    assert refusal(MINIMAL, "prompts.kind=kafka").endswith("remove it or use one of these")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=zero", "seed: found 'zero'"),
+        ("seed=-1", "seed: found -1; input should be greater than or equal to 0"),
+        ("sampling=3", "sampling: found 3"),
+        ("sampling=null", "sampling: found None"),
+        ("models=[a]", "models: found ['a']"),
+        ("models.policy=random:tiny", "models.policy: found 'random:tiny'"),
+        ("training.losses=sigmoid", "training.losses: found 'sigmoid'"),
+        ("training.losses=[]", "training.losses: found []"),
+        ("training.losses=[{kind: sigmoyd}]", "training.losses.0.kind: found 'sigmoyd'; allowed are sigmoid"),
+        ("pairing={kind: length_controlled, rho: 0.5}", "pairing.rho: found 0.5; input should be less than 0.5"),
+        ("evaluation.num_prompts=1", "evaluation.num_prompts: found 1"),
+        ("refinement={kind: critique}", "refinement: found"),
+        ("note={a: b}", "note: found {'a': 'b'}"),
+        ("output_dir=''", "output_dir: found ''"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(override: str, words: str) -> None:
+    message = refusal(MINIMAL, override)
+    assert message.startswith(f"--set: {words}"), message
+
+
+def test_a_wrong_value_in_the_file_has_its_line() -> None:
+    assert refusal(MINIMAL + "seed: zero\n").startswith("small.yaml:8: seed: found 'zero'")
+
+
+def test_a_long_wrong_value_does_not_flood_the_terminal() -> None:
+    assert len(refusal(MINIMAL + "note:\n" + "- another line\n" * 5000)) < 400
+
+
+@pytest.mark.parametrize("key", ["name", "output_dir", "models", "prompts", "judging"])
+def test_a_missing_required_key_is_named(key: str) -> None:
+    lines = MINIMAL.replace("models:\n  policy", "models: {policy").replace('tiny"}\n', 'tiny"}}\n')
+    lines = lines.replace("judging:\n  kind: additive", "judging: {kind: additive}")
+    text = "".join(line + "\n" for line in lines.splitlines() if not line.startswith(key))
+    assert f"small.yaml: {key}: missing; the key is required; add it" in refusal(text)
+
+
+def test_a_missing_key_of_a_section_has_the_sections_line() -> None:
+    assert refusal(MINIMAL.replace("{kind: builtin}", "{kind: file}")).startswith("small.yaml:5: prompts.path: missing")
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    rows = refusal(MINIMAL + "seed: zero\nsampling: {temprature: 1.0}\nengine: {kind: vlm}\n").splitlines()
+    assert [row.split(": ")[1] for row in rows] == ["seed", "engine.kind", "sampling.temprature"]
+
+
+def test_a_setting_without_effect_is_refused() -> None:
+    message = refusal(MINIMAL + "  temperature: 0\n")
+    assert message.startswith("small.yaml:6: judging: num_draws: 3 has no effect at temperature 0")
+    assert parse(MINIMAL, "judging.temperature=0", "judging.num_draws=1").judging.num_draws == 1
+
+
+@pytest.mark.parametrize("name", ["a/b", "../up", "..", ".hidden", "", "a\\b", '"a\\n"', "a b", '"a\\0"'])
+def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
+    assert "name: found" in refusal(MINIMAL.replace("name: small", f"name: {name or repr('')}"))
+
+
+def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
+    assert "models: no `policy`" in refusal(MINIMAL.replace("policy:", "polcy:"))
+    assert "models: initial is always there" in refusal(MINIMAL, "models.initial={model: x}")
+
+
+# --set
+
+
+def test_set_reaches_nested_keys_and_makes_sections_that_are_not_there() -> None:
+    changed = parse(MINIMAL, "judging.num_draws=5", "training.beta=0.3", "evaluation.anchor.by=other", "seed=7")
+    assert (changed.judging.num_draws, changed.training.beta, changed.seed) == (5, 0.3, 7)  # type: ignore[union-attr]
+    assert changed.evaluation.anchor.by == "other"
+    with pytest.raises(RecipeError, match=r"evaluation\.anchor.*an anchor stays the same"):
+        parse(MINIMAL, "evaluation.anchor.by=policy")
+    assert parse(MINIMAL, "models.other.model=org/name").models["other"].model == "org/name"
+
+
+def test_set_takes_lists_mappings_and_null_and_the_last_one_wins() -> None:
+    losses = parse(MINIMAL, "training.losses=[{kind: sigmoid}, {kind: sft, weight: 0.2}]").training.losses
+    assert [(loss.kind, loss.weight) for loss in losses] == [("sigmoid", 1.0), ("sft", 0.2)]
+    assert parse(MINIMAL, "evaluation.verifiable=null").evaluation.verifiable is None
+    assert parse(MINIMAL, "evaluation.verifiable=").evaluation.verifiable is None
+    revived = parse(MINIMAL + "evaluation: {verifiable: null}\n", "evaluation.verifiable.num_prompts=3").evaluation
+    assert revived.verifiable is not None and revived.verifiable.num_prompts == 3
+    assert parse(MINIMAL, "seed=1", "seed=2").seed == 2
+    assert parse(MINIMAL, "note=a=b").note == "a=b"
+
+
+def test_set_overrides_the_file_and_leaves_the_rest() -> None:
+    before = parse(MINIMAL + "sampling: {num_responses: 7, temperature: 0.9}\n")
+    after = parse(MINIMAL + "sampling: {num_responses: 7, temperature: 0.9}\n", "sampling.num_responses=3")
+    assert after == before.model_copy(update={"sampling": before.sampling.model_copy(update={"num_responses": 3})})
+
+
+@pytest.mark.parametrize(
+    "override", ["seed", "=3", "a..b=3", ".seed=3", "seed.=3", "training.losses[0]=3", "a b=3", ""]
+)
+def test_a_set_that_is_no_key_and_value_is_refused(override: str) -> None:
+    assert refusal(MINIMAL, override).startswith(f"--set {override}: not KEY=VALUE")
+
+
+def test_a_mistake_in_set_is_blamed_on_set_and_not_on_a_line_of_the_file() -> None:
+    assert refusal(MINIMAL, "judging.num_drawz=3").startswith("--set: judging.num_drawz: unknown key")
+    assert refusal(MINIMAL, "judgin.num_draws=3").startswith("--set: judgin: unknown key")
+    assert refusal(MINIMAL, "training.losses=[{").startswith("--set training.losses:1: ")
+    mixed = refusal(MINIMAL + "sampling: {temprature: 1.0}\n", "seed=x").splitlines()
+    assert [row.split(": ")[0] for row in mixed] == ["--set", "small.yaml:8"]
+
+
+# Files that are no recipes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "# only a comment\n", "- name\n- output_dir\n", "hello", "3", "null", "--- \n"]
+)
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    assert refusal(text) == "small.yaml: found no keys; a recipe is a mapping of sections; see recipes/ for examples"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: [a\nseed: 0\n", 2),
+        ("name: a\n\tseed: 0\n", 2),
+        (MINIMAL + "note: 'open\n", 9),
+        (MINIMAL + "a: b: c\n", 8),
+        (MINIMAL + "---\nname: another\n", 8),
+    ],
+)
+def test_broken_yaml_is_named_with_its_line(text: str, line: int) -> None:
+    assert refusal(text).startswith(f"small.yaml:{line}: ")
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    assert refusal(MINIMAL + "name: other\n").startswith('small.yaml:8: found duplicate key "name"')
+    assert 'duplicate key "num_draws"' in refusal(MINIMAL + "  num_draws: 3\n  num_draws: 5\n")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"missing\.yaml: no such file"):
+        recipe_file.load(tmp_path / "missing.yaml")
+    with pytest.raises(RecipeError, match="no such file"):
+        recipe_file.load(tmp_path)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(MINIMAL.encode() + "note: Grüße\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"latin\.yaml: cannot be read .*UTF-8"):
+        recipe_file.load(latin)
+    latin.write_text(MINIMAL + "note: Grüße 😀\n", encoding="utf-8")
+    assert recipe_file.load(latin, ["seed=3"]).note == "Grüße 😀"
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "windows.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    assert recipe_file.load(file) == parse()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'note: !!python/object/apply:os.system ["touch PLANTED"]\n',
+        "note: !!python/name:os.system\n",
+        "engine: !!python/object:selfreward.recipe.EngineSection {kind: vllm}\n",
+        "note: !secret word\n",
+        "note: !!binary aGVsbG8=\n",
+        "seed: !!int '7'\n",
+    ],
+)
+def test_tags_are_refused_and_nothing_is_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "small.yaml:8: the tag !" in refusal(MINIMAL + text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_aliases_are_refused_before_they_grow() -> None:
+    rows = ["note:", "  a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"  {b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)]
+    assert refusal(MINIMAL + "\n".join(rows)).startswith("small.yaml:10: the alias *a; ")
+    assert "the alias *a" in refusal(MINIMAL + "checkpoints: &a {keep: *a}\n")
+
+
+def test_input_made_to_break_readers_is_refused() -> None:
+    assert "nested" in refusal(MINIMAL + "note: " + "[" * 5000 + "]" * 5000)
+    assert "digits" in refusal(MINIMAL + "seed: " + "9" * 5000)
+    assert "surrogate" in refusal(MINIMAL + 'note: "\\ud800"\n')
+
+
+# Back to text
+
+
+MEMBERS = {
+    schema.BuiltinPrompts: "prompts={kind: builtin, system_prompt: 'Be brief: no, on, 5e-7.'}",
+    schema.FilePrompts: "prompts={kind: file, path: 'C:\\a b\\ü.jsonl', column: q}",
+    schema.DatasetPrompts: "prompts={kind: dataset, name: org/set, config: 'no', revision: '2026-01-31'}",
+    schema.VerifiablePrompts: "prompts={kind: verifiable, num_checks: 2, check_kinds: ['on', 'null', '1.0']}",
+    schema.AdditiveJudge: "judging={kind: additive, num_draws: 11, temperature: 1}",
+    schema.ExpectedScoreJudge: "judging={kind: expected_score, by: initial, min_score_mass: 1e-9}",
+    schema.VerifierJudge: "judging={kind: verifier, aggregate: all}",
+    schema.PairwiseJudge: "judging={kind: pairwise, reasoning: {max_tokens: 9}, num_draws: 2, commit_first: {}}",
+    schema.RubricJudge: "judging={kind: rubric, criteria: [{name: 'no', description: 'a: b'}], normalise: true}",
+    schema.ConstitutionJudge: "judging={kind: constitution, principles: p.yaml, clamp: [0.1, 0.9], reasoning: {}}",
+    schema.RewardModelJudge: "judging={kind: reward_model, by: rm}",
+    schema.IntrinsicJudge: "judging={kind: intrinsic, reference: best, per_token: true}",
+    schema.EnsembleJudge: "judging={kind: ensemble, members: [{kind: verifier}, {kind: additive, by: initial}]}",
+    schema.BestVsWorst: "pairing={kind: best_vs_worst, allow_cut_off_chosen: true}",
+    schema.LengthControlled: "pairing={kind: length_controlled, rho: 0.4}",
+    schema.TopK: "pairing={kind: top_k, k: 3, min_margin: 0.5}",
+    schema.InitialRejected: "pairing={kind: initial_rejected, label: preference, min_reliability: 0.4}",
+}
+
+
+def members(union: object) -> set[type]:
+    return set(typing.get_args(typing.get_args(union)[0]))
+
+
+def test_the_table_of_kinds_is_complete() -> None:
+    unions = (schema.PromptsSection, schema.JudgingSection, schema.PairingSection)
+    assert set(MEMBERS) == set().union(*map(members, unions))
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.__name__)
+def test_every_kind_survives_dump_and_parse(member: type) -> None:
+    recipe = parse(
+        MINIMAL, MEMBERS[member], "evaluation.verifiable=null", "monitor.max_hours=0.5", "checkpoints.keep=2"
+    )
+    assert any(isinstance(section, member) for section in (recipe.prompts, recipe.judging, recipe.pairing))
+    assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["judging={kind: expected_score, num_draws: 4}"], "num_draws: 4 wordings; there are 3 without reasoning"),
+        (["judging={kind: pairwise, num_draws: 2}"], "num_draws: 2 has no effect without reasoning"),
+        (["judging={kind: pairwise, reasoning: {temperature: 0}, num_draws: 2}"], "has no effect at temperature 0"),
+        (["judging={kind: pairwise, temperature: 0.5}"], "judging.temperature: unknown key"),
+        (["judging={kind: constitution, principles: a, clamp: [0.4, 0.6]}"], "clamp: it bounds probabilities after"),
+        (
+            ["judging={kind: constitution, principles: a, clamp: [0.3, 0.6], reasoning: {}}"],
+            "bounds as far below 0.5 as above",
+        ),
+        (["judging={kind: rubric, criteria: [{name: a, description: b}, {name: a, description: c}]}"], "a, a; each"),
+        (["judging={kind: intrinsic, reference: policy}"], "policy against itself scores 0 everywhere"),
+        (["judging={kind: ensemble, members: [{kind: verifier}]}"], "at least 2 items"),
+        (
+            ["judging={kind: ensemble, variance_weight: 2.0, members: [{kind: verifier}, {kind: additive}]}"],
+            "no effect",
+        ),
+        (
+            ["judging={kind: ensemble, members: [{kind: additive}, {kind: additive, num_draws: 4}]}"],
+            "some draw 3 times, others 4",
+        ),
+        (["judging={kind: verifier}", "meta_judging={}"], "meta_judging: it makes pairs of judgments that the policy"),
+        (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it makes pairs"),
+        (["pairing={kind: top_k, label: consistency}", "checkpoints.keep=1"], "no previous judge"),
+        (["evaluation.anchor.by=best"], "best changes with the run"),
+        (["models.policy={endpoint: 'http://h/v1', model: x}"], "models.policy: it is trained"),
+        (["models.g={endpoint: 'ftp://h', model: x}"], "'ftp://h' is no address"),
+        (["models.g={endpoint: 'http://u:p@h/v1', model: x}"], "holds no secret"),
+        (["models.g={endpoint: 'http://h/v1', model: x, budget: 1.0}"], "without `price` nothing is counted"),
+        (["models.g={endpoint: 'http://h/v1', modell: x}"], "did you mean 'model'"),
+    ],
+)
+def test_settings_without_effect_and_parts_that_do_not_go_together_are_refused(
+    overrides: list[str], words: str
+) -> None:
+    assert words in refusal(MINIMAL, *overrides)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert "hunter2" not in refusal(MINIMAL, "models.g={endpoint: 'http://u:hunter2@h/v1', model: x}")
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+AWKWARD = st.sampled_from(
+    ["", " ", "no", "on", "~", "null", "5e-7", "0o17", "2026-01-31", "- a", "a: b", "#", "'", "*a", "&a", "!!str", "%",
+     "<<", "=", "\t", "\x00", "\u0085", "\u2028", "\ufeff", "a\n\n b\n", "\n\na", "\r\n", "word " * 60, "a  b " * 40]
+)  # fmt: skip
+
+
+@given(
+    note=ANY_TEXT | AWKWARD,
+    system_prompt=AWKWARD | ANY_TEXT,
+    kinds=st.lists(AWKWARD | ANY_TEXT, min_size=1, max_size=3),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    seed=st.integers(min_value=0),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_text_and_number_survives_dump_and_parse(
+    note: str, system_prompt: str, kinds: list[str], rate: float, seed: int
+) -> None:
+    base = parse()
+    recipe = base.model_copy(
+        update={
+            "note": note,
+            "seed": seed,
+            "prompts": schema.VerifiablePrompts(kind="verifiable", system_prompt=system_prompt, check_kinds=kinds),
+            "training": base.training.model_copy(update={"learning_rate": rate}),
+        }
+    )
+    assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
+
+
+def test_the_dump_says_every_default() -> None:
+    text = recipe_file.dump(parse())
+    for key in ("num_responses: 4", "beta: 0.1", "reference: iteration_start", "keep: null", "min_pairs: 8"):
+        assert key in text
+
+
+# What changed on a started run
+
+
+def changes(*overrides: str, before: str = MINIMAL) -> tuple[list[str], list[str]]:
+    return recipe_file.changed_keys(parse(before), parse(before, *overrides))
+
+
+def test_nothing_changed() -> None:
+    assert changes() == ([], [])
+    assert changes("sampling.temperature=0.8", "judging.num_draws=3") == ([], [])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["iterations.max=9", "engine.kv_cache_gib=4", "training.micro_batch_size=1", "monitor.max_hours=1", "note=x",
+     "checkpoints.keep=1", "engine.max_num_seqs=8", "training.save_every_steps=5", "engine.batch_tokens=100"],
+)  # fmt: skip
+def test_runtime_keys_may_change(override: str) -> None:
+    (may,), may_not = changes(override)
+    assert may.startswith(f"{override.split('=')[0]}: ") and may_not == []
+
+
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("seed=1", "seed: 0 -> 1"),
+        ("sampling.temperature=0.7", "sampling.temperature: 0.8 -> 0.7"),
+        ("models.policy.revision=abc", "models.policy.revision: None -> 'abc'"),
+        ("models.gpt.model=x/y", "models.gpt.model: None -> 'x/y'"),
+        ("training.losses=[{kind: ipo}]", "training.losses: [{'kind': 'sigmoid', 'weight': 1.0}] -> "
+                                          "[{'kind': 'ipo', 'weight': 1.0}]"),
+        ("evaluation.verifiable=null", "evaluation.verifiable.num_prompts: 128 -> None"),
+        ("evaluation.prompts={kind: builtin}", "evaluation.prompts.kind: None -> 'builtin'"),
+        ("judging={kind: verifier}", "judging.kind: 'additive' -> 'verifier'"),
+        ("pairing={kind: length_controlled}", "pairing.rho: None -> 0.35"),
+        ("engine.dtype=float32", "engine.dtype: 'bfloat16' -> 'float32'"),
+        ("iterations.num_prompts_per_iteration=8", "iterations.num_prompts_per_iteration: 512 -> 8"),
+    ],
+)  # fmt: skip
+def test_any_other_change_is_named(override: str, shown: str) -> None:
+    may, may_not = changes(override, "iterations.max=5")
+    assert shown in may_not
+    assert may == ["iterations.max: 4 -> 5"]
+
+
+def test_the_schema_for_editors_names_every_section() -> None:
+    assert set(Recipe.model_json_schema()["properties"]) == set(Recipe.model_fields)
+
+
+def test_the_recipes_that_ship_are_valid() -> None:
+    recipes = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        recipe = recipe_file.load(path)
+        assert recipe.name == path.stem
+        assert recipe_file.parse(recipe_file.dump(recipe)) == recipe

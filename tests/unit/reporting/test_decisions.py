@@ -1,0 +1,249 @@
+"""The monitor's decision in the reports: every test in words that agree with the decision, and what came of it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases.reporting import HOSTILE, bound, interval, make_run, write
+
+from selfreward.monitoring.decide import decide
+from selfreward.monitoring.evidence import Evidence, Key, Outcomes
+from selfreward.recipe import MonitorSection
+from selfreward.records import Evaluation, Interval
+from selfreward.reporting.decisions import rows_of
+from selfreward.reporting.gains import gains_figure
+
+SETTINGS = MonitorSection()
+
+
+def outcomes(gain: float, *, num_prompts: int = 1200) -> Outcomes:
+    """Wins, ties and losses in fixed numbers, 40 % ties."""
+    num_wins, num_ties = round(num_prompts * (0.3 + gain)), round(num_prompts * 0.4)
+    values = np.repeat([1.0, 0.5, 0.0], (num_wins, num_ties, num_prompts - num_wins - num_ties))
+    return Outcomes(tuple(map(str, range(num_prompts))), values)
+
+
+def said_of(evidence: Evidence) -> tuple[str, dict[str, str]]:
+    decision = decide([evidence], SETTINGS)
+    return decision.decision, {test.name: test.says for test in rows_of(decision.bounds, SETTINGS)}
+
+
+@pytest.mark.parametrize(
+    ("anchor", "own", "checks", "decision", "said"),
+    [
+        (0.15, None, None, "CONTINUE", {"gain_vs_previous": "a gain", "gain_vs_best": "better than the best before"}),
+        (0.0, None, None, "PLATEAU", {"gain_vs_previous": "less than 0.05"}),
+        (-0.1, None, None, "HARM", {"gain_vs_previous": "worse"}),
+        (0.0, 0.2, None, "OVEROPT", {"self_gain_vs_previous": "its own judge sees more than 0.05"}),
+        (0.0, 0.0, None, "PLATEAU", {"self_gain_vs_previous": "its own judge sees less than 0.05"}),
+        (0.04, None, None, "CONTINUE", {"gain_vs_previous": "a gain"}),
+        (0.024, None, None, "INCONCLUSIVE", {"gain_vs_previous": "open: neither a gain nor less than 0.05 is shown"}),
+        (0.0, None, 0.1, "CONTINUE", {"pass_rate_vs_previous": "more prompts pass"}),
+        (0.15, None, -0.1, "HARM", {"gain_vs_previous": "a gain", "pass_rate_vs_best": "fewer prompts pass"}),
+    ],
+)  # fmt: skip
+def test_what_each_test_says_agrees_with_the_decision(
+    anchor: float, own: float | None, checks: float | None, decision: str, said: Mapping[str, str]
+) -> None:
+    found: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(anchor)}
+    if own is not None:
+        found["self", "monitor", 0] = outcomes(own)
+    if checks is not None:
+        found["checks", "verifiable", 0] = outcomes(checks)
+    name, says = said_of(Evidence(1, 0, found))
+    assert name == decision
+    for test, words in said.items():
+        assert says[f"bounds.{test}"] == words
+
+
+def test_a_judge_that_drifts_or_starves_is_said_to() -> None:
+    good: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(0.15)}
+    name, says = said_of(Evidence(1, 0, good, tau=interval(-0.5, 0.1), reliability=interval(0.2, 0.05)))
+    assert name == "DRIFT"
+    assert says["bounds.tau"] == "ranks the other way round" and says["bounds.reliability"] == "too little"
+    name, says = said_of(Evidence(1, 0, good, pair_yield_rate=interval(0.1, 0.05), reliability=interval(0.4, 0.05)))
+    assert name == "STARVED"
+    assert says["bounds.pair_yield_rate"] == "too little" and says["bounds.reliability"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("loss", "best", "says"),
+    [(0.015, 1, "estimated to lose less than 0.02"), (0.025, 0, "estimated to lose 0.02 or more")],
+)
+def test_the_estimated_loss_of_pass_rate_decides_on_the_best(loss: float, best: int, says: str) -> None:
+    found: dict[Key, Outcomes] = {
+        ("anchor", "monitor", 0): outcomes(0.15),
+        ("checks", "verifiable", 0): outcomes(-loss / 2, num_prompts=400),
+    }
+    decision = decide([Evidence(1, 0, found)], SETTINGS)
+    (row,) = (row for row in rows_of(decision.bounds, SETTINGS) if row.name == "bounds.pass_rate_vs_best")
+    assert (decision.best_iteration, row.says) == (best, says)
+
+
+def test_no_gain_over_an_older_best_is_said_where_it_makes_a_plateau() -> None:
+    first: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(0.15)}
+    second: dict[Key, Outcomes] = {("anchor", "monitor", 1): outcomes(0.024)}
+    third: dict[Key, Outcomes] = {("anchor", "monitor", 2): outcomes(0.024), ("anchor", "monitor", 1): outcomes(0.0)}
+    decision = decide([Evidence(t, t - 1, found) for t, found in enumerate((first, second, third), 1)], SETTINGS)
+    says = {row.name: (row.held_against, row.says) for row in rows_of(decision.bounds, SETTINGS)}
+    assert (decision.decision, decision.best_iteration) == ("PLATEAU", 1)
+    assert says["bounds.gain_vs_previous"][1].startswith("open")
+    assert says["bounds.gain_vs_best"] == ("0 and +0.05", "less than 0.05")
+
+
+@pytest.mark.parametrize(
+    ("rate", "half", "name", "says"),
+    [
+        (0.03, 0.02, "PLATEAU", "less than 0.05 is left to gain"),
+        (0.09, 0.05, "STARVED", "open"),
+        (0.6, 0.1, "STARVED", "0.05 or more is left to gain"),
+    ],
+)
+def test_what_a_solved_pool_leaves_to_gain(rate: float, half: float, name: str, says: str) -> None:
+    decision = decide([Evidence(1, 0, trained=False, failing=interval(rate, half))], SETTINGS)
+    (row,) = rows_of(decision.bounds, SETTINGS)
+    assert (decision.decision, row.held_against, row.says) == (name, "0.1", says)
+
+
+def test_limits_are_those_of_the_recipe() -> None:
+    settings = MonitorSection(delta=0.02, max_pass_rate_loss=0.1)
+    bounds = {"gain_vs_previous": bound(0.03, 0.005), "pass_rate_vs_best": bound(0.0, 0.05)}
+    gain, passes = rows_of(bounds, settings)
+    assert (gain.held_against, gain.says) == ("0 and +0.02", "a gain")
+    assert (passes.held_against, passes.says) == ("0 and −0.1", "estimated to lose less than 0.1")
+    assert rows_of(bounds, MonitorSection())[0].says == "a gain, of less than 0.05"
+
+
+def test_numbers_that_are_missing_say_nothing() -> None:
+    for broken in ({}, {"mean": None, "stop": [None, None]}, {"stop": "?", "harm": [0.1]}):
+        (test,) = rows_of({"gain_vs_previous": broken}, SETTINGS)
+        assert (test.mean, test.stop, test.harm) == ("–", "", "") and test.says.startswith("open")
+    (unknown,) = rows_of({"something_new": bound(0.1, 0.05)}, SETTINGS)
+    assert (unknown.name, unknown.says) == ("bounds.something_new", "–")
+
+
+def pages(folder: Path, **changes: Any) -> tuple[str, str]:
+    """The page and the last iteration's Markdown, of three iterations, whose last decision is changed."""
+    run = make_run(folder, num_iterations=3)
+    run.decisions[-1] = replace(run.decisions[-1], **changes)
+    write(run)
+    html, markdown = (folder / "report.html").read_text(), (folder / "iteration-03" / "report.md").read_text()
+    return " ".join(html.split()), " ".join(markdown.split())
+
+
+def test_budget_look_notes_and_interventions_are_told(tmp_path: Path) -> None:
+    notes = ("The error budget was made for 8 iterations and is spent.", "There is no reserve.")
+    html, markdown = pages(tmp_path, look=2, notes=notes, intervention="fresh_prompts")
+    for page in (html, markdown):
+        assert "3 of 8 looks, 0.0188 of 0.05 for false stops" in page
+        assert all(note in page for note in notes)
+        assert "second look" in page
+        assert "Tried next" in page and "fresh_prompts" in page
+        assert "tried for PLATEAU: it did not help; changed: sampling.temperature: 0.8 -" in page
+    log = html.split("<summary>Decision log")[1].split("</table>")[0]
+    assert log.count("<tr>") == 1 + 3 and "higher_temperature" in log and "stopped by MAX_ITERATIONS" in log
+
+
+@pytest.mark.parametrize(("helped", "said"), [(True, "it helped"), (None, "whether it helped is open")])
+def test_an_intervention_may_have_helped(tmp_path: Path, helped: bool | None, said: str) -> None:
+    _, markdown = pages(tmp_path, effect={"name": "more_draws", "tried_for": "STARVED", "helped": helped})
+    assert f"tried for STARVED: {said}" in markdown
+
+
+def test_a_decision_without_tests_has_a_page(tmp_path: Path) -> None:
+    html, markdown = pages(tmp_path, decision="INVALID", stopped_by="", bounds={}, budget={}, notes=())
+    assert "Nothing was tested in the last iteration." in html and "Nothing was tested." in markdown
+    assert "INVALID" in html and "Error budget" not in markdown
+
+
+def test_the_seal_is_shown_with_the_checkpoint_it_was_opened_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path, num_iterations=3)
+    write(run)
+    assert "Final figures" not in (tmp_path / "report.html").read_text()
+    seal = Evaluation(3, {"win_rate_vs_initial": interval(0.5432, 0.03)}, {"pass_rate": "not asked of sealed prompts"})
+    run.history[-1] = replace(run.history[-1], seal=seal)
+    write(run)
+    html = (tmp_path / "report.html").read_text()
+    sealed = html.split("Final figures, on sealed prompts")[1].split("</section>")[0]
+    assert html.count("Final figures, on sealed prompts") == 1
+    assert ">M₂<" in sealed and "0.54" in sealed and "not asked of sealed prompts" in sealed
+    data = (tmp_path / "report.json").read_text()
+    assert '"checkpoint": 2' in data and "0.5432" in data
+
+
+def test_the_data_contract_is_told_with_its_sizes(tmp_path: Path) -> None:
+    write(make_run(tmp_path, num_iterations=1))
+    html = " ".join((tmp_path / "report.html").read_text().split())
+    contract = html.split("Data that decisions rest on")[1].split("</details>")[0]
+    assert "<dt>monitor</dt><dd>128 prompts</dd>" in contract and "<dt>gold</dt><dd>200 pairs</dd>" in contract
+    promise = "held out and never trained on: 128 monitor prompts"
+    assert promise in contract and "<details open><summary>Data that decisions rest on" in html
+    assert f"- {promise}\n" in (tmp_path / "iteration-01" / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["contract"] == [promise]
+
+
+def test_hostile_names_of_interventions_are_text(tmp_path: Path) -> None:
+    run = make_run(tmp_path, num_iterations=3, hostile=HOSTILE)
+    write(run)
+    html = (tmp_path / "report.html").read_text()
+    decision = html.split('<section id="decision">')[1].split("</section>")[0]
+    assert "<script" not in decision and "&lt;script&gt;" in decision and "\x1b" not in decision
+
+
+# Over-optimisation
+
+
+def checkpoints(*rows: tuple[float, float]) -> list[Evaluation]:
+    """(divergence in nats, win rate by the anchor) of M_1, M_2, ..."""
+    return [
+        Evaluation(t, {"kl_initial_nats": interval(kl, 0.05), "win_rate_vs_initial": interval(win_rate, 0.03)})
+        for t, (kl, win_rate) in enumerate(rows, start=1)
+    ]
+
+
+def known(kl: float) -> tuple[float, float]:
+    d = math.sqrt(kl)
+    return kl, 0.5 + d * (0.2 - 0.15 * math.log(d))
+
+
+def test_the_curve_is_fitted_from_four_checkpoints_on_and_is_called_descriptive() -> None:
+    three, four = (gains_figure(checkpoints(*map(known, (0.2, 0.9, 2.0, 4.0)[:n]))) for n in (3, 4))
+    assert three and four
+    assert "descriptive" not in three.note
+    assert "descriptive" in four.note and "a = 0.2 and b = 0.15" in four.note
+    assert f"d* = {math.exp(0.2 / 0.15 - 1):.2g}" in four.note
+    assert four.svg.count("<path") > three.svg.count("<path")
+
+
+def test_a_top_that_was_never_reached_is_not_given_as_a_number() -> None:
+    rising = gains_figure(checkpoints(*((kl, 0.5 + 0.08 * math.sqrt(kl)) for kl in (0.2, 0.9, 2.0, 4.0))))
+    assert rising and "d* =" not in rising.note
+
+
+def test_win_rates_at_equal_length_are_shown_where_all_have_them() -> None:
+    raw = checkpoints(*map(known, (0.9, 2.0)))
+    both = [replace(e, metrics={**e.metrics, "length_adjusted_win_rate_vs_initial": interval(0.52, 0.03)}) for e in raw]
+    adjusted = gains_figure(both)
+    assert adjusted and adjusted.names[0] == "length_adjusted_win_rate_vs_initial"
+    plain = gains_figure(checkpoints((0.9, 0.52), (2.0, 0.52)))
+    assert "at equal length" in adjusted.note and plain and adjusted.svg == plain.svg
+    own = [replace(e, metrics={**e.metrics, "self_win_rate_vs_initial": interval(0.6, 0.03)}) for e in both]
+    for incomparable in (own, [raw[0], both[1]], raw):
+        shown = gains_figure(incomparable)
+        assert shown and shown.names[0] == "win_rate_vs_initial" and "not adjusted for their length" in shown.note
+
+
+def test_what_cannot_be_placed_is_left_out() -> None:
+    assert gains_figure(checkpoints()) is None
+    assert gains_figure([Evaluation(1, {"win_rate_vs_initial": interval(0.6, 0.05)})]) is None
+    invalid = [replace(e, metrics={**e.metrics, "anchor_valid": 0.0}) for e in checkpoints(known(1.0))]
+    assert gains_figure(invalid) is None
+    below = gains_figure(checkpoints((-0.01, 0.52), *map(known, (0.9, 2.0, 4.0))))
+    assert below and "descriptive" not in below.note  # the first one is at no distance, so only three say something
+    broken = Evaluation(1, {"kl_initial_nats": float("inf"), "win_rate_vs_initial": Interval(0.6, 0.5, 0.7, 9)})
+    assert gains_figure([broken]) is None

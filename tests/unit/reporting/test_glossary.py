@@ -1,0 +1,91 @@
+"""docs/metrics.md explains every number that a report can show."""
+
+import json
+import re
+from pathlib import Path
+
+from cases.reporting import make_run, write
+
+from selfreward.engines.requests import Usage
+from selfreward.evaluation.judge import AGREEMENT, TAU
+from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure
+from selfreward.evaluation.preference import Outcome
+from selfreward.records import Comparison, Message, Prompt, Response
+from selfreward.reporting import page
+from selfreward.reporting.glossary import groups, numbers
+from selfreward.reporting.templating import render
+from selfreward.statistics.judges import measure_judge
+
+METRICS_MD = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def documented() -> set[str]:
+    return set(re.findall(r"^### `([^`]+)`$", METRICS_MD.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def measured_names() -> set[str]:
+    """The names that the evaluation gives and does not give, from a small one of its own making."""
+
+    def response(n: int, text: str) -> Response:
+        return Response(f"r{n}{text}", f"p{n}", (1,), tuple(range(9)), None, text, "stop", 0, "c")
+
+    prompts = [Prompt(f"p{n}", (Message("user", "?"),), ({"kind": "exact", "expected": "a"},)) for n in range(9)]
+    own = HeldOutResponses([response(n, "a") for n in range(9)], [response(n, "a") for n in range(9)])
+    other = HeldOutResponses([response(n, "b") for n in range(9)], [response(n, "b") for n in range(9)])
+    outcomes = [Outcome(f"p{n}", n / 9, True, asked=True) for n in range(9)]
+    rivals = [Rivalry(name, other, outcomes, [-1.0] * 9, [-2.0] * 9) for name in ("previous", "initial")]
+    comparisons = [Comparison(f"c{n}", f"p{n}", "a", "b", "a", "anchor", n / 9, None) for n in range(9)]
+    rest = {"comparisons": comparisons, "verifiable_prompts": prompts, "max_tokens": 16, "seed": 0}
+    found = measure(1, own=own, initial=other, rivals=rivals, **rest)
+    assert "win_rate_vs_initial" in found.metrics
+    of_judge, not_of_judge = measure_judge([], response_lengths={}, scale=None, seed=0)
+    judge_names = {*of_judge, *not_of_judge, TAU, AGREEMENT}
+    assert len(judge_names) == 12
+    return set(found.metrics) | set(found.not_measured) - {"anchor", "all"} | judge_names
+
+
+def test_every_number_has_a_place_in_the_docs(tmp_path: Path) -> None:
+    run = make_run(tmp_path, num_iterations=2, rich=True)
+    write(run)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    shown = set(page.TRAINING_SCALARS) | set(page.PAIR_NUMBERS) | set(Usage().snapshot()) | measured_names()
+    for line in lines:
+        shown |= {name.partition(":")[0] for name in line["counts"]} | set(line["metrics"])
+        shown |= {*line["judging"]["metrics"], *line["judging"]["not_measured"]}
+        shown |= {name for stage in line["usage_by_stage"].values() for name in stage}
+        for name, value in line["training"].items():
+            if name == "steps":
+                shown |= set(value[0]) - {"step"}
+            elif name in ("num_pairs", "seconds"):
+                shown.add(f"training.{name}")
+            else:
+                shown.add(name)
+    html = (tmp_path / "report.html").read_text()
+    assert shown - documented() == set()
+    assert "Not explained in docs/metrics.md" not in html
+
+
+def test_every_number_on_the_page_links_to_its_meaning(tmp_path: Path) -> None:
+    write(make_run(tmp_path, num_iterations=1))
+    html = (tmp_path / "report.html").read_text()
+    places = set(re.findall(r'id="([^"]+)"', html))
+    links = set(re.findall(r'href="#([^"]+)"', html))
+    assert {number.anchor for number in numbers().values()} <= places
+    assert {link for link in links if not re.match(r"f[0-9a-f]{8}-", link)} <= places
+    assert len([link for link in links if link.startswith("number-")]) > 30
+
+
+def test_the_docs_are_the_table() -> None:
+    assert METRICS_MD.read_text(encoding="utf-8") == render("metrics.md.j2", groups=groups()), (
+        "docs/metrics.md is not up to date: python -m selfreward.reporting.metrics_page > docs/metrics.md"
+    )
+
+
+def test_every_entry_is_complete_and_names_are_unique() -> None:
+    names = [number.name for group in groups() for number in group.numbers]
+    assert len(names) == len(set(names)) == len({number.anchor for number in numbers().values()})
+    for number in numbers().values():
+        for text in (number.label, number.unit, number.meaning, number.healthy, number.otherwise):
+            assert text.strip(), number.name
+        assert number.meaning.endswith(".") and number.healthy.endswith(".") and number.otherwise.endswith("."), number
+    assert documented() == set(names)

@@ -1,0 +1,111 @@
+"""Requests that no engine can serve; the sampler on a fake engine; which tensors a proof looks at."""
+
+from pathlib import Path
+
+import pytest
+from fakes.engine import FakeEngine, shown
+
+from selfreward.engines.proof import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
+from selfreward.engines.requests import check_generation, check_scores
+from selfreward.errors import EngineError, RecipeError
+from selfreward.recipe import SamplingSection
+from selfreward.records import Checkpoint, Message, Prompt
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
+from selfreward.sampling import Sampler
+
+GOOD = GenerationRequest((1, 2, 3), max_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (GenerationRequest((1, 2, 3, 4), max_tokens=5), "9 tokens; 8 are allowed"),
+        (GenerationRequest((), max_tokens=5), "no tokens"),
+        (GenerationRequest((1,), max_tokens=0), "max_tokens 0"),
+        (GenerationRequest((1,), max_tokens=1, n=0), "n is 0"),
+        (GenerationRequest((1,), max_tokens=1, choice_token_ids=(4, 4)), "choice tokens"),
+        (GenerationRequest((1,), max_tokens=1, choice_token_ids=tuple(range(200))), "choice tokens"),
+    ],
+)
+def test_a_generation_request_that_cannot_be_served_is_named(bad: GenerationRequest, said: str) -> None:
+    check_generation([GOOD, GOOD], context_tokens=8)
+    with pytest.raises(EngineError, match=said) as caught:
+        check_generation([GOOD, bad], context_tokens=8)
+    assert "request 1 of 2" in str(caught.value)
+
+
+def test_a_score_request_may_fill_the_context_and_no_more() -> None:
+    check_scores([ScoreRequest((1, 2, 3), (4, 5)), ScoreRequest((1,), ())], context_tokens=5)
+    with pytest.raises(EngineError, match="request 0 of 1"):
+        check_scores([ScoreRequest((1, 2, 3), (4, 5, 6))], context_tokens=5)
+    with pytest.raises(EngineError, match="no tokens"):
+        check_scores([ScoreRequest((), (4,))], context_tokens=5)
+
+
+def echo(request: GenerationRequest, draw: int) -> Sample:
+    """The prompt's own tokens and the number of the draw."""
+    return Sample((*request.prompt_token_ids, draw), (-1.0,), f"draw {draw}", "length")
+
+
+def prompt(identifier: str, text: str) -> Prompt:
+    return Prompt(id=identifier, messages=(Message("user", text),))
+
+
+SECTION = SamplingSection(num_responses=2, max_tokens=10)
+MODEL = Checkpoint(id="m0", path=Path("m0"), iteration=0)
+
+
+def test_responses_follow_the_prompts_and_carry_their_seeds() -> None:
+    engine = FakeEngine(echo)
+    prompts = [prompt("b", "hey"), prompt("a", "hello")]
+    sampler = Sampler(SECTION, engine=engine, run_seed=5)
+    responses = sampler.sample(prompts, model=MODEL, iteration=1)
+    assert [response.id for response in responses] == ["b/0", "b/1", "a/0", "a/1"]
+    assert [response.prompt_id for response in responses] == ["b", "b", "a", "a"]
+    assert engine.loaded == [MODEL]
+    (requests,) = engine.calls  # One engine call for the whole shard.
+    assert ["hey" in shown(request) for request in requests] == [True, False]
+    assert responses[2].prompt_token_ids == engine.encode(prompts[1].messages)
+    assert responses[3].token_ids == (*responses[3].prompt_token_ids, 1)
+    assert responses[3].text == "draw 1"
+    assert {response.checkpoint_id for response in responses} == {"m0"}
+    assert [response.seed for response in responses] == [request.seed + i for request in requests for i in range(2)]
+    assert abs(requests[0].seed - requests[1].seed) > 2
+
+    other = Sampler(SECTION, engine=FakeEngine(echo), run_seed=5).sample(prompts, model=MODEL, iteration=2)
+    assert {response.seed for response in other}.isdisjoint(response.seed for response in responses)
+
+
+def test_a_prompt_longer_than_the_context_is_named_before_anything_runs() -> None:
+    fits, too_long = prompt("fits", "x" * 10), prompt("long", "x" * 11)
+    allowed = len(FakeEngine(echo).encode(fits.messages))
+    engine = FakeEngine(echo, context_tokens=allowed + SECTION.max_tokens)
+    sampler = Sampler(SECTION, engine=engine, run_seed=0)
+    assert len(sampler.sample([fits], model=MODEL, iteration=1)) == 2
+    with pytest.raises(RecipeError, match=f"'long': {allowed + 1} tokens.*; {allowed} are allowed"):
+        sampler.sample([fits, too_long], model=MODEL, iteration=1)
+    assert len(engine.calls) == 1
+
+
+def test_no_prompts_need_no_engine() -> None:
+    engine = FakeEngine(echo)
+    assert Sampler(SECTION, engine=engine, run_seed=0).sample([], model=MODEL, iteration=1) == []
+    assert engine.calls == engine.loaded == []
+
+
+@pytest.mark.parametrize("width", [1, 2, NUM_COLUMNS, NUM_COLUMNS + 1, 576, 4096])
+def test_sampled_columns_lie_in_the_matrix_and_reach_its_ends(width: int) -> None:
+    columns = sampled_columns(width)
+    assert columns[0] == 0
+    assert columns[-1] == width - 1
+    assert len(set(columns)) == len(columns) == min(width, NUM_COLUMNS)
+
+
+def test_a_large_models_proof_covers_every_kind_of_tensor_and_both_ends() -> None:
+    kinds = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "input_norm", "post_norm"]
+    names = ["embed", *(f"layers.{layer}.{kind}" for layer in range(80) for kind in kinds), "norm", "lm_head"]
+    chosen = chosen_names(names)
+    assert len(chosen) == MAX_TENSORS
+    assert {"embed", "norm", "lm_head", "layers.79.down_proj"} <= set(chosen)
+    assert all(sum(name.endswith(f".{kind}") for name in chosen) > 10 for kind in kinds)
+    assert chosen_names(names[:100]) == names[:100]
