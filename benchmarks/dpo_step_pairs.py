@@ -48,14 +48,7 @@ class Sharing:
 
 
 def write_pairs(
-    path: Path,
-    lengths: Lengths,
-    *,
-    vocabulary: int,
-    pairs_per_step: int,
-    num_steps: int,
-    seed: int,
-    sharing: Sharing,
+    path: Path, lengths: Lengths, *, vocabulary: int, pairs_per_step: int, num_steps: int, seed: int, sharing: Sharing
 ) -> None:
     """A parquet of `num_steps` * `pairs_per_step` pairs in the order of training; the first step's are short."""
     rng = np.random.default_rng(seed)

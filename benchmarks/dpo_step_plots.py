@@ -59,10 +59,7 @@ AXES = {
 def growth(race: Callable[..., Race], settings: Settings, folder: Path, *, quick: bool) -> dict[str, Any]:
     """Seconds per pair at each value of each axis, plotted in `folder`/dpo_step.svg. `race` as in `dpo_step`, bound."""
     settings = replace(
-        settings,
-        repeats=0,
-        micros=(1,),
-        contenders=tuple(name for name in settings.contenders if name in NAMES),
+        settings, repeats=0, micros=(1,), contenders=tuple(name for name in settings.contenders if name in NAMES)
     )
     found: dict[str, Any] = {}
     for name, axis in AXES.items():

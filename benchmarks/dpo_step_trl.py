@@ -76,11 +76,7 @@ def grouped(job: Job) -> Result:
     return _trained(*_trainer(job, precompute=False, grouped=True), job.device)
 
 
-VARIANTS: dict[str, Callable[[Job], Result]] = {
-    "trl": as_is,
-    "trl_precompute": precompute,
-    "trl_grouped": grouped,
-}
+VARIANTS: dict[str, Callable[[Job], Result]] = {"trl": as_is, "trl_precompute": precompute, "trl_grouped": grouped}
 
 
 def _trainer(job: Job, *, precompute: bool, grouped: bool) -> tuple[Peer, StepClock]:

@@ -137,12 +137,7 @@ def cases() -> list[Case]:
         Case("lengths, log-normal .7", math.exp(4.5 + 0.7**2 / 2), log_normal, mean_interval),
         Case("lengths, cut at the limit", _mean_of_cut(MAX_TOKENS), cut_log_normal, lengths),
         Case("lengths, far below the limit", _mean_of_cut(FAR_MAX_TOKENS), far_log_normal, lengths_far_below),
-        Case(
-            "length differences",
-            0.0,
-            lambda rng, n: log_normal(rng, n) - log_normal(rng, n),
-            mean_interval,
-        ),
+        Case("length differences", 0.0, lambda rng, n: log_normal(rng, n) - log_normal(rng, n), mean_interval),
         Case(
             "length differences, 70 % zero",
             0.0,

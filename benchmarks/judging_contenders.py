@@ -138,9 +138,7 @@ class Contenders:
             "expected_score": recipe.ExpectedScoreJudge(kind="expected_score"),
             "expected_score_1": recipe.ExpectedScoreJudge(kind="expected_score", num_draws=1),
             "reasoning": recipe.ExpectedScoreJudge(
-                kind="expected_score",
-                num_draws=size.num_draws,
-                reasoning=recipe.Reasoning(max_tokens=size.max_tokens),
+                kind="expected_score", num_draws=size.num_draws, reasoning=recipe.Reasoning(max_tokens=size.max_tokens)
             ),
         }
 

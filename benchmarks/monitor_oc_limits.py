@@ -108,11 +108,6 @@ def judges() -> Table:
         "The run's own judge",
         "800 prompts. On 400 gold pairs the judge is right in 80 %; two versions that are equally accurate differ "
         "on 10 or 20 % of the pairs. A drop of 3 points is the most that is allowed.",
-        (
-            OVEROPT,
-            FALSE_STOP,
-            decided("DRIFT", first=4, last=4, where="in 4"),
-            decided("DRIFT"),
-        ),
+        (OVEROPT, FALSE_STOP, decided("DRIFT", first=4, last=4, where="in 4"), decided("DRIFT")),
         tuple(lines),
     )

@@ -12,7 +12,7 @@ from selfreward.parts import Judge
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.steps import Iteration, Step
-from selfreward.tables import JUDGE
+from selfreward.tables import INITIAL_RESPONSES, JUDGE, RESPONSES
 from selfreward.tools import Tools
 from selfreward.workload import Workload
 
@@ -46,7 +46,7 @@ def compose(
         prompts.fresh(tools.source, t, shard_prompts=recipe.iterations.shard_prompts),
         sampling.responses(recipe, engine=tools.engine, work=work),
         sampling.initial_responses(recipe, engine=tools.engine, work=work),
-        judging.judgments(judge, work=sampling.candidates(work, also)),
+        judging.judgments(judge, (RESPONSES, INITIAL_RESPONSES), work=sampling.candidates(work, also)),
         judging.previous_judgments(judge, work=work),
         *([meta_judging.battles(meta_judge, work=work)] if meta_judge else []),
         pairing.pairs(selector, also, more=meta_judging.judgment_pairs(meta_judge) if meta_judge else None),

@@ -1,10 +1,6 @@
 """What finished iterations come to, read from a run folder alone."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-from ruamel.yaml import YAML
-
+from selfreward import recipe_file
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, RESERVE_OUTCOMES
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.store import Store
@@ -66,19 +62,7 @@ def _recipe_changes(store: Store, iteration: int) -> tuple[str, ...]:
     A run that goes on writes the recipe of every iteration anew, so that runtime keys do not differ.
     """
     paths = [store.folder / "recipe.yaml", store.folder / folder_of(iteration) / "recipe.yaml"]
-    if not all(path.is_file() for path in paths):
-        return ()
-    texts = [path.read_text(encoding="utf-8") for path in paths]
-    if texts[0] == texts[1]:  # as it nearly always is, and reading YAML takes its time
-        return ()
-    before, now = (dict(_leaves(YAML(typ="safe", pure=True).load(text))) for text in texts)
-    keys = sorted({*before, *now})
-    return tuple(f"{k}: {before.get(k)!r} -> {now.get(k)!r}" for k in keys if before.get(k) != now.get(k))
-
-
-def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
+        return ()  # as it nearly always is, and reading YAML takes its time
+    may, may_not = recipe_file.changed_keys(*map(recipe_file.load, paths))
+    return tuple(sorted([*may, *may_not]))

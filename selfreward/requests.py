@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfreward.records import FinishReason, Message
+from selfreward.records import Checkpoint, FinishReason, Message, Response
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,13 @@ class Reply:
     token_ids: tuple[int, ...] = ()
     token_logprobs: tuple[float, ...] | None = None
     unsent: str | None = None
+
+
+def drawn(
+    request: GenerationRequest, sample: Sample, *, id: str, prompt_id: str, model: Checkpoint, draw: int = 0
+) -> Response:
+    """The record of a sample: draw `draw` of a request about a prompt."""
+    return Response(
+        id, prompt_id, request.prompt_token_ids, sample.token_ids, sample.token_logprobs, sample.text,
+        sample.finish_reason, request.seed + draw, model.id,
+    )  # fmt: skip

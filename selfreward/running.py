@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Evaluation
 from selfreward.roles import Roles
-from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update
+from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update, whole
 from selfreward.store import Store
 from selfreward.tables import COUNTS, DECISION
 
@@ -71,7 +71,7 @@ class Runner:
 
     def probe(self, t: int, step: Probe, roles: Roles) -> Evaluation | None:
         """Its stages, then its measurement; None when it is not due, or gives records alone."""
-        reading = self._reading(t, step.reads, roles)
+        reading = self._reading(t, (*step.reads, *whole(step.stages)), roles)
         if (stored := self.store.read_json(t, step.name)) is not None:
             return Evaluation.from_json(stored)
         if not step.only_if(reading):

@@ -179,7 +179,8 @@ class Update:
 class Probe:
     """Measures. Its stages run first; `measure` reads them and gives the metrics of `iteration-NN/NAME.json`.
 
-    `when`: in its place among the steps; only when a decision stays open; or once in the life of a run, when it stops.
+    It reads the whole of what its stages made and read, and `reads` besides. `when`: in its place among the steps; only
+    when a decision stays open; or once in the life of a run, when it stops.
     """
 
     name: str
@@ -233,6 +234,12 @@ def _stages_of(step: Step) -> tuple[Stage[Any], ...]:
             return step.stages
         case _:
             return ()
+
+
+def whole(stages: Sequence[Stage[Any]]) -> tuple[Read, ...]:
+    """All that these stages made, and what they read of past iterations."""
+    earlier = dict.fromkeys(read for stage in stages for read in stage.reads if read.scope == "earlier")
+    return (*(Read(stage.table, "iteration") for stage in stages), *earlier)
 
 
 def _require(reader: str, reads: Sequence[Read], made: Set[str]) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 from selfreward.parts import Chat, Engine
 from selfreward.recipe import EndpointSection
 
-__all__ = ["build"]
-
 
 def build(
     local: Iterable[str], endpoints: Mapping[str, EndpointSection], *, engine: Engine, cache_folder: Path

@@ -6,7 +6,7 @@ Where a check departs from the published one, its file says so. No kind needs a 
 Paper: 2311.07911 (IFEval), section 2.1 (kinds), section 2.2 (strict and loose).
 """
 
-from selfreward.checks import (
+from selfreward.checks import (  # these files fill KINDS
     change_case,
     combination,
     detectable_content,
@@ -22,32 +22,3 @@ from selfreward.checks import (
 )
 from selfreward.checks.checking import from_ifeval, pass_all, passes, share_passed, validate, variants
 from selfreward.checks.registry import KINDS, Check, Kind, check_kind
-
-# Importing these files fills KINDS.
-KIND_FILES = (
-    change_case,
-    combination,
-    detectable_content,
-    detectable_format,
-    exact,
-    keywords,
-    language,
-    length_constraints,
-    numeric,
-    pattern,
-    punctuation,
-    startend,
-)
-
-__all__ = [
-    "KINDS",
-    "Check",
-    "Kind",
-    "check_kind",
-    "from_ifeval",
-    "pass_all",
-    "passes",
-    "share_passed",
-    "validate",
-    "variants",
-]

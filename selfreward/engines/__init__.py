@@ -9,8 +9,6 @@ from selfreward.parts import Engine
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint
 
-__all__ = ["build"]
-
 
 def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> Engine:
     """The engine of a run; it starts at its first use. `first` gives tokenizer, configuration and first weights."""

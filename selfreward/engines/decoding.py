@@ -138,11 +138,7 @@ def _prefill(model: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, Any, torch.
     prompts = {row.request_index: row.request.prompt_token_ids for row in rows}
     input_ids, mask = _left_padded([prompts[index] for index in distinct], device=model.device)
     output = model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=_positions(mask),
-        use_cache=True,
-        logits_to_keep=1,
+        input_ids=input_ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
     )
     logits, cache = output.logits[:, -1], output.past_key_values
     if len(distinct) < len(rows):

@@ -9,8 +9,6 @@ from selfreward.evaluation.seal import seal
 from selfreward.parts import Anchor, Engine, PromptSource
 from selfreward.recipe import Recipe
 
-__all__ = ["Bench", "Decoding", "bench", "held_out", "judge_probe", "reserve", "seal"]
-
 
 def bench(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: Anchor) -> Bench:
     """What all measurements on held-out prompts share. Responses are drawn as `recipe` says, in every iteration."""

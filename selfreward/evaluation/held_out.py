@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfreward.evaluation.bench import Bench, Sides, baselines_of
+from selfreward.evaluation.bench import Bench, Sides
 from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure, passes
 from selfreward.evaluation.outcomes import check_outcomes, rows
 from selfreward.evaluation.preference import Outcome, outcomes
 from selfreward.evaluation.records import ResponseLogprob
-from selfreward.evaluation.responding import Decoding
+from selfreward.evaluation.responding import Decoding, score_responses
 from selfreward.evaluation.self_judge import self_judgments, self_outcomes
 from selfreward.evaluation.tables import (
     COMPARISONS,
@@ -23,21 +23,30 @@ from selfreward.evaluation.tables import (
     RESPONSES,
     SELF_JUDGMENTS,
     VERIFIABLE_RESPONSES,
-)
+)  # fmt: skip
 from selfreward.parts import Judge
-from selfreward.records import Comparison, Evaluation, Judgment, Prompt, PromptOutcome
+from selfreward.records import Checkpoint, Comparison, Evaluation, Judgment, Prompt, PromptOutcome
+from selfreward.roles import Roles
 from selfreward.seeding import seed_of
-from selfreward.steps import Probe, Read, Reading, Stage
-from selfreward.tables import EVALUATION, Table
-from selfreward.workload import Workload
+from selfreward.steps import Probe, Read, Reading, Stage, whole
+from selfreward.tables import EVALUATION
+from selfreward.workload import Workload, forward
 
 KL_PROMPTS = 32
+EARLIER = (Read(RESPONSES, "earlier"), Read(VERIFIABLE_RESPONSES, "earlier"))
 
 
 def held_out(bench: Bench, iteration: int, *, self_judge: Judge | None = None) -> Probe:
     """`self_judge` is the run's own judge, None where it is not to be asked."""
-    measured = _HeldOut(bench, self_judge)
-    return measured.of_initial() if iteration == 0 else measured.of_trained(iteration)
+    probe = _HeldOut(bench, self_judge)
+    return probe.of_initial() if iteration == 0 else probe.of_trained(iteration)
+
+
+def baselines_of(roles: Roles) -> dict[str, Checkpoint]:
+    """What M_t is compared with: M_{t-1}, M_0, and the best one where it is neither of the two."""
+    found = {"previous": roles["previous"], "initial": roles["initial"]}
+    third = roles["best"].iteration not in {model.iteration for model in found.values()}
+    return found | ({"best": roles["best"]} if third else {})
 
 
 @dataclass(frozen=True)
@@ -54,31 +63,23 @@ class _HeldOut:
         return self.bench.source.verifiable_prompts()
 
     def of_initial(self) -> Probe:
-        own = self._own_stages()
-        return Probe(EVALUATION, own, tuple(Read(s.table, "iteration") for s in own), self._measure_initial)
+        return Probe(EVALUATION, self._own_stages(), (), self._measure_initial)
 
     def of_trained(self, iteration: int) -> Probe:
-        work = Workload(
-            self.monitor, 1 + min(iteration, 3), self.bench.decoding.max_tokens, iteration, seen_before=iteration > 1
-        )
-        both = (Read(RESPONSES), Read(RESPONSES, "earlier"))
-        comparisons = self.bench.comparisons(COMPARISONS, self.monitor, self._sides, reads=both, work=work)
-        of_policy, of_previous, of_initial = self._divergence()
+        tokens = self.bench.decoding.max_tokens
+        work = Workload(self.monitor, 1 + min(iteration, 3), tokens, iteration, seen_before=iteration > 1)
+        both = (Read(RESPONSES), EARLIER[0])
+        own, previous, initial = self._divergence()
         stages = (
             *self._own_stages(),
-            *of_policy,
-            *(of_previous if iteration > 1 else ()),
+            *own,
+            *(previous if iteration > 1 else ()),
             *((self._self_judgments(self.self_judge, both, work),) if self.self_judge else ()),
-            comparisons,
-            *of_initial,
+            self.bench.comparisons(COMPARISONS, self.monitor, self._sides, reads=both, work=work),
+            *initial,
         )
-        reads = (
-            *(Read(stage.table, "iteration") for stage in stages),
-            Read(RESPONSES, "earlier"),
-            Read(VERIFIABLE_RESPONSES, "earlier"),
-        )
-        made = Stage(OUTCOMES, self._outcomes, reads=reads, num_shards=1)
-        return Probe(EVALUATION, (*stages, made), reads, self._measure)
+        made = Stage(OUTCOMES, self._outcomes, reads=(*whole(stages), *EARLIER), num_shards=1)
+        return Probe(EVALUATION, (*stages, made), EARLIER, self._measure)
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class _HeldOut:
             self.bench.responses(VERIFIABLE_RESPONSES, self.verifiable, "trained"),
         )
 
-    def _divergence(self) -> tuple[tuple[Stage[Any], ...], tuple[Stage[Any], ...], tuple[Stage[Any], ...]]:
+    def _divergence(self) -> tuple[tuple[Stage[Any], ...], ...]:
         """Draws of M_t's own distribution, which a KL estimate needs and greedy responses are not, and their
         log-probabilities under M_t, M_{t-1} and M_0. M_t scores its own draws too: what its rounding differs from
         sampling by would look like KL.
@@ -98,40 +99,42 @@ class _HeldOut:
         drawn = by_seed[:KL_PROMPTS]
         unaltered = Decoding(temperature=1.0, top_p=1.0, max_tokens=bench.decoding.max_tokens)
         own = bench.responses(KL_RESPONSES, drawn, "trained", decoding=unaltered)
-        scored, previous, initial = (
-            bench.logprobs(table, KL_RESPONSES, drawn, role) for role, table in LOGPROBS.items()
-        )
-        return (own, scored), (replace(previous, only_if=_has_previous),), (initial,)
+        scored = {role: self._logprobs(role, drawn) for role in LOGPROBS}
+        return (own, scored["trained"]), (replace(scored["previous"], only_if=_has_previous),), (scored["initial"],)
+
+    def _logprobs(self, role: str, drawn: Sequence[Prompt]) -> Stage[ResponseLogprob]:
+        """log p(response | prompt) under `role` of the draws, in nats."""
+
+        def make(reading: Reading) -> list[ResponseLogprob]:
+            return score_responses(self.bench.engine, list(reading.rows(KL_RESPONSES)), model=reading.roles[role])
+
+        tokens = self.bench.decoding.max_tokens
+        return Stage(
+            LOGPROBS[role], make, reads=(Read(KL_RESPONSES),), asks=frozenset({role}),
+            most=lambda lengths: forward(role, drawn, lengths, max_tokens=tokens),
+        )  # fmt: skip
 
     def _self_judgments(self, judge: Judge, reads: tuple[Read, ...], work: Workload) -> Stage[Judgment]:
         """The judge of this iteration, M_{t-1} where the policy judges, on what the anchor sees."""
 
         def make(reading: Reading) -> list[Judgment]:
-            sides = self._sides(reading, reading.shard)
-            return self_judgments(
-                self.bench.block(self.monitor, reading), [sides.own, *sides.baselines.values()],
-                judge=judge, models=reading.roles, iteration=reading.iteration,
-            )  # fmt: skip
+            sides, asked = self._sides(reading, reading.shard), self.bench.block(self.monitor, reading.shard)
+            everybody = [sides.own, *sides.against]
+            return self_judgments(asked, everybody, judge=judge, models=reading.roles, iteration=reading.iteration)
 
         return Stage(
-            SELF_JUDGMENTS,
-            make,
-            reads=reads,
-            asks=judge.by,
+            SELF_JUDGMENTS, make, reads=reads, asks=judge.by, num_shards=self.bench.num_shards(self.monitor),
             most=lambda lengths: judge.most(work, lengths),
-            num_shards=self.bench.num_shards(self.monitor),
-        )
+        )  # fmt: skip
 
     # -- measurements ---------------------------------------------------------------------------------------------
 
     def _sides(self, reading: Reading, shard: int | None) -> Sides:
-        return Sides(
-            list(reading.rows(RESPONSES, shard=shard)),
-            {
-                name: self.bench.evaluated(reading, RESPONSES, self.monitor, model, shard)
-                for name, model in baselines_of(reading.roles).items()
-            },
-        )
+        baselines = {
+            name: self.bench.evaluated(reading, RESPONSES, self.monitor, model, shard)
+            for name, model in baselines_of(reading.roles).items()
+        }
+        return Sides(list(reading.rows(RESPONSES, shard=shard)), baselines)
 
     def _own(self, reading: Reading) -> HeldOutResponses:
         return HeldOutResponses(list(reading.rows(RESPONSES)), list(reading.rows(VERIFIABLE_RESPONSES)))
@@ -139,34 +142,24 @@ class _HeldOut:
     def _rivalries(self, reading: Reading, own: HeldOutResponses) -> dict[str, Rivalry]:
         """M_t against each baseline, by its name. In the first iteration M_{t-1} is M_0, and all was done once."""
         sides, comparisons = self._sides(reading, None), list(reading.rows(COMPARISONS))
-        against = list(sides.baselines.values())
-        logprobs = {role: [row.logprob for row in reading.rows(table)] for role, table in self._logprob_tables(reading)}
-        if "previous" not in logprobs:
-            logprobs["previous"] = logprobs["initial"]
+        tables = {**LOGPROBS, "previous": LOGPROBS["previous" if _has_previous(reading) else "initial"]}
+        logprobs = {role: [row.logprob for row in reading.rows(table)] for role, table in tables.items()}
         judged = self._judged_by_itself(reading, sides)
-        return {
-            name: Rivalry(
-                name,
-                HeldOutResponses(
-                    sides.baselines[name],
-                    self.bench.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None),
-                ),
-                outcomes(own.monitor, sides.baselines[name], comparisons, against),
-                logprobs["trained"] if name in logprobs else None,
-                logprobs.get(name),
-                judged[name],
-            )
-            for name, model in baselines_of(reading.roles).items()
-        }
 
-    def _logprob_tables(self, reading: Reading) -> list[tuple[str, Table[ResponseLogprob]]]:
-        return [(role, table) for role, table in LOGPROBS.items() if role != "previous" or _has_previous(reading)]
+        def rivalry(name: str, model: Checkpoint) -> Rivalry:
+            side = sides.baselines[name]
+            checked = self.bench.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None)
+            compared = outcomes(own.monitor, side, comparisons, sides.against)
+            own_logprobs = logprobs["trained"] if name in logprobs else None
+            both = HeldOutResponses(side, checked)
+            return Rivalry(name, both, compared, own_logprobs, logprobs.get(name), judged[name])
+
+        return {name: rivalry(name, model) for name, model in baselines_of(reading.roles).items()}
 
     def _judged_by_itself(self, reading: Reading, sides: Sides) -> dict[str, Sequence[Outcome] | str]:
         if self.self_judge is None:
             return dict.fromkeys(sides.baselines, "evaluation.self_judge is false")
-        judgments = list(reading.rows(SELF_JUDGMENTS))
-        everybody = [sides.own, *sides.baselines.values()]
+        judgments, everybody = list(reading.rows(SELF_JUDGMENTS)), [sides.own, *sides.against]
         return {name: self_outcomes(sides.own, side, judgments, everybody) for name, side in sides.baselines.items()}
 
     def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
@@ -185,33 +178,20 @@ class _HeldOut:
         return found
 
     def _measure_initial(self, reading: Reading) -> Evaluation:
-        own = self._own(reading)
-        return self._measured(reading, own, own, [], [])
+        return self._measured(reading, {}, [])
 
     def _measure(self, reading: Reading) -> Evaluation:
-        own = self._own(reading)
-        rivalries = self._rivalries(reading, own)
-        first = rivalries["initial"].held_out
-        return self._measured(reading, own, first, list(rivalries.values()), list(reading.rows(COMPARISONS)))
+        return self._measured(reading, self._rivalries(reading, self._own(reading)), list(reading.rows(COMPARISONS)))
 
     def _measured(
-        self,
-        reading: Reading,
-        own: HeldOutResponses,
-        initial: HeldOutResponses,
-        rivals: Sequence[Rivalry],
-        comparisons: Sequence[Comparison],
+        self, reading: Reading, rivalries: dict[str, Rivalry], comparisons: Sequence[Comparison]
     ) -> Evaluation:
+        own = self._own(reading)
         return measure(
-            reading.iteration,
-            own=own,
-            initial=initial,
-            rivals=rivals,
-            comparisons=comparisons,
-            verifiable_prompts=self.verifiable,
-            max_tokens=self.bench.decoding.max_tokens,
-            seed=self.bench.seed,
-        )
+            reading.iteration, own=own, initial=rivalries["initial"].held_out if rivalries else own,
+            rivals=list(rivalries.values()), comparisons=comparisons, verifiable_prompts=self.verifiable,
+            max_tokens=self.bench.decoding.max_tokens, seed=self.bench.seed,
+        )  # fmt: skip
 
 
 def _has_previous(reading: Reading) -> bool:

@@ -20,13 +20,7 @@ from selfreward.evaluation.bench import Bench
 from selfreward.evaluation.gold import GOLD_ACCURACY, GOLD_UNSCORED, accuracy, gold_stages, unscored_rate
 from selfreward.evaluation.metrics import Sheet
 from selfreward.evaluation.preference import anchor_health, outcomes
-from selfreward.evaluation.samples import (
-    SampledPrompt,
-    SampledTexts,
-    measure_samples,
-    sampled_prompts,
-    sampled_texts,
-)
+from selfreward.evaluation.samples import SampledPrompt, SampledTexts, measure_samples, sampled_prompts, sampled_texts
 from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
 from selfreward.parts import Judge, Judged
 from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, Response
@@ -77,13 +71,8 @@ class _JudgeProbe:
     def probe(self, iteration: int) -> Probe:
         """The judge is asked before the anchor, so that the engine holds each model once."""
         gold = gold_stages(self.bench, iteration, judge=self.judge)
-        stages = (*(self._pool(iteration) if self._is_compared else ()), *gold, *self._anchored())
-        reads = (
-            *WHOLE,
-            *(Read(stage.table, "iteration") for stage in stages),
-            *((Read(POOL_JUDGMENTS, "earlier"),) if self._is_compared else ()),
-        )
-        return Probe(JUDGE, stages, reads, self._measure)
+        pool, earlier = (self._pool(iteration), (Read(POOL_JUDGMENTS, "earlier"),)) if self._is_compared else ((), ())
+        return Probe(JUDGE, (*pool, *gold, *self._anchored()), (*WHOLE, *earlier), self._measure)
 
     @property
     def _is_compared(self) -> bool:
@@ -94,35 +83,30 @@ class _JudgeProbe:
 
     def _pool(self, iteration: int) -> tuple[Stage[Any], ...]:
         """The first iteration's sample is the pool, and it was judged already; later judges are asked about it."""
-        if iteration > 1:
-            pool = (Read(POOL_PROMPTS, "earlier"), Read(POOL_RESPONSES, "earlier"))
-            work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
+        if iteration == 1:
             return (
+                Stage(POOL_PROMPTS, lambda r: [case.prompt for case in self._sample(r)], WHOLE, num_shards=1),
+                Stage(
+                    POOL_RESPONSES,
+                    lambda r: [x for case in self._sample(r) for x in case.responses],
+                    WHOLE,
+                    num_shards=1,
+                ),
                 Stage(
                     POOL_JUDGMENTS,
-                    self._judge_again,
-                    reads=pool,
-                    asks=self.judge.by,
-                    most=lambda lengths: asked_before(self.judge.most(work, lengths)),
+                    lambda r: [x for case in self._sample(r) for x in case.judgments],
+                    WHOLE,
                     num_shards=1,
-                    only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
                 ),
             )
-        return (
-            Stage(POOL_PROMPTS, lambda reading: [c.prompt for c in self._sample(reading)], WHOLE, num_shards=1),
-            Stage(
-                POOL_RESPONSES,
-                lambda reading: [r for c in self._sample(reading) for r in c.responses],
-                WHOLE,
-                num_shards=1,
-            ),
-            Stage(
-                POOL_JUDGMENTS,
-                lambda reading: [j for c in self._sample(reading) for j in c.judgments],
-                WHOLE,
-                num_shards=1,
-            ),
-        )
+        work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
+        again = Stage(
+            POOL_JUDGMENTS, self._judge_again, asks=self.judge.by, num_shards=1,
+            reads=(Read(POOL_PROMPTS, "earlier"), Read(POOL_RESPONSES, "earlier")),
+            most=lambda lengths: asked_before(self.judge.most(work, lengths)),
+            only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
+        )  # fmt: skip
+        return (again,)
 
     def _judge_again(self, reading: Reading) -> list[Judgment]:
         """With the first iteration's seeds: what chance adds is then as alike as it can be."""
@@ -140,17 +124,12 @@ class _JudgeProbe:
             prompts, best, worst = self._best_and_worst(reading)
             return anchor.compare(prompts, best, worst, models=reading.roles, iteration=reading.iteration)
 
-        return (
-            Stage(
-                BEST_AND_WORST,
-                make,
-                reads=WHOLE,
-                asks=anchor.by,
-                most=lambda lengths: anchor.most(work, lengths),
-                num_shards=1,
-                only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
-            ),
-        )
+        stage = Stage(
+            BEST_AND_WORST, make, reads=WHOLE, asks=anchor.by, num_shards=1,
+            most=lambda lengths: anchor.most(work, lengths),
+            only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
+        )  # fmt: skip
+        return (stage,)
 
     def _sampled(self, prompts: Sequence[Prompt], num_responses: int) -> Workload:
         drawn = sorted(prompts, key=lambda prompt: self._place(prompt.id))[: self.num_prompts]

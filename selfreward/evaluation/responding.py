@@ -7,7 +7,7 @@ from selfreward.errors import RecipeError
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Prompt, Response
-from selfreward.requests import GenerationRequest, ScoreRequest
+from selfreward.requests import GenerationRequest, ScoreRequest, drawn
 from selfreward.seeding import seed_of
 from selfreward.statistics.divergence import sequence_logprob
 
@@ -22,14 +22,7 @@ class Decoding:
 
 
 def respond(
-    engine: Engine,
-    prompts: Sequence[Prompt],
-    *,
-    model: Checkpoint,
-    iteration: int,
-    stage: str,
-    decoding: Decoding,
-    run_seed: int,
+    engine: Engine, prompts: Sequence[Prompt], *, model: Checkpoint, stage: str, decoding: Decoding, run_seed: int
 ) -> list[Response]:
     """One response to each prompt. Raises RecipeError for a prompt that leaves no room for a response.
 
@@ -42,19 +35,10 @@ def respond(
         _request(engine, prompt, seed_of(run_seed, 0, stage, prompt.id), stage=stage, decoding=decoding)
         for prompt in prompts
     ]
+    samples = engine.generate(requests)
     return [
-        Response(
-            id=f"{prompt.id}/{stage}/{iteration}",
-            prompt_id=prompt.id,
-            prompt_token_ids=request.prompt_token_ids,
-            token_ids=sample.token_ids,
-            token_logprobs=sample.token_logprobs,
-            text=sample.text,
-            finish_reason=sample.finish_reason,
-            seed=request.seed,
-            checkpoint_id=model.id,
-        )
-        for prompt, request, (sample,) in zip(prompts, requests, engine.generate(requests), strict=True)
+        drawn(request, sample, id=f"{prompt.id}/{stage}/{model.iteration}", prompt_id=prompt.id, model=model)
+        for prompt, request, (sample,) in zip(prompts, requests, samples, strict=True)
     ]
 
 
@@ -62,15 +46,10 @@ def score_responses(engine: Engine, responses: Sequence[Response], *, model: Che
     """The log-probability of each response under `model`."""
     engine.load(model)
     requests = [ScoreRequest(response.prompt_token_ids, response.token_ids) for response in responses]
+    scored = zip(responses, engine.score(requests), strict=True)
     return [
-        ResponseLogprob(
-            response_id=response.id,
-            prompt_id=response.prompt_id,
-            checkpoint_id=model.id,
-            logprob=sequence_logprob(token_logprobs),
-            num_tokens=len(token_logprobs),
-        )
-        for response, token_logprobs in zip(responses, engine.score(requests), strict=True)
+        ResponseLogprob(response.id, response.prompt_id, model.id, sequence_logprob(logprobs), len(logprobs))
+        for response, logprobs in scored
     ]
 
 

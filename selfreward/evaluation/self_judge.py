@@ -18,12 +18,7 @@ from selfreward.statistics.scores import mean_scores, preferred
 
 
 def self_judgments(
-    prompts: Sequence[Prompt],
-    sides: Sequence[Sequence[Response]],
-    *,
-    judge: Judge,
-    models: Models,
-    iteration: int,
+    prompts: Sequence[Prompt], sides: Sequence[Sequence[Response]], *, judge: Judge, models: Models, iteration: int
 ) -> list[Judgment]:
     """The judge's own judgments (`part` is "") of each prompt's different texts; `sides` are by checkpoint.
 

@@ -3,14 +3,23 @@
 import difflib
 from collections import Counter
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Any, assert_never
 
-from selfreward import recipe
 from selfreward.errors import RecipeError
+from selfreward.judging.additive import AdditiveJudge
+from selfreward.judging.constitution import ConstitutionJudge
+from selfreward.judging.ensemble import EnsembleJudge
+from selfreward.judging.expected_score import ExpectedScoreJudge
+from selfreward.judging.intrinsic import IntrinsicJudge
+from selfreward.judging.pairwise import PairwiseAnchor, PairwiseJudge
+from selfreward.judging.reward_model import RewardModelJudge
+from selfreward.judging.rubric import RubricJudge
+from selfreward.judging.scored_anchor import ScoredAnchor
 from selfreward.judging.stages import judgments, previous_judgments
+from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
-
-__all__ = ["ANCHOR", "OF_THE_RUN", "build", "build_anchor", "judgments", "member_names", "previous_judgments"]
+from selfreward.recipe import AnchorSection
+from selfreward.recipe import judging as sections
 
 ANCHOR = "evaluation.anchor"
 OF_THE_RUN = {"policy", "initial", "best"}
@@ -18,7 +27,7 @@ OF_THE_RUN = {"policy", "initial", "best"}
 
 
 def build(
-    section: recipe.JudgingSection,
+    section: sections.JudgingSection,
     *,
     chats: Mapping[str, Chat],
     engine: Engine,
@@ -28,53 +37,29 @@ def build(
 ) -> Judge:
     """The judge that labels. `chats` are all models by name; raises RecipeError for any other `by`."""
     match section:
-        case recipe.AdditiveJudge():
-            from selfreward.judging.additive import AdditiveJudge
-
+        case sections.AdditiveJudge():
             return AdditiveJudge(section, chat=_named(chats, section.by, where), seed=seed)
-        case recipe.ExpectedScoreJudge():
-            from selfreward.judging.expected_score import ExpectedScoreJudge
-
+        case sections.ExpectedScoreJudge():
             return ExpectedScoreJudge(section, chat=_named(chats, section.by, where), seed=seed)
-        case recipe.PairwiseJudge():
-            from selfreward.judging.pairwise import PairwiseJudge
-
+        case sections.PairwiseJudge():
             return PairwiseJudge(section, chat=_named(chats, section.by, where), seed=seed)
-        case recipe.RubricJudge():
-            from selfreward.judging.rubric import RubricJudge
-
+        case sections.RubricJudge():
             return RubricJudge(section, chat=_named(chats, section.by, where), seed=seed)
-        case recipe.ConstitutionJudge():
-            from selfreward.judging.constitution import ConstitutionJudge
-
+        case sections.ConstitutionJudge():
             return ConstitutionJudge(section, chat=_named(chats, section.by, where), seed=seed)
-        case recipe.VerifierJudge():
-            from selfreward.judging.verifier import VerifierJudge
-
+        case sections.VerifierJudge():
             return VerifierJudge(section)
-        case recipe.RewardModelJudge():
-            from selfreward.judging.reward_model import RewardModelJudge
-
+        case sections.RewardModelJudge():
             _local(chats, section.by, where)
             return RewardModelJudge(section, trust_remote_code=trust_remote_code)
-        case recipe.IntrinsicJudge():
-            from selfreward.judging.intrinsic import IntrinsicJudge
-
+        case sections.IntrinsicJudge():
             for name in (section.by, section.reference):
                 _local(chats, name, where)
             return IntrinsicJudge(section, engine=engine)
-        case recipe.EnsembleJudge():
-            from selfreward.judging.ensemble import EnsembleJudge
-
+        case sections.EnsembleJudge():
+            rest: Any = {"chats": chats, "engine": engine, "seed": seed, "trust_remote_code": trust_remote_code}
             built = {
-                name: build(
-                    member,
-                    chats=chats,
-                    engine=engine,
-                    seed=seed,
-                    trust_remote_code=trust_remote_code,
-                    where=f"{where}.members ({name})",
-                )
+                name: build(member, **rest, where=f"{where}.members ({name})")
                 for name, member in member_names(section).items()
             }
             return EnsembleJudge(section, members=built)
@@ -83,33 +68,24 @@ def build(
 
 
 def build_anchor(
-    section: recipe.AnchorSection,
-    *,
-    chats: Mapping[str, Chat],
-    engine: Engine,
-    seed: int,
-    trust_remote_code: bool = False,
+    section: AnchorSection, *, chats: Mapping[str, Chat], engine: Engine, seed: int, trust_remote_code: bool = False
 ) -> Anchor:
     """The judge that measures: one that compares, or any that scores. Raises RecipeError as `build` does."""
     match section:
-        case recipe.PairwiseAnchor():
-            from selfreward.judging.pairwise import PairwiseAnchor
-
+        case sections.PairwiseAnchor():
             return PairwiseAnchor(section, chat=_named(chats, section.by, ANCHOR), seed=seed)
         case _:
-            from selfreward.judging.scored_anchor import ScoredAnchor
-
             judge = build(
                 section, chats=chats, engine=engine, seed=seed, trust_remote_code=trust_remote_code, where=ANCHOR
             )
             return ScoredAnchor(judge, name=section.kind)
 
 
-def member_names(section: recipe.EnsembleJudge) -> dict[str, recipe.MemberSection]:
+def member_names(section: sections.EnsembleJudge) -> dict[str, sections.MemberSection]:
     """Members by `kind@by`, numbered where that is not enough."""
     plain = [f"{member.kind}@{by}" if (by := getattr(member, "by", "")) else member.kind for member in section.members]
     seen: Counter[str] = Counter()
-    named: dict[str, recipe.MemberSection] = {}
+    named: dict[str, sections.MemberSection] = {}
     for name, member in zip(plain, section.members, strict=True):
         seen[name] += 1
         named[f"{name}-{seen[name]}" if plain.count(name) > 1 else name] = member

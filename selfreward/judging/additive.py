@@ -11,57 +11,17 @@ judgment with its reason instead of disappearing; a response without text is uns
 thinking model thought before it is not shown.
 """
 
-from collections.abc import Sequence
-
-from selfreward import recipe
-from selfreward.judging.asking import Questioner
-from selfreward.judging.written import ScoreQuestion, judge_in_writing, most_in_writing
-from selfreward.parts import Chat, Models
-from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import Template
-from selfreward.workload import Lengths, Requests, Workload
+from selfreward.judging.written import Writer
+from selfreward.parts import Chat
+from selfreward.recipe.judging import AdditiveJudge as Section
 
 NAME = "additive"
 
 
-class AdditiveJudge:
+class AdditiveJudge(Writer):
     """`parts.Judge` with `num_draws` judgments for every response."""
 
     scale = (0.0, 5.0)
 
-    def __init__(self, section: recipe.AdditiveJudge, *, chat: Chat, seed: int) -> None:
-        self._section = section
-        self._questioner = Questioner(NAME, section, chat, seed)
-        self._template = Template.load(NAME)
-
-    @property
-    def by(self) -> frozenset[str]:
-        return frozenset((self._section.by,))
-
-    def judge(
-        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
-    ) -> list[Judgment]:
-        """`num_draws` judgments for each response, in the order of the responses; one engine call for all of them.
-
-        Raises EngineError from the model; never because of what a model wrote.
-        """
-        return judge_in_writing(
-            prompts,
-            responses,
-            [ScoreQuestion()],
-            section=self._section,
-            questioner=self._questioner,
-            template=self._template,
-            models=models,
-            iteration=iteration,
-        )
-
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        return most_in_writing(
-            work,
-            lengths,
-            [ScoreQuestion()],
-            section=self._section,
-            questioner=self._questioner,
-            template=self._template,
-        )
+    def __init__(self, section: Section, *, chat: Chat, seed: int) -> None:
+        super().__init__(NAME, section, chat, seed)

@@ -1,7 +1,9 @@
 """What judges share that put questions to a model: the material of a question, and judgments of the replies."""
 
+import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 from selfreward.parts import Chat, Models
 from selfreward.readers import Unscored, Verdict, without_reasoning
@@ -192,6 +194,29 @@ def judgment(
         template_sha256=template.sha256,
         part=part,
     )
+
+
+def finite(score: float) -> dict[str, Any]:
+    """The score of a plain judgment, or the reason why there is none."""
+    return {"score": score} if math.isfinite(score) else {"unscored": Unscored.NOT_FINITE.value}
+
+
+def plain_judgment(
+    response: Response,
+    judge: str,
+    *,
+    score: float | None = None,
+    unscored: str | None = None,
+    text: str = "",
+    draw: int = 0,
+    checkpoint_id: str = "",
+    template_sha256: str = "",
+) -> Judgment:
+    """A judgment that nobody wrote: of a program, a reward model, a log-ratio, or members put together."""
+    return Judgment(
+        f"{response.id}/{judge}/{draw}", response.prompt_id, response.id, judge, draw, score, unscored, text,
+        checkpoint_id=checkpoint_id, template_sha256=template_sha256,
+    )  # fmt: skip
 
 
 def unasked(material: Material, response: Response) -> Unscored | None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from selfreward import recipe
+from selfreward.judging.asking import plain_judgment
 from selfreward.judging.normalising import z_scores
 from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Prompt, Response
@@ -123,11 +124,9 @@ class EnsembleJudge:
     def _judgment(self, response: Response, draw: int, opinions: Mapping[str, _Opinion]) -> Judgment:
         counted = [opinion.counted for opinion in opinions.values() if opinion.counted is not None]
         complete = len(counted) == len(opinions)
-        return Judgment(
-            id=f"{response.id}/{NAME}/{draw}",
-            prompt_id=response.prompt_id,
-            response_id=response.id,
-            judge=NAME,
+        return plain_judgment(
+            response,
+            NAME,
             draw=draw,
             score=self._combined(counted) if complete else None,
             unscored=None if complete else next(o.unscored for o in opinions.values() if o.counted is None),

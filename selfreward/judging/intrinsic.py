@@ -13,10 +13,10 @@ compare. `per_token` is ours. A response without text is unscored (`empty_respon
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from selfreward import recipe
+from selfreward.judging.asking import finite, plain_judgment
 from selfreward.parts import Engine, Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
@@ -54,16 +54,13 @@ class IntrinsicJudge:
         log_ratios = iter(self._log_ratios(requests, model, reference))
         judgments: list[Judgment] = []
         for response, request in zip(responses, asked, strict=True):
-            blank = _blank(response, model)
             if isinstance(request, Unscored):
-                judgments.append(replace(blank, unscored=request.value))
+                judgments.append(plain_judgment(response, NAME, unscored=request.value, checkpoint_id=model.id))
                 continue
             log_ratio, text = next(log_ratios)
-            if math.isfinite(log_ratio):
-                score = log_ratio / len(request.token_ids) if self._section.per_token else log_ratio
-                judgments.append(replace(blank, score=score, text=text))
-            else:  # A model gave one of the tokens no probability at all.
-                judgments.append(replace(blank, unscored=Unscored.NOT_FINITE.value, text=text))
+            score = log_ratio / len(request.token_ids) if self._section.per_token else log_ratio
+            found = finite(score)  # not finite where a model gave one of the tokens no probability at all
+            judgments.append(plain_judgment(response, NAME, **found, text=text, checkpoint_id=model.id))
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
@@ -104,17 +101,3 @@ class IntrinsicJudge:
             return []
         self._engine.load(model)
         return [math.fsum(token_logprobs) for token_logprobs in self._engine.score(requests)]
-
-
-def _blank(response: Response, model: Checkpoint) -> Judgment:
-    return Judgment(
-        id=f"{response.id}/{NAME}/0",
-        prompt_id=response.prompt_id,
-        response_id=response.id,
-        judge=NAME,
-        draw=0,
-        score=None,
-        unscored=None,
-        text="",
-        checkpoint_id=model.id,
-    )

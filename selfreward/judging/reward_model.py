@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from selfreward import recipe
 from selfreward.errors import EngineError, RecipeError
+from selfreward.judging.asking import finite, plain_judgment
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
@@ -60,13 +61,14 @@ class RewardModelJudge:
         rows = [token_ids for token_ids in asked if not isinstance(token_ids, Unscored)]
         scores = iter(self._scores(checkpoint, rows) if rows else [])
         template_sha256 = sha256(str(tokenizer.chat_template).encode()).hexdigest()
-        return [
-            replace(
-                _judgment(response, checkpoint, token_ids if isinstance(token_ids, Unscored) else next(scores)),
-                template_sha256=template_sha256,
-            )
-            for response, token_ids in zip(responses, asked, strict=True)
-        ]
+        judgments = []
+        for response, token_ids in zip(responses, asked, strict=True):
+            refused = token_ids.value if isinstance(token_ids, Unscored) else None
+            score = math.nan if refused else next(scores)
+            found = {"unscored": refused} if refused else {**finite(score), "text": f"reward {score:.6g}"}
+            judged = plain_judgment(response, NAME, **found, checkpoint_id=checkpoint.id)
+            judgments.append(replace(judged, template_sha256=template_sha256))
+        return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         asked = forward(self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
@@ -234,23 +236,3 @@ def _batches(rows: Sequence[tuple[int, ...]], *, batch_tokens: int) -> list[list
         else:
             cut.append([index])
     return cut
-
-
-def _judgment(response: Response, checkpoint: Checkpoint, outcome: float | Unscored) -> Judgment:
-    judgment = Judgment(
-        id=f"{response.id}/{NAME}/0",
-        prompt_id=response.prompt_id,
-        response_id=response.id,
-        judge=NAME,
-        draw=0,
-        score=None,
-        unscored=None,
-        text="",
-        checkpoint_id=checkpoint.id,
-    )
-    if isinstance(outcome, Unscored):
-        return replace(judgment, unscored=outcome.value)
-    text = f"reward {outcome:.6g}"
-    if not math.isfinite(outcome):
-        return replace(judgment, unscored=Unscored.NOT_FINITE.value, text=text)
-    return replace(judgment, score=outcome, text=text)

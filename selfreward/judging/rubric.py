@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selfreward import recipe
-from selfreward.judging.asking import Questioner
 from selfreward.judging.normalising import z_scores
-from selfreward.judging.written import ScoreQuestion, judge_in_writing, most_in_writing
+from selfreward.judging.written import ScoreQuestion, Writer
 from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import Template, Trusted
-from selfreward.workload import Lengths, Requests, Workload
+from selfreward.templates import Trusted
 
 NAME = "rubric"
 
@@ -30,47 +28,21 @@ class RubricJudge:
 
     def __init__(self, section: recipe.RubricJudge, *, chat: Chat, seed: int) -> None:
         self._section = section
-        self._questioner = Questioner(NAME, section, chat, seed)
-        self._template = Template.load(NAME)
-        self._criteria = [
+        criteria = [
             ScoreQuestion(c.name, {"criterion": Trusted(f"{c.name}: {c.description}")}) for c in section.criteria
         ]
-
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        return most_in_writing(
-            work,
-            lengths,
-            self._criteria,
-            section=self._section,
-            questioner=self._questioner,
-            template=self._template,
-        )
-
-    @property
-    def by(self) -> frozenset[str]:
-        return frozenset((self._section.by,))
-
-    @property
-    def scale(self) -> tuple[float, float] | None:
-        return None if self._section.normalise else (0.0, 5.0)
+        self._writer = Writer(NAME, section, chat, seed, criteria)
+        self.by, self.most = self._writer.by, self._writer.most
+        self.scale = None if section.normalise else (0.0, 5.0)
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """For each response its criteria's judgments, then its own; one engine call for all of them."""
-        parts = judge_in_writing(
-            prompts,
-            responses,
-            self._criteria,
-            section=self._section,
-            questioner=self._questioner,
-            template=self._template,
-            models=models,
-            iteration=iteration,
-        )
+        parts = self._writer.judge(prompts, responses, models=models, iteration=iteration)
         counted = self._counted(parts)
         num_draws = self._section.num_draws
-        size = len(self._criteria) * num_draws
+        size = len(self._section.criteria) * num_draws
         judgments: list[Judgment] = []
         for start in range(0, len(parts), size):
             of_response = parts[start : start + size]

@@ -7,16 +7,16 @@ from dataclasses import replace
 from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
 from selfreward.steps import Read, Reading, Stage
-from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
+from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
 from selfreward.workload import Workload, asked_before
 
 
-def judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
-    """Of the policy's responses, and of M_0's where these are candidates too."""
+def judgments(judge: Judge, candidates: Sequence[Table[Response]], *, work: Workload) -> Stage[Judgment]:
+    """Of all candidates; tables that nobody else reads are not made for it."""
     return Stage(
         JUDGMENTS,
-        lambda reading: _judge(judge, reading, (RESPONSES, INITIAL_RESPONSES), reading.roles),
-        reads=(Read(PROMPTS), Read(RESPONSES), Read(INITIAL_RESPONSES, if_made=True)),
+        lambda reading: _judge(judge, reading, candidates, reading.roles),
+        reads=(Read(PROMPTS), *(Read(table, if_made=True) for table in candidates)),
         asks=judge.by,
         most=lambda lengths: judge.most(work, lengths),
         tally=count,

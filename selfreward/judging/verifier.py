@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from selfreward import recipe
 from selfreward.checks import passes
+from selfreward.judging.asking import plain_judgment
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Judgment, Prompt, Response
@@ -52,12 +53,9 @@ class VerifierJudge:
         lines = [
             f"{'pass' if passed else 'fail'} {_shown(check)}" for check, passed in zip(checks, outcomes, strict=True)
         ]
-        return Judgment(
-            id=f"{response.id}/{NAME}/0",
-            prompt_id=response.prompt_id,
-            response_id=response.id,
-            judge=NAME,
-            draw=0,
+        return plain_judgment(
+            response,
+            NAME,
             score=self._score(outcomes) if outcomes else None,
             unscored=None if outcomes else Unscored.NO_CHECKS.value,
             text="\n".join(lines),

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from selfreward.judging.asking import Material, Question, Questioner, judgment, unasked
-from selfreward.parts import Models
+from selfreward.parts import Chat, Models
 from selfreward.readers import Unscored, Verdict, read_json_score, read_score, without_reasoning
 from selfreward.recipe import Written
 from selfreward.records import Judgment, Message, Prompt, Response
@@ -31,100 +32,81 @@ class ScoreQuestion:
     fields: Mapping[str, Trusted] = field(default_factory=dict)
 
 
-def judge_in_writing(
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-    questions: Sequence[ScoreQuestion],
-    *,
-    section: Written,
-    questioner: Questioner,
-    template: Template,
-    models: Models,
-    iteration: int,
-) -> list[Judgment]:
-    """`num_draws` judgments for each response and question, in this order; one call for all of them."""
-    material = questioner.material(prompts, responses, models=models)
-    wanted = [(response, question) for response in responses for question in questions]
-    asked = [
-        _ask(response, question, material[response.prompt_id], section, questioner, template, iteration)
-        for response, question in wanted
-    ]
-    return [
-        judgment(
-            response,
-            questioner,
-            draw=draw,
-            verdict=_read(reply, structured=section.structured),
-            reply=reply,
-            template=template,
-            models=models,
-            seed=put.request.seed + draw if reply.unsent is None else 0,
-            part=question.part,
+@dataclass(frozen=True)
+class Writer:
+    """Asks `questions` about each response, `num_draws` times each, and reads the scores."""
+
+    name: str
+    section: Written
+    chat: Chat
+    seed: int
+    questions: Sequence[ScoreQuestion] = (ScoreQuestion(),)
+
+    @property
+    def by(self) -> frozenset[str]:
+        return frozenset((self.section.by,))
+
+    @cached_property
+    def _questioner(self) -> Questioner:
+        return Questioner(self.name, self.section, self.chat, self.seed)
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template.load(self.name)
+
+    def judge(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
+    ) -> list[Judgment]:
+        """`num_draws` judgments for each response and question, in this order; one engine call for all of them.
+
+        Raises EngineError from the model; never because of what a model wrote.
+        """
+        material = self._questioner.material(prompts, responses, models=models)
+        wanted = [(response, question) for response in responses for question in self.questions]
+        asked = [
+            self._ask(response, question, material[response.prompt_id], iteration) for response, question in wanted
+        ]
+        return [
+            judgment(
+                response, self._questioner, draw=draw, verdict=self._read(reply), reply=reply, template=self._template,
+                models=models, seed=put.request.seed + draw if reply.unsent is None else 0, part=question.part,
+            )
+            for (response, question), put, replies in zip(
+                wanted, asked, self._questioner.ask(asked, models=models), strict=True
+            )
+            for draw, reply in enumerate(replies)
+        ]  # fmt: skip
+
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        asked = [
+            self._questioner.most(
+                self._template, self._request(), work, lengths,
+                times=work.num_responses, structured=self._structured, **question.fields,
+            )
+            for question in self.questions
+        ]  # fmt: skip
+        return [*self._questioner.most_committed(work, lengths), *asked]
+
+    @property
+    def _structured(self) -> Trusted | None:
+        return Trusted("json") if self.section.structured else None
+
+    def _ask(self, response: Response, question: ScoreQuestion, about: Material, iteration: int) -> Question:
+        messages = self._template.render(
+            **about.fields(), **question.fields, response=without_reasoning(response.text), structured=self._structured
         )
-        for (response, question), put, replies in zip(wanted, asked, questioner.ask(asked, models=models), strict=True)
-        for draw, reply in enumerate(replies)
-    ]
+        seed = self._questioner.seed_of(iteration, "/".join(filter(None, (response.id, question.part))))
+        return Question(self._request(messages, seed=seed), unasked(about, response))
 
+    def _request(self, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
+        section = self.section
+        return ChatRequest(
+            messages, section.max_tokens, section.num_draws, section.temperature, section.top_p, seed,
+            json_schema=SCHEMA if section.structured else None,
+        )  # fmt: skip
 
-def most_in_writing(
-    work: Workload,
-    lengths: Lengths,
-    questions: Sequence[ScoreQuestion],
-    *,
-    section: Written,
-    questioner: Questioner,
-    template: Template,
-) -> list[Requests]:
-    """What `judge_in_writing` asks at most."""
-    structured = Trusted("json") if section.structured else None
-    asked = [
-        questioner.most(
-            template,
-            _request(section),
-            work,
-            lengths,
-            times=work.num_responses,
-            structured=structured,
-            **question.fields,
-        )
-        for question in questions
-    ]
-    return [*questioner.most_committed(work, lengths), *asked]
-
-
-def _ask(
-    response: Response,
-    question: ScoreQuestion,
-    material: Material,
-    section: Written,
-    questioner: Questioner,
-    template: Template,
-    iteration: int,
-) -> Question:
-    messages = template.render(
-        **material.fields(),
-        **question.fields,
-        response=without_reasoning(response.text),
-        structured=Trusted("json") if section.structured else None,
-    )
-    seed = questioner.seed_of(iteration, "/".join(filter(None, (response.id, question.part))))
-    return Question(_request(section, messages, seed=seed), unasked(material, response))
-
-
-def _request(section: Written, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
-    return ChatRequest(
-        messages,
-        max_tokens=section.max_tokens,
-        n=section.num_draws,
-        temperature=section.temperature,
-        top_p=section.top_p,
-        seed=seed,
-        json_schema=SCHEMA if section.structured else None,
-    )
-
-
-def _read(reply: Reply, *, structured: bool) -> Verdict:
-    if reply.unsent is not None:
-        return Verdict(unscored=Unscored(reply.unsent))
-    read = read_json_score if structured else read_score
-    return read(reply.text, finish_reason=reply.finish_reason or "stop", low=0.0, high=5.0)
+    def _read(self, reply: Reply) -> Verdict:
+        if reply.unsent is not None:
+            return Verdict(unscored=Unscored(reply.unsent))
+        read = read_json_score if self.section.structured else read_score
+        return read(reply.text, finish_reason=reply.finish_reason or "stop", low=0.0, high=5.0)

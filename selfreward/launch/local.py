@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfreward import history, loop, recipe_file
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
@@ -16,6 +16,9 @@ from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.store import Store
 from selfreward.store.lock import is_held
+
+if TYPE_CHECKING:
+    from selfreward.tools import Tools
 
 PREEMPTED = 75
 INTERRUPTED = 130  # Ctrl-C, as shells have it
@@ -51,7 +54,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     with Store(folder, name=recipe.name) as store:
         _adopt_recipe(store, recipe)
         with _status_of(store, progress) as status:
-            parts = prepare(recipe, store)
+            parts = parts_of(recipe, store, prepare(recipe, store))
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
             try:
@@ -62,23 +65,30 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     return RunResult(folder, decision)
 
 
-def prepare(recipe: Recipe, store: Store) -> loop.Run:
+def prepare(recipe: Recipe, store: Store) -> "Tools":
     """Puts models on disk, checks the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
-    from selfreward import reporting, tools
-    from selfreward.compose import compose
     from selfreward.launch.inputs import facts_of, refuse_other_inputs
+    from selfreward.tools import problems, tools_of
 
-    with_tools = tools.tools_of(recipe, cache_folder=store.folder / "endpoints")
-    store.meter = with_tools.usage
-    warnings = warnings_of(tools.problems(recipe, with_tools, begun=bool(store.manifest["files"])))
-    facts = facts_of(recipe, with_tools, warnings=warnings)
+    tools = tools_of(recipe, cache_folder=store.folder / "endpoints")
+    store.meter = tools.usage
+    warnings = warnings_of(problems(recipe, tools, begun=bool(store.manifest["files"])))
+    facts = facts_of(recipe, tools, warnings=warnings)
     refuse_other_inputs(store, facts)
     store.record_facts(**facts)
+    return tools
+
+
+def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.Run:
+    """What the loop works with. `own` takes the place of parts that the recipe names: see `compose.compose`."""
+    from selfreward import reporting
+    from selfreward.compose import compose
+
     return loop.Run(
-        compose=lambda t, decisions: compose(recipe, t, decisions, with_tools),
-        models=with_tools.models,
-        engine=with_tools.engine,
-        monitor=with_tools.monitor,
+        compose=lambda t, decisions: compose(recipe, t, decisions, tools, **own),
+        models=tools.models,
+        engine=tools.engine,
+        monitor=tools.monitor,
         reporter=reporting.build(store, recipe=recipe),
         keep_checkpoints=recipe.checkpoints.keep,
     )
@@ -86,10 +96,10 @@ def prepare(recipe: Recipe, store: Store) -> loop.Run:
 
 def check(recipe: Recipe) -> list[str]:
     """Reads prompts and models as a run would, and starts nothing. Returns warnings; raises RecipeError."""
-    from selfreward import tools
+    from selfreward.tools import problems, tools_of
 
-    with_tools = tools.tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
-    return warnings_of(tools.problems(recipe, with_tools))
+    tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
+    return warnings_of(problems(recipe, tools))
 
 
 def rewrite_reports(folder: Path) -> Path:

@@ -9,8 +9,6 @@ from selfreward.meta_judging.meta_judge import MetaJudge
 from selfreward.meta_judging.stages import battles, bounds, judgment_pairs
 from selfreward.parts import Chat
 
-__all__ = ["MetaJudge", "battles", "bounds", "build", "judgment_pairs"]
-
 
 def build(
     section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveJudge, chats: Mapping[str, Chat], seed: int

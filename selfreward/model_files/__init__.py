@@ -2,5 +2,3 @@
 
 from selfreward.model_files.folders import checkpoint_of, materialise
 from selfreward.model_files.tokenizer import ChatTokenizer
-
-__all__ = ["ChatTokenizer", "checkpoint_of", "materialise"]

@@ -102,11 +102,7 @@ class CeilingMonitor:
         return self._decide(record)
 
     def observe_reserve(
-        self,
-        anchor: ByPrompt,
-        *,
-        length_deltas_tokens: ByPrompt | None = None,
-        against_best: Measured | None = None,
+        self, anchor: ByPrompt, *, length_deltas_tokens: ByPrompt | None = None, against_best: Measured | None = None
     ) -> Decision:
         """The same decision again, with outcomes on the reserve prompts, when the last one `wants_reserve`."""
         if not self._decisions or not self._decisions[-1].wants_reserve:
@@ -158,12 +154,7 @@ _BY: Mapping[str, Literal["anchor", "self", "checks"]] = {
 
 
 def _rows(
-    name: str,
-    values: ByPrompt | None,
-    *,
-    against: int,
-    lengths: ByPrompt | None = None,
-    set: OutcomeSet = "monitor",
+    name: str, values: ByPrompt | None, *, against: int, lengths: ByPrompt | None = None, set: OutcomeSet = "monitor"
 ) -> Iterator[PromptOutcome]:
     outcomes, deltas = _by_prompt(name, values), _by_prompt("length_deltas_tokens", lengths)
     if name == "anchor" and (strange := deltas.keys() - outcomes.keys()):

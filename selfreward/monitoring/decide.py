@@ -39,14 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from selfreward.monitoring.bounds import (
-    Levels,
-    gain,
-    gold_difference,
-    pass_rate_difference,
-    pooled,
-    widened,
-)
+from selfreward.monitoring.bounds import Levels, gain, gold_difference, pass_rate_difference, pooled, widened
 from selfreward.monitoring.evidence import Evidence, Outcomes
 from selfreward.monitoring.look import Look
 from selfreward.monitoring.sentences import notes, sentence

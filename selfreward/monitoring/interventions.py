@@ -85,11 +85,7 @@ def in_force(decisions: Sequence[Decision]) -> list[str]:
 
 
 def choose(
-    name: DecisionName,
-    listed: InterventionsSection,
-    decided: Sequence[Decision],
-    *,
-    recipe: Recipe | None = None,
+    name: DecisionName, listed: InterventionsSection, decided: Sequence[Decision], *, recipe: Recipe | None = None
 ) -> str | None:
     """What to try next at a decision of this name: the first that has not failed at it and changes something.
 

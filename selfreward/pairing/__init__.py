@@ -19,18 +19,6 @@ from selfreward.pairing.strategy import Candidate, Candidates, Proposal
 from selfreward.pairing.top_k import best_and_worst_k
 from selfreward.tables import INITIAL_RESPONSES
 
-__all__ = [
-    "Candidate",
-    "Candidates",
-    "DropReason",
-    "Proposal",
-    "Selector",
-    "bounds",
-    "build",
-    "dropped_prompts",
-    "pairs",
-]
-
 
 def build(section: recipe.PairingSection) -> Selector:
     match section:

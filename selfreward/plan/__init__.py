@@ -2,5 +2,3 @@
 
 from selfreward.plan.planning import Plan, plan
 from selfreward.plan.text import render
-
-__all__ = ["Plan", "plan", "render"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from selfreward import recipe_file
 from selfreward.recipe import Recipe
 from selfreward.store import Store
+from selfreward.tables import DECISION, EVALUATION, TRAINING
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,10 @@ def read_history(folder: Path, recipe: Recipe) -> History:
         )
     store = Store(folder, write=False)
     numbers = range(recipe.iterations.max + 1)
-    trainings = {number: store.read_json(number, "training") for number in numbers}
+    trainings = {number: store.read_json(number, TRAINING) for number in numbers}
     return History(
         seconds={number: found for number in numbers if (found := store.seconds_by_stage(number))},
         usage={number: counters for number in numbers if (counters := store.usage_by_stage(number))},
         num_pairs={number: metrics["num_pairs"] for number, metrics in trainings.items() if metrics},
-        finished=frozenset(
-            n for n in numbers if store.read_json(n, "evaluation" if n == 0 else "decision") is not None
-        ),
+        finished=frozenset(n for n in numbers if store.read_json(n, EVALUATION if n == 0 else DECISION) is not None),
     )

@@ -90,13 +90,7 @@ def _iteration(work: IterationWork, clock: "_Clock", rates: Mapping[str, _Rate],
 
 
 def _stage(
-    name: str,
-    size: float,
-    estimated: Seconds,
-    real: Mapping[str, float],
-    rates: Mapping[str, _Rate],
-    *,
-    is_sure: bool,
+    name: str, size: float, estimated: Seconds, real: Mapping[str, float], rates: Mapping[str, _Rate], *, is_sure: bool
 ) -> Seconds:
     if name in real:
         return Seconds(real[name], real[name], real[name])

@@ -24,8 +24,6 @@ from selfreward.recipe import (
 )
 from selfreward.records import Prompt
 
-__all__ = ["build", "fresh"]
-
 
 def build(
     section: PromptsSection, *, evaluation: EvaluationSection, iterations: IterationsSection, seed: int

@@ -5,5 +5,3 @@ from selfreward.readers.read_json import read_json_score
 from selfreward.readers.read_score import read_score
 from selfreward.readers.reasoning import without_reasoning
 from selfreward.readers.verdicts import Unscored, Verdict
-
-__all__ = ["Unscored", "Verdict", "read_choice", "read_json_score", "read_score", "without_reasoning"]

@@ -109,6 +109,5 @@ def _which(value: Any) -> str:
 
 
 NamedModel = Annotated[
-    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)],
-    Discriminator(_which),
+    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)], Discriminator(_which)
 ]

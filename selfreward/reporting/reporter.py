@@ -34,10 +34,7 @@ class RunReporter:
         self._digests: dict[int, Digest] = {}
 
     def write(
-        self,
-        history: Sequence[IterationSummary],
-        decisions: Sequence[Decision],
-        initial: Evaluation | None = None,
+        self, history: Sequence[IterationSummary], decisions: Sequence[Decision], initial: Evaluation | None = None
     ) -> None:
         """Brings every report up to date. `initial` holds the measurements of M_0. Raises StoreError."""
         for summary in history:

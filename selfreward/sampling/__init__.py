@@ -12,8 +12,6 @@ from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import INITIAL_RESPONSES, PROMPTS, RESPONSES, Table
 from selfreward.workload import Workload, draws
 
-__all__ = ["Sampler", "candidates", "initial_responses", "responses"]
-
 
 def responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
     """Of the policy."""

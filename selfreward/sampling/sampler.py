@@ -6,7 +6,7 @@ from selfreward.errors import RecipeError
 from selfreward.parts import Engine
 from selfreward.recipe import SamplingSection
 from selfreward.records import Checkpoint, Prompt, Response
-from selfreward.requests import GenerationRequest
+from selfreward.requests import GenerationRequest, drawn
 from selfreward.seeding import seed_of
 
 
@@ -29,19 +29,9 @@ class Sampler:
         self._engine.load(model)
         samples = self._engine.generate(requests)
         return [
-            Response(
-                id=f"{prompt.id}/{infix}{index}",
-                prompt_id=prompt.id,
-                prompt_token_ids=request.prompt_token_ids,
-                token_ids=sample.token_ids,
-                token_logprobs=sample.token_logprobs,
-                text=sample.text,
-                finish_reason=sample.finish_reason,
-                seed=request.seed + index,
-                checkpoint_id=model.id,
-            )
-            for prompt, request, draws in zip(prompts, requests, samples, strict=True)
-            for index, sample in enumerate(draws)
+            drawn(request, sample, id=f"{prompt.id}/{infix}{draw}", prompt_id=prompt.id, model=model, draw=draw)
+            for prompt, request, samples_of in zip(prompts, requests, samples, strict=True)
+            for draw, sample in enumerate(samples_of)
         ]
 
     def _request(self, prompt: Prompt, *, iteration: int, stage: str) -> GenerationRequest:

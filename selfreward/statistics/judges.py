@@ -50,11 +50,7 @@ LEVEL = 0.95
 
 
 def measure_judge(
-    judgments: Iterable[Judgment],
-    *,
-    response_lengths: Mapping[str, int],
-    scale: tuple[float, float] | None,
-    seed: int,
+    judgments: Iterable[Judgment], *, response_lengths: Mapping[str, int], scale: tuple[float, float] | None, seed: int
 ) -> tuple[dict[str, Interval | float], dict[str, str]]:
     """The metrics above by name, and for each one that could not be measured the reason in plain words.
 

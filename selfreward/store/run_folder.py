@@ -22,14 +22,7 @@ import pyarrow.parquet as pq
 
 from selfreward.errors import StoreError
 from selfreward.store import recovery
-from selfreward.store.files import (
-    explained,
-    flush,
-    sha256_of,
-    weights_sha256,
-    write_atomically,
-    write_text_atomically,
-)
+from selfreward.store.files import explained, flush, sha256_of, weights_sha256, write_atomically, write_text_atomically
 from selfreward.store.lock import RunLock
 from selfreward.store.manifest import Manifest
 from selfreward.store.names import folder_of, is_shard, iteration_of, merged_name, shard_name
@@ -166,12 +159,7 @@ class Store:
     # -- values, folders, texts -----------------------------------------------------------------------------------
 
     def once_json(
-        self,
-        iteration: int,
-        name: str,
-        make: Callable[[], Any],
-        *,
-        again_if: Callable[[Any], bool] = lambda _: False,
+        self, iteration: int, name: str, make: Callable[[], Any], *, again_if: Callable[[Any], bool] = lambda _: False
     ) -> Any:
         """A stored JSON value (strict: no NaN); made when it is not there, or when `again_if` says so of it."""
         if (value := self.read_json(iteration, name)) is not None and not again_if(value):

@@ -60,10 +60,7 @@ class Replay:
 
 
 def trl_losses(
-    compute: Callable[[Callable[..., Any], dict[str, Tensor]], Tensor],
-    replay: Replay,
-    *,
-    label_B: Tensor | None = None,
+    compute: Callable[[Callable[..., Any], dict[str, Tensor]], Tensor], replay: Replay, *, label_B: Tensor | None = None
 ) -> Tensor:
     """TRL's loss of each pair (B,), where `compute(model, inputs)` is TRL's `_compute_loss`, a mean over pairs.
 

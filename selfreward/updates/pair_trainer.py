@@ -277,11 +277,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         return self._seconds_before + time.monotonic() - self._started
 
     def update(
-        self,
-        save: Path | None,
-        seconds_before: float,
-        *,
-        reference: Callable[[], tuple[list[float], list[float]]],
+        self, save: Path | None, seconds_before: float, *, reference: Callable[[], tuple[list[float], list[float]]]
     ) -> None:
         """Trains to the end, from the complete save `save` when there is one, which took `seconds_before`.
 

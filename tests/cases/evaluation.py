@@ -133,29 +133,27 @@ class Evaluator:
     judge: Any
     section: EvaluationSection
 
-    def evaluate(self, store, iteration, best=MODELS[0], trained=None):
+    def evaluate(self, store, iteration, roles):
         judge = self.judge if self.section.self_judge else None
-        probe = evaluation.held_out(self.bench, iteration, self_judge=judge)
-        return self._runner(store).probe(iteration, probe, roles(iteration, best, trained))
+        return self._run(store, iteration, evaluation.held_out(self.bench, iteration, self_judge=judge), roles)
 
-    def ask_reserve(self, store, iteration, best=MODELS[0]):
+    def ask_reserve(self, store, iteration, roles):
         (probe,) = evaluation.reserve(self.bench, iteration)
-        return self._runner(store).probe(iteration, probe, roles(iteration, best))
+        return self._run(store, iteration, probe, roles)
 
-    def open_seal(self, store, iteration, best=MODELS[0]):
-        for probe in evaluation.seal(self.bench):
-            return self._runner(store).probe(iteration, probe, roles(iteration, best))
-        return None
+    def open_seal(self, store, iteration, roles):
+        """None when there is nothing to ask."""
+        return next((self._run(store, iteration, probe, roles) for probe in evaluation.seal(self.bench)), None)
 
-    def evaluate_judge(self, store, iteration, num_responses=2):
+    def evaluate_judge(self, store, iteration, roles, num_responses=2):
         """Of what `prompts`, `responses` and `judgments` of the iteration hold."""
         num_prompts = self.section.num_judge_prompts
         work = Workload(self.bench.source.training_prompts(iteration), num_responses, 20, iteration)
         probe = evaluation.judge_probe(self.bench, judge=self.judge, work=work, num_prompts=num_prompts)
-        return self._runner(store).probe(iteration, probe, roles(iteration))
+        return self._run(store, iteration, probe, roles)
 
-    def _runner(self, store):
-        return Runner(store, self.bench.engine)
+    def _run(self, store, iteration, probe, roles):
+        return Runner(store, self.bench.engine).probe(iteration, probe, roles)
 
 
 def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, judge=None, **section):
@@ -166,7 +164,7 @@ def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, judge=Non
 
 
 def evaluate(evaluator, store, iteration, best=MODELS[0]):
-    return evaluator.evaluate(store, iteration, best)
+    return evaluator.evaluate(store, iteration, roles(iteration, best))
 
 
 def run(store, *, up_to=2, **options):

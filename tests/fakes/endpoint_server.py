@@ -128,12 +128,7 @@ class Exchange(BaseHTTPRequestHandler):
             self.send(200, self.owner.answer(body))
 
     def send(
-        self,
-        status: int,
-        answer: Any,
-        *,
-        headers: Mapping[str, str] | None = None,
-        missing_bytes: int = 0,
+        self, status: int, answer: Any, *, headers: Mapping[str, str] | None = None, missing_bytes: int = 0
     ) -> None:
         raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         with self.owner.changed:  # so that `stop` comes before all of it or after

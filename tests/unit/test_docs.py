@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from selfreward.steps import Reading
+from selfreward.tables import JUDGMENTS, RESPONSES
+from selfreward.workload import Lengths
+
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAPERS = ROOT / "docs" / "papers.md"
@@ -26,27 +30,35 @@ def test_the_code_of_extending_runs_in_order() -> None:
     code = blocks(text)
     for number, block in enumerate(code, start=1):
         exec(compile(block, f"{EXTENDING.name}, block {number}", "exec"), names)  # our own document
-    # Each of the four parts stands there, and has worked with the others.
-    responses, judgments, selection = names["responses"], names["judgments"], names["selection"]
-    # 4 prompts; then a judge's prompt for each response that has text.
-    assert names["engine"].usage()["num_requests"] == 4 + sum(bool(response.text.strip()) for response in responses)
-    assert [judgment.response_id for judgment in judgments] == [response.id for response in responses]
-    assert len({judgment.score for judgment in judgments}) > 2
-    assert selection.pairs
-    scores = {judgment.response_id: judgment.score for judgment in judgments if judgment.score is not None}
-    for pair in selection.pairs:
-        of_prompt = sorted({scores[r.id] for r in responses if r.prompt_id == pair.prompt_id and r.id in scores})
-        assert (pair.rejected_score, pair.chosen_score) == tuple(of_prompt[:2])
+    # Each of the parts stands there, and has worked with the others.
+    engine, roles, responses = names["engine"], names["roles"], names["responses"]
+    # 4 prompts; then a judge's prompt for each response that has text, and a choice for each.
+    num_judged = sum(bool(response.text.strip()) for response in responses)
+    assert engine.usage()["num_requests"] == 4 + 2 * num_judged
+    stage = names["critiques"](names["speakers"]["policy"], work=names["Workload"](names["prompts"], 3, 40, 1))
+    stored = Stored(responses)
+    critiques = list(stage.make(Reading(1, roles, stage.reads, stored)))
+    assert [critique.role for critique in critiques] == ["critic"] * len(responses)
+    with pytest.raises(LookupError):
+        Reading(1, roles, stage.reads, stored).rows(JUDGMENTS)
+    (asked,) = stage.most(Lengths(engine))
+    assert asked.by == "policy" and stage.asks == {"policy"} and len(asked.lengths) == 4
 
 
-def test_the_section_of_extending_refuses_what_sections_refuse() -> None:
-    names: dict[str, Any] = {"__name__": "extending"}
-    exec(compile(blocks(EXTENDING.read_text(encoding="utf-8"))[0], EXTENDING.name, "exec"), names)  # our own document
-    section = names["BrevityJudge"]
-    assert section.model_validate({"kind": "brevity", "max_words": 3}).max_words == 3
-    for wrong in ({"max_words": 0}, {"max_words": "3"}, {"max_word": 3}, {"kind": "other"}):
-        with pytest.raises(ValueError, match="validation error"):
-            section.model_validate(wrong)
+class Stored:
+    """A run folder that holds responses alone."""
+
+    def __init__(self, responses: Any) -> None:
+        self.responses = responses
+
+    def has(self, iteration: int, table: Any) -> bool:
+        return bool(table == RESPONSES)
+
+    def read(self, iteration: int, table: Any, shard: int | None = None) -> Any:
+        return iter(self.responses)
+
+    def num_shards(self, iteration: int, table: Any) -> int:
+        return 1
 
 
 def test_the_interfaces_that_extending_names_exist() -> None:

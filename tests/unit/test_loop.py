@@ -121,7 +121,7 @@ class World:
                 prompts.fresh(self, t, shard_prompts=2),  # type: ignore[arg-type]
                 self.sampled(RESPONSES, "policy"),
                 self.sampled(INITIAL_RESPONSES, "initial"),
-                judging.judgments(self, work=work),
+                judging.judgments(self, (RESPONSES, INITIAL_RESPONSES), work=work),
                 judging.previous_judgments(self, work=work),
                 *([meta_judging.battles(meta, work=work)] if meta else []),
                 pairing.pairs(selector, also, more=meta_judging.judgment_pairs(meta) if meta else None),

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+from cases.evaluation import Evaluator
 
 from selfreward import engines, evaluation, judging, prompts
 from selfreward.chats.local import LocalChat
@@ -23,6 +24,7 @@ from selfreward.recipe import (
     VerifiableEvaluation,
 )
 from selfreward.records import Checkpoint, Evaluation, Interval
+from selfreward.roles import Roles
 from selfreward.store import Store
 
 SEED = 3
@@ -64,21 +66,19 @@ def evaluator(engine, initial: Checkpoint):
     )
     chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
     judge = judging.build(PairwiseJudge(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
-    return evaluation.build(
-        SECTION,
-        prompts=source,
-        engine=engine,
-        judge=judge,
-        anchor=judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
-        sampling=SamplingSection(),
-        seed=SEED,
-        shard_prompts=16,
-    )
+    bench = evaluation.Bench(
+        source, engine, judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
+        evaluation.Decoding(SECTION.temperature, SamplingSection().top_p, 24), SEED, shard_prompts=16,
+    )  # fmt: skip
+    return Evaluator(bench, judge, SECTION)
 
 
-def named(policy, checkpoints):
+def roles(iteration, checkpoints):
     """M_1 is the best until the end."""
-    return {"policy": policy, "initial": checkpoints[0], "best": checkpoints[min(1, max(policy.iteration - 1, 0))]}
+    trained, before = checkpoints[iteration], checkpoints[max(iteration - 1, 0)]
+    best = checkpoints[min(1, max(iteration - 1, 0))]
+    weights = {"policy": before, "previous": before, "trained": trained, "initial": checkpoints[0], "best": best}
+    return Roles(weights)
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +90,7 @@ def measured(checkpoints, tmp_path_factory):
     found, swaps = [], []
     for checkpoint in checkpoints:
         before = engine.usage()["num_swaps"]
-        previous = checkpoints[checkpoint.iteration - 1] if checkpoint.iteration else None
-        found.append(
-            made.evaluate(
-                store,
-                checkpoint.iteration,
-                models=named(checkpoint, checkpoints),
-                previous=previous,
-            )
-        )
-        store.merge_rest(checkpoint.iteration)
+        found.append(made.evaluate(store, checkpoint.iteration, roles(checkpoint.iteration, checkpoints)))
         swaps.append(engine.usage()["num_swaps"] - before)
     engine.close()
     yield store, found, swaps
@@ -217,9 +208,8 @@ def test_reserve_and_seal_are_other_prompts(measured, checkpoints):
     store, _, _ = measured
     engine = engines.build(ENGINE, first=checkpoints[0])
     made = evaluator(engine, checkpoints[0])
-    models = named(checkpoints[2], checkpoints)
-    made.ask_reserve(store, 2, models=models, previous=checkpoints[1])
-    sealed = made.open_seal(store, 3, models=named(checkpoints[3], checkpoints))
+    made.ask_reserve(store, 2, roles(2, checkpoints))
+    sealed = made.open_seal(store, 3, roles(3, checkpoints))
     engine.close()
     monitor = {row.prompt_id for row in store.read(3, OUTCOMES)}
     reserve = list(store.read(2, RESERVE_OUTCOMES))
@@ -243,9 +233,8 @@ def test_a_second_run_measures_the_same(measured, checkpoints, tmp_path):
     engine = engines.build(ENGINE, first=checkpoints[0])
     with Store(tmp_path / "again", name="again") as store:
         made = evaluator(engine, checkpoints[0])
-        first, second = (named(checkpoint, checkpoints) for checkpoint in checkpoints[:2])
-        again = made.evaluate(store, 0, models=first, previous=None)
-        later = made.evaluate(store, 1, models=second, previous=checkpoints[0])
+        again = made.evaluate(store, 0, roles(0, checkpoints))
+        later = made.evaluate(store, 1, roles(1, checkpoints))
     engine.close()
     assert again == found[0]
     assert later == found[1]

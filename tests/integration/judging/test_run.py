@@ -1,21 +1,23 @@
 """Whole runs on random:tiny with judges, selectors and labels that one iteration of expected_score does not reach."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.endpoint_server import EndpointServer, answer_to
-from selfreward.assemble import assemble
 
-from selfreward import history, loop, meta_judging, recipe_file
+from selfreward import history, loop, recipe_file
+from selfreward.launch import local
 from selfreward.parts import Judge, Models
-from selfreward.recipe import MetaJudgingSection, Recipe
+from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint, Judgment, PreferencePair, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
+from selfreward.roles import Roles
 from selfreward.store import Store
-from selfreward.tables import BATTLES, INITIAL_RESPONSES, JUDGMENTS, PAIRS
+from selfreward.tables import BATTLES, INITIAL_RESPONSES, JUDGMENTS, PAIRS, PROMPTS, RESPONSES
+from selfreward.workload import Lengths, Requests, Workload
 
 FAST = ("iterations.num_prompts_per_iteration=4", "evaluation.num_prompts=2", "evaluation.verifiable=null")
 
@@ -25,11 +27,14 @@ def recipe_of(folder: Path, *overrides: str, iterations: int = 1) -> Recipe:
     return recipe_file.load(Path("recipes/tiny.yaml"), settings)
 
 
-def run(recipe: Recipe, **replaced: Any) -> Store:
+def run(recipe: Recipe, *, wrap: Callable[[Judge], Judge] | None = None, speaker: Any = None) -> Store:
     folder = Path(recipe.output_dir)
     with Store(folder, name=recipe.name) as store:
-        parts = assemble(recipe, store)
-        parts = dataclasses.replace(parts, **{name: make(parts) for name, make in replaced.items()})
+        tools = local.prepare(recipe, store)
+        if speaker is not None:  # in the place of the policy where judgments are judged
+            tools = dataclasses.replace(tools, chats={**tools.chats, "policy": speaker})
+        judge = wrap(tools.judge(recipe)) if wrap else None
+        parts = local.parts_of(recipe, store, tools, judge=judge)
         try:
             loop.run(parts, store)
         finally:
@@ -88,6 +93,9 @@ class Scored:
         self.judge_itself = judge
         self.by, self.scale = judge.by, judge.scale
 
+    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return self.judge_itself.most(work, lengths)
+
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
@@ -103,6 +111,9 @@ class Longer:
     by = "policy"
     is_local = True
 
+    def usage(self) -> dict[str, float]:
+        return {}
+
     def model_id(self, models: Models) -> str:
         return models["policy"].id
 
@@ -115,16 +126,11 @@ class Longer:
 
 
 def test_judgments_are_trained_on_like_responses(tmp_path: Path) -> None:
-    section = MetaJudgingSection(iterations=[1], max_share=0.5)
     recipe = recipe_of(
         tmp_path, "judging={kind: additive, num_draws: 3, max_tokens: 12, temperature: 1.0, top_p: 1.0}",
-        "meta_judging={}", "training.reference_logprobs=sampler", iterations=2,
+        "meta_judging={iterations: [1], max_share: 0.5}", "training.reference_logprobs=sampler", iterations=2,
     )  # fmt: skip
-    store = run(
-        recipe,
-        judge=lambda parts: Scored(parts.judge),
-        meta_judge=lambda _: meta_judging.build(section, chats={"policy": Longer()}, seed=0),
-    )
+    store = run(recipe, wrap=Scored, speaker=Longer())
     assert {battle.unscored for battle in store.read(1, BATTLES)} == {None}
     kinds = [pair.kind for pair in pairs_of(store, 1)]
     judgment_pairs = [pair for pair in pairs_of(store, 1) if pair.kind == "judgment"]
@@ -162,12 +168,9 @@ def test_a_run_whose_judge_is_an_endpoint_resumes_without_paying_twice(tmp_path:
         assert paid > 0
         # As if the judgments had been lost before they were stored: the replies were not.
         with Store(Path(recipe.output_dir), name=recipe.name) as again:
-            parts = assemble(recipe, again)
-            prompts, responses = (
-                list(again.read(1, name, kind)) for name, kind in (("prompts", Prompt), ("responses", Response))
-            )
-            models = {**parts.models, "best": parts.initial}
-            judged = parts.judge.judge(prompts, responses, models=models, iteration=1)
+            tools = local.prepare(recipe, again)
+            prompts, responses = list(again.read(1, PROMPTS)), list(again.read(1, RESPONSES))
+            judged = tools.judge(recipe).judge(prompts, responses, models=Roles.at_start(tools.models), iteration=1)
         assert len(server.answered) == paid
         assert [j.score for j in judged] == [j.score for j in store.read(1, JUDGMENTS)]
     (summary,), _, _ = history.read_history(store)

@@ -84,9 +84,9 @@ def test_pairs_and_steps_are_those_of_the_run(planned_and_run: tuple[Plan, Store
         num_pairs = len(list(store.read(work.iteration, PAIRS)))
         training = store.read_json(work.iteration, "training")
         assert training is not None
-        assert 0 < num_pairs <= work.num_pairs
-        assert training["num_steps"] == math.ceil(num_pairs / planned.recipe.training.batch_size) <= work.num_steps
-        assert training["num_computed_tokens"] <= work.num_training_tokens
+        assert 0 < num_pairs <= work.update.num_pairs
+        assert training["num_steps"] == math.ceil(num_pairs / planned.recipe.training.batch_size) <= work.update.num_steps
+        assert training["num_computed_tokens"] <= work.update.num_training_tokens
 
 
 def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(
@@ -119,4 +119,4 @@ def test_the_demo_stays_within_the_work_that_it_promises(tmp_path: Path) -> None
     for work in plan(demo).iterations:
         assert work.num_requests <= 400, work.iteration
         assert work.num_tokens <= 40_000, work.iteration
-        assert work.num_pairs <= 40, work.iteration
+        assert work.update.num_pairs <= 40, work.iteration

@@ -17,14 +17,7 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
-from selfreward.updates.losses import (
-    PairLogps,
-    Replay,
-    length_regularized,
-    nll,
-    own_losses,
-    trl_losses,
-)
+from selfreward.updates.losses import PairLogps, Replay, length_regularized, nll, own_losses, trl_losses
 
 BETA = 0.3
 KINDS = [

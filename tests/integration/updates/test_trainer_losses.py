@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfreward.errors import RecipeError, TrainingError
-from selfreward.recipe import (
-    ExoPairLoss,
-    LaunchSection,
-    LengthRegularizedLoss,
-    NllLoss,
-    RobustLoss,
-    SimpoLoss,
-    TrlLoss,
-)
+from selfreward.recipe import ExoPairLoss, LaunchSection, LengthRegularizedLoss, NllLoss, RobustLoss, SimpoLoss, TrlLoss
 from selfreward.records import PreferencePair
 from selfreward.updates.job import TrainingJob
 

@@ -13,17 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from cases.training import (
-    END,
-    SECTION,
-    TEMPLATE,
-    losses,
-    make_job,
-    make_pairs,
-    plain_logp,
-    train,
-    write_policy,
-)
+from cases.training import END, SECTION, TEMPLATE, losses, make_job, make_pairs, plain_logp, train, write_policy
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from cases.evaluation import MODELS, NUM_PROMPTS, Anchor, Engine, Prompts, evaluate, evaluator, run
+from cases.evaluation import MODELS, NUM_PROMPTS, Anchor, Engine, Prompts, evaluate, evaluator, roles, run
 
 from selfreward.errors import EngineError, RecipeError, StoreError
 from selfreward.evaluation import tables
@@ -138,7 +138,7 @@ def test_a_policy_that_did_not_change_is_a_tie_and_the_anchor_is_not_blamed(stor
     run(store, up_to=0)
     engine = Engine()
     same = replace(MODELS[0], id="m0 again", iteration=0)
-    found = evaluator(engine).evaluate(store, 1, trained=same)
+    found = evaluator(engine).evaluate(store, 1, roles(1, trained=same))
     assert found.metrics["win_rate_vs_previous"].mean == 0.5
     assert found.metrics["win_rate_vs_previous"].low < 0.5 < found.metrics["win_rate_vs_previous"].high
     assert "anchor_valid" not in found.metrics and "not asked" in found.not_measured["anchor_valid"]

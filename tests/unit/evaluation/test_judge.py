@@ -13,6 +13,7 @@ from cases.evaluation import (
     judgment,
     likes_brevity,
     outcomes_of,
+    roles,
     run,
 )
 
@@ -48,7 +49,7 @@ def evaluate_judge(store, judge, shards=(), prompts=None, iteration=1, **options
         parts = [getattr(part, name) for part in shards] or [[]]
         store.stage(iteration, table, len(parts), lambda shard, parts=parts: parts[shard])
     made = evaluator(Engine(), judge=judge, prompts=prompts or Prompts(), num_judge_prompts=0, **options)
-    return made.evaluate_judge(store, iteration)
+    return made.evaluate_judge(store, iteration, roles(iteration))
 
 
 def test_gold_pairs_in_the_right_order_in_the_wrong_one_equal_and_unscored(store):
@@ -142,7 +143,7 @@ def test_every_number_is_explained(store):
     judge = TableJudge(likes_brevity)
     run(store, up_to=2, judge=judge)
     found = evaluate(evaluator(Engine(), judge=judge), store, 3, best=MODELS[1])
-    seal = evaluator(Engine(), prompts=WithSealAndGold()).open_seal(store, 3, best=MODELS[1])
+    seal = evaluator(Engine(), prompts=WithSealAndGold()).open_seal(store, 3, roles(3, MODELS[1]))
     of_judge = evaluate_judge(store, judge, [shard([["a", "b"]])], prompts=WithSealAndGold())
     names = {name for e in (found, seal, of_judge) for name in e.metrics.keys() | e.not_measured.keys()} - {"anchor"}
     assert len(names) > 50

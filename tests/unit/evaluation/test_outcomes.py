@@ -16,6 +16,7 @@ from cases.evaluation import (
     judgment,
     likes_brevity,
     outcomes_of,
+    roles,
     run,
 )
 
@@ -145,7 +146,7 @@ def test_the_same_text_is_a_tie_that_no_judge_is_asked_about(store):
     run(store, up_to=0)
     judge = TableJudge(likes_brevity)
     same = replace(MODELS[0], id="m0 again")
-    evaluator(Engine(), judge=judge).evaluate(store, 1, trained=same)
+    evaluator(Engine(), judge=judge).evaluate(store, 1, roles(1, trained=same))
     assert judge.calls == []
     assert by_key(outcomes_of(store, 1))["self", "monitor", 0] == [0.5] * 12
 
@@ -201,7 +202,7 @@ class WithReserve(Prompts):
 def ask_reserve(store, iteration, *, best, engine=None, **options):
     engine = engine or Engine()
     made = evaluator(engine, prompts=WithReserve(), **options)
-    made.ask_reserve(store, iteration, best)
+    made.ask_reserve(store, iteration, roles(iteration, best))
     return engine
 
 
@@ -248,7 +249,7 @@ class WithSeal(Prompts):
 
 def open_seal(store, iteration, *, best, prompts=None, engine=None):
     made = evaluator(engine or Engine(), prompts=prompts or WithSeal())
-    return made.open_seal(store, iteration, best)
+    return made.open_seal(store, iteration, roles(iteration, best))
 
 
 def test_the_seal_compares_the_best_with_the_initial(store):

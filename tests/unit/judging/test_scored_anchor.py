@@ -102,12 +102,7 @@ def test_a_response_without_any_score_leaves_the_comparison_unscored() -> None:
 def test_a_model_that_falls_silent_loses_and_does_not_go_missing() -> None:
     chat = Initial(digits)
     found = compared(chat, ("", "0"), ("0", " \n"), ("", ""), ("", "-"), num_draws=1, temperature=0.0)
-    assert [(c.preference, c.unscored) for c in found] == [
-        (0.0, None),
-        (1.0, None),
-        (0.5, None),
-        (None, "no_verdict"),
-    ]
+    assert [(c.preference, c.unscored) for c in found] == [(0.0, None), (1.0, None), (0.5, None), (None, "no_verdict")]
     assert len(chat.calls[0]) == 3
 
 
@@ -164,9 +159,7 @@ def test_responses_of_other_prompts_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("section", "message"),
-    [
-        ({"kind": "additive", "by": "initail"}, r"^evaluation.anchor.by: .*did you mean 'initial'"),
-    ],
+    [({"kind": "additive", "by": "initail"}, r"^evaluation.anchor.by: .*did you mean 'initial'")],
 )
 def test_an_anchor_that_cannot_be_built_is_refused_at_its_place(section: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):

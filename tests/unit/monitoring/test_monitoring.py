@@ -152,12 +152,7 @@ def test_the_reserve_is_asked_when_the_decision_is_open_and_shares_the_budget():
 
 def test_best_is_what_was_shown_to_be_better():
     decisions = decide_all(
-        [
-            evidence(1, 0.1),
-            evidence(2, 0.02),
-            evidence(3, 0.02, best=1, gain_vs_best=0.05),
-            evidence(4, -0.2, best=3),
-        ],
+        [evidence(1, 0.1), evidence(2, 0.02), evidence(3, 0.02, best=1, gain_vs_best=0.05), evidence(4, -0.2, best=3)],
         MonitorSection(),
     )
     assert [d.best_iteration for d in decisions] == [1, 1, 3, 3]

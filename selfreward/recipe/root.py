@@ -1,0 +1,117 @@
+"""The recipe as a whole, and its small sections."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selfreward.recipe.evaluation import EvaluationSection
+from selfreward.recipe.judging import AdditiveJudge, JudgingSection, MetaJudgingSection
+from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
+from selfreward.recipe.monitor import MonitorSection
+from selfreward.recipe.pairing import BestVsWorst, PairingSection
+from selfreward.recipe.prompts import PromptsSection
+from selfreward.recipe.section import Runtime, Section
+from selfreward.recipe.training import LaunchSection, TrainingSection
+
+
+class EngineSection(Section):
+    """`auto` is vLLM when it is installed, else transformers. `seeded: false` gives up reproducible draws for speed."""
+
+    kind: Literal["auto", "vllm", "transformers"] = "auto"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    context_tokens: int = Field(4096, ge=16)
+    seeded: bool = True
+    max_num_seqs: int = Runtime(256, ge=1)
+    kv_cache_gib: float = Runtime(2.0, gt=0, description="CPU only: GiB for the KV cache")
+    gpu_memory_utilization: float = Runtime(0.85, gt=0, le=1)
+    batch_tokens: int = Runtime(8192, ge=1, description="transformers engine: padded tokens in one forward batch")
+
+
+class IterationsSection(Section):
+    max: int = Runtime(4, ge=1)
+    num_prompts_per_iteration: int = Field(512, ge=1)
+    shard_prompts: int = Field(1024, ge=1)
+
+
+class SamplingSection(Section):
+    """Self-Rewarding (2401.10020) draws 4 at T 0.7, p 0.9; Meta-Rewarding (2407.19594) 7 at T 0.8, p 0.95."""
+
+    num_responses: int = Field(4, ge=2)
+    temperature: float = Field(0.8, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(512, ge=1)
+
+
+class CheckpointsSection(Section):
+    """`keep`: how many of the newest checkpoints stay on disk beside `best`; null keeps all."""
+
+    keep: int | None = Runtime(None, ge=1)
+
+
+class Recipe(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    note: str | None = Runtime(None, description="shown at the top of every report")
+    output_dir: str = Runtime(..., min_length=1, description="a run folder may be moved or spelt otherwise")
+    regime: Literal["iteration"] = "iteration"
+    models: dict[str, NamedModel]
+    engine: EngineSection = EngineSection()
+    iterations: IterationsSection = IterationsSection()
+    prompts: PromptsSection
+    sampling: SamplingSection = SamplingSection()
+    refinement: None = None
+    judging: JudgingSection
+    meta_judging: MetaJudgingSection | None = None
+    pairing: PairingSection = BestVsWorst(kind="best_vs_worst")
+    training: TrainingSection = TrainingSection()
+    launch: LaunchSection = LaunchSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    monitor: MonitorSection = MonitorSection()
+    checkpoints: CheckpointsSection = CheckpointsSection()
+
+    @model_validator(mode="after")
+    def _models_are_named(self) -> "Recipe":
+        if "policy" not in self.models:
+            raise ValueError("models: no `policy`; it is the model that is trained; add `policy: {model: ...}`")
+        if taken := {"initial", "best"} & self.models.keys():
+            raise ValueError(f"models: {', '.join(taken)} is always there and cannot be given; rename it")
+        if isinstance(self.models["policy"], EndpointSection):
+            raise ValueError("models.policy: it is trained, so it must be here; `model: ...` names a local one")
+        local = self.local_models
+        if adapted := [name for name, model in local.items() if model.lora and name != "policy"]:
+            raise ValueError(f"models.{adapted[0]}: lora has no effect; only the policy is trained; remove it")
+        if local["policy"].lora and self.launch.sharding == "fsdp":
+            raise ValueError("launch.sharding: fsdp does not go with models.policy.lora; set one of them to none/null")
+        if len({model.trust_remote_code for model in local.values()}) > 1:
+            raise ValueError(
+                "models: trust_remote_code is true for some and false for others; one process holds them all, so trust "
+                "in one is trust in each; set it alike"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> "Recipe":
+        judge = self.judging
+        trained = isinstance(judge, AdditiveJudge) and judge.by == "policy" and judge.num_draws > 1
+        if self.meta_judging is not None and not trained:
+            raise ValueError(
+                "meta_judging: it makes pairs of judgments that the policy wrote about one response; it needs judging: "
+                "{kind: additive, by: policy} with several draws; change judging or remove meta_judging"
+            )
+        if "consistency" in (self.pairing.label, self.pairing.weight) and self.checkpoints.keep == 1:
+            raise ValueError(
+                "checkpoints.keep: 1 leaves no previous judge for pairing by consistency; set it to 2 or null"
+            )
+        return self
+
+    @property
+    def local_models(self) -> dict[str, ModelSection]:
+        return {name: model for name, model in self.models.items() if isinstance(model, ModelSection)}
+
+    @property
+    def endpoints(self) -> dict[str, EndpointSection]:
+        return {name: model for name, model in self.models.items() if isinstance(model, EndpointSection)}
+
+    @property
+    def policy(self) -> ModelSection:
+        return self.local_models["policy"]
