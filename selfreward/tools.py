@@ -8,22 +8,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from selfreward import chats, engines, judging, meta_judging, monitoring, prompts
+from selfreward import (
+    chats,
+    engines,
+    evaluation,
+    judging,
+    meta_judging,
+    model_files,
+    monitoring,
+    pairing,
+    prompts,
+    sampling,
+    updates,
+)  # fmt: skip
 from selfreward.errors import RecipeError
-from selfreward.evaluation.problems import problems as evaluation_problems
-from selfreward.judging.problems import anchor_problems, members
-from selfreward.judging.problems import problems as judging_problems
-from selfreward.model_files import checkpoint_of, materialise
-from selfreward.model_files.problems import problems as model_problems
 from selfreward.monitoring import interventions
-from selfreward.monitoring.problems import problems as monitor_problems
-from selfreward.pairing.problems import problems as pairing_problems
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem
 from selfreward.recipe import AdditiveJudge, Recipe, RewardModelJudge
 from selfreward.records import Checkpoint
-from selfreward.sampling.problems import problems as sampling_problems
-from selfreward.updates.problems import problems as update_problems
 from selfreward.workload import Lengths
 
 
@@ -76,7 +79,10 @@ class Tools(Inference):
 
 def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
     """Puts models on disk; the engine starts at its first use. `cache_folder` keeps what endpoints replied."""
-    models = {name: checkpoint_of(materialise(section), iteration=0) for name, section in recipe.local_models.items()}
+    models = {
+        name: model_files.checkpoint_of(model_files.materialise(section), iteration=0)
+        for name, section in recipe.local_models.items()
+    }
     models["initial"] = models["policy"]
     engine = engines.build(recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code)
     local = dict.fromkeys(("policy", "initial", "best", *models))
@@ -108,15 +114,15 @@ def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[P
     scoring = _reward_models(recipe, *variants.values())
     of_recipe = list(_of_sections(recipe, tools, lengths))
     facts = Facts(recipe, tools.source, tools.engine, tools.models, lengths)
-    yield from model_problems(recipe.models, facts, scoring=scoring)
+    yield from model_files.problems(recipe.models, facts, scoring=scoring)
     if not begun:
-        yield from sampling_problems(recipe.sampling, facts)
-        yield from evaluation_problems(recipe.evaluation, facts)
+        yield from sampling.problems(recipe.sampling, facts)
+        yield from evaluation.problems(recipe.evaluation, facts)
     yield from of_recipe
-    yield from anchor_problems(recipe.evaluation.anchor, facts)
-    yield from monitor_problems(recipe.monitor, facts)
+    yield from judging.anchor_problems(recipe.evaluation.anchor, facts)
+    yield from monitoring.problems(recipe.monitor, facts)
     for label, variant in variants.items():
-        of_variant = sampling_problems(variant.sampling, replace(facts, recipe=variant))
+        of_variant = sampling.problems(variant.sampling, replace(facts, recipe=variant))
         found = [*of_variant, *_of_sections(variant, tools, lengths)]
         yield from (problem.of(label) for problem in found if problem not in of_recipe)
 
@@ -124,9 +130,9 @@ def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[P
 def _of_sections(recipe: Recipe, tools: Tools, lengths: Lengths) -> Iterator[Problem]:
     """Of the sections that an intervention may change."""
     facts = Facts(recipe, tools.source, tools.engine, tools.models, lengths)
-    yield from judging_problems(recipe.judging, facts)
-    yield from pairing_problems(recipe.pairing, facts)
-    yield from update_problems(recipe.training, facts)
+    yield from judging.problems(recipe.judging, facts)
+    yield from pairing.problems(recipe.pairing, facts)
+    yield from updates.problems(recipe.training, facts)
     try:
         tools.judge(recipe)
         for iteration in recipe.meta_judging.iterations if recipe.meta_judging else ():
@@ -137,5 +143,7 @@ def _of_sections(recipe: Recipe, tools: Tools, lengths: Lengths) -> Iterator[Pro
 
 def _reward_models(*recipes: Recipe) -> set[str]:
     """Names of models that score and do not generate, so that the engine never holds them."""
-    judges = [judge for r in recipes for section in (r.judging, r.evaluation.anchor) for judge in members(section)]
+    judges = [
+        judge for r in recipes for section in (r.judging, r.evaluation.anchor) for judge in judging.members(section)
+    ]
     return {judge.by for judge in judges if isinstance(judge, RewardModelJudge)} - judging.OF_THE_RUN

@@ -15,7 +15,7 @@ from typing import Any
 
 from selfreward import recipe_file
 from selfreward.errors import RecipeError, StoreError
-from selfreward.judging.problems import of_judge
+from selfreward.judging import of_judge
 from selfreward.problems import warnings_of
 from selfreward.prompts.rows import Defect, read_row, read_text
 from selfreward.recipe import Recipe

@@ -1,5 +1,7 @@
 """Measures checkpoints on held-out prompts, and the judge that labels; writes the outcomes that the monitor reads."""
 
+from collections.abc import Iterator
+
 from selfreward.evaluation.bench import Bench
 from selfreward.evaluation.held_out import held_out
 from selfreward.evaluation.judge import judge_probe
@@ -7,7 +9,8 @@ from selfreward.evaluation.reserve import reserve
 from selfreward.evaluation.responding import Decoding
 from selfreward.evaluation.seal import seal
 from selfreward.parts import Anchor, Engine, PromptSource
-from selfreward.recipe import Recipe
+from selfreward.problems import Facts, Problem, too_long
+from selfreward.recipe import EvaluationSection, Recipe
 
 
 def bench(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: Anchor) -> Bench:
@@ -15,3 +18,10 @@ def bench(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: Ancho
     section, sampling = recipe.evaluation, recipe.sampling
     decoding = Decoding(section.temperature, sampling.top_p, section.max_tokens or sampling.max_tokens)
     return Bench(source, engine, anchor, decoding, recipe.seed, recipe.iterations.shard_prompts)
+
+
+def problems(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
+    """Held-out prompts that leave no room for their response."""
+    source, max_tokens = facts.source, section.max_tokens or facts.recipe.sampling.max_tokens
+    for ask in (source.monitor_prompts, source.reserve_prompts, source.seal_prompts, source.verifiable_prompts):
+        yield from too_long(ask(), max_tokens, facts)

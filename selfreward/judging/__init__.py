@@ -16,14 +16,11 @@ from selfreward.judging.reward_model import RewardModelJudge
 from selfreward.judging.rubric import RubricJudge
 from selfreward.judging.scored_anchor import ScoredAnchor
 from selfreward.judging.stages import judgments, previous_judgments
+from selfreward.judging.validation import ANCHOR, OF_THE_RUN, anchor_problems, members, of_judge, problems
 from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
 from selfreward.recipe import AnchorSection
 from selfreward.recipe import judging as sections
-
-ANCHOR = "evaluation.anchor"
-OF_THE_RUN = {"policy", "initial", "best"}
-"""Models that are there without being named: they write, and stand for the policy's weights."""
 
 
 def build(

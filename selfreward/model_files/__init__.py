@@ -2,3 +2,4 @@
 
 from selfreward.model_files.folders import checkpoint_of, materialise
 from selfreward.model_files.tokenizer import ChatTokenizer
+from selfreward.model_files.validation import problems

@@ -1,6 +1,9 @@
 """Decides after each iteration whether another one is worth its cost, and writes down why."""
 
+from collections.abc import Iterator
+
 from selfreward.parts import Monitor
+from selfreward.problems import Facts, Problem, warning
 from selfreward.recipe import MonitorSection, Recipe
 from selfreward.steps import Gate
 
@@ -20,3 +23,12 @@ def build(
 def gate(monitor: Monitor, *, judge: str) -> Gate:
     """Whether the iteration's pairs are worth training on; `judge` names the measurement of the judge."""
     return Gate(lambda counts, measured: monitor.refuses(counts, measured.get(judge)))
+
+
+def problems(section: MonitorSection, facts: Facts) -> Iterator[Problem]:
+    """Whether the error budget reaches to the last iteration."""
+    if (last := facts.recipe.iterations.max) > section.horizon:
+        yield warning(
+            f"iterations.max is {last} and monitor.horizon {section.horizon}: beyond the horizon, where the error "
+            "budget ends, false stops may be more frequent; set them alike"
+        )

@@ -5,6 +5,7 @@
 `trust.py` for how far the judge is to be trusted, and `reasons.py` for why a prompt gave none.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import assert_never
 
@@ -17,6 +18,7 @@ from selfreward.pairing.rules import Selector
 from selfreward.pairing.stages import bounds, dropped_prompts, pairs
 from selfreward.pairing.strategy import Candidate, Candidates, Proposal
 from selfreward.pairing.top_k import best_and_worst_k
+from selfreward.problems import Facts, Problem, warning
 from selfreward.tables import INITIAL_RESPONSES
 
 
@@ -32,3 +34,13 @@ def build(section: recipe.PairingSection) -> Selector:
             return Selector(section, best_and_initial_worst, reads=(INITIAL_RESPONSES,))
         case _:
             assert_never(section)
+
+
+def problems(section: recipe.PairingSection, facts: Facts) -> Iterator[Problem]:
+    """Whether an iteration can give the pairs that `monitor.min_pairs` asks for."""
+    num_prompts, least = facts.recipe.iterations.num_prompts_per_iteration, facts.recipe.monitor.min_pairs
+    if least > build(section).most(facts.recipe.sampling.num_responses) * num_prompts:
+        yield warning(
+            f"monitor.min_pairs is {least}, but an iteration has only {num_prompts} prompts: the run will stop after "
+            "the first"
+        )

@@ -1,11 +1,12 @@
 """From prompts to responses: the stages that sample, and their sampler."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from selfreward.parts import Engine
-from selfreward.recipe import Recipe
+from selfreward.problems import Facts, Problem, too_long
+from selfreward.recipe import Recipe, SamplingSection
 from selfreward.records import Response
 from selfreward.sampling.sampler import Sampler
 from selfreward.steps import Read, Reading, Stage
@@ -53,3 +54,9 @@ def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, wo
 def _count(responses: Iterable[Response]) -> dict[str, int]:
     reasons = [response.finish_reason for response in responses]
     return {"num_responses": len(reasons), "num_cut_off_responses": reasons.count("length")}
+
+
+def problems(section: SamplingSection, facts: Facts) -> Iterator[Problem]:
+    """Training prompts that leave no room: said before anything is made, as the keys that help may not change then."""
+    for iteration in range(facts.recipe.iterations.max):
+        yield from too_long(facts.source.training_prompts(iteration + 1), section.max_tokens, facts)

@@ -85,7 +85,9 @@ def test_pairs_and_steps_are_those_of_the_run(planned_and_run: tuple[Plan, Store
         training = store.read_json(work.iteration, "training")
         assert training is not None
         assert 0 < num_pairs <= work.update.num_pairs
-        assert training["num_steps"] == math.ceil(num_pairs / planned.recipe.training.batch_size) <= work.update.num_steps
+        assert (
+            training["num_steps"] == math.ceil(num_pairs / planned.recipe.training.batch_size) <= work.update.num_steps
+        )
         assert training["num_computed_tokens"] <= work.update.num_training_tokens
 
 

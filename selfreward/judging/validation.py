@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from selfreward import recipe
-from selfreward.judging import ANCHOR, OF_THE_RUN
 from selfreward.problems import Facts, Problem, warning
 from selfreward.records import Prompt
+
+ANCHOR = "evaluation.anchor"
+OF_THE_RUN = {"policy", "initial", "best"}
+"""Models that are there without being named: they write, and stand for the policy's weights."""
 
 Labelling = recipe.JudgingSection | recipe.AnchorSection
 
