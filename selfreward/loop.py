@@ -55,7 +55,9 @@ def run(parts: Run, store: Store) -> Decision:
         roles = runner.run(iteration, roles)
         checkpoints.append(roles["trained"])
         history.append(summarise(store, t))
-        decisions.append(decide(parts.monitor, runner, iteration, roles, history, decisions))
+        decide = partial(look, parts.monitor, runner, iteration, roles, history, decisions)
+        stored = store.once_json(t, DECISION, decide, again_if=partial(is_open, store, t))
+        decisions.append(Decision.from_json(stored))
         best = best_of(checkpoints, decisions)
         point_to(store, best)
         prune_checkpoints(store, decisions, keep=parts.keep_checkpoints)
@@ -67,20 +69,6 @@ def run(parts: Run, store: Store) -> Decision:
     return decisions[-1]
 
 
-def decide(
-    monitor: Monitor,
-    runner: Runner,
-    iteration: Iteration,
-    roles: Roles,
-    history: list[IterationSummary],
-    decisions: Sequence[Decision],
-) -> Decision:
-    """The monitor's written decision on the last of `history`; made again while it may still change."""
-    make = partial(look, monitor, runner, iteration, roles, history, decisions)
-    may_change = partial(is_open, runner.store, iteration.number)
-    return Decision.from_json(runner.store.once_json(iteration.number, DECISION, make, again_if=may_change))
-
-
 def look(
     monitor: Monitor,
     runner: Runner,
@@ -89,7 +77,7 @@ def look(
     history: list[IterationSummary],
     decisions: Sequence[Decision],
 ) -> dict[str, object]:
-    """Decides and, where that leaves the decision open, once more with the outcomes of a second look."""
+    """The monitor's decision on the last of `history`, where it stays open with the outcomes of a second look."""
     found = monitor.decide(history, decisions, elapsed_s=runner.store.elapsed_s())
     if found.wants_reserve:
         for probe in iteration.probes("on_request"):

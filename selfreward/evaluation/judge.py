@@ -12,8 +12,9 @@ What the sampled responses look like (`samples.py`) is read in the same pass.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from selfreward.evaluation.bench import Bench
@@ -31,7 +32,7 @@ from selfreward.statistics.judges import measure_judge
 from selfreward.statistics.kendall import mean_tau
 from selfreward.statistics.scores import mean_scores
 from selfreward.steps import Probe, Read, Reading, Stage
-from selfreward.tables import JUDGE, JUDGMENTS, PROMPTS, RESPONSES
+from selfreward.tables import JUDGE, JUDGMENTS, PROMPTS, RESPONSES, Table
 from selfreward.workload import Workload, asked_before
 
 TAU = "judge_tau_previous"
@@ -84,21 +85,12 @@ class _JudgeProbe:
     def _pool(self, iteration: int) -> tuple[Stage[Any], ...]:
         """The first iteration's sample is the pool, and it was judged already; later judges are asked about it."""
         if iteration == 1:
-            return (
-                Stage(POOL_PROMPTS, lambda r: [case.prompt for case in self._sample(r)], WHOLE, num_shards=1),
-                Stage(
-                    POOL_RESPONSES,
-                    lambda r: [x for case in self._sample(r) for x in case.responses],
-                    WHOLE,
-                    num_shards=1,
-                ),
-                Stage(
-                    POOL_JUDGMENTS,
-                    lambda r: [x for case in self._sample(r) for x in case.judgments],
-                    WHOLE,
-                    num_shards=1,
-                ),
+            kept: tuple[tuple[Table[Any], Callable[[_Case], list[Any]]], ...] = (
+                (POOL_PROMPTS, lambda case: [case.prompt]),
+                (POOL_RESPONSES, lambda case: case.responses),
+                (POOL_JUDGMENTS, lambda case: case.judgments),
             )
+            return tuple(Stage(table, partial(self._kept, part), WHOLE, num_shards=1) for table, part in kept)
         work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
         again = Stage(
             POOL_JUDGMENTS, self._judge_again, asks=self.judge.by, num_shards=1,
@@ -107,6 +99,9 @@ class _JudgeProbe:
             only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
         )  # fmt: skip
         return (again,)
+
+    def _kept(self, part: Callable[[_Case], list[Any]], reading: Reading) -> list[Any]:
+        return [record for case in self._sample(reading) for record in part(case)]
 
     def _judge_again(self, reading: Reading) -> list[Judgment]:
         """With the first iteration's seeds: what chance adds is then as alike as it can be."""

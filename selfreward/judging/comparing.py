@@ -28,6 +28,19 @@ class Contest:
     principle: str | None = None
     name: str = ""
 
+    @property
+    def is_even(self) -> bool:
+        """Whether both show the same text: exactly 0.5 without a question, since no judge can know better."""
+        return _text_of(self.response) == _text_of(self.other)
+
+
+def contests(prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response]) -> list[Contest]:
+    """One contest a prompt. Raises ValueError when the three sequences do not belong together."""
+    for prompt, response, other in zip(prompts, responses, others, strict=True):
+        if not prompt.id == response.prompt_id == other.prompt_id:
+            raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
+    return [Contest(response, other) for response, other in zip(responses, others, strict=True)]
+
 
 @dataclass(frozen=True)
 class Comparer:
@@ -41,11 +54,8 @@ class Comparer:
     def compare(
         self, prompts: Sequence[Prompt], contests: Sequence[Contest], *, models: Models, iteration: int
     ) -> list[Comparison]:
-        """For each contest its `num_draws` comparisons with `response` shown as A, then as many as B. One call for all.
-
-        Two responses that show the same text are exactly 0.5 without a question, since no judge can know better.
-        """
-        differing = [c for c in contests if _text_of(c.response) != _text_of(c.other)]
+        """For each contest `num_draws` comparisons with `response` shown as A, then as many as B. One call for all."""
+        differing = [contest for contest in contests if not contest.is_even]
         compared = [response for contest in differing for response in (contest.response, contest.other)]
         material = self.questioner.material(prompts, compared, models=models)
         shown = [(contest, first) for contest in contests for first in (True, False)]
@@ -115,9 +125,9 @@ class Comparer:
         return [j for r in responses for j in about.get(r.id) or [self._met_nobody(r, models)]]
 
     def _ask(self, contest: Contest, about: Material, *, response_first: bool, iteration: int) -> Question | None:
-        first, second = _text_of(contest.response), _text_of(contest.other)
-        if first == second:
+        if contest.is_even:
             return None
+        first, second = _text_of(contest.response), _text_of(contest.other)
         if not response_first:
             first, second = second, first
         messages = self.template.render(

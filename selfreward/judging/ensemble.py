@@ -56,10 +56,7 @@ class EnsembleJudge:
     def __init__(self, section: recipe.EnsembleJudge, members: Mapping[str, Judge]) -> None:
         self._section = section
         self._members = dict(sorted(members.items()))
-
-    @property
-    def by(self) -> frozenset[str]:
-        return frozenset().union(*(member.by for member in self._members.values()))
+        self.by: frozenset[str] = frozenset().union(*(member.by for member in members.values()))
 
     @property
     def scale(self) -> tuple[float, float] | None:

@@ -55,14 +55,11 @@ class ExpectedScoreJudge:
     scale = (0.0, 5.0)
 
     def __init__(self, section: recipe.ExpectedScoreJudge, *, chat: Chat, seed: int) -> None:
+        self.by = frozenset((section.by,))
         self._section = section
         self._questioner = Questioner(NAME, section, chat, seed)
         self._wordings = WORDINGS[:1] if section.reasoning else WORDINGS[: section.num_draws]
         self._templates = [Template.load(wording.template) for wording in self._wordings]
-
-    @property
-    def by(self) -> frozenset[str]:
-        return frozenset((self._section.by,))
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int

@@ -32,17 +32,12 @@ class IntrinsicJudge:
     While both names stand for the same checkpoint every score is exactly 0, and the engine is not asked.
     """
 
+    scale = None
+
     def __init__(self, section: recipe.IntrinsicJudge, *, engine: Engine) -> None:
+        self.by = frozenset({section.by, section.reference})
         self._section = section
         self._engine = engine
-
-    @property
-    def by(self) -> frozenset[str]:
-        return frozenset({self._section.by, self._section.reference})
-
-    @property
-    def scale(self) -> None:
-        return None
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int

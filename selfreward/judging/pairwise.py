@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from selfreward import recipe
 from selfreward.judging.asking import Questioner
-from selfreward.judging.comparing import Comparer, Contest, num_opponents, opponents
+from selfreward.judging.comparing import Comparer, Contest, contests, num_opponents, opponents
 from selfreward.parts import Chat, Models
 from selfreward.records import Comparison, Judgment, Prompt, Response
 from selfreward.templates import Template
@@ -38,8 +38,8 @@ class PairwiseJudge:
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """(N - 1) * 2 * num_draws judgments for each of a prompt's N responses; one engine call for all of them."""
-        contests = [Contest(response, other) for response, other in opponents(responses)]
-        return self._comparer.judge(prompts, responses, contests, models=models, iteration=iteration)
+        met = [Contest(response, other) for response, other in opponents(responses)]
+        return self._comparer.judge(prompts, responses, met, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         return self._comparer.most(work, lengths, num_contests=num_opponents(work.num_responses))
@@ -66,11 +66,8 @@ class PairwiseAnchor:
         Raises RecipeError when the tokenizer does not write A and B as one token each, EngineError, and ValueError when
         the three sequences do not belong together.
         """
-        for prompt, response, other in zip(prompts, responses, others, strict=True):
-            if not prompt.id == response.prompt_id == other.prompt_id:
-                raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
-        contests = [Contest(response, other) for response, other in zip(responses, others, strict=True)]
-        return self._comparer.compare(prompts, contests, models=models, iteration=iteration)
+        asked = contests(prompts, responses, others)
+        return self._comparer.compare(prompts, asked, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         num_contests = work.num_responses - 1

@@ -33,17 +33,12 @@ class RewardModelJudge:
     A number that is not finite is unscored: `not_finite`.
     """
 
+    scale = None
+
     def __init__(self, section: recipe.RewardModelJudge, *, trust_remote_code: bool = False) -> None:
+        self.by = frozenset({section.by})
         self._section = section
         self._trust_remote_code = trust_remote_code
-
-    @property
-    def by(self) -> frozenset[str]:
-        return frozenset({self._section.by})
-
-    @property
-    def scale(self) -> None:
-        return None
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int

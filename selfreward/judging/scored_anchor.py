@@ -15,13 +15,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from selfreward.judging.comparing import SAME_TEXT, Contest, contests
 from selfreward.parts import Judge, Models
-from selfreward.readers import Unscored, without_reasoning
+from selfreward.readers import Unscored
 from selfreward.records import Comparison, Judgment, Prompt, Response
 from selfreward.statistics.scores import mean_scores, preferred
 from selfreward.workload import Lengths, Requests, Workload
-
-SAME_TEXT = "the same text twice"
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,9 @@ class ScoredAnchor:
     """`parts.Anchor` made of a judge that scores; `name` stands in its comparisons."""
 
     def __init__(self, judge: Judge, *, name: str) -> None:
+        self.by = judge.by
         self._judge = judge
         self._name = name
-
-    @property
-    def by(self) -> frozenset[str]:
-        return self._judge.by
 
     def compare(
         self,
@@ -67,13 +63,10 @@ class ScoredAnchor:
         unscored, for its reason. Raises what the judge raises, and ValueError when the three sequences do not
         belong together.
         """
-        contests = list(zip(prompts, responses, others, strict=True))
-        for prompt, response, other in contests:
-            if not prompt.id == response.prompt_id == other.prompt_id:
-                raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
-        differing = [contest for contest in contests if not _show_the_same(contest[1], contest[2])]
+        asked = list(zip(prompts, contests(prompts, responses, others), strict=True))
+        differing = [(prompt, contest) for prompt, contest in asked if not contest.is_even]
         scores = self._scores(differing, models) if differing else {}
-        return [self._comparison(response, other, scores) for _, response, other in contests]
+        return [self._comparison(contest, scores) for _, contest in asked]
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Each response is scored once; of those that were scored before, an endpoint's replies are kept."""
@@ -83,10 +76,10 @@ class ScoredAnchor:
         num_seen = work.num_responses - 1
         return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in asked]
 
-    def _scores(self, contests: Sequence[tuple[Prompt, Response, Response]], models: Models) -> Mapping[str, _Score]:
+    def _scores(self, asked: Sequence[tuple[Prompt, Contest]], models: Models) -> Mapping[str, _Score]:
         """By response id. Parts of a judgment, such as a rubric's criteria, do not count beside the whole."""
-        prompts = {prompt.id: prompt for prompt, _, _ in contests}
-        responses = {response.id: response for _, *both in contests for response in both}
+        prompts = {prompt.id: prompt for prompt, _ in asked}
+        responses = {response.id: response for _, c in asked for response in (c.response, c.other)}
         drawn: defaultdict[str, list[Judgment]] = defaultdict(list)
         for judgment in self._judge.judge([*prompts.values()], [*responses.values()], models=models, iteration=0):
             if not judgment.part:
@@ -95,7 +88,8 @@ class ScoredAnchor:
             response_id: _Score(mean_scores(draws).get(response_id), draws[0]) for response_id, draws in drawn.items()
         }
 
-    def _comparison(self, response: Response, other: Response, scores: Mapping[str, _Score]) -> Comparison:
+    def _comparison(self, contest: Contest, scores: Mapping[str, _Score]) -> Comparison:
+        response, other = contest.response, contest.other
         comparison = Comparison(
             id=f"{response.id}~{other.id}/{self._name}",
             prompt_id=response.prompt_id,
@@ -107,9 +101,7 @@ class ScoredAnchor:
             unscored=None,
             text=SAME_TEXT,
         )
-        if _show_the_same(response, other):
-            return comparison
-        return _decided(comparison, scores[response.id], scores[other.id])
+        return comparison if contest.is_even else _decided(comparison, scores[response.id], scores[other.id])
 
 
 def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:
@@ -122,7 +114,3 @@ def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison
         checkpoint_id=mine.draw.checkpoint_id,
         template_sha256=mine.draw.template_sha256,
     )
-
-
-def _show_the_same(response: Response, other: Response) -> bool:
-    return without_reasoning(response.text) == without_reasoning(other.text)

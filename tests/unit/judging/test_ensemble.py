@@ -35,7 +35,7 @@ class FixedJudge:
         return [judgment for judgment in (*own, *self.extra) if judgment.response_id in wanted]
 
 
-def judgment_of(response_id, draw, outcome, *, part="", other_id=""):
+def judgment_of(response_id, draw, outcome, *, part="", other_id="", shown_first=""):
     lost = isinstance(outcome, str)
     return Judgment(
         id=f"{response_id}/fixed/{draw}{part}{other_id}",
@@ -48,6 +48,7 @@ def judgment_of(response_id, draw, outcome, *, part="", other_id=""):
         text="",
         part=part,
         other_id=other_id,
+        shown_first=shown_first,
     )
 
 
@@ -140,6 +141,25 @@ def test_comparisons_of_one_draw_are_one_score():
     ]
     own, _ = judged({"a": FixedJudge(extra=compared), "b": FixedJudge([0.25])}, 1, normalise=False)
     assert [(j.draw, j.score) for j in own] == [(0, 0.5)]
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (1, 2), (1, 2, 3)])
+def test_a_judge_that_sees_only_the_position_prefers_nobody_however_many_draws_are_lost(lost):
+    """Of four draws in either order those in `lost` could not be read in the first; the one shown first gets 0.95."""
+    compared = [
+        judgment_of(
+            own, draw, "no_choice" if draw in lost and first == "p#0" else 0.95 if own == first else 0.05,
+            other_id=other, shown_first=first,
+        )
+        for own, other in (("p#0", "p#1"), ("p#1", "p#0"))
+        for first in ("p#0", "p#1")
+        for draw in range(4)
+    ]  # fmt: skip
+    alone = mean_scores(compared)
+    drawn_once = FixedJudge([0.5], [0.5], by={"policy"})
+    together = scores_of({"a": FixedJudge(extra=compared), "b": drawn_once}, 2, normalise=False)
+    assert alone == pytest.approx({"p#0": 0.5, "p#1": 0.5})
+    assert together == pytest.approx({("p#0", 0): 0.5, ("p#1", 0): 0.5})
 
 
 def test_ensemble_asks_members_of_one_model_in_a_row():
