@@ -1,4 +1,4 @@
-"""What flows between the rooms: plain frozen records, one parquet row each.
+"""What flows between the packages: plain frozen records, one parquet row each.
 
 Token-in, token-out: the token ids that were sampled are the ids that are trained on. Text is carried
 for judges and people. Log-probabilities are natural, raw (before temperature and top-p) and belong to

@@ -73,7 +73,7 @@ def measure(
 ) -> Evaluation:
     """All metrics of one checkpoint. `rivals` is empty for M_0; `initial` is M_0's responses.
 
-    All responses are to the same prompts in the same order, as the evaluator has checked.
+    All responses are to the same prompts in the same order, as `evaluation/bench.py` has checked.
     """
     sheet = Sheet()
     passed = passes(verifiable_prompts, own)

@@ -98,7 +98,7 @@ def centre(value: Interval | float | None) -> float | None:
 
 
 def reason_not_measured(evaluation: Evaluation, name: str) -> str:
-    """Why a metric is missing, in the evaluator's words; `all` stands for every metric."""
+    """Why a metric is missing, as `evaluation/` says it; `all` stands for every metric."""
     reasons: Mapping[str, str] = evaluation.not_measured
     return reasons.get(name) or reasons.get("all", "")
 

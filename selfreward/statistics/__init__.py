@@ -1,4 +1,4 @@
-"""Estimates with error bars. numpy only, pure functions, used by several rooms; the unit is the prompt."""
+"""Estimates with error bars. numpy only, pure functions, used by several packages; the unit is the prompt."""
 
 
 class NotEnoughDataError(ValueError):

@@ -68,13 +68,13 @@ def test_the_interfaces_that_extending_names_exist() -> None:
     rows = [line.split("|")[1:-1] for line in lines if line.startswith("| ") and "`selfreward/" in line]
     rows = [row for row in rows if "in `" not in row[1]]  # the heading
     assert len(rows) >= 7
-    for _, interfaces, flowing, rooms in rows:
+    for _, interfaces, flowing, packages in rows:
         for name in re.findall(r"`(\w+)`", interfaces):
             assert hasattr(parts, name), name
         for name in re.findall(r"`(\w+)`", flowing):
             assert hasattr(records, name), name
-        for room in re.findall(r"`([\w/]+/)`", rooms):
-            assert (ROOT / room / "__init__.py").is_file(), room
+        for package in re.findall(r"`([\w/]+/)`", packages):
+            assert (ROOT / package / "__init__.py").is_file(), package
 
 
 def test_every_paper_of_the_code_has_a_row_and_every_row_a_place_in_the_code() -> None:

@@ -1,6 +1,6 @@
 """What a plan counts for each kind of judge, for its checks and for pairs, against sums made by hand.
 
-There are 3 prompts an iteration with 4 responses of 50 words each; see `plan_cases.py`.
+There are 3 prompts an iteration with 4 responses of 50 words each; see `tests/cases/plan.py`.
 """
 
 from collections.abc import Callable, Sequence
