@@ -60,7 +60,7 @@ def run(parts: Run, store: Store) -> Decision:
         decisions.append(Decision.from_json(stored))
         best = best_of(checkpoints, decisions)
         point_to(store, best)
-        prune_checkpoints(store, decisions, keep=parts.keep_checkpoints)
+        prune_checkpoints(store, iteration, decisions, keep=parts.keep_checkpoints)
         if decisions[-1].stops:
             measure_at_end(runner, iteration, roles.advanced(best=best), history)
         if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
@@ -111,12 +111,13 @@ def point_to(store: Store, best: Checkpoint) -> None:
     store.point("best", str(best.path.relative_to(store.folder) if inside else best.path.absolute()))
 
 
-def prune_checkpoints(store: Store, decisions: Sequence[Decision], *, keep: int | None) -> None:
-    """Removes old checkpoints to bound the disk: all but the newest, and those that may still judge."""
+def prune_checkpoints(store: Store, iteration: Iteration, decisions: Sequence[Decision], *, keep: int | None) -> None:
+    """Removes old checkpoints of each trained role to bound the disk: all but the newest, and those that may judge."""
     if keep is None:
         return
     judges = {decision.best_iteration for decision in decisions[-2:]}  # this `best` and the one before
-    made = [t for t in store.folders("checkpoint") if t <= len(decisions)]  # a resumed run has later ones too
-    for old in made[:-keep]:
-        if old not in judges:
-            store.remove_folder(old, "checkpoint")
+    for folder in (update.folder for update in iteration.updates):
+        made = [t for t in store.folders(folder) if t <= len(decisions)]  # a resumed run has later ones too
+        for old in made[:-keep]:
+            if old not in judges:
+                store.remove_folder(old, folder)

@@ -222,6 +222,10 @@ class Iteration:
         """All, those of probes too."""
         return tuple(stage for step in self.steps for stage in _stages_of(step))
 
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return tuple(step for step in self.steps if isinstance(step, Update))
+
     def probes(self, when: str) -> tuple[Probe, ...]:
         return tuple(step for step in self.steps if isinstance(step, Probe) and step.when == when)
 

@@ -5,7 +5,7 @@ judge, a selector or a stage.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
 from selfreward.records import Message, Prompt
@@ -78,6 +78,12 @@ class UpdateWork:
     num_training_tokens: int = 0
     longest_pair_tokens: int = 0
     num_tokens_without_gradient: int = 0
+
+
+def total(works: Sequence[UpdateWork]) -> UpdateWork:
+    """Of updates one after the other."""
+    sums = {field.name: sum(getattr(work, field.name) for work in works) for field in fields(UpdateWork)}
+    return UpdateWork(**{**sums, "longest_pair_tokens": max((work.longest_pair_tokens for work in works), default=0)})
 
 
 class Tokenizer(Protocol):

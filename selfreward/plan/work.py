@@ -12,10 +12,10 @@ from typing import Any
 from selfreward.compose import compose
 from selfreward.plan.amounts import Work, endpoint_work, engine_work, summed
 from selfreward.recipe import Recipe
-from selfreward.steps import Iteration, Probe, Stage, Update
+from selfreward.steps import Iteration, Probe, Stage
 from selfreward.tables import Table
 from selfreward.tools import Tools
-from selfreward.workload import Lengths, UpdateWork
+from selfreward.workload import Lengths, UpdateWork, total
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,8 @@ def _work_of(iteration: Iteration, recipe: Recipe, lengths: Lengths, *, is_last:
         if calls or others:
             tables[stage.name] = stage.table
             perhaps |= set() if is_sure else {stage.name}
-    updates = [step.most(lengths) for step in iteration.steps if isinstance(step, Update)]
-    return IterationWork(
-        iteration.number, in_engine, elsewhere, updates[0] if updates else UpdateWork(), tables, frozenset(perhaps),
-        num_unjudged,
-    )  # fmt: skip
+    update = total([update.most(lengths) for update in iteration.updates])
+    return IterationWork(iteration.number, in_engine, elsewhere, update, tables, frozenset(perhaps), num_unjudged)
 
 
 def _due(iteration: Iteration, *, is_last: bool) -> Iterator[tuple[Stage[Any], bool]]:

@@ -583,6 +583,7 @@ def test_steps_that_do_not_fit_together_are_refused() -> None:
 def test_updates_run_in_order_and_a_later_stage_may_ask_what_they_made(world: World) -> None:
     """A second role is trained on what the first one's stages made, and judges after it."""
     table, asked = Table("refined", Response), []
+    world.best = 0
 
     def refine(reading: Reading) -> list[Response]:
         asked.append({role: reading.roles[role].iteration for role in ("policy", "refiner", "trained")})
@@ -599,12 +600,14 @@ def test_updates_run_in_order_and_a_later_stage_may_ask_what_they_made(world: Wo
     given = Checkpoint("M_0", world.folder / "given", 0)
     with Store(world.folder / "run") as store:
         (world.folder / "given").mkdir()
-        parts = replace(world.parts(), compose=compose, models={"policy": given, "refiner": given})
+        parts = replace(world.parts(keep=1), compose=compose, models={"policy": given, "refiner": given})
         loop.run(parts, store)
     first, second = {"policy": 0, "refiner": 1, "trained": 0}, {"policy": 1, "refiner": 2, "trained": 1}
     assert asked == [first] * 3 + [second] * 3
     assert (world.folder / "run/iteration-02/refiner/model.safetensors").read_text() == "M_2"
     assert (world.folder / "run/iteration-02/checkpoint/model.safetensors").read_text() == "M_2"
+    left = sorted(path.parent.name for path in (world.folder / "run").glob("iteration-*/refiner"))
+    assert left == ["iteration-02"]  # the disk is bounded for every role
 
 
 def test_the_policy_never_means_two_things() -> None:
