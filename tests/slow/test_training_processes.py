@@ -14,20 +14,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import fsdp_worker
 import psutil
 import pytest
 import torch
+from cases import fsdp_worker
 from cases.training import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
+from selfreward.problems import warnings_of
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.updates.child import train_in_child
 from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings
+from selfreward.updates.validation import of_settings
 
 WEIGHTS = "checkpoint/model.safetensors"
 TOLERANCE = 2e-5  # sums of float32 in another order
@@ -50,7 +52,9 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def forks() -> Any:
     """Processes that have imported everything already, but for the module that looks at its rank when imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["selfreward.updates.pair_trainer", "transformers.models.llama", "fsdp_worker"])
+    context.set_forkserver_preload(
+        ["selfreward.updates.pair_trainer", "transformers.models.llama", "cases.fsdp_worker"]
+    )
     return context
 
 
@@ -187,6 +191,7 @@ from pathlib import Path
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.child import train_in_child
 from selfreward.updates.settings import Settings
+from selfreward.updates.validation import of_settings
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)
 train_in_child(job, Settings.model_validate_json(sys.argv[5]))
 """
@@ -254,14 +259,13 @@ def test_sharded_training_killed_and_resumed(tmp_path: Path, forks: Any) -> None
     assert_same_update(whole, job)
 
 
-def test_sharding_without_cuda_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sharding_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """accelerate would make whole copies on the CPU, and say nothing."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    job = make_job(tmp_path, make_pairs(4))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for num in (1, 2):
-        with pytest.raises(RecipeError, match=r"launch\.sharding: fsdp"):
-            train_with(job, launch=LaunchSection(num_processes=num, sharding="fsdp"))
-    assert not job.work_folder.exists()
+        launch = LaunchSection(num_processes=num, sharding="fsdp")
+        with pytest.raises(RecipeError, match=r"launch\.sharding: fsdp without CUDA"):
+            warnings_of(of_settings(settings_of(SECTION, launch=launch)))
 
 
 def test_adapters_are_merged_into_a_plain_model(tmp_path: Path) -> None:
