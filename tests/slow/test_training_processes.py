@@ -18,18 +18,16 @@ import psutil
 import pytest
 import torch
 from cases import fsdp_worker
-from cases.training import SECTION, losses, make_job, make_pairs, plain_logp, train, write_policy
+from cases.training import SECTION, check, losses, make_job, make_pairs, plain_logp, train, write_policy
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
-from selfreward.problems import warnings_of
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.updates.child import train_in_child
 from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings
-from selfreward.updates.validation import of_settings
 
 WEIGHTS = "checkpoint/model.safetensors"
 TOLERANCE = 2e-5  # sums of float32 in another order
@@ -191,7 +189,6 @@ from pathlib import Path
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.child import train_in_child
 from selfreward.updates.settings import Settings
-from selfreward.updates.validation import of_settings
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)
 train_in_child(job, Settings.model_validate_json(sys.argv[5]))
 """
@@ -265,7 +262,7 @@ def test_sharding_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     for num in (1, 2):
         launch = LaunchSection(num_processes=num, sharding="fsdp")
         with pytest.raises(RecipeError, match=r"launch\.sharding: fsdp without CUDA"):
-            warnings_of(of_settings(settings_of(SECTION, launch=launch)))
+            check(training=SECTION, launch=launch)
 
 
 def test_adapters_are_merged_into_a_plain_model(tmp_path: Path) -> None:
