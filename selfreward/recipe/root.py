@@ -13,6 +13,9 @@ from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import Runtime, Section
 from selfreward.recipe.training import LaunchSection, TrainingSection
 
+RESERVED = {"initial", "best", "given", "previous", "trained"}
+"""Roles of the run's own checkpoints (`roles.py`)."""
+
 
 class EngineSection(Section):
     """`auto` is vLLM when it is installed, else transformers. `seeded: false` gives up reproducible draws for speed."""
@@ -73,7 +76,7 @@ class Recipe(Section):
     def _models_are_named(self) -> "Recipe":
         if "policy" not in self.models:
             raise ValueError("models: no `policy`; it is the model that is trained; add `policy: {model: ...}`")
-        if taken := {"initial", "best"} & self.models.keys():
+        if taken := RESERVED & self.models.keys():
             raise ValueError(f"models: {', '.join(taken)} is always there and cannot be given; rename it")
         if isinstance(self.models["policy"], EndpointSection):
             raise ValueError("models.policy: it is trained, so it must be here; `model: ...` names a local one")

@@ -11,6 +11,8 @@ from selfreward import recipe as schema
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.recipe import Recipe
+from selfreward.records import Checkpoint
+from selfreward.roles import Roles
 
 MINIMAL = """\
 name: small
@@ -181,7 +183,9 @@ def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
 
 def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
     assert "models: no `policy`" in refusal(MINIMAL.replace("policy:", "polcy:"))
-    assert "models: initial is always there" in refusal(MINIMAL, "models.initial={model: x}")
+    m_0 = Checkpoint("m", Path("m"), 0)
+    for role in sorted(Roles.at_start({"policy": m_0}).advanced(best=m_0).keys() - {"policy"}):
+        assert f"models: {role} is always there" in refusal(MINIMAL, f"models.{role}={{model: x}}")
 
 
 # --set
