@@ -99,7 +99,7 @@ class EnsembleJudge:
         for judgment in judgments:
             if not judgment.part:
                 drawn[judgment.response_id, 0 if at_once else judgment.draw].append(judgment)
-        means = {key: mean_scores(draws).get(key[0]) for key, draws in drawn.items()}
+        means = {key: mean_scores(_in_both_orders(draws)).get(key[0]) for key, draws in drawn.items()}
         given = {key: score for key, score in means.items() if score is not None}
         counted = z_scores(given) if self._section.normalise else given
         opinions: defaultdict[str, dict[int, _Opinion]] = defaultdict(dict)
@@ -150,6 +150,13 @@ def _at(draw: int, drawn: Mapping[int, _Opinion]) -> _Opinion:
         return drawn[draw]
     (only,) = drawn.values()  # A verifier says the same in each draw.
     return only
+
+
+def _in_both_orders(judgments: Sequence[Judgment]) -> list[Judgment]:
+    """Without comparisons that have no score in one of their orders: alone the other one favours a position."""
+    scored = {(j.other_id, j.shown_first) for j in judgments if j.score is not None}
+    one_sided = {j.other_id for j in judgments if j.other_id and (j.other_id, j.shown_first) not in scored}
+    return [judgment for judgment in judgments if judgment.other_id not in one_sided]
 
 
 def _draws_once(judgments: Sequence[Judgment]) -> bool:

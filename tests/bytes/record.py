@@ -1,7 +1,8 @@
-"""Hashes of every parquet and safetensors file of four small runs, and what changed between two such lists.
+"""Hashes of every parquet and safetensors file of five small runs, and what changed between two such lists.
 
     python tests/bytes/record.py record OUT.json [--keep FOLDER]   with the package that PYTHONPATH names
     python tests/bytes/record.py compare BEFORE.json AFTER.json    exit code 1 when a file differs that should not
+    python tests/bytes/record.py scores BEFORE AFTER               two kept folders: each judgment that differs
 
 A change of shape changes no result: run `record` on the commit before and on the commit after, on one machine.
 """
@@ -9,12 +10,16 @@ A change of shape changes no result: run `record` on the commit before and on th
 import argparse
 import hashlib
 import json
+import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 HERE = Path(__file__).parent
 RECIPES = {
@@ -22,11 +27,25 @@ RECIPES = {
     "variant": HERE / "variant.yaml",
     "meta": HERE / "meta.yaml",
     "learns": HERE / "learns.yaml",
+    "lost": HERE / "lost.yaml",
 }
 JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: who is asked shows in the limit of the reply
 
-# File by file, what is meant to differ since the list that is compared with was made, and why.
-MEANT_TO_DIFFER: dict[str, str] = {}
+# File by file, what is meant to differ since the list that is compared with was made, and why: `scores` lists how.
+_BALANCED = "the ensemble's scores take both orders of a comparison alike, however many draws of each could be read"
+_FOLLOWS = "made of these scores"
+MEANT_TO_DIFFER = {"lost/iteration-01/judgments.parquet": _BALANCED} | dict.fromkeys(
+    (
+        "lost/iteration-01/pairs.parquet",
+        "lost/iteration-01/checkpoint/model.safetensors",
+        "lost/iteration-01/evaluation_responses.parquet",
+        "lost/iteration-01/evaluation_verifiable_responses.parquet",
+        "lost/iteration-01/evaluation_kl_responses.parquet",
+        "lost/iteration-01/evaluation_logprobs_policy.parquet",
+        "lost/iteration-01/evaluation_logprobs_initial.parquet",
+    ),
+    _FOLLOWS,
+)
 
 
 def scripted(engine: Any) -> Any:
@@ -56,6 +75,23 @@ def scripted(engine: Any) -> Any:
     return engine
 
 
+def forgetful(engine: Any) -> Any:
+    """The engine, with two choices in a quarter of the places, by their prompt, to which it gives no probability."""
+    generate = engine.generate
+
+    def lose(request: Any, samples: list[Any]) -> list[Any]:
+        chance = hashlib.sha256(str(request.prompt_token_ids).encode()).digest()[0]
+        if len(request.choice_token_ids) != 2 or chance >= 64:
+            return samples
+        return [replace(sample, choice_logprobs=(-math.inf, -math.inf)) for sample in samples]
+
+    engine.generate = lambda requests: [lose(r, s) for r, s in zip(requests, generate(requests), strict=True)]
+    return engine
+
+
+ENGINES: dict[str, Callable[[Any], Any]] = {"meta": scripted, "lost": forgetful}
+
+
 def write_data(folder: Path) -> list[str]:
     """Prompts with checks that a random model passes now and then, and gold pairs; the overrides that name them."""
     checks = [{"kind": "regex", "pattern": p} for p in ("[a-m]", "[n-z]", "[A-Z]", "[0-9]")]
@@ -72,15 +108,19 @@ def write_data(folder: Path) -> list[str]:
     return overrides
 
 
+def _built(build: Callable[..., Any], changed: Callable[[Any], Any], *args: Any, **named: Any) -> Any:
+    return changed(build(*args, **named))
+
+
 def record(folder: Path) -> dict[str, str]:
-    """Runs the four recipes into `folder`; hashes by `RUN/iteration-NN/...`."""
+    """Runs the recipes into `folder`; hashes by `RUN/iteration-NN/...`."""
     import selfreward
     from selfreward import engines
 
     build = engines.build
     found: dict[str, str] = {}
     for name, recipe in RECIPES.items():
-        engines.build = (lambda *a, **k: scripted(build(*a, **k))) if name == "meta" else build
+        engines.build = partial(_built, build, ENGINES.get(name, lambda engine: engine))
         run = folder / name
         folder.mkdir(exist_ok=True)
         own = write_data(folder) if name == "learns" else []
@@ -103,6 +143,28 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return lines
 
 
+def scores(before: Path, after: Path) -> list[str]:
+    """One line for each judgment with another score, and how many draws of each order of its comparisons have one."""
+    lines = []
+    for path in sorted(after.rglob("judgments.parquet")):
+        name = str(path.relative_to(after))
+        old = {row["id"]: row for row in pq.read_table(before / name).to_pylist()}
+        new = pq.read_table(path).to_pylist()
+        for row in new:
+            if row != old[row["id"]]:
+                about = [r for r in new if r["response_id"] == row["response_id"] and r["other_id"]]
+                orders = {(r["other_id"], r["shown_first"]): 0 for r in about}
+                for r in about:
+                    orders[r["other_id"], r["shown_first"]] += r["score"] is not None
+                had, has = (_said(row) for row in (old[row["id"]], row))
+                lines.append(f"{name} {row['id']}: {had} -> {has}; draws by order {[*orders.values()]}")
+    return lines
+
+
+def _said(judgment: dict[str, Any]) -> str:
+    return judgment["unscored"] if judgment["score"] is None else f"{judgment['score']:.4f}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -112,7 +174,13 @@ def main() -> int:
     comparing = commands.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
+    listing = commands.add_parser("scores")
+    listing.add_argument("before", type=Path)
+    listing.add_argument("after", type=Path)
     options = parser.parse_args()
+    if options.command == "scores":
+        print("\n".join(scores(options.before, options.after)))
+        return 0
     if options.command == "record":
         with tempfile.TemporaryDirectory() as temporary:
             found = record(options.keep or Path(temporary))

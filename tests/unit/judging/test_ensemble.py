@@ -162,6 +162,18 @@ def test_a_judge_that_sees_only_the_position_prefers_nobody_however_many_draws_a
     assert together == pytest.approx({("p#0", 0): 0.5, ("p#1", 0): 0.5})
 
 
+def test_a_draw_with_one_order_of_a_comparison_says_nothing_of_it():
+    compared = [
+        judgment_of(
+            "p#0", draw, "no_choice" if (draw, first) == (0, "p#1") else score, other_id="p#1", shown_first=first
+        )
+        for draw in range(2)
+        for first, score in (("p#0", 0.9), ("p#1", 0.3))
+    ]
+    own, _ = judged({"a": FixedJudge(extra=compared), "b": FixedJudge([0.5, 0.5])}, 1, normalise=False)
+    assert [(j.draw, j.score, j.unscored) for j in own] == [(0, None, "no_choice"), (1, pytest.approx(0.55), None)]
+
+
 def test_ensemble_asks_members_of_one_model_in_a_row():
     calls = []
     by = {"a": {"initial"}, "b": {"policy"}, "c": {"initial", "policy"}, "d": {"policy"}, "e": set(), "f": {"initial"}}

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from selfreward.records import Judgment
 from selfreward.statistics.reliability import reliability
+from selfreward.statistics.score_table import mean_by_response, score_table
 from selfreward.statistics.scores import mean_scores
 
 
@@ -111,3 +113,19 @@ def test_reliability_stays_in_its_range_and_ignores_order(
     assert found is None or 0 <= found <= 1
     rng.shuffle(given_)
     assert reliability(given_) == found
+
+
+COMPARED = st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans(), st.none() | st.floats(0, 1))
+
+
+@given(compared=st.lists(COMPARED, max_size=25))
+def test_a_table_has_the_same_means_to_the_bit(compared: list[tuple[int, int, bool, float | None]]) -> None:
+    judgments = [
+        replace(
+            judgment(0, own, draw, score, "no_choice"),
+            other_id="" if other == own else f"p0#{other}",
+            shown_first="" if other == own else f"p0#{own if is_first else other}",
+        )
+        for draw, (own, other, is_first, score) in enumerate(compared)
+    ]
+    assert mean_by_response(score_table(judgments)).get("p0", {}) == mean_scores(judgments)
