@@ -12,7 +12,7 @@ from selfreward.parts import Judge
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.steps import Iteration, Step
-from selfreward.tables import INITIAL_RESPONSES, JUDGE, RESPONSES
+from selfreward.tables import JUDGE
 from selfreward.tools import Tools
 from selfreward.workload import Workload
 
@@ -41,21 +41,23 @@ def compose(
     meta_judge = tools.meta_judge(recipe, t)
     selector = selector or pairing.build(recipe.pairing)
     also = selector.reads if t > 1 else ()  # in the first iteration M_0 is the policy, and no judge came before
+    candidates = sampling.candidates(recipe, also)
     work = Workload(tools.source.training_prompts(t), recipe.sampling.num_responses, recipe.sampling.max_tokens, t)
     steps: tuple[Step, ...] = (
         prompts.fresh(tools.source, t, shard_prompts=recipe.iterations.shard_prompts),
         sampling.responses(recipe, engine=tools.engine, work=work),
         sampling.initial_responses(recipe, engine=tools.engine, work=work),
-        judging.judgments(judge, (RESPONSES, INITIAL_RESPONSES), work=sampling.candidates(work, also)),
+        judging.judgments(judge, candidates, work=work),
         judging.previous_judgments(judge, work=work),
         *([meta_judging.battles(meta_judge, work=work)] if meta_judge else []),
-        pairing.pairs(selector, also, more=meta_judging.judgment_pairs(meta_judge) if meta_judge else None),
-        pairing.dropped_prompts(selector, also),
+        pairing.pairs(selector, candidates, also, more=meta_judging.judgment_pairs(meta_judge) if meta_judge else None),
+        pairing.dropped_prompts(selector, candidates, also),
         evaluation.judge_probe(bench, judge=judge, work=work, num_prompts=recipe.evaluation.num_judge_prompts),
         monitoring.gate(tools.monitor, judge=JUDGE),
         updates.dpo(
             recipe,
-            pairs=pairing.bounds(selector, work),
+            candidates,
+            pairs=pairing.bounds(selector, candidates, also, work=work),
             more=meta_judging.bounds(meta_judge, judge, work) if meta_judge else None,
         ),
         evaluation.held_out(bench, t, self_judge=judge if recipe.evaluation.self_judge else None),

@@ -62,7 +62,7 @@ def run(parts: Run, store: Store) -> Decision:
         point_to(store, best)
         prune_checkpoints(store, iteration, decisions, keep=parts.keep_checkpoints)
         if decisions[-1].stops:
-            measure_at_end(runner, iteration, roles.advanced(best=best), history)
+            measure_at_end(runner, iteration, roles.updated("best", best), history)
         if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
             store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, initial_evaluation(store))
@@ -116,7 +116,7 @@ def prune_checkpoints(store: Store, iteration: Iteration, decisions: Sequence[De
     if keep is None:
         return
     judges = {decision.best_iteration for decision in decisions[-2:]}  # this `best` and the one before
-    for folder in (update.folder for update in iteration.updates):
+    for folder in map(iteration.folder_of, iteration.updates):
         made = [t for t in store.folders(folder) if t <= len(decisions)]  # a resumed run has later ones too
         for old in made[:-keep]:
             if old not in judges:

@@ -4,11 +4,12 @@ The schema refuses what a section alone shows to be wrong. What shows only besid
 machine is found by `problems(section, facts)` of the package that the section belongs to.
 """
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from selfreward.errors import RecipeError
-from selfreward.parts import Engine, PromptSource
+from selfreward.parts import Chat, Engine, PromptSource
 from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint, Prompt
 from selfreward.workload import Lengths
@@ -58,6 +59,15 @@ def too_long(prompts: Iterable[Prompt], max_tokens: int, facts: Facts) -> Iterat
                 f"{context}; shorten or leave out the prompt, lower max_tokens, or raise engine.context_tokens"
             )
             return
+
+
+def named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:
+    """The model that the section `where` names. Raises RecipeError when there is none."""
+    if name not in chats:
+        meant = difflib.get_close_matches(name, chats, n=1)
+        hint = f"did you mean {meant[0]!r}?" if meant else "name one of these, or add the model under `models`"
+        raise RecipeError(f"{where}.by: there is no model {name!r}; there are {', '.join(chats)}; {hint}")
+    return chats[name]
 
 
 def warnings_of(found: Iterable[Problem]) -> list[str]:

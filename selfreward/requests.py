@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfreward.records import Checkpoint, FinishReason, Message, Response
+from selfreward.records import FinishReason, Message, Response
+from selfreward.roles import Weights
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Reply:
 
 
 def drawn(
-    request: GenerationRequest, sample: Sample, *, id: str, prompt_id: str, model: Checkpoint, draw: int = 0
+    request: GenerationRequest, sample: Sample, *, id: str, prompt_id: str, model: Weights, draw: int = 0
 ) -> Response:
     """The record of a sample: draw `draw` of a request about a prompt."""
     return Response(

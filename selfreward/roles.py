@@ -17,7 +17,7 @@ from selfreward.records import Checkpoint
 
 
 class Weights(Protocol):
-    """Weights that an engine can hold. `id` is a hash of them, `iteration` t means M_t.
+    """What a record says of the model that it is by: `id` is a hash of its weights, `iteration` t means M_t.
 
     A `Checkpoint` is weights with a folder.
     """
@@ -31,16 +31,20 @@ class Weights(Protocol):
 
 @dataclass(frozen=True)
 class Roles(Mapping[str, Checkpoint]):
-    """A mapping from role to weights. `before` are the roles of the iteration before, None in the first one."""
+    """A mapping from role to weights as they are now, after the updates that were made.
+
+    `began` are those with which the iteration began, and `before` those with which the one before it did.
+    """
 
     weights: Mapping[str, Checkpoint]
-    before: "Roles | None" = None
+    began: Mapping[str, Checkpoint]
+    before: Mapping[str, Checkpoint]
 
     @classmethod
     def at_start(cls, models: Mapping[str, Checkpoint]) -> "Roles":
         """Before iteration 0, of the recipe's models by name: everything that the run makes begins as models.policy."""
-        given = models["policy"]
-        return cls({**models, **dict.fromkeys(("given", "initial", "policy", "trained", "best"), given)})
+        weights = {**models, **dict.fromkeys(("given", "initial", "policy", "trained", "best"), models["policy"])}
+        return cls(weights, began=weights, before={})
 
     def __getitem__(self, role: str) -> Checkpoint:
         return self.weights[role]
@@ -51,6 +55,10 @@ class Roles(Mapping[str, Checkpoint]):
     def __len__(self) -> int:
         return len(self.weights)
 
+    def latest(self, role: str) -> Checkpoint:
+        """What an update of `role` starts from: of the policy what an update before it made."""
+        return self["trained" if role == "policy" else role]
+
     def updated(self, role: str, weights: Checkpoint) -> "Roles":
         """After an update of `role`. What the update of the policy made is `trained`; `policy` stays what it was."""
         return replace(self, weights={**self.weights, "trained" if role == "policy" else role: weights})
@@ -58,5 +66,5 @@ class Roles(Mapping[str, Checkpoint]):
     def advanced(self, *, best: Checkpoint) -> "Roles":
         """The roles with which the next iteration begins: M_t is the policy now."""
         trained = self["trained"]
-        moved = {"policy": trained, "previous": trained, "trained": trained, "best": best}
-        return Roles({**self.weights, **moved}, before=replace(self, before=None))
+        weights = {**self.weights, "policy": trained, "previous": trained, "trained": trained, "best": best}
+        return Roles(weights, began=weights, before=self.began)

@@ -38,7 +38,7 @@ class Runner:
                     if step.refuses(self.counts(iteration.number, done), measured):
                         break
                 case Update():
-                    roles = roles.updated(step.role, self.update(iteration.number, step, roles))
+                    roles = roles.updated(step.role, self.update(iteration, step, roles))
                 case Probe():
                     if step.when == "in_order" and (found := self.probe(iteration.number, step, roles)):
                         measured[step.name] = found
@@ -56,12 +56,13 @@ class Runner:
         if stage.check and self.store.read_json(t, DECISION) is None:
             stage.check(self._reading(t, (Read(stage.table, "iteration"),), roles))
 
-    def update(self, t: int, step: Update, roles: Roles) -> Checkpoint:
+    def update(self, iteration: Iteration, step: Update, roles: Roles) -> Checkpoint:
         """New weights of a role, as a function of files. The engine sleeps meanwhile."""
-        work_folder = self.store.work_folder(t, step.name)
+        t, work_folder = iteration.number, self.store.work_folder(iteration.number, step.name)
         files = {r.table.name: self.store.path(t, r.table) for r in step.reads if self.store.has(t, r.table)}
-        self.store.once_json(t, step.name, partial(self._learn, step, Block(t, files, roles, work_folder)))
-        path, weights_hash = self.store.commit_checkpoint(t, step.folder, work_folder / "checkpoint")
+        block = Block(t, files, roles, roles.latest(step.role), work_folder)
+        self.store.once_json(t, step.name, partial(self._learn, step, block))
+        path, weights_hash = self.store.commit_checkpoint(t, iteration.folder_of(step), work_folder / "checkpoint")
         return Checkpoint(weights_hash[:16], path, t)
 
     def counts(self, t: int, stages: Sequence[Stage[Any]]) -> Mapping[str, int]:
@@ -100,11 +101,11 @@ class Runner:
         return counts
 
     def _num_shards(self, t: int, stage: Stage[Any]) -> int:
-        """Its own number, or that of the first table that it reads by shard."""
-        if stage.num_shards is not None:
-            return stage.num_shards
-        read = next(read.table for read in stage.reads if read.scope == "shard")
-        return self.store.num_shards(t, read) if self.store.has(t, read) else 0
+        """Its own number, or that of the first table that it reads by shard; 0 when that one was not due."""
+        table = stage.sharded_by
+        if stage.num_shards is not None or table is None:
+            return stage.num_shards or 0
+        return self.store.num_shards(t, table) if self.store.has(t, table) else 0
 
     def _reading(self, t: int, reads: Sequence[Read], roles: Roles, shard: int = 0) -> Reading:
         return Reading(t, roles, tuple(reads), self.store, shard)

@@ -1,17 +1,18 @@
 """What an iteration is made of: stages, gates, updates and probes, in the order in which they run.
 
 A step is data: what it is called, what it reads, whom it asks, and a function that does the work. `compose.py` puts an
-iteration together, `loop.py` runs it, `plan` adds up what it asks. None of the three knows what a step does.
+iteration together, `running.py` runs it, `plan` adds up what it asks. None of the three knows what a step does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol
 
-from selfreward.records import Evaluation
+from selfreward.records import Checkpoint, Evaluation
 from selfreward.roles import Roles
-from selfreward.tables import R, Table
+from selfreward.tables import COUNTS, DECISION, R, Table
 from selfreward.workload import Lengths, Requests, UpdateWork
 
 Scope = Literal["shard", "so_far", "iteration", "earlier"]
@@ -53,33 +54,40 @@ class Reading:
     shard: int = 0
 
     def rows(self, table: Table[R], *, iteration: int | None = None, shard: int | None = None) -> Iterator[R]:
-        """The records of a table: as far as the step declared, or of one `shard` of it; none when it was not due.
+        """The records of a table as far as the step declared it; none when it was not due.
 
-        Of a past `iteration` where that is given. Raises LookupError for a table that the step did not declare.
+        Of one `shard`: that at hand, or any of a table that is declared whole. Of a past `iteration` if one is given.
+        Raises LookupError for what the step did not declare.
         """
-        scopes = {read.scope: read for read in self.reads if read.table.name == table.name}
         if iteration is not None:
-            return self.stored.read(iteration, table, shard) if self._declared(scopes, table, "earlier") else iter(())
-        if "so_far" in scopes:
+            self._require(table, "earlier")
+            return self.stored.read(iteration, table, shard)
+        declared = self._declared(table)
+        if "so_far" in declared and shard is None:
             return (row for k in range(self.shard) for row in self.stored.read(self.iteration, table, k))
-        read = scopes.get("shard") or self._declared(scopes, table, "iteration")
-        if not self.stored.has(self.iteration, table):
-            return iter(())
-        return self.stored.read(self.iteration, table, self.shard if read.scope == "shard" else shard)
+        if "shard" in declared and shard in (None, self.shard):
+            shard = self.shard
+        else:
+            self._require(table, "iteration")
+        return self.stored.read(self.iteration, table, shard) if self.stored.has(self.iteration, table) else iter(())
 
     def has(self, table: Table[Any], *, iteration: int) -> bool:
-        """Whether a past iteration made a table."""
+        """Whether a past iteration made a table. Raises LookupError as `rows` does."""
+        self._require(table, "earlier")
         return self.stored.has(iteration, table)
 
     def num_shards(self, table: Table[Any]) -> int:
+        """Of a table that is declared whole. Raises LookupError as `rows` does."""
+        self._require(table, "iteration")
         return self.stored.num_shards(self.iteration, table)
 
-    @staticmethod
-    def _declared(scopes: Mapping[Scope, Read], table: Table[Any], scope: Scope) -> Read:
-        if scope not in scopes:
-            found = ", ".join(scopes) or "nothing"
+    def _declared(self, table: Table[Any]) -> set[Scope]:
+        return {read.scope for read in self.reads if read.table.name == table.name}
+
+    def _require(self, table: Table[Any], scope: Scope) -> None:
+        if scope not in (declared := self._declared(table)):
+            found = ", ".join(sorted(declared)) or "nothing"
             raise LookupError(f"{table.name}: read by scope {scope}; the step declared {found} of it; add a Read")
-        return scopes[scope]
 
 
 def _nothing(_: Lengths) -> Sequence[Requests]:
@@ -119,6 +127,11 @@ class Stage(Generic[R]):
     def name(self) -> str:
         return self.table.name
 
+    @property
+    def sharded_by(self) -> Table[Any] | None:
+        """The table whose number of shards it has, unless it has its own."""
+        return next((read.table for read in self.reads if read.scope == "shard" and not read.if_made), None)
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -135,12 +148,13 @@ class Gate:
 class Block:
     """What a learner gets at once: the files of the tables that its update reads, by name, and the weights by role.
 
-    `work_folder` is the update's alone and survives a kill, so that training resumes inside.
+    It starts from `start`. `work_folder` is the update's alone and survives a kill, so that training resumes inside.
     """
 
     iteration: int
     files: Mapping[str, Path]
     roles: Roles
+    start: Checkpoint
     work_folder: Path
 
 
@@ -158,9 +172,9 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Update:
-    """Makes new weights of `role`. `name` is that of its metrics, `iteration-NN/NAME.json`.
+    """Makes new weights of `role` out of whole tables of the iteration.
 
-    `most`: what it computes at most.
+    `name` is that of its metrics, `iteration-NN/NAME.json`. `most`: what it computes at most.
     """
 
     name: str
@@ -168,11 +182,6 @@ class Update:
     reads: tuple[Read, ...]
     open: Callable[[], Learner]
     most: Callable[[Lengths], UpdateWork]
-
-    @property
-    def folder(self) -> str:
-        """Where its checkpoint lies in the iteration's folder."""
-        return "checkpoint" if self.role == "policy" else self.role
 
 
 @dataclass(frozen=True)
@@ -198,7 +207,8 @@ Step = Stage[Any] | Gate | Update | Probe
 class Iteration:
     """Iteration `number`, step by step. `recipe_text` is the recipe that is in force in it.
 
-    Raises ValueError for steps that do not fit together: two of one name, or one that reads what nobody made.
+    Raises ValueError for steps that do not fit together: two of one name, one that reads what nobody made, one whose
+    number of shards nothing says, or one behind the gate that the funnel would have to count.
     """
 
     number: int
@@ -208,14 +218,21 @@ class Iteration:
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(_needed(self.steps)))
         made: set[str] = set()
+        names = [COUNTS, DECISION]
         for step in self.steps:
             for stage in _stages_of(step):
                 _require(stage.name, stage.reads, made)
-                if stage.name in made:
-                    raise ValueError(f"two stages make {stage.name}; a table is made once")
+                _require_shards(stage)
                 made.add(stage.name)
+                names.append(stage.name)
             if isinstance(step, Update | Probe):
                 _require(step.name, step.reads, made)
+                names.append(step.name)
+            if isinstance(step, Update) and any(read.scope != "iteration" for read in step.reads):
+                raise ValueError(f"{step.name}: an update reads whole tables of its iteration; use that scope")
+        _require_once(names)
+        _require_once([*made, *map(self.folder_of, self.updates)])
+        _require_counted(self.steps)
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
@@ -225,6 +242,13 @@ class Iteration:
     @property
     def updates(self) -> tuple[Update, ...]:
         return tuple(step for step in self.steps if isinstance(step, Update))
+
+    def folder_of(self, update: Update) -> str:
+        """Where its checkpoint lies in the iteration's folder: under its role, if no other of this role follows it."""
+        *_, last = (other for other in self.updates if other.role == update.role)
+        if update is not last:
+            return update.name
+        return "checkpoint" if update.role == "policy" else update.role
 
     def probes(self, when: str) -> tuple[Probe, ...]:
         return tuple(step for step in self.steps if isinstance(step, Probe) and step.when == when)
@@ -251,6 +275,24 @@ def _require(reader: str, reads: Sequence[Read], made: Set[str]) -> None:
         own = read.scope == "so_far" and read.table.name == reader
         if not (read.if_made or own or read.scope == "earlier" or read.table.name in made):
             raise ValueError(f"{reader} reads {read.table.name}, which no step before it makes")
+
+
+def _require_shards(stage: Stage[Any]) -> None:
+    if stage.num_shards is None and not stage.sharded_by:
+        raise ValueError(f"{stage.name}: it reads nothing by shard and has no num_shards; give one of the two")
+
+
+def _require_once(names: Sequence[str]) -> None:
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{', '.join(sorted(twice))}: the name of two things in one folder; rename one")
+
+
+def _require_counted(steps: Sequence[Step]) -> None:
+    """The funnel is counted once, at the gate: what lies behind it would be missing there without a word."""
+    behind = list(dropwhile(lambda step: not isinstance(step, Gate), steps))[1:]
+    for step in behind:
+        if isinstance(step, Gate) or (isinstance(step, Stage) and step.tally is not _no_counts):
+            raise ValueError("a stage with a tally, or a second gate, behind the gate: the funnel ends at the gate")
 
 
 def _needed(steps: Sequence[Step]) -> list[Step]:

@@ -25,7 +25,7 @@ from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem
-from selfreward.recipe import AdditiveJudge, Recipe, RewardModelJudge
+from selfreward.recipe import OF_THE_RUN, AdditiveJudge, Recipe, RewardModelJudge
 from selfreward.records import Checkpoint
 from selfreward.workload import Lengths
 
@@ -85,7 +85,7 @@ def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
     }
     models["initial"] = models["policy"]
     engine = engines.build(recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code)
-    local = dict.fromkeys(("policy", "initial", "best", *models))
+    local = dict.fromkeys((*sorted(OF_THE_RUN), *models))
     built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
     return Inference(engine=engine, chats=built, models=models)
 
@@ -146,4 +146,4 @@ def _reward_models(*recipes: Recipe) -> set[str]:
     judges = [
         judge for r in recipes for section in (r.judging, r.evaluation.anchor) for judge in judging.members(section)
     ]
-    return {judge.by for judge in judges if isinstance(judge, RewardModelJudge)} - judging.OF_THE_RUN
+    return {judge.by for judge in judges if isinstance(judge, RewardModelJudge)} - OF_THE_RUN

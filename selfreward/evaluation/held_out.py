@@ -120,7 +120,8 @@ class _HeldOut:
         def make(reading: Reading) -> list[Judgment]:
             sides, asked = self._sides(reading, reading.shard), self.bench.block(self.monitor, reading.shard)
             everybody = [sides.own, *sides.against]
-            return self_judgments(asked, everybody, judge=judge, models=reading.roles, iteration=reading.iteration)
+            models = reading.roles.began  # as it labelled, whatever was updated since
+            return self_judgments(asked, everybody, judge=judge, models=models, iteration=reading.iteration)
 
         return Stage(
             SELF_JUDGMENTS, make, reads=reads, asks=judge.by, num_shards=self.bench.num_shards(self.monitor),

@@ -24,6 +24,7 @@ from selfreward.evaluation.preference import anchor_health, outcomes
 from selfreward.evaluation.samples import SampledPrompt, SampledTexts, measure_samples, sampled_prompts, sampled_texts
 from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
 from selfreward.parts import Judge, Judged
+from selfreward.recipe import CHANGING
 from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, Response
 from selfreward.seeding import seed_of
 from selfreward.statistics import NotEnoughDataError
@@ -78,7 +79,7 @@ class _JudgeProbe:
     @property
     def _is_compared(self) -> bool:
         """Whether this judge and the one before may rank the pool in different ways."""
-        return self.num_prompts > 0 and bool(self.judge.by & {"policy", "best"})
+        return self.num_prompts > 0 and bool(self.judge.by & CHANGING)
 
     # -- stages ---------------------------------------------------------------------------------------------------
 

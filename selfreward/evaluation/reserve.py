@@ -47,7 +47,7 @@ def reserve(bench: Bench, iteration: int) -> tuple[Probe, ...]:
     responses: list[Stage[Any]] = [bench.responses(RESERVE_RESPONSES, prompts, "trained")]
     for role in ("previous", "best") if iteration > 1 else ("previous",):
         due = lambda reading, role=role: is_asked(reading, role)  # noqa: E731
-        responses.append(bench.responses(RESERVE_RESPONSES_OF[role], prompts, role, only_if=due))
+        responses.append(bench.responses(RESERVE_RESPONSES_OF[role], prompts, role, only_if=due, reads=(earlier,)))
     work = Workload(prompts, len(responses), bench.decoding.max_tokens, iteration)
     reads = (*(Read(stage.table) for stage in responses), earlier)
     stages = (*responses, bench.comparisons(RESERVE_COMPARISONS, prompts, sides, reads=reads, work=work))

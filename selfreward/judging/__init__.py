@@ -1,6 +1,5 @@
 """Who scores responses, and who compares them: one file per judge."""
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, assert_never
@@ -16,9 +15,10 @@ from selfreward.judging.reward_model import RewardModelJudge
 from selfreward.judging.rubric import RubricJudge
 from selfreward.judging.scored_anchor import ScoredAnchor
 from selfreward.judging.stages import judgments, previous_judgments
-from selfreward.judging.validation import ANCHOR, OF_THE_RUN, anchor_problems, members, of_judge, problems
+from selfreward.judging.validation import ANCHOR, anchor_problems, members, of_judge, problems
 from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
+from selfreward.problems import named
 from selfreward.recipe import AnchorSection
 from selfreward.recipe import judging as sections
 
@@ -35,15 +35,15 @@ def build(
     """The judge that labels. `chats` are all models by name; raises RecipeError for any other `by`."""
     match section:
         case sections.AdditiveJudge():
-            return AdditiveJudge(section, chat=_named(chats, section.by, where), seed=seed)
+            return AdditiveJudge(section, chat=named(chats, section.by, where), seed=seed)
         case sections.ExpectedScoreJudge():
-            return ExpectedScoreJudge(section, chat=_named(chats, section.by, where), seed=seed)
+            return ExpectedScoreJudge(section, chat=named(chats, section.by, where), seed=seed)
         case sections.PairwiseJudge():
-            return PairwiseJudge(section, chat=_named(chats, section.by, where), seed=seed)
+            return PairwiseJudge(section, chat=named(chats, section.by, where), seed=seed)
         case sections.RubricJudge():
-            return RubricJudge(section, chat=_named(chats, section.by, where), seed=seed)
+            return RubricJudge(section, chat=named(chats, section.by, where), seed=seed)
         case sections.ConstitutionJudge():
-            return ConstitutionJudge(section, chat=_named(chats, section.by, where), seed=seed)
+            return ConstitutionJudge(section, chat=named(chats, section.by, where), seed=seed)
         case sections.VerifierJudge():
             return VerifierJudge(section)
         case sections.RewardModelJudge():
@@ -70,7 +70,7 @@ def build_anchor(
     """The judge that measures: one that compares, or any that scores. Raises RecipeError as `build` does."""
     match section:
         case sections.PairwiseAnchor():
-            return PairwiseAnchor(section, chat=_named(chats, section.by, ANCHOR), seed=seed)
+            return PairwiseAnchor(section, chat=named(chats, section.by, ANCHOR), seed=seed)
         case _:
             judge = build(
                 section, chats=chats, engine=engine, seed=seed, trust_remote_code=trust_remote_code, where=ANCHOR
@@ -90,16 +90,8 @@ def member_names(section: sections.EnsembleJudge) -> dict[str, sections.MemberSe
 
 
 def _local(chats: Mapping[str, Chat], name: str, where: str) -> None:
-    if not _named(chats, name, where).is_local:
+    if not named(chats, name, where).is_local:
         raise RecipeError(
             f"{where}: {name} is an endpoint, whose weights are not here; this kind of judge needs them; name a model "
             "with `model: ...`"
         )
-
-
-def _named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:
-    if name not in chats:
-        meant = difflib.get_close_matches(name, chats, n=1)
-        hint = f"did you mean {meant[0]!r}?" if meant else "name one of these, or add the model under `models`"
-        raise RecipeError(f"{where}.by: there is no model {name!r}; there are {', '.join(chats)}; {hint}")
-    return chats[name]

@@ -59,7 +59,7 @@ class IntrinsicJudge:
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        if work.iteration == 1 and self.by <= {"policy", "initial", "best"}:
+        if work.iteration == 1 and self.by <= recipe.OF_THE_RUN:
             return []  # all of them are M_0
         return [
             requests

@@ -1,7 +1,7 @@
 """The stages of judging: this iteration's judge on its responses and, where it is asked for, the previous one's too."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from selfreward.parts import Judge, Models
@@ -11,14 +11,15 @@ from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES,
 from selfreward.workload import Workload, asked_before
 
 
-def judgments(judge: Judge, candidates: Sequence[Table[Response]], *, work: Workload) -> Stage[Judgment]:
-    """Of all candidates; tables that nobody else reads are not made for it."""
+def judgments(judge: Judge, candidates: Mapping[Table[Response], int], *, work: Workload) -> Stage[Judgment]:
+    """Of all candidates: tables of responses, with how many they have to each prompt."""
+    met = replace(work, num_responses=sum(candidates.values()))
     return Stage(
         JUDGMENTS,
         lambda reading: _judge(judge, reading, candidates, reading.roles),
-        reads=(Read(PROMPTS), *(Read(table, if_made=True) for table in candidates)),
+        reads=(Read(PROMPTS), *map(Read, candidates)),
         asks=judge.by,
-        most=lambda lengths: judge.most(work, lengths),
+        most=lambda lengths: judge.most(met, lengths),
         tally=count,
     )
 
@@ -27,7 +28,7 @@ def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
     """The same responses by the judge as it was in the iteration before. From iteration 2 on."""
     return Stage(
         PREVIOUS_JUDGMENTS,
-        lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.before or reading.roles),
+        lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.before),
         reads=(Read(PROMPTS), Read(RESPONSES)),
         asks=judge.by,
         most=lambda lengths: asked_before(judge.most(replace(work, iteration=work.iteration - 1), lengths)),
@@ -35,7 +36,7 @@ def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
     )
 
 
-def _judge(judge: Judge, reading: Reading, tables: Sequence[Table[Response]], models: Models) -> list[Judgment]:
+def _judge(judge: Judge, reading: Reading, tables: Iterable[Table[Response]], models: Models) -> list[Judgment]:
     responses = [response for table in tables for response in reading.rows(table)]
     return judge.judge(list(reading.rows(PROMPTS)), responses, models=models, iteration=reading.iteration)
 

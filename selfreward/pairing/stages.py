@@ -1,57 +1,67 @@
 """The stages of pairing: judgments to pairs, and the prompts that gave none, each with its reason."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from selfreward.pairing.rules import Selector
 from selfreward.parts import Judged, MorePairs
-from selfreward.records import DroppedPrompt, PreferencePair
+from selfreward.records import DroppedPrompt, PreferencePair, Response
 from selfreward.steps import Read, Reading, Stage
-from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, RESPONSES, Table
+from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, Table
 from selfreward.workload import Lengths, PairBound, Workload
 
 Also = Sequence[Table[Any]]
 """The tables of `selector.reads` that this iteration has."""
 
+CandidateTables = Mapping[Table[Response], int]
+"""The tables of responses that were judged, with how many they have to each prompt."""
 
-def pairs(selector: Selector, also: Also = (), *, more: MorePairs | None = None) -> Stage[PreferencePair]:
+
+def pairs(
+    selector: Selector, candidates: CandidateTables, also: Also = (), *, more: MorePairs | None = None
+) -> Stage[PreferencePair]:
     """Of responses, and `more` behind them."""
 
     def make(reading: Reading) -> list[PreferencePair]:
-        made = list(selector.select(judged(reading, also)).pairs)
+        made = list(selector.select(judged(reading, candidates, also)).pairs)
         return [*made, *(more.make(reading, len(made)) if more else ())]
 
-    return Stage(PAIRS, make, reads=(*_reads(also), *(more.reads if more else ())), tally=_count_pairs)
+    return Stage(PAIRS, make, reads=(*_reads(candidates, also), *(more.reads if more else ())), tally=_count_pairs)
 
 
-def dropped_prompts(selector: Selector, also: Also = ()) -> Stage[DroppedPrompt]:
+def dropped_prompts(selector: Selector, candidates: CandidateTables, also: Also = ()) -> Stage[DroppedPrompt]:
     """The prompts without a pair of responses."""
     return Stage(
         DROPPED_PROMPTS,
-        lambda reading: selector.select(judged(reading, also)).dropped,
-        reads=_reads(also),
+        lambda reading: selector.select(judged(reading, candidates, also)).dropped,
+        reads=_reads(candidates, also),
         tally=_count_dropped,
     )
 
 
-def judged(reading: Reading, also: Also = ()) -> Judged:
-    """What the pairs of a shard are made of."""
-    tables: tuple[Table[Any], ...] = (PROMPTS, RESPONSES, JUDGMENTS, *also)
-    return Judged(**{table.name: list(reading.rows(table)) for table in tables})
+def judged(reading: Reading, candidates: CandidateTables, also: Also = ()) -> Judged:
+    """What the pairs of a shard are made of. Tables that a selector reads besides are no candidates of their own."""
+    own = [response for table in candidates if table not in also for response in reading.rows(table)]
+    besides = {table.name: list(reading.rows(table)) for table in also}  # called as the fields of `Judged`
+    return Judged(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **besides)
 
 
-def bounds(selector: Selector, work: Workload) -> Callable[[Lengths], list[PairBound]]:
-    """The pairs that so many responses may give, both sides as long as allowed."""
+def bounds(
+    selector: Selector, candidates: CandidateTables, also: Also = (), *, work: Workload
+) -> Callable[[Lengths], list[PairBound]]:
+    """The pairs that so many candidates may give, both sides as long as allowed."""
+    num_pairs = selector.most(sum(number for table, number in candidates.items() if table not in also))
     return lambda lengths: [
         PairBound("response", lengths.prompt(prompt), work.max_tokens)
         for prompt in work.prompts
-        for _ in range(selector.most(work.num_responses))
+        for _ in range(num_pairs)
     ]
 
 
-def _reads(also: Also) -> tuple[Read, ...]:
-    return (Read(PROMPTS), Read(RESPONSES), Read(JUDGMENTS), *map(Read, also))
+def _reads(candidates: CandidateTables, also: Also) -> tuple[Read, ...]:
+    tables: tuple[Table[Any], ...] = (PROMPTS, *candidates, JUDGMENTS, *also)
+    return tuple(map(Read, dict.fromkeys(tables)))
 
 
 def _count_pairs(pairs: Iterable[PreferencePair]) -> dict[str, int]:

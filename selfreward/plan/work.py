@@ -7,12 +7,12 @@ which a run stores them, so that a plan can be laid beside a manifest.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from selfreward.compose import compose
 from selfreward.plan.amounts import Work, endpoint_work, engine_work, summed
 from selfreward.recipe import Recipe
-from selfreward.steps import Iteration, Probe, Stage
+from selfreward.steps import Gate, Iteration, Probe, Stage, Update
 from selfreward.tables import Table
 from selfreward.tools import Tools
 from selfreward.workload import Lengths, UpdateWork, total
@@ -74,11 +74,15 @@ def _work_of(iteration: Iteration, recipe: Recipe, lengths: Lengths, *, is_last:
 def _due(iteration: Iteration, *, is_last: bool) -> Iterator[tuple[Stage[Any], bool]]:
     """The stages of an iteration, and whether each is sure to be made."""
     for step in iteration.steps:
-        if isinstance(step, Stage):
-            yield step, True
-        elif isinstance(step, Probe) and (is_last or step.when != "at_end"):
-            for stage in step.stages:
-                yield stage, step.when == "in_order"
+        match step:
+            case Stage():
+                yield step, True
+            case Probe() if is_last or step.when != "at_end":
+                yield from ((stage, step.when == "in_order") for stage in step.stages)
+            case Probe() | Gate() | Update():
+                pass
+            case _:
+                assert_never(step)
 
 
 def _split(stage: Stage[Any], recipe: Recipe, lengths: Lengths) -> tuple[list[Work], dict[str, list[Work]], int]:
@@ -87,6 +91,8 @@ def _split(stage: Stage[Any], recipe: Recipe, lengths: Lengths) -> tuple[list[Wo
     others: defaultdict[str, list[Work]] = defaultdict(list)
     num_too_long = 0
     for requests in stage.most(lengths):
+        if requests.by not in stage.asks:
+            raise ValueError(f"{stage.name} counts requests to {requests.by}, which it does not say that it asks")
         endpoint = recipe.endpoints.get(requests.by)
         if not requests.lengths or (endpoint and requests.num_known == requests.times):
             continue

@@ -12,6 +12,7 @@ from selfreward.recipe.judging import (
     RubricJudge,
     VerifierJudge,
 )
+from selfreward.recipe.models import CHANGING
 from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import Section
 
@@ -79,7 +80,7 @@ class EvaluationSection(Section):
 
     @model_validator(mode="after")
     def _anchor_stays_the_same(self) -> "EvaluationSection":
-        if (by := getattr(self.anchor, "by", None)) in ("policy", "best"):
+        if (by := getattr(self.anchor, "by", None)) in CHANGING:
             raise ValueError(f"anchor.by: {by} changes with the run; an anchor stays the same; use initial")
         return self
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from selfreward.recipe.models import CHANGING
 from selfreward.recipe.section import Section
 
 
@@ -284,6 +285,6 @@ class PairwiseAnchor(Comparing):
 
     @model_validator(mode="after")
     def _stays_the_same(self) -> "PairwiseAnchor":
-        if self.by in ("policy", "best"):
+        if self.by in CHANGING:
             raise ValueError(f"by: {self.by} changes with the run; an anchor stays the same; use initial")
         return self

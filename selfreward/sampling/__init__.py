@@ -1,7 +1,6 @@
 """From prompts to responses: the stages that sample, and their sampler."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from selfreward.parts import Engine
@@ -24,9 +23,13 @@ def initial_responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stag
     return _stage(INITIAL_RESPONSES, "initial", recipe, engine, work)
 
 
-def candidates(work: Workload, also: Sequence[Table[Any]]) -> Workload:
-    """What the judge meets: M_0's responses too where pairs are made of them."""
-    return replace(work, num_responses=2 * work.num_responses) if INITIAL_RESPONSES in also else work
+def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], int]:
+    """The tables of responses that are judged, with how many they have to each prompt.
+
+    M_0's too where pairs are made of them.
+    """
+    tables = (RESPONSES, *(table for table in also if table == INITIAL_RESPONSES))
+    return dict.fromkeys(tables, recipe.sampling.num_responses)
 
 
 def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, work: Workload) -> Stage[Response]:
@@ -34,7 +37,7 @@ def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, wo
 
     def make(reading: Reading) -> list[Response]:
         prompts, model = list(reading.rows(PROMPTS)), reading.roles[role]
-        return sampler.sample(prompts, model=model, iteration=reading.iteration, stage=table.seed_name)
+        return sampler.sample(prompts, model=model, iteration=reading.iteration, table=table)
 
     own = role == "policy"
     return Stage(

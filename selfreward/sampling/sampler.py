@@ -8,10 +8,11 @@ from selfreward.recipe import SamplingSection
 from selfreward.records import Checkpoint, Prompt, Response
 from selfreward.requests import GenerationRequest, drawn
 from selfreward.seeding import seed_of
+from selfreward.tables import RESPONSES, Table
 
 
 class Sampler:
-    """Draws from an engine. Response i of prompt p has the id `p/i` (or `p/STAGE/i`) and the seed of p plus i."""
+    """Draws from an engine. Response i of prompt p has the id `p/i` (or `p/TABLE/i`) and the seed of p plus i."""
 
     def __init__(self, section: SamplingSection, *, engine: Engine, run_seed: int) -> None:
         self._section = section
@@ -19,11 +20,12 @@ class Sampler:
         self._run_seed = run_seed
 
     def sample(
-        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, stage: str = "responses"
+        self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, table: Table[Response] = RESPONSES
     ) -> list[Response]:
         """`num_responses` for each prompt, in the order of the prompts. Raises RecipeError when one is too long."""
+        stage = table.seed_name
         requests = [self._request(prompt, iteration=iteration, stage=stage) for prompt in prompts]
-        infix = "" if stage == "responses" else f"{stage}/"
+        infix = "" if table == RESPONSES else f"{stage}/"
         if not requests:
             return []
         self._engine.load(model)

@@ -8,15 +8,16 @@ Differs: the reference is the policy at the start of the iteration, not M_0 (`re
 learning rate 5e-7 with float32 weights and no warm-up; the pairs of an iteration are trained on once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import TrainingError
 from selfreward.recipe import Recipe
+from selfreward.records import Response
 from selfreward.seeding import seed_of
 from selfreward.steps import Block, Read, Update
-from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PAIRS, RESPONSES, TRAINING
+from selfreward.tables import JUDGMENTS, PAIRS, TRAINING, Table
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings, settings_of
 from selfreward.workload import Lengths, PairBound, UpdateWork
@@ -24,23 +25,25 @@ from selfreward.workload import Lengths, PairBound, UpdateWork
 
 def dpo(
     recipe: Recipe,
+    candidates: Iterable[Table[Response]],
     *,
     pairs: Callable[[Lengths], list[PairBound]],
     more: Callable[[Lengths, int], list[PairBound]] | None = None,
 ) -> Update:
-    """The on-policy DPO update of the policy. A plan needs bounds: of the `pairs`, and of `more` on top of so many."""
+    """The on-policy DPO update of the policy on pairs of these candidates (and of judgments).
+
+    A plan needs bounds: of the `pairs`, and of `more` on top of so many.
+    """
 
     def most(lengths: Lengths) -> UpdateWork:
         found = pairs(lengths)
         return work_of(recipe, [*found, *(more(lengths, len(found)) if more else [])])
 
+    samples: tuple[Table[Any], ...] = (*candidates, JUDGMENTS)
     return Update(
         name=TRAINING,
         role="policy",
-        reads=(
-            Read(PAIRS, "iteration"),
-            *(Read(table, "iteration", if_made=True) for table in (RESPONSES, INITIAL_RESPONSES, JUDGMENTS)),
-        ),
+        reads=(Read(PAIRS, "iteration"), *(Read(table, "iteration", if_made=True) for table in samples)),
         open=lambda: DpoLearner(settings_of(recipe), seed=recipe.seed),
         most=most,
     )
@@ -103,7 +106,7 @@ class DpoLearner:
             iteration=block.iteration,
             pairs_file=block.files[PAIRS.name],
             samples_files=tuple(samples.values()),
-            policy=block.roles["policy"].path,
+            policy=block.start.path,
             initial=block.roles["initial"].path,
             work_folder=block.work_folder,
             seed=seed_of(self._seed, block.iteration, "training", "", bits=31),

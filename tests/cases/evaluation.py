@@ -122,7 +122,8 @@ def roles(iteration, best=MODELS[0], trained=None):
     """Those of iteration t after its update: the policy is still M_{t-1}."""
     policy = MODELS[max(iteration - 1, 0)]
     weights = {"policy": policy, "trained": trained or MODELS[iteration], "initial": MODELS[0], "best": best}
-    return Roles(weights | ({"previous": policy} if iteration else {}))
+    weights |= {"previous": policy} if iteration else {}
+    return Roles(weights, began={**weights, "trained": policy}, before={})
 
 
 @dataclass

@@ -32,7 +32,7 @@ from selfreward.records import (
 )
 from selfreward.roles import Roles
 from selfreward.running import Runner
-from selfreward.steps import Block, Iteration, Probe, Read, Reading, Stage, Update
+from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update
 from selfreward.store import Store
 from selfreward.tables import (
     EVALUATION,
@@ -114,6 +114,7 @@ class World:
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
         also = self.reads if t > 1 else ()
+        candidates = {table: 2 for table in (RESPONSES, INITIAL_RESPONSES) if table in (RESPONSES, *also)}
         seal = (self.probe(SEAL, "seal", SEAL_OUTCOMES, when="at_end"),) if self.num_seal else ()
         return Iteration(
             t,
@@ -121,11 +122,11 @@ class World:
                 prompts.fresh(self, t, shard_prompts=2),  # type: ignore[arg-type]
                 self.sampled(RESPONSES, "policy"),
                 self.sampled(INITIAL_RESPONSES, "initial"),
-                judging.judgments(self, (RESPONSES, INITIAL_RESPONSES), work=work),
+                judging.judgments(self, candidates, work=work),
                 judging.previous_judgments(self, work=work),
                 *([meta_judging.battles(meta, work=work)] if meta else []),
-                pairing.pairs(selector, also, more=meta_judging.judgment_pairs(meta) if meta else None),
-                pairing.dropped_prompts(selector, also),
+                pairing.pairs(selector, candidates, also, more=meta_judging.judgment_pairs(meta) if meta else None),
+                pairing.dropped_prompts(selector, candidates, also),
                 self.judge_probe(),
                 monitoring.gate(self, judge=JUDGE),
                 Update(TRAINING, "policy", (Read(PAIRS, "iteration"),), lambda: self, lambda _: UpdateWork()),
@@ -562,6 +563,13 @@ def test_a_step_reads_what_it_declared_and_nothing_else(world: World) -> None:
             reading.rows(RESPONSES)
         with pytest.raises(LookupError, match="earlier"):
             reading.rows(JUDGMENTS, iteration=1)
+        for undeclared in (
+            lambda: reading.rows(JUDGMENTS, shard=0),
+            lambda: reading.num_shards(JUDGMENTS),
+            lambda: reading.has(RESPONSES, iteration=1),
+        ):
+            with pytest.raises(LookupError, match="add a Read"):
+                undeclared()
         earlier = replace(reading, reads=(Read(JUDGMENTS, "earlier"),))
         assert {j.prompt_id[0] for j in earlier.rows(JUDGMENTS, iteration=1)} == {"1"}
 
@@ -572,11 +580,30 @@ def test_steps_that_do_not_fit_together_are_refused() -> None:
     assert Iteration(1, (made, read)).stages == (made, read)
     with pytest.raises(ValueError, match="judgments reads responses, which no step before it makes"):
         Iteration(1, (read, made))
-    with pytest.raises(ValueError, match="two stages make responses"):
+    with pytest.raises(ValueError, match="responses: the name of two things"):
         Iteration(1, (made, made))
+    with pytest.raises(ValueError, match="no num_shards"):
+        Iteration(1, (replace(made, num_shards=None),))
+    update: Any = Update("responses_training", "policy", (), lambda: None, lambda _: UpdateWork())
+    for clashing in (
+        (update, update),
+        (made, replace(update, name="responses")),
+        (made, replace(update, role="responses")),
+        (replace(update, name="counts"),),
+        (update, Probe("responses_training", ())),
+    ):
+        with pytest.raises(ValueError, match="the name of two things"):
+            Iteration(1, clashing)
+    with pytest.raises(ValueError, match="whole tables"):
+        Iteration(1, (made, replace(update, reads=(Read(RESPONSES),))))
+    gate, counted = Gate(lambda counts, measured: ""), replace(made, tally=lambda _: {"num_responses": 1})
+    assert Iteration(1, (gate, made)).stages == (made,)
+    for behind in (counted, gate):
+        with pytest.raises(ValueError, match="the funnel ends at the gate"):
+            Iteration(1, (gate, behind))
     optional = replace(made, only_if_read=True)
     assert Iteration(1, (optional, read)).stages == (optional, read)
-    taken_along: Any = replace(read, reads=(Read(RESPONSES, if_made=True),))
+    taken_along: Any = replace(read, reads=(Read(RESPONSES, if_made=True),), num_shards=1)
     assert Iteration(1, (optional, taken_along)).stages == (taken_along,)
 
 
@@ -621,7 +648,51 @@ def test_the_policy_never_means_two_things() -> None:
     assert (updated["policy"], updated["previous"], updated["trained"]) == (zero, zero, one)
     second = updated.advanced(best=one)
     assert (second["policy"], second["best"], second["initial"], second["gpt"]) == (one, one, zero, two)
-    assert second.before is not None and second.before["policy"] == zero and second.before.before is None
+    assert second.before["policy"] == zero and not start.before
+
+
+def test_a_role_is_known_as_the_iteration_began_and_as_the_one_before_did() -> None:
+    """A judge that is trained judged as it was when the iteration began, whatever was updated since."""
+    zero, one, two = (Checkpoint(f"m{t}", Path(f"m{t}"), t) for t in range(3))
+    first = Roles.at_start({"policy": zero, "judge": zero}).advanced(best=zero).updated("judge", one)
+    assert (first["judge"], first.began["judge"], first.before["judge"]) == (one, zero, zero)
+    second = first.advanced(best=zero).updated("judge", two)
+    assert (second["judge"], second.began["judge"], second.before["judge"]) == (two, one, zero)
+
+
+def test_an_update_starts_from_what_the_one_before_it_made(world: World) -> None:
+    """Of one role: the last one's weights are the iteration's, and each has a folder of its own."""
+    starts: list[tuple[str, int]] = []
+
+    class Learner:
+        def learn(self, block: Block) -> dict[str, Any]:
+            self.made = f"{block.start.path.name}+" if block.start.iteration else "+"
+            starts.append((block.work_folder.name, block.start.iteration))
+            return {}
+
+        def save(self, folder: Path) -> None:
+            folder.mkdir()
+            (folder / "model.safetensors").write_text(self.made)
+
+        def close(self) -> None: ...
+
+    updates = [
+        Update(name, role, (), Learner, lambda _: UpdateWork())
+        for name, role in (("sft", "policy"), ("judge_training", "judge"), ("training", "policy"))
+    ]
+    given = Checkpoint("M_0", world.folder, 0)
+    roles = Roles.at_start({"policy": given, "judge": given}).advanced(best=given)
+    engine: Any = world
+    with Store(world.folder / "run") as store:
+        after = Runner(store, engine).run(Iteration(1, tuple(updates)), roles)
+        again = Runner(store, engine).run(Iteration(1, tuple(updates)), roles)
+    assert starts == [(".sft", 0), (".judge_training", 0), (".training", 1)]
+    assert [after[role].path.name for role in ("policy", "trained", "judge")] == [
+        world.folder.name,
+        "checkpoint",
+        "judge",
+    ]
+    assert again == after and (after["trained"].path / "model.safetensors").read_text() == "sft+"
 
 
 def test_a_stage_with_a_condition_is_left_out_and_reads_as_empty(world: World) -> None:
