@@ -1,5 +1,8 @@
 """A second look, on prompts held back for it: M_t against M_{t-1} and the best, asked when a decision stays open."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from selfreward.evaluation.bench import Bench, Sides
@@ -12,52 +15,64 @@ from selfreward.evaluation.tables import (
     RESERVE_RESPONSES,
     RESERVE_RESPONSES_OF,
 )  # fmt: skip
-from selfreward.records import PromptOutcome, Response
+from selfreward.records import Prompt, PromptOutcome, Response
 from selfreward.roles import Roles
 from selfreward.steps import Probe, Read, Reading, Stage, whole
 from selfreward.workload import Workload
 
+EARLIER = Read(RESERVE_RESPONSES, "earlier")
+
 
 def reserve(bench: Bench, iteration: int) -> tuple[Probe, ...]:
     """Its outcomes alone; nothing without prompts. Who was asked in its own iteration is not asked again."""
-    prompts, earlier = bench.source.reserve_prompts(), Read(RESERVE_RESPONSES, "earlier")
-    if not prompts:
-        return ()
+    prompts = bench.source.reserve_prompts()
+    return (_Reserve(bench, prompts).probe(iteration),) if prompts else ()
 
-    def is_asked(reading: Reading, role: str) -> bool:
-        return role in _baselines(reading.roles) and not _was_asked(reading, role)
 
-    def theirs(reading: Reading, role: str, shard: int | None) -> list[Response]:
+@dataclass(frozen=True)
+class _Reserve:
+    bench: Bench
+    prompts: Sequence[Prompt]
+
+    def probe(self, iteration: int) -> Probe:
+        baselines = ("previous", "best") if iteration > 1 else ("previous",)
+        own = self.bench.responses(RESERVE_RESPONSES, self.prompts, "trained")
+        responses = (own, *map(self._responses, baselines))
+        work = Workload(self.prompts, len(responses), self.bench.decoding.max_tokens, iteration)
+        reads = (*(Read(stage.table) for stage in responses), EARLIER)
+        compared = self.bench.comparisons(RESERVE_COMPARISONS, self.prompts, self._sides, reads=reads, work=work)
+        stages: tuple[Stage[Any], ...] = (*responses, compared)
+        made = Stage(RESERVE_OUTCOMES, self._outcomes, reads=whole(stages), num_shards=1)
+        return Probe(RESERVE, (*stages, made), when="on_request")
+
+    def _responses(self, role: str) -> Stage[Response]:
+        due = partial(_is_asked, role)
+        return self.bench.responses(RESERVE_RESPONSES_OF[role], self.prompts, role, only_if=due, reads=(EARLIER,))
+
+    def _sides(self, reading: Reading, shard: int | None) -> Sides:
+        own = list(reading.rows(RESERVE_RESPONSES, shard=shard))
+        return Sides(own, {role: self._theirs(reading, role, shard) for role in _baselines(reading.roles)})
+
+    def _theirs(self, reading: Reading, role: str, shard: int | None) -> list[Response]:
         if _was_asked(reading, role):
-            return bench.evaluated(reading, RESERVE_RESPONSES, prompts, reading.roles[role], shard)
+            return self.bench.evaluated(reading, RESERVE_RESPONSES, self.prompts, reading.roles[role], shard)
         return list(reading.rows(RESERVE_RESPONSES_OF[role], shard=shard))
 
-    def sides(reading: Reading, shard: int | None) -> Sides:
-        own = list(reading.rows(RESERVE_RESPONSES, shard=shard))
-        return Sides(own, {role: theirs(reading, role, shard) for role in _baselines(reading.roles)})
-
-    def made(reading: Reading) -> list[PromptOutcome]:
-        found, comparisons = sides(reading, None), list(reading.rows(RESERVE_COMPARISONS))
+    def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
+        found, comparisons = self._sides(reading, None), list(reading.rows(RESERVE_COMPARISONS))
         made: list[PromptOutcome] = []
         for role, side in found.baselines.items():
             compared, against = outcomes(found.own, side, comparisons, found.against), reading.roles[role].iteration
             made += rows(compared, found.own, side, set="reserve", by="anchor", against=against)
         return made
 
-    responses: list[Stage[Any]] = [bench.responses(RESERVE_RESPONSES, prompts, "trained")]
-    for role in ("previous", "best") if iteration > 1 else ("previous",):
-        due = lambda reading, role=role: is_asked(reading, role)  # noqa: E731
-        responses.append(bench.responses(RESERVE_RESPONSES_OF[role], prompts, role, only_if=due, reads=(earlier,)))
-    work = Workload(prompts, len(responses), bench.decoding.max_tokens, iteration)
-    reads = (*(Read(stage.table) for stage in responses), earlier)
-    stages = (*responses, bench.comparisons(RESERVE_COMPARISONS, prompts, sides, reads=reads, work=work))
-    return (
-        Probe(RESERVE, (*stages, Stage(RESERVE_OUTCOMES, made, reads=whole(stages), num_shards=1)), when="on_request"),
-    )
-
 
 def _baselines(roles: Roles) -> list[str]:
     return ["previous"] if roles["best"].iteration == roles["previous"].iteration else ["previous", "best"]
+
+
+def _is_asked(role: str, reading: Reading) -> bool:
+    return role in _baselines(reading.roles) and not _was_asked(reading, role)
 
 
 def _was_asked(reading: Reading, role: str) -> bool:
