@@ -166,7 +166,7 @@ def test_building_imports_nothing_heavy() -> None:
     code = (
         "import sys, json; from selfreward import compose, recipe_file; from selfreward.updates import dpo;"
         "from pathlib import Path;"
-        "dpo(recipe_file.load(Path('recipes/tiny.yaml')), pairs=lambda lengths: []).open();"
+        "dpo(recipe_file.load(Path('recipes/tiny.yaml')), (), pairs=lambda lengths: []).open();"
         "print(json.dumps([m for m in ('torch', 'transformers', 'trl', 'datasets', 'vllm') if m in sys.modules]))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
