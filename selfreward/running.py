@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, assert_never
 
+from selfreward.errors import RecipeError
 from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Evaluation
 from selfreward.roles import Roles
@@ -25,8 +26,11 @@ class Runner:
     def run(self, iteration: Iteration, roles: Roles) -> Roles:
         """Every step in order; returns the roles after the updates.
 
-        Where a gate finds nothing to learn from, the rest is left out: nothing is trained, and M_t is M_{t-1}.
+        Where a gate finds nothing to learn from, the rest is left out: nothing is trained, and M_t is M_{t-1}. Raises
+        RecipeError for an update of a role that is no model of the recipe.
         """
+        if missing := [update.role for update in iteration.updates if update.role not in roles]:
+            raise RecipeError(f"models: no {missing[0]!r}, which an update trains; add it to `models`")
         measured: dict[str, Evaluation] = {}
         done: list[Stage[Any]] = []
         for step in iteration.steps:
@@ -60,7 +64,7 @@ class Runner:
         """New weights of a role, as a function of files. The engine sleeps meanwhile."""
         t, work_folder = iteration.number, self.store.work_folder(iteration.number, step.name)
         files = {r.table.name: self.store.path(t, r.table) for r in step.reads if self.store.has(t, r.table)}
-        block = Block(t, files, roles, roles.latest(step.role), work_folder)
+        block = Block(t, files, roles, roles.latest(step.role), roles.first(step.role), work_folder)
         self.store.once_json(t, step.name, partial(self._learn, step, block))
         path, weights_hash = self.store.commit_checkpoint(t, iteration.folder_of(step), work_folder / "checkpoint")
         return Checkpoint(weights_hash[:16], path, t)

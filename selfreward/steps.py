@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol
 
 from selfreward.records import Checkpoint, Evaluation
-from selfreward.roles import Roles
+from selfreward.roles import RESERVED, Roles
 from selfreward.tables import COUNTS, DECISION, R, Table
 from selfreward.workload import Lengths, Requests, UpdateWork
 
@@ -148,13 +148,15 @@ class Gate:
 class Block:
     """What a learner gets at once: the files of the tables that its update reads, by name, and the weights by role.
 
-    It starts from `start`. `work_folder` is the update's alone and survives a kill, so that training resumes inside.
+    It starts from `start`; `first` is what its role was before any update. `work_folder` is the update's alone and
+    survives a kill, so that training resumes inside.
     """
 
     iteration: int
     files: Mapping[str, Path]
     roles: Roles
     start: Checkpoint
+    first: Checkpoint
     work_folder: Path
 
 
@@ -219,6 +221,10 @@ class Iteration:
         object.__setattr__(self, "steps", tuple(_needed(self.steps)))
         made: set[str] = set()
         names = [COUNTS, DECISION]
+        if taken := RESERVED & {update.role for update in self.updates}:
+            raise ValueError(
+                f"{', '.join(sorted(taken))}: the run alone gives this role its weights; update another one"
+            )
         for step in self.steps:
             for stage in _stages_of(step):
                 _require(stage.name, stage.reads, made)

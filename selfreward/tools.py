@@ -25,8 +25,9 @@ from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem
-from selfreward.recipe import OF_THE_RUN, AdditiveJudge, Recipe, RewardModelJudge
+from selfreward.recipe import AdditiveJudge, Recipe, RewardModelJudge
 from selfreward.records import Checkpoint
+from selfreward.roles import OF_THE_RUN
 from selfreward.workload import Lengths
 
 

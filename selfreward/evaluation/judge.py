@@ -24,8 +24,8 @@ from selfreward.evaluation.preference import anchor_health, outcomes
 from selfreward.evaluation.samples import SampledPrompt, SampledTexts, measure_samples, sampled_prompts, sampled_texts
 from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
 from selfreward.parts import Judge, Judged
-from selfreward.recipe import CHANGING
 from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, Response
+from selfreward.roles import CHANGING
 from selfreward.seeding import seed_of
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.intervals import mean_interval

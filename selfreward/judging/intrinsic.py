@@ -21,6 +21,7 @@ from selfreward.parts import Engine, Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
 from selfreward.requests import ScoreRequest
+from selfreward.roles import OF_THE_RUN
 from selfreward.workload import Lengths, Requests, Workload, forward
 
 NAME: Final = "intrinsic"
@@ -59,7 +60,7 @@ class IntrinsicJudge:
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        if work.iteration == 1 and self.by <= recipe.OF_THE_RUN:
+        if work.iteration == 1 and self.by <= OF_THE_RUN:
             return []  # all of them are M_0
         return [
             requests

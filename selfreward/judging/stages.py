@@ -8,12 +8,12 @@ from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import Workload, asked_before
+from selfreward.workload import Candidates, Workload, asked_before, with_candidates
 
 
-def judgments(judge: Judge, candidates: Mapping[Table[Response], int], *, work: Workload) -> Stage[Judgment]:
-    """Of all candidates: tables of responses, with how many they have to each prompt."""
-    met = replace(work, num_responses=sum(candidates.values()))
+def judgments(judge: Judge, candidates: Mapping[Table[Response], Candidates], *, work: Workload) -> Stage[Judgment]:
+    """Of all candidates, by the table in which they stand."""
+    met = with_candidates(work, candidates.values())
     return Stage(
         JUDGMENTS,
         lambda reading: _judge(judge, reading, candidates, reading.roles),

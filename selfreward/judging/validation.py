@@ -6,6 +6,7 @@ from itertools import chain
 from selfreward import recipe
 from selfreward.problems import Facts, Problem, warning
 from selfreward.records import Prompt
+from selfreward.roles import CHANGING, OF_THE_RUN
 
 ANCHOR = "evaluation.anchor"
 
@@ -46,12 +47,12 @@ def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "jud
                 yield warning(
                     f"{where}.kind is verifier, but some prompts have no checks: their responses stay unscored"
                 )
-            case recipe.RewardModelJudge() if judge.by in recipe.OF_THE_RUN:
+            case recipe.RewardModelJudge() if judge.by in OF_THE_RUN:
                 yield Problem(
                     f"{where}.by: {judge.by} writes and does not score; a reward model has one output and no words; "
                     "add it under `models` by a name of its own"
                 )
-            case recipe.IntrinsicJudge() if {judge.by, judge.reference} <= recipe.OF_THE_RUN:
+            case recipe.IntrinsicJudge() if {judge.by, judge.reference} <= OF_THE_RUN:
                 yield warning(
                     f"{where}.kind is intrinsic: in the first iteration {judge.by} and {judge.reference} are the same "
                     "model, so that every score is 0 and no pair is made; name another model as the reference"
@@ -93,7 +94,7 @@ def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -
         yield warning(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives no pairs")
     if pairing.min_reliability is not None and draws_once:
         yield warning("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
-    if "consistency" in (pairing.label, pairing.weight) and not models_of(section) & recipe.CHANGING:
+    if "consistency" in (pairing.label, pairing.weight) and not models_of(section) & CHANGING:
         yield warning("pairing by consistency, but the judge does not change: each label and weight is 1")
 
 
@@ -131,7 +132,7 @@ def _start_alike(judge: Labelling, anchor: recipe.AnchorSection, weights: Mappin
     """Whether both are of one model, or of names that stand for the same weights when the run begins."""
     by, measuring = getattr(judge, "by", ""), getattr(anchor, "by", "")
     same = by in weights and weights[by] == weights.get(measuring)
-    return same or by == measuring or {by, measuring} <= recipe.OF_THE_RUN
+    return same or by == measuring or {by, measuring} <= OF_THE_RUN
 
 
 def _labels_and_measures(judge: Labelling, anchor: recipe.AnchorSection) -> str:

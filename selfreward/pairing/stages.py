@@ -9,13 +9,13 @@ from selfreward.parts import Judged, MorePairs
 from selfreward.records import DroppedPrompt, PreferencePair, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, Table
-from selfreward.workload import Lengths, PairBound, Workload
+from selfreward.workload import Candidates, Lengths, PairBound, Workload, with_candidates
 
 Also = Sequence[Table[Any]]
 """The tables of `selector.reads` that this iteration has."""
 
-CandidateTables = Mapping[Table[Response], int]
-"""The tables of responses that were judged, with how many they have to each prompt."""
+CandidateTables = Mapping[Table[Response], Candidates]
+"""The responses that were judged, by table."""
 
 
 def pairs(
@@ -51,11 +51,12 @@ def bounds(
     selector: Selector, candidates: CandidateTables, also: Also = (), *, work: Workload
 ) -> Callable[[Lengths], list[PairBound]]:
     """The pairs that so many candidates may give, both sides as long as allowed."""
-    num_pairs = selector.most(sum(number for table, number in candidates.items() if table not in also))
+    own = with_candidates(work, (amount for table, amount in candidates.items() if table not in also))
+    longest = with_candidates(work, candidates.values()).max_tokens
     return lambda lengths: [
-        PairBound("response", lengths.prompt(prompt), work.max_tokens)
+        PairBound("response", lengths.prompt(prompt), longest)
         for prompt in work.prompts
-        for _ in range(num_pairs)
+        for _ in range(selector.most(own.num_responses))
     ]
 
 

@@ -12,9 +12,9 @@ from selfreward.recipe.judging import (
     RubricJudge,
     VerifierJudge,
 )
-from selfreward.recipe.models import CHANGING
 from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import Section
+from selfreward.roles import CHANGING
 
 RESERVE_FROM = 400
 """Monitor prompts from which on a reserve and a seal of the same size are held out beside them."""

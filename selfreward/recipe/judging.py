@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from selfreward.recipe.models import CHANGING
 from selfreward.recipe.section import Section
+from selfreward.roles import CHANGING
 
 
 class Reasoning(Section):

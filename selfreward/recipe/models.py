@@ -8,15 +8,6 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Runtime, Section
 
-OF_THE_RUN = frozenset({"policy", "initial", "best"})
-"""Models that are there without being named and as whom a judge may speak: they stand for the policy's weights."""
-
-CHANGING = frozenset({"policy", "best"})
-"""Those of them whose weights change from iteration to iteration."""
-
-RESERVED = OF_THE_RUN - {"policy"} | {"given", "previous", "trained"}
-"""Roles of the run's own checkpoints (`roles.py`), as which no other model may be named."""
-
 
 class LoraSection(Section):
     """Low-rank adapters (2106.09685) in all linear layers; merged at the end of each iteration into a plain model."""

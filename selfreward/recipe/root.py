@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from selfreward.recipe.evaluation import EvaluationSection
 from selfreward.recipe.judging import AdditiveJudge, JudgingSection, MetaJudgingSection
-from selfreward.recipe.models import RESERVED, EndpointSection, ModelSection, NamedModel
+from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
 from selfreward.recipe.monitor import MonitorSection
 from selfreward.recipe.pairing import BestVsWorst, PairingSection
 from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import Runtime, Section
 from selfreward.recipe.training import LaunchSection, TrainingSection
+from selfreward.roles import RESERVED
 
 
 class EngineSection(Section):

@@ -307,7 +307,7 @@ def training_key(name: str) -> str:
 
 def _time(run: Run) -> dict[str, Any]:
     costed = [*_maybe(run.initial_cost), *run.history]
-    stages = timing.costs(costed)
+    stages = timing.costs([*run.history, *_maybe(run.initial_cost)])  # in the order of an iteration
     shown = costed[-_MAX_TIME_BARS:]
     rows = [
         (model_name(0) if summary.iteration == 0 else f"Iteration {summary.iteration}", bar)

@@ -10,7 +10,7 @@ from selfreward.records import Response
 from selfreward.sampling.sampler import Sampler
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import INITIAL_RESPONSES, PROMPTS, RESPONSES, Table
-from selfreward.workload import Workload, draws
+from selfreward.workload import Candidates, Workload, draws
 
 
 def responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
@@ -23,13 +23,10 @@ def initial_responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stag
     return _stage(INITIAL_RESPONSES, "initial", recipe, engine, work)
 
 
-def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], int]:
-    """The tables of responses that are judged, with how many they have to each prompt.
-
-    M_0's too where pairs are made of them.
-    """
+def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], Candidates]:
+    """The responses that are judged, by table; M_0's too where pairs are made of them."""
     tables = (RESPONSES, *(table for table in also if table == INITIAL_RESPONSES))
-    return dict.fromkeys(tables, recipe.sampling.num_responses)
+    return dict.fromkeys(tables, Candidates(recipe.sampling.num_responses, recipe.sampling.max_tokens))
 
 
 def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, work: Workload) -> Stage[Response]:

@@ -29,8 +29,10 @@ def dpo(
     *,
     pairs: Callable[[Lengths], list[PairBound]],
     more: Callable[[Lengths, int], list[PairBound]] | None = None,
+    role: str = "policy",
+    name: str = TRAINING,
 ) -> Update:
-    """The on-policy DPO update of the policy on pairs of these candidates (and of judgments).
+    """The DPO update of a role on pairs of these candidates (and of judgments): on-policy for the policy.
 
     A plan needs bounds: of the `pairs`, and of `more` on top of so many.
     """
@@ -41,10 +43,10 @@ def dpo(
 
     samples: tuple[Table[Any], ...] = (*candidates, JUDGMENTS)
     return Update(
-        name=TRAINING,
-        role="policy",
+        name=name,
+        role=role,
         reads=(Read(PAIRS, "iteration"), *(Read(table, "iteration", if_made=True) for table in samples)),
-        open=lambda: DpoLearner(settings_of(recipe), seed=recipe.seed),
+        open=lambda: DpoLearner(settings_of(recipe, role), seed=recipe.seed, role=role),
         most=most,
     )
 
@@ -85,8 +87,8 @@ def train(job: TrainingJob, settings: Settings) -> Mapping[str, Any]:
 class DpoLearner:
     """`steps.Learner`. All state of training is in the block's work folder; nothing stays in memory between blocks."""
 
-    def __init__(self, settings: Settings, *, seed: int) -> None:
-        self._settings, self._seed = settings, seed
+    def __init__(self, settings: Settings, *, seed: int, role: str = "policy") -> None:
+        self._settings, self._seed, self._role = settings, seed, role
 
     def learn(self, block: Block) -> Mapping[str, Any]:
         """The metrics that `update.train` describes. Raises TrainingError, StoreError and RecipeError."""
@@ -107,7 +109,7 @@ class DpoLearner:
             pairs_file=block.files[PAIRS.name],
             samples_files=tuple(samples.values()),
             policy=block.start.path,
-            initial=block.roles["initial"].path,
+            initial=block.first.path,
             work_folder=block.work_folder,
-            seed=seed_of(self._seed, block.iteration, "training", "", bits=31),
+            seed=seed_of(self._seed, block.iteration, "training", self._role.removeprefix("policy"), bits=31),
         )

@@ -25,12 +25,12 @@ class Settings(BaseModel):
         return {loss.label_smoothing for loss in self.training.losses if isinstance(loss, ExoPairLoss | RobustLoss)}
 
 
-def settings_of(recipe: Recipe) -> Settings:
-    """Of the update of the policy."""
+def settings_of(recipe: Recipe, role: str = "policy") -> Settings:
+    """Of an update of `role`."""
     return Settings(
         training=recipe.training,
         engine_dtype=recipe.engine.dtype,
-        lora=recipe.policy.lora,
+        lora=recipe.local_models[role].lora,
         launch=recipe.launch,
         trust_remote_code=recipe.policy.trust_remote_code,
     )

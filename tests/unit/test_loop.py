@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward import history, judging, loop, meta_judging, monitoring, pairing, prompts
-from selfreward.errors import StoreError
+from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, RESERVE_OUTCOMES, SEAL_OUTCOMES
 from selfreward.parts import Judged, Models
 from selfreward.records import (
@@ -47,7 +47,7 @@ from selfreward.tables import (
     TRAINING,
     Table,
 )
-from selfreward.workload import Requests, UpdateWork, Workload
+from selfreward.workload import Candidates, Requests, UpdateWork, Workload
 
 
 class Killed(BaseException):
@@ -114,7 +114,7 @@ class World:
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
         also = self.reads if t > 1 else ()
-        candidates = {table: 2 for table in (RESPONSES, INITIAL_RESPONSES) if table in (RESPONSES, *also)}
+        candidates = {t: Candidates(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
         seal = (self.probe(SEAL, "seal", SEAL_OUTCOMES, when="at_end"),) if self.num_seal else ()
         return Iteration(
             t,
@@ -594,6 +594,8 @@ def test_steps_that_do_not_fit_together_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="the name of two things"):
             Iteration(1, clashing)
+    with pytest.raises(ValueError, match="initial: the run alone gives this role"):
+        Iteration(1, (replace(update, role="initial"),))
     with pytest.raises(ValueError, match="whole tables"):
         Iteration(1, (made, replace(update, reads=(Read(RESPONSES),))))
     gate, counted = Gate(lambda counts, measured: ""), replace(made, tally=lambda _: {"num_responses": 1})
@@ -660,14 +662,22 @@ def test_a_role_is_known_as_the_iteration_began_and_as_the_one_before_did() -> N
     assert (second["judge"], second.began["judge"], second.before["judge"]) == (two, one, zero)
 
 
+def test_a_role_that_is_no_model_is_refused_before_anything_is_made(world: World) -> None:
+    trained = Update("critic_training", "critic", (), lambda: pytest.fail("opened"), lambda _: UpdateWork())
+    never: Any = Stage(RESPONSES, lambda _: pytest.fail("made"), num_shards=1)
+    roles, engine = Roles.at_start({"policy": Checkpoint("M_0", world.folder, 0)}), world
+    with Store(world.folder / "run") as store, pytest.raises(RecipeError, match="no 'critic', which an update trains"):
+        Runner(store, engine).run(Iteration(1, (never, trained)), roles)  # type: ignore[arg-type]
+
+
 def test_an_update_starts_from_what_the_one_before_it_made(world: World) -> None:
     """Of one role: the last one's weights are the iteration's, and each has a folder of its own."""
-    starts: list[tuple[str, int]] = []
+    starts: list[tuple[str, int, int]] = []
 
     class Learner:
         def learn(self, block: Block) -> dict[str, Any]:
             self.made = f"{block.start.path.name}+" if block.start.iteration else "+"
-            starts.append((block.work_folder.name, block.start.iteration))
+            starts.append((block.work_folder.name, block.start.iteration, block.first.iteration))
             return {}
 
         def save(self, folder: Path) -> None:
@@ -686,7 +696,7 @@ def test_an_update_starts_from_what_the_one_before_it_made(world: World) -> None
     with Store(world.folder / "run") as store:
         after = Runner(store, engine).run(Iteration(1, tuple(updates)), roles)
         again = Runner(store, engine).run(Iteration(1, tuple(updates)), roles)
-    assert starts == [(".sft", 0), (".judge_training", 0), (".training", 1)]
+    assert starts == [(".sft", 0, 0), (".judge_training", 0, 0), (".training", 1, 0)]
     assert [after[role].path.name for role in ("policy", "trained", "judge")] == [
         world.folder.name,
         "checkpoint",
