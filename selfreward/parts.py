@@ -185,8 +185,8 @@ class MorePairs:
 class Monitor(Protocol):
     """Decides whether another iteration is worth its cost."""
 
-    def refuses(self, counts: Mapping[str, int], judging: Evaluation | None) -> str:
-        """Why there is nothing to learn from an iteration like this, in a sentence; "" when there is."""
+    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
+        """Whether there is something to learn from an iteration like this; `decide` says why not."""
 
     def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         """`history` holds iterations 1..t in order, `decided` the decisions on 1..t-1; the decision is about t."""

@@ -39,7 +39,7 @@ class Runner:
                     self.stage(iteration.number, step, roles)
                     done.append(step)
                 case Gate():
-                    if step.refuses(self.counts(iteration.number, done), measured):
+                    if not step.may_train(self.counts(iteration.number, done), measured):
                         break
                 case Update():
                     roles = roles.updated(step.role, self.update(iteration, step, roles))

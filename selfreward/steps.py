@@ -109,7 +109,7 @@ class Stage(Generic[R]):
     `asks` are the roles and models that it may ask, and `most` what it asks of them at most. It has `num_shards`, or
     as many as the first table that it reads by shard. `only_if_read`: it is left out unless a later step reads its
     table. `only_if` decides when it is due. `tally`: what the funnel counts of its records. `check` raises StoreError
-    when stored records are not those that a run which goes on would make.
+    when stored records are not those that a resumed run would make.
     """
 
     table: Table[R]
@@ -137,11 +137,10 @@ class Stage(Generic[R]):
 class Gate:
     """Whether there is something to learn from what was made so far; if not, the rest of the iteration is left out.
 
-    `refuses` gets the counts of the stages and the measurements of the probes before it, by name, and returns the
-    reason against going on, or "".
+    `may_train` gets the counts of the stages and the measurements of the probes before it, by name.
     """
 
-    refuses: Callable[[Mapping[str, int], Mapping[str, Evaluation]], str]
+    may_train: Callable[[Mapping[str, int], Mapping[str, Evaluation]], bool]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Everything that asks a model says so beside the code that does: a judge in `most
 judge, a selector or a stage.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
@@ -32,12 +32,6 @@ class Candidates:
 
     num_responses: int
     max_tokens: int
-
-
-def with_candidates(work: Workload, candidates: Iterable[Candidates]) -> Workload:
-    """`work` with these responses, each as long as the longest may be."""
-    numbers, lengths = zip(*((each.num_responses, each.max_tokens) for each in candidates), strict=True)
-    return replace(work, num_responses=sum(numbers), max_tokens=max(lengths))
 
 
 @dataclass(frozen=True)

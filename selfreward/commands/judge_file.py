@@ -74,11 +74,11 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
         warnings = warnings_of(of_judge(recipe.judging, list(sheet.prompts.values())))
         store.meter = inference.usage
         try:
-            responses = _judge(recipe, sheet, store, inference)
+            lengths = _judge(recipe, sheet, store, inference)
         finally:
             inference.engine.close()
         scale = inference.judge(recipe).scale
-        evaluation, unscored, num_judgments = _measured(store, responses, scale, recipe.seed)
+        evaluation, unscored, num_judgments = _measured(store, lengths, scale, recipe.seed)
         write_text_atomically(out, "".join(_lines(sheet, store)))
     shutil.rmtree(work, ignore_errors=True)
     return JudgedFile(

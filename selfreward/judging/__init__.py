@@ -82,11 +82,11 @@ def member_names(section: sections.EnsembleJudge) -> dict[str, sections.MemberSe
     """Members by `kind@by`, numbered where that is not enough."""
     plain = [f"{member.kind}@{by}" if (by := getattr(member, "by", "")) else member.kind for member in section.members]
     seen: Counter[str] = Counter()
-    named: dict[str, sections.MemberSection] = {}
+    by_name: dict[str, sections.MemberSection] = {}
     for name, member in zip(plain, section.members, strict=True):
         seen[name] += 1
-        named[f"{name}-{seen[name]}" if plain.count(name) > 1 else name] = member
-    return named
+        by_name[f"{name}-{seen[name]}" if plain.count(name) > 1 else name] = member
+    return by_name
 
 
 def _local(chats: Mapping[str, Chat], name: str, where: str) -> None:

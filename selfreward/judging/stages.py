@@ -8,12 +8,13 @@ from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import Candidates, Workload, asked_before, with_candidates
+from selfreward.workload import Candidates, Workload, asked_before
 
 
 def judgments(judge: Judge, candidates: Mapping[Table[Response], Candidates], *, work: Workload) -> Stage[Judgment]:
     """Of all candidates, by the table in which they stand."""
-    met = with_candidates(work, candidates.values())
+    num_responses = sum(each.num_responses for each in candidates.values())
+    met = replace(work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values()))
     return Stage(
         JUDGMENTS,
         lambda reading: _judge(judge, reading, candidates, reading.roles),

@@ -22,7 +22,7 @@ def build(
 
 def gate(monitor: Monitor, *, judge: str) -> Gate:
     """Whether the iteration's pairs are worth training on; `judge` names the measurement of the judge."""
-    return Gate(lambda counts, measured: monitor.refuses(counts, measured.get(judge)))
+    return Gate(lambda counts, measured: monitor.may_train(counts, measured.get(judge)))
 
 
 def problems(section: MonitorSection, facts: Facts) -> Iterator[Problem]:

@@ -37,12 +37,9 @@ class RunMonitor:
     num_reserve: int = 0
     recipe: Recipe | None = None
 
-    def refuses(self, counts: Mapping[str, int], judging: Evaluation | None) -> str:
-        """Why there is nothing to learn from an iteration like this, or ""; `decide` then says STARVED."""
-        numbers = numbers_of(self.section, counts, max_iterations=self.max_iterations, elapsed_s=0)
-        if closed := closed_gates(self.section, counts):
-            return "; ".join(limit_clause(name, numbers) for name in closed)
-        return "; ".join(self._too_noisy(counts, judging)) if self._enforces else ""
+    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
+        """False when there is nothing to learn from an iteration like this; `decide` then says STARVED."""
+        return not (closed_gates(self.section, counts) or (self._enforces and self._too_noisy(counts, judging)))
 
     def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         """`history` holds iterations 1..t in order, at least one; `decided` are the decisions on 1..t-1.
@@ -71,9 +68,9 @@ class RunMonitor:
     def _enforces(self) -> bool:
         return self.section.mode == "enforce"
 
-    def _too_noisy(self, counts: Mapping[str, int], judging: Evaluation | None) -> tuple[str, ...]:
+    def _too_noisy(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
         untrained = IterationSummary(1, counts, {}, Evaluation(1, {}), {}, judging=judging)
-        return too_noisy(evidence_of([untrained], num_reserve=0)[0], self.section)
+        return bool(too_noisy(evidence_of([untrained], num_reserve=0)[0], self.section))
 
     def _answered(self, found: Decision, decided: Sequence[Decision], closed: Sequence[str]) -> Decision:
         """What a closed gate and the listed interventions make of the decision."""

@@ -9,7 +9,7 @@ from selfreward.parts import Judged, MorePairs
 from selfreward.records import DroppedPrompt, PreferencePair, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, Table
-from selfreward.workload import Candidates, Lengths, PairBound, Workload, with_candidates
+from selfreward.workload import Candidates, Lengths, PairBound, Workload
 
 Also = Sequence[Table[Any]]
 """The tables of `selector.reads` that this iteration has."""
@@ -51,12 +51,10 @@ def bounds(
     selector: Selector, candidates: CandidateTables, also: Also = (), *, work: Workload
 ) -> Callable[[Lengths], list[PairBound]]:
     """The pairs that so many candidates may give, both sides as long as allowed."""
-    own = with_candidates(work, (amount for table, amount in candidates.items() if table not in also))
-    longest = with_candidates(work, candidates.values()).max_tokens
+    num_pairs = selector.most(sum(each.num_responses for table, each in candidates.items() if table not in also))
+    longest = max(each.max_tokens for each in candidates.values())
     return lambda lengths: [
-        PairBound("response", lengths.prompt(prompt), longest)
-        for prompt in work.prompts
-        for _ in range(selector.most(own.num_responses))
+        PairBound("response", lengths.prompt(prompt), longest) for prompt in work.prompts for _ in range(num_pairs)
     ]
 
 

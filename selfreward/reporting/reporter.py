@@ -71,7 +71,7 @@ class RunReporter:
 
 
 def _seal(history: Sequence[IterationSummary], decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
-    """The newest one, if a run went on after its seal was opened."""
+    """The newest one: a run that was resumed after its last iteration has been measured at its end again."""
     for summary, decision in reversed([*zip(history, decisions, strict=False)]):
         if summary.seal:
             return summary.seal, decision.best_iteration

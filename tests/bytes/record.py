@@ -31,21 +31,20 @@ RECIPES = {
 }
 JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: who is asked shows in the limit of the reply
 
-# File by file, what is meant to differ since the list that is compared with was made, and why: `scores` lists how.
-_BALANCED = "the ensemble's scores take both orders of a comparison alike, however many draws of each could be read"
-_FOLLOWS = "made of these scores"
-MEANT_TO_DIFFER = {"lost/iteration-01/judgments.parquet": _BALANCED} | dict.fromkeys(
-    (
-        "lost/iteration-01/pairs.parquet",
-        "lost/iteration-01/checkpoint/model.safetensors",
-        "lost/iteration-01/evaluation_responses.parquet",
-        "lost/iteration-01/evaluation_verifiable_responses.parquet",
-        "lost/iteration-01/evaluation_kl_responses.parquet",
-        "lost/iteration-01/evaluation_logprobs_policy.parquet",
-        "lost/iteration-01/evaluation_logprobs_initial.parquet",
-    ),
-    _FOLLOWS,
-)
+# The files of the run `lost` that differ from those of a commit without the balanced mean; `scores` lists how.
+BALANCED_MEAN = {
+    f"lost/iteration-01/{name}": why
+    for name, why in {
+        "judgments.parquet": "both orders of a comparison count alike, however many draws of each could be read",
+        "pairs.parquet": "made of these scores",
+        "checkpoint/model.safetensors": "trained on these pairs",
+        "evaluation_responses.parquet": "of this checkpoint",
+        "evaluation_verifiable_responses.parquet": "of this checkpoint",
+        "evaluation_kl_responses.parquet": "of this checkpoint",
+        "evaluation_logprobs_policy.parquet": "of this checkpoint",
+        "evaluation_logprobs_initial.parquet": "of its responses",
+    }.items()
+}
 
 
 def scripted(engine: Any) -> Any:
@@ -132,13 +131,13 @@ def record(folder: Path) -> dict[str, str]:
     return found
 
 
-def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """One line for each file that differs, is missing or is new."""
+def differences(before: dict[str, str], after: dict[str, str], meant_to: dict[str, str]) -> list[str]:
+    """One line for each file that differs, is missing or is new; `meant_to` says of some why they should."""
     lines = []
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             what = "missing" if name not in after else "new" if name not in before else "differs"
-            meant = MEANT_TO_DIFFER.get(name)
+            meant = meant_to.get(name)
             lines.append(f"{name}: {what}" + (f" (meant: {meant})" if meant else ""))
     return lines
 
@@ -174,6 +173,9 @@ def main() -> int:
     comparing = commands.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
+    comparing.add_argument(
+        "--since-unbalanced-mean", action="store_true", help="BEFORE is of a commit without the balanced mean"
+    )
     listing = commands.add_parser("scores")
     listing.add_argument("before", type=Path)
     listing.add_argument("after", type=Path)
@@ -188,7 +190,7 @@ def main() -> int:
         print(f"{len(found)} files -> {options.out}")
         return 0
     before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (options.before, options.after))
-    lines = differences(before, after)
+    lines = differences(before, after, BALANCED_MEAN if options.since_unbalanced_mean else {})
     print("\n".join(lines) or f"{len(after)} files, all the same")
     return int(any("(meant:" not in line for line in lines))
 

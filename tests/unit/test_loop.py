@@ -256,9 +256,9 @@ class World:
     def close(self) -> None: ...
 
     # Monitor
-    def refuses(self, counts: Mapping[str, int], judging: Evaluation | None) -> str:
+    def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
         assert judging is not None and "judge_reliability" in judging.metrics
-        return "" if counts["num_pairs"] >= self.min_pairs else "too few pairs"
+        return counts["num_pairs"] >= self.min_pairs
 
     def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         assert elapsed_s >= 0
@@ -266,7 +266,7 @@ class World:
         t = history[-1].iteration
         asked = tuple(outcome.set for outcome in history[-1].outcomes)
         self.decided_on.append((t, asked))
-        if self.refuses(history[-1].counts, history[-1].judging):
+        if not self.may_train(history[-1].counts, history[-1].judging):
             return Decision(t, "STARVED", "", 0, stopped_by="TOO_FEW_PAIRS")
         if t in self.wants_reserve and "reserve" not in asked:
             return Decision(t, "INCONCLUSIVE", "", 0, wants_reserve=True)
@@ -598,7 +598,7 @@ def test_steps_that_do_not_fit_together_are_refused() -> None:
         Iteration(1, (replace(update, role="initial"),))
     with pytest.raises(ValueError, match="whole tables"):
         Iteration(1, (made, replace(update, reads=(Read(RESPONSES),))))
-    gate, counted = Gate(lambda counts, measured: ""), replace(made, tally=lambda _: {"num_responses": 1})
+    gate, counted = Gate(lambda counts, measured: True), replace(made, tally=lambda _: {"num_responses": 1})
     assert Iteration(1, (gate, made)).stages == (made,)
     for behind in (counted, gate):
         with pytest.raises(ValueError, match="the funnel ends at the gate"):

@@ -107,7 +107,7 @@ def test_what_stops_by_itself_is_said_before_any_limit():
 def test_gates_close_before_training_and_say_which(counts, stopped_by, exit_code, words):
     counts = {**ENOUGH, **counts}
     monitor = monitoring.build(MonitorSection(), max_iterations=4)
-    assert monitor.refuses(counts, judged())
+    assert not monitor.may_train(counts, judged())
     (decision,) = run(untrained(1, counts))
     assert (decision.decision, decision.stopped_by, decision.exit_code) == ("STARVED", stopped_by, exit_code)
     assert stopped_by in decision.gates and words in decision.reason
@@ -118,7 +118,7 @@ def test_limits_are_the_last_allowed_value():
     counts = {"num_pairs": 8, "num_judgments": 100, "num_unscored_judgments": 50}
     assert failed_gates(MonitorSection(), counts) == ()
     assert failed_gates(MonitorSection(), {"num_pairs": 9}) == ()  # no judgments, so none is unscored
-    assert monitoring.build(MonitorSection(), max_iterations=4).refuses(counts, None) == ""
+    assert monitoring.build(MonitorSection(), max_iterations=4).may_train(counts, None)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,11 @@ def test_limits_are_the_last_allowed_value():
 )
 def test_a_judge_that_is_too_noisy_trains_nothing(judging, num_dropped, may_train):
     counts = {**ENOUGH, "num_prompts": 50 + num_dropped, "num_dropped_prompts": num_dropped}
-    said = monitoring.build(MonitorSection(), max_iterations=4).refuses(counts, judging)
-    assert (said == "") == may_train and (may_train or "reliability is" in said)
-    assert monitoring.build(MonitorSection(mode="report_only"), max_iterations=4).refuses(counts, judging) == ""
+    assert monitoring.build(MonitorSection(), max_iterations=4).may_train(counts, judging) == may_train
+    assert monitoring.build(MonitorSection(mode="report_only"), max_iterations=4).may_train(counts, judging)
+    if not may_train:
+        (decision,) = run(replace(untrained(1, counts), judging=judging))
+        assert decision.decision == "STARVED" and "reliability is" in decision.reason
 
 
 def test_report_only_writes_down_and_goes_on():
@@ -150,8 +152,9 @@ def test_report_only_writes_down_and_goes_on():
 
 def test_without_a_single_pair_no_mode_goes_on():
     counts = {"num_pairs": 0, "num_judgments": 10, "num_unscored_judgments": 0}
-    said = monitoring.build(MonitorSection(mode="report_only"), max_iterations=4).refuses(counts, None)
-    assert "0 preference pairs are too few" in said
+    assert not monitoring.build(MonitorSection(mode="report_only"), max_iterations=4).may_train(counts, None)
+    (decision,) = run(untrained(1, counts), mode="report_only")
+    assert "0 preference pairs are too few" in decision.reason
     assert ends(untrained(1, counts), mode="report_only") == [("STARVED", "TOO_FEW_PAIRS")]
 
 
