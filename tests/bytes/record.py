@@ -14,6 +14,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,10 @@ ENGINES: dict[str, Callable[[Any], Any]] = {"meta": scripted, "lost": forgetful}
 
 
 def write_data(folder: Path) -> list[str]:
-    """Prompts with checks that a random model passes now and then, and gold pairs; the overrides that name them."""
+    """Prompts with checks that a random model passes now and then, and gold pairs; the overrides that name them.
+
+    Relative to `folder`, because prompts keep the name of their file.
+    """
     checks = [{"kind": "regex", "pattern": p} for p in ("[a-m]", "[n-z]", "[A-Z]", "[0-9]")]
     rows = [{"id": f"p{i}", "prompt": f"Write {i * 7919 % 100003}", "checks": checks} for i in range(400)]
     gold = [
@@ -103,7 +107,7 @@ def write_data(folder: Path) -> list[str]:
     for key, name, table in (("prompts.path", "learns", rows), ("evaluation.gold.path", "learns-gold", gold)):
         path = folder / f"{name}.jsonl"
         path.write_text("\n".join(map(json.dumps, table)), encoding="utf-8")
-        overrides.append(f"{key}={path}")
+        overrides.append(f"{key}={path.name}")
     return overrides
 
 
@@ -112,10 +116,13 @@ def _built(build: Callable[..., Any], changed: Callable[[Any], Any], *args: Any,
 
 
 def record(folder: Path) -> dict[str, str]:
-    """Runs the recipes into `folder`; hashes by `RUN/iteration-NN/...`."""
+    """Runs the recipes into `folder`; hashes by `RUN/iteration-NN/...`. One thread: sums depend on their number."""
+    import torch
+
     import selfreward
     from selfreward import engines
 
+    torch.set_num_threads(1)
     build = engines.build
     found: dict[str, str] = {}
     for name, recipe in RECIPES.items():
@@ -123,7 +130,8 @@ def record(folder: Path) -> dict[str, str]:
         run = folder / name
         folder.mkdir(exist_ok=True)
         own = write_data(folder) if name == "learns" else []
-        result = selfreward.run(recipe, [f"output_dir={run}", *own])
+        with chdir(folder):
+            result = selfreward.run(recipe, [f"output_dir={run}", *own])
         print(f"{name}: {result.decision.decision} after iteration {result.decision.iteration}", file=sys.stderr)
         for path in sorted((*run.rglob("*.parquet"), *run.rglob("*.safetensors"))):
             found[f"{name}/{path.relative_to(run)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -185,7 +193,7 @@ def main() -> int:
         return 0
     if options.command == "record":
         with tempfile.TemporaryDirectory() as temporary:
-            found = record(options.keep or Path(temporary))
+            found = record((options.keep or Path(temporary)).resolve())
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"{len(found)} files -> {options.out}")
         return 0
