@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from selfreward.records import Interval
 from selfreward.statistics import NotEnoughDataError
-from selfreward.statistics.judges import (
+from selfreward.statistics.judge_metrics import (
     entropy_interval,
     length_correlation_interval,
     position_interval,

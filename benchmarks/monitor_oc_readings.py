@@ -120,9 +120,9 @@ def at_plateau(scenario: Scenario) -> Scenario:
     return replace(scenario, gains=PLATEAU_GAINS)
 
 
-def with_reserve(scenario: Scenario) -> Scenario:
-    return replace(scenario, reserve=True)
+def with_second_validation(scenario: Scenario) -> Scenario:
+    return replace(scenario, second_validation=True)
 
 
-def worst_with_reserve(scenario: Scenario) -> Scenario:
-    return with_reserve(at_worst(scenario))
+def worst_with_second_validation(scenario: Scenario) -> Scenario:
+    return with_second_validation(at_worst(scenario))

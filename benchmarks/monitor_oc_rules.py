@@ -59,8 +59,8 @@ def _run(world: World) -> Run:
     for decision in stepped(world):
         bounds = decision.bounds.get("gain_vs_previous")
         gain = (bounds["mean"], *bounds["stop"], *bounds["harm"]) if bounds else None
-        seen.append(Seen(decision.decision, decision.stops, decision.best_iteration, decision.look, gain))
-    means = [float(world.outcomes("anchor", "monitor", t, t - 1).values.mean()) - 0.5 for t in range(1, HORIZON + 1)]
+        seen.append(Seen(decision.decision, decision.stops, decision.best_iteration, decision.num_analyses, gain))
+    means = [float(world.outcomes("anchor", "validation", t, t - 1).values.mean()) - 0.5 for t in range(1, HORIZON + 1)]
     return Run(
         seen=tuple(seen),
         stopped_at={
@@ -86,7 +86,7 @@ def _out_of_patience(scores: Sequence[float]) -> int | None:
 def stop_probability(scenario: Scenario, t: int, *, alpha: float = 0.05) -> float:
     """That the upper bound of a gain is below delta in iteration t, from a normal mean and a known variance.
 
-    With a reserve, the first look is at 40 % of the iteration's budget and the second at the rest, on all prompts; a
+    With a second validation set, the first interim analysis is at 40 % of the iteration's budget and the second at the rest, on all prompts; a
     run that is stopped by the first is nearly always stopped by the second, so the larger of the two is given.
     """
     variance = (1 - scenario.tie_rates[t - 1]) / 4 - scenario.gains[t - 1] ** 2
@@ -95,7 +95,7 @@ def stop_probability(scenario: Scenario, t: int, *, alpha: float = 0.05) -> floa
         quantile = NORMAL.inv_cdf(1 - alpha * share / HORIZON)
         return NORMAL.cdf((scenario.delta - scenario.gains[t - 1]) / math.sqrt(variance / n) - quantile)
 
-    if not scenario.reserve:
+    if not scenario.second_validation:
         return probability(scenario.n, 1.0)
     return max(probability(scenario.n, 0.4), probability(2 * scenario.n, 0.6))
 

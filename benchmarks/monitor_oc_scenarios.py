@@ -25,7 +25,7 @@ NUM_GOLD = 400
 TOKENS_PER_SD = 50.0
 # The pass rate's difference has the noise sqrt(.12 / n): 12 % of the prompts are discordant.
 VERIFIABLE_TIE_RATE = 0.88
-CODES = {"anchor": 0, "self": 1, "checks": 2, "monitor": 3, "reserve": 4, "verifiable": 5, "quality": 6, "gold": 7}
+CODES = {"anchor": 0, "self": 1, "checks": 2, "validation": 3, "second_validation": 4, "verifiable": 5, "quality": 6, "gold": 7}
 
 
 def through(*gains: float) -> tuple[float, ...]:
@@ -59,7 +59,7 @@ class Scenario:
     n: int = 800
     tie_rates: tuple[float, ...] = through(0.4)
     delta: float = 0.05
-    reserve: bool = False
+    second_validation: bool = False
     document_size: int = 1
     document_share: float = 0.0
     by_document: bool = False
@@ -98,21 +98,28 @@ class World:
     seed: int
     number: int
 
-    def evidence(self, t: int, *, best: int, with_reserve: bool = False) -> Evidence:
+    def evidence(self, t: int, *, best: int, with_second_validation: bool = False) -> Evidence:
         """What is known of M_t: against M_{t-1}, and against `best` where that is another checkpoint."""
         s = self.scenario
         judges = ("anchor",) if s.self_gains is None else ("anchor", "self")
         outcomes = {}
         for against in sorted({t - 1, best}):
             for by in judges:
-                for where in ("monitor", "reserve") if with_reserve else ("monitor",):
+                for where in ("validation", "second_validation") if with_second_validation else ("validation",):
                     outcomes[by, where, against] = self.outcomes(by, where, t, against)
             if s.num_verifiable:
                 outcomes["checks", "verifiable", against] = self.passes(t, against)
         if s.gold is not None:
             outcomes["self", "gold", -1] = self.gold_outcomes(t)
-        num_reserve = s.n if s.reserve else 0
-        return Evidence(t, t - 1, outcomes, num_reserve=num_reserve, anchor_examined=True, position_consistency=0.85)
+        num_second_validation = s.n if s.second_validation else 0
+        return Evidence(
+            t,
+            t - 1,
+            outcomes,
+            num_second_validation=num_second_validation,
+            anchor_examined=True,
+            position_consistency=0.85,
+        )
 
     def outcomes(self, by: str, where: str, t: int, against: int) -> Outcomes:
         s, rng = self.scenario, self._rng(by, where, t, against)
@@ -171,15 +178,15 @@ class World:
 
 
 def stepped(world: World) -> list[Decision]:
-    """The decisions of one run, up to the one that stops it. The reserve is asked where the decision asks for it."""
+    """The decisions of one run, up to the one that stops it. The second validation set is evaluated where the decision asks for it."""
     records: list[Evidence] = []
     decided: list[Decision] = []
     for t in range(1, HORIZON + 1):
         best = decided[-1].best_iteration if decided else 0
         records.append(world.evidence(t, best=best))
         decision = decide(records, world.scenario.settings, decided=decided)
-        if decision.wants_reserve:
-            records[-1] = world.evidence(t, best=best, with_reserve=True)
+        if decision.wants_second_validation:
+            records[-1] = world.evidence(t, best=best, with_second_validation=True)
             decision = decide(records, world.scenario.settings, decided=decided)
         decided.append(decision)
         if decision.stops:

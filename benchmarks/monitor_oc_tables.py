@@ -30,9 +30,9 @@ from monitor_oc_readings import (
     goodhart,
     healthy,
     plateau,
-    with_reserve,
+    with_second_validation,
     worst,
-    worst_with_reserve,
+    worst_with_second_validation,
 )
 from monitor_oc_rules import RULES, Run, predicted
 from monitor_oc_scenarios import HORIZON, Scenario, through
@@ -76,7 +76,7 @@ def required() -> Table:
             Line(plateau.name, plateau, (".99", "0", "", ".88", ".99", ""), weight=100),
             Line(honest.name, honest, (".99", ".000", "", ".86", "", ""), weight=2),
             Line(goodhart.name, goodhart, ("", ".96", ".04", ".86", "", ""), weight=10),
-            Line("the same with a reserve of 800", with_reserve(goodhart), ("", "", "", "", "", ""), weight=2),
+            Line("the same with a second validation set of 800", with_second_validation(goodhart), ("", "", "", "", "", ""), weight=2),
         ),
     )
 
@@ -95,16 +95,16 @@ def sizes() -> Table:
         replace(FALSE_STOP, name="false stop", variant=at_worst, predict=all_eight),
         replace(AT_ONCE, predict=in_four),
         replace(WITHIN_TWO, predict=by_five),
-        replace(FALSE_STOP, name="reserve: false stop", variant=worst_with_reserve, predict=all_eight),
-        replace(AT_ONCE, name="reserve: at once", variant=with_reserve, predict=in_four),
-        replace(WITHIN_TWO, name="reserve: within two", variant=with_reserve, predict=by_five),
+        replace(FALSE_STOP, name="second set: false stop", variant=worst_with_second_validation, predict=all_eight),
+        replace(AT_ONCE, name="second set: at once", variant=with_second_validation, predict=in_four),
+        replace(WITHIN_TWO, name="second set: within two", variant=with_second_validation, predict=by_five),
     )
     cells = [(delta, n, ties) for delta in (0.05, 0.03) for n in (256, 400, 800, 1600) for ties in (0.2, 0.4, 0.6)]
     names = [f"delta {delta:g}, n {n:4d}, ties {ties:.0%}" for delta, n, ties in cells]
     return Table(
         "By delta, prompts and ties",
         "False stops where every iteration gains delta; gains .22 .18 .06 0 at the plateau. On the right with a "
-        "reserve of as many prompts, which is asked when the first look leaves the decision open.",
+        "second validation set of as many prompts, evaluated when the first analysis leaves the decision open.",
         columns,
         tuple(
             Line(name, Scenario(name, PLATEAU_GAINS, n=n, tie_rates=through(ties), delta=delta), weight=0.8)
@@ -192,7 +192,7 @@ def misses(name: str, *, bound: int, above: bool, nominal: float) -> Column:
         looks = [
             (seen.gain[bound], gain)
             for seen, gain in zip(run.seen, scenario.gains, strict=False)
-            if seen.gain is not None and (seen.look == 2) == scenario.reserve
+            if seen.gain is not None and (seen.num_analyses == 2) == scenario.second_validation
         ]
         return sum(limit > gain if above else limit < gain for limit, gain in looks) / len(looks) if looks else None
 

@@ -120,8 +120,8 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
-    from selfreward.commands.judge_file import judge_file
-    from selfreward.commands.judge_table import table
+    from selfreward.commands.judge import judge_file
+    from selfreward.commands.judge_summary import table
 
     judged = judge_file(recipe_file.load(options.recipe, options.overrides), options.file, options.out)
     for warning in judged.warnings:

@@ -61,7 +61,7 @@ def compose(
             more=meta_judging.bounds(meta_judge, judge, work) if meta_judge else None,
         ),
         evaluation.held_out(bench, t, self_judge=judge if recipe.evaluation.self_judge else None),
-        *evaluation.reserve(bench, t),
-        *evaluation.seal(bench),
+        *evaluation.second_validation(bench, t),
+        *evaluation.test_set(bench),
     )
     return Iteration(t, steps, text)

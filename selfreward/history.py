@@ -1,11 +1,11 @@
 """What finished iterations come to, read from a run folder alone."""
 
 from selfreward import recipe_file
-from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, RESERVE_OUTCOMES
+from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.store import Store
 from selfreward.store.names import folder_of
-from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, SEAL, TRAINING
+from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, TEST, TRAINING
 
 
 def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:
@@ -36,10 +36,10 @@ def summarise(store: Store, iteration: int) -> IterationSummary:
         usage_by_stage=store.usage_by_stage(iteration),
         groups=store.groups(iteration),
         judging=_evaluation(store, iteration, JUDGE),
-        seal=_evaluation(store, iteration, SEAL),
+        test_set=_evaluation(store, iteration, TEST),
         outcomes=tuple(
             outcome
-            for table in (OUTCOMES, RESERVE_OUTCOMES, GOLD_OUTCOMES)
+            for table in (OUTCOMES, SECOND_VALIDATION_OUTCOMES, GOLD_OUTCOMES)
             if store.has(iteration, table)
             for outcome in store.read(iteration, table)
         ),

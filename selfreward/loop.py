@@ -55,7 +55,7 @@ def run(parts: Run, store: Store) -> Decision:
         roles = runner.run(iteration, roles)
         checkpoints.append(roles["trained"])
         history.append(summarise(store, t))
-        decide = partial(look, parts.monitor, runner, iteration, roles, history, decisions)
+        decide = partial(decision_on, parts.monitor, runner, iteration, roles, history, decisions)
         stored = store.once_json(t, DECISION, decide, again_if=partial(is_open, store, t))
         decisions.append(Decision.from_json(stored))
         best = best_of(checkpoints, decisions)
@@ -69,7 +69,7 @@ def run(parts: Run, store: Store) -> Decision:
     return decisions[-1]
 
 
-def look(
+def decision_on(
     monitor: Monitor,
     runner: Runner,
     iteration: Iteration,
@@ -79,7 +79,7 @@ def look(
 ) -> dict[str, object]:
     """The monitor's decision on the last of `history`, where it stays open with the outcomes of a second look."""
     found = monitor.decide(history, decisions, elapsed_s=runner.store.elapsed_s())
-    if found.wants_reserve:
+    if found.wants_second_validation:
         for probe in iteration.probes("on_request"):
             runner.probe(iteration.number, probe, roles)
         history[-1] = summarise(runner.store, iteration.number)

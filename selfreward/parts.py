@@ -101,13 +101,13 @@ class PromptSource(Protocol):
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         """The fresh prompts of iteration 1, 2, ...; the same ones whenever it is asked."""
 
-    def monitor_prompts(self) -> Sequence[Prompt]:
+    def validation_prompts(self) -> Sequence[Prompt]:
         """Held-out prompts on which checkpoints are compared. Never trained on."""
 
-    def reserve_prompts(self) -> Sequence[Prompt]:
-        """Held-out prompts for a second look, when the monitor prompts leave a decision open; may be empty."""
+    def second_validation_prompts(self) -> Sequence[Prompt]:
+        """Held-out prompts for a second look, when the validation prompts leave a decision open; may be empty."""
 
-    def seal_prompts(self) -> Sequence[Prompt]:
+    def test_prompts(self) -> Sequence[Prompt]:
         """Held-out prompts that are asked once, when the run has ended; may be empty."""
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
@@ -117,7 +117,7 @@ class PromptSource(Protocol):
         """Pairs of responses whose order is known, for the judge's accuracy; empty when there are none."""
 
     def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
-        """How many of these (training) prompts overlap with held-out prompts of any set; 0 is the contract."""
+        """How many of these (training) prompts overlap with held-out prompts of any set; 0, as guaranteed."""
 
     def facts(self) -> Mapping[str, Any]:
         """For the report: where the prompts came from, sizes, overlap checks made, diversity."""

@@ -144,11 +144,11 @@ def _yaml_of(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{where}: {problem}; a recipe is YAML 1.2; mend that line") from None
+        raise RecipeError(f"{where}: {problem}; a recipe is YAML 1.2; fix that line") from None
     except RecipeError:
         raise
     except ValueError as error:  # a number of thousands of digits
-        raise RecipeError(f"{name}: {error}; numbers have a few digits; mend the number") from None
+        raise RecipeError(f"{name}: {error}; numbers have a few digits; fix the number") from None
 
 
 def _refuse_what_no_recipe_needs(text: str, name: str) -> None:
@@ -194,7 +194,7 @@ def _override(tree: dict[str, Any], override: str) -> Place:
     """Sets the key of KEY=VALUE; returns its place."""
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise RecipeError(f"--set {override}: not KEY=VALUE; for example judging.num_draws=5; mend the argument")
+        raise RecipeError(f"--set {override}: not KEY=VALUE; for example judging.num_draws=5; fix the argument")
     return _set(tree, key.split("."), _plain(_yaml_of(text, f"--set {key}")) if text else None)
 
 
@@ -231,7 +231,7 @@ def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Seque
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}"
-    return f"{where}: found {reprlib.repr(problem['input'])}; {message[0].lower() + message[1:]}; mend the value"
+    return f"{where}: found {reprlib.repr(problem['input'])}; {message[0].lower() + message[1:]}; fix the value"
 
 
 def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:

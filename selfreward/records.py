@@ -172,7 +172,7 @@ class Selection:
 class Checkpoint:
     """A model on disk: a folder that plain `transformers` loads. `id` is a hash of its weights.
 
-    `iteration` t means M_t; the given model is M_0.
+    `iteration` t means M_t; the initial model is M_0.
     """
 
     id: str
@@ -210,7 +210,7 @@ class Evaluation:
         return cls(value["iteration"], metrics, value["not_measured"])
 
 
-OutcomeSet = Literal["monitor", "reserve", "seal", "verifiable", "gold"]
+OutcomeSet = Literal["validation", "second_validation", "test", "verifiable", "gold"]
 
 
 @dataclass(frozen=True)
@@ -248,8 +248,8 @@ class IterationSummary:
     `counts` is the funnel (`num_prompts`, `num_responses`, `num_judgments`, `num_unscored_judgments`, `num_pairs`,
     `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` holds the
     trainer's metrics; `judging` says how far the judge is to be trusted; `outcomes` are those of held-out prompts, with
-    the reserve's where it was asked; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's
-    tokens went, and `groups` under which name the cost of a stage is added up with others. `seal` is measured when a
+    the second validation set's where it was asked; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's
+    tokens went, and `groups` under which name the cost of a stage is added up with others. `test set` is measured when a
     run ends.
     `recipe_changes` are the keys in which the iteration's recipe differs from the run's, by interventions.
     """
@@ -264,7 +264,7 @@ class IterationSummary:
     outcomes: tuple[PromptOutcome, ...] = ()
     recipe_changes: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
-    seal: Evaluation | None = None
+    test_set: Evaluation | None = None
 
 
 DecisionName = Literal["INVALID", "HARM", "OVEROPT", "PLATEAU", "DRIFT", "STARVED", "INCONCLUSIVE", "CONTINUE"]
@@ -275,8 +275,8 @@ class Decision:
     """The monitor's word on one iteration. Judges have verdicts; only the monitor decides.
 
     `decision` is what the data say (`monitoring/decide.py`), `reason` says it in a sentence for a person. `bounds`
-    holds each test's numbers by name: estimate, confidence bounds, prompts; `budget` the error probability spent so far
-    and in all, by `stop` and `harm`. `look` is 2 when the reserve was asked, and `wants_reserve` asks for it.
+    holds each test's numbers by name: estimate, confidence bounds, prompts; `alpha_spending` the error probability spent so far
+    and in all, by `stop` and `harm`. `look` is 2 when the second validation set was asked, and `wants_second_validation` asks for it.
     `best_iteration` is the checkpoint to use now. `stopped_by` is "" while the run goes on, else the decision or the
     limit (MAX_ITERATIONS, MAX_HOURS, TOO_MANY_UNSCORED, TOO_FEW_PAIRS) that ended it; in mode `report_only` no decision
     does. `numbers` are what limits and gates looked at, `gates` the names of those that failed. `intervention` names
@@ -291,11 +291,11 @@ class Decision:
     best_iteration: int
     stopped_by: str = ""
     bounds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    budget: Mapping[str, float] = field(default_factory=dict)
-    look: int = 1
-    wants_reserve: bool = False
+    alpha_spending: Mapping[str, float] = field(default_factory=dict)
+    num_analyses: int = 1
+    wants_second_validation: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict)
-    gates: tuple[str, ...] = ()
+    failed_checks: tuple[str, ...] = ()
     intervention: str = ""
     effect: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -308,4 +308,4 @@ class Decision:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Decision":
         """The inverse of `dataclasses.asdict` after a trip through JSON."""
-        return cls(**{**value, "gates": tuple(value["gates"]), "notes": tuple(value["notes"])})
+        return cls(**{**value, "failed_checks": tuple(value["failed_checks"]), "notes": tuple(value["notes"])})

@@ -68,7 +68,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """One draw. `unsent` is the reason why the request was not sent at all or not served; all else is then empty.
+    """One draw. `skipped` is the reason why the request was not sent at all or not served; all else is then empty.
 
     `choice_logprobs` belong to `choices`, natural and raw, -inf for one that is out of sight. `text` is the free text.
     Token fields are empty for a model whose tokens are not ours to see.
@@ -80,7 +80,7 @@ class Reply:
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     token_logprobs: tuple[float, ...] | None = None
-    unsent: str | None = None
+    skipped: str | None = None
 
 
 def drawn(

@@ -1,6 +1,11 @@
 """One function: where a seed comes from."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+SPLIT_SEED_NAMES: Final[Mapping[str, str]] = {"validation": "monitor", "second_validation": "reserve", "test": "seal"}
+"""What seeds and prompt ids call these splits. They were named so once; with other strings a run draws other tokens."""
 
 
 def seed_of(run_seed: int, iteration: int, stage: str, item: str, *, bits: int = 62) -> int:

@@ -35,7 +35,7 @@ class Table(Generic[R]):
 
 # One value for each iteration, `iteration-NN/NAME.json`: the funnel, what was measured of the judge, of the update, of
 # M_t, of the best checkpoint at the end, and the decision.
-COUNTS, JUDGE, TRAINING, EVALUATION, SEAL, DECISION = "counts", "judge", "training", "evaluation", "seal", "decision"
+COUNTS, JUDGE, TRAINING, EVALUATION, TEST, DECISION = "counts", "judge", "training", "evaluation", "test", "decision"
 
 PROMPTS = Table("prompts", Prompt)
 RESPONSES = Table("responses", Response)

@@ -25,7 +25,7 @@ from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem
-from selfreward.recipe import AdditiveJudge, Recipe, RewardModelJudge
+from selfreward.recipe import AdditiveSection, Recipe, RewardModelSection
 from selfreward.records import Checkpoint
 from selfreward.roles import OF_THE_RUN
 from selfreward.workload import Lengths
@@ -57,7 +57,7 @@ class Inference:
         """Who judges the judgments of an iteration; None where nobody does. Raises RecipeError."""
         section = recipe.meta_judging
         judge = recipe.judging
-        if section is None or iteration not in section.iterations or not isinstance(judge, AdditiveJudge):
+        if section is None or iteration not in section.iterations or not isinstance(judge, AdditiveSection):
             return None  # the schema allows no other judge
         return meta_judging.build(section, judge=judge, chats=self.chats, seed=recipe.seed)
 
@@ -100,7 +100,10 @@ def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
         trust_remote_code=recipe.policy.trust_remote_code,
     )  # fmt: skip
     monitor = monitoring.build(
-        recipe.monitor, max_iterations=recipe.iterations.max, num_reserve=len(source.reserve_prompts()), recipe=recipe
+        recipe.monitor,
+        max_iterations=recipe.iterations.max,
+        num_second_validation=len(source.second_validation_prompts()),
+        recipe=recipe,
     )
     return Tools(**vars(inference), source=source, anchor=anchor, monitor=monitor)
 
@@ -147,4 +150,4 @@ def _reward_models(*recipes: Recipe) -> set[str]:
     judges = [
         judge for r in recipes for section in (r.judging, r.evaluation.anchor) for judge in judging.members(section)
     ]
-    return {judge.by for judge in judges if isinstance(judge, RewardModelJudge)} - OF_THE_RUN
+    return {judge.by for judge in judges if isinstance(judge, RewardModelSection)} - OF_THE_RUN

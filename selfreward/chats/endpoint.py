@@ -24,7 +24,7 @@ from selfreward.chats.endpoint_wire import (
     draw_key,
     prompt_bytes,
     read_replies,
-    unsent_reason,
+    skipped_reason,
     used_tokens,
     worst_tokens,
 )
@@ -194,10 +194,10 @@ class EndpointChat:
             try:
                 return self._exchange(task.request, body, keys=keys, stop=stop)
             except Refused as refused:
-                if reason := unsent_reason(refused):
-                    unsent = dict.fromkeys(task.keys, Reply(unsent=reason))
-                    self._cache.keep(unsent)
-                    return unsent
+                if reason := skipped_reason(refused):
+                    skipped = dict.fromkeys(task.keys, Reply(skipped=reason))
+                    self._cache.keep(skipped)
+                    return skipped
                 mended = dialect.mended(refused, body=body)
                 if mended is None:
                     raise

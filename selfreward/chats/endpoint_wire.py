@@ -83,7 +83,7 @@ _TOO_LONG = re.compile(
 _FILTERED = re.compile(r"content_filter|content_policy|responsibleaipolicy")
 
 
-def unsent_reason(refusal: Refused) -> str | None:
+def skipped_reason(refusal: Refused) -> str | None:
     """Why this one request cannot be served, where that says nothing about the others."""
     if refusal.status not in (400, 413, 422):
         return None
@@ -174,7 +174,7 @@ def _error_in(answer: Mapping[str, Any]) -> str:
 def _read_reply(choice: Mapping[str, Any], request: ChatRequest) -> Reply:
     message = choice["message"]
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
-        return Reply(unsent=Unscored.REFUSED.value)
+        return Reply(skipped=Unscored.REFUSED.value)
     return Reply(
         text=whole(_text(message.get("content"))),
         finish_reason="length" if choice.get("finish_reason") == "length" else "stop",

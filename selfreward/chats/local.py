@@ -42,7 +42,7 @@ class LocalChat:
         }
         tokens = [tokens_of.get((request.opening, request.choices)) for request in requests]
         replies = [self._ready(request, choices) for request, choices in zip(requests, tokens, strict=True)]
-        if any(reply.unsent is None for draws in replies for reply in draws):
+        if any(reply.skipped is None for draws in replies for reply in draws):
             self.engine.load(models[self.by])
         return self._choose(requests, tokens, self._write(requests, replies))
 
@@ -53,15 +53,15 @@ class LocalChat:
         # Who is to choose, or to fill in a form, has been told how to explain itself: no thinking before.
         prompt = self._encode(request.messages, thinking=tokens is None and request.json_schema is None)
         if prompt is None:
-            return [Reply(unsent=Unscored.CONTROL_TOKENS.value)] * request.n
+            return [Reply(skipped=Unscored.CONTROL_TOKENS.value)] * request.n
         if len(prompt) + needed > self.engine.context_tokens:
-            return [Reply(unsent=Unscored.TOO_LONG.value)] * request.n
+            return [Reply(skipped=Unscored.TOO_LONG.value)] * request.n
         return [Reply(prompt_token_ids=prompt)] * request.n
 
     def _write(self, requests: Sequence[ChatRequest], replies: list[list[Reply]]) -> list[list[Reply]]:
         """The free text of all that may be sent."""
         places = [
-            index for index, request in enumerate(requests) if request.max_tokens and replies[index][0].unsent is None
+            index for index, request in enumerate(requests) if request.max_tokens and replies[index][0].skipped is None
         ]
         asked = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in places]
         for index, samples in zip(places, self.engine.generate(asked) if asked else [], strict=True):
@@ -77,7 +77,7 @@ class LocalChat:
             for index, choices in enumerate(tokens)
             if choices is not None
             for draw, reply in enumerate(replies[index])
-            if reply.unsent is None
+            if reply.skipped is None
         ]
         asked = [
             GenerationRequest(

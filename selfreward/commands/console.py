@@ -30,7 +30,7 @@ class Console:
             self._say(f"warning: {stage}")
         if what == "started" and iteration != self._iteration:
             self._iteration = iteration
-            title = f"iteration {iteration}" if iteration else "the given model"
+            title = f"iteration {iteration}" if iteration else "the initial model"
             self._say(f"── {title} " + "─" * (60 - len(title)))
         # A stage of shards was told of shard by shard.
         if what == "shard" or (what == "finished" and "shard_records" not in details):

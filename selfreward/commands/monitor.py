@@ -21,7 +21,17 @@ from selfreward.records import Decision
 from selfreward.store import Store
 
 _COLUMNS = 88
-_ENTRY = ("iteration", "decision", "reason", "stopped_by", "best_iteration", "bounds", "budget", "look", "notes")
+_ENTRY = (
+    "iteration",
+    "decision",
+    "reason",
+    "stopped_by",
+    "best_iteration",
+    "bounds",
+    "alpha_spending",
+    "num_analyses",
+    "notes",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> Monitored:
     summaries, made, _ = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a decision is on one; let the run go on")
-    decisions = decide_all(evidence_of(summaries, num_reserve=recipe.evaluation.reserve_size), settings)
+    decisions = decide_all(
+        evidence_of(summaries, num_second_validation=recipe.evaluation.second_validation_size), settings
+    )
     return Monitored(str(folder), settings, tuple(decisions), tuple(_differences(decisions, made)))
 
 
@@ -97,7 +109,7 @@ def render(monitored: Monitored) -> str:
     lines = [
         *_heading(monitored),
         "",
-        f"{'iteration':>9}  {'decision':12}  {'gain, points':>12}   bounds           prompts",
+        f"{'iteration':>9}  {'decision':12}  {'gain, pp':>12}   bounds           prompts",
     ]
     for decision in monitored.decisions:
         lines += [*_entry(decision), ""]
@@ -109,7 +121,7 @@ def render(monitored: Monitored) -> str:
 def _heading(monitored: Monitored) -> list[str]:
     settings = monitored.settings
     return _wrapped(
-        f"{monitored.name}: a gain of {100 * settings.delta:g} points is worth an iteration; over {settings.horizon} "
+        f"{monitored.name}: a gain of {100 * settings.delta:g} pp is worth an iteration; over {settings.horizon} "
         f"iterations a false stop has a probability of {settings.alpha_stop:g} at most, a false alarm of harm of "
         f"{settings.alpha_harm:g}."
     )
@@ -121,12 +133,12 @@ def _entry(decision: Decision) -> list[str]:
     if gain:
         low, high = (f"{100 * bound:+.1f}" for bound in gain["stop"])
         numbers = f"{100 * gain['mean']:>+12.1f}   {f'{low} to {high}':15}  {gain['num_prompts']:>7,}"
-    second = "" if decision.look == 1 else "  with the reserve"
+    second = "" if decision.num_analyses == 1 else "  with the second validation set"
     said = [*_wrapped(decision.reason, indent=11)]
     for note in decision.notes:
         said += _wrapped(note, indent=11)
-    if decision.wants_reserve:
-        said += _wrapped("The reserve would have been asked; its outcomes are not there.", indent=11)
+    if decision.wants_second_validation:
+        said += _wrapped("The second validation set would have been asked; its outcomes are not there.", indent=11)
     return [f"{decision.iteration:>9}  {decision.decision:12}  {numbers}{second}".rstrip(), *said]
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from selfreward.evaluation.bench import Bench
 from selfreward.evaluation.held_out import held_out
-from selfreward.evaluation.judge import judge_probe
-from selfreward.evaluation.reserve import reserve
+from selfreward.evaluation.judge_agreement import judge_probe
 from selfreward.evaluation.responding import Decoding
-from selfreward.evaluation.seal import seal
+from selfreward.evaluation.second_validation import second_validation
+from selfreward.evaluation.test_set import test_set
 from selfreward.parts import Anchor, Engine, PromptSource
 from selfreward.problems import Facts, Problem, too_long
 from selfreward.recipe import EvaluationSection, Recipe
@@ -23,5 +23,10 @@ def bench(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: Ancho
 def problems(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
     """Held-out prompts that leave no room for their response."""
     source, max_tokens = facts.source, section.max_tokens or facts.recipe.sampling.max_tokens
-    for ask in (source.monitor_prompts, source.reserve_prompts, source.seal_prompts, source.verifiable_prompts):
+    for ask in (
+        source.validation_prompts,
+        source.second_validation_prompts,
+        source.test_prompts,
+        source.verifiable_prompts,
+    ):
         yield from too_long(ask(), max_tokens, facts)

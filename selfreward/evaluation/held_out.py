@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfreward.evaluation.bench import Bench, Sides
-from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure, passes
+from selfreward.evaluation.metrics import BaselineComparison, HeldOutResponses, measure, passes
 from selfreward.evaluation.outcomes import check_outcomes, rows
 from selfreward.evaluation.preference import Outcome, outcomes
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.evaluation.responding import Decoding, score_responses
-from selfreward.evaluation.self_judge import self_judgments, self_outcomes
+from selfreward.evaluation.self_outcomes import self_judgments, self_outcomes
 from selfreward.evaluation.tables import (
     COMPARISONS,
     KL_RESPONSES,
@@ -55,8 +55,8 @@ class _HeldOut:
     self_judge: Judge | None
 
     @property
-    def monitor(self) -> Sequence[Prompt]:
-        return self.bench.source.monitor_prompts()
+    def validation(self) -> Sequence[Prompt]:
+        return self.bench.source.validation_prompts()
 
     @property
     def verifiable(self) -> Sequence[Prompt]:
@@ -67,7 +67,7 @@ class _HeldOut:
 
     def of_trained(self, iteration: int) -> Probe:
         tokens = self.bench.decoding.max_tokens
-        work = Workload(self.monitor, 1 + min(iteration, 3), tokens, iteration, seen_before=iteration > 1)
+        work = Workload(self.validation, 1 + min(iteration, 3), tokens, iteration, seen_before=iteration > 1)
         both = (Read(RESPONSES), EARLIER[0])
         own, previous, initial = self._divergence()
         stages = (
@@ -75,7 +75,7 @@ class _HeldOut:
             *own,
             *(previous if iteration > 1 else ()),
             *((self._self_judgments(self.self_judge, both, work),) if self.self_judge else ()),
-            self.bench.comparisons(COMPARISONS, self.monitor, self._sides, reads=both, work=work),
+            self.bench.comparisons(COMPARISONS, self.validation, self._sides, reads=both, work=work),
             *initial,
         )
         made = Stage(OUTCOMES, self._outcomes, reads=(*whole(stages), *EARLIER), num_shards=1)
@@ -85,7 +85,7 @@ class _HeldOut:
 
     def _own_stages(self) -> tuple[Stage[Any], ...]:
         return (
-            self.bench.responses(RESPONSES, self.monitor, "trained"),
+            self.bench.responses(RESPONSES, self.validation, "trained"),
             self.bench.responses(VERIFIABLE_RESPONSES, self.verifiable, "trained"),
         )
 
@@ -95,7 +95,7 @@ class _HeldOut:
         sampling by would look like KL.
         """
         bench = self.bench
-        by_seed = sorted(self.monitor, key=lambda p: seed_of(bench.seed, 0, KL_RESPONSES.seed_name, p.id))
+        by_seed = sorted(self.validation, key=lambda p: seed_of(bench.seed, 0, KL_RESPONSES.seed_name, p.id))
         drawn = by_seed[:KL_PROMPTS]
         unaltered = Decoding(temperature=1.0, top_p=1.0, max_tokens=bench.decoding.max_tokens)
         own = bench.responses(KL_RESPONSES, drawn, "trained", decoding=unaltered)
@@ -118,13 +118,13 @@ class _HeldOut:
         """The judge of this iteration, M_{t-1} where the policy judges, on what the anchor sees."""
 
         def make(reading: Reading) -> list[Judgment]:
-            sides, asked = self._sides(reading, reading.shard), self.bench.block(self.monitor, reading.shard)
+            sides, asked = self._sides(reading, reading.shard), self.bench.block(self.validation, reading.shard)
             everybody = [sides.own, *sides.against]
             models = reading.roles.began  # as it labelled, whatever was updated since
             return self_judgments(asked, everybody, judge=judge, models=models, iteration=reading.iteration)
 
         return Stage(
-            SELF_JUDGMENTS, make, reads=reads, asks=judge.by, num_shards=self.bench.num_shards(self.monitor),
+            SELF_JUDGMENTS, make, reads=reads, asks=judge.by, num_shards=self.bench.num_shards(self.validation),
             most=lambda lengths: judge.most(work, lengths),
         )  # fmt: skip
 
@@ -132,7 +132,7 @@ class _HeldOut:
 
     def _sides(self, reading: Reading, shard: int | None) -> Sides:
         baselines = {
-            name: self.bench.evaluated(reading, RESPONSES, self.monitor, model, shard)
+            name: self.bench.evaluated(reading, RESPONSES, self.validation, model, shard)
             for name, model in baselines_of(reading.roles).items()
         }
         return Sides(list(reading.rows(RESPONSES, shard=shard)), baselines)
@@ -140,20 +140,20 @@ class _HeldOut:
     def _own(self, reading: Reading) -> HeldOutResponses:
         return HeldOutResponses(list(reading.rows(RESPONSES)), list(reading.rows(VERIFIABLE_RESPONSES)))
 
-    def _rivalries(self, reading: Reading, own: HeldOutResponses) -> dict[str, Rivalry]:
+    def _baseline_comparisons(self, reading: Reading, own: HeldOutResponses) -> dict[str, BaselineComparison]:
         """M_t against each baseline, by its name. In the first iteration M_{t-1} is M_0, and all was done once."""
         sides, comparisons = self._sides(reading, None), list(reading.rows(COMPARISONS))
         tables = {**LOGPROBS, "previous": LOGPROBS["previous" if _has_previous(reading) else "initial"]}
         logprobs = {role: [row.logprob for row in reading.rows(table)] for role, table in tables.items()}
         judged = self._judged_by_itself(reading, sides)
 
-        def rivalry(name: str, model: Checkpoint) -> Rivalry:
+        def rivalry(name: str, model: Checkpoint) -> BaselineComparison:
             side = sides.baselines[name]
             checked = self.bench.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None)
-            compared = outcomes(own.monitor, side, comparisons, sides.against)
+            compared = outcomes(own.validation, side, comparisons, sides.against)
             own_logprobs = logprobs["trained"] if name in logprobs else None
             both = HeldOutResponses(side, checked)
-            return Rivalry(name, both, compared, own_logprobs, logprobs.get(name), judged[name])
+            return BaselineComparison(name, both, compared, own_logprobs, logprobs.get(name), judged[name])
 
         return {name: rivalry(name, model) for name, model in baselines_of(reading.roles).items()}
 
@@ -168,13 +168,18 @@ class _HeldOut:
         own = self._own(reading)
         passed = passes(self.verifiable, own)
         found: list[PromptOutcome] = []
-        rivalries = {reading.roles[name].iteration: rival for name, rival in self._rivalries(reading, own).items()}
-        for against, rival in rivalries.items():  # in the first iteration M_{t-1} and M_0 are one
-            monitor, verifiable = rival.held_out.monitor, rival.held_out.verifiable
-            found += rows(rival.outcomes, own.monitor, monitor, set="monitor", by="anchor", against=against)
-            if not isinstance(rival.self_outcomes, str):
-                found += rows(rival.self_outcomes, own.monitor, monitor, set="monitor", by="self", against=against)
-            checked = check_outcomes(own.verifiable, passed, passes(self.verifiable, rival.held_out))
+        baseline_comparisons = {
+            reading.roles[name].iteration: baseline
+            for name, baseline in self._baseline_comparisons(reading, own).items()
+        }
+        for against, baseline in baseline_comparisons.items():  # in the first iteration M_{t-1} and M_0 are one
+            validation, verifiable = baseline.held_out.validation, baseline.held_out.verifiable
+            found += rows(baseline.outcomes, own.validation, validation, set="validation", by="anchor", against=against)
+            if not isinstance(baseline.self_outcomes, str):
+                found += rows(
+                    baseline.self_outcomes, own.validation, validation, set="validation", by="self", against=against
+                )
+            checked = check_outcomes(own.verifiable, passed, passes(self.verifiable, baseline.held_out))
             found += rows(checked, own.verifiable, verifiable, set="verifiable", by="checks", against=against)
         return found
 
@@ -182,15 +187,17 @@ class _HeldOut:
         return self._measured(reading, {}, [])
 
     def _measure(self, reading: Reading) -> Evaluation:
-        return self._measured(reading, self._rivalries(reading, self._own(reading)), list(reading.rows(COMPARISONS)))
+        return self._measured(
+            reading, self._baseline_comparisons(reading, self._own(reading)), list(reading.rows(COMPARISONS))
+        )
 
     def _measured(
-        self, reading: Reading, rivalries: dict[str, Rivalry], comparisons: Sequence[Comparison]
+        self, reading: Reading, baseline_comparisons: dict[str, BaselineComparison], comparisons: Sequence[Comparison]
     ) -> Evaluation:
         own = self._own(reading)
         return measure(
-            reading.iteration, own=own, initial=rivalries["initial"].held_out if rivalries else own,
-            rivals=list(rivalries.values()), comparisons=comparisons, verifiable_prompts=self.verifiable,
+            reading.iteration, own=own, initial=baseline_comparisons["initial"].held_out if baseline_comparisons else own,
+            baselines=list(baseline_comparisons.values()), comparisons=comparisons, verifiable_prompts=self.verifiable,
             max_tokens=self.bench.decoding.max_tokens, seed=self.bench.seed,
         )  # fmt: skip
 

@@ -53,11 +53,11 @@ class AnchorHealth:
 
 
 def differing(
-    prompts: Sequence[Prompt], responses: Sequence[Response], rivals: Sequence[Sequence[Response]]
+    prompts: Sequence[Prompt], responses: Sequence[Response], baselines: Sequence[Sequence[Response]]
 ) -> list[tuple[Prompt, Response, Response]]:
-    """What the anchor has to compare: each pair of different texts once, even when two rivals wrote the same."""
+    """What the anchor has to compare: each pair of different texts once, even when two baselines wrote the same."""
     compared: dict[tuple[str, str], tuple[Prompt, Response, Response]] = {}
-    for others in rivals:
+    for others in baselines:
         for prompt, response, other in zip(prompts, responses, others, strict=True):
             if response.text != other.text:
                 compared.setdefault((prompt.id, other.text), (prompt, response, other))
@@ -68,10 +68,10 @@ def outcomes(
     responses: Sequence[Response],
     others: Sequence[Response],
     comparisons: Iterable[Comparison],
-    rivals: Sequence[Sequence[Response]],
+    baselines: Sequence[Sequence[Response]],
 ) -> list[Outcome]:
-    """X of `responses` against `others`, one for each prompt; `rivals` are all responses that were compared with."""
-    text_of = {rival.id: rival.text for side in rivals for rival in side}
+    """X of `responses` against `others`, one for each prompt; `baselines` are all responses that were compared with."""
+    text_of = {baseline.id: baseline.text for side in baselines for baseline in side}
     preferences: defaultdict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for comparison in comparisons:
         if comparison.preference is not None:
@@ -104,7 +104,7 @@ def anchor_health(
 ) -> AnchorHealth | None:
     """Judges the anchor by all that it compared in this evaluation; None when it compared nothing.
 
-    Both rivals count, because two checkpoints that are almost the same must look the same to a good anchor: it is
+    Both baselines count, because two checkpoints that are almost the same must look the same to a good anchor: it is
     the instrument that is tested here. An anchor that does not read the texts gives X = 0.5 everywhere, whatever it
     thinks of positions, since the two orders cancel; so only that is a lack of variance, and a unanimous win is none.
     An anchor that scores each response by itself has no position to follow, and is not tested for it.

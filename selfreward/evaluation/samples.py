@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from selfreward.evaluation.metrics import Sheet
+from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.responding import text_token_ids
 from selfreward.parts import Judged
 from selfreward.records import Interval, Response
@@ -25,13 +25,13 @@ RATE = (0.0, 1.0)
 class SampledPrompt:
     """What is kept of a prompt's responses: shares of them, and whether all scored ones have the same mean score.
 
-    `no_spread` is None with fewer than two scored responses, `failing_rate` (responses below the full score) where the
+    `zero_variance` is None with fewer than two scored responses, `failing_rate` (responses below the full score) where the
     judge is no program.
     """
 
     stuck_rate: float
     ended_rate: float
-    no_spread: bool | None
+    zero_variance: bool | None
     failing_rate: float | None
 
 
@@ -54,7 +54,7 @@ def sampled_prompts(shard: Judged, *, full_score: float | None) -> list[SampledP
             SampledPrompt(
                 stuck_rate=sum(is_stuck(text_token_ids(response)) for response in responses) / num,
                 ended_rate=sum(response.finish_reason == "stop" for response in responses) / num,
-                no_spread=min(of_prompt) == max(of_prompt) if len(of_prompt) > 1 else None,
+                zero_variance=min(of_prompt) == max(of_prompt) if len(of_prompt) > 1 else None,
                 failing_rate=None
                 if full_score is None or not of_prompt
                 else sum(score < full_score for score in of_prompt) / len(of_prompt),
@@ -74,7 +74,7 @@ def sampled_texts(shard: Judged, before: Sequence[SampledTexts], *, seed: int) -
 
 
 def measure_samples(
-    sheet: Sheet, prompts: Sequence[SampledPrompt], sample: Sequence[SampledTexts], *, seed: int
+    table: MetricTable, prompts: Sequence[SampledPrompt], sample: Sequence[SampledTexts], *, seed: int
 ) -> None:
     def mean_over_prompts(measure: Callable[[Sequence[Sequence[int]]], float], bounds: tuple[float, float]) -> Interval:
         if not sample:
@@ -82,16 +82,16 @@ def measure_samples(
         return mean_interval([measure(sampled.texts) for sampled in sample], bounds=bounds, seed=seed)
 
     most = max((len(sampled.texts) for sampled in sample), default=1)
-    spread = [prompt.no_spread for prompt in prompts if prompt.no_spread is not None]
-    sheet.put("sample_self_bleu", lambda: mean_over_prompts(self_bleu, RATE))
-    sheet.put("sample_vendi", lambda: mean_over_prompts(vendi, (1.0, most)))
-    sheet.put("sample_repetition_rate", lambda: mean_interval([p.stuck_rate for p in prompts], bounds=RATE, seed=seed))
-    sheet.put(
+    spread = [prompt.zero_variance for prompt in prompts if prompt.zero_variance is not None]
+    table.put("sample_self_bleu", lambda: mean_over_prompts(self_bleu, RATE))
+    table.put("sample_vendi", lambda: mean_over_prompts(vendi, (1.0, most)))
+    table.put("sample_repetition_rate", lambda: mean_interval([p.stuck_rate for p in prompts], bounds=RATE, seed=seed))
+    table.put(
         "sample_end_of_sequence_rate", lambda: mean_interval([p.ended_rate for p in prompts], bounds=RATE, seed=seed)
     )
-    sheet.put("no_spread_prompt_rate", lambda: _rate(spread))
+    table.put("zero_variance_prompt_rate", lambda: _rate(spread))
     failing = [prompt.failing_rate for prompt in prompts if prompt.failing_rate is not None]
-    sheet.put("failing_response_rate", lambda: _failing(failing, seed))
+    table.put("failing_response_rate", lambda: _failing(failing, seed))
 
 
 def _rate(found: Sequence[bool]) -> Interval:

@@ -2,11 +2,11 @@
 
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.records import Comparison, Judgment, Prompt, PromptOutcome, Response
-from selfreward.tables import EVALUATION, JUDGE, SEAL, Table
+from selfreward.tables import EVALUATION, JUDGE, TEST, Table
 
-RESERVE = "reserve"
+SECOND_VALIDATION = "second_validation"
 
-RESPONSES = Table("evaluation_responses", Response, EVALUATION, "monitor")
+RESPONSES = Table("evaluation_responses", Response, EVALUATION, "validation")
 VERIFIABLE_RESPONSES = Table(
     "evaluation_verifiable_responses", Response, EVALUATION, "checks", "responses to verifiable prompts"
 )
@@ -19,30 +19,37 @@ SELF_JUDGMENTS = Table(
     "evaluation_self_judgments", Judgment, EVALUATION, "self", "the run's own judge on the same responses as the anchor"
 )
 COMPARISONS = Table(
-    "evaluation_comparisons", Comparison, EVALUATION, "anchor", "it compares held-out responses (monitor)"
+    "evaluation_comparisons", Comparison, EVALUATION, "anchor", "it compares held-out responses (validation prompts)"
 )
 OUTCOMES = Table("outcomes", PromptOutcome, EVALUATION)
 
-_RESERVE_NOTE = "at most, since it is asked only where the monitor prompts leave a decision open"
-RESERVE_RESPONSES = Table("evaluation_reserve_responses", Response, EVALUATION, RESERVE, _RESERVE_NOTE)
-RESERVE_RESPONSES_OF = {
+# Seeds are made of the names that these tables had first, so that a run draws the same tokens.
+_SECOND_VALIDATION_NOTE = "upper bound: it is evaluated only where the validation prompts leave a decision open"
+SECOND_VALIDATION_RESPONSES = Table(
+    "evaluation_second_validation_responses", Response, EVALUATION, SECOND_VALIDATION, _SECOND_VALIDATION_NOTE,
+    seeds="evaluation_reserve_responses",
+)  # fmt: skip
+SECOND_VALIDATION_RESPONSES_OF = {
     role: Table(
-        f"{RESERVE_RESPONSES.name}_{role}", Response, EVALUATION, RESERVE, _RESERVE_NOTE, seeds=RESERVE_RESPONSES.name
+        f"{SECOND_VALIDATION_RESPONSES.name}_{role}", Response, EVALUATION, SECOND_VALIDATION, _SECOND_VALIDATION_NOTE,
+        seeds=SECOND_VALIDATION_RESPONSES.seed_name,
     )
     for role in ("previous", "best")
-}
-RESERVE_COMPARISONS = Table("evaluation_reserve_comparisons", Comparison, EVALUATION, RESERVE, _RESERVE_NOTE)
-RESERVE_OUTCOMES = Table("reserve_outcomes", PromptOutcome, EVALUATION)
+}  # fmt: skip
+SECOND_VALIDATION_COMPARISONS = Table(
+    "evaluation_second_validation_comparisons", Comparison, EVALUATION, SECOND_VALIDATION, _SECOND_VALIDATION_NOTE
+)
+SECOND_VALIDATION_OUTCOMES = Table("second_validation_outcomes", PromptOutcome, EVALUATION)
 
-_SEAL_NOTE = "asked once, when the run has ended, unless the best model is then the given one"
-SEAL_RESPONSES_OF = {
+_TEST_NOTE = "evaluated once, after the last iteration, unless the initial model is still the best"
+TEST_RESPONSES_OF = {
     role: Table(
-        f"evaluation_seal_responses_{role}", Response, EVALUATION, SEAL, _SEAL_NOTE, seeds="evaluation_seal_responses"
+        f"evaluation_test_responses_{role}", Response, EVALUATION, TEST, _TEST_NOTE, seeds="evaluation_seal_responses"
     )
     for role in ("best", "initial")
 }
-SEAL_COMPARISONS = Table("evaluation_seal_comparisons", Comparison, EVALUATION, SEAL, _SEAL_NOTE)
-SEAL_OUTCOMES = Table("seal_outcomes", PromptOutcome, EVALUATION)
+TEST_COMPARISONS = Table("evaluation_test_comparisons", Comparison, EVALUATION, TEST, _TEST_NOTE)
+TEST_OUTCOMES = Table("test_outcomes", PromptOutcome, EVALUATION)
 
 POOL_PROMPTS = Table("judge_pool_prompts", Prompt, JUDGE)
 POOL_RESPONSES = Table("judge_pool_responses", Response, JUDGE)

@@ -34,26 +34,26 @@ def build(
 ) -> Judge:
     """The judge that labels. `chats` are all models by name; raises RecipeError for any other `by`."""
     match section:
-        case sections.AdditiveJudge():
+        case sections.AdditiveSection():
             return AdditiveJudge(section, chat=named(chats, section.by, where), seed=seed)
-        case sections.ExpectedScoreJudge():
+        case sections.ExpectedScoreSection():
             return ExpectedScoreJudge(section, chat=named(chats, section.by, where), seed=seed)
-        case sections.PairwiseJudge():
+        case sections.PairwiseSection():
             return PairwiseJudge(section, chat=named(chats, section.by, where), seed=seed)
-        case sections.RubricJudge():
+        case sections.RubricSection():
             return RubricJudge(section, chat=named(chats, section.by, where), seed=seed)
-        case sections.ConstitutionJudge():
+        case sections.ConstitutionSection():
             return ConstitutionJudge(section, chat=named(chats, section.by, where), seed=seed)
-        case sections.VerifierJudge():
+        case sections.VerifierSection():
             return VerifierJudge(section)
-        case sections.RewardModelJudge():
+        case sections.RewardModelSection():
             _local(chats, section.by, where)
             return RewardModelJudge(section, trust_remote_code=trust_remote_code)
-        case sections.IntrinsicJudge():
+        case sections.IntrinsicSection():
             for name in (section.by, section.reference):
                 _local(chats, name, where)
             return IntrinsicJudge(section, engine=engine)
-        case sections.EnsembleJudge():
+        case sections.EnsembleSection():
             rest: Any = {"chats": chats, "engine": engine, "seed": seed, "trust_remote_code": trust_remote_code}
             built = {
                 name: build(member, **rest, where=f"{where}.members ({name})")
@@ -69,7 +69,7 @@ def build_anchor(
 ) -> Anchor:
     """The judge that measures: one that compares, or any that scores. Raises RecipeError as `build` does."""
     match section:
-        case sections.PairwiseAnchor():
+        case sections.PairwiseAnchorSection():
             return PairwiseAnchor(section, chat=named(chats, section.by, ANCHOR), seed=seed)
         case _:
             judge = build(
@@ -78,7 +78,7 @@ def build_anchor(
             return ScoredAnchor(judge, name=section.kind)
 
 
-def member_names(section: sections.EnsembleJudge) -> dict[str, sections.MemberSection]:
+def member_names(section: sections.EnsembleSection) -> dict[str, sections.MemberSection]:
     """Members by `kind@by`, numbered where that is not enough."""
     plain = [f"{member.kind}@{by}" if (by := getattr(member, "by", "")) else member.kind for member in section.members]
     seen: Counter[str] = Counter()

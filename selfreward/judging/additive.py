@@ -11,14 +11,14 @@ judgment with its reason instead of disappearing; a response without text is uns
 thinking model thought before it is not shown.
 """
 
-from selfreward.judging.written import Writer
+from selfreward.judging.generative import GenerativeJudge
 from selfreward.parts import Chat
-from selfreward.recipe.judging import AdditiveJudge as Section
+from selfreward.recipe.judging import AdditiveSection as Section
 
 NAME = "additive"
 
 
-class AdditiveJudge(Writer):
+class AdditiveJudge(GenerativeJudge):
     """`parts.Judge` with `num_draws` judgments for every response."""
 
     scale = (0.0, 5.0)

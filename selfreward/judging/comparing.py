@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment
+from selfreward.judging.client import JudgeClient, JudgeInput, Question, choice_request, judgment
 from selfreward.parts import Models
 from selfreward.readers import Unscored, Verdict, read_choice, without_reasoning
-from selfreward.recipe import Comparing
+from selfreward.recipe import ComparisonSection
 from selfreward.records import Comparison, Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
-from selfreward.templates import Template, Trusted
+from selfreward.templates import Template, Verbatim
 from selfreward.workload import Lengths, Requests, Workload
 
 LETTERS = ("A", "B")
@@ -20,7 +20,7 @@ SAME_TEXT = "the same text twice"
 
 
 @dataclass(frozen=True)
-class Contest:
+class Matchup:
     """Two responses to one prompt. `principle` is what is asked about them, when the template has a place for it."""
 
     response: Response
@@ -34,40 +34,40 @@ class Contest:
         return _text_of(self.response) == _text_of(self.other)
 
 
-def contests(prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response]) -> list[Contest]:
-    """One contest a prompt. Raises ValueError when the three sequences do not belong together."""
+def matchups(prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response]) -> list[Matchup]:
+    """One matchup a prompt. Raises ValueError when the three sequences do not belong together."""
     for prompt, response, other in zip(prompts, responses, others, strict=True):
         if not prompt.id == response.prompt_id == other.prompt_id:
             raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
-    return [Contest(response, other) for response, other in zip(responses, others, strict=True)]
+    return [Matchup(response, other) for response, other in zip(responses, others, strict=True)]
 
 
 @dataclass(frozen=True)
 class Comparer:
-    """Asks about contests; `clamp` bounds every preference."""
+    """Asks about matchups; `clamp` bounds every preference."""
 
-    section: Comparing
-    questioner: Questioner
+    section: ComparisonSection
+    client: JudgeClient
     template: Template
     clamp: tuple[float, float] = (0.0, 1.0)
 
     def compare(
-        self, prompts: Sequence[Prompt], contests: Sequence[Contest], *, models: Models, iteration: int
+        self, prompts: Sequence[Prompt], matchups: Sequence[Matchup], *, models: Models, iteration: int
     ) -> list[Comparison]:
-        """For each contest `num_draws` comparisons with `response` shown as A, then as many as B. One call for all."""
-        differing = [contest for contest in contests if not contest.is_even]
-        compared = [response for contest in differing for response in (contest.response, contest.other)]
-        material = self.questioner.material(prompts, compared, models=models)
-        shown = [(contest, first) for contest in contests for first in (True, False)]
+        """For each matchup `num_draws` comparisons with `response` shown as A, then as many as B. One call for all."""
+        differing = [matchup for matchup in matchups if not matchup.is_even]
+        compared = [response for matchup in differing for response in (matchup.response, matchup.other)]
+        inputs = self.client.inputs(prompts, compared, models=models)
+        shown = [(matchup, first) for matchup in matchups for first in (True, False)]
         asked = [
-            self._ask(contest, material[contest.response.prompt_id], response_first=first, iteration=iteration)
-            for contest, first in shown
+            self._ask(matchup, inputs[matchup.response.prompt_id], response_first=first, iteration=iteration)
+            for matchup, first in shown
         ]
-        answers = iter(self.questioner.ask([question for question in asked if question is not None], models=models))
+        answers = iter(self.client.ask([question for question in asked if question is not None], models=models))
         comparisons: list[Comparison] = []
-        for (contest, first), question in zip(shown, asked, strict=True):
+        for (matchup, first), question in zip(shown, asked, strict=True):
             draws = [None] * self.section.num_draws if question is None else next(answers)
-            comparisons += [self._comparison(contest, first, draw, reply, models) for draw, reply in enumerate(draws)]
+            comparisons += [self._comparison(matchup, first, draw, reply, models) for draw, reply in enumerate(draws)]
         return comparisons
 
     def most(
@@ -75,30 +75,30 @@ class Comparer:
         work: Workload,
         lengths: Lengths,
         *,
-        num_contests: int,
+        num_matchups: int,
         principles: Sequence[str | None] = (None,),
         num_own: int = 1,
     ) -> list[Requests]:
-        """So many contests a prompt, in both orders; before them `num_own` responses of a judge that commits itself."""
+        """So many matchups a prompt, in both orders; before them `num_own` responses of a judge that commits itself."""
         asked = [
-            self.questioner.most(
+            self.client.most(
                 self.template,
                 self._request(),
                 work,
                 lengths,
-                times=2 * num_contests,
+                times=2 * num_matchups,
                 shown=("response_a", "response_b"),
                 **self._fields(principle),
             )
             for principle in principles
         ]
-        return [*self.questioner.most_committed(work, lengths, times=num_own), *asked]
+        return [*self.client.most_committed(work, lengths, times=num_own), *asked]
 
     def judge(
         self,
         prompts: Sequence[Prompt],
         responses: Sequence[Response],
-        contests: Sequence[Contest],
+        matchups: Sequence[Matchup],
         *,
         models: Models,
         iteration: int,
@@ -106,10 +106,10 @@ class Comparer:
         """Two judgments of each comparison, one for either response, in the order of the responses.
 
         The score is the probability that the response is the better one. A response that met nobody is unscored, and so
-        is a contest of which only one order could be read: alone it is as much about the place as about the response.
+        is a matchup of which only one order could be read: alone it is as much about the place as about the response.
         """
         about: defaultdict[str, list[Judgment]] = defaultdict(list)
-        compared = self.compare(prompts, contests, models=models, iteration=iteration)
+        compared = self.compare(prompts, matchups, models=models, iteration=iteration)
         num_draws = self.section.num_draws
         for start in range(0, len(compared), 2 * num_draws):
             orders = compared[start : start + num_draws], compared[start + num_draws : start + 2 * num_draws]
@@ -124,22 +124,22 @@ class Comparer:
                     about[judged.response_id].append(judged)
         return [j for r in responses for j in about.get(r.id) or [self._met_nobody(r, models)]]
 
-    def _ask(self, contest: Contest, about: Material, *, response_first: bool, iteration: int) -> Question | None:
-        if contest.is_even:
+    def _ask(self, matchup: Matchup, about: JudgeInput, *, response_first: bool, iteration: int) -> Question | None:
+        if matchup.is_even:
             return None
-        first, second = _text_of(contest.response), _text_of(contest.other)
+        first, second = _text_of(matchup.response), _text_of(matchup.other)
         if not response_first:
             first, second = second, first
         messages = self.template.render(
-            **about.fields(), **self._fields(contest.principle), response_a=first, response_b=second
+            **about.fields(), **self._fields(matchup.principle), response_a=first, response_b=second
         )
-        seed = self.questioner.seed_of(iteration, _id_of(contest, response_first))
+        seed = self.client.seed_of(iteration, _id_of(matchup, response_first))
         return Question(self._request(messages, seed=seed), about.missing)
 
     def _fields(self, principle: str | None) -> dict[str, str | None]:
         return {
-            "principle": Trusted(principle) if principle else None,
-            "reasoning": Trusted("yes") if self.section.reasoning else None,
+            "principle": Verbatim(principle) if principle else None,
+            "reasoning": Verbatim("yes") if self.section.reasoning else None,
         }
 
     def _request(self, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
@@ -153,38 +153,38 @@ class Comparer:
         )
 
     def _comparison(
-        self, contest: Contest, response_first: bool, draw: int, reply: Reply | None, models: Models
+        self, matchup: Matchup, response_first: bool, draw: int, reply: Reply | None, models: Models
     ) -> Comparison:
         preference, unscored, text = (0.5, None, SAME_TEXT) if reply is None else self._read(reply)
-        text = "\n\n".join(filter(None, (contest.principle, text)))
+        text = "\n\n".join(filter(None, (matchup.principle, text)))
         if preference is not None and reply is not None:
             preference = min(max(preference if response_first else 1.0 - preference, self.clamp[0]), self.clamp[1])
         return Comparison(
-            id=f"{_id_of(contest, response_first)}/{self.questioner.name}/{draw}",
-            prompt_id=contest.response.prompt_id,
-            response_id=contest.response.id,
-            other_id=contest.other.id,
-            shown_first=contest.response.id if response_first else contest.other.id,
-            judge=self.questioner.name,
+            id=f"{_id_of(matchup, response_first)}/{self.client.name}/{draw}",
+            prompt_id=matchup.response.prompt_id,
+            response_id=matchup.response.id,
+            other_id=matchup.other.id,
+            shown_first=matchup.response.id if response_first else matchup.other.id,
+            judge=self.client.name,
             preference=preference,
             unscored=unscored and unscored.value,
             text=text,
-            checkpoint_id=self.questioner.chat.model_id(models),
+            checkpoint_id=self.client.chat.model_id(models),
             template_sha256=self.template.sha256,
         )
 
     def _met_nobody(self, response: Response, models: Models) -> Judgment:
         why = Unscored.NO_OPPONENT if _text_of(response) else Unscored.EMPTY_RESPONSE
         return judgment(
-            response, self.questioner, draw=0, verdict=Verdict(unscored=why), reply=Reply(), template=self.template,
+            response, self.client, draw=0, verdict=Verdict(unscored=why), reply=Reply(), template=self.template,
             models=models,
         )  # fmt: skip
 
     def _read(self, reply: Reply) -> tuple[float | None, Unscored | None, str]:
         """The preference for what was shown first, or the reason why there is none, and the text."""
         said = reply.text if self.section.reasoning else ""
-        if reply.unsent is not None:
-            return None, Unscored(reply.unsent), ""
+        if reply.skipped is not None:
+            return None, Unscored(reply.skipped), ""
         if not reply.choice_logprobs:  # a server that gives no probabilities: what it wrote is all there is
             verdict = read_choice(reply.text, finish_reason=reply.finish_reason or "stop", what="response")
             return verdict.score, verdict.unscored, reply.text
@@ -249,6 +249,6 @@ def _text_of(response: Response) -> str:
     return without_reasoning(response.text)
 
 
-def _id_of(contest: Contest, response_first: bool) -> str:
-    names = (f"{contest.response.id}~{contest.other.id}", contest.name, "AB" if response_first else "BA")
+def _id_of(matchup: Matchup, response_first: bool) -> str:
+    names = (f"{matchup.response.id}~{matchup.other.id}", matchup.name, "AB" if response_first else "BA")
     return "/".join(filter(None, names))

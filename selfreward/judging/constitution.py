@@ -20,8 +20,8 @@ from ruamel.yaml.error import YAMLError
 
 from selfreward import recipe
 from selfreward.errors import RecipeError
-from selfreward.judging.asking import Questioner
-from selfreward.judging.comparing import Comparer, Contest, num_opponents, opponents
+from selfreward.judging.client import JudgeClient
+from selfreward.judging.comparing import Comparer, Matchup, num_opponents, opponents
 from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.templates import Template
@@ -36,37 +36,37 @@ class ConstitutionJudge:
 
     scale = (0.0, 1.0)
 
-    def __init__(self, section: recipe.ConstitutionJudge, *, chat: Chat, seed: int) -> None:
+    def __init__(self, section: recipe.ConstitutionSection, *, chat: Chat, seed: int) -> None:
         self.by = frozenset((section.by,))
         self._section = section
         self._principles = read_principles(Path(section.principles))
-        self._questioner = Questioner(NAME, section, chat, seed)
+        self._client = JudgeClient(NAME, section, chat, seed)
         clamp = section.clamp or (PAPER_CLAMP if section.reasoning else (0.0, 1.0))
-        self._comparer = Comparer(section, self._questioner, Template.load(NAME), clamp)
+        self._comparer = Comparer(section, self._client, Template.load(NAME), clamp)
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """As the pairwise judge's, for one principle or for each; one engine call for all of them."""
-        contests = [
-            Contest(response, other, principle, name=f"principle-{number}")
+        matchups = [
+            Matchup(response, other, principle, name=f"principle-{number}")
             for response, other in opponents(responses)
             for number, principle in self._asked(f"{response.id}~{other.id}", iteration)
         ]
-        return self._comparer.judge(prompts, responses, contests, models=models, iteration=iteration)
+        return self._comparer.judge(prompts, responses, matchups, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         asked = self._principles
         if self._section.each_judgment == "one":  # which one is drawn: the longest bounds it
             asked = [max(asked, key=lengths.text)]
-        return self._comparer.most(work, lengths, num_contests=num_opponents(work.num_responses), principles=asked)
+        return self._comparer.most(work, lengths, num_matchups=num_opponents(work.num_responses), principles=asked)
 
     def _asked(self, item: str, iteration: int) -> list[tuple[int, str]]:
-        """The principles of one contest with their numbers, from 1; both orders get the same."""
+        """The principles of one matchup with their numbers, from 1; both orders get the same."""
         numbered = list(enumerate(self._principles, start=1))
         if self._section.each_judgment == "all":
             return numbered
-        return [random.Random(self._questioner.seed_of(iteration, f"{item}/principle")).choice(numbered)]
+        return [random.Random(self._client.seed_of(iteration, f"{item}/principle")).choice(numbered)]
 
 
 def read_principles(path: Path) -> list[str]:

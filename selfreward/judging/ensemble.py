@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from selfreward import recipe
-from selfreward.judging.asking import plain_judgment
+from selfreward.judging.client import plain_judgment
 from selfreward.judging.normalising import z_scores
 from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Prompt, Response
@@ -53,7 +53,7 @@ _Opinions = Mapping[str, Mapping[int, _Opinion]]
 class EnsembleJudge:
     """`parts.Judge`: for each response the judgments of its members, by their names, and then those of the ensemble."""
 
-    def __init__(self, section: recipe.EnsembleJudge, members: Mapping[str, Judge]) -> None:
+    def __init__(self, section: recipe.EnsembleSection, members: Mapping[str, Judge]) -> None:
         self._section = section
         self._members = dict(sorted(members.items()))
         self.by: frozenset[str] = frozenset().union(*(member.by for member in members.values()))

@@ -18,19 +18,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from selfreward import recipe
-from selfreward.judging.asking import Material, Question, Questioner, choice_request, judgment, unasked
+from selfreward.judging.client import JudgeClient, JudgeInput, Question, choice_request, judgment, skipped
 from selfreward.parts import Chat, Models
 from selfreward.readers import Unscored, Verdict, without_reasoning
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
-from selfreward.templates import Template, Trusted
+from selfreward.templates import Template, Verbatim
 from selfreward.workload import Lengths, Requests, Workload
 
 NAME = "expected_score"
 
 
 @dataclass(frozen=True)
-class Wording:
+class PromptVariant:
     """A template, and which label stands for which score there."""
 
     template: str
@@ -38,10 +38,10 @@ class Wording:
     scores: tuple[float, ...]
 
 
-WORDINGS = (
-    Wording("expected_score", ("0", "1", "2", "3", "4", "5"), (0, 1, 2, 3, 4, 5)),
-    Wording("expected_score_2", ("A", "B", "C", "D", "E", "F"), (5, 4, 3, 2, 1, 0)),
-    Wording("expected_score_3", ("3", "1", "5", "0", "4", "2"), (3, 1, 5, 0, 4, 2)),
+PROMPT_VARIANTS = (
+    PromptVariant("expected_score", ("0", "1", "2", "3", "4", "5"), (0, 1, 2, 3, 4, 5)),
+    PromptVariant("expected_score_2", ("A", "B", "C", "D", "E", "F"), (5, 4, 3, 2, 1, 0)),
+    PromptVariant("expected_score_3", ("3", "1", "5", "0", "4", "2"), (3, 1, 5, 0, 4, 2)),
 )
 
 
@@ -54,11 +54,11 @@ class ExpectedScoreJudge:
 
     scale = (0.0, 5.0)
 
-    def __init__(self, section: recipe.ExpectedScoreJudge, *, chat: Chat, seed: int) -> None:
+    def __init__(self, section: recipe.ExpectedScoreSection, *, chat: Chat, seed: int) -> None:
         self.by = frozenset((section.by,))
         self._section = section
-        self._questioner = Questioner(NAME, section, chat, seed)
-        self._wordings = WORDINGS[:1] if section.reasoning else WORDINGS[: section.num_draws]
+        self._client = JudgeClient(NAME, section, chat, seed)
+        self._wordings = PROMPT_VARIANTS[:1] if section.reasoning else PROMPT_VARIANTS[: section.num_draws]
         self._templates = [Template.load(wording.template) for wording in self._wordings]
 
     def judge(
@@ -68,13 +68,12 @@ class ExpectedScoreJudge:
 
         Raises RecipeError when the tokenizer does not write the labels as one token each, and EngineError.
         """
-        material = self._questioner.material(prompts, responses, models=models)
+        inputs = self._client.inputs(prompts, responses, models=models)
         wanted = [(response, number) for response in responses for number in range(len(self._wordings))]
         asked = [
-            self._ask(response, number, material[response.prompt_id], iteration=iteration)
-            for response, number in wanted
+            self._ask(response, number, inputs[response.prompt_id], iteration=iteration) for response, number in wanted
         ]
-        replies = self._questioner.ask(asked, models=models)
+        replies = self._client.ask(asked, models=models)
         return [
             self._judgment(response, number, draw, reply, seed=put.request.seed, models=models)
             for (response, number), put, draws in zip(wanted, asked, replies, strict=True)
@@ -83,27 +82,27 @@ class ExpectedScoreJudge:
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         asked = [
-            self._questioner.most(
+            self._client.most(
                 template,
                 self._request(number),
                 work,
                 lengths,
                 times=work.num_responses,
-                reasoning=Trusted("yes") if self._section.reasoning else None,
+                reasoning=Verbatim("yes") if self._section.reasoning else None,
             )
             for number, template in enumerate(self._templates)
         ]
-        return [*self._questioner.most_committed(work, lengths), *asked]
+        return [*self._client.most_committed(work, lengths), *asked]
 
-    def _ask(self, response: Response, number: int, about: Material, *, iteration: int) -> Question:
+    def _ask(self, response: Response, number: int, about: JudgeInput, *, iteration: int) -> Question:
         """With wording `number`, from 0."""
         messages = self._templates[number].render(
             **about.fields(),
             response=without_reasoning(response.text),
-            reasoning=Trusted("yes") if self._section.reasoning else None,
+            reasoning=Verbatim("yes") if self._section.reasoning else None,
         )
-        seed = self._questioner.seed_of(iteration, response.id)
-        return Question(self._request(number, messages, seed=seed), unasked(about, response))
+        seed = self._client.seed_of(iteration, response.id)
+        return Question(self._request(number, messages, seed=seed), skipped(about, response))
 
     def _request(self, number: int, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
         return choice_request(
@@ -124,24 +123,24 @@ class ExpectedScoreJudge:
         wrote = reply.text if reasoned or not reply.choice_logprobs else ""
         return judgment(
             response,
-            self._questioner,
+            self._client,
             draw=number + draw,
             verdict=verdict,
             reply=replace(reply, text="\n\n".join(filter(None, (wrote, said)))),
             template=self._templates[number],
             models=models,
-            seed=seed + draw if reasoned and reply.unsent is None else 0,
+            seed=seed + draw if reasoned and reply.skipped is None else 0,
         )
 
     def _read(self, reply: Reply, number: int) -> tuple[Verdict, str]:
         wording = self._wordings[number]
-        if reply.unsent is not None:
-            return Verdict(unscored=Unscored(reply.unsent)), ""
+        if reply.skipped is not None:
+            return Verdict(unscored=Unscored(reply.skipped)), ""
         if not reply.choice_logprobs:  # a server that gives none, or a reply without a place to read them
             if _names_a_label(reply.text, opening=self._templates[number].opening, labels=wording.labels):
                 return Verdict(unscored=Unscored.NO_PROBABILITIES), ""
-            cut_off = reply.finish_reason == "length"
-            return Verdict(unscored=Unscored.CUT_OFF if cut_off else Unscored.NO_VERDICT), ""
+            truncated = reply.finish_reason == "length"
+            return Verdict(unscored=Unscored.TRUNCATED if truncated else Unscored.NO_VERDICT), ""
         return expected_score(reply.choice_logprobs, scores=wording.scores, min_score_mass=self._section.min_score_mass)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from selfreward import recipe
-from selfreward.judging.asking import finite, plain_judgment
+from selfreward.judging.client import finite, plain_judgment
 from selfreward.parts import Engine, Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
@@ -35,7 +35,7 @@ class IntrinsicJudge:
 
     scale = None
 
-    def __init__(self, section: recipe.IntrinsicJudge, *, engine: Engine) -> None:
+    def __init__(self, section: recipe.IntrinsicSection, *, engine: Engine) -> None:
         self.by = frozenset({section.by, section.reference})
         self._section = section
         self._engine = engine

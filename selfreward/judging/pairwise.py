@@ -15,8 +15,8 @@ is compared like any other: a model that falls silent must lose, not go missing.
 from collections.abc import Sequence
 
 from selfreward import recipe
-from selfreward.judging.asking import Questioner
-from selfreward.judging.comparing import Comparer, Contest, contests, num_opponents, opponents
+from selfreward.judging.client import JudgeClient
+from selfreward.judging.comparing import Comparer, Matchup, matchups, num_opponents, opponents
 from selfreward.parts import Chat, Models
 from selfreward.records import Comparison, Judgment, Prompt, Response
 from selfreward.templates import Template
@@ -30,7 +30,7 @@ class PairwiseJudge:
 
     scale = (0.0, 1.0)
 
-    def __init__(self, section: recipe.PairwiseJudge, *, chat: Chat, seed: int) -> None:
+    def __init__(self, section: recipe.PairwiseSection, *, chat: Chat, seed: int) -> None:
         self.by = frozenset((section.by,))
         self._comparer = comparer(section, chat=chat, seed=seed)
 
@@ -38,17 +38,17 @@ class PairwiseJudge:
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """(N - 1) * 2 * num_draws judgments for each of a prompt's N responses; one engine call for all of them."""
-        met = [Contest(response, other) for response, other in opponents(responses)]
+        met = [Matchup(response, other) for response, other in opponents(responses)]
         return self._comparer.judge(prompts, responses, met, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        return self._comparer.most(work, lengths, num_contests=num_opponents(work.num_responses))
+        return self._comparer.most(work, lengths, num_matchups=num_opponents(work.num_responses))
 
 
 class PairwiseAnchor:
     """`parts.Anchor`: the two responses of each comparison side by side."""
 
-    def __init__(self, section: recipe.Comparing, *, chat: Chat, seed: int) -> None:
+    def __init__(self, section: recipe.ComparisonSection, *, chat: Chat, seed: int) -> None:
         self.by = frozenset((section.by,))
         self._comparer = comparer(section, chat=chat, seed=seed)
 
@@ -66,13 +66,13 @@ class PairwiseAnchor:
         Raises RecipeError when the tokenizer does not write A and B as one token each, EngineError, and ValueError when
         the three sequences do not belong together.
         """
-        asked = contests(prompts, responses, others)
+        asked = matchups(prompts, responses, others)
         return self._comparer.compare(prompts, asked, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        num_contests = work.num_responses - 1
-        return self._comparer.most(work, lengths, num_contests=num_contests, num_own=num_contests)
+        num_matchups = work.num_responses - 1
+        return self._comparer.most(work, lengths, num_matchups=num_matchups, num_own=num_matchups)
 
 
-def comparer(section: recipe.Comparing, *, chat: Chat, seed: int) -> Comparer:
-    return Comparer(section, Questioner(NAME, section, chat, seed), Template.load(NAME))
+def comparer(section: recipe.ComparisonSection, *, chat: Chat, seed: int) -> Comparer:
+    return Comparer(section, JudgeClient(NAME, section, chat, seed), Template.load(NAME))

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from selfreward import recipe
 from selfreward.errors import EngineError, RecipeError
-from selfreward.judging.asking import finite, plain_judgment
+from selfreward.judging.client import finite, plain_judgment
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
@@ -35,7 +35,7 @@ class RewardModelJudge:
 
     scale = None
 
-    def __init__(self, section: recipe.RewardModelJudge, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, section: recipe.RewardModelSection, *, trust_remote_code: bool = False) -> None:
         self.by = frozenset({section.by})
         self._section = section
         self._trust_remote_code = trust_remote_code

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selfreward import recipe
+from selfreward.judging.generative import GenerativeJudge, ScoreQuestion
 from selfreward.judging.normalising import z_scores
-from selfreward.judging.written import ScoreQuestion, Writer
 from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.templates import Trusted
+from selfreward.templates import Verbatim
 
 NAME = "rubric"
 
@@ -26,12 +26,12 @@ NAME = "rubric"
 class RubricJudge:
     """`parts.Judge` with `num_draws` judgments for every response, and as many again for each criterion."""
 
-    def __init__(self, section: recipe.RubricJudge, *, chat: Chat, seed: int) -> None:
+    def __init__(self, section: recipe.RubricSection, *, chat: Chat, seed: int) -> None:
         self._section = section
         criteria = [
-            ScoreQuestion(c.name, {"criterion": Trusted(f"{c.name}: {c.description}")}) for c in section.criteria
+            ScoreQuestion(c.name, {"criterion": Verbatim(f"{c.name}: {c.description}")}) for c in section.criteria
         ]
-        self._writer = Writer(NAME, section, chat, seed, criteria)
+        self._writer = GenerativeJudge(NAME, section, chat, seed, criteria)
         self.by, self.most = self._writer.by, self._writer.most
         self.scale = None if section.normalise else (0.0, 5.0)
 

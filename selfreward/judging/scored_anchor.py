@@ -7,7 +7,7 @@ follow.
 Paper: none; those of the judges stand in their own files. Only which of two scores is higher counts, so that outcomes
 of every kind of judge are on one scale. A response without text, which most judges leave unscored, loses against any
 that has a score: a model that falls silent must lose, not go missing. Draws are seeded as in iteration 0 whenever they
-are asked for, so that a response which is measured again, as a rival of the next checkpoint's, gets the scores it had.
+are asked for, so that a response which is measured again, as a baseline of the next checkpoint's, gets the scores it had.
 """
 
 import math
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfreward.judging.comparing import SAME_TEXT, Contest, contests
+from selfreward.judging.comparing import SAME_TEXT, Matchup, matchups
 from selfreward.parts import Judge, Models
 from selfreward.readers import Unscored
 from selfreward.records import Comparison, Judgment, Prompt, Response
@@ -63,10 +63,10 @@ class ScoredAnchor:
         unscored, for its reason. Raises what the judge raises, and ValueError when the three sequences do not
         belong together.
         """
-        asked = list(zip(prompts, contests(prompts, responses, others), strict=True))
-        differing = [(prompt, contest) for prompt, contest in asked if not contest.is_even]
+        asked = list(zip(prompts, matchups(prompts, responses, others), strict=True))
+        differing = [(prompt, matchup) for prompt, matchup in asked if not matchup.is_even]
         scores = self._scores(differing, models) if differing else {}
-        return [self._comparison(contest, scores) for _, contest in asked]
+        return [self._comparison(matchup, scores) for _, matchup in asked]
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Each response is scored once; of those that were scored before, an endpoint's replies are kept."""
@@ -76,7 +76,7 @@ class ScoredAnchor:
         num_seen = work.num_responses - 1
         return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in asked]
 
-    def _scores(self, asked: Sequence[tuple[Prompt, Contest]], models: Models) -> Mapping[str, _Score]:
+    def _scores(self, asked: Sequence[tuple[Prompt, Matchup]], models: Models) -> Mapping[str, _Score]:
         """By response id. Parts of a judgment, such as a rubric's criteria, do not count beside the whole."""
         prompts = {prompt.id: prompt for prompt, _ in asked}
         responses = {response.id: response for _, c in asked for response in (c.response, c.other)}
@@ -88,8 +88,8 @@ class ScoredAnchor:
             response_id: _Score(mean_scores(draws).get(response_id), draws[0]) for response_id, draws in drawn.items()
         }
 
-    def _comparison(self, contest: Contest, scores: Mapping[str, _Score]) -> Comparison:
-        response, other = contest.response, contest.other
+    def _comparison(self, matchup: Matchup, scores: Mapping[str, _Score]) -> Comparison:
+        response, other = matchup.response, matchup.other
         comparison = Comparison(
             id=f"{response.id}~{other.id}/{self._name}",
             prompt_id=response.prompt_id,
@@ -101,7 +101,7 @@ class ScoredAnchor:
             unscored=None,
             text=SAME_TEXT,
         )
-        return comparison if contest.is_even else _decided(comparison, scores[response.id], scores[other.id])
+        return comparison if matchup.is_even else _decided(comparison, scores[response.id], scores[other.id])
 
 
 def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:

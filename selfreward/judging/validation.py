@@ -25,14 +25,14 @@ def problems(section: recipe.JudgingSection, facts: Facts) -> Iterator[Problem]:
 
 def anchor_problems(section: recipe.AnchorSection, facts: Facts) -> Iterator[Problem]:
     """Of the judge that measures."""
-    yield from of_judge(section, facts.source.monitor_prompts(), where=ANCHOR)
+    yield from of_judge(section, facts.source.validation_prompts(), where=ANCHOR)
     yield from _unenforced(section, ANCHOR, facts)
     yield from of_anchor(section)
 
 
 def of_anchor(section: recipe.AnchorSection) -> Iterator[Problem]:
     """A judge that cannot measure, whatever the run."""
-    if isinstance(section, recipe.RubricJudge) and section.normalise:
+    if isinstance(section, recipe.RubricSection) and section.normalise:
         yield Problem(
             f"{ANCHOR}.normalise: z-scores depend on which responses are scored together; an anchor stays the same; "
             "remove it"
@@ -43,21 +43,23 @@ def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "jud
     """What the judge cannot do with these prompts."""
     for judge in members(section):
         match judge:
-            case recipe.VerifierJudge() if not all(prompt.checks for prompt in prompts):
+            case recipe.VerifierSection() if not all(prompt.checks for prompt in prompts):
                 yield warning(
                     f"{where}.kind is verifier, but some prompts have no checks: their responses stay unscored"
                 )
-            case recipe.RewardModelJudge() if judge.by in OF_THE_RUN:
+            case recipe.RewardModelSection() if judge.by in OF_THE_RUN:
                 yield Problem(
                     f"{where}.by: {judge.by} writes and does not score; a reward model has one output and no words; "
                     "add it under `models` by a name of its own"
                 )
-            case recipe.IntrinsicJudge() if {judge.by, judge.reference} <= OF_THE_RUN:
+            case recipe.IntrinsicSection() if {judge.by, judge.reference} <= OF_THE_RUN:
                 yield warning(
                     f"{where}.kind is intrinsic: in the first iteration {judge.by} and {judge.reference} are the same "
                     "model, so that every score is 0 and no pair is made; name another model as the reference"
                 )
-            case recipe.Asking() if judge.reference_answer and not all(prompt.reference for prompt in prompts):
+            case recipe.ModelJudgeSection() if judge.reference_answer and not all(
+                prompt.reference for prompt in prompts
+            ):
                 yield warning(
                     f"{where}.reference_answer: some prompts have no `reference`: their responses stay unscored"
                 )
@@ -65,9 +67,9 @@ def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "jud
                 pass
 
 
-def members(section: Labelling) -> Sequence[recipe.MemberSection | recipe.PairwiseAnchor]:
+def members(section: Labelling) -> Sequence[recipe.MemberSection | recipe.PairwiseAnchorSection]:
     """Those of an ensemble; any other judge is its only one."""
-    return section.members if isinstance(section, recipe.EnsembleJudge) else [section]
+    return section.members if isinstance(section, recipe.EnsembleSection) else [section]
 
 
 def models_of(section: Labelling) -> frozenset[str]:
@@ -79,7 +81,7 @@ def models_of(section: Labelling) -> frozenset[str]:
 def _unenforced(section: Labelling, where: str, facts: Facts) -> Iterator[Problem]:
     """Said before responses are sampled, and not when the first one is judged."""
     for judge in members(section):
-        structured = isinstance(judge, recipe.Written) and judge.structured
+        structured = isinstance(judge, recipe.GenerativeSection) and judge.structured
         if structured and getattr(judge, "by", "") not in facts.recipe.endpoints and not facts.engine.enforces_schema:
             yield Problem(
                 f"{where}.structured: engine.kind transformers cannot enforce the form of a text; vllm and endpoints "
@@ -88,7 +90,7 @@ def _unenforced(section: Labelling, where: str, facts: Facts) -> Iterator[Proble
 
 
 def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -> Iterator[Problem]:
-    compares = isinstance(section, recipe.Comparing)
+    compares = isinstance(section, recipe.ComparisonSection)
     draws_once = all(getattr(judge, "num_draws", 1) < 2 for judge in members(section)) and not compares
     if pairing.label == "preference" and not compares:
         yield warning(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives no pairs")
@@ -109,7 +111,7 @@ def of_shared_anchor(
     for judge in members(section):
         if judge.kind != anchor.kind or not _start_alike(judge, anchor, weights):
             continue
-        if isinstance(judge, recipe.VerifierJudge):
+        if isinstance(judge, recipe.VerifierSection):
             yield warning(
                 "judging and evaluation.anchor are verifiers: the same kinds of checks label and measure, so that the "
                 "outcomes say how well such checks are learned, and nothing of any other quality"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from selfreward import recipe
 from selfreward.checks import passes
-from selfreward.judging.asking import plain_judgment
+from selfreward.judging.client import plain_judgment
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Judgment, Prompt, Response
@@ -30,7 +30,7 @@ class VerifierJudge:
     A judgment's `text` has a line for each check, and its `template_sha256` is that of the checks.
     """
 
-    def __init__(self, section: recipe.VerifierJudge) -> None:
+    def __init__(self, section: recipe.VerifierSection) -> None:
         self._aggregate = section.aggregate
 
     by: frozenset[str] = frozenset()

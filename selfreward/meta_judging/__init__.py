@@ -10,7 +10,7 @@ from selfreward.problems import named
 
 
 def build(
-    section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveJudge, chats: Mapping[str, Chat], seed: int
+    section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveSection, chats: Mapping[str, Chat], seed: int
 ) -> MetaJudge:
     """Of the judgments of `judge`. `chats` are all models by name; raises RecipeError for any other `by`."""
     return MetaJudge(section, judge=judge, chat=named(chats, section.by, "meta_judging"), seed=seed)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from selfreward.meta_judging.contests import shown
+from selfreward.meta_judging.matchups import shown
 from selfreward.records import Battle, Judgment, PreferencePair
 from selfreward.statistics.elo import elo
 
@@ -24,7 +24,7 @@ def judgment_pairs(
     weights: tuple[float, float],
     max_chosen_chars: int | None,
 ) -> list[PreferencePair]:
-    """At most one for each response that was fought over. `max_chosen_chars` counts the text as it is trained on.
+    """At most one for each response that was compared over. `max_chosen_chars` counts the text as it is trained on.
 
     Raises ValueError for battles of other judgments than these, and for judgments sampled from different prompts.
     """
@@ -33,10 +33,10 @@ def judgment_pairs(
     for battle in battles:
         battles_of[battle.response_id].append(battle)
     pairs: list[PreferencePair] = []
-    for fought in battles_of.values():
-        scores = elo(fought, weights=weights)
-        if strangers := sorted(scores.keys() - by_id.keys()):
-            raise ValueError(f"meta_judging: there are battles of {strangers[:3]}, which are not among the judgments")
+    for compared in battles_of.values():
+        scores = elo(compared, weights=weights)
+        if unknown_ids := sorted(scores.keys() - by_id.keys()):
+            raise ValueError(f"meta_judging: there are battles of {unknown_ids[:3]}, which are not among the judgments")
         pair = _best_against_worst([by_id[name] for name in scores], scores)
         if pair is not None and (max_chosen_chars is None or len(pair.chosen_text) <= max_chosen_chars):
             pairs.append(pair)
@@ -49,19 +49,19 @@ def most_pairs(max_share: float, num_response_pairs: int) -> int:
     return math.floor(share / (1 - share) * num_response_pairs)
 
 
-def widest(pairs: Sequence[PreferencePair], most: int) -> tuple[PreferencePair, ...]:
-    """Those of the widest margins, the lowest ids among equals; in the order of their ids."""
+def largest_margins(pairs: Sequence[PreferencePair], most: int) -> tuple[PreferencePair, ...]:
+    """Those of the largest_margins margins, the lowest ids among equals; in the order of their ids."""
     by_margin = sorted(pairs, key=lambda pair: (-pair.margin, pair.id))[: max(most, 0)]
     return tuple(sorted(by_margin, key=lambda pair: pair.id))
 
 
-def _best_against_worst(fighters: Sequence[Judgment], scores: Mapping[str, float]) -> PreferencePair | None:
+def _best_against_worst(eligible: Sequence[Judgment], scores: Mapping[str, float]) -> PreferencePair | None:
     """Equal scores go to the lower id."""
-    choosable = [judgment for judgment in fighters if judgment.finish_reason == "stop"]
+    choosable = [judgment for judgment in eligible if judgment.finish_reason == "stop"]
     if not choosable:
         return None
     chosen = min(choosable, key=lambda judgment: (-scores[judgment.id], judgment.id))
-    rejected = min(fighters, key=lambda judgment: (scores[judgment.id], judgment.id))
+    rejected = min(eligible, key=lambda judgment: (scores[judgment.id], judgment.id))
     if scores[chosen.id] <= scores[rejected.id]:
         return None
     if shown(chosen) == shown(rejected) or chosen.token_ids == rejected.token_ids:

@@ -1,6 +1,6 @@
 """The model as the judge of its own judgments, so that judging improves with responding.
 
-What it does: of each prompt's responses the one whose scores vary most is fought over. Every two of its judgments are
+What it does: of each prompt's responses the one whose scores vary most is compared over. Every two of its judgments are
 shown side by side with the rubric, in both orders, and the meta-judge explains itself and names the better one. Elo
 scores from these battles rank the judgments, and the best against the worst becomes a preference pair.
 
@@ -9,14 +9,14 @@ Differs: our own wording; Elo has a weak prior (`statistics/elo.py`); of more th
 spread evenly over the ranking by score fight; two judgments that read the same tie without a question; an unreadable
 verdict is kept as an unscored battle with its reason and counts nothing, as a tie does; a judgment cut at the token
 limit is never chosen; one length limit for all iterations (1,100 and 1,000 characters); pairs are capped at a share of
-all pairs, shard by shard, the widest margins first.
+all pairs, shard by shard, the largest_margins margins first.
 """
 
 from collections.abc import Iterable, Sequence
 
 from selfreward import recipe
-from selfreward.meta_judging.contests import Contest, contests, shown
-from selfreward.meta_judging.judgment_pairs import judgment_pairs, most_pairs, widest
+from selfreward.meta_judging.judgment_pairs import judgment_pairs, largest_margins, most_pairs
+from selfreward.meta_judging.matchups import Matchup, matchups, shown
 from selfreward.parts import Chat, Models
 from selfreward.readers import read_choice, without_reasoning
 from selfreward.records import Battle, Judgment, PreferencePair, Prompt, Response
@@ -33,7 +33,7 @@ class MetaJudge:
     """A model that writes, asked about judgments."""
 
     def __init__(
-        self, section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveJudge, chat: Chat, seed: int
+        self, section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveSection, chat: Chat, seed: int
     ) -> None:
         """`judge` is the section of the judge whose judgments are judged."""
         self.section, self.judge = section, judge
@@ -75,15 +75,15 @@ class MetaJudge:
 
         Raises EngineError from the model; never because of what a model wrote.
         """
-        fought = contests(prompts, responses, judgments, max_judgments=self.section.max_judgments)
+        compared = matchups(prompts, responses, judgments, max_judgments=self.section.max_judgments)
         asked = {
-            contest.id: self._ask(contest, iteration)
-            for contest in fought
-            if shown(contest.first) != shown(contest.second)
+            matchup.id: self._ask(matchup, iteration)
+            for matchup in compared
+            if shown(matchup.first) != shown(matchup.second)
         }
         answers = self._chat.reply(list(asked.values()), models=models) if asked else []
         replies = {name: reply for name, (reply,) in zip(asked, answers, strict=True)}
-        return [self._battle(contest, replies.get(contest.id), models) for contest in fought]
+        return [self._battle(matchup, replies.get(matchup.id), models) for matchup in compared]
 
     def pairs(
         self,
@@ -97,32 +97,32 @@ class MetaJudge:
         """In the order of their ids."""
         weights = position_weights(all_battles)
         pairs = judgment_pairs(judgments, battles, weights=weights, max_chosen_chars=self.section.max_chosen_chars)
-        return widest(pairs, most_pairs(self.section.max_share, num_response_pairs) - num_judgment_pairs)
+        return largest_margins(pairs, most_pairs(self.section.max_share, num_response_pairs) - num_judgment_pairs)
 
-    def _ask(self, contest: Contest, iteration: int) -> ChatRequest:
+    def _ask(self, matchup: Matchup, iteration: int) -> ChatRequest:
         messages = self._template.render(
-            prompt=contest.prompt.messages,
-            response=without_reasoning(contest.response.text),
-            judgment_a=shown(contest.first),
-            judgment_b=shown(contest.second),
+            prompt=matchup.prompt.messages,
+            response=without_reasoning(matchup.response.text),
+            judgment_a=shown(matchup.first),
+            judgment_b=shown(matchup.second),
         )
         return ChatRequest(
             messages,
             max_tokens=self.section.max_tokens,
             temperature=self.section.temperature,
             top_p=self.section.top_p,
-            seed=seed_of(self._seed, iteration, "meta_judging", contest.id),
+            seed=seed_of(self._seed, iteration, "meta_judging", matchup.id),
         )
 
-    def _battle(self, contest: Contest, reply: Reply | None, models: Models) -> Battle:
-        """A contest that was not asked about is a tie."""
-        winner_id, unscored = ("", None) if reply is None else self._read(contest, reply)
+    def _battle(self, matchup: Matchup, reply: Reply | None, models: Models) -> Battle:
+        """A matchup that was not asked about is a tie."""
+        winner_id, unscored = ("", None) if reply is None else self._read(matchup, reply)
         return Battle(
-            id=contest.id,
-            prompt_id=contest.prompt.id,
-            response_id=contest.response.id,
-            first_id=contest.first.id,
-            second_id=contest.second.id,
+            id=matchup.id,
+            prompt_id=matchup.prompt.id,
+            response_id=matchup.response.id,
+            first_id=matchup.first.id,
+            second_id=matchup.second.id,
             winner_id=winner_id,
             unscored=unscored,
             text=SAME_TEXT if reply is None else reply.text,
@@ -130,13 +130,13 @@ class MetaJudge:
             template_sha256=self._template.sha256,
         )
 
-    def _read(self, contest: Contest, reply: Reply) -> tuple[str, str | None]:
+    def _read(self, matchup: Matchup, reply: Reply) -> tuple[str, str | None]:
         """Who won, and why there is no verdict."""
-        if reply.unsent is not None:
-            return "", reply.unsent
+        if reply.skipped is not None:
+            return "", reply.skipped
         verdict = read_choice(reply.text, finish_reason=reply.finish_reason or "stop", what="judgment")
         if verdict.score is None:
             return "", verdict.unscored and verdict.unscored.value
         if verdict.score == 0.5:
             return "", None
-        return (contest.first if verdict.score > 0.5 else contest.second).id, None
+        return (matchup.first if verdict.score > 0.5 else matchup.second).id, None

@@ -9,15 +9,15 @@ from selfreward.steps import Gate
 
 
 def build(
-    section: MonitorSection, *, max_iterations: int, num_reserve: int = 0, recipe: Recipe | None = None
+    section: MonitorSection, *, max_iterations: int, num_second_validation: int = 0, recipe: Recipe | None = None
 ) -> Monitor:
-    """The monitor of a recipe. `max_iterations` is `iterations.max`, `num_reserve` the size of the reserve.
+    """The monitor of a recipe. `max_iterations` is `iterations.max`, `num_second_validation` the size of the second validation set.
 
     `recipe` lets it pass over an intervention that would change nothing in this recipe any more.
     """
     from selfreward.monitoring.monitor import RunMonitor
 
-    return RunMonitor(section, max_iterations, num_reserve, recipe)
+    return RunMonitor(section, max_iterations, num_second_validation, recipe)
 
 
 def gate(monitor: Monitor, *, judge: str) -> Gate:
@@ -26,7 +26,7 @@ def gate(monitor: Monitor, *, judge: str) -> Gate:
 
 
 def problems(section: MonitorSection, facts: Facts) -> Iterator[Problem]:
-    """Whether the error budget reaches to the last iteration."""
+    """Whether the alpha-spending budget reaches to the last iteration."""
     if (last := facts.recipe.iterations.max) > section.horizon:
         yield warning(
             f"iterations.max is {last} and monitor.horizon {section.horizon}: beyond the horizon, where the error "

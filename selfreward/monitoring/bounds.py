@@ -1,4 +1,4 @@
-"""Estimates with the confidence bounds that decisions are made by, at the levels that the error budget allows.
+"""Estimates with the confidence bounds that decisions are made by, at the levels that the alpha-spending budget allows.
 
 Over the whole run `alpha_stop` may be spent on false stops and `alpha_harm` on false alarms. Each of the `horizon`
 looks gets the same part; what a look has for harm is divided by the four tests that it pays for (gain, pass rate, gold
@@ -29,10 +29,10 @@ class Levels:
     harm: float
 
     @classmethod
-    def of_look(cls, settings: MonitorSection, share: float) -> "Levels":
+    def of_analysis(cls, settings: MonitorSection, share: float) -> "Levels":
         """`share` in (0, 1] of what the budget allows an iteration."""
-        per_look = share / settings.horizon
-        return cls(settings.alpha_stop * per_look, settings.alpha_harm * per_look / NUM_HARM_TESTS)
+        per_analysis = share / settings.horizon
+        return cls(settings.alpha_stop * per_analysis, settings.alpha_harm * per_analysis / NUM_HARM_TESTS)
 
 
 @dataclass(frozen=True)

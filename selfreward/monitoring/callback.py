@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types
     """Compares each snapshot with the one before, and ends the training when the monitor's decision stops.
 
-    `compare_reserve` is called when a decision wants the reserve, and returns the arguments of `observe_reserve`.
+    `compare_second_validation` is called when a decision wants the second validation set, and returns the arguments of `observe_second_validation`.
     The numbers go to `state.log_history`, as `monitor/...`.
     """
 
@@ -38,11 +38,11 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
         *,
         monitor: CeilingMonitor,
         at: Literal["evaluate", "save", "epoch_end"] = "evaluate",
-        compare_reserve: Compare | None = None,
+        compare_second_validation: Compare | None = None,
     ) -> None:
         self.monitor = monitor
         self._compare = compare
-        self._compare_reserve = compare_reserve
+        self._compare_second_validation = compare_second_validation
         self._at = at
         self._steps: dict[int, int] = {}  # of each snapshot, by iteration
 
@@ -55,7 +55,7 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
         if state.global_step and not self.monitor.decisions:
             _log.warning(
                 "the monitor knows nothing of the %d steps before: it compares with the model as it is now, and its "
-                "error budget begins anew; observe() what was measured before to go on",
+                "alpha-spending budget begins anew; observe() what was measured before to go on",
                 state.global_step,
             )
         self._steps[len(self.monitor.decisions)] = state.global_step
@@ -76,8 +76,8 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
             return
         decision = self.monitor.observe(**_answer(self._compare, model, state))
         self._steps[decision.iteration] = state.global_step
-        if decision.wants_reserve and self._compare_reserve is not None:
-            decision = self.monitor.observe_reserve(**_answer(self._compare_reserve, model, state))
+        if decision.wants_second_validation and self._compare_second_validation is not None:
+            decision = self.monitor.observe_second_validation(**_answer(self._compare_second_validation, model, state))
         state.log_history.append(self._entry(decision, state))
         if decision.stops:
             control.should_training_stop = True

@@ -40,11 +40,11 @@ class Measured(TypedDict, total=False):
 
 
 class CeilingMonitor:
-    """`settings` are keys of the recipe's section `monitor`; `num_reserve_prompts` wait for a second look."""
+    """`settings` are keys of the recipe's section `monitor`; `num_second_validation_prompts` wait for a second look."""
 
-    def __init__(self, *, num_reserve_prompts: int = 0, **settings: Any) -> None:
+    def __init__(self, *, num_second_validation_prompts: int = 0, **settings: Any) -> None:
         self.settings = settings_of(settings, unused=OF_RUNS | OF_JUDGES, name="CeilingMonitor")
-        self._num_reserve = num_reserve_prompts
+        self._num_second_validation = num_second_validation_prompts
         self._records: list[Evidence] = []
         self._decisions: list[Decision] = []
 
@@ -53,7 +53,7 @@ class CeilingMonitor:
         """A monitor that has observed every iteration of a table (`table.py`). Raises RecipeError."""
         monitor = cls(**settings)
         for record in read_table(Path(path)).evidence:
-            monitor._num_reserve = record.num_reserve
+            monitor._num_second_validation = record.num_second_validation
             monitor._decide(record)
         return monitor
 
@@ -95,26 +95,26 @@ class CeilingMonitor:
             iteration=t,
             previous=t - 1,
             outcomes=tabulate(rows),
-            num_reserve=self._num_reserve,
+            num_second_validation=self._num_second_validation,
             anchor_examined=position_consistency is not None,
             position_consistency=position_consistency,
         )
         return self._decide(record)
 
-    def observe_reserve(
+    def observe_second_validation(
         self, anchor: ByPrompt, *, length_deltas_tokens: ByPrompt | None = None, against_best: Measured | None = None
     ) -> Decision:
-        """The same decision again, with outcomes on the reserve prompts, when the last one `wants_reserve`."""
-        if not self._decisions or not self._decisions[-1].wants_reserve:
+        """The same decision again, with outcomes on the second validation set prompts, when the last one `wants_second_validation`."""
+        if not self._decisions or not self._decisions[-1].wants_second_validation:
             raise RecipeError(
-                "observe_reserve: the reserve was not asked for; looking at it for another reason spends error budget "
-                "that is not there; call it when the last decision's `wants_reserve` is true"
+                "observe_second_validation: the second validation set was not asked for; looking at it for another reason spends alpha-spending budget "
+                "that is not there; call it when the last decision's `wants_second_validation` is true"
             )
         record, decided = self._records[-1], self._decisions[:-1]
         best = decided[-1].best_iteration if decided else 0
         rows = [
-            *_rows("anchor", anchor, against=record.previous, lengths=length_deltas_tokens, set="reserve"),
-            *_rows_against_best(against_best, best=best, previous=record.previous, set="reserve"),
+            *_rows("anchor", anchor, against=record.previous, lengths=length_deltas_tokens, set="second_validation"),
+            *_rows_against_best(against_best, best=best, previous=record.previous, set="second_validation"),
         ]
         return self._decide(replace(record, outcomes={**record.outcomes, **tabulate(rows)}))
 
@@ -154,7 +154,7 @@ _BY: Mapping[str, Literal["anchor", "self", "checks"]] = {
 
 
 def _rows(
-    name: str, values: ByPrompt | None, *, against: int, lengths: ByPrompt | None = None, set: OutcomeSet = "monitor"
+    name: str, values: ByPrompt | None, *, against: int, lengths: ByPrompt | None = None, set: OutcomeSet = "validation"
 ) -> Iterator[PromptOutcome]:
     outcomes, deltas = _by_prompt(name, values), _by_prompt("length_deltas_tokens", lengths)
     if name == "anchor" and (strange := deltas.keys() - outcomes.keys()):
@@ -173,7 +173,7 @@ def _rows(
 
 
 def _rows_against_best(
-    measured: Measured | None, *, best: int, previous: int, set: OutcomeSet = "monitor"
+    measured: Measured | None, *, best: int, previous: int, set: OutcomeSet = "validation"
 ) -> Iterator[PromptOutcome]:
     if measured is None or best == previous:
         return
@@ -193,9 +193,9 @@ def _by_prompt(name: str, values: ByPrompt | None) -> dict[str, float | None]:
             number = math.nan if value is None else float(value)
         except (TypeError, ValueError):
             raise RecipeError(
-                f"{name}: prompt {prompt_id} has {value!r:.60}; a number, or None, is needed; mend it"
+                f"{name}: prompt {prompt_id} has {value!r:.60}; a number, or None, is needed; fix it"
             ) from None
         if math.isinf(number):
-            raise RecipeError(f"{name}: prompt {prompt_id} has {number}; a finite number, or None, is needed; mend it")
+            raise RecipeError(f"{name}: prompt {prompt_id} has {number}; a finite number, or None, is needed; fix it")
         found[str(prompt_id)] = None if math.isnan(number) else number
     return found

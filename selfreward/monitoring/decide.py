@@ -8,13 +8,13 @@ In this order, with bounds at the levels of `bounds.Levels` and every comparison
     PLATEAU       no gain worth an iteration, over M_{t-1} or over an earlier best         upper bound < delta
     DRIFT         the judge got worse on gold pairs, or ranks the pool the other way round
     STARVED       the judge's scores hold too little signal to learn from, or nothing was trained
-    INCONCLUSIVE  neither a gain nor its absence is shown; the reserve, if there is one, is asked first
+    INCONCLUSIVE  neither a gain nor its absence is shown; the second validation set, if there is one, is asked first
     CONTINUE      a gain is shown
 
 While every iteration gains `delta` or more, a run of `horizon` iterations is stopped by PLATEAU or OVEROPT with a
 probability of at most `alpha_stop`: both need the upper bound of the gain below delta, which then is an error of
 probability alpha_stop / horizon in each iteration, and the errors of a run add up at most, whatever their dependence.
-All that is asked for beside it only lowers this. With a reserve, the two looks of an iteration share its part. Where
+All that is asked for beside it only lowers this. With a second validation set, the two looks of an iteration share its part. Where
 the best is older than M_{t-1}, M_t gained at least twice delta over it, if gains add up, so that the second bound is
 far from delta and costs nothing: it catches what one look missed. Where preferences run in circles it may cost as much
 as the first.
@@ -39,9 +39,9 @@ from typing import Any
 
 import numpy as np
 
+from selfreward.monitoring.analysis import Analysis
 from selfreward.monitoring.bounds import Levels, gain, gold_difference, pass_rate_difference, pooled, widened
 from selfreward.monitoring.evidence import Evidence, Outcomes
-from selfreward.monitoring.look import Look
 from selfreward.monitoring.sentences import notes, sentence
 from selfreward.recipe import MonitorSection
 from selfreward.records import Decision, DecisionName
@@ -67,38 +67,38 @@ def decide(
 ) -> Decision:
     """The decision on the last of `records`, which holds iterations 1..t in order, at least one.
 
-    `decided` are the decisions on 1..t-1 as they were made; without them they are made again. When the monitor prompts
-    leave the decision open and there is a reserve that was not asked, it `wants_reserve` and is to be made once more.
+    `decided` are the decisions on 1..t-1 as they were made; without them they are made again. When the validation prompts
+    leave the decision open and there is a second validation set that was not asked, it `wants_second_validation` and is to be made once more.
     """
     if decided is None:
         return decide_all(records, settings)[-1]
     now = records[-1]
-    share = settings.first_look_share if now.num_reserve else 1.0
-    look, name = _look(records, settings, decided, ("monitor",), share)
-    number, before, wants_reserve = 1, 0.0, False
-    if name == "INCONCLUSIVE" and now.num_reserve:
-        if now.of("anchor", now.previous, "reserve") is None:
-            wants_reserve = True
+    share = settings.first_analysis_share if now.num_second_validation else 1.0
+    analysis, name = _analyse(records, settings, decided, ("validation",), share)
+    number, before, wants_second_validation = 1, 0.0, False
+    if name == "INCONCLUSIVE" and now.num_second_validation:
+        if now.of("anchor", now.previous, "second_validation") is None:
+            wants_second_validation = True
         else:
             number, before, share = 2, share, 1 - share  # the first look was made, whatever the second one finds
-            look, name = _look(records, settings, decided, ("monitor", "reserve"), share)
+            analysis, name = _analyse(records, settings, decided, ("validation", "second_validation"), share)
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
-    best = now.iteration if tested and _promotes(look, name, settings) else _best_before(decided)
+    best = now.iteration if tested and _promotes(analysis, name, settings) else _best_before(decided)
     decision = Decision(
         iteration=now.iteration,
         decision=name,
         reason="",
         best_iteration=best,
         stopped_by=name if settings.mode == "enforce" and name in STOPS else "",
-        bounds=_bounds(look, now),
-        budget=_budget(settings, decided, before + (share if tested else 0.0)),
-        look=number,
-        wants_reserve=wants_reserve,
+        bounds=_bounds(analysis, now),
+        alpha_spending=_alpha_spending(settings, decided, before + (share if tested else 0.0)),
+        num_analyses=number,
+        wants_second_validation=wants_second_validation,
     )
     return replace(
         decision,
-        reason=sentence(decision, look, now, settings, best_before=_best_before(decided)),
-        notes=notes(decision, look, now, settings, decided),
+        reason=sentence(decision, analysis, now, settings, best_before=_best_before(decided)),
+        notes=notes(decision, analysis, now, settings, decided),
     )
 
 
@@ -125,38 +125,38 @@ def starved(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
     )
 
 
-def _look(
+def _analyse(
     records: Sequence[Evidence],
     settings: MonitorSection,
     decided: Sequence[Decision],
     sets: tuple[str, ...],
     share: float,
-) -> tuple[Look, DecisionName]:
+) -> tuple[Analysis, DecisionName]:
     now = records[-1]
     reasons = starved(now, settings)
-    levels = Levels.of_look(settings, share)
+    levels = Levels.of_analysis(settings, share)
     if not now.trained:
         failing = widened(now.failing, levels)
-        look = Look(failing=failing, starved=reasons or ("nothing was trained",), trained=False)
+        analysis = Analysis(failing=failing, starved=reasons or ("nothing was trained",), trained=False)
         solved = failing is not None and failing.stop[1] / 2 < settings.delta and not too_noisy(now, settings)
-        return look, "PLATEAU" if solved else "STARVED"
+        return analysis, "PLATEAU" if solved else "STARVED"
     anchor = pooled([now.of("anchor", now.previous, name) for name in sets])
     best = _best_before(decided)
     passes = pass_rate_difference(now.of("checks", now.previous, "verifiable"), levels)
     passes_vs_best = pass_rate_difference(now.of("checks", best, "verifiable"), levels)
     if invalid := _invalid(now, anchor, settings):
-        look = Look(pass_rate=passes, pass_rate_vs_best=passes_vs_best, invalid=invalid, starved=reasons)
-        return look, "INVALID"
+        analysis = Analysis(pass_rate=passes, pass_rate_vs_best=passes_vs_best, invalid=invalid, starved=reasons)
+        return analysis, "INVALID"
     adjusted = settings.length_adjusted
     found = gain(anchor, levels, length_adjusted=adjusted)
     is_adjusted = found is not None and found.method.startswith("length_adjusted")
-    rival = pooled([now.of("anchor", best, name) for name in sets])
-    if rival is not None and rival.unscored_rate > settings.max_anchor_unscored_rate:
-        rival = None
-    look = Look(
+    baseline = pooled([now.of("anchor", best, name) for name in sets])
+    if baseline is not None and baseline.unscored_rate > settings.max_anchor_unscored_rate:
+        baseline = None
+    analysis = Analysis(
         gain=found,
         raw_gain=gain(anchor, levels, length_adjusted=False) if is_adjusted else None,
-        gain_vs_best=found if best == now.previous else gain(rival, levels, length_adjusted=adjusted),
+        gain_vs_best=found if best == now.previous else gain(baseline, levels, length_adjusted=adjusted),
         self_gain=gain(now.of("self", now.previous), levels, length_adjusted=adjusted),
         pass_rate=passes,
         pass_rate_vs_best=passes_vs_best,
@@ -164,30 +164,30 @@ def _look(
         tau=widened(now.tau, levels),
         starved=reasons,
     )
-    return look, _name(look, settings)
+    return analysis, _name(analysis, settings)
 
 
-def _name(look: Look, settings: MonitorSection) -> DecisionName:
+def _name(analysis: Analysis, settings: MonitorSection) -> DecisionName:
     """The order of the module's table. `look` is of a trained iteration with a believable anchor."""
-    assert look.gain is not None
-    passes_more = look.pass_rate is not None and look.pass_rate.stop[0] > 0
-    passes = look.pass_rate_for_harm
-    if look.gain.harm[1] < 0 or (passes is not None and passes.harm[1] < 0):
+    assert analysis.gain is not None
+    passes_more = analysis.pass_rate is not None and analysis.pass_rate.stop[0] > 0
+    passes = analysis.pass_rate_for_harm
+    if analysis.gain.harm[1] < 0 or (passes is not None and passes.harm[1] < 0):
         return "HARM"
     # Checks that a program makes outweigh the anchor: a rising pass rate is a gain that it does not see.
-    if _is_flat(look, settings) and not passes_more:
-        exploited = look.self_gain is not None and look.self_gain.stop[0] > settings.delta
+    if _is_flat(analysis, settings) and not passes_more:
+        exploited = analysis.self_gain is not None and analysis.self_gain.stop[0] > settings.delta
         return "OVEROPT" if exploited else "PLATEAU"
-    worse_on_gold = look.gold is not None and look.gold.harm[1] < -settings.max_gold_loss
-    if worse_on_gold or (look.tau is not None and look.tau.harm[1] < 0):
+    worse_on_gold = analysis.gold is not None and analysis.gold.harm[1] < -settings.max_gold_loss
+    if worse_on_gold or (analysis.tau is not None and analysis.tau.harm[1] < 0):
         return "DRIFT"
-    if look.starved:
+    if analysis.starved:
         return "STARVED"
-    return "CONTINUE" if look.gain.stop[0] > 0 or passes_more else "INCONCLUSIVE"
+    return "CONTINUE" if analysis.gain.stop[0] > 0 or passes_more else "INCONCLUSIVE"
 
 
-def _is_flat(look: Look, settings: MonitorSection) -> bool:
-    return any(g is not None and g.stop[1] < settings.delta for g in (look.gain, look.gain_vs_best))
+def _is_flat(analysis: Analysis, settings: MonitorSection) -> bool:
+    return any(g is not None and g.stop[1] < settings.delta for g in (analysis.gain, analysis.gain_vs_best))
 
 
 def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -> tuple[str, ...]:
@@ -214,11 +214,11 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
     return tuple(reasons)
 
 
-def _promotes(look: Look, name: DecisionName, settings: MonitorSection) -> bool:
-    if name in ("HARM", "OVEROPT") or look.gain_vs_best is None:
+def _promotes(analysis: Analysis, name: DecisionName, settings: MonitorSection) -> bool:
+    if name in ("HARM", "OVEROPT") or analysis.gain_vs_best is None:
         return False
-    no_loss = look.pass_rate_vs_best is None or look.pass_rate_vs_best.mean > -settings.max_pass_rate_loss
-    return look.gain_vs_best.stop[0] > 0 and no_loss
+    no_loss = analysis.pass_rate_vs_best is None or analysis.pass_rate_vs_best.mean > -settings.max_pass_rate_loss
+    return analysis.gain_vs_best.stop[0] > 0 and no_loss
 
 
 def _best_before(decided: Sequence[Decision]) -> int:
@@ -235,17 +235,17 @@ def _best_gold(earlier: Sequence[Evidence]) -> Outcomes | None:
     return max(found, key=lambda outcomes: float(outcomes.values.mean()), default=None)
 
 
-def _bounds(look: Look, now: Evidence) -> dict[str, dict[str, Any]]:
+def _bounds(analysis: Analysis, now: Evidence) -> dict[str, dict[str, Any]]:
     tests = {
-        "gain_vs_previous": look.gain,
-        "raw_gain_vs_previous": look.raw_gain,
-        "gain_vs_best": look.gain_vs_best,
-        "self_gain_vs_previous": look.self_gain,
-        "pass_rate_vs_previous": look.pass_rate,
-        "pass_rate_vs_best": look.pass_rate_vs_best,
-        "gold_accuracy_vs_best": look.gold,
-        "tau": look.tau,
-        "failing_response_rate": look.failing,
+        "gain_vs_previous": analysis.gain,
+        "raw_gain_vs_previous": analysis.raw_gain,
+        "gain_vs_best": analysis.gain_vs_best,
+        "self_gain_vs_previous": analysis.self_gain,
+        "pass_rate_vs_previous": analysis.pass_rate,
+        "pass_rate_vs_best": analysis.pass_rate_vs_best,
+        "gold_accuracy_vs_best": analysis.gold,
+        "tau": analysis.tau,
+        "failing_response_rate": analysis.failing,
     }
     found = {name: test.as_json() for name, test in tests.items() if test is not None}
     for name, interval in (("reliability", now.reliability), ("pair_yield_rate", now.pair_yield_rate)):
@@ -259,11 +259,11 @@ def _bounds(look: Look, now: Evidence) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _budget(settings: MonitorSection, decided: Sequence[Decision], share: float) -> dict[str, float]:
+def _alpha_spending(settings: MonitorSection, decided: Sequence[Decision], share: float) -> dict[str, float]:
     """`looks` are the iterations in which something was tested, this one included."""
-    before = decided[-1].budget if decided else {}
+    before = decided[-1].alpha_spending if decided else {}
     return {
-        "looks": before.get("looks", 0.0) + (share > 0),
+        "num_tested_iterations": before.get("num_tested_iterations", 0.0) + (share > 0),
         "horizon": settings.horizon,
         "stop": before.get("stop", 0.0) + settings.alpha_stop * share / settings.horizon,
         "stop_total": settings.alpha_stop,

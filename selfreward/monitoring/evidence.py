@@ -41,7 +41,7 @@ class Outcomes:
 class Evidence:
     """`previous` is the checkpoint that M_t was made from; without training, M_t is that one, and nothing is compared.
 
-    `num_reserve` prompts wait for a second look (0: there is no reserve). `invalid` are reasons, found where the data
+    `num_second_validation` prompts wait for a second look (0: there is no second validation set). `invalid` are reasons, found where the data
     was collected, why the comparisons mean nothing. `anchor_examined`: the anchor compared each pair in both orders, so
     that outcomes which are all alike need not be its fault. `reliability`, `pair_yield_rate` and `tau` are of the
     iteration's judge; `failing` is the share of its responses below the full score, by a judge that is a program.
@@ -51,7 +51,7 @@ class Evidence:
     previous: int
     outcomes: Mapping[Key, Outcomes] = field(default_factory=dict)
     trained: bool = True
-    num_reserve: int = 0
+    num_second_validation: int = 0
     invalid: tuple[str, ...] = ()
     anchor_examined: bool = False
     position_consistency: float | None = None
@@ -60,7 +60,7 @@ class Evidence:
     tau: Interval | None = None
     failing: Interval | None = None
 
-    def of(self, by: str, against: int, set: str = "monitor") -> Outcomes | None:
+    def of(self, by: str, against: int, set: str = "validation") -> Outcomes | None:
         return self.outcomes.get((by, set, against))
 
 
@@ -105,18 +105,18 @@ def _outcomes(by_prompt: Mapping[str, _Sums]) -> Outcomes:
     )
 
 
-def evidence_of(history: Sequence[IterationSummary], *, num_reserve: int) -> list[Evidence]:
+def evidence_of(history: Sequence[IterationSummary], *, num_second_validation: int) -> list[Evidence]:
     """That of each iteration of a run, from its summaries 1..t in order."""
     found: list[Evidence] = []
     previous = 0
     for summary in history:
-        found.append(_evidence(summary, previous=previous, num_reserve=num_reserve))
+        found.append(_evidence(summary, previous=previous, num_second_validation=num_second_validation))
         if found[-1].trained:
             previous = summary.iteration
     return found
 
 
-def _evidence(summary: IterationSummary, *, previous: int, num_reserve: int) -> Evidence:
+def _evidence(summary: IterationSummary, *, previous: int, num_second_validation: int) -> Evidence:
     measured, judging = summary.evaluation, summary.judging
     about_judge = judging.metrics if judging else {}
     problems = []
@@ -132,7 +132,7 @@ def _evidence(summary: IterationSummary, *, previous: int, num_reserve: int) -> 
         previous=previous,
         outcomes=tabulate(summary.outcomes),
         trained=bool(summary.training or measured.metrics),
-        num_reserve=num_reserve,
+        num_second_validation=num_second_validation,
         invalid=tuple(problems),
         anchor_examined=True,
         position_consistency=consistency.mean if isinstance(consistency, Interval) else None,

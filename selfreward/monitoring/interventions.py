@@ -26,15 +26,15 @@ from typing import Any
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.recipe import (
-    EnsembleJudge,
-    ExpectedScoreJudge,
+    EnsembleSection,
+    ExpectedScoreSection,
     InterventionsSection,
     LengthControlled,
     OwnIntervention,
     Pairing,
     Recipe,
 )
-from selfreward.recipe.judging import MAX_WORDINGS
+from selfreward.recipe.judging import MAX_PROMPT_VARIANTS
 from selfreward.records import Decision, DecisionName
 
 STOP, FRESH_PROMPTS = "stop", "fresh_prompts"
@@ -198,7 +198,7 @@ def _keys(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def _draws(recipe: Recipe) -> dict[str, Any]:
     judge = recipe.judging
-    if isinstance(judge, EnsembleJudge):
+    if isinstance(judge, EnsembleSection):
         draws = [getattr(member, "num_draws", 0) for member in judge.members]
         least = min(2, max(draws))  # those that draw once stay as they are beside others that draw again
         if least:
@@ -207,8 +207,8 @@ def _draws(recipe: Recipe) -> dict[str, Any]:
                 for member, n in zip(judge.members, draws, strict=True)
             ]
             return {"judging.members": changed}
-    elif isinstance(judge, ExpectedScoreJudge) and judge.reasoning is None:
-        return {"judging.num_draws": min(2 * judge.num_draws, MAX_WORDINGS)}
+    elif isinstance(judge, ExpectedScoreSection) and judge.reasoning is None:
+        return {"judging.num_draws": min(2 * judge.num_draws, MAX_PROMPT_VARIANTS)}
     elif hasattr(judge, "num_draws"):
         return {"judging.num_draws": 2 * judge.num_draws}
     raise _refused("more_draws", f"judging.kind is {judge.kind}, which draws nothing; leave it out")
@@ -216,7 +216,7 @@ def _draws(recipe: Recipe) -> dict[str, Any]:
 
 def _pinned(recipe: Recipe) -> dict[str, Any]:
     judge = recipe.judging
-    if isinstance(judge, EnsembleJudge):
+    if isinstance(judge, EnsembleSection):
         members = [member.model_dump(mode="json") for member in judge.members]
         if any(member.get("by") == "policy" for member in members):
             return {"judging.members": [m | ({"by": "best"} if m.get("by") == "policy" else {}) for m in members]}

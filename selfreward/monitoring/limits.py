@@ -21,7 +21,7 @@ MAX_HOURS, MAX_ITERATIONS = "MAX_HOURS", "MAX_ITERATIONS"
 EXIT_CODES = {TOO_MANY_UNSCORED: 3}
 
 
-def failed_gates(section: MonitorSection, counts: Mapping[str, int]) -> tuple[str, ...]:
+def failed_checks(section: MonitorSection, counts: Mapping[str, int]) -> tuple[str, ...]:
     """The gates that an iteration with these counts fails, whatever the mode."""
     gates = []
     if unscored_rate(counts) > section.max_unscored_rate:
@@ -31,10 +31,10 @@ def failed_gates(section: MonitorSection, counts: Mapping[str, int]) -> tuple[st
     return tuple(gates)
 
 
-def closed_gates(section: MonitorSection, counts: Mapping[str, int]) -> tuple[str, ...]:
+def failed_checks_enforced(section: MonitorSection, counts: Mapping[str, int]) -> tuple[str, ...]:
     """Those of them that keep the iteration from training."""
     if section.mode == "enforce":
-        return failed_gates(section, counts)
+        return failed_checks(section, counts)
     return () if response_pairs(counts) > 0 else (TOO_FEW_PAIRS,)
 
 

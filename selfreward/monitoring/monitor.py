@@ -2,7 +2,7 @@
 
 In this order: what the data say (`decide.py`); a closed gate, which stops; an intervention, with which a run goes on
 that would stop, or that drifts; limits of iterations and hours, where it would go on. A first look that leaves the
-decision open and wants the reserve is returned as it is. In mode `report_only` an intervention is told and not tried.
+decision open and wants the second validation set is returned as it is. In mode `report_only` an intervention is told and not tried.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from selfreward.monitoring.limits import (
     EXIT_CODES,
     TOO_FEW_PAIRS,
     TOO_MANY_UNSCORED,
-    closed_gates,
-    failed_gates,
+    failed_checks,
+    failed_checks_enforced,
     limit_clause,
     numbers_of,
     reached_limit,
@@ -27,19 +27,21 @@ from selfreward.records import Decision, Evaluation, IterationSummary
 
 @dataclass(frozen=True)
 class RunMonitor:
-    """A pure function of its settings and of what it is asked about. `num_reserve`: prompts of the reserve.
+    """A pure function of its settings and of what it is asked about. `num_second_validation`: prompts of the second validation set.
 
     With `recipe` an intervention that would change nothing any more, or could not be used, is passed over.
     """
 
     section: MonitorSection
     max_iterations: int
-    num_reserve: int = 0
+    num_second_validation: int = 0
     recipe: Recipe | None = None
 
     def may_train(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
         """False when there is nothing to learn from an iteration like this; `decide` then says STARVED."""
-        return not (closed_gates(self.section, counts) or (self._enforces and self._too_noisy(counts, judging)))
+        return not (
+            failed_checks_enforced(self.section, counts) or (self._enforces and self._too_noisy(counts, judging))
+        )
 
     def decide(self, history: Sequence[IterationSummary], decided: Sequence[Decision], *, elapsed_s: float) -> Decision:
         """`history` holds iterations 1..t in order, at least one; `decided` are the decisions on 1..t-1.
@@ -47,19 +49,19 @@ class RunMonitor:
         `elapsed_s` is the run's work so far, in seconds.
         """
         counts = history[-1].counts
-        evidence = evidence_of(history, num_reserve=self.num_reserve)
+        evidence = evidence_of(history, num_second_validation=self.num_second_validation)
         found = decide(evidence, self.section, decided=decided)
-        if found.wants_reserve:
+        if found.wants_second_validation:
             return found
         found = replace(
             found,
             effect=effect_of(found, decided, still_starved=bool(starved(evidence[-1], self.section))),
-            gates=failed_gates(self.section, counts),
+            failed_checks=failed_checks(self.section, counts),
             numbers=numbers_of(
                 self.section, counts, max_iterations=self.max_iterations, elapsed_s=elapsed_s
             ),
         )  # fmt: skip
-        found = self._answered(found, decided, closed_gates(self.section, counts))
+        found = self._answered(found, decided, failed_checks_enforced(self.section, counts))
         if not found.stops:
             found = self._limited(found, elapsed_s)
         return _told(found)
@@ -70,7 +72,7 @@ class RunMonitor:
 
     def _too_noisy(self, counts: Mapping[str, int], judging: Evaluation | None) -> bool:
         untrained = IterationSummary(1, counts, {}, Evaluation(1, {}), {}, judging=judging)
-        return bool(too_noisy(evidence_of([untrained], num_reserve=0)[0], self.section))
+        return bool(too_noisy(evidence_of([untrained], num_second_validation=0)[0], self.section))
 
     def _answered(self, found: Decision, decided: Sequence[Decision], closed: Sequence[str]) -> Decision:
         """What a closed gate and the listed interventions make of the decision."""
@@ -104,7 +106,7 @@ def _told(found: Decision) -> Decision:
         clauses.append(f"stopped after iteration {found.iteration}: {limit_clause(found.stopped_by, found.numbers)}")
     if found.intervention:
         clauses.append(f"the next iteration tries {found.intervention}")
-    noted = [limit_clause(gate, found.numbers) for gate in found.gates if gate != found.stopped_by]
+    noted = [limit_clause(gate, found.numbers) for gate in found.failed_checks if gate != found.stopped_by]
     if noted:
         clauses.append(f"noted but not a reason to stop here: {' and '.join(noted)}")
     return replace(found, reason="; ".join([found.reason.removesuffix("."), *clauses]) + ".")

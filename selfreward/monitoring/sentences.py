@@ -6,129 +6,139 @@ from statistics import NormalDist
 
 import numpy as np
 
+from selfreward.monitoring.analysis import Analysis
 from selfreward.monitoring.bounds import Bounded, Levels
 from selfreward.monitoring.evidence import Evidence
-from selfreward.monitoring.look import Look
 from selfreward.recipe import MonitorSection
 from selfreward.records import Decision
 
 POWER = 0.8
 
 
-def sentence(decision: Decision, look: Look, now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
+def sentence(
+    decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
+) -> str:
     """What the data say of M_t and, if that is another one, which checkpoint to use."""
-    said = _finding(decision, look, now, settings, best_before=best_before)
+    said = _finding(decision, analysis, now, settings, best_before=best_before)
     best = decision.best_iteration
     if best == now.iteration:
         return f"{said}."
     return f"{said}; use M_{best}{', the model the run began with' if best == 0 else ''}."
 
 
-def _finding(decision: Decision, look: Look, now: Evidence, settings: MonitorSection, *, best_before: int) -> str:
+def _finding(
+    decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
+) -> str:
     ours, theirs = f"M_{now.iteration}", f"M_{now.previous}"
     delta = _points(settings.delta, sign=False)
     match decision.decision:
         case "INVALID":
-            return f"Nothing can be decided about {ours}: {' and '.join(look.invalid)}"
+            return f"Nothing can be decided about {ours}: {' and '.join(analysis.invalid)}"
         case "HARM":
-            return f"{ours} is worse: {_harm(look, theirs, f'M_{best_before}')}"
+            return f"{ours} is worse: {_harm(analysis, theirs, f'M_{best_before}')}"
         case "OVEROPT":
             return (
-                f"{ours} pleases its own judge and not the anchor: the judge sees {_of(look.self_gain)} over {theirs}, "
-                f"the anchor {_overopt(look, settings, best_before)}, less than the {delta} that an iteration is worth"
+                f"{ours} pleases its own judge and not the anchor: the judge sees {_of(analysis.self_gain)} over {theirs}, "
+                f"the anchor {_overopt(analysis, settings, best_before)}, less than the {delta} that an iteration is worth"
             )
-        case "PLATEAU" if look.failing is not None:
+        case "PLATEAU" if analysis.failing is not None:
             return (
-                f"All is solved: {look.failing.mean:.1%} of {theirs}'s responses fail (at most "
-                f"{look.failing.stop[1]:.1%}), which leaves less than the {delta} that an iteration is worth, and "
+                f"All is solved: {analysis.failing.mean:.1%} of {theirs}'s responses fail (at most "
+                f"{analysis.failing.stop[1]:.1%}), which leaves less than the {delta} that an iteration is worth, and "
                 f"nothing was trained, so {ours} is {theirs}"
             )
-        case "PLATEAU" if look.gain is not None and look.gain.stop[1] >= settings.delta:
+        case "PLATEAU" if analysis.gain is not None and analysis.gain.stop[1] >= settings.delta:
             return (
                 f"{ours} stands less than the {delta} that an iteration is worth above M_{best_before}, the best since "
-                f"iteration {best_before}: the anchor sees {_of(look.gain_vs_best)}, and {_of(look.gain)} over {theirs}"
+                f"iteration {best_before}: the anchor sees {_of(analysis.gain_vs_best)}, and {_of(analysis.gain)} over {theirs}"
             )
         case "PLATEAU":
             return (
                 f"{ours} gains less over {theirs} than the {delta} that an iteration is worth: the anchor sees "
-                f"{_of(look.gain)}"
+                f"{_of(analysis.gain)}"
             )
         case "DRIFT":
-            return f"The judge has drifted: {_drift(look)}; {ours} against {theirs}: {_of(look.gain)}"
+            return f"The judge has drifted: {_drift(analysis)}; {ours} against {theirs}: {_of(analysis.gain)}"
         case "STARVED":
-            doing = "" if look.trained else f", so nothing was trained and {ours} is {theirs}"
-            return f"There is too little signal to learn from: {' and '.join(look.starved)}{doing}"
+            doing = "" if analysis.trained else f", so nothing was trained and {ours} is {theirs}"
+            return f"There is too little signal to learn from: {' and '.join(analysis.starved)}{doing}"
         case "INCONCLUSIVE":
             return (
-                f"Neither a gain of {ours} over {theirs} nor its absence is shown: {_of(look.gain)}, against the "
+                f"Neither a gain of {ours} over {theirs} nor its absence is shown: {_of(analysis.gain)}, against the "
                 f"{delta} that an iteration is worth"
             )
         case _:
-            return f"{ours} is better than {theirs}: {_better(look)}"
+            return f"{ours} is better than {theirs}: {_better(analysis)}"
 
 
-def _overopt(look: Look, settings: MonitorSection, best_before: int) -> str:
-    if look.gain is not None and look.gain.stop[1] >= settings.delta:
-        return f"{_of(look.gain_vs_best)} over M_{best_before}, the best"
-    return _of(look.gain)
+def _overopt(analysis: Analysis, settings: MonitorSection, best_before: int) -> str:
+    if analysis.gain is not None and analysis.gain.stop[1] >= settings.delta:
+        return f"{_of(analysis.gain_vs_best)} over M_{best_before}, the best"
+    return _of(analysis.gain)
 
 
-def _harm(look: Look, theirs: str, best: str) -> str:
+def _harm(analysis: Analysis, theirs: str, best: str) -> str:
     found = []
-    if look.gain is not None and look.gain.harm[1] < 0:
-        found.append(f"the anchor sees {_of(look.gain, at='harm')} against {theirs}")
-    passes = look.pass_rate_for_harm
+    if analysis.gain is not None and analysis.gain.harm[1] < 0:
+        found.append(f"the anchor sees {_of(analysis.gain, at='harm')} against {theirs}")
+    passes = analysis.pass_rate_for_harm
     if passes is not None and passes.harm[1] < 0:
-        rival = best if look.pass_rate_vs_best else theirs
-        found.append(f"the pass rate changed by {_of(passes, at='harm')} against {rival}")
+        baseline = best if analysis.pass_rate_vs_best else theirs
+        found.append(f"the pass rate changed by {_of(passes, at='harm')} against {baseline}")
     return " and ".join(found)
 
 
-def _drift(look: Look) -> str:
+def _drift(analysis: Analysis) -> str:
     found = []
-    if look.gold is not None and look.gold.harm[1] < 0:
-        found.append(f"on gold pairs its accuracy changed by {_of(look.gold, at='harm')} against its best version")
-    if look.tau is not None and look.tau.harm[1] < 0:
-        found.append(f"it ranks the pool against the judge before it, tau {look.tau.mean:.2f}")
+    if analysis.gold is not None and analysis.gold.harm[1] < 0:
+        found.append(f"on gold pairs its accuracy changed by {_of(analysis.gold, at='harm')} against its best version")
+    if analysis.tau is not None and analysis.tau.harm[1] < 0:
+        found.append(f"it ranks the pool against the judge before it, tau {analysis.tau.mean:.2f}")
     return " and ".join(found)
 
 
-def _better(look: Look) -> str:
-    if look.gain is not None and look.gain.stop[0] > 0:
-        return f"the anchor sees {_of(look.gain)}"
-    return f"the pass rate rose by {_of(look.pass_rate)}, the anchor sees {_of(look.gain)}"
+def _better(analysis: Analysis) -> str:
+    if analysis.gain is not None and analysis.gain.stop[0] > 0:
+        return f"the anchor sees {_of(analysis.gain)}"
+    return f"the pass rate rose by {_of(analysis.pass_rate)}, the anchor sees {_of(analysis.gain)}"
 
 
 def notes(
-    decision: Decision, look: Look, now: Evidence, settings: MonitorSection, decided: Sequence[Decision]
+    decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, decided: Sequence[Decision]
 ) -> tuple[str, ...]:
     """What the decision cannot say, a sentence each."""
     found = []
-    if decision.budget["looks"] > settings.horizon:
+    if decision.alpha_spending["num_tested_iterations"] > settings.horizon:
         found.append(
-            f"The error budget was made for {settings.horizon} iterations and is spent: from here on false stops may "
+            f"The alpha-spending budget was made for {settings.horizon} iterations and is spent: from here on false stops may "
             f"be more frequent than {settings.alpha_stop:.0%}."
         )
     open_twice = decision.decision == "INCONCLUSIVE" and bool(decided) and decided[-1].decision == "INCONCLUSIVE"
-    if decision.decision == "INCONCLUSIVE" and look.gain is not None and not decision.wants_reserve:
-        needed = num_prompts_needed(look.gain, settings, share=_share(decision, now, settings))
-        few = needed > look.gain.num_prompts
+    if decision.decision == "INCONCLUSIVE" and analysis.gain is not None and not decision.wants_second_validation:
+        needed = num_prompts_needed(analysis.gain, settings, share=_share(decision, now, settings))
+        few = needed > analysis.gain.num_prompts
         again = "A second time in a row the gain is below what this data resolves. " if open_twice else ""
-        there_were = f"there were {look.gain.num_prompts}"
+        there_were = f"there were {analysis.gain.num_prompts}"
         enough = f"takes about {needed} prompts; {there_were}" if few else f"{needed} prompts suffice; {there_were}"
         asked = f"To tell {_points(settings.delta, sign=False)} from none in {POWER:.0%} of such cases"
         found.append(f"{again}{asked} {enough}.")
     anchor = now.of("anchor", now.previous)
     deltas = anchor.length_deltas_tokens if anchor is not None and settings.length_adjusted else None
-    if look.gain is not None and deltas is not None and bool(np.isnan(deltas).any()):
+    if analysis.gain is not None and deltas is not None and bool(np.isnan(deltas).any()):
         found.append("Some lengths are not known, so the gain is not adjusted for length.")
-    if look.raw_gain is not None and look.gain is not None and look.raw_gain.stop[0] > 0 >= look.gain.stop[0]:
-        found.append(f"At equal length no gain is shown, {_of(look.gain)}; as they came it was {_of(look.raw_gain)}.")
-    if look.invalid and look.pass_rate_vs_best is not None and look.pass_rate_vs_best.harm[1] < 0:
+    if (
+        analysis.raw_gain is not None
+        and analysis.gain is not None
+        and analysis.raw_gain.stop[0] > 0 >= analysis.gain.stop[0]
+    ):
         found.append(
-            f"The pass rate, which needs no anchor, changed by {_of(look.pass_rate_vs_best, at='harm')}: a loss."
+            f"At equal length no gain is shown, {_of(analysis.gain)}; as they came it was {_of(analysis.raw_gain)}."
         )
-    if look.gain is not None and look.gain_vs_best is None and decision.decision not in ("HARM", "OVEROPT"):
+    if analysis.invalid and analysis.pass_rate_vs_best is not None and analysis.pass_rate_vs_best.harm[1] < 0:
+        found.append(
+            f"The pass rate, which needs no anchor, changed by {_of(analysis.pass_rate_vs_best, at='harm')}: a loss."
+        )
+    if analysis.gain is not None and analysis.gain_vs_best is None and decision.decision not in ("HARM", "OVEROPT"):
         best = decided[-1].best_iteration if decided else 0
         found.append(
             f"There are no usable outcomes against M_{best}, the best so far, so M_{now.iteration} cannot replace it."
@@ -144,15 +154,15 @@ def num_prompts_needed(found: Bounded, settings: MonitorSection, *, share: float
     """
     own = max(found.stop[1] - found.stop[0], 1e-9) / 2
     z = NormalDist().inv_cdf
-    level = z(1 - Levels.of_look(settings, share).stop)
+    level = z(1 - Levels.of_analysis(settings, share).stop)
     deviation = own / level * math.sqrt(found.num_prompts)
     return math.ceil(((level + z(POWER)) * deviation / settings.delta) ** 2)
 
 
 def _share(decision: Decision, now: Evidence, settings: MonitorSection) -> float:
-    if decision.look == 2:
-        return 1 - settings.first_look_share
-    return settings.first_look_share if now.num_reserve else 1.0
+    if decision.num_analyses == 2:
+        return 1 - settings.first_analysis_share
+    return settings.first_analysis_share if now.num_second_validation else 1.0
 
 
 def _of(found: Bounded | None, *, at: str = "stop") -> str:
@@ -165,4 +175,4 @@ def _of(found: Bounded | None, *, at: str = "stop") -> str:
 def _points(share: float, *, sign: bool = True, unit: bool = True) -> str:
     """A share in percentage points."""
     number = f"{100 * share:+.1f}" if sign else f"{100 * share:.3g}"
-    return f"{number} points" if unit else number
+    return f"{number} pp" if unit else number

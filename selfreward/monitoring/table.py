@@ -8,7 +8,7 @@ CSV with a heading, or Parquet with the same columns; a row is what one held-out
     self_outcome         optional, the same by the judge that labels
     verifiable_outcome   optional, the same by checks (passed now and not before: 1; the other way round: 0)
     length_delta_tokens  optional, length of M_t's response less that of M_{t-1}'s
-    set                  optional, monitor (also when blank) or reserve
+    set                  optional, monitor (also when blank) or second validation set
     against              optional, the checkpoint that M_t is compared with; t-1 when blank
 
 A row with a verifiable outcome alone was not put to the anchor. Rows against the best checkpoint so far, where that is
@@ -31,7 +31,7 @@ from selfreward.records import PromptOutcome
 
 REQUIRED = ("iteration", "prompt_id", "anchor_outcome")
 OPTIONAL = ("self_outcome", "verifiable_outcome", "length_delta_tokens", "set", "against")
-_SETS = ("monitor", "reserve")
+_SETS = ("validation", "second_validation")
 _SHOWN_DEFECTS = 5
 
 Cells = Mapping[str, Any]
@@ -66,9 +66,11 @@ def read_table(path: Path) -> Table:
         more = f"\n... and {len(defects) - _SHOWN_DEFECTS:,} more" if len(defects) > _SHOWN_DEFECTS else ""
         raise RecipeError("\n".join(defects[:_SHOWN_DEFECTS]) + more)
     _check_iterations(path, by_iteration)
-    num_reserve = _reserve_size(path, by_iteration)
+    num_second_validation = _second_validation_size(path, by_iteration)
     evidence = tuple(
-        Evidence(iteration=t, previous=t - 1, outcomes=tabulate(by_iteration[t]), num_reserve=num_reserve)
+        Evidence(
+            iteration=t, previous=t - 1, outcomes=tabulate(by_iteration[t]), num_second_validation=num_second_validation
+        )
         for t in sorted(by_iteration)
     )
     return Table(evidence, tuple(_notes(heading, by_iteration)))
@@ -78,7 +80,7 @@ def _outcomes(cells: Cells, iteration: int) -> list[PromptOutcome]:
     prompt_id = _text(cells["prompt_id"])
     if not prompt_id:
         raise _Wrong("prompt_id is blank; each row is about a prompt; give it the prompt's name")
-    name = _text(cells.get("set")) or "monitor"
+    name = _text(cells.get("set")) or "validation"
     if name not in _SETS:
         raise _Wrong(f"set is {name!r:.60}; allowed are {', '.join(_SETS)}; {_suggest(name, _SETS)}")
     against = iteration - 1
@@ -104,14 +106,14 @@ def _whole(cells: Cells, column: str, allowed: str, *, low: int, high: float = m
     if number.is_integer() and low <= number <= high:
         return int(number)
     found = "blank" if _is_blank(cells[column]) else f"{cells[column]!r:.60}"
-    raise _Wrong(f"{column} is {found}; {allowed}; mend the cell")
+    raise _Wrong(f"{column} is {found}; {allowed}; fix the cell")
 
 
 def _outcome(cells: Cells, column: str) -> float | None:
     value = _number(cells, column)
     if value is None or 0 <= value <= 1:
         return value
-    raise _Wrong(f"{column} is {value:g}; outcomes lie in [0, 1], 0.5 is no difference; mend the cell")
+    raise _Wrong(f"{column} is {value:g}; outcomes lie in [0, 1], 0.5 is no difference; fix the cell")
 
 
 def _number(cells: Cells, column: str) -> float | None:
@@ -121,7 +123,7 @@ def _number(cells: Cells, column: str) -> float | None:
     try:
         number = float(cell)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        advice = "write a point, not a comma" if _text(cell).replace(",", "", 1).isdecimal() else "mend the cell"
+        advice = "write a point, not a comma" if _text(cell).replace(",", "", 1).isdecimal() else "fix the cell"
         raise _Wrong(f"{column} is {cell!r:.60}; a number, or blank for not measured, is needed; {advice}") from None
     if not math.isfinite(number):
         raise _Wrong(f"{column} is {cell!r:.60}; a number is needed; leave the cell blank where nothing was measured")
@@ -221,20 +223,20 @@ def _check_iterations(path: Path, found: Mapping[int, object]) -> None:
     missing = next(t for t in range(1, len(found) + 2) if t not in found)
     if missing <= max(found):
         raise RecipeError(
-            f"{path}: no rows of iteration {missing}, but of iteration {max(found)}; the error budget is spent "
+            f"{path}: no rows of iteration {missing}, but of iteration {max(found)}; the alpha-spending budget is spent "
             "iteration by iteration, so all from 1 on are needed; add the rows, or number iterations 1, 2, 3 in order"
         )
 
 
-def _reserve_size(path: Path, by_iteration: Mapping[int, Iterable[PromptOutcome]]) -> int:
-    """How many prompts the reserve has. A prompt in both sets would be looked at twice and counted as two."""
-    monitor, reserve = (_prompt_ids(by_iteration.values(), name) for name in _SETS)
-    if both := monitor & reserve:
+def _second_validation_size(path: Path, by_iteration: Mapping[int, Iterable[PromptOutcome]]) -> int:
+    """How many prompts the second validation set has. A prompt in both sets would be looked at twice and counted as two."""
+    monitor, second_validation = (_prompt_ids(by_iteration.values(), name) for name in _SETS)
+    if both := monitor & second_validation:
         raise RecipeError(
-            f"{path}: the prompt {min(both)!r:.60} is in the sets monitor and reserve; they are disjoint; keep each "
+            f"{path}: the prompt {min(both)!r:.60} is in the sets validation and second_validation; they are disjoint; keep each "
             "prompt in one of them, in all iterations"
         )
-    return len(reserve)
+    return len(second_validation)
 
 
 def _prompt_ids(groups: Iterable[Iterable[PromptOutcome]], name: str) -> set[str]:
@@ -245,11 +247,11 @@ def _notes(heading: Sequence[str], by_iteration: Mapping[int, Sequence[PromptOut
     unknown = [name or "(no name)" for name in heading if name not in (*REQUIRED, *OPTIONAL)]
     if unknown:
         yield f"columns that are not the monitor's are ignored: {', '.join(unknown)}"
-    first = _prompt_ids([by_iteration[1]], "monitor")
-    other = [t for t in sorted(by_iteration) if _prompt_ids([by_iteration[t]], "monitor") != first]
+    first = _prompt_ids([by_iteration[1]], "validation")
+    other = [t for t in sorted(by_iteration) if _prompt_ids([by_iteration[t]], "validation") != first]
     if other:
         yield (
-            f"iteration {other[0]} has other monitor prompts than iteration 1: each gain is about its own prompts, and "
+            f"iteration {other[0]} has other validation prompts than iteration 1: each gain is about its own prompts, and "
             "gains of different iterations compare less well"
         )
 

@@ -8,7 +8,7 @@ At rho = 0 only responses at the very ends take part.
 Paper: 2407.19594, section 2.3 (rho between 0.32 and 0.4 in its four rounds).
 Differs: length is counted in tokens, which is what training and sampling pay for, and not in characters; rho
 stays below 0.5, so that the bands cannot overlap; S_max is the highest score among the responses that may be chosen
-(without cut-off responses that is the paper's); the rules of `rules.py`.
+(without truncated responses that is the paper's); the rules of `rules.py`.
 """
 
 from selfreward.pairing.strategy import Candidates, Proposal, score_of

@@ -21,8 +21,8 @@ from typing import Any
 from selfreward import recipe
 from selfreward.pairing.labels import Label, labeller, weights
 from selfreward.pairing.reasons import DropReason
+from selfreward.pairing.reliability import low_reliability
 from selfreward.pairing.strategy import Candidate, Candidates, Proposal, Strategy, score_of
-from selfreward.pairing.trust import distrusted
 from selfreward.parts import Judged
 from selfreward.records import DroppedPrompt, PreferencePair, Prompt, Response, Selection
 from selfreward.statistics.scores import mean_scores
@@ -65,7 +65,7 @@ class Selector:
         scores = mean_scores(judged.judgments)
         label = labeller(self._section.label, judged)
         weight_of = weights(self._section.weight, judged)
-        reasons = distrusted(judged, self._section.min_reliability)
+        reasons = low_reliability(judged, self._section.min_reliability)
 
         pairs: list[PreferencePair] = []
         dropped: list[DroppedPrompt] = []
@@ -93,7 +93,7 @@ class Selector:
         above = [candidate for candidate in scored if candidate.score > lowest]
         if not above:
             return DropReason.TIE
-        allowed = self._section.allow_cut_off_chosen
+        allowed = self._section.allow_truncated_chosen
         choosable = [candidate for candidate in above if allowed or candidate.response.finish_reason == "stop"]
         return Candidates(scored, choosable, initial) if choosable else DropReason.CUT_OFF_CHOSEN
 
@@ -132,8 +132,8 @@ def _by_prompt(responses: Sequence[Response], prompts: Sequence[Prompt]) -> defa
     responses_of: defaultdict[str, list[Response]] = defaultdict(list)
     for response in sorted(responses, key=lambda response: response.id):
         responses_of[response.prompt_id].append(response)
-    if strangers := sorted(responses_of.keys() - {prompt.id for prompt in prompts}):
-        raise ValueError(f"pairing: there are responses to {strangers[:3]}, which are not among the prompts given")
+    if unknown_ids := sorted(responses_of.keys() - {prompt.id for prompt in prompts}):
+        raise ValueError(f"pairing: there are responses to {unknown_ids[:3]}, which are not among the prompts given")
     return responses_of
 
 

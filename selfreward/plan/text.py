@@ -208,19 +208,19 @@ def _time(plan: Plan) -> str:
 def _resolution(plan: Plan) -> str:
     """What the monitor will be able to say: normal approximation, see `statistics/resolution.py`."""
     monitor, evaluation = plan.recipe.monitor, plan.recipe.evaluation
-    num_prompts, num_reserve = evaluation.num_prompts, evaluation.reserve_size
-    first = monitor.alpha_stop * (monitor.first_look_share if num_reserve else 1)
-    last = monitor.alpha_stop - first if num_reserve else first
+    num_prompts, num_second_validation = evaluation.num_prompts, evaluation.second_validation_size
+    first = monitor.alpha_stop * (monitor.first_analysis_share if num_second_validation else 1)
+    last = monitor.alpha_stop - first if num_second_validation else first
     gain = smallest_resolvable_gain(num_prompts, alpha=first, horizon=monitor.horizon)
     if gain >= 0.5:
-        return _entry("resolves", f"{_count(num_prompts, 'monitor prompt')} resolve no gain: expect INCONCLUSIVE.")
-    said = f"{_count(num_prompts, 'monitor prompt')} resolve a gain of about {gain:.3g}"
-    if num_reserve:
-        gain = smallest_resolvable_gain(num_prompts + num_reserve, alpha=last, horizon=monitor.horizon)
-        said += f", and with the reserve {_count(num_prompts + num_reserve, 'prompt')} one of {gain:.3g}"
+        return _entry("resolves", f"{_count(num_prompts, 'validation prompt')} resolve no gain: expect INCONCLUSIVE.")
+    said = f"{_count(num_prompts, 'validation prompt')} resolve a gain of about {gain:.3g}"
+    if num_second_validation:
+        gain = smallest_resolvable_gain(num_prompts + num_second_validation, alpha=last, horizon=monitor.horizon)
+        said += f", and with the second validation set {_count(num_prompts + num_second_validation, 'prompt')} one of {gain:.3g}"
     said += (
-        f": that there is none is then shown in one look with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
-        f"error budget of {monitor.horizon} iterations (2411.00640). monitor.delta asks for {monitor.delta:g}"
+        f": that there is none is then shown in one analysis with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
+        f"alpha-spending budget of {monitor.horizon} iterations (2411.00640). monitor.delta asks for {monitor.delta:g}"
     )
     if gain <= monitor.delta:
         return _entry("resolves", f"{said}, which they do.")
@@ -233,7 +233,7 @@ def _total(plan: Plan) -> Seconds:
 
 
 def _row_name(iteration: int) -> str:
-    return f"iteration {iteration}" if iteration else "the given model"
+    return f"iteration {iteration}" if iteration else "the initial model"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -33,7 +33,7 @@ def build(
     The verifiable prompts get the system prompt of `section`: it is what the policy is trained under.
     """
     num_training = iterations.max * iterations.num_prompts_per_iteration
-    num_held_out = evaluation.num_prompts + evaluation.reserve_size + evaluation.seal_size
+    num_held_out = evaluation.num_prompts + evaluation.second_validation_size + evaluation.test_size
     other = evaluation.prompts
     verifiable: Sequence[Prompt] = ()
     if (asked := evaluation.verifiable) is not None:
@@ -43,9 +43,9 @@ def build(
         _pool(section, seed=seed, num_training=num_training, num_held_out=num_held_out),
         other=None if other is None else _pool(other, seed=seed, num_training=0, num_held_out=num_held_out),
         verifiable=verifiable,
-        num_monitor=evaluation.num_prompts,
-        num_reserve=evaluation.reserve_size,
-        num_seal=evaluation.seal_size,
+        num_validation=evaluation.num_prompts,
+        num_second_validation=evaluation.second_validation_size,
+        num_test=evaluation.test_size,
         gold=read_gold(evaluation.gold.path) if evaluation.gold is not None else (),
         iterations=iterations,
         boilerplate=boilerplate(),
@@ -71,7 +71,7 @@ def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_held_out: 
             pool = Pool(
                 "the verifiable generator",
                 _generated(generator, "train", min(2 * num_training, generator.available("train"))),
-                held_out=_generated(generator, "monitor", min(2 * num_held_out, generator.available("monitor"))),
+                held_out=_generated(generator, "validation", min(2 * num_held_out, generator.available("validation"))),
                 how_to_add="allow more check_kinds",
             )
         case _:

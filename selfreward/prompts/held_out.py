@@ -1,7 +1,7 @@
-"""The prompts that a run is measured on: monitor, reserve, seal, verifiable and gold sets, of which no two overlap.
+"""The prompts that a run is measured on: validation, second validation, test, verifiable and gold sets, of which no two overlap.
 
-Verifiable prompts and gold pairs are given. The other three sets are taken from one pool in its order, monitor prompts
-first, so that neither a reserve nor a seal changes them. A prompt that overlaps with what was held out before it is
+Verifiable prompts and gold pairs are given. The other three sets are taken from one pool in its order, validation prompts
+first, so that neither a second validation set nor a test set changes them. A prompt that overlaps with what was held out before it is
 passed over.
 """
 
@@ -12,20 +12,27 @@ from typing import Final
 from selfreward.errors import RecipeError
 from selfreward.prompts.contamination import check_overlap
 from selfreward.recipe import EvaluationSection
-from selfreward.recipe.evaluation import RESERVE_FROM
+from selfreward.recipe.evaluation import EXTRA_SPLITS_FROM
 from selfreward.records import GoldPair, Prompt
+from selfreward.seeding import SPLIT_SEED_NAMES
 
-KEYS: Final = {"monitor": "num_prompts", "reserve": "num_reserve_prompts", "seal": "num_seal_prompts"}
+KEYS: Final = {
+    "validation": "num_prompts",
+    "second_validation": "num_second_validation_prompts",
+    "test": "num_test_prompts",
+}
 """The sets that are taken from a pool, in this order, and the key of `evaluation` that gives the size of each."""
+
+WORDS: Final = {"validation": "validation set", "second_validation": "second validation set", "test": "test set"}
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """`num_passed_over`: by set, how many prompts of the pool overlapped with what had been held out already."""
 
-    monitor: tuple[Prompt, ...] = ()
-    reserve: tuple[Prompt, ...] = ()
-    seal: tuple[Prompt, ...] = ()
+    validation: tuple[Prompt, ...] = ()
+    second_validation: tuple[Prompt, ...] = ()
+    test: tuple[Prompt, ...] = ()
     verifiable: tuple[Prompt, ...] = ()
     gold: tuple[GoldPair, ...] = ()
     num_passed_over: Mapping[str, int] = field(default_factory=dict)
@@ -33,7 +40,7 @@ class HeldOut:
     @property
     def taken(self) -> tuple[Prompt, ...]:
         """What the pool gave."""
-        return self.monitor + self.reserve + self.seal
+        return self.validation + self.second_validation + self.test
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -52,7 +59,7 @@ def hold_out(
     how_to_add: str,
     mark_ids: bool,
 ) -> HeldOut:
-    """`sizes` are those of monitor, reserve and seal. Raises RecipeError when there are too few candidates.
+    """`sizes` are those of validation, second validation and test sets. Raises RecipeError when there are too few candidates.
 
     `source` names the candidates in errors. `mark_ids` puts a set's name before its ids: two files may both number
     their rows, so that prompts of another source than the training's are told apart by their ids.
@@ -72,7 +79,9 @@ def hold_out(
         before += found
         num_passed_over[name] = len(left) - len(rest) - size
         left = rest
-        taken[name] = tuple(replace(prompt, id=f"{name}-{prompt.id}") if mark_ids else prompt for prompt in found)
+        taken[name] = tuple(
+            replace(prompt, id=f"{SPLIT_SEED_NAMES[name]}-{prompt.id}") if mark_ids else prompt for prompt in found
+        )
     return HeldOut(**taken, verifiable=tuple(verifiable), gold=tuple(gold), num_passed_over=num_passed_over)
 
 
@@ -115,11 +124,11 @@ def _too_few(
 def gaps(evaluation: EvaluationSection) -> list[str]:
     """What the held-out sets of this recipe cannot tell; a sentence each, none when every set is there."""
     missing: dict[str, list[str]] = {}
-    for name, size in (("reserve", evaluation.reserve_size), ("seal", evaluation.seal_size)):
+    for name, size in (("second_validation", evaluation.second_validation_size), ("test", evaluation.test_size)):
         if size == 0:
             automatic = getattr(evaluation, KEYS[name]) is None
-            few = f"{evaluation.num_prompts} monitor prompts are fewer than {RESERVE_FROM}"
-            missing.setdefault(few if automatic else f"evaluation.{KEYS[name]} is 0", []).append(f"no {name}")
+            few = f"{evaluation.num_prompts} validation prompts are fewer than {EXTRA_SPLITS_FROM}"
+            missing.setdefault(few if automatic else f"evaluation.{KEYS[name]} is 0", []).append(f"no {WORDS[name]}")
     found = [f"{' and '.join(names)}: {why}" for why, names in missing.items()]
     if evaluation.verifiable is None:
         found.append("no verifiable prompts: nothing is measured without a judge's opinion")

@@ -1,6 +1,6 @@
 """Splits what was read into fresh training prompts for each iteration and held-out prompts: disjoint, and checked.
 
-Order of work: verifiable prompts and gold pairs are given; monitor, reserve and seal prompts are the first of the
+Order of work: verifiable prompts and gold pairs are given; validation, second validation and test sets prompts are the first of the
 evaluation's own source, or of the training source when it has none; training prompts are what is left, less all that
 overlaps with any of them. Iteration t takes block t of them, whatever `iterations.max` is, because that key may change
 on a started run.
@@ -71,9 +71,9 @@ class SplitSource:
         *,
         other: Pool | None,
         verifiable: Sequence[Prompt],
-        num_monitor: int,
-        num_reserve: int = 0,
-        num_seal: int = 0,
+        num_validation: int,
+        num_second_validation: int = 0,
+        num_test: int = 0,
         gold: Sequence[GoldPair] = (),
         iterations: IterationsSection,
         boilerplate: Sequence[str] = (),
@@ -84,7 +84,7 @@ class SplitSource:
         pool = other or own
         self._held_out = hold_out(
             pool.prompts if pool.held_out is None else pool.held_out,
-            sizes={"monitor": num_monitor, "reserve": num_reserve, "seal": num_seal},
+            sizes={"validation": num_validation, "second_validation": num_second_validation, "test": num_test},
             verifiable=verifiable, gold=gold, boilerplate=boilerplate,
             source=f"{'evaluation.prompts' if other else 'prompts'}: {pool.name}", how_to_add=pool.how_to_add,
             mark_ids=other is not None,
@@ -107,17 +107,17 @@ class SplitSource:
         block = self._iterations.num_prompts_per_iteration
         return self._training[(iteration - 1) * block : iteration * block]
 
-    def monitor_prompts(self) -> Sequence[Prompt]:
+    def validation_prompts(self) -> Sequence[Prompt]:
         """`evaluation.num_prompts` held-out prompts."""
-        return self._held_out.monitor
+        return self._held_out.validation
 
-    def reserve_prompts(self) -> Sequence[Prompt]:
-        """`evaluation.reserve_size` held-out prompts."""
-        return self._held_out.reserve
+    def second_validation_prompts(self) -> Sequence[Prompt]:
+        """`evaluation.second_validation_size` held-out prompts."""
+        return self._held_out.second_validation
 
-    def seal_prompts(self) -> Sequence[Prompt]:
-        """`evaluation.seal_size` held-out prompts."""
-        return self._held_out.seal
+    def test_prompts(self) -> Sequence[Prompt]:
+        """`evaluation.test_size` held-out prompts."""
+        return self._held_out.test
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
         """Held-out prompts with checks; empty when `evaluation.verifiable` is null."""
@@ -134,7 +134,7 @@ class SplitSource:
     def facts(self) -> Mapping[str, Any]:
         """JSON values only. `diversity` is of the first 256 training prompts (for ROUGE-L, of their first 128 words).
 
-        `contract`: sentences on what the held-out sets of this run promise, and on what they leave unmeasured.
+        `guarantees`: sentences on what the held-out sets of this run promise, and on what they leave unmeasured.
 
         Of a generator as many prompts are read as `iterations.max` may need: then `sha256` changes with that key.
         """
@@ -152,17 +152,17 @@ class SplitSource:
                 "num_held_out": self._num_held_out,
                 **_size_and_hash(self._training),
             },
-            "monitor": {
+            "validation": {
                 "source": (self._other or self._own).name,
                 "num_skipped": dict(self._other.num_skipped) if self._other else {},
-                **_size_and_hash(held_out.monitor),
+                **_size_and_hash(held_out.validation),
             },
-            "reserve": _size_and_hash(held_out.reserve),
-            "seal": _size_and_hash(held_out.seal),
+            "second_validation": _size_and_hash(held_out.second_validation),
+            "test": _size_and_hash(held_out.test),
             "verifiable": _size_and_hash(held_out.verifiable),
             "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
             "overlap": self._overlap_facts(),
-            "contract": [self._promise(), *self._gaps],
+            "guarantees": [self._promise(), *self._gaps],
             "diversity": {**asdict(varied), "nearest_pair": list(varied.nearest_pair or ())},
         }
 
@@ -182,7 +182,10 @@ class SplitSource:
 
     def _promise(self) -> str:
         held_out = self._held_out
-        sizes = {name: len(getattr(held_out, name)) for name in ("monitor", "reserve", "seal", "verifiable", "gold")}
+        sizes = {
+            name: len(getattr(held_out, name))
+            for name in ("validation", "second_validation", "test", "verifiable", "gold")
+        }
         sets = ", ".join(f"{size} {name}" for name, size in sizes.items() if size)
         return (
             f"held out and never trained on: {sets} prompts; no two of these sets overlap, and "
@@ -214,7 +217,7 @@ class SplitSource:
         if self._overlap.training_ids:
             used.append(f"{len(self._overlap.training_ids)} are removed because they overlap with evaluation prompts")
         advice = [self._own.how_to_add]
-        if self._num_held_out and (spare := [k for k in ("reserve", "seal") if getattr(self._held_out, k)]):
+        if self._num_held_out and (spare := [k for k in ("second_validation", "test") if getattr(self._held_out, k)]):
             advice.append(f"lower {' or '.join(f'evaluation.{KEYS[name]}' for name in spare)}")
         if available >= iteration:
             advice.append(f"set iterations.num_prompts_per_iteration to {available // iteration}")

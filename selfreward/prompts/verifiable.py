@@ -2,10 +2,10 @@
 
 What it does: a prompt asks for a text about a topic ("Write a note about keeping bees in a small garden.") and adds
 one to three instructions ("Do not use any commas."), each with its declarative check from `selfreward.checks`. Topics
-belong to one part (train, monitor, ...) whatever the seed, so that no run trains on a topic that another measures on.
+belong to one part (train, validation, ...) whatever the seed, so that no run trains on a topic that another measures on.
 
 Paper: 2311.07911 (IFEval), section 2.1: the kinds of instructions.
-Differs: topics, requests and wordings are our own (data/topics*); limits are such that 64 tokens can meet them; many
+Differs: topics, requests and phrasings are our own (data/topics*); limits are such that 64 tokens can meet them; many
 instructions depend on the topic, so that no constant response passes half of the prompts; the kinds
 detectable_format:constrained_response (three constants pass it) and language:response_language (a small model cannot
 meet it) are left out, and regex, exact and numeric are added.
@@ -26,10 +26,16 @@ from typing import Any, Final
 
 from selfreward.errors import RecipeError
 from selfreward.records import Message, Prompt
-from selfreward.seeding import seed_of
+from selfreward.seeding import SPLIT_SEED_NAMES, seed_of
 
 SOURCE: Final = "verifiable"
-PARTS: Final = {"train": 50, "monitor": 15, "reserve": 10, "seal": 10, "verifiable": 15}  # percent of the topics
+PARTS: Final = {
+    "train": 50,
+    "validation": 15,
+    "second_validation": 10,
+    "test": 10,
+    "verifiable": 15,
+}  # percent of the topics
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Instruction:
 
     name: str
     kind: str
-    wordings: tuple[str, ...]
+    phrasings: tuple[str, ...]
     arguments: Mapping[str, Any]
     draw: Mapping[str, Any]
     claims: frozenset[str]
@@ -102,27 +108,27 @@ class VerifiableGenerator:
                 f"{available} are available with this num_checks and check_kinds; ask for fewer or allow more kinds"
             )
         order = list(self._combinations)
-        self._rng(f"{part}/order").shuffle(order)
+        self._rng(f"{_seed_name(part)}/order").shuffle(order)
         return [self._prompt(part, index, order) for index in range(start, start + count)]
 
     def _prompt(self, part: str, index: int, order: list[tuple[Instruction, ...]]) -> Prompt:
         visit, which = divmod(index, len(order))
         combination = order[which]
         topic, request = self._cell(part, combination, visit)
-        rng = self._rng(f"{part}/{index}")
+        rng = self._rng(f"{_seed_name(part)}/{index}")
         sentences, checks = [request], []
         for instruction in rng.sample(combination, len(combination)):
             fields = _fields(instruction, topic, request, rng)
-            sentences.append(rng.choice(instruction.wordings).format_map(fields))
+            sentences.append(rng.choice(instruction.phrasings).format_map(fields))
             checks.append({"kind": instruction.kind, **_filled(instruction.arguments, fields)})
         system = () if self._system_prompt is None else (Message("system", self._system_prompt),)
         user = Message("user", rng.choice((" ", "\n")).join(sentences))
-        return Prompt(f"{SOURCE}/{part}/{index:06d}", (*system, user), tuple(checks), SOURCE)
+        return Prompt(f"{SOURCE}/{_seed_name(part)}/{index:06d}", (*system, user), tuple(checks), SOURCE)
 
     def _cell(self, part: str, combination: tuple[Instruction, ...], visit: int) -> tuple[Topic, str]:
         """Topic and request at the `visit`-th use: offset + step * visit (mod n), step prime to n, meets each once."""
         num_cells = len(topics(part)) * len(requests())
-        rng = self._rng(f"{part}/{'+'.join(instruction.name for instruction in combination)}")
+        rng = self._rng(f"{_seed_name(part)}/{'+'.join(instruction.name for instruction in combination)}")
         steps = (rng.randrange(1, num_cells) for _ in itertools.count())
         step = next(step for step in steps if math.gcd(step, num_cells) == 1)
         which_topic, which_request = divmod((rng.randrange(num_cells) + step * visit) % num_cells, len(requests()))
@@ -131,6 +137,10 @@ class VerifiableGenerator:
 
     def _rng(self, item: str) -> random.Random:
         return random.Random(seed_of(self._seed, 0, SOURCE, item))
+
+
+def _seed_name(part: str) -> str:
+    return SPLIT_SEED_NAMES.get(part, part)
 
 
 def known_kinds() -> tuple[str, ...]:
@@ -151,13 +161,13 @@ def requests() -> tuple[str, ...]:
 
 
 def boilerplate() -> list[str]:
-    """What prompts share whatever their topic: requests, wordings and phrases, parted where something is filled in.
+    """What prompts share whatever their topic: requests, phrasings and phrases, parted where something is filled in.
 
     A prompt without these fragments is its topic, its words and its numbers.
     """
     templates = list(requests())
     for instruction in instructions():
-        templates += instruction.wordings
+        templates += instruction.phrasings
         templates += [text for drawn in instruction.draw.values() for text in _options(drawn) if isinstance(text, str)]
     fragments = {fragment.strip() for template in templates for fragment in re.split(r"\{\w+\}", template)}
     return sorted(fragments - {""})
@@ -176,7 +186,7 @@ def instructions() -> tuple[Instruction, ...]:
         Instruction(
             name=name,
             kind=entry["kind"],
-            wordings=tuple(entry["wordings"]),
+            phrasings=tuple(entry["phrasings"]),
             arguments=entry.get("arguments", {}),
             draw=entry.get("draw", {}),
             claims=frozenset(entry.get("claims", ())),
@@ -226,7 +236,7 @@ def _combinations(num_checks: int, chosen: tuple[Instruction, ...]) -> tuple[tup
 
 
 def _fields(instruction: Instruction, topic: Topic, request: str, rng: random.Random) -> dict[str, Any]:
-    """All that wordings and arguments may be filled with."""
+    """All that phrasings and arguments may be filled with."""
     word, second = rng.sample(topic.words, 2)
     fields: dict[str, Any] = {"word": word, "second": second, "WORD": word.upper()}
     fields |= {"avoided": topic.avoided, "request": request}

@@ -14,7 +14,7 @@ As careful as `read_score`. What stands as a verdict, on its own and outside quo
 import re
 from functools import cache
 
-from selfreward.readers.spoken import as_seen, own_words, without_blocks, without_thoughts
+from selfreward.readers.cleaned_text import normalised, own_words, without_blocks, without_thoughts
 from selfreward.readers.statements import CLOSED, Statement, another_item, decide, last_turn, stands
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
@@ -24,7 +24,7 @@ _SCORES = {"A": 1.0, "B": 0.0}
 
 def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
     """The verdict in a text that compares two of `what` ("response" or "judgment"). Never raises on any text."""
-    spoken = own_words(without_thoughts(as_seen(text)))
+    spoken = own_words(without_thoughts(normalised(text)))
     shown = without_blocks(spoken)
     statements = _statements(shown, what)
     return decide(

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from selfreward.readers.cleaned_text import introduced, normalised, outside_marks, without_blocks, without_thoughts
 from selfreward.readers.read_score import read_number
-from selfreward.readers.spoken import as_seen, introduced, outside_marks, without_blocks, without_thoughts
 from selfreward.readers.statements import another_item, nothing_stated
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
@@ -36,7 +36,7 @@ _BEGUN = re.compile(r'^[ \t]*\{\s*(?:\Z|"(?:explanation|score)\b)', re.MULTILINE
 
 def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high: float) -> Verdict:
     """The verdict in the judge's `text`; a score lies in [`low`, `high`]. Never raises on any text."""
-    spoken = outside_marks(without_thoughts(as_seen(text)))
+    spoken = outside_marks(without_thoughts(normalised(text)))
     text = without_blocks(spoken)
     verdicts: list[Verdict] = []
     first, last, is_json = len(text), 0, False
@@ -55,7 +55,7 @@ def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high:
     if another_item(spoken, first, last):
         return Verdict(unscored=Unscored.RAN_ON)
     if _BEGUN.search(text, last):
-        return Verdict(unscored=Unscored.CUT_OFF if finish_reason == "length" else Unscored.CONFLICTING)
+        return Verdict(unscored=Unscored.TRUNCATED if finish_reason == "length" else Unscored.CONFLICTING)
     return verdicts[0] if len(set(verdicts)) == 1 else Verdict(unscored=Unscored.CONFLICTING)
 
 

@@ -22,7 +22,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from selfreward.readers.spoken import BLANK, as_seen, own_words, without_blocks, without_thoughts
+from selfreward.readers.cleaned_text import BLANK, normalised, own_words, without_blocks, without_thoughts
 from selfreward.readers.statements import CLOSED, Statement, another_item, decide, stands, turned
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
@@ -30,7 +30,7 @@ from selfreward.records import FinishReason
 
 def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high: float = 5.0) -> Verdict:
     """The verdict in the judge's `text`; a score lies in [`low`, `high`]. Never raises on any text."""
-    spoken = own_words(without_thoughts(as_seen(text)))
+    spoken = own_words(without_thoughts(normalised(text)))
     shown = without_blocks(spoken)
     points = [found.span() for found in _POINT.finditer(shown)]
     statements = [
@@ -51,7 +51,7 @@ def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high
 
 def read_number(text: str, *, low: float, high: float) -> Verdict:
     """The verdict of a text that is a number, or a number of a total, and nothing else."""
-    line = f"Score: {as_seen(text).strip()}"
+    line = f"Score: {normalised(text).strip()}"
     head = _HEAD.match(line)
     read = _read_number(line, head, low=low, high=high) if head and "\n" not in line else None
     if read is None or (read[0].score is not None and line[read[1] :].strip(" .")):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfreward.readers.spoken import BLANK
+from selfreward.readers.cleaned_text import BLANK
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
 
@@ -43,7 +43,7 @@ def decide(
     if ran_on:
         return Verdict(unscored=Unscored.RAN_ON)
     if finish_reason == "length" and _more_to_come(statements, text, begun):
-        return Verdict(unscored=Unscored.CUT_OFF)
+        return Verdict(unscored=Unscored.TRUNCATED)
     if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
         return Verdict(unscored=Unscored.CONFLICTING)
     if not step_by_step and _strays(text, statements[-1].end):
@@ -54,7 +54,7 @@ def decide(
 def nothing_stated(text: str, *, finish_reason: FinishReason) -> Verdict:
     """The verdict of a text without a statement, which may be empty."""
     if finish_reason == "length":
-        return Verdict(unscored=Unscored.CUT_OFF)
+        return Verdict(unscored=Unscored.TRUNCATED)
     return Verdict(unscored=Unscored.NO_VERDICT if text.strip() else Unscored.EMPTY_VERDICT)
 
 
@@ -160,7 +160,7 @@ _ABOUT = (
 _NEXT_ITEM = re.compile(
     r"^[ \t#*_\-]{0,8}(?:(?:the|next|new|second|another)[ \t])?"
     r"(?:user|human|assistant|system|prompt|question|query|instruction|conversation|task|example|item"
-    r"|(?P<material>response|answer|judgment))"
+    r"|(?P<inputs>response|answer|judgment))"
     r"(?:[ \t]to[ \t]grade)?(?:[ \t]?#?(?:[0-9]{1,4}|(?P<letter>[A-Z])))?"
     rf"(?:(?P<about>{_ABOUT})|[ \t*_]{{0,8}}(?::|$))"
     r"|^[ \t#*_\-]{0,8}part[ \t][0-9]{1,2}[ \t*_]{0,8}(?::|$)"
@@ -189,7 +189,7 @@ def another_item(text: str, start: int, last: int, *, comparing: bool = False) -
     """
     for item in _NEXT_ITEM.finditer(text, start):
         explains = item["letter"] if comparing else item["about"] and item.start() >= last
-        if not (item["material"] and explains):
+        if not (item["inputs"] and explains):
             return True
     return False
 

@@ -10,7 +10,7 @@ class Unscored(StrEnum):
     EMPTY_RESPONSE = "empty_response"  # the response has no visible text: there is nothing to judge
     TOO_LONG = "too_long"  # the judge prompt and its verdict do not fit into the engine's context
     EMPTY_VERDICT = "empty_verdict"  # the judge wrote nothing
-    CUT_OFF = "cut_off"  # the token limit came before a complete verdict
+    TRUNCATED = "truncated"  # the token limit came before a complete verdict
     NO_VERDICT = "no_verdict"  # nothing that stands as a verdict
     OUT_OF_RANGE = "out_of_range"  # a number outside the scale, or a letter that was not to choose from
     OTHER_SCALE = "other_scale"  # out of another total, or per cent

@@ -5,19 +5,19 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from selfreward.recipe.judging import (
-    AdditiveJudge,
-    ExpectedScoreJudge,
-    PairwiseAnchor,
-    RewardModelJudge,
-    RubricJudge,
-    VerifierJudge,
+    AdditiveSection,
+    ExpectedScoreSection,
+    PairwiseAnchorSection,
+    RewardModelSection,
+    RubricSection,
+    VerifierSection,
 )
 from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import Section
 from selfreward.roles import CHANGING
 
-RESERVE_FROM = 400
-"""Monitor prompts from which on a reserve and a seal of the same size are held out beside them."""
+EXTRA_SPLITS_FROM = 400
+"""Validation prompts from which on a second validation set and a test set of the same size are held out beside them."""
 
 
 def _kind(section: Any) -> str:
@@ -26,12 +26,12 @@ def _kind(section: Any) -> str:
 
 
 AnchorSection = Annotated[
-    Annotated[PairwiseAnchor, Tag("pairwise")]
-    | Annotated[AdditiveJudge, Tag("additive")]
-    | Annotated[RubricJudge, Tag("rubric")]
-    | Annotated[ExpectedScoreJudge, Tag("expected_score")]
-    | Annotated[RewardModelJudge, Tag("reward_model")]
-    | Annotated[VerifierJudge, Tag("verifier")],
+    Annotated[PairwiseAnchorSection, Tag("pairwise")]
+    | Annotated[AdditiveSection, Tag("additive")]
+    | Annotated[RubricSection, Tag("rubric")]
+    | Annotated[ExpectedScoreSection, Tag("expected_score")]
+    | Annotated[RewardModelSection, Tag("reward_model")]
+    | Annotated[VerifierSection, Tag("verifier")],
     Discriminator(_kind),
 ]
 
@@ -54,23 +54,23 @@ class GoldSection(Section):
 
 
 class EvaluationSection(Section):
-    """`prompts: null` holds the monitor, reserve and seal prompts out of the recipe's own source.
+    """`prompts: null` holds the monitor, second validation and test sets prompts out of the recipe's own source.
 
-    All of them are disjoint and never trained on. Monitor prompts (`num_prompts`) decide; the reserve is asked when
-    they leave a decision open; the seal is opened once, when the run has ended, because the best checkpoint was chosen
-    on the others. Null makes reserve and seal as large as the monitor set from 400 prompts on, and empty below.
+    All of them are disjoint and never trained on. Validation prompts (`num_prompts`) decide; the second validation set is asked when
+    they leave a decision open; the test set is opened once, when the run has ended, because the best checkpoint was chosen
+    on the others. Null makes second validation and test sets as large as the validation set from 400 prompts on, and empty below.
     `self_judge`: the run's own judge compares the same responses as the anchor does, which tells when it is exploited.
     `anchor_may_label`: allows an anchor with the model and the template that also label.
     `num_judge_prompts`: so many of the first iteration's prompts are judged again by every later judge, and on so many
     of each iteration's the anchor compares the best with the worst response. 0: neither.
     """
 
-    anchor: AnchorSection = PairwiseAnchor()
+    anchor: AnchorSection = PairwiseAnchorSection()
     anchor_may_label: bool = False
     prompts: PromptsSection | None = None
     num_prompts: int = Field(128, ge=2)
-    num_reserve_prompts: int | None = Field(None, ge=0)
-    num_seal_prompts: int | None = Field(None, ge=0)
+    num_second_validation_prompts: int | None = Field(None, ge=0)
+    num_test_prompts: int | None = Field(None, ge=0)
     verifiable: VerifiableEvaluation | None = VerifiableEvaluation()
     gold: GoldSection | None = None
     self_judge: bool = True
@@ -85,12 +85,12 @@ class EvaluationSection(Section):
         return self
 
     @property
-    def reserve_size(self) -> int:
-        return self._size(self.num_reserve_prompts)
+    def second_validation_size(self) -> int:
+        return self._size(self.num_second_validation_prompts)
 
     @property
-    def seal_size(self) -> int:
-        return self._size(self.num_seal_prompts)
+    def test_size(self) -> int:
+        return self._size(self.num_test_prompts)
 
     def _size(self, asked: int | None) -> int:
-        return asked if asked is not None else self.num_prompts if self.num_prompts >= RESERVE_FROM else 0
+        return asked if asked is not None else self.num_prompts if self.num_prompts >= EXTRA_SPLITS_FROM else 0

@@ -25,7 +25,7 @@ class CommitFirst(Section):
     max_tokens: int = Field(256, ge=1)
 
 
-class Asking(Section):
+class ModelJudgeSection(Section):
     """What judges share that put a question to a model.
 
     `by`: any model by its name. `commit_first`: a judge that shares what it sees with the author of a response tends to
@@ -38,7 +38,7 @@ class Asking(Section):
     reference_answer: bool = False
 
 
-class Written(Asking):
+class GenerativeSection(ModelJudgeSection):
     """A judge that writes its verdict. `structured`: as JSON that the engine enforces, with the explanation first."""
 
     num_draws: int = Field(3, ge=1)
@@ -48,7 +48,7 @@ class Written(Asking):
     structured: bool = False
 
     @model_validator(mode="after")
-    def _draws_differ(self) -> "Written":
+    def _draws_differ(self) -> "GenerativeSection":
         refuse_equal_draws(self.num_draws, self.temperature)
         return self
 
@@ -61,16 +61,16 @@ def refuse_equal_draws(num_draws: int, temperature: float) -> None:
         )
 
 
-class AdditiveJudge(Written):
+class AdditiveSection(GenerativeSection):
     """Additive 0-5 rubric, reasoning then `Score: n`, draws averaged (Self-Rewarding, 2401.10020, section 2.2)."""
 
     kind: Literal["additive"]
 
 
-MAX_WORDINGS = 3
+MAX_PROMPT_VARIANTS = 3
 
 
-class ExpectedScoreJudge(Asking):
+class ExpectedScoreSection(ModelJudgeSection):
     """Expected score under the probabilities of the score token, one prefill a draw (RLAIF, 2309.00267, section 2.3).
 
     Without `reasoning` nothing is drawn at random: each draw is another wording of the question, with other labels in
@@ -86,18 +86,18 @@ class ExpectedScoreJudge(Asking):
     )
 
     @model_validator(mode="after")
-    def _draws_differ(self) -> "ExpectedScoreJudge":
+    def _draws_differ(self) -> "ExpectedScoreSection":
         if self.reasoning is not None:
             refuse_equal_draws(self.num_draws, self.reasoning.temperature)
-        elif self.num_draws > MAX_WORDINGS:
+        elif self.num_draws > MAX_PROMPT_VARIANTS:
             raise ValueError(
-                f"num_draws: {self.num_draws} wordings; there are {MAX_WORDINGS} without reasoning, where draws do not "
+                f"num_draws: {self.num_draws} wordings; there are {MAX_PROMPT_VARIANTS} without reasoning, where draws do not "
                 "differ by chance; lower it or add `reasoning: {}`"
             )
         return self
 
 
-class Comparing(Asking):
+class ComparisonSection(ModelJudgeSection):
     """A judge that compares two responses in both orders: every one of a prompt's with every other.
 
     A response's score is the mean probability of being preferred, in [0, 1].
@@ -107,7 +107,7 @@ class Comparing(Asking):
     num_draws: int = Field(1, ge=1)
 
     @model_validator(mode="after")
-    def _draws_differ(self) -> "Comparing":
+    def _draws_differ(self) -> "ComparisonSection":
         if self.reasoning is None and self.num_draws > 1:
             raise ValueError(
                 f"num_draws: {self.num_draws} has no effect without reasoning, where all draws are the same; set it "
@@ -118,13 +118,13 @@ class Comparing(Asking):
         return self
 
 
-class PairwiseJudge(Comparing):
+class PairwiseSection(ComparisonSection):
     """Which response is better: token probabilities, both orders averaged (Online AI Feedback, 2402.04792)."""
 
     kind: Literal["pairwise"]
 
 
-class ConstitutionJudge(Comparing):
+class ConstitutionSection(ComparisonSection):
     """Which response keeps better to a principle (Constitutional AI, 2212.08073, section 4).
 
     `principles`: a YAML file, a list of sentences. `each_judgment`: one of them drawn for a pair of responses, or all
@@ -145,12 +145,12 @@ class ConstitutionJudge(Comparing):
         return value
 
     @model_validator(mode="after")
-    def _clamp_after_reasoning(self) -> "ConstitutionJudge":
+    def _clamp_after_reasoning(self) -> "ConstitutionSection":
         if self.clamp is None:
             return self
         low, high = self.clamp
         if not 0 <= low < 0.5 or abs(low + high - 1) > 1e-9:
-            raise ValueError(f"clamp: [{low}, {high}]; bounds as far below 0.5 as above, as in [0.4, 0.6]; mend them")
+            raise ValueError(f"clamp: [{low}, {high}]; bounds as far below 0.5 as above, as in [0.4, 0.6]; fix them")
         if self.reasoning is None:
             raise ValueError("clamp: it bounds probabilities after reasoning; add `reasoning: {}` or remove it")
         return self
@@ -164,7 +164,7 @@ class Criterion(Section):
     weight: float = Field(1.0, gt=0)
 
 
-class RubricJudge(Written):
+class RubricSection(GenerativeSection):
     """Named criteria, each criticised and scored 0 to 5 by itself; the score is their weighted mean.
 
     `normalise`: z-scores per criterion first, so that a criterion which spreads little counts as much as the others.
@@ -175,21 +175,21 @@ class RubricJudge(Written):
     normalise: bool = False
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "RubricJudge":
+    def _names_differ(self) -> "RubricSection":
         names = [criterion.name for criterion in self.criteria]
         if len(set(names)) < len(names):
             raise ValueError(f"criteria: the names are {', '.join(names)}; each stands once; rename one")
         return self
 
 
-class VerifierJudge(Section):
+class VerifierSection(Section):
     """The share of a prompt's checks that a response passes, or 1/0 for all of them."""
 
     kind: Literal["verifier"]
     aggregate: Literal["share", "all"] = "share"
 
 
-class RewardModelJudge(Section):
+class RewardModelSection(Section):
     """A sequence-classification checkpoint with one output. `by` names it under `models`."""
 
     kind: Literal["reward_model"]
@@ -197,7 +197,7 @@ class RewardModelJudge(Section):
     batch_tokens: int = Field(8192, ge=1, description="padded tokens of one forward batch")
 
 
-class IntrinsicJudge(Section):
+class IntrinsicSection(Section):
     """log pi(response) of the model `by` less that of `reference`: DPO's own reward without beta (CREAM, 2410.12735).
 
     `per_token` divides by the number of tokens.
@@ -209,26 +209,26 @@ class IntrinsicJudge(Section):
     per_token: bool = False
 
     @model_validator(mode="after")
-    def _two_models(self) -> "IntrinsicJudge":
+    def _two_models(self) -> "IntrinsicSection":
         if self.by == self.reference:
             raise ValueError(f"reference: {self.by} against itself scores 0 everywhere; name another model")
         return self
 
 
 _One = (
-    AdditiveJudge
-    | ExpectedScoreJudge
-    | PairwiseJudge
-    | RubricJudge
-    | ConstitutionJudge
-    | VerifierJudge
-    | RewardModelJudge
-    | IntrinsicJudge
+    AdditiveSection
+    | ExpectedScoreSection
+    | PairwiseSection
+    | RubricSection
+    | ConstitutionSection
+    | VerifierSection
+    | RewardModelSection
+    | IntrinsicSection
 )
 MemberSection = Annotated[_One, Field(discriminator="kind")]
 
 
-class EnsembleJudge(Section):
+class EnsembleSection(Section):
     """Several judges as one, after Coste et al. (2310.02743): `mean`, `worst_case`, or mean less lambda times variance.
 
     Members are z-scored over the responses judged together, unless `normalise` is false.
@@ -241,7 +241,7 @@ class EnsembleJudge(Section):
     normalise: bool = True
 
     @model_validator(mode="after")
-    def _weight_has_a_variance(self) -> "EnsembleJudge":
+    def _weight_has_a_variance(self) -> "EnsembleSection":
         if self.variance_weight is not None and self.combine != "mean_minus_variance":
             raise ValueError(
                 f"variance_weight: no effect with combine: {self.combine}; it belongs to mean_minus_variance; remove it"
@@ -255,7 +255,7 @@ class EnsembleJudge(Section):
         return self
 
 
-JudgingSection = Annotated[_One | EnsembleJudge, Field(discriminator="kind")]
+JudgingSection = Annotated[_One | EnsembleSection, Field(discriminator="kind")]
 
 
 class MetaJudgingSection(Section):
@@ -277,14 +277,14 @@ class MetaJudgingSection(Section):
     max_tokens: int = Field(384, ge=1)
 
 
-class PairwiseAnchor(Comparing):
+class PairwiseAnchorSection(ComparisonSection):
     """The judge that measures: pairwise, both orders, token probabilities averaged (OAIF, 2402.04792)."""
 
     kind: Literal["pairwise"] = "pairwise"
     by: str = "initial"
 
     @model_validator(mode="after")
-    def _stays_the_same(self) -> "PairwiseAnchor":
+    def _stays_the_same(self) -> "PairwiseAnchorSection":
         if self.by in CHANGING:
             raise ValueError(f"by: {self.by} changes with the run; an anchor stays the same; use initial")
         return self

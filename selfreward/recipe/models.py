@@ -62,7 +62,7 @@ class EndpointSection(Section):
         if "@" in value or "?" in value or "#" in value:
             raise ValueError("it carries a password or a query; a recipe holds no secret; use api_key_env")
         if not is_address or any(char.isspace() for char in value):
-            raise ValueError(f"{value!r} is no address; http://HOST:PORT/v1 is one; mend it")
+            raise ValueError(f"{value!r} is no address; http://HOST:PORT/v1 is one; fix it")
         return value
 
     @field_validator("api_key_env")

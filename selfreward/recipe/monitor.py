@@ -58,10 +58,10 @@ class InterventionsSection(Section):
 class MonitorSection(Section):
     """Decisions and gates stop the run only in mode `enforce`; `report_only` writes what they would have said.
 
-    `horizon`: the iterations over which the error budget is spread, fixed at the start. `delta`: the smallest gain that
+    `horizon`: the iterations over which the alpha-spending budget is spread, fixed at the start. `delta`: the smallest gain that
     is worth an iteration, as a win rate above 0.5 against the previous checkpoint. `alpha_stop`: the probability, over
     the whole run, of a stop by PLATEAU or OVEROPT while every iteration gains `delta` or more; `alpha_harm`: of a stop
-    by HARM while nothing got worse. `first_look_share`: of an iteration's budget, where there is a reserve.
+    by HARM while nothing got worse. `first_analysis_share`: of an iteration's budget, where there is a second validation set.
     """
 
     mode: Literal["enforce", "report_only"] = "enforce"
@@ -69,7 +69,7 @@ class MonitorSection(Section):
     delta: float = Field(0.05, gt=0, lt=0.5)
     alpha_stop: float = Field(0.05, gt=0, lt=0.5)
     alpha_harm: float = Field(0.05, gt=0, lt=0.5)
-    first_look_share: float = Field(0.4, gt=0, lt=1)
+    first_analysis_share: float = Field(0.4, gt=0, lt=1)
     length_adjusted: bool = True
     min_position_consistency: float = Field(0.6, ge=0.6, le=1, description="below 0.6 it is chance")
     max_anchor_unscored_rate: float = Field(0.02, ge=0, le=1)

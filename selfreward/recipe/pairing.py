@@ -12,14 +12,14 @@ class Pairing(Section):
 
     `min_scored`: the policy's responses to a prompt that must have a score before a pair is made of them. `min_margin`:
     a pair whose scores are not further apart is dropped. `min_reliability`: the judge's, over the shard and then on the
-    prompt itself (`pairing/trust.py`); null asks for none. `label`: chosen is the better one for certain (`hard`), with
+    prompt itself (`pairing/reliability.py`); null asks for none. `label`: chosen is the better one for certain (`hard`), with
     the probability that a comparing judge gave (`preference`, 2212.08073), or as often as this iteration's judge and
     the previous one agree on which of two responses of the shard is better (`consistency`, CREAM, 2410.12735); pairs
     with 0.5 or less are dropped (`pairing/labels.py`).
     """
 
     min_scored: int = Field(2, ge=2)
-    allow_cut_off_chosen: bool = False
+    allow_truncated_chosen: bool = False
     min_margin: float = Field(0.0, ge=0)
     min_reliability: float | None = Field(None, ge=0, le=1)
     label: Literal["hard", "preference", "consistency"] = "hard"

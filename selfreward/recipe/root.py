@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from selfreward.recipe.evaluation import EvaluationSection
-from selfreward.recipe.judging import AdditiveJudge, JudgingSection, MetaJudgingSection
+from selfreward.recipe.judging import AdditiveSection, JudgingSection, MetaJudgingSection
 from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
 from selfreward.recipe.monitor import MonitorSection
 from selfreward.recipe.pairing import BestVsWorst, PairingSection
@@ -93,7 +93,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _parts_go_together(self) -> "Recipe":
         judge = self.judging
-        trained = isinstance(judge, AdditiveJudge) and judge.by == "policy" and judge.num_draws > 1
+        trained = isinstance(judge, AdditiveSection) and judge.by == "policy" and judge.num_draws > 1
         if self.meta_judging is not None and not trained:
             raise ValueError(
                 "meta_judging: it makes pairs of judgments that the policy wrote about one response; it needs judging: "

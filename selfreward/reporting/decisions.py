@@ -13,7 +13,7 @@ from selfreward.reporting.formatting import ABSENT, amount, model_name
 from selfreward.reporting.measurements import Cell, cell_of, in_order, not_measured
 
 _MAX_FOREST = 24
-_SETS = ("monitor", "reserve", "seal", "verifiable", "gold")
+_SETS = ("validation", "second_validation", "test", "verifiable", "gold")
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,10 @@ def _number(value: Any) -> float:
 
 def budget(decision: Decision) -> str:
     """How many looks, and how much of the probability of errors; empty when nothing is known of it."""
-    spent = decision.budget
-    if "looks" not in spent or "horizon" not in spent:
+    spent = decision.alpha_spending
+    if "num_tested_iterations" not in spent or "horizon" not in spent:
         return ""
-    parts = [f"{spent['looks']:.0f} of {spent['horizon']:.0f} looks"]
+    parts = [f"{spent['num_tested_iterations']:.0f} of {spent['horizon']:.0f} looks"]
     for name, what in (("stop", "for false stops"), ("harm", "for false alarms of harm")):
         if name in spent and f"{name}_total" in spent:
             parts.append(f"{spent[name]:.3g} of {spent[f'{name}_total']:g} {what}")
@@ -200,12 +200,12 @@ def _changed(changes: str) -> str:
 
 def _log_row(decision: Decision) -> dict[str, Any]:
     gain = decision.bounds.get("gain_vs_previous", {})
-    spent = decision.budget.get("stop")
+    spent = decision.alpha_spending.get("stop")
     return {
         "iteration": decision.iteration,
         "decision": decision.decision,
         "stopped_by": decision.stopped_by if decision.stopped_by != decision.decision else "",
-        "look": decision.look,
+        "num_analyses": decision.num_analyses,
         "gain": Cell(
             "bounds.gain_vs_previous",
             amount("bounds.gain_vs_previous", _number(gain.get("mean"))),
@@ -246,15 +246,15 @@ def _finite_numbers(bound: Mapping[str, Any]) -> tuple[float, float, float] | No
 # Data.
 
 
-def data_contract(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def data_split_guarantees(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Sizes of the held-out sets, and what was promised of them, from the facts of the run."""
     facts = manifest.get("facts", {}).get("prompts", {})
     facts = facts if isinstance(facts, Mapping) else {}
     sizes = [(name, facts[name]["num_prompts"]) for name in _SETS if "num_prompts" in _mapping(facts.get(name))]
-    contract = facts.get("contract", ())
+    guarantees = facts.get("guarantees", ())
     return {
         "sizes": [(name, f"{size:,}") for name, size in sizes if isinstance(size, int)],
-        "contract": [str(sentence) for sentence in contract] if isinstance(contract, list | tuple) else [],
+        "guarantees": [str(sentence) for sentence in guarantees] if isinstance(guarantees, list | tuple) else [],
     }
 
 
@@ -262,11 +262,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def seal_section(seal: tuple[Evaluation, int] | None) -> dict[str, Any] | None:
+def test_section(test_set: tuple[Evaluation, int] | None) -> dict[str, Any] | None:
     """The final figures, of the checkpoint that was the best when the run ended."""
-    if seal is None:
+    if test_set is None:
         return None
-    evaluation, opened_for = seal
+    evaluation, opened_for = test_set
     return {
         "opened_for": opened_for,
         "rows": [(name, cell_of(evaluation, name)) for name in in_order(evaluation.metrics)],

@@ -11,7 +11,7 @@ _MAX_REASONS = 8
 _OTHER = "other reasons"
 _KNOWN = frozenset({
     "num_prompts", "num_responses", "num_judgments", "num_unscored_judgments", "num_pairs", "num_dropped_prompts",
-    "num_cut_off_responses", "num_judgment_pairs", "num_overlapping_prompts",
+    "num_truncated_responses", "num_judgment_pairs", "num_overlapping_prompts",
 })  # fmt: skip
 
 
@@ -126,8 +126,8 @@ def table(funnels: Sequence[IterationFunnel]) -> list[Line]:
     if any("num_overlapping_prompts" in f.counts for f in funnels):
         lines.append(counted("overlapping held-out ones", "num_overlapping_prompts", 1))
     lines.append(counted("Responses", "num_responses"))
-    if any("num_cut_off_responses" in f.counts for f in funnels):
-        lines.append(counted("cut off at the token limit", "num_cut_off_responses", 1))
+    if any("num_truncated_responses" in f.counts for f in funnels):
+        lines.append(counted("cut off at the token limit", "num_truncated_responses", 1))
     lines += [
         counted("Judgments", "num_judgments"),
         line("with a score", "num_scored_judgments", (f.num_scored for f in funnels), 1),

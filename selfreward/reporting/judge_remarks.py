@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from selfreward.recipe import EnsembleJudge, JudgingSection
+from selfreward.recipe import EnsembleSection, JudgingSection
 from selfreward.records import Interval, IterationSummary
 from selfreward.reporting.formatting import amount, bounds, span
 from selfreward.reporting.remarks import about
@@ -68,6 +68,6 @@ def _values(summaries: Sequence[IterationSummary], name: str) -> str:
 
 def _draws_once(judging: JudgingSection) -> bool:
     """Whether the recipe's judge, or all members of an ensemble that could draw more often, draw once."""
-    judges = judging.members if isinstance(judging, EnsembleJudge) else [judging]
+    judges = judging.members if isinstance(judging, EnsembleSection) else [judging]
     draws = [getattr(judge, "num_draws", 0) for judge in judges if judge.kind in _DRAWING]
     return bool(draws) and set(draws) == {1}

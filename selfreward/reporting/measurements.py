@@ -8,7 +8,7 @@ from selfreward.records import Evaluation, Interval
 from selfreward.reporting.formatting import ABSENT, against, amount, bounds, centre, model_name, reason_not_measured
 from selfreward.reporting.glossary import numbers
 
-_WIN_RATE = re.compile(r"(length_adjusted_)?(self_|seal_)?win_rate_vs_\w+")
+_WIN_RATE = re.compile(r"(length_adjusted_)?(self_|test_)?win_rate_vs_\w+")
 # Marked in the small picture, without a sign: a value to read the number against, not one of no difference.
 _MARKS = {"judge_reliability": 0.4, "judge_anchor_agreement_rate": 0.5}
 

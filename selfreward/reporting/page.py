@@ -9,13 +9,13 @@ from typing import Any
 from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
-from selfreward.reporting.decisions import data_contract, decision_section, seal_section
+from selfreward.reporting.decisions import data_split_guarantees, decision_section, test_section
 from selfreward.reporting.digest import Digest, quantile
 from selfreward.reporting.figures import Figure
 from selfreward.reporting.formatting import amount, duration, model_name
 from selfreward.reporting.gains import gains_figure
 from selfreward.reporting.glossary import groups
-from selfreward.reporting.judging import judge_section
+from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import (
     Cell,
     about_intervals,
@@ -49,7 +49,7 @@ _MAX_TIME_BARS = 30
 class Run:
     """Everything that the pages are made of. `history`, `decisions` and `digests` run over iterations 1..t.
 
-    `seal` is the evaluation on the sealed prompts, and the checkpoint that it was opened for; None while it is closed.
+    `test set` is the evaluation on the test prompts, and the checkpoint that it was opened for; None while it is closed.
     """
 
     manifest: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Run:
     digests: Mapping[int, Digest]
     recipe: Recipe
     recipe_text: str
-    seal: tuple[Evaluation, int] | None = None
+    test_set: tuple[Evaluation, int] | None = None
 
     @property
     def last_decision(self) -> Decision | None:
@@ -88,8 +88,8 @@ def page(run: Run) -> str:
         clauses=_clauses(run.last_decision),
         decisions=run.decisions,
         monitor=decision_section(run.history, run.decisions, settings=run.recipe.monitor),
-        seal=seal_section(run.seal),
-        data=data_contract(run.manifest),
+        test_set=test_section(run.test_set),
+        data=data_split_guarantees(run.manifest),
         gains=gains_figure(run.evaluations),
         tiles=_tiles(run),
         rows=_rows(run),

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
-from selfreward.reporting.decisions import about, data_contract
+from selfreward.reporting.decisions import about, data_split_guarantees
 from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
-from selfreward.reporting.judging import judge_section
+from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
 from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, Run, page, pair_cells, training_key
 from selfreward.reporting.remarks import remarks
@@ -50,7 +50,7 @@ class RunReporter:
             digests={summary.iteration: self._digests[summary.iteration] for summary in history},
             recipe=self._recipe,
             recipe_text=self._recipe_text(),
-            seal=_seal(history, decisions),
+            test_set=_test_results(history, decisions),
         )
         for summary in history:
             self._store.write_text(f"iteration-{summary.iteration:02d}/report.md", iteration_page(run, summary))
@@ -70,11 +70,11 @@ class RunReporter:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _seal(history: Sequence[IterationSummary], decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
+def _test_results(history: Sequence[IterationSummary], decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
     """The newest one: a run that was resumed after its last iteration has been measured at its end again."""
     for summary, decision in reversed([*zip(history, decisions, strict=False)]):
-        if summary.seal:
-            return summary.seal, decision.best_iteration
+        if summary.test_set:
+            return summary.test_set, decision.best_iteration
     return None
 
 
@@ -91,7 +91,7 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
         summary=summary,
         decision=decision,
         monitor=about(decision, summary, run.recipe.monitor) if decision else None,
-        contract=data_contract(run.manifest)["contract"],
+        guarantees=data_split_guarantees(run.manifest)["guarantees"],
         funnel=counted,
         lines=funnel.table([counted]),
         metrics=[
@@ -124,9 +124,9 @@ def as_data(run: Run) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": str(run.manifest.get("name", "")),
         "note": run.banner,
-        "contract": data_contract(run.manifest)["contract"],
+        "guarantees": data_split_guarantees(run.manifest)["guarantees"],
         "initial": _evaluation(run.initial) if run.initial else None,
-        "seal": {**_evaluation(run.seal[0]), "checkpoint": run.seal[1]} if run.seal else None,
+        "test": {**_evaluation(run.test_set[0]), "checkpoint": run.test_set[1]} if run.test_set else None,
         "iterations": [
             {
                 "iteration": summary.iteration,
@@ -167,7 +167,7 @@ def _decision(decision: Decision | None) -> dict[str, Any] | None:
     if decision is None:
         return None
     names = (
-        "decision", "reason", "stopped_by", "bounds", "budget", "look", "best_iteration", "numbers", "gates",
+        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers", "failed_checks",
         "intervention", "effect", "notes", "exit_code",
     )  # fmt: skip
     return {name: _finite(getattr(decision, name)) for name in names}

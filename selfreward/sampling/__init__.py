@@ -53,7 +53,7 @@ def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, wo
 
 def _count(responses: Iterable[Response]) -> dict[str, int]:
     reasons = [response.finish_reason for response in responses]
-    return {"num_responses": len(reasons), "num_cut_off_responses": reasons.count("length")}
+    return {"num_responses": len(reasons), "num_truncated_responses": reasons.count("length")}
 
 
 def problems(section: SamplingSection, facts: Facts) -> Iterator[Problem]:

@@ -42,7 +42,7 @@ def position_weights(battles: Iterable[Battle]) -> tuple[float, float]:
 
 
 def elo(battles: Sequence[Battle], *, weights: tuple[float, float]) -> dict[str, float]:
-    """Elo scores by id, in nats, of all who fought; their sum is 0 but for rounding.
+    """Elo scores by id, in nats, of all who compared; their sum is 0 but for rounding.
 
     Ties and unscored battles count nothing, as in the paper; who has no other battles stays at 0. Whatever order the
     battles come in, the same scores come out.

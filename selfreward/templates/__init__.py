@@ -1,3 +1,3 @@
 """Prompt texts as files, and their loader: what judges are asked."""
 
-from selfreward.templates.template import Template, Trusted
+from selfreward.templates.template import Template, Verbatim

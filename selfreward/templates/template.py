@@ -18,7 +18,7 @@ _MARKER = re.compile(r"\{\{[#^/]")
 _ASSISTANT_BEGINS = "\n=== assistant begins ===\n"
 
 
-class Trusted(str):
+class Verbatim(str):
     """Text of the recipe's author (a criterion, a principle): it stands in a prompt as it is, without a block."""
 
 
@@ -80,7 +80,7 @@ class Template:
         """The messages, ready for the assistant's turn (`opening` excluded).
 
         A string becomes a block named after its field, a sequence of messages one block a turn; neither can close its
-        block. `Trusted` text stands as it is. None is not given, which only a field of an optional part may be. Raises
+        block. `Verbatim` text stands as it is. None is not given, which only a field of an optional part may be. Raises
         TemplateError unless there is exactly one value for each field.
         """
         given = {name: value for name, value in values.items() if value is not None}
@@ -100,6 +100,6 @@ class Template:
 
 
 def _shown(field: str, value: str | Sequence[Message]) -> str:
-    if isinstance(value, Trusted):
+    if isinstance(value, Verbatim):
         return str(value)
     return block(field, value) if isinstance(value, str) else conversation(value)

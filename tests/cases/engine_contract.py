@@ -171,7 +171,7 @@ class EngineContract:
         engine.load(first)  # A failed proof is not the end of the engine.
         assert engine.generate([ask(engine, "hello")])
 
-    def test_a_cut_off_checkpoint_is_found_before_the_weights_are_touched(
+    def test_a_truncated_checkpoint_is_found_before_the_weights_are_touched(
         self, engine: Engine, first: Checkpoint, tmp_path: Path
     ) -> None:
         shutil.copytree(first.path, tmp_path / "cut")

@@ -20,23 +20,23 @@ CHECKS = ({"kind": "regex", "pattern": "good"},)
 
 
 class Prompts:
-    reserve = seal = 0
+    second_validation = test_set = 0
     gold = ()
 
     def training_prompts(self, iteration):
         return []
 
-    def monitor_prompts(self):
+    def validation_prompts(self):
         return [Prompt(f"p{i}", (Message("user", f"question {i}"),)) for i in range(NUM_PROMPTS)]
 
     def verifiable_prompts(self):
         return [Prompt(f"v{i}", (Message("user", f"task {i}"),), CHECKS) for i in range(NUM_PROMPTS)]
 
-    def reserve_prompts(self):
-        return [Prompt(f"r{i}", (Message("user", f"question {i}"),)) for i in range(self.reserve)]
+    def second_validation_prompts(self):
+        return [Prompt(f"r{i}", (Message("user", f"question {i}"),)) for i in range(self.second_validation)]
 
-    def seal_prompts(self):
-        return [Prompt(f"s{i}", (Message("user", f"question {i}"),)) for i in range(self.seal)]
+    def test_prompts(self):
+        return [Prompt(f"s{i}", (Message("user", f"question {i}"),)) for i in range(self.test_set)]
 
     def gold_pairs(self):
         return list(self.gold)
@@ -139,12 +139,12 @@ class Evaluator:
         return self._run(store, iteration, evaluation.held_out(self.bench, iteration, self_judge=judge), roles)
 
     def ask_reserve(self, store, iteration, roles):
-        (probe,) = evaluation.reserve(self.bench, iteration)
+        (probe,) = evaluation.second_validation(self.bench, iteration)
         return self._run(store, iteration, probe, roles)
 
-    def open_seal(self, store, iteration, roles):
+    def run_test(self, store, iteration, roles):
         """None when there is nothing to ask."""
-        return next((self._run(store, iteration, probe, roles) for probe in evaluation.seal(self.bench)), None)
+        return next((self._run(store, iteration, probe, roles) for probe in evaluation.test_set(self.bench)), None)
 
     def evaluate_judge(self, store, iteration, roles, num_responses=2):
         """Of what `prompts`, `responses` and `judgments` of the iteration hold."""
@@ -161,7 +161,7 @@ def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, judge=Non
     asked = EvaluationSection(max_tokens=20, **section)
     decoding = evaluation.Decoding(asked.temperature, SamplingSection().top_p, 20)
     bench = evaluation.Bench(prompts or Prompts(), engine, anchor or Anchor(engine), decoding, 7, shard_prompts)
-    return Evaluator(bench, judge or VerifierJudge(recipe.VerifierJudge(kind="verifier")), asked)
+    return Evaluator(bench, judge or VerifierJudge(recipe.VerifierSection(kind="verifier")), asked)
 
 
 def evaluate(evaluator, store, iteration, best=MODELS[0]):

@@ -26,7 +26,7 @@ def rank(job_file: Path, environment: dict[str, str], told: Connection, log: Pat
     torch.set_num_threads(1)
     if json.loads(job_file.read_text())["settings"]["launch"]["sharding"] == "fsdp":
         _shard_on_cpu()
-        _look(job_file.with_name(f"shards-{environment['RANK']}.jsonl"))
+        _analyse(job_file.with_name(f"shards-{environment['RANK']}.jsonl"))
     from selfreward.updates.child import main
 
     sys.exit(main([str(job_file)]))
@@ -48,7 +48,7 @@ def _shard_on_cpu() -> None:
     state.AcceleratorState.__init__ = init
 
 
-def _look(file: Path) -> None:
+def _analyse(file: Path) -> None:
     """The parameters of the layers, when the model's forward pass begins: each is gathered later, in its own layer."""
     from torch.distributed.tensor import DTensor, Shard
     from torch.nn.modules.module import register_module_forward_pre_hook

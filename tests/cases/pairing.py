@@ -13,7 +13,7 @@ def prompt(name: str = "p0") -> Prompt:
 
 
 def response(
-    index: int, *, tokens: int = 3, text: str | None = None, cut_off: bool = False, to: str = "p0", by: str = "m"
+    index: int, *, tokens: int = 3, text: str | None = None, truncated: bool = False, to: str = "p0", by: str = "m"
 ) -> Response:
     """`by` is part of the id when it is not the policy `m`."""
     first_token = 100 * index + (50 if by == "m" else 0)
@@ -24,7 +24,7 @@ def response(
         token_ids=(*range(first_token, first_token + tokens - 1), 2),
         token_logprobs=None,
         text=f"response {by}{index}" if text is None else text,
-        finish_reason="length" if cut_off else "stop",
+        finish_reason="length" if truncated else "stop",
         seed=0,
         checkpoint_id=by,
     )

@@ -59,29 +59,31 @@ def words(name: str, count: int) -> Prompt:
 
 
 class Source:
-    """Training prompts of iteration t have 10, 20 and 30 words and t more; 40 monitor prompts, 6 verifiable ones.
+    """Training prompts of iteration t have 10, 20 and 30 words and t more; 40 validation prompts, 6 verifiable ones.
 
-    Reserve and seal prompts have 6 and 7 words; gold prompts have 9, and responses of 4 and 8.
+    Second-validation and test prompts have 6 and 7 words; gold prompts have 9, and responses of 4 and 8.
     """
 
-    def __init__(self, *, num_verifiable: int = 6, num_reserve: int = 0, num_seal: int = 0, num_gold: int = 0) -> None:
+    def __init__(
+        self, *, num_verifiable: int = 6, num_second_validation: int = 0, num_test: int = 0, num_gold: int = 0
+    ) -> None:
         self._num_verifiable, self._num_gold = num_verifiable, num_gold
-        self._num_reserve, self._num_seal = num_reserve, num_seal
+        self._num_second_validation, self._num_test = num_second_validation, num_test
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         return [words(f"t{iteration}-{i}", 10 * (i + 1) + iteration) for i in range(3)]
 
-    def monitor_prompts(self) -> Sequence[Prompt]:
+    def validation_prompts(self) -> Sequence[Prompt]:
         return [words(f"m{i}", 5) for i in range(40)]
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
         return [words(f"v{i}", 8) for i in range(self._num_verifiable)]
 
-    def reserve_prompts(self) -> Sequence[Prompt]:
-        return [words(f"r{i}", 6) for i in range(self._num_reserve)]
+    def second_validation_prompts(self) -> Sequence[Prompt]:
+        return [words(f"r{i}", 6) for i in range(self._num_second_validation)]
 
-    def seal_prompts(self) -> Sequence[Prompt]:
-        return [words(f"s{i}", 7) for i in range(self._num_seal)]
+    def test_prompts(self) -> Sequence[Prompt]:
+        return [words(f"s{i}", 7) for i in range(self._num_test)]
 
     def gold_pairs(self) -> Sequence[GoldPair]:
         return [GoldPair(words(f"g{i}", 9), "good " * 4, "bad " * 8) for i in range(self._num_gold)]

@@ -96,7 +96,7 @@ def make_run(
             "distinct_1": 0.31,
             "distinct_2": 0.74,
             "distinct_3": 0.88,
-            "cut_off_rate": 0.11,
+            "truncation_rate": 0.11,
         },
     )
     return MadeRun(store, history, decisions, initial)
@@ -147,7 +147,7 @@ def _records(
         num_pairs=len(pairs),
         num_judgment_pairs=sum(pair.kind == "judgment" for pair in pairs),
         num_dropped_prompts=len(dropped),
-        num_cut_off_responses=num_prompts // 5,
+        num_truncated_responses=num_prompts // 5,
         num_overlapping_prompts=0,
     )
     for judgment in judgments:
@@ -172,7 +172,7 @@ def _judge(
         score = (
             None if chance.random() < 0.3 else float(chance.choices(range(6), weights=[1, 2, 4, 5, 4 + t, 2 + t])[0])
         )
-        reason = None if score is not None else hostile or chance.choice(["no_score", "cut_off", "out_of_range"])
+        reason = None if score is not None else hostile or chance.choice(["no_score", "truncated", "out_of_range"])
         text = (
             hostile
             or f"The response is on topic and mostly right. {f'Score: {score:.0f}' if score is not None else ''}"
@@ -250,7 +250,7 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, hostile: str
         "distinct_1": 0.3,
         "distinct_2": 0.73,
         "distinct_3": 0.87,
-        "cut_off_rate": 0.12,
+        "truncation_rate": 0.12,
         "kl_initial_nats": interval(0.4 * t**0.7, 0.1),
         "kl_previous_nats": interval(0.4, 0.1),
     }
@@ -333,12 +333,12 @@ def _bounds(t: int) -> dict[str, dict[str, Any]]:
 
 def _decision(t: int, last: int, hostile: str) -> Decision:
     gain = 16 * math.exp(-t / 2)
-    seen = f"the anchor sees {gain:+.1f} points (bounds {gain - 4.5:+.1f} to {gain + 4.5:+.1f})"
+    seen = f"the anchor sees {gain:+.1f} pp (bounds {gain - 4.5:+.1f} to {gain + 4.5:+.1f})"
     decision: DecisionName = "CONTINUE" if gain > 4.5 else "INCONCLUSIVE" if gain > 0.5 else "PLATEAU"
     said = {
         "CONTINUE": f"M_{t} is better than M_{t - 1}: {seen}.",
         "INCONCLUSIVE": f"Neither a gain of M_{t} over M_{t - 1} nor its absence is shown: {seen}; use M_2.",
-        "PLATEAU": f"M_{t} gains less over M_{t - 1} than the 5 points that an iteration is worth: {seen}; use M_2.",
+        "PLATEAU": f"M_{t} gains less over M_{t - 1} than the 5 pp that an iteration is worth: {seen}; use M_2.",
     }
     more: dict[str, Any] = {}
     if t == last:
@@ -347,7 +347,7 @@ def _decision(t: int, last: int, hostile: str) -> Decision:
             "numbers": {"num_pairs": 14.0, "max_iterations": float(last)},
         }
     if t == 2:
-        more |= {"intervention": hostile or "higher_temperature", "look": 2}
+        more |= {"intervention": hostile or "higher_temperature", "num_analyses": 2}
     if t == 3:
         more["effect"] = {"name": hostile or "higher_temperature", "tried_for": hostile or "PLATEAU", "helped": False}
     return Decision(
@@ -356,9 +356,9 @@ def _decision(t: int, last: int, hostile: str) -> Decision:
         hostile or said[decision],
         best_iteration=min(t, 2),
         bounds=_bounds(t),
-        budget={"looks": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05, "harm": 0.05 * t / 8,
+        alpha_spending={"num_tested_iterations": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05, "harm": 0.05 * t / 8,
                 "harm_total": 0.05},
-        notes=(hostile or "To tell 5 points from none takes about 670 prompts; there were 128.",),
+        notes=(hostile or "To tell 5 pp from none takes about 670 prompts; there were 128.",),
         **more,
     )  # fmt: skip
 
@@ -384,13 +384,13 @@ def _facts(hostile: str) -> dict[str, Any]:
         "prompts": {
             "source": "builtin",
             "num_prompts": 220,
-            "monitor": {"num_prompts": 128},
-            "reserve": {"num_prompts": 0},
+            "validation": {"num_prompts": 128},
+            "second_validation": {"num_prompts": 0},
             "gold": {"num_prompts": 200},
-            "contract": [hostile or "held out and never trained on: 128 monitor prompts"],
+            "guarantees": [hostile or "held out and never trained on: 128 validation prompts"],
             "distinct_3": 0.93,
             "max_rouge_l": 0.61,
-            "overlap_checks": [{"against": "monitor", "exact": 0, "containment_8_gram": 0}],
+            "overlap_checks": [{"against": "validation", "exact": 0, "containment_8_gram": 0}],
         },
         "anchor_may_label": True,
     }

@@ -193,7 +193,7 @@ def test_a_prompt_beyond_the_context_is_data_and_a_wrong_key_is_not(
 ) -> None:
     long, just_too_long = ask("word " * 20 * MAX_MODEL_LEN), ask("word " * (MAX_MODEL_LEN - 40))
     replies = chat.reply([long, just_too_long, ask("Say yes.")], models={})
-    assert replies[:2] == [[Reply(unsent="too_long")]] * 2
+    assert replies[:2] == [[Reply(skipped="too_long")]] * 2
     assert replies[2][0].text
     monkeypatch.setenv("SMOLLM2_KEY", "sk-wrong-9876543210")
     stranger = EndpointChat("smollm2", section, cache_file=tmp_path / "other.sqlite")
@@ -222,5 +222,5 @@ def test_a_killed_server_that_comes_back_answers_only_the_rest(
     server.start()
     thread.join(400)
     assert [len(draws) for draws in found] == [2] * 24
-    assert all(reply.text and reply.unsent is None for draws in found for reply in draws)
+    assert all(reply.text and reply.skipped is None for draws in found for reply in draws)
     assert server.num_answered() == 48 - num_kept

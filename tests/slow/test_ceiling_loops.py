@@ -24,7 +24,7 @@ models: {policy: {model: "random:tiny"}}
 engine: {kind: transformers, dtype: float32, context_tokens: 256}
 sampling: {num_responses: 4, temperature: 1.0, top_p: 1.0, max_tokens: 12}
 judging: {kind: verifier}
-pairing: {kind: best_vs_worst, allow_cut_off_chosen: true}
+pairing: {kind: best_vs_worst, allow_truncated_chosen: true}
 training: {learning_rate: 1.0e-3, lr_scheduler: constant, batch_size: 8}
 evaluation:
   anchor: {kind: verifier}

@@ -134,7 +134,7 @@ def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Inference], respon
     """The grammar of the engine leaves nothing to read wrongly but what the limit cut off."""
     judgments = [j for j in judged_once(parts, "structured", responses) if j.text]
     assert len(judgments) == 8
-    assert {j.unscored for j in judgments} <= {None, "cut_off"} and any(j.score is not None for j in judgments)
+    assert {j.unscored for j in judgments} <= {None, "truncated"} and any(j.score is not None for j in judgments)
     assert all(j.text.lstrip().startswith("{") and '"explanation"' in j.text for j in judgments)
 
 
@@ -143,7 +143,9 @@ def test_the_same_call_gives_the_same_judgments(parts: tuple[Recipe, Inference],
         assert judge(parts, name, responses) == judged_once(parts, name, responses)
 
 
-def test_wordings_are_replicates_and_one_is_none(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
+def test_prompt_variants_are_replicates_and_one_is_none(
+    parts: tuple[Recipe, Inference], responses: list[Response]
+) -> None:
     judgments = judged_once(parts, "expected_score", responses)
     assert reliability(judgments) is not None
     assert reliability([judgment for judgment in judgments if judgment.draw == 0]) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from selfreward import history, judging, loop, meta_judging, monitoring, pairing, prompts
 from selfreward.errors import RecipeError, StoreError
-from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, RESERVE_OUTCOMES, SEAL_OUTCOMES
+from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES, TEST_OUTCOMES
 from selfreward.parts import Judged, Models
 from selfreward.records import (
     Battle,
@@ -43,7 +43,7 @@ from selfreward.tables import (
     PREVIOUS_JUDGMENTS,
     PROMPTS,
     RESPONSES,
-    SEAL,
+    TEST,
     TRAINING,
     Table,
 )
@@ -74,8 +74,8 @@ class World:
     wording: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
-    wants_reserve: frozenset[int] = frozenset()
-    num_seal: int = 0
+    wants_second_validation: frozenset[int] = frozenset()
+    num_test: int = 0
     num_overlaps: int = 0
     interventions: Mapping[int, str] = field(default_factory=dict)
     decided_on: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
@@ -115,7 +115,7 @@ class World:
         selector: Any = self
         also = self.reads if t > 1 else ()
         candidates = {t: Candidates(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
-        seal = (self.probe(SEAL, "seal", SEAL_OUTCOMES, when="at_end"),) if self.num_seal else ()
+        test_set = (self.probe(TEST, "test", TEST_OUTCOMES, when="at_end"),) if self.num_test else ()
         return Iteration(
             t,
             (
@@ -131,8 +131,8 @@ class World:
                 monitoring.gate(self, judge=JUDGE),
                 Update(TRAINING, "policy", (Read(PAIRS, "iteration"),), lambda: self, lambda _: UpdateWork()),
                 self.probe(EVALUATION, "evaluate", OUTCOMES),
-                self.probe("reserve", "reserve", RESERVE_OUTCOMES, when="on_request"),
-                *seal,
+                self.probe("second_validation", "second_validation", SECOND_VALIDATION_OUTCOMES, when="on_request"),
+                *test_set,
             ),
             text,
         )
@@ -157,24 +157,24 @@ class World:
         """Two shards, each a call, and then the outcomes."""
 
         def shard(reading: Reading) -> list[Response]:
-            trained = reading.roles["best" if what == "seal" else "trained"]
-            assert what == "seal" or trained.iteration == reading.iteration
-            assert what != "seal" or (trained.path / "model.safetensors").exists()
+            trained = reading.roles["best" if what == "test" else "trained"]
+            assert what == "test" or trained.iteration == reading.iteration
+            assert what != "test" or (trained.path / "model.safetensors").exists()
             self.call(what, reading.iteration, reading.shard)
             return []
 
         def outcomes(reading: Reading) -> list[PromptOutcome]:
-            kind: Any = {"evaluate": "monitor", "reserve": "reserve", "seal": "seal"}[what]
+            kind: Any = {"evaluate": "validation", "second_validation": "second_validation", "test": "test"}[what]
             return [PromptOutcome("p", kind, "anchor", reading.iteration - 1, 0.5)]
 
         def measure(reading: Reading) -> Evaluation:
-            rate = 0.6 if what == "seal" else 0.5
-            return Evaluation(reading.iteration, {"seal_win_rate_vs_initial" if what == "seal" else "pass_rate": rate})
+            rate = 0.6 if what == "test" else 0.5
+            return Evaluation(reading.iteration, {"test_win_rate_vs_initial" if what == "test" else "pass_rate": rate})
 
         asked = Stage(Table(f"{what}_responses", Response), shard, num_shards=2)
         return Probe(
-            name, (asked, Stage(table, outcomes, num_shards=1)), (), None if what == "reserve" else measure, when,
-            only_if=lambda reading: what != "seal" or reading.roles["best"].id != reading.roles["initial"].id,
+            name, (asked, Stage(table, outcomes, num_shards=1)), (), None if what == "second_validation" else measure, when,
+            only_if=lambda reading: what != "test" or reading.roles["best"].id != reading.roles["initial"].id,
         )  # fmt: skip
 
     def judge_probe(self) -> Probe:
@@ -268,8 +268,8 @@ class World:
         self.decided_on.append((t, asked))
         if not self.may_train(history[-1].counts, history[-1].judging):
             return Decision(t, "STARVED", "", 0, stopped_by="TOO_FEW_PAIRS")
-        if t in self.wants_reserve and "reserve" not in asked:
-            return Decision(t, "INCONCLUSIVE", "", 0, wants_reserve=True)
+        if t in self.wants_second_validation and "second_validation" not in asked:
+            return Decision(t, "INCONCLUSIVE", "", 0, wants_second_validation=True)
         best = t if self.best is None else min(t, self.best)
         if t >= self.max_iterations:
             return Decision(t, "CONTINUE", "", best, stopped_by="MAX_ITERATIONS")
@@ -378,7 +378,7 @@ NUM_CALLS = 28
 
 @pytest.mark.parametrize("kill_at", range(NUM_CALLS))
 def test_killed_at_any_call_and_started_again_it_does_nothing_twice(world: World, kill_at: int) -> None:
-    world.wants_reserve, world.num_seal = frozenset({2}), 1
+    world.wants_second_validation, world.num_test = frozenset({2}), 1
     whole = copy.deepcopy(world)
     whole.folder = world.folder / "whole"
     whole.folder.mkdir()
@@ -492,47 +492,49 @@ def test_the_loop_needs_no_heavy_library() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_the_reserve_is_asked_once_when_the_monitor_wants_it(world: World) -> None:
-    world.wants_reserve, world.max_iterations = frozenset({1, 3}), 3
+def test_the_second_validation_set_is_asked_once_when_the_monitor_wants_it(world: World) -> None:
+    world.wants_second_validation, world.max_iterations = frozenset({1, 3}), 3
     world.run()
-    assert [call[1:] for call in world.calls if call[0] == "reserve"] == [(1, 0), (1, 1), (3, 0), (3, 1)]
-    first = ("monitor", "gold")
+    assert [call[1:] for call in world.calls if call[0] == "second_validation"] == [(1, 0), (1, 1), (3, 0), (3, 1)]
+    first = ("validation", "gold")
     assert world.decided_on == [
-        (1, first), (1, ("monitor", "reserve", "gold")), (2, first), (3, first), (3, ("monitor", "reserve", "gold")),
+        (1, first), (1, ("validation", "second_validation", "gold")), (2, first), (3, first), (3, ("validation", "second_validation", "gold")),
     ]  # fmt: skip
     summaries, decisions, _ = history.read_history(Store(world.folder / "run", write=False))
     assert [[o.set for o in s.outcomes] for s in summaries] == [
-        ["monitor", "reserve", "gold"], ["monitor", "gold"], ["monitor", "reserve", "gold"],
+        ["validation", "second_validation", "gold"], ["validation", "gold"], ["validation", "second_validation", "gold"],
     ]  # fmt: skip
-    assert not any(decision.wants_reserve for decision in decisions), "the stored decision is the final one"
+    assert not any(decision.wants_second_validation for decision in decisions), "the stored decision is the final one"
     world.run()
-    assert sum(call[0] == "reserve" for call in world.calls) == 4
+    assert sum(call[0] == "second_validation" for call in world.calls) == 4
 
 
 def test_a_decision_made_again_sees_what_it_saw_before(world: World) -> None:
-    world.wants_reserve = frozenset({2})
+    world.wants_second_validation = frozenset({2})
     world.run()
     before, world.decided_on = world.decided_on, []
     world.run()  # a limit may have changed, so the last decision is made again
-    assert before[-1] == (2, ("monitor", "reserve", "gold")) and world.decided_on == [before[-1]]
+    assert before[-1] == (2, ("validation", "second_validation", "gold")) and world.decided_on == [before[-1]]
 
 
-def test_the_seal_is_opened_once_in_the_life_of_a_run(world: World) -> None:
-    world.num_seal, world.best = 3, 1
+def test_the_test_set_is_opened_once_in_the_life_of_a_run(world: World) -> None:
+    world.num_test, world.best = 3, 1
     world.run()
-    assert [call for call in world.calls if call[0] == "seal"] == [("seal", 2, 0), ("seal", 2, 1)]
-    seal = json.loads((world.folder / "run/iteration-02/seal.json").read_text())
-    assert seal["metrics"] == {"seal_win_rate_vs_initial": 0.6}
+    assert [call for call in world.calls if call[0] == "test"] == [("test", 2, 0), ("test", 2, 1)]
+    test_set = json.loads((world.folder / "run/iteration-02/test.json").read_text())
+    assert test_set["metrics"] == {"test_win_rate_vs_initial": 0.6}
     world.max_iterations, world.best = 3, None
     assert world.run().iteration == 3
-    assert [call for call in world.calls if call[0] == "seal"] == [("seal", 2, 0), ("seal", 2, 1)]
+    assert [call for call in world.calls if call[0] == "test"] == [("test", 2, 0), ("test", 2, 1)]
 
 
-@pytest.mark.parametrize(("num_seal", "best"), [(0, 1), (3, 0)])
-def test_without_seal_prompts_or_a_better_checkpoint_nothing_is_opened(world: World, num_seal: int, best: int) -> None:
-    world.num_seal, world.best = num_seal, best
+@pytest.mark.parametrize(("num_test", "best"), [(0, 1), (3, 0)])
+def test_without_test_set_prompts_or_a_better_checkpoint_nothing_is_opened(
+    world: World, num_test: int, best: int
+) -> None:
+    world.num_test, world.best = num_test, best
     world.run()
-    assert not any(call[0] == "seal" for call in world.calls)
+    assert not any(call[0] == "test" for call in world.calls)
 
 
 def test_while_nothing_is_shown_to_be_better_the_best_is_the_model_given(world: World) -> None:

@@ -11,8 +11,8 @@ from fakes.endpoint_server import EndpointServer, answer_to
 
 from selfreward import recipe_file
 from selfreward.cli import main
-from selfreward.commands.judge_file import judge_file, read_sheet
-from selfreward.commands.judge_table import table
+from selfreward.commands.judge import judge_file, read_rows
+from selfreward.commands.judge_summary import table
 from selfreward.errors import EngineError, RecipeError
 from selfreward.recipe import Recipe
 
@@ -90,7 +90,7 @@ def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None
 )
 def test_a_bad_row_is_named_with_its_line(line: str, words: str) -> None:
     with pytest.raises(RecipeError) as refusal:
-        read_sheet(json.dumps(ROWS[0]) + "\n" + line, name="rows.jsonl")
+        read_rows(json.dumps(ROWS[0]) + "\n" + line, name="rows.jsonl")
     assert words in str(refusal.value) and str(refusal.value).startswith("rows.jsonl:2: ")
 
 

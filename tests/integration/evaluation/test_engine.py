@@ -9,7 +9,7 @@ from cases.evaluation import Evaluator
 from selfreward import engines, evaluation, judging, prompts
 from selfreward.chats.local import LocalChat
 from selfreward.evaluation import tables
-from selfreward.evaluation.tables import OUTCOMES, RESERVE_OUTCOMES, SEAL_OUTCOMES
+from selfreward.evaluation.tables import OUTCOMES, SECOND_VALIDATION_OUTCOMES, TEST_OUTCOMES
 from selfreward.model_files import checkpoint_of, materialise
 from selfreward.monitoring.evidence import tabulate
 from selfreward.readers import without_reasoning
@@ -30,7 +30,7 @@ from selfreward.store import Store
 SEED = 3
 NUM_RESERVE, NUM_SEAL = 8, 6
 SECTION = EvaluationSection(
-    num_prompts=24, num_reserve_prompts=NUM_RESERVE, num_seal_prompts=NUM_SEAL,
+    num_prompts=24, num_second_validation_prompts=NUM_RESERVE, num_test_prompts=NUM_SEAL,
     verifiable=VerifiableEvaluation(num_prompts=16), max_tokens=24,
 )  # fmt: skip
 ENGINE = EngineSection(kind="transformers", dtype="float32", context_tokens=4096)
@@ -105,7 +105,7 @@ def test_every_metric_is_there_and_survives_json(measured):
     names = {
         "win_rate_vs_previous", "win_rate_vs_initial", "position_consistency_rate", "anchor_unscored_rate",
         "anchor_valid", "pass_rate", "pass_rate_vs_previous", "pass_rate_vs_initial", "response_tokens",
-        "response_tokens_vs_previous", "response_tokens_vs_initial", "cut_off_rate", "kl_initial_nats",
+        "response_tokens_vs_previous", "response_tokens_vs_initial", "truncation_rate", "kl_initial_nats",
         "kl_previous_nats", "length_adjusted_win_rate_vs_previous", "self_win_rate_vs_initial", "repetition_rate",
     }  # fmt: skip
     assert names <= found[2].metrics.keys()
@@ -193,33 +193,35 @@ def test_outcomes_are_those_of_the_metrics(measured):
     tables = tabulate(store.read(3, OUTCOMES))
     assert tables.keys() == {
         (by, on, k)
-        for by, on in (("anchor", "monitor"), ("self", "monitor"), ("checks", "verifiable"))
+        for by, on in (("anchor", "validation"), ("self", "validation"), ("checks", "verifiable"))
         for k in range(3)
     }
     for name, k in (("previous", 2), ("initial", 0), ("best", 1)):
         for by, metric in (("anchor", "win_rate"), ("self", "self_win_rate")):
-            assert tables[by, "monitor", k].values.mean() == pytest.approx(found[3].metrics[f"{metric}_vs_{name}"].mean)
+            assert tables[by, "validation", k].values.mean() == pytest.approx(
+                found[3].metrics[f"{metric}_vs_{name}"].mean
+            )
         passed = 2 * tables["checks", "verifiable", k].values.mean() - 1
         assert passed == pytest.approx(found[3].metrics[f"pass_rate_vs_{name}"].mean)
-    assert len(tables["anchor", "monitor", 0].values) + tables["anchor", "monitor", 0].num_unscored == 24
+    assert len(tables["anchor", "validation", 0].values) + tables["anchor", "validation", 0].num_unscored == 24
 
 
-def test_reserve_and_seal_are_other_prompts(measured, checkpoints):
+def test_second_validation_and_test_set_are_other_prompts(measured, checkpoints):
     store, _, _ = measured
     engine = engines.build(ENGINE, first=checkpoints[0])
     made = evaluator(engine, checkpoints[0])
     made.ask_reserve(store, 2, roles(2, checkpoints))
-    sealed = made.open_seal(store, 3, roles(3, checkpoints))
+    test_metrics = made.run_test(store, 3, roles(3, checkpoints))
     engine.close()
     monitor = {row.prompt_id for row in store.read(3, OUTCOMES)}
-    reserve = list(store.read(2, RESERVE_OUTCOMES))
-    seal = list(store.read(3, SEAL_OUTCOMES))
-    assert {row.against for row in reserve} == {1} and len(reserve) == NUM_RESERVE
-    assert {row.against for row in seal} == {0} and len(seal) == NUM_SEAL
-    ids = [monitor, {row.prompt_id for row in reserve}, {row.prompt_id for row in seal}]
+    second_validation = list(store.read(2, SECOND_VALIDATION_OUTCOMES))
+    test_set = list(store.read(3, TEST_OUTCOMES))
+    assert {row.against for row in second_validation} == {1} and len(second_validation) == NUM_RESERVE
+    assert {row.against for row in test_set} == {0} and len(test_set) == NUM_SEAL
+    ids = [monitor, {row.prompt_id for row in second_validation}, {row.prompt_id for row in test_set}]
     assert len(set.union(*ids)) == sum(map(len, ids))
-    values = [row.outcome for row in seal if row.outcome is not None]
-    assert sealed.metrics["seal_win_rate_vs_initial"].mean == pytest.approx(sum(values) / len(values))
+    values = [row.outcome for row in test_set if row.outcome is not None]
+    assert test_metrics.metrics["test_win_rate_vs_initial"].mean == pytest.approx(sum(values) / len(values))
 
 
 def test_the_engine_swaps_no_more_than_the_models_it_needs(measured):

@@ -71,7 +71,7 @@ def make(tiny: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def judged(folder: Path, responses: list[Response], *, batch_tokens: int = 8192) -> list[Judgment]:
-    judge = RewardModelJudge(recipe.RewardModelJudge(kind="reward_model", by="rm", batch_tokens=batch_tokens))
+    judge = RewardModelJudge(recipe.RewardModelSection(kind="reward_model", by="rm", batch_tokens=batch_tokens))
     return judge.judge(PROMPTS, responses, models={"rm": Checkpoint("r", folder, 0)}, iteration=1)
 
 
@@ -179,7 +179,7 @@ def test_a_text_whose_control_tokens_cannot_be_broken_up_is_not_scored(make: Cal
 def test_the_model_is_gone_after_the_call(make: Callable[..., Path]) -> None:
     from transformers import LlamaForSequenceClassification
 
-    judge = RewardModelJudge(recipe.RewardModelJudge(kind="reward_model", by="rm"))
+    judge = RewardModelJudge(recipe.RewardModelSection(kind="reward_model", by="rm"))
     judge.judge(PROMPTS, RESPONSES, models={"rm": Checkpoint("r", make(), 0)}, iteration=1)
     assert judge.by == {"rm"} and judge.scale is None
     assert not any(type(thing) is LlamaForSequenceClassification for thing in gc.get_objects())

@@ -52,7 +52,7 @@ def test_preferences_of_a_comparing_judge_are_soft_labels_of_several_pairs(tmp_p
             tmp_path,
             "judging={kind: pairwise}",
             "evaluation.anchor_may_label=true",
-            "pairing={kind: top_k, k: 2, label: preference, allow_cut_off_chosen: true}",
+            "pairing={kind: top_k, k: 2, label: preference, allow_truncated_chosen: true}",
         )
     )
     pairs = pairs_of(store, 1)
@@ -67,7 +67,7 @@ def test_preferences_of_a_comparing_judge_are_soft_labels_of_several_pairs(tmp_p
 
 
 def test_rejected_from_m_0_and_labels_by_agreement_with_the_judge_before(tmp_path: Path) -> None:
-    pairing = "pairing={kind: initial_rejected, label: consistency, allow_cut_off_chosen: true}"
+    pairing = "pairing={kind: initial_rejected, label: consistency, allow_truncated_chosen: true}"
     store = run(recipe_of(tmp_path, pairing, "judging.num_draws=1", iterations=2))
     first, second = pairs_of(store, 1), pairs_of(store, 2)
     assert {pair.label for pair in first} == {1.0} and not store.has(1, INITIAL_RESPONSES)

@@ -83,7 +83,7 @@ def named(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
 
 
 def judge_of(engine: Engine, **section: Any) -> Any:
-    kinds = {"additive": recipe.AdditiveJudge, "expected_score": recipe.ExpectedScoreJudge}
+    kinds = {"additive": recipe.AdditiveSection, "expected_score": recipe.ExpectedScoreSection}
     return judging.build(kinds[section["kind"]](**section), engine=engine, seed=3, chats=chats_of(engine))
 
 
@@ -106,7 +106,7 @@ def test_a_random_model_writes_no_verdict_and_that_is_data(tiny: tuple[Engine, C
     sent = [j for j in judgments if j.response_id != "p0#2"]
     assert all(j.unscored == Unscored.EMPTY_RESPONSE and not j.token_ids for j in judgments if j not in sent)
     assert all(len(j.token_logprobs or ()) == len(j.token_ids) > 0 for j in sent)
-    assert all((j.finish_reason == "length") == (j.unscored == Unscored.CUT_OFF) for j in sent)
+    assert all((j.finish_reason == "length") == (j.unscored == Unscored.TRUNCATED) for j in sent)
     assert len({j.token_ids for j in sent}) > len(sent) // 2, "draws and responses have seeds of their own"
     assert judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=1) == judgments
     again = judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=2)
@@ -128,7 +128,7 @@ def test_the_expected_score_is_that_of_the_model_itself(tiny: tuple[Engine, Chec
 
 def test_the_anchor_reads_both_orders_of_the_model_itself(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
-    anchor = judging.build_anchor(recipe.PairwiseAnchor(), chats=chats_of(engine), engine=engine, seed=0)
+    anchor = judging.build_anchor(recipe.PairwiseAnchorSection(), chats=chats_of(engine), engine=engine, seed=0)
     one, other = RESPONSES[:2]
     first, second = anchor.compare(PROMPTS[:1], [one], [other], models=named(checkpoint), iteration=1)
     template = Template.load("pairwise")
@@ -168,7 +168,7 @@ def test_smollm2_responds_with_a_score_and_with_a_letter(smollm2: tuple[Engine, 
     scores = [judgment.score for judgment in judgments if judgment.score is not None]
     assert len(scores) == 3 and all(0 <= score <= 5 for score in scores)
     assert len(set(scores)) > 1, "the score depends on the response"
-    anchor = judging.build_anchor(recipe.PairwiseAnchor(), chats=chats_of(engine), engine=engine, seed=0)
+    anchor = judging.build_anchor(recipe.PairwiseAnchorSection(), chats=chats_of(engine), engine=engine, seed=0)
     compared = anchor.compare(PROMPTS[:1], RESPONSES[:1], RESPONSES[1:2], models=named(checkpoint), iteration=0)
     assert [comparison.shown_first for comparison in compared] == [RESPONSES[0].id, RESPONSES[1].id]
     for comparison in compared:

@@ -256,7 +256,7 @@ def test_interventions_patch_the_recipe_and_reports_say_so(tmp_path: Path) -> No
 
 HELD_OUT = (
     "evaluation={anchor: {kind: expected_score, by: initial}, anchor_may_label: true, num_prompts: 12, "
-    "num_reserve_prompts: 12, num_seal_prompts: 12, max_tokens: 16, verifiable: null, num_judge_prompts: 2}"
+    "num_second_validation_prompts: 12, num_test_prompts: 12, max_tokens: 16, verifiable: null, num_judge_prompts: 2}"
 )
 
 
@@ -265,32 +265,32 @@ def decision_of(folder: Path, iteration: int) -> dict[str, Any]:
     return loaded
 
 
-def test_an_open_decision_asks_the_reserve_and_is_made_once_more(tmp_path: Path) -> None:
+def test_an_open_decision_asks_the_second_validation_set_and_is_made_once_more(tmp_path: Path) -> None:
     monitor = "monitor={mode: enforce, min_pairs: 1, max_anchor_unscored_rate: 1.0}"
     done = run(tmp_path / "run", HELD_OUT, monitor, "iterations.max=1", "training.learning_rate=3.0e-3")
     assert done.returncode == 0, done.stderr[-2000:]
     decision = decision_of(tmp_path / "run", 1)
-    assert (decision["look"], decision["wants_reserve"], decision["best_iteration"]) == (2, False, 0)
+    assert (decision["num_analyses"], decision["wants_second_validation"], decision["best_iteration"]) == (2, False, 0)
     assert decision["bounds"]["gain_vs_previous"]["num_prompts"] == 24, (
-        "twelve monitor prompts and twelve of the reserve"
+        "twelve validation prompts and twelve of the second validation set"
     )
     assert (tmp_path / "run/best/model.safetensors").exists()
-    assert not (tmp_path / "run/iteration-01/seal.json").exists(), "nothing is better than M_0"
+    assert not (tmp_path / "run/iteration-01/test.json").exists(), "nothing is better than M_0"
 
 
-def test_the_seal_is_opened_when_something_is_better_and_never_again(tmp_path: Path) -> None:
+def test_the_test_set_is_opened_when_something_is_better_and_never_again(tmp_path: Path) -> None:
     monitor = "monitor={mode: report_only, min_pairs: 1, horizon: 1, alpha_stop: 0.49, max_anchor_unscored_rate: 1.0}"
     settings = (HELD_OUT, monitor, "training.learning_rate=3.0e-3")
     assert run(tmp_path / "run", *settings, "iterations.max=1").returncode == 0
-    seal = tmp_path / "run/iteration-01/seal.json"
-    assert seal.exists() == (decision_of(tmp_path / "run", 1)["best_iteration"] > 0)
-    if not seal.exists():
+    test_set = tmp_path / "run/iteration-01/test.json"
+    assert test_set.exists() == (decision_of(tmp_path / "run", 1)["best_iteration"] > 0)
+    if not test_set.exists():
         pytest.skip("this machine's rounding made no better checkpoint")
-    opened = seal.read_bytes()
-    assert json.loads(opened)["metrics"]["seal_win_rate_vs_initial"]["num_units"] == 12
+    opened = test_set.read_bytes()
+    assert json.loads(opened)["metrics"]["test_win_rate_vs_initial"]["num_units"] == 12
     assert run(tmp_path / "run", *settings, "iterations.max=2").returncode == 0
-    assert seal.read_bytes() == opened
-    assert not (tmp_path / "run/iteration-02/seal.json").exists()
+    assert test_set.read_bytes() == opened
+    assert not (tmp_path / "run/iteration-02/test.json").exists()
     page = (tmp_path / "run/report.html").read_text()
     assert selfreward("report", tmp_path / "run").returncode == 0
     assert (tmp_path / "run/report.html").read_text() == page
@@ -318,7 +318,7 @@ def test_the_seal_is_opened_when_something_is_better_and_never_again(tmp_path: P
         (["models.policy.model=./no-such-folder"], ["no-such-folder"]),
         (["iterations.num_prompts_per_iteration=5000"], ["prompts", "15"]),
         (["engine.context_tokens=64"], ["context", "64"]),
-        (["monitor=3"], ["monitor", "3"]),
+        (["monitor=3"], ["validation", "3"]),
     ],
 )
 def test_bad_input_is_said_clearly_with_exit_code_2(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
@@ -377,4 +377,4 @@ def test_help_needs_nothing_that_takes_time_to_import() -> None:
 
 def test_the_schema_is_valid_and_knows_the_recipes() -> None:
     schema = json.loads(selfreward("schema").stdout)
-    assert {"models", "judging", "monitor"} <= schema["properties"].keys()
+    assert {"models", "judging", "validation"} <= schema["properties"].keys()

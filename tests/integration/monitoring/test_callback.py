@@ -163,23 +163,25 @@ def test_the_training_itself_is_as_it_would_be_without(tmp_path: Path) -> None:
     assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
-def test_the_reserve_is_asked_when_the_decision_is_open(tmp_path: Path) -> None:
-    """400 prompts leave a gain of about nothing open at delta 0.05; as many more of the reserve settle it."""
+def test_the_second_validation_set_is_asked_when_the_decision_is_open(tmp_path: Path) -> None:
+    """400 prompts leave a gain of about nothing open at delta 0.05; as many more of the second validation set settle it."""
     wins = [1.0] * 128 + [0.5] * 160 + [0.0] * 112
     asked = []
 
-    def reserve(model: Any, step: int) -> dict[str, Any]:
+    def second_validation(model: Any, step: int) -> dict[str, Any]:
         asked.append(step)
         return {"anchor": [1.0] * 600 + [0.5] * 1200 + [0.0] * 600}
 
     trainer = make_trainer(tmp_path, learning_rate=STANDS_STILL, max_steps=10)
-    monitor = CeilingMonitor(num_reserve_prompts=2400)
+    monitor = CeilingMonitor(num_second_validation_prompts=2400)
     trainer.add_callback(
-        CeilingCallback(lambda model, step: {"anchor": wins}, monitor=monitor, compare_reserve=reserve)
+        CeilingCallback(
+            lambda model, step: {"anchor": wins}, monitor=monitor, compare_second_validation=second_validation
+        )
     )
     trainer.train()
     assert asked == [5] and trainer.state.global_step == 5
-    assert [(d.decision, d.look) for d in monitor.decisions] == [("PLATEAU", 2)]
+    assert [(d.decision, d.analysis) for d in monitor.decisions] == [("PLATEAU", 2)]
 
 
 def test_a_comparison_without_outcomes_is_told(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ ENSEMBLE = (
     "sampling.num_responses=2",
     "judging={kind: ensemble, members: [{kind: expected_score, num_draws: 2, reasoning: {max_tokens: 12}, "
     "commit_first: {max_tokens: 9}}, {kind: pairwise}, {kind: intrinsic}]}",
-    "pairing={kind: initial_rejected, allow_cut_off_chosen: true}",
+    "pairing={kind: initial_rejected, allow_truncated_chosen: true}",
     "evaluation.anchor={kind: pairwise, commit_first: {max_tokens: 6}}",
     "evaluation.anchor_may_label=true",
 )

@@ -90,5 +90,5 @@ def test_a_source_built_on_a_dataset_reports_what_was_skipped(tmp_path: Path) ->
     facts = source.facts()
     assert facts["training"]["num_read"] == 11
     assert facts["training"]["num_skipped"] == {"empty_prompt": 1}
-    sets = [source.training_prompts(1), source.training_prompts(2), source.monitor_prompts()]
+    sets = [source.training_prompts(1), source.training_prompts(2), source.validation_prompts()]
     assert len({prompt.id for prompts in sets for prompt in prompts}) == 11

@@ -129,7 +129,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     assert losses(saving) == pytest.approx(losses(plain), abs=1e-6)
 
 
-def test_reference_initial_is_the_given_model(tmp_path: Path) -> None:
+def test_reference_initial_is_the_initial_model(tmp_path: Path) -> None:
     """Numbers under M_0 by plain transformers; M_0 is gone when the first gradient is computed."""
     pairs = make_pairs(5)
     initial = write_policy(tmp_path / "initial", seed=2)

@@ -245,7 +245,7 @@ def test_a_request_that_cannot_be_served_is_data(
     server.misbehaviours.append(status(code, words))
     requests = asks(3, n=2)
     replies = make(max_concurrency=1).reply(requests, models={})
-    assert replies[0] == [Reply(unsent=reason)] * 2
+    assert replies[0] == [Reply(skipped=reason)] * 2
     assert texts(replies[1:]) == expected(requests[1:])
     assert make().reply(requests, models={}) == replies
     assert len(server.received) == 3
@@ -256,7 +256,7 @@ def test_a_request_that_cannot_be_served_is_data(
 )
 def test_a_refused_draw_is_data(server: EndpointServer, make: Make, choice: dict[str, Any]) -> None:
     server.answer = lambda body: answer_to(body, **choice)
-    assert make().reply([ask()], models={}) == [[Reply(unsent="refused")]]
+    assert make().reply([ask()], models={}) == [[Reply(skipped="refused")]]
 
 
 @pytest.mark.parametrize(

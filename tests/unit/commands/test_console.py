@@ -49,7 +49,7 @@ def test_a_stage_is_told_once_with_its_cost() -> None:
         ("started", 2, "prompts", {"shard": 0}),
     )
     heads = [line for line in lines if line.startswith("──")]
-    assert [head.strip("─ ") for head in heads] == ["the given model", "iteration 1", "iteration 2"]
+    assert [head.strip("─ ") for head in heads] == ["the initial model", "iteration 1", "iteration 2"]
     stages = [line.split() for line in lines if line not in heads]
     assert stages == [
         ["evaluation", "1.2", "s"],

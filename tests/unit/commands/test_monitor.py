@@ -28,7 +28,7 @@ output_dir: runs/made
 models: {policy: {model: none}}
 prompts: {kind: builtin}
 judging: {kind: additive}
-evaluation: {num_prompts: 400, num_reserve_prompts: 0}
+evaluation: {num_prompts: 400, num_second_validation_prompts: 0}
 monitor: {delta: 0.08, min_pairs: 2}
 """
 
@@ -41,7 +41,7 @@ def simulated(gains: list[float], *, num_prompts: int = 800, seed: int = 0) -> l
         return float(chance.choice([1, 0.5, 0], p=[0.3 + gain, 0.4, 0.3 - gain]))
 
     return [
-        [PromptOutcome(f"p{i}", "monitor", "anchor", t - 1, drawn(gain)) for i in range(num_prompts)]
+        [PromptOutcome(f"p{i}", "validation", "anchor", t - 1, drawn(gain)) for i in range(num_prompts)]
         for t, gain in enumerate(gains, start=1)
     ]
 
@@ -97,7 +97,7 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path, capsys: pytest.Capt
         assert [float(x) for x in row[2:5]] == [round(100 * x, 1) for x in (gain["mean"], low, high)]
         assert int(row[5]) == gain["num_prompts"] == 800
         assert decision["reason"] in " ".join(printed.split())
-        assert decision["budget"]["stop"] == pytest.approx(0.05 * decision["iteration"] / 8)
+        assert decision["alpha_spending"]["stop"] == pytest.approx(0.05 * decision["iteration"] / 8)
     # What comes after the stop stands below it, and the last line says what to do.
     assert printed.index("PLATEAU") < printed.index("after the stop") < printed.rindex("PLATEAU  ")
     assert printed.rstrip().endswith("Stop after iteration 4 by PLATEAU; use M_3.")
@@ -234,16 +234,21 @@ def test_it_needs_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_wait_for_the_reserve_is_said(tmp_path: Path) -> None:
-    """The first look leaves iteration 1 open, and its reserve is not in the table."""
+def test_a_wait_for_the_second_validation_set_is_said(tmp_path: Path) -> None:
+    """The first look leaves iteration 1 open, and its second validation set is not in the table."""
     wins = [1.0] * 256 + [0.5] * 320 + [0.0] * 224
-    lines = [f"1,p{i},{x},monitor" for i, x in enumerate(wins)] + [f"2,p{i},{x},monitor" for i, x in enumerate(wins)]
-    lines += [f"2,r{i},{1 - x},reserve" for i, x in enumerate(wins)]
+    lines = [f"1,p{i},{x},validation" for i, x in enumerate(wins)] + [
+        f"2,p{i},{x},validation" for i, x in enumerate(wins)
+    ]
+    lines += [f"2,r{i},{1 - x},second_validation" for i, x in enumerate(wins)]
     (tmp_path / "t.csv").write_text("\n".join(["iteration,prompt_id,anchor_outcome,set", *lines]))
     monitored = monitor_table(tmp_path / "t.csv")
-    assert [d.look for d in monitored.decisions] == [1, 2]
+    assert [d.num_analyses for d in monitored.decisions] == [1, 2]
     text = " ".join(render(monitored).split())
-    assert text.count("The reserve would have been asked") == 1 and text.count("with the reserve") == 1
+    assert (
+        text.count("The second validation set would have been asked") == 1
+        and text.count("with the second validation set") == 1
+    )
     assert monitored.settings == MonitorSection()
 
 
@@ -264,7 +269,7 @@ def test_the_document_shows_what_the_command_prints(
     promised, found = json.loads(as_json), json.loads(capsys.readouterr().out)
     assert promised.keys() == found.keys() and promised["stopped_at"] == found["stopped_at"]
     assert promised["decisions"][0].keys() == found["decisions"][0].keys()
-    assert promised["decisions"][0]["budget"] == found["decisions"][0]["budget"]
+    assert promised["decisions"][0]["alpha_spending"] == found["decisions"][0]["alpha_spending"]
     assert promised["decisions"][0]["reason"] == found["decisions"][0]["reason"]
     exec(compile(in_python, "monitor.md, Python", "exec"), names)
     lines = capsys.readouterr().out.splitlines()

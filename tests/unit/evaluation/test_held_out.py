@@ -24,7 +24,7 @@ def test_the_initial_model_is_measured_alone(store):
     assert found.metrics["pass_rate"].mean == pytest.approx(4 / 12)
     assert not [name for name in found.metrics if "_vs_" in name or name.startswith("kl_")]
     assert engine.num_requests == 2 * NUM_PROMPTS
-    assert {"response_tokens", "cut_off_rate", "distinct_1", "distinct_2", "distinct_3"} <= found.metrics.keys()
+    assert {"response_tokens", "truncation_rate", "distinct_1", "distinct_2", "distinct_3"} <= found.metrics.keys()
 
 
 def test_what_is_known_is_what_is_measured(store):
@@ -56,7 +56,7 @@ def test_length_counts_no_end_token_and_pairs_by_prompt(store):
     assert first.metrics["response_tokens_vs_initial"].mean == pytest.approx((sum(lengths[1]) - sum(lengths[0])) / 12)
 
 
-def test_cut_off_responses_are_compared_prompt_by_prompt(store):
+def test_truncated_responses_are_compared_prompt_by_prompt(store):
     class Tight(Engine):
         """M_0 ends in time on each prompt; M_1's room is too short for what it writes on the last four."""
 
@@ -68,8 +68,8 @@ def test_cut_off_responses_are_compared_prompt_by_prompt(store):
     evaluate(evaluator(Tight()), store, 0)
     found = evaluate(evaluator(Tight()), store, 1)
     num_cut_off = sum(len(f"{i} is good" if i < 8 else f"{i} m1 m1 m1") >= 10 for i in range(NUM_PROMPTS))
-    change = found.metrics["cut_off_rate_vs_initial"]
-    assert change.mean == found.metrics["cut_off_rate"].mean == pytest.approx(num_cut_off / 12)
+    change = found.metrics["truncation_rate_vs_initial"]
+    assert change.mean == found.metrics["truncation_rate"].mean == pytest.approx(num_cut_off / 12)
     assert 0 < num_cut_off < 12 and change.num_units == NUM_PROMPTS
 
 
@@ -179,15 +179,15 @@ class Changed(Prompts):
             return prompts
         return prompts[:-1] if self.how == "fewer" else [*prompts[:3], replace(prompts[3], id="new"), *prompts[4:]]
 
-    def monitor_prompts(self):
-        return self.changed(super().monitor_prompts(), "monitor")
+    def validation_prompts(self):
+        return self.changed(super().validation_prompts(), "validation")
 
     def verifiable_prompts(self):
         return self.changed(super().verifiable_prompts(), "verifiable")
 
 
 @pytest.mark.parametrize(("how", "said"), [("other", "where 'new' was expected"), ("fewer", "12 records for 11")])
-@pytest.mark.parametrize("kind", ["monitor", "verifiable"])
+@pytest.mark.parametrize("kind", ["validation", "verifiable"])
 def test_responses_to_other_prompts_are_never_compared(store, kind, how, said):
     run(store, up_to=0)
     engine = Engine()
@@ -204,12 +204,12 @@ def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
     with pytest.raises(EngineError):
         evaluate(evaluator(killed), store, 1)
     with pytest.raises(StoreError, match="of iteration 1"):
-        evaluate(evaluator(Engine(), prompts=Changed("monitor", "other")), store, 1)
+        evaluate(evaluator(Engine(), prompts=Changed("validation", "other")), store, 1)
 
 
 def test_a_prompt_that_leaves_no_room_is_named(store):
     class Long(Prompts):
-        def monitor_prompts(self):
+        def validation_prompts(self):
             return [Prompt("too long", (Message("user", "x" * 59 + " 1"),))]
 
     with pytest.raises(RecipeError, match="'too long' has 61 tokens"):
@@ -218,10 +218,10 @@ def test_a_prompt_that_leaves_no_room_is_named(store):
 
 def test_a_short_room_shortens_the_response(store):
     class Tight(Prompts):
-        def monitor_prompts(self):
+        def validation_prompts(self):
             return [Prompt(f"p{i}", (Message("user", "x" * 50 + f" {i}"),)) for i in range(2)]
 
     found = evaluate(evaluator(Engine(), prompts=Tight()), store, 0)
-    assert found.metrics["cut_off_rate"].mean == 1.0
+    assert found.metrics["truncation_rate"].mean == 1.0
     assert found.metrics["response_tokens"].mean == 60 - 52
     assert all(math.isfinite(m.high) for m in found.metrics.values() if isinstance(m, Interval))

@@ -85,13 +85,13 @@ def test_a_kill_among_gold_pairs_loses_one_shard(store):
     assert len(outcomes_of(store, 1, GOLD_OUTCOMES)) == 4
 
 
-def shard(texts_of_prompts, likes=likes_brevity, cut_off=()):
+def shard(texts_of_prompts, likes=likes_brevity, truncated=()):
     """One shard of what was sampled and judged; tokens are characters."""
     prompts = [Prompt(f"q{i}", (Message("user", "?"),)) for i in range(len(texts_of_prompts))]
     responses = [
         Response(
-            f"q{i}/{n}", f"q{i}", (1,), tuple(text.encode()) + (() if text in cut_off else (0,)), None, text,
-            "length" if text in cut_off else "stop", 0, "m0",
+            f"q{i}/{n}", f"q{i}", (1,), tuple(text.encode()) + (() if text in truncated else (0,)), None, text,
+            "length" if text in truncated else "stop", 0, "m0",
         )
         for i, texts in enumerate(texts_of_prompts)
         for n, text in enumerate(texts)
@@ -103,7 +103,7 @@ def test_what_was_sampled_is_measured_over_all_shards(store):
     stuck = "abab" * 10
     shards = [
         shard([["one and the same", "one and the same"], ["abcdefgh", "ijklmnop"]]),
-        replace(shard([["first one", stuck]], cut_off=(stuck,))),
+        replace(shard([["first one", stuck]], truncated=(stuck,))),
     ]
     found = evaluate_judge(store, TableJudge(likes_brevity), shards).metrics
     assert found["sample_repetition_rate"].mean == pytest.approx((0 + 0 + 1 / 2) / 3)
@@ -111,13 +111,13 @@ def test_what_was_sampled_is_measured_over_all_shards(store):
     assert found["sample_vendi"].mean == pytest.approx((1 + 2 + 2) / 3, abs=0.01)
     assert 1 / 3 < found["sample_self_bleu"].mean < 0.4
     # Equal scores on the first two prompts, and different ones on the third.
-    assert found["no_spread_prompt_rate"].mean == pytest.approx(2 / 3)
+    assert found["zero_variance_prompt_rate"].mean == pytest.approx(2 / 3)
 
 
 def test_spread_needs_two_scores(store):
     half = [shard([["a", "bb"]], likes=lambda text: None if text == "a" else 1.0), shard([["alone"]])]
     found = evaluate_judge(store, TableJudge(likes_brevity), half)
-    assert found.not_measured["no_spread_prompt_rate"] == "no prompt has two scored responses"
+    assert found.not_measured["zero_variance_prompt_rate"] == "no prompt has two scored responses"
     assert found.metrics["sample_self_bleu"].num_units == 1
 
 
@@ -135,16 +135,18 @@ def test_similarity_is_measured_on_a_sample_that_does_not_depend_on_shards(store
     assert whole.metrics["sample_repetition_rate"].num_units == 300
 
 
-class WithSealAndGold(WithGold):
-    seal = 10
+class WithTestSetAndGold(WithGold):
+    test_set = 10
 
 
 def test_every_number_is_explained(store):
     judge = TableJudge(likes_brevity)
     run(store, up_to=2, judge=judge)
     found = evaluate(evaluator(Engine(), judge=judge), store, 3, best=MODELS[1])
-    seal = evaluator(Engine(), prompts=WithSealAndGold()).open_seal(store, 3, roles(3, MODELS[1]))
-    of_judge = evaluate_judge(store, judge, [shard([["a", "b"]])], prompts=WithSealAndGold())
-    names = {name for e in (found, seal, of_judge) for name in e.metrics.keys() | e.not_measured.keys()} - {"anchor"}
+    test_set = evaluator(Engine(), prompts=WithTestSetAndGold()).run_test(store, 3, roles(3, MODELS[1]))
+    of_judge = evaluate_judge(store, judge, [shard([["a", "b"]])], prompts=WithTestSetAndGold())
+    names = {name for e in (found, test_set, of_judge) for name in e.metrics.keys() | e.not_measured.keys()} - {
+        "anchor"
+    }
     assert len(names) > 50
     assert names - numbers().keys() == set()

@@ -22,9 +22,9 @@ from cases.evaluation import (
 
 from selfreward.errors import EngineError
 from selfreward.evaluation import tables
-from selfreward.evaluation.metrics import Sheet, put_win_rates
+from selfreward.evaluation.metrics import MetricTable, put_win_rates
 from selfreward.evaluation.preference import Outcome
-from selfreward.evaluation.self_judge import self_outcomes
+from selfreward.evaluation.self_outcomes import self_outcomes
 from selfreward.monitoring.evidence import tabulate
 from selfreward.records import Response
 from selfreward.store import Store
@@ -45,11 +45,11 @@ def test_rivals_are_the_previous_the_initial_and_a_third_best_checkpoint(store):
     rows = by_key(outcomes_of(store, 3))
     # M_3 and M_2 are good on all twelve prompts, M_1 on eight, M_0 on four.
     assert rows == {
-        ("anchor", "monitor", 2): pytest.approx([0.5] * 12),
+        ("anchor", "validation", 2): pytest.approx([0.5] * 12),
         ("checks", "verifiable", 2): [0.5] * 12,
-        ("anchor", "monitor", 0): pytest.approx([0.5] * 4 + [0.9] * 8),
+        ("anchor", "validation", 0): pytest.approx([0.5] * 4 + [0.9] * 8),
         ("checks", "verifiable", 0): [0.5] * 4 + [1.0] * 8,
-        ("anchor", "monitor", 1): pytest.approx([0.5] * 8 + [0.9] * 4),
+        ("anchor", "validation", 1): pytest.approx([0.5] * 8 + [0.9] * 4),
         ("checks", "verifiable", 1): [0.5] * 8 + [1.0] * 4,
     }
     assert found.metrics["win_rate_vs_best"].mean == pytest.approx((8 * 0.5 + 4 * 0.9) / 12)
@@ -86,8 +86,8 @@ def test_the_monitor_finds_its_tables_and_the_unscored(store):
     engine = Engine()
     evaluate(evaluator(engine, Anchor(engine, unreadable=("p4", "p9"))), store, 1)
     found = tabulate(outcomes_of(store, 1))
-    assert found.keys() == {("anchor", "monitor", 0), ("checks", "verifiable", 0)}
-    anchor = found["anchor", "monitor", 0]
+    assert found.keys() == {("anchor", "validation", 0), ("checks", "verifiable", 0)}
+    anchor = found["anchor", "validation", 0]
     assert (len(anchor.values), anchor.num_unscored) == (10, 2)
     assert anchor.length_deltas_tokens is not None
 
@@ -95,10 +95,10 @@ def test_the_monitor_finds_its_tables_and_the_unscored(store):
 def test_win_rates_at_equal_length_take_out_what_length_explains():
     outcomes = [Outcome(f"p{i}", 0.9 if i % 4 else 0.1) for i in range(200)]
     deltas = [30.0 if i % 4 else -30.0 for i in range(200)]
-    sheet = Sheet()
-    put_win_rates(sheet, "win_rate_vs_previous", [*outcomes, Outcome("lost", None)], [*deltas, 999.0], seed=0)
-    assert sheet.metrics["win_rate_vs_previous"].mean == pytest.approx(0.7)
-    assert sheet.metrics["length_adjusted_win_rate_vs_previous"].mean == pytest.approx(0.5)
+    table = MetricTable()
+    put_win_rates(table, "win_rate_vs_previous", [*outcomes, Outcome("lost", None)], [*deltas, 999.0], seed=0)
+    assert table.metrics["win_rate_vs_previous"].mean == pytest.approx(0.7)
+    assert table.metrics["length_adjusted_win_rate_vs_previous"].mean == pytest.approx(0.5)
 
 
 # -- the run's own judge -------------------------------------------------------------------------------------------
@@ -113,9 +113,9 @@ def test_the_runs_judge_is_asked_as_it_labelled_about_each_text_once(store):
     assert policy == "m2"
     assert len(texts) == len(set(texts)) == 4 * 2 + 4 * 3
     rows = by_key(outcomes_of(store, 3))
-    assert rows["self", "monitor", 2] == [0.5] * 12
-    assert rows["self", "monitor", 1] == [0.5] * 8 + [1.0] * 4
-    assert rows["self", "monitor", 0] == [0.5] * 4 + [1.0] * 8
+    assert rows["self", "validation", 2] == [0.5] * 12
+    assert rows["self", "validation", 1] == [0.5] * 8 + [1.0] * 4
+    assert rows["self", "validation", 0] == [0.5] * 4 + [1.0] * 8
     assert found.metrics["self_win_rate_vs_best"].mean == pytest.approx((8 * 0.5 + 4) / 12)
     assert "length_adjusted_self_win_rate_vs_best" in found.metrics
     stored = list(store.read(3, tables.SELF_JUDGMENTS))
@@ -125,11 +125,11 @@ def test_the_runs_judge_is_asked_as_it_labelled_about_each_text_once(store):
 def test_a_response_that_the_judge_cannot_score_has_no_outcome(store):
     run(store, up_to=1, judge=TableJudge(lambda text: None if "5" in text and "m0" in text else len(text)))
     rows = by_key(outcomes_of(store, 1))
-    assert rows["self", "monitor", 0] == [0.5] * 4 + [0.0, None, 0.0, 0.0] + [0.5] * 4
+    assert rows["self", "validation", 0] == [0.5] * 4 + [0.0, None, 0.0, 0.0] + [0.5] * 4
 
 
 def test_a_judge_that_can_score_nothing_leaves_no_rows_and_a_reason(store):
-    found = run(store, up_to=1)[1]  # a verifier, and monitor prompts without checks
+    found = run(store, up_to=1)[1]  # a verifier, and validation prompts without checks
     assert "no_checks" in found.not_measured["self_win_rate_vs_previous"]
     assert "no_checks" in found.not_measured["length_adjusted_self_win_rate_vs_initial"]
     assert {row.by for row in outcomes_of(store, 1)} == {"anchor", "checks"}
@@ -148,7 +148,7 @@ def test_the_same_text_is_a_tie_that_no_judge_is_asked_about(store):
     same = replace(MODELS[0], id="m0 again")
     evaluator(Engine(), judge=judge).evaluate(store, 1, roles(1, trained=same))
     assert judge.calls == []
-    assert by_key(outcomes_of(store, 1))["self", "monitor", 0] == [0.5] * 12
+    assert by_key(outcomes_of(store, 1))["self", "validation", 0] == [0.5] * 12
 
 
 def self_outcome(text, other_text, score, other_score):
@@ -192,11 +192,11 @@ def test_a_kill_while_the_judge_judges_loses_one_shard(store, tmp_path):
     assert again.calls == []
 
 
-# -- reserve and seal ----------------------------------------------------------------------------------------------
+# -- second validation and test sets ----------------------------------------------------------------------------------------------
 
 
 class WithReserve(Prompts):
-    reserve = 9
+    second_validation = 9
 
 
 def ask_reserve(store, iteration, *, best, engine=None, **options):
@@ -206,12 +206,12 @@ def ask_reserve(store, iteration, *, best, engine=None, **options):
     return engine
 
 
-def test_the_reserve_is_asked_of_three_models_and_gives_outcomes_alone(store):
+def test_the_second_validation_set_is_asked_of_three_models_and_gives_outcomes_alone(store):
     engine = ask_reserve(store, 2, best=MODELS[0])
-    rows = outcomes_of(store, 2, tables.RESERVE_OUTCOMES)
+    rows = outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)
     assert by_key(rows) == {
-        ("anchor", "reserve", 1): pytest.approx([0.5] * 8 + [0.9]),
-        ("anchor", "reserve", 0): pytest.approx([0.5] * 4 + [0.9] * 5),
+        ("anchor", "second_validation", 1): pytest.approx([0.5] * 8 + [0.9]),
+        ("anchor", "second_validation", 0): pytest.approx([0.5] * 4 + [0.9] * 5),
     }
     assert {row.prompt_id for row in rows} == {f"r{i}" for i in range(9)}
     assert engine.swaps == ["m2", "m1", "m0"] and engine.num_requests == 3 * 9
@@ -219,18 +219,20 @@ def test_the_reserve_is_asked_of_three_models_and_gives_outcomes_alone(store):
 
 def test_a_best_that_is_the_previous_one_is_asked_once(store):
     engine = ask_reserve(store, 2, best=MODELS[1])
-    assert {row.against for row in outcomes_of(store, 2, tables.RESERVE_OUTCOMES)} == {1}
+    assert {row.against for row in outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)} == {1}
     assert engine.num_requests == 2 * 9
 
 
-def test_reserve_responses_of_an_earlier_second_look_are_used_again(store, tmp_path):
+def test_second_validation_responses_of_an_earlier_second_look_are_used_again(store, tmp_path):
     ask_reserve(store, 2, best=MODELS[1])
     engine = ask_reserve(store, 3, best=MODELS[1])
     # M_2 was asked in its own iteration, M_1 in that of M_2, where it is called previous.
     assert engine.swaps == ["m3", "m1", "m0"] and engine.num_requests == 2 * 9
     with Store(tmp_path / "other", name="test") as fresh:
         ask_reserve(fresh, 3, best=MODELS[1])
-        assert outcomes_of(fresh, 3, tables.RESERVE_OUTCOMES) == outcomes_of(store, 3, tables.RESERVE_OUTCOMES)
+        assert outcomes_of(fresh, 3, tables.SECOND_VALIDATION_OUTCOMES) == outcomes_of(
+            store, 3, tables.SECOND_VALIDATION_OUTCOMES
+        )
     names = {name for name in store.manifest["files"] if name.startswith("iteration-01/")}
     assert names == set()  # a finished iteration stays as it is
 
@@ -240,36 +242,36 @@ def test_a_second_look_that_was_killed_goes_on(store):
         ask_reserve(store, 2, best=MODELS[0], engine=Engine(fail_when=lambda e: e.swaps == ["m2", "m1", "m0"]))
     engine = ask_reserve(store, 2, best=MODELS[0])
     assert engine.swaps == ["m0"] and engine.num_requests == 9
-    assert len(outcomes_of(store, 2, tables.RESERVE_OUTCOMES)) == 2 * 9
+    assert len(outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)) == 2 * 9
 
 
 class WithSeal(Prompts):
-    seal = 10
+    test_set = 10
 
 
-def open_seal(store, iteration, *, best, prompts=None, engine=None):
+def run_test(store, iteration, *, best, prompts=None, engine=None):
     made = evaluator(engine or Engine(), prompts=prompts or WithSeal())
-    return made.open_seal(store, iteration, roles(iteration, best))
+    return made.run_test(store, iteration, roles(iteration, best))
 
 
-def test_the_seal_compares_the_best_with_the_initial(store):
-    found = open_seal(store, 3, best=MODELS[1])
-    assert found.metrics["seal_win_rate_vs_initial"].mean == pytest.approx((6 * 0.5 + 4 * 0.9) / 10)
-    assert found.metrics["length_adjusted_seal_win_rate_vs_initial"].num_units == 10
+def test_the_test_set_compares_the_best_with_the_initial(store):
+    found = run_test(store, 3, best=MODELS[1])
+    assert found.metrics["test_win_rate_vs_initial"].mean == pytest.approx((6 * 0.5 + 4 * 0.9) / 10)
+    assert found.metrics["length_adjusted_test_win_rate_vs_initial"].num_units == 10
     assert found.metrics["anchor_valid"] in (0.0, 1.0)
-    assert by_key(outcomes_of(store, 3, tables.SEAL_OUTCOMES)) == {
-        ("anchor", "seal", 0): pytest.approx([0.5] * 4 + [0.9] * 4 + [0.5] * 2)
+    assert by_key(outcomes_of(store, 3, tables.TEST_OUTCOMES)) == {
+        ("anchor", "test", 0): pytest.approx([0.5] * 4 + [0.9] * 4 + [0.5] * 2)
     }
     again = Engine()
-    assert open_seal(store, 3, best=MODELS[1], engine=again) == found
+    assert run_test(store, 3, best=MODELS[1], engine=again) == found
     assert again.num_requests == 0
 
 
 @pytest.mark.parametrize(("best", "prompts"), [(0, WithSeal), (1, Prompts)])
 def test_with_nothing_to_compare_the_last_prompts_are_not_asked(store, best, prompts):
     engine = Engine()
-    assert open_seal(store, 3, best=MODELS[best], prompts=prompts(), engine=engine) is None
-    assert not store.has(3, tables.SEAL_OUTCOMES) and engine.num_requests == 0
+    assert run_test(store, 3, best=MODELS[best], prompts=prompts(), engine=engine) is None
+    assert not store.has(3, tables.TEST_OUTCOMES) and engine.num_requests == 0
 
 
 def test_held_out_responses_that_are_stuck_or_never_end_are_counted(store):
@@ -280,7 +282,7 @@ def test_held_out_responses_that_are_stuck_or_never_end_are_counted(store):
 
     found = evaluate(evaluator(Stuck()), store, 0).metrics
     # Prompts 0 and 10, and those whose text names M_0.
-    assert found["repetition_rate"].mean == found["cut_off_rate"].mean == pytest.approx(9 / 12)
+    assert found["repetition_rate"].mean == found["truncation_rate"].mean == pytest.approx(9 / 12)
     assert found["end_of_sequence_rate"].mean == pytest.approx(3 / 12)
 
 

@@ -61,7 +61,7 @@ def test_the_same_text_is_a_tie_that_nobody_is_asked_about():
     previous = [response("p0", "old", "a"), response("p1", "old", ""), response("p2", "old", "x")]
     initial = [response("p0", "first", "b"), response("p1", "first", ""), response("p2", "first", "x")]
     compared = differing(prompts, new, [previous, initial])
-    # p0 differs from the initial alone, p1 from nobody, and p2 met the same rival text twice.
+    # p0 differs from the initial alone, p1 from nobody, and p2 met the same baseline text twice.
     assert [(a.id, b.id) for _, a, b in compared] == [("p2/new", "p2/old"), ("p0/new", "p0/first")]
     comparisons = [c for _, a, b in compared for c in in_both_orders(a, b, 0.9, 0.9)]
     against = [outcomes(new, side, comparisons, [previous, initial]) for side in (previous, initial)]

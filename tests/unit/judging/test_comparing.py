@@ -160,7 +160,7 @@ VERDICTS = [
     ("A", "stop", 1.0, None),
     ("Both are equally good.", "stop", 0.5, None),
     ("I cannot say.", "stop", None, "no_verdict"),
-    ("Response A brings", "length", None, "cut_off"),
+    ("Response A brings", "length", None, "truncated"),
     ("", "stop", None, "empty_verdict"),
     ("The better response is Response C", "stop", None, "out_of_range"),
 ]
@@ -278,7 +278,7 @@ def test_neither_the_order_of_responses_nor_that_of_prompts_changes_a_judgment(k
 
 
 def anchor(chat: FakeChat, **settings: Any) -> PairwiseAnchor:
-    return PairwiseAnchor(recipe.PairwiseAnchor(by="initial", **settings), chat=chat, seed=0)
+    return PairwiseAnchor(recipe.PairwiseAnchorSection(by="initial", **settings), chat=chat, seed=0)
 
 
 def compared(chat: FakeChat, pairs: Sequence[tuple[Response, Response]], **settings: Any) -> Any:

@@ -54,7 +54,7 @@ def judgment_of(response_id, draw, outcome, *, part="", other_id="", shown_first
 
 def ensemble(members, **settings):
     kinds = [{"kind": "verifier"}, {"kind": "verifier"}]  # the judges themselves are given
-    return EnsembleJudge(recipe.EnsembleJudge(kind="ensemble", members=kinds, **settings), members)
+    return EnsembleJudge(recipe.EnsembleSection(kind="ensemble", members=kinds, **settings), members)
 
 
 def judged(members, num_responses, *, order=None, **settings):
@@ -109,15 +109,15 @@ def test_ensemble_pairs_draws_and_repeats_the_one_of_who_does_not_draw():
 
 @pytest.mark.parametrize("combine", ["mean", "worst_case", "mean_minus_variance"])
 def test_a_draw_that_one_member_lost_is_lost_with_its_reason(combine):
-    members = {"a": FixedJudge([1.0, "cut_off"], [5.0, 5.0]), "b": FixedJudge([2.0], ["too_long"])}
+    members = {"a": FixedJudge([1.0, "truncated"], [5.0, 5.0]), "b": FixedJudge([2.0], ["too_long"])}
     own, _ = judged(members, 2, normalise=False, combine=combine)
-    assert [j.unscored for j in own] == [None, "cut_off", "too_long", "too_long"]
+    assert [j.unscored for j in own] == [None, "truncated", "too_long", "too_long"]
     assert [j.score is None for j in own] == [False, True, True, True]
-    assert own[1].text == "a: unscored, cut_off\nb: 2"
+    assert own[1].text == "a: unscored, truncated\nb: 2"
 
 
 def test_what_a_member_lost_is_not_in_its_mean():
-    with_loss = {"a": FixedJudge([1.0], ["cut_off"], [3.0]), "b": FixedJudge([0.0], [0.0], [0.0])}
+    with_loss = {"a": FixedJudge([1.0], ["truncated"], [3.0]), "b": FixedJudge([0.0], [0.0], [0.0])}
     own, _ = judged(with_loss, 3)
     assert [j.score for j in own] == [pytest.approx(-0.5), None, pytest.approx(0.5)]
 
@@ -137,7 +137,7 @@ def test_comparisons_of_one_draw_are_one_score():
     compared = [
         judgment_of("p#0", 0, 1.0, other_id="p#1"),
         judgment_of("p#0", 0, 0.5, other_id="p#2"),
-        judgment_of("p#0", 0, "cut_off", other_id="p#3"),
+        judgment_of("p#0", 0, "truncated", other_id="p#3"),
     ]
     own, _ = judged({"a": FixedJudge(extra=compared), "b": FixedJudge([0.25])}, 1, normalise=False)
     assert [(j.draw, j.score) for j in own] == [(0, 0.5)]
@@ -195,7 +195,7 @@ def test_ensemble_scale():
 
 # A grid, so that scores are equal or clearly different.
 SCORES = st.integers(-50, 50).map(lambda tenths: tenths / 10)
-OUTCOMES = st.one_of(SCORES, st.sampled_from(["cut_off", "no_verdict"]))
+OUTCOMES = st.one_of(SCORES, st.sampled_from(["truncated", "no_verdict"]))
 COMBINE = st.sampled_from(["mean", "worst_case", "mean_minus_variance"])
 
 

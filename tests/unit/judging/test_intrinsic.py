@@ -34,7 +34,7 @@ def response(number, *token_ids, text="a", prompt_tokens=3):
 
 
 def judged(responses, engine, models=MODELS, **settings):
-    judge = IntrinsicJudge(recipe.IntrinsicJudge(kind="intrinsic", **settings), engine=engine)
+    judge = IntrinsicJudge(recipe.IntrinsicSection(kind="intrinsic", **settings), engine=engine)
     return judge.judge([PROMPT], responses, models=models, iteration=1)
 
 
@@ -93,6 +93,6 @@ def test_intrinsic_leaves_out_what_has_no_ratio_and_keeps_the_rest_in_place():
 
 
 def test_intrinsic_names_both_models():
-    section = recipe.IntrinsicJudge(kind="intrinsic", by="policy", reference="base")
+    section = recipe.IntrinsicSection(kind="intrinsic", by="policy", reference="base")
     judge = IntrinsicJudge(section, engine=ScoringEngine())
     assert judge.by == {"policy", "base"} and judge.scale is None

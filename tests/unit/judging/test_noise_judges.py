@@ -14,7 +14,7 @@ from selfreward import pairing, recipe
 from selfreward.parts import Judged
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 
 NUM_PROMPTS, NUM_RESPONSES = 150, 4
 PROMPTS = [

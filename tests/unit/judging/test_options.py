@@ -12,8 +12,8 @@ import pytest
 from cases.judging import PROMPT, FakeChat, chosen, judged, question, response, shown
 from hypothesis import strategies as st
 
-from selfreward.judging.expected_score import WORDINGS
-from selfreward.judging.written import SCHEMA
+from selfreward.judging.expected_score import PROMPT_VARIANTS
+from selfreward.judging.generative import SCHEMA
 from selfreward.readers import Unscored
 from selfreward.records import Message, Prompt
 from selfreward.requests import ChatRequest, Reply
@@ -90,9 +90,9 @@ def test_only_prompts_that_are_asked_about_are_responded_to() -> None:
 @pytest.mark.parametrize(
     ("own", "reason"),
     [
-        (Reply(unsent="too_long"), "too_long"),
-        (Reply(unsent="refused"), "refused"),
-        (Reply(text="<think>Which one", finish_reason="length"), "cut_off"),
+        (Reply(skipped="too_long"), "too_long"),
+        (Reply(skipped="refused"), "refused"),
+        (Reply(text="<think>Which one", finish_reason="length"), "truncated"),
         (Reply(text=" \n", finish_reason="stop"), "empty_verdict"),
     ],
 )
@@ -192,7 +192,7 @@ def test_nothing_but_thoughts_is_an_empty_response(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reason", ["too_long", "control_tokens", "refused"])
 def test_a_question_that_was_not_sent_is_unscored_with_its_reason(kind: str, reason: str) -> None:
-    chat = FakeChat(lambda request, draw: Reply(unsent=reason))
+    chat = FakeChat(lambda request, draw: Reply(skipped=reason))
     given = judged(chat, kind, [BLACK, RED], **KINDS[kind])
     assert {(j.score, j.unscored, j.seed) for j in given} == {(None, reason, 0)}
     assert Unscored(reason).value == reason
@@ -248,15 +248,15 @@ def test_each_draw_is_another_wording_in_one_call_and_nothing_is_random(num_draw
     chat = FakeChat(lambda request, draw: chosen(request, dict.fromkeys(request.choices, 0.1)))
     given = judged(chat, "expected_score", [BLACK, RED], num_draws=num_draws)
     (call,) = chat.calls
-    wordings = WORDINGS[:num_draws]
-    assert [request.choices for request in call] == [wording.labels for wording in wordings] * 2
+    prompt_variants = PROMPT_VARIANTS[:num_draws]
+    assert [request.choices for request in call] == [wording.labels for wording in prompt_variants] * 2
     assert [request.opening for request in call] == ["Score: ", "Grade: ", "Step: "][:num_draws] * 2
     assert {(r.max_tokens, r.n, r.temperature, r.seed) for r in call} == {(0, 1, 0.0, 0)}
     assert len({question(request) for request in call}) == 2 * num_draws
     assert [j.id for j in given] == [f"{r.id}/expected_score/{draw}" for r in (BLACK, RED) for draw in range(num_draws)]
     assert [j.draw for j in given] == [*range(num_draws)] * 2 and {j.seed for j in given} == {0}
     assert all(j.score == pytest.approx(2.5) for j in given)
-    hashes = [Template.load(wording.template).sha256 for wording in wordings]
+    hashes = [Template.load(wording.template).sha256 for wording in prompt_variants]
     assert [j.template_sha256 for j in given] == hashes * 2
 
 
@@ -283,7 +283,7 @@ def test_with_reasoning_each_draw_is_an_explanation_with_a_seed_of_its_own() -> 
     ((one, other),) = chat.calls
     for request in (one, other):
         assert (request.n, request.max_tokens, request.temperature, request.top_p) == (4, 77, 0.6, 0.8)
-        assert request.choices == WORDINGS[0].labels and request.opening == "Score: "
+        assert request.choices == PROMPT_VARIANTS[0].labels and request.opening == "Score: "
         assert "First explain" in question(request) and "with the score alone" not in question(request)
     assert [(j.draw, j.score) for j in given] == [(draw, float(draw)) for draw in range(4)] * 2
     assert [j.seed for j in given] == [request.seed + draw for request in (one, other) for draw in range(4)]
@@ -301,24 +301,24 @@ def test_seeds_of_reasoning_depend_on_run_and_iteration() -> None:
 
 @pytest.mark.parametrize("reasoning", [None, {}])
 @pytest.mark.parametrize(
-    ("text", "stopped", "cut_off"),
+    ("text", "stopped", "truncated"),
     [
         ("Score: 4", "no_probabilities", "no_probabilities"),
         ("It is fine.\n\n**Score:** 4/5, because", "no_probabilities", "no_probabilities"),
         ("<think>Score: 7</think>\n4.", "no_probabilities", "no_probabilities"),
-        ("I counted 4 of them", "no_verdict", "cut_off"),
-        ("Score: 4.5", "no_verdict", "cut_off"),
-        ("Score: 42", "no_verdict", "cut_off"),
-        ("Score: 7", "no_verdict", "cut_off"),
-        ("Score: 4\nScore:", "no_verdict", "cut_off"),
-        ("<think>Score: 4", "no_verdict", "cut_off"),
-        ("", "no_verdict", "cut_off"),
+        ("I counted 4 of them", "no_verdict", "truncated"),
+        ("Score: 4.5", "no_verdict", "truncated"),
+        ("Score: 42", "no_verdict", "truncated"),
+        ("Score: 7", "no_verdict", "truncated"),
+        ("Score: 4\nScore:", "no_verdict", "truncated"),
+        ("<think>Score: 4", "no_verdict", "truncated"),
+        ("", "no_verdict", "truncated"),
     ],
 )
 def test_a_server_without_probabilities_leaves_no_expected_score_but_what_it_wrote(
-    reasoning: dict[str, Any] | None, text: str, stopped: str, cut_off: str
+    reasoning: dict[str, Any] | None, text: str, stopped: str, truncated: str
 ) -> None:
-    for finish_reason, reason in (("stop", stopped), ("length", cut_off)):
+    for finish_reason, reason in (("stop", stopped), ("length", truncated)):
         reply = Reply(text=text, finish_reason=finish_reason)  # type: ignore[arg-type]
         chat = FakeChat(lambda request, draw, reply=reply: reply)
         (given, *_) = judged(chat, "expected_score", [BLACK], reasoning=reasoning)

@@ -69,21 +69,24 @@ def test_each_response_is_scored_once_however_many_rivals_it_has() -> None:
     new = [response("new", "3"), response("new", "2", prompt_id="q")]
     previous = [response("t1", "1"), response("t1", "5", prompt_id="q")]
     first = [response("t0", "4"), response("t0", "5", prompt_id="q")]  # on q the same text as t1
-    contests = differing(prompts, new, [previous, first])
-    sides: list[list[Any]] = [[*side] for side in zip(*contests, strict=True)]
+    matchups = differing(prompts, new, [previous, first])
+    sides: list[list[Any]] = [[*side] for side in zip(*matchups, strict=True)]
     found = anchor(chat, "additive", num_draws=1, temperature=0.0).compare(*sides, models=MODELS, iteration=2)
     ((*asked,),) = chat.calls
     assert sorted(shown(request, "response") or "" for request in asked) == ["1", "2", "3", "4", "5"]
     assert len({c.id for c in found}) == len(found) == 3
-    rivals = [previous, first]
-    assert [[o.value for o in outcomes(new, rival, found, rivals)] for rival in rivals] == [[1.0, 0.0], [0.0, 0.0]]
-    assert all(o.asked and o.consistent is None for o in outcomes(new, previous, found, rivals))
+    baselines = [previous, first]
+    assert [[o.value for o in outcomes(new, baseline, found, baselines)] for baseline in baselines] == [
+        [1.0, 0.0],
+        [0.0, 0.0],
+    ]
+    assert all(o.asked and o.consistent is None for o in outcomes(new, previous, found, baselines))
 
 
 def test_scores_of_a_response_are_the_same_whenever_it_is_compared() -> None:
-    def seeds(iteration: int, rival: str) -> int:
+    def seeds(iteration: int, baseline: str) -> int:
         chat = Initial(digits)
-        one, other = response("t1", "3"), response(rival, "2")
+        one, other = response("t1", "3"), response(baseline, "2")
         anchor(chat, "additive").compare([PROMPT], [one], [other], models=MODELS, iteration=iteration)
         return next(request.seed for request in chat.calls[0] if shown(request, "response") == "3")
 
@@ -233,16 +236,16 @@ def test_one_model_with_one_template_labels_and_measures_only_when_allowed(
 
 
 def test_a_verifier_may_label_and_measure_and_every_report_says_so() -> None:
-    section = recipe.VerifierJudge(kind="verifier")
+    section = recipe.VerifierSection(kind="verifier")
     (sentence,) = warnings_of(validation.of_shared_anchor(section, recipe.EvaluationSection(anchor=section), {}))
     assert "verifiers" in sentence and "label and measure" in sentence
 
 
 def test_an_anchor_that_cannot_score_the_held_out_prompts_is_warned_about() -> None:
-    verifier = recipe.VerifierJudge(kind="verifier")
+    verifier = recipe.VerifierSection(kind="verifier")
     (sentence,) = warnings_of(validation.of_judge(verifier, [PROMPT], where="evaluation.anchor"))
     assert sentence.startswith("evaluation.anchor.kind is verifier, but some prompts have no checks")
-    asking = recipe.PairwiseAnchor(reference_answer=True)
+    asking = recipe.PairwiseAnchorSection(reference_answer=True)
     assert warnings_of(validation.of_judge(asking, [PROMPT], where="evaluation.anchor")) == []
     bare = Prompt("q", PROMPT.messages)
     assert (

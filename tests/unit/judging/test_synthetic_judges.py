@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from selfreward.records import Interval, Judgment
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 from selfreward.statistics.reliability import reliability, reliability_by_prompt
 from selfreward.statistics.scores import mean_scores
 
@@ -39,14 +39,14 @@ def sampled_judge(rng: Rng, *, noise: float, draws: int = 3, quality: float = 1.
 
 
 def wording_judge(
-    rng: Rng, *, noise: float, lenient: float, moody: float, wordings: int = 2, quality: float = 1.0
+    rng: Rng, *, noise: float, lenient: float, moody: float, prompt_variants: int = 2, quality: float = 1.0
 ) -> Iterator[Judgment]:
     """Draw d is the same wording for all: `lenient` raises the second one everywhere, `moody` each one by prompt."""
     for p in range(PROMPTS):
-        mood = lenient * np.arange(wordings) + moody * rng.normal(size=wordings)
+        mood = lenient * np.arange(prompt_variants) + moody * rng.normal(size=prompt_variants)
         for r in range(RESPONSES):
             true = quality * rng.normal()
-            for d in range(wordings):
+            for d in range(prompt_variants):
                 yield judged(p, r, true + mood[d] + noise * rng.normal(), draw=d)
 
 
@@ -90,7 +90,7 @@ def test_planted_reliability_of_sampled_scores(noise: float, draws: int) -> None
 
 
 @pytest.mark.parametrize(("lenient", "moody"), [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0)])
-def test_planted_reliability_of_wordings_however_lenient(lenient: float, moody: float) -> None:
+def test_planted_reliability_of_prompt_variants_however_lenient(lenient: float, moody: float) -> None:
     rng = np.random.default_rng(1)
     found = measure(wording_judge(rng, noise=1.0, lenient=lenient, moody=moody))["judge_reliability"]
     assert_found(found, 1 / (1 + 1 / 2), width=0.2)
@@ -112,10 +112,10 @@ def test_noise_gives_pairs_on_nearly_every_prompt_and_no_reliability() -> None:
         for r in range(RESPONSES)
         for d in range(3)
     ]
-    wordings = list(wording_judge(rng, noise=0.7, lenient=0.5, moody=0.5, quality=0.0))
+    prompt_variants = list(wording_judge(rng, noise=0.7, lenient=0.5, moody=0.5, quality=0.0))
     assert 0.94 * PROMPTS <= num_prompts_that_give_pairs(integers) <= 0.995 * PROMPTS
-    assert num_prompts_that_give_pairs(wordings) == PROMPTS
-    for judgments in (integers, wordings):
+    assert num_prompts_that_give_pairs(prompt_variants) == PROMPTS
+    for judgments in (integers, prompt_variants):
         assert_found(measure(judgments)["judge_reliability"], 0.0, width=0.16)
 
 

@@ -23,7 +23,7 @@ def response(prompt_id, text, number=0):
 
 
 def judged(prompts, responses, aggregate="share"):
-    judge = VerifierJudge(recipe.VerifierJudge(kind="verifier", aggregate=aggregate))
+    judge = VerifierJudge(recipe.VerifierSection(kind="verifier", aggregate=aggregate))
     return judge.judge(prompts, responses, models={"policy": MODEL}, iteration=1)
 
 
@@ -60,7 +60,7 @@ def test_hash_is_that_of_the_checks():
 
 
 def test_judges_without_a_model_and_refuses_broken_checks():
-    assert VerifierJudge(recipe.VerifierJudge(kind="verifier")).by == frozenset()
+    assert VerifierJudge(recipe.VerifierSection(kind="verifier")).by == frozenset()
     with pytest.raises(RecipeError, match="did you mean 'punctuation:no_comma'"):
         judged([prompt("p", {"kind": "punctuation:nocomma"})], [response("p", "a")])
 
@@ -68,5 +68,5 @@ def test_judges_without_a_model_and_refuses_broken_checks():
 def test_the_room_builds_it():
     from selfreward.judging import build
 
-    judge = build(recipe.VerifierJudge(kind="verifier"), chats={}, engine=None, seed=0)
+    judge = build(recipe.VerifierSection(kind="verifier"), chats={}, engine=None, seed=0)
     assert isinstance(judge, VerifierJudge)

@@ -62,7 +62,7 @@ def quality(text: str) -> int:
 BY_QUALITY = prefers(lambda a, b: quality(a) > quality(b))
 
 
-JUDGE = recipe.AdditiveJudge(kind="additive")
+JUDGE = recipe.AdditiveSection(kind="additive")
 
 
 def meta_judge(
@@ -169,7 +169,7 @@ def test_no_battles_without_two_scores_that_differ() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"score": None, "unscored": "cut_off"},
+        {"score": None, "unscored": "truncated"},
         {"part": "style"},
         {"other_id": "p0#1"},
         {"text": " "},
@@ -205,12 +205,12 @@ def test_of_too_many_judgments_those_spread_over_the_scores_fight() -> None:
 def test_what_a_small_shard_could_not_use_is_there_for_the_next() -> None:
     judge, _ = meta_judge(max_share=0.15)
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
-    fought = fight(said, judge)
+    compared = fight(said, judge)
     for num_response_pairs, num_judgment_pairs, num in ((5, 0, 0), (6, 0, 1), (10, 1, 0), (12, 1, 1)):
         pairs = judge.pairs(
             said,
-            fought,
-            all_battles=fought,
+            compared,
+            all_battles=compared,
             num_response_pairs=num_response_pairs,
             num_judgment_pairs=num_judgment_pairs,
         )
@@ -221,9 +221,9 @@ def test_a_win_counts_what_all_battles_of_the_iteration_say_of_its_place() -> No
     """In this shard the first place won once only; in the iteration it always wins."""
     judge, _ = meta_judge()
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
-    fought = fight(said, judge)
-    biased = [replace(battle, winner_id=battle.first_id) for battle in fought for _ in range(9)]
-    assert pairs_of(judge, said, fought, num_response_pairs=100)
+    compared = fight(said, judge)
+    biased = [replace(battle, winner_id=battle.first_id) for battle in compared for _ in range(9)]
+    assert pairs_of(judge, said, compared, num_response_pairs=100)
     assert not judge.pairs(said, biased[:2], all_battles=biased, num_response_pairs=100, num_judgment_pairs=0)
 
 
@@ -232,12 +232,12 @@ def test_a_win_counts_what_all_battles_of_the_iteration_say_of_its_place() -> No
 def test_never_too_many_fight_and_both_ends_of_the_scores_do(scores: list[int], most: int) -> None:
     judge, _ = meta_judge(max_judgments=most)
     said = judgments(*scores)
-    fighters = {battle.first_id for battle in fight(said, judge)}
+    eligible = {battle.first_id for battle in fight(said, judge)}
     if len(set(scores)) == 1:
-        assert not fighters
+        assert not eligible
     else:
-        assert len(fighters) == min(most, len(scores))
-        kept = [j.score for j in said if j.id in fighters]
+        assert len(eligible) == min(most, len(scores))
+        kept = [j.score for j in said if j.id in eligible]
         assert {min(scores), max(scores)} <= set(kept)
 
 
@@ -283,8 +283,8 @@ def test_two_judgments_that_read_the_same_tie_without_a_question() -> None:
     ("reply", "reason"),
     [
         (Reply(text="Both have their points.", finish_reason="stop"), "no_verdict"),
-        (Reply(text="Both have", finish_reason="length"), "cut_off"),
-        (Reply(unsent="too_long"), "too_long"),
+        (Reply(text="Both have", finish_reason="length"), "truncated"),
+        (Reply(skipped="too_long"), "too_long"),
         (Reply(text="", finish_reason="stop"), "empty_verdict"),
     ],
 )
@@ -356,10 +356,10 @@ def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -
     said = judgments(1, 3, 4)
     judge, _ = meta_judge()
     for unscored in (None, "no_verdict"):
-        fought = [replace(b, winner_id="", unscored=unscored) for b in fight(said, judge)]
-        assert pairs_of(judge, said, fought, num_response_pairs=100) == ()
-        cut_off = [replace(said[0], finish_reason="length"), *said[1:]]
-        assert pairs_of(judge, cut_off, fought, num_response_pairs=100) == ()
+        compared = [replace(b, winner_id="", unscored=unscored) for b in fight(said, judge)]
+        assert pairs_of(judge, said, compared, num_response_pairs=100) == ()
+        truncated = [replace(said[0], finish_reason="length"), *said[1:]]
+        assert pairs_of(judge, truncated, compared, num_response_pairs=100) == ()
     assert pairs_of(judge, said, [], num_response_pairs=100) == ()
 
 
@@ -380,7 +380,7 @@ def test_the_clearly_best_and_the_clearly_worst_are_the_pair_whatever_the_bias(
     assert ends(made(judgments(*range(num)), say=prefers(first_wins))) == [(str(num - 1), "0")]
 
 
-def test_a_cut_off_judgment_is_passed_over_as_chosen_and_may_be_rejected() -> None:
+def test_a_truncated_judgment_is_passed_over_as_chosen_and_may_be_rejected() -> None:
     said = judgments(1, 3, 4, 5)
     said[0], said[3] = (replace(j, finish_reason="length") for j in (said[0], said[3]))
     assert ends(made(said)) == [("2", "0")]
@@ -402,20 +402,20 @@ def test_a_long_chosen_judgment_drops_its_pair() -> None:
 def test_the_same_text_or_the_same_tokens_never_stand_on_both_sides() -> None:
     said = judgments(1, 3)
     judge, _ = meta_judge()
-    fought = fight(said, judge)
+    compared = fight(said, judge)
     for changes in ({"text": f"<think>Hm.</think>\n{said[0].text} "}, {"token_ids": said[0].token_ids}):
-        assert pairs_of(judge, [said[0], replace(said[1], **changes)], fought, num_response_pairs=100) == ()
-    assert len(pairs_of(judge, said, fought, num_response_pairs=100)) == 1
+        assert pairs_of(judge, [said[0], replace(said[1], **changes)], compared, num_response_pairs=100) == ()
+    assert len(pairs_of(judge, said, compared, num_response_pairs=100)) == 1
 
 
 def test_what_cannot_be_a_pair_is_an_error() -> None:
     said = judgments(1, 3)
     judge, _ = meta_judge()
-    fought = fight(said, judge)
+    compared = fight(said, judge)
     with pytest.raises(ValueError, match="not among the judgments"):
-        pairs_of(judge, said[:1], fought, num_response_pairs=100)
+        pairs_of(judge, said[:1], compared, num_response_pairs=100)
     with pytest.raises(ValueError, match="different prompt tokens"):
-        pairs_of(judge, [said[0], replace(said[1], prompt_token_ids=(7,))], fought, num_response_pairs=100)
+        pairs_of(judge, [said[0], replace(said[1], prompt_token_ids=(7,))], compared, num_response_pairs=100)
 
 
 def many(num: int) -> tuple[list[Judgment], list[Battle], MetaJudge]:
@@ -423,38 +423,42 @@ def many(num: int) -> tuple[list[Judgment], list[Battle], MetaJudge]:
     judge, _ = meta_judge()
     said = [j for index in range(num) for j in judgments(1, 4, of=f"p{index}#0")]
     names = [f"p{index}" for index in range(num)]
-    fought = fight(said, judge, prompts=[prompt(name) for name in names], responses=[response(f"{n}#0") for n in names])
-    more = [b for b in fought for _ in range(1 + int(b.prompt_id[1:]))]
+    compared = fight(
+        said, judge, prompts=[prompt(name) for name in names], responses=[response(f"{n}#0") for n in names]
+    )
+    more = [b for b in compared for _ in range(1 + int(b.prompt_id[1:]))]
     return said, more, judge
 
 
 def test_the_widest_margins_stay_within_the_cap() -> None:
-    said, fought, judge = many(6)
-    all_pairs = pairs_of(judge, said, fought, num_response_pairs=1000)
+    said, compared, judge = many(6)
+    all_pairs = pairs_of(judge, said, compared, num_response_pairs=1000)
     assert [pair.id for pair in all_pairs] == [f"p{index}#judgments" for index in range(6)]
     margins = [pair.margin for pair in all_pairs]
     assert margins == sorted(margins) and len(set(margins)) == 6
     # max_share is 0.15: exactly 3 of 20.
-    assert [p.prompt_id for p in pairs_of(judge, said, fought, num_response_pairs=17)] == ["p3", "p4", "p5"]
-    assert [p.prompt_id for p in pairs_of(judge, said, fought, num_response_pairs=16)] == ["p4", "p5"]
+    assert [p.prompt_id for p in pairs_of(judge, said, compared, num_response_pairs=17)] == ["p3", "p4", "p5"]
+    assert [p.prompt_id for p in pairs_of(judge, said, compared, num_response_pairs=16)] == ["p4", "p5"]
     assert (
-        pairs_of(judge, said, fought, num_response_pairs=5) == pairs_of(judge, said, fought, num_response_pairs=0) == ()
+        pairs_of(judge, said, compared, num_response_pairs=5)
+        == pairs_of(judge, said, compared, num_response_pairs=0)
+        == ()
     )
 
 
 def test_a_share_is_the_decimal_number_that_was_written() -> None:
-    said, fought, _ = many(7)
+    said, compared, _ = many(7)
     judge, _ = meta_judge(max_share=0.7)
     assert (
-        len(pairs_of(judge, said, fought, num_response_pairs=3)) == 7
+        len(pairs_of(judge, said, compared, num_response_pairs=3)) == 7
     )  # and not 6, as 0.7 / (1 - 0.7) * 3 would have it
 
 
 @given(st.integers(0, 60), st.sampled_from([0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7]))
 def test_the_share_of_judgment_pairs_is_bounded_and_used_up(num_response_pairs: int, max_share: float) -> None:
-    said, fought, _ = many(4)
+    said, compared, _ = many(4)
     judge, _ = meta_judge(max_share=max_share)
-    num = len(pairs_of(judge, said, fought, num_response_pairs=num_response_pairs))
+    num = len(pairs_of(judge, said, compared, num_response_pairs=num_response_pairs))
     per_cent = round(100 * max_share)
     assert 100 * num <= per_cent * (num + num_response_pairs)
     assert num == 4 or 100 * (num + 1) > per_cent * (num + 1 + num_response_pairs)
@@ -472,9 +476,9 @@ def test_whatever_order_things_come_in_the_same_pairs_come_out(order: random.Ran
 
     def all_pairs() -> tuple[PreferencePair, ...]:
         judge, _ = meta_judge(prefers(coin))
-        fought = fight(said, judge, prompts=prompts, responses=responses)
-        order.shuffle(fought)
-        return pairs_of(judge, said, fought, num_response_pairs=12)
+        compared = fight(said, judge, prompts=prompts, responses=responses)
+        order.shuffle(compared)
+        return pairs_of(judge, said, compared, num_response_pairs=12)
 
     before = all_pairs()
     assert len(before) == 2

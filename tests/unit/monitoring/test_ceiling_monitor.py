@@ -29,7 +29,7 @@ def test_a_training_that_stops_gaining_is_stopped_at_its_best_checkpoint() -> No
     assert [d.decision for d in decisions] == ["CONTINUE", "CONTINUE", "CONTINUE", "PLATEAU"]
     assert [d.stops for d in decisions] == [False, False, False, True]
     assert tuple(decisions) == monitor.decisions and monitor.best_iteration == 3
-    assert decisions[-1].budget["stop"] == pytest.approx(0.05 * 4 / 8)
+    assert decisions[-1].alpha_spending["stop"] == pytest.approx(0.05 * 4 / 8)
 
 
 def test_what_is_measured_besides_changes_the_decision() -> None:
@@ -93,22 +93,22 @@ def test_the_best_is_replaced_by_what_was_compared_with_it() -> None:
     assert first.best_iteration == 1 and first.bounds["gain_vs_best"] == first.bounds["gain_vs_previous"]
 
 
-def test_the_reserve_is_looked_at_when_it_is_asked_for_and_not_else() -> None:
-    monitor = CeilingMonitor(num_reserve_prompts=N)
-    with pytest.raises(RecipeError, match="the reserve was not asked for"):
-        monitor.observe_reserve(outcomes(0.0, seed=1))
+def test_the_second_validation_set_is_looked_at_when_it_is_asked_for_and_not_else() -> None:
+    monitor = CeilingMonitor(num_second_validation_prompts=N)
+    with pytest.raises(RecipeError, match="the second validation set was not asked for"):
+        monitor.observe_second_validation(outcomes(0.0, seed=1))
     first = monitor.observe([1.0] * 256 + [0.5] * 320 + [0.0] * 224)  # a gain of 0.02
-    assert first.decision == "INCONCLUSIVE" and first.wants_reserve and first.look == 1
+    assert first.decision == "INCONCLUSIVE" and first.wants_second_validation and first.num_analyses == 1
     with pytest.raises(RecipeError, match="outcomes lie in"):
-        monitor.observe_reserve([2.0])
+        monitor.observe_second_validation([2.0])
     assert monitor.decisions == (first,)  # a mistake leaves everything as it was
-    second = monitor.observe_reserve([1.0] * 224 + [0.5] * 320 + [0.0] * 256)  # together none
-    assert monitor.decisions == (second,) and second.look == 2 and not second.wants_reserve
+    second = monitor.observe_second_validation([1.0] * 224 + [0.5] * 320 + [0.0] * 256)  # together none
+    assert monitor.decisions == (second,) and second.num_analyses == 2 and not second.wants_second_validation
     assert second.decision == "PLATEAU"
     assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
-    assert second.budget["stop"] == pytest.approx(0.05 / 8)
-    with pytest.raises(RecipeError, match="the reserve was not asked for"):
-        monitor.observe_reserve(outcomes(0.0, seed=1))
+    assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
+    with pytest.raises(RecipeError, match="the second validation set was not asked for"):
+        monitor.observe_second_validation(outcomes(0.0, seed=1))
 
 
 def test_a_table_gives_what_observing_it_gives(tmp_path: Path) -> None:

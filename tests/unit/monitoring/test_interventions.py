@@ -76,14 +76,14 @@ def test_every_name_of_the_schema_is_known():
 
 
 def test_another_kind_of_pairing_keeps_what_holds_for_every_kind():
-    recipe = recipe_of("pairing={kind: top_k, k: 3, min_margin: 0.5, allow_cut_off_chosen: true, min_scored: 3}")
+    recipe = recipe_of("pairing={kind: top_k, k: 3, min_margin: 0.5, allow_truncated_chosen: true, min_scored: 3}")
     for name, kind in (("initial_rejected", "initial_rejected"), ("higher_rho", "length_controlled")):
         pairing = patch(recipe, name).pairing
         assert pairing.kind == kind
-        assert (pairing.min_margin, pairing.allow_cut_off_chosen, pairing.min_scored) == (0.5, True, 3)
+        assert (pairing.min_margin, pairing.allow_truncated_chosen, pairing.min_scored) == (0.5, True, 3)
 
 
-def test_more_draws_of_a_judge_that_does_not_sample_are_wordings():
+def test_more_draws_of_a_judge_that_does_not_sample_are_prompt_variants():
     recipe = recipe_of("judging={kind: expected_score, num_draws: 2}")
     more = patch(recipe, "more_draws")
     assert more.judging.num_draws == 3

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward import monitoring, recipe_file
-from selfreward.monitoring.limits import failed_gates
+from selfreward.monitoring.limits import failed_checks
 from selfreward.recipe import InterventionsSection, MonitorSection
 from selfreward.records import Decision, Evaluation, Interval, IterationSummary, PromptOutcome
 
@@ -23,7 +23,7 @@ SHARE = {"gain": 0.9, "plateau": 0.5, "harm": 0.1, "open": 0.53}
 TAU = {"drift": -0.5}
 
 
-def outcomes(t, share, *, set="monitor", n=N):
+def outcomes(t, share, *, set="validation", n=N):
     wins = round(n * share)
     return tuple(PromptOutcome(f"{set}-{i}", set, "anchor", t - 1, 1.0 if i < wins else 0.0) for i in range(n))
 
@@ -35,10 +35,10 @@ def judged(*, reliability=0.8, tau=0.5):
     return Evaluation(1, {"judge_reliability": interval(reliability), "judge_tau_previous": interval(tau)})
 
 
-def summary(t, kind="gain", counts=None, *, judging=None, reserve=None):
+def summary(t, kind="gain", counts=None, *, judging=None, second_validation=None):
     """An iteration that was trained, with a gain, a plateau, a drift, ..."""
     found = outcomes(t, SHARE.get(kind, SHARE["gain"]))
-    found += () if reserve is None else outcomes(t, SHARE[reserve], set="reserve")
+    found += () if second_validation is None else outcomes(t, SHARE[second_validation], set="second_validation")
     measured = Evaluation(t, {"win_rate_vs_previous": 0.5})
     judging = judging or judged(tau=TAU.get(kind, 0.5))
     return IterationSummary(t, counts or ENOUGH, {"num_steps": 3}, measured, {}, judging=judging, outcomes=found)
@@ -49,10 +49,12 @@ def untrained(t, counts=None, judging=None):
     return IterationSummary(t, counts or {**ENOUGH, "num_pairs": 3}, {}, nothing, {}, judging=judging or judged())
 
 
-def run(*summaries, max_iterations=8, elapsed_s=0.0, num_reserve=0, recipe=None, **section):
+def run(*summaries, max_iterations=8, elapsed_s=0.0, num_second_validation=0, recipe=None, **section):
     """The decisions on the iterations of a run, one after the other."""
     settings = recipe.monitor if recipe is not None else MonitorSection(length_adjusted=False, **section)
-    monitor = monitoring.build(settings, max_iterations=max_iterations, num_reserve=num_reserve, recipe=recipe)
+    monitor = monitoring.build(
+        settings, max_iterations=max_iterations, num_second_validation=num_second_validation, recipe=recipe
+    )
     decided = []
     for t in range(1, len(summaries) + 1):
         decided.append(monitor.decide(summaries[:t], tuple(decided), elapsed_s=elapsed_s))
@@ -69,7 +71,12 @@ def interventions(**lists):
 
 def test_it_goes_on_while_iterations_gain():
     (decision,) = run(summary(1))
-    assert (decision.decision, decision.stopped_by, decision.exit_code, decision.gates) == ("CONTINUE", "", 0, ())
+    assert (decision.decision, decision.stopped_by, decision.exit_code, decision.failed_checks) == (
+        "CONTINUE",
+        "",
+        0,
+        (),
+    )
     assert decision.best_iteration == 1
 
 
@@ -110,14 +117,14 @@ def test_gates_close_before_training_and_say_which(counts, stopped_by, exit_code
     assert not monitor.may_train(counts, judged())
     (decision,) = run(untrained(1, counts))
     assert (decision.decision, decision.stopped_by, decision.exit_code) == ("STARVED", stopped_by, exit_code)
-    assert stopped_by in decision.gates and words in decision.reason
+    assert stopped_by in decision.failed_checks and words in decision.reason
     assert decision.best_iteration == 0
 
 
 def test_limits_are_the_last_allowed_value():
     counts = {"num_pairs": 8, "num_judgments": 100, "num_unscored_judgments": 50}
-    assert failed_gates(MonitorSection(), counts) == ()
-    assert failed_gates(MonitorSection(), {"num_pairs": 9}) == ()  # no judgments, so none is unscored
+    assert failed_checks(MonitorSection(), counts) == ()
+    assert failed_checks(MonitorSection(), {"num_pairs": 9}) == ()  # no judgments, so none is unscored
     assert monitoring.build(MonitorSection(), max_iterations=4).may_train(counts, None)
 
 
@@ -146,7 +153,7 @@ def test_report_only_writes_down_and_goes_on():
         ("PLATEAU", "", ""), ("HARM", "", ""), ("DRIFT", "", ""),
     ]  # fmt: skip
     assert found[0].notes[-1] == "In mode enforce the next iteration would try larger_beta."
-    assert found[2].gates == ("TOO_FEW_PAIRS",) and "1 preference pair is too few" in found[2].reason
+    assert found[2].failed_checks == ("TOO_FEW_PAIRS",) and "1 preference pair is too few" in found[2].reason
     assert ends(*row, mode="report_only", max_iterations=3)[-1] == ("DRIFT", "MAX_ITERATIONS")
 
 
@@ -206,11 +213,11 @@ def test_at_a_limit_nothing_is_tried():
     assert (found[0].decision, found[0].stopped_by, found[0].intervention) == ("PLATEAU", "MAX_ITERATIONS", "")
 
 
-def test_an_open_decision_waits_for_the_reserve():
-    (first,) = run(summary(1, "open"), max_iterations=1, num_reserve=N)
-    assert (first.decision, first.wants_reserve, first.stopped_by) == ("INCONCLUSIVE", True, "")
-    (second,) = run(summary(1, "open", reserve="gain"), max_iterations=1, num_reserve=N)
-    assert (second.decision, second.wants_reserve, second.look) == ("CONTINUE", False, 2)
+def test_an_open_decision_waits_for_the_second_validation_set():
+    (first,) = run(summary(1, "open"), max_iterations=1, num_second_validation=N)
+    assert (first.decision, first.wants_second_validation, first.stopped_by) == ("INCONCLUSIVE", True, "")
+    (second,) = run(summary(1, "open", second_validation="gain"), max_iterations=1, num_second_validation=N)
+    assert (second.decision, second.wants_second_validation, second.num_analyses) == ("CONTINUE", False, 2)
     assert second.stopped_by == "MAX_ITERATIONS"
 
 

@@ -26,13 +26,13 @@ def counted(gain, *, n=N, tie_rate=0.4, deltas=None):
 
 
 def evidence(t=1, gain=0.0, *, judge=None, checks=None, best=None, gain_vs_best=None, n=N, **more):
-    found = {("anchor", "monitor", t - 1): counted(gain, n=n)}
+    found = {("anchor", "validation", t - 1): counted(gain, n=n)}
     if judge is not None:
-        found["self", "monitor", t - 1] = counted(judge, n=n)
+        found["self", "validation", t - 1] = counted(judge, n=n)
     if checks is not None:
         found["checks", "verifiable", t - 1] = counted(checks, n=n)
     if best is not None:
-        found["anchor", "monitor", best] = counted(gain if gain_vs_best is None else gain_vs_best, n=n)
+        found["anchor", "validation", best] = counted(gain if gain_vs_best is None else gain_vs_best, n=n)
     return Evidence(t, t - 1, found, **more)
 
 
@@ -95,7 +95,7 @@ def test_what_one_look_missed_is_a_plateau_against_an_older_best():
 @pytest.mark.parametrize("value", [0.5, 1.0, 0.0, 0.7])
 def test_an_anchor_without_variance_is_never_a_plateau(value):
     alike = Outcomes(tuple(map(str, range(N))), np.full(N, value))
-    record = Evidence(1, 0, {("anchor", "monitor", 0): alike})
+    record = Evidence(1, 0, {("anchor", "validation", 0): alike})
     decision = decide([record], MonitorSection())
     assert decision.decision == "INVALID" and "without variance" in decision.reason
     # An anchor that was examined in both orders may find all prompts alike: two checkpoints with the same responses.
@@ -106,23 +106,23 @@ def test_an_anchor_without_variance_is_never_a_plateau(value):
 def test_an_anchor_below_its_gates_is_invalid():
     assert said(evidence(position_consistency=0.59)) == ["INVALID"]
     assert said(evidence(position_consistency=0.6)) == ["PLATEAU"]
-    few, many = (Evidence(1, 0, {("anchor", "monitor", 0): replace(counted(0.0), num_unscored=k)}) for k in (16, 17))
+    few, many = (Evidence(1, 0, {("anchor", "validation", 0): replace(counted(0.0), num_unscored=k)}) for k in (16, 17))
     assert (said(few), said(many)) == (["PLATEAU"], ["INVALID"])  # 16 of 816 are less than 2 %
 
 
 def test_the_budget_is_spread_over_the_horizon_and_its_end_is_told():
     records = [evidence(t, 0.1) for t in range(1, 5)]
     decisions = decide_all(records, MonitorSection(horizon=3))
-    spent = [d.budget["stop"] for d in decisions]
+    spent = [d.alpha_spending["stop"] for d in decisions]
     assert spent == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.2 / 3])
     assert [any("is spent" in note for note in d.notes) for d in decisions] == [False, False, False, True]
-    level = Levels.of_look(MonitorSection(horizon=3), 1.0)
+    level = Levels.of_analysis(MonitorSection(horizon=3), 1.0)
     assert (level.stop, level.harm) == pytest.approx((0.05 / 3, 0.05 / 12))
 
 
 def test_an_iteration_that_tests_nothing_spends_nothing():
     records = [evidence(1, invalid=("no",)), Evidence(2, 1, trained=False), evidence(3, 0.1)]
-    assert [d.budget["looks"] for d in decide_all(records, MonitorSection())] == [0, 0, 1]
+    assert [d.alpha_spending["num_tested_iterations"] for d in decide_all(records, MonitorSection())] == [0, 0, 1]
 
 
 def test_bounds_are_those_of_the_level():
@@ -133,20 +133,22 @@ def test_bounds_are_those_of_the_level():
     assert bounds["num_prompts"] == N
 
 
-def test_the_reserve_is_asked_when_the_decision_is_open_and_shares_the_budget():
-    open_case = evidence(gain=0.02, num_reserve=N)
+def test_the_second_validation_set_is_asked_when_the_decision_is_open_and_shares_the_budget():
+    open_case = evidence(gain=0.02, num_second_validation=N)
     first = decide([open_case], MonitorSection())
-    assert (first.decision, first.wants_reserve, first.look) == ("INCONCLUSIVE", True, 1)
-    assert first.budget["stop"] == pytest.approx(0.4 * 0.05 / 8)
-    with_reserve = replace(open_case, outcomes={**open_case.outcomes, ("anchor", "reserve", 0): counted(-0.04)})
+    assert (first.decision, first.wants_second_validation, first.num_analyses) == ("INCONCLUSIVE", True, 1)
+    assert first.alpha_spending["stop"] == pytest.approx(0.4 * 0.05 / 8)
+    with_reserve = replace(
+        open_case, outcomes={**open_case.outcomes, ("anchor", "second_validation", 0): counted(-0.04)}
+    )
     second = decide([with_reserve], MonitorSection())
-    assert (second.decision, second.wants_reserve, second.look) == ("PLATEAU", False, 2)
+    assert (second.decision, second.wants_second_validation, second.num_analyses) == ("PLATEAU", False, 2)
     assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
-    assert second.budget["stop"] == pytest.approx(0.05 / 8)
-    closed = evidence(gain=0.1, num_reserve=N)
-    assert not decide([closed], MonitorSection()).wants_reserve
-    # Asked in vain: what the reserve says is not looked at when the first look decides.
-    ignored = replace(closed, outcomes={**closed.outcomes, ("anchor", "reserve", 0): counted(-0.3)})
+    assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
+    closed = evidence(gain=0.1, num_second_validation=N)
+    assert not decide([closed], MonitorSection()).wants_second_validation
+    # Asked in vain: what the second validation set says is not looked at when the first look decides.
+    ignored = replace(closed, outcomes={**closed.outcomes, ("anchor", "second_validation", 0): counted(-0.3)})
     assert decide([ignored], MonitorSection()).decision == "CONTINUE"
 
 
@@ -196,7 +198,7 @@ def test_length_takes_away_what_it_gave():
     deltas = rng.normal(40, 40, N).round()
     z = np.tanh(deltas / np.sqrt(np.mean(deltas**2)))
     values = (rng.random(N) < 0.5 + 0.35 * z).astype(float)
-    record = Evidence(1, 0, {("anchor", "monitor", 0): Outcomes(tuple(map(str, range(N))), values, deltas)})
+    record = Evidence(1, 0, {("anchor", "validation", 0): Outcomes(tuple(map(str, range(N))), values, deltas)})
     adjusted = decide([record], MonitorSection())
     raw = decide([record], MonitorSection(length_adjusted=False))
     assert raw.decision == "CONTINUE" and raw.bounds["gain_vs_previous"]["stop"][0] > 0.1
@@ -209,7 +211,7 @@ def test_length_takes_away_what_it_gave():
 def test_lengths_of_some_prompts_adjust_nothing_and_that_is_said():
     deltas = np.full(N, 5.0) + np.arange(N) % 7
     deltas[3] = np.nan
-    record = Evidence(1, 0, {("anchor", "monitor", 0): counted(0.1, deltas=deltas)})
+    record = Evidence(1, 0, {("anchor", "validation", 0): counted(0.1, deltas=deltas)})
     decision = decide([record], MonitorSection())
     assert (
         decision.bounds["gain_vs_previous"] == decide([evidence(1, 0.1)], MonitorSection()).bounds["gain_vs_previous"]
@@ -220,16 +222,16 @@ def test_lengths_of_some_prompts_adjust_nothing_and_that_is_said():
 def test_outcomes_against_the_best_that_are_mostly_unscored_promote_nothing():
     first, third = [evidence(1, 0.1), evidence(2, 0.02)], evidence(3, 0.02, best=1, gain_vs_best=0.2)
     assert decide([*first, third], MonitorSection()).best_iteration == 3
-    few = {**third.outcomes, ("anchor", "monitor", 1): replace(counted(0.2), num_unscored=N)}
+    few = {**third.outcomes, ("anchor", "validation", 1): replace(counted(0.2), num_unscored=N)}
     assert decide([*first, replace(third, outcomes=few)], MonitorSection()).best_iteration == 1
 
 
-def test_a_reserve_that_cannot_be_believed_does_not_give_the_first_look_back():
-    record = evidence(gain=0.02, num_reserve=N)
-    broken = {**record.outcomes, ("anchor", "reserve", 0): replace(counted(0.0), num_unscored=N)}
+def test_a_second_validation_that_cannot_be_believed_does_not_give_the_first_look_back():
+    record = evidence(gain=0.02, num_second_validation=N)
+    broken = {**record.outcomes, ("anchor", "second_validation", 0): replace(counted(0.0), num_unscored=N)}
     decision = decide([replace(record, outcomes=broken)], MonitorSection())
-    assert (decision.decision, decision.look) == ("INVALID", 2)
-    assert decision.budget["stop"] == pytest.approx(0.4 * 0.05 / 8)
+    assert (decision.decision, decision.num_analyses) == ("INVALID", 2)
+    assert decision.alpha_spending["stop"] == pytest.approx(0.4 * 0.05 / 8)
 
 
 def test_what_cannot_be_resolved_is_said_with_the_number_of_prompts_that_could():
@@ -258,13 +260,17 @@ def test_an_iteration_without_training_starves_unless_all_is_solved():
     assert said(untrained(0.05), delta=0.02) == ["STARVED"]
     assert said(untrained(0.05, reliability=LOW)) == ["STARVED"]
     decision = decide([untrained(0.05)], MonitorSection())
-    assert decision.stopped_by == "PLATEAU" and "All is solved" in decision.reason and decision.budget["looks"] == 1
+    assert (
+        decision.stopped_by == "PLATEAU"
+        and "All is solved" in decision.reason
+        and decision.alpha_spending["num_tested_iterations"] == 1
+    )
 
 
 def test_rows_of_one_prompt_are_one_unit():
-    rows = [PromptOutcome("a", "monitor", "anchor", 0, x, d) for x, d in ((1.0, 4.0), (0.0, None))]
-    rows += [PromptOutcome("b", "monitor", "anchor", 0, None), PromptOutcome("c", "monitor", "anchor", 0, 0.75)]
-    table = tabulate(rows)["anchor", "monitor", 0]
+    rows = [PromptOutcome("a", "validation", "anchor", 0, x, d) for x, d in ((1.0, 4.0), (0.0, None))]
+    rows += [PromptOutcome("b", "validation", "anchor", 0, None), PromptOutcome("c", "validation", "anchor", 0, 0.75)]
+    table = tabulate(rows)["anchor", "validation", 0]
     assert table.prompt_ids == ("a", "c") and table.values.tolist() == [0.5, 0.75] and table.num_unscored == 1
     assert table.length_deltas_tokens[0] == 4.0 and np.isnan(table.length_deltas_tokens[1])
 
@@ -276,9 +282,9 @@ def test_evidence_of_a_run_knows_what_a_checkpoint_was_made_from():
 
     first, second, third = evidence_of(
         [summary(1), summary(2, False, num_prompts=4, num_dropped_prompts=4), summary(3, num_overlapping_prompts=2)],
-        num_reserve=7,
+        num_second_validation=7,
     )
-    assert [e.previous for e in (first, second, third)] == [0, 1, 1] and first.num_reserve == 7
+    assert [e.previous for e in (first, second, third)] == [0, 1, 1] and first.num_second_validation == 7
     assert first.invalid == ("it looks away",) and "2 training prompts" in third.invalid[1]
     assert not second.trained and second.pair_yield_rate.mean == 0.0
 
@@ -291,8 +297,8 @@ def records(draw):
     found = []
     for t in range(1, draw(st.integers(1, 4)) + 1):
         outcomes = {}
-        keys = [(b, s, k) for b, s in (("anchor", "monitor"), ("self", "monitor"), ("checks", "verifiable"),
-                                       ("anchor", "reserve")) for k in range(t)]  # fmt: skip
+        keys = [(b, s, k) for b, s in (("anchor", "validation"), ("self", "validation"), ("checks", "verifiable"),
+                                       ("anchor", "second_validation")) for k in range(t)]  # fmt: skip
         for key in draw(st.lists(st.sampled_from([*keys, ("self", "gold", -1)]), unique=True)):
             x = np.array(draw(values))
             deltas = draw(st.none() | st.just(np.arange(len(x), dtype=float) - 3) | st.just(np.full(len(x), np.nan)))
@@ -303,7 +309,7 @@ def records(draw):
                 t - 1,
                 outcomes,
                 trained=draw(st.booleans()),
-                num_reserve=draw(st.sampled_from([0, 20])),
+                num_second_validation=draw(st.sampled_from([0, 20])),
                 anchor_examined=draw(st.booleans()),
                 tau=draw(st.none() | st.just(Interval(-0.4, -0.5, -0.3, 9))),
                 reliability=draw(st.none() | st.just(LOW)),
@@ -325,14 +331,14 @@ def test_every_evidence_has_a_decision(found, mode):
         assert decision.best_iteration in (best, record.iteration)
         best = decision.best_iteration
         assert decision.stops == (mode == "enforce" and decision.decision in STOPS)
-        if decision.wants_reserve:
-            assert decision.decision == "INCONCLUSIVE" and record.num_reserve
+        if decision.wants_second_validation:
+            assert decision.decision == "INCONCLUSIVE" and record.num_second_validation
 
 
 def test_the_order_of_the_prompts_does_not_matter():
     record = evidence(gain=0.03, n=200)
     shuffled = np.random.default_rng(1).permutation(200)
-    table = record.outcomes["anchor", "monitor", 0]
+    table = record.outcomes["anchor", "validation", 0]
     other = Outcomes(tuple(table.prompt_ids[i] for i in shuffled), table.values[shuffled])
-    moved = replace(record, outcomes={("anchor", "monitor", 0): other})
+    moved = replace(record, outcomes={("anchor", "validation", 0): other})
     assert decide([record], MonitorSection()) == decide([moved], MonitorSection())

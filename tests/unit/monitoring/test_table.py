@@ -23,18 +23,20 @@ def table(folder: Path, text: str, name: str = "outcomes.csv") -> Path:
 
 
 def simulated_rows(*, num_prompts: int, num_iterations: int, seed: int) -> list[dict[str, Any]]:
-    """Every column, with prompts of the reserve in iteration 2, unscored anchors and verifiable prompts."""
+    """Every column, with prompts of the second validation set in iteration 2, unscored anchors and verifiable prompts."""
     chance = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for t in range(1, num_iterations + 1):
         for i in range(num_prompts):
             rows.append({
-                "iteration": t, "prompt_id": f"p{i}", "set": "monitor", "against": None, "verifiable_outcome": None,
+                "iteration": t, "prompt_id": f"p{i}", "set": "validation", "against": None, "verifiable_outcome": None,
                 "anchor_outcome": None if chance.random() < 0.01 else float(chance.choice([0, 0.25, 0.5, 0.75, 1])),
                 "self_outcome": float(chance.choice([0, 0.5, 1])), "length_delta_tokens": int(chance.normal(20, 60)),
             })  # fmt: skip
         if t == 2:
-            rows += [{**row, "prompt_id": f"r-{row['prompt_id']}", "set": "reserve"} for row in rows[-num_prompts:]]
+            rows += [
+                {**row, "prompt_id": f"r-{row['prompt_id']}", "set": "second_validation"} for row in rows[-num_prompts:]
+            ]
         for i in range(num_prompts // 2):
             rows.append({
                 "iteration": t, "prompt_id": f"v{i}", "set": None, "against": None, "anchor_outcome": None,
@@ -57,11 +59,11 @@ def test_columns_become_outcomes_by_judge_set_and_checkpoint(tmp_path: Path) -> 
         tmp_path,
         "iteration,prompt_id,anchor_outcome,self_outcome,verifiable_outcome,length_delta_tokens,set,against\n"
         "1,a,1,0.5,,12,,\n"
-        "1,b,,1,,,monitor,\n"  # unscored by the anchor
+        "1,b,,1,,,validation,\n"  # unscored by the anchor
         "1,c,,,,-3,,\n"  # unscored too: there is nothing else it can be about
         "1,d,,,0,,,\n"  # a verifiable prompt, which the anchor was not asked about
         "2.0,a,0.25,,,,,\n"
-        "2,r,0.75,,,,reserve,\n"
+        "2,r,0.75,,,,second_validation,\n"
         "2,a,1,,,,,0\n",
     )
     first, second = read_table(path).evidence
@@ -75,12 +77,12 @@ def test_columns_become_outcomes_by_judge_set_and_checkpoint(tmp_path: Path) -> 
     assert checks is not None and checks.values.tolist() == [0.0] and checks.prompt_ids == ("d",)
     found = {key: outcomes.values.tolist() for key, outcomes in second.outcomes.items()}
     assert found == {
-        ("anchor", "monitor", 1): [0.25],
-        ("anchor", "reserve", 1): [0.75],
-        ("anchor", "monitor", 0): [1.0],
+        ("anchor", "validation", 1): [0.25],
+        ("anchor", "second_validation", 1): [0.75],
+        ("anchor", "validation", 0): [1.0],
     }
-    # The reserve is one and the same in all iterations, so that the budget is split in all of them.
-    assert first.num_reserve == second.num_reserve == 1
+    # The second validation set is one and the same in all iterations, so that the budget is split in all of them.
+    assert first.num_second_validation == second.num_second_validation == 1
     assert not first.anchor_examined  # a table does not say what the anchor is worth
 
 
@@ -101,7 +103,10 @@ def test_order_of_rows_and_columns_and_the_kind_of_file_do_not_matter(tmp_path: 
         read = read_table(other).evidence
         assert len(read) == len(written) == 3
         for one, two in zip(written, read, strict=True):
-            assert one.outcomes.keys() == two.outcomes.keys() and one.num_reserve == two.num_reserve == 60
+            assert (
+                one.outcomes.keys() == two.outcomes.keys()
+                and one.num_second_validation == two.num_second_validation == 60
+            )
             for key, outcomes in one.outcomes.items():
                 against = two.outcomes[key]
                 assert against.num_unscored == outcomes.num_unscored
@@ -122,7 +127,7 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
     path = table(tmp_path, f",{HEADING},judge\n0,1,a,1,x\n1,1,b,0,x\n2,2,a,1,x\n3,2,b,1,x\n4,3,a,1,x\n")
     ignored, changed = read_table(path).notes
     assert "(no name), judge" in ignored and "anchor_outcome" not in ignored
-    assert "iteration 3 has other monitor prompts than iteration 1" in changed
+    assert "iteration 3 has other validation prompts than iteration 1" in changed
     assert read_table(table(tmp_path, f"{HEADING}\n1,a,1\n2,a,1\n")).notes == ()
 
 
@@ -150,9 +155,13 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING}\n,a,1\n", ":2", "iteration is blank"),
         (f"{HEADING}\nnan,a,1\n", ":2", "iteration is 'nan'"),
         (f"{HEADING}\n1, ,1\n", ":2", "prompt_id is blank"),
-        (f"{HEADING},set\n1,a,1,reserv\n", ":2", "did you mean 'reserve'?"),
+        (f"{HEADING},set\n1,a,1,second_valid\n", ":2", "did you mean 'second_validation'?"),
         (f"{HEADING},against\n2,a,1,2\n", ":2", "against is '2'; checkpoints before M_2 are 0 to 1"),
-        (f"{HEADING},set\n1,a,1,monitor\n1,a,1,reserve\n", "", "the prompt 'a' is in the sets monitor and reserve"),
+        (
+            f"{HEADING},set\n1,a,1,validation\n1,a,1,second_validation\n",
+            "",
+            "the prompt 'a' is in the sets validation and second_validation",
+        ),
         (f"{HEADING}\n1,a,1\n1,a\n", ":3", "2 cells, but the heading has 3"),
         (f"{HEADING}\n1,a,b,1\n", ":2", "quote texts with commas"),
         (f'{HEADING}\n1,"two\nlines",x\n', ":3", "anchor_outcome is 'x'"),

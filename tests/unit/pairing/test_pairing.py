@@ -72,8 +72,8 @@ def test_why_a_prompt_gives_no_pair(kind: str) -> None:
     assert why((response(0), [4, 2]), (response(1), [3]), (response(2), [3, None])) == "tie"
     assert why((response(0, text="sea"), [4]), (response(1, text=" sea\n"), [1])) == "identical_text"
     assert why((response(0, text="", tokens=1), [4]), (response(1, text="", tokens=1), [1])) == "identical_text"
-    assert why((response(0, cut_off=True), [4]), (response(1), [1])) == "cut_off_chosen"
-    assert why((response(0, cut_off=True), [4]), (response(1, cut_off=True), [1])) == "cut_off_chosen"
+    assert why((response(0, truncated=True), [4]), (response(1), [1])) == "cut_off_chosen"
+    assert why((response(0, truncated=True), [4]), (response(1, truncated=True), [1])) == "cut_off_chosen"
     assert why((response(0), [4]), (response(1), [1]), min_margin=3.0) == "small_margin"
 
 
@@ -83,11 +83,11 @@ def test_same_tokens_are_identical_whatever_the_text_says() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_off_response_is_passed_over_as_chosen_but_may_be_rejected(kind: str) -> None:
-    policy = [(response(0, cut_off=True), [5]), (response(1), [4]), (response(2, cut_off=True), [1])]
+def test_a_truncated_response_is_passed_over_as_chosen_but_may_be_rejected(kind: str) -> None:
+    policy = [(response(0, truncated=True), [5]), (response(1), [4]), (response(2, truncated=True), [1])]
     sharp = {"rho": 0.0} if kind == "length_controlled" else {}
     assert ends(select(policy, kind=kind, **sharp)) == ("p0#1", "p0#2")
-    assert ends(select(policy, kind=kind, allow_cut_off_chosen=True))[0] == "p0#0"
+    assert ends(select(policy, kind=kind, allow_truncated_chosen=True))[0] == "p0#0"
 
 
 def test_a_margin_as_large_as_the_least_one_is_too_small_however_it_is_rounded() -> None:
@@ -213,7 +213,7 @@ def test_a_strategy_of_ones_own_is_a_function_under_the_same_rules() -> None:
     selection = Selector(recipe.Pairing(), nearest_above_the_worst).select(judged(scored(5, 0, 3)))
     assert ends(selection) == ("p0#2", "p0#1")
     assert reason(Selector(recipe.Pairing(), lambda candidates: []).select(judged(scored(5, 0)))) == "nothing_proposed"
-    cut_off = [(response(0, cut_off=True), [5]), *scored(1, 3, 0)[1:]]
+    truncated = [(response(0, truncated=True), [5]), *scored(1, 3, 0)[1:]]
     first_of_all = Selector(recipe.Pairing(), lambda of: [Proposal(of.scored[0], of.scored[2])])
     with pytest.raises(ValueError, match=r"p0#0.*choosable"):
-        first_of_all.select(judged(cut_off))
+        first_of_all.select(judged(truncated))

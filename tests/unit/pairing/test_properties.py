@@ -17,7 +17,7 @@ from selfreward.records import Response
 
 _SHARED: dict[str, Any] = {
     "min_scored": st.sampled_from([2, 2, 4]),
-    "allow_cut_off_chosen": st.booleans(),
+    "allow_truncated_chosen": st.booleans(),
     "min_margin": st.sampled_from([0.0, 0.0, 0.5, 2.0]),
     "min_reliability": st.sampled_from([None, None, 0.0, 0.4]),
     "label": st.sampled_from(["hard", "preference", "consistency"]),
@@ -44,8 +44,8 @@ def shards(draw: st.DrawFn) -> Judged:
     def responses(to: str, by: str, *, most: int) -> list[tuple[Response, Scores]]:
         drawn = draw(st.lists(_DRAWN, min_size=draw(st.sampled_from([0, most // 2, most])), max_size=most))
         return [
-            (response(index, tokens=tokens, cut_off=cut_off, text=text, to=to, by=by), scores)
-            for index, (tokens, cut_off, text, scores) in enumerate(drawn)
+            (response(index, tokens=tokens, truncated=truncated, text=text, to=to, by=by), scores)
+            for index, (tokens, truncated, text, scores) in enumerate(drawn)
         ]
 
     names = [f"p{index}" for index in range(draw(st.integers(1, 3)))]
@@ -91,7 +91,7 @@ def test_whatever_comes_in(section: Any, shard: Judged, rng: random.Random) -> N
         assert [pair.chosen_score, pair.rejected_score] == pytest.approx(means)
         assert pair.margin == pair.chosen_score - pair.rejected_score > section.min_margin >= 0
         assert chosen.prompt_id == rejected.prompt_id == pair.prompt_id
-        assert section.allow_cut_off_chosen or chosen.finish_reason == "stop"
+        assert section.allow_truncated_chosen or chosen.finish_reason == "stop"
         assert sum(item.id in draws for item in shard.responses if item.prompt_id == pair.prompt_id) >= (
             section.min_scored
         )

@@ -14,14 +14,14 @@ from selfreward.plan.amounts import Work
 from selfreward.plan.work import IterationWork
 from selfreward.records import Prompt
 from selfreward.seeding import seed_of
-from selfreward.templates import Template, Trusted
+from selfreward.templates import Template, Verbatim
 
 FIRST, SECOND = (Source().training_prompts(t) for t in (1, 2))
 RESPONSES, JUDGMENTS = "responses", "judgments"
 POOL, BEST_AND_WORST = "judge_pool_judgments", "judge_anchor_comparisons"
 SELF, GOLD = "evaluation_self_judgments", "judge_gold_judgments"
 COMPARISON = {"response_a": "", "response_b": ""}
-YES = Trusted("yes")
+YES = Verbatim("yes")
 CONSISTENCY = "pairing={kind: best_vs_worst, label: consistency}"
 SERVER = "models.gpt={endpoint: 'http://localhost:1/v1', model: m, price: {prompt: 2.0, generated: 10.0}}"
 
@@ -96,14 +96,14 @@ def test_a_reference_is_shown_and_a_prompt_without_one_is_not_judged() -> None:
 
 def test_a_form_that_the_engine_enforces_changes_the_prompt() -> None:
     first, _ = planned("judging={kind: additive, num_draws: 5, max_tokens: 30, structured: true}")
-    expected = 4 * total(lambda p: rubric("additive", p, response="", structured=Trusted("json")) + 50)
+    expected = 4 * total(lambda p: rubric("additive", p, response="", structured=Verbatim("json")) + 50)
     assert plain(first.stages[JUDGMENTS]) == Work(12, expected, 12 * 5 * 30, 60, 30)
 
 
 def test_a_rubric_asks_about_each_criterion() -> None:
     criteria = "[{name: tone, description: it is kind}, {name: facts, description: all that it says is really true}]"
     first, _ = planned(f"judging={{kind: rubric, num_draws: 2, max_tokens: 30, criteria: {criteria}}}")
-    shown = (Trusted("tone: it is kind"), Trusted("facts: all that it says is really true"))
+    shown = (Verbatim("tone: it is kind"), Verbatim("facts: all that it says is really true"))
     expected = sum(4 * total(lambda p, c=c: rubric("rubric", p, response="", criterion=c) + 50) for c in shown)
     assert plain(first.stages[JUDGMENTS]) == Work(24, expected, 24 * 2 * 30, 48, 30)
 
@@ -114,7 +114,7 @@ def test_a_rubric_asks_about_each_criterion() -> None:
 def test_a_pairwise_judge_compares_every_two_responses_in_both_orders() -> None:
     first, _ = planned("judging={kind: pairwise}")
     expected = 12 * total(lambda p: rubric("pairwise", p, **COMPARISON) + opening("pairwise") + 100)
-    assert plain(first.stages[JUDGMENTS]) == Work(36, expected, 36, 36, 1)  # 4 * 3 / 2 contests, 3 prompts
+    assert plain(first.stages[JUDGMENTS]) == Work(36, expected, 36, 36, 1)  # 4 * 3 / 2 matchups, 3 prompts
 
 
 def test_a_pairwise_judge_that_reasons_writes_every_draw_in_either_order() -> None:
@@ -131,7 +131,7 @@ def test_a_constitution_asks_one_principle_or_all_and_the_longest_bounds_the_one
     judging = f"judging={{kind: constitution, principles: '{tmp_path / 'principles.yaml'}', each_judgment: %s}}"
 
     def asked(principle: str) -> int:
-        shown = {**COMPARISON, "principle": Trusted(principle)}
+        shown = {**COMPARISON, "principle": Verbatim(principle)}
         return 12 * total(lambda p: rubric("constitution", p, **shown) + opening("constitution") + 100)
 
     one, _ = planned(judging % "one")
@@ -156,7 +156,7 @@ def test_a_reward_model_reads_every_response_beside_the_engine() -> None:
     first, second = planned("judging={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
     assert not {JUDGMENTS, SELF} & first.stages.keys()
     assert first.elsewhere[JUDGMENTS] == {"rm": Work(12, 4 * 69 + 12 * 50)}
-    assert first.elsewhere[SELF] == {"rm": Work(80, 80 * 27)}  # those of M_0 and M_1 to 40 monitor prompts
+    assert first.elsewhere[SELF] == {"rm": Work(80, 80 * 27)}  # those of M_0 and M_1 to 40 validation prompts
     assert POOL not in second.elsewhere  # it judges as before
 
 
@@ -213,7 +213,7 @@ def test_an_anchor_behind_an_endpoint_leaves_no_comparison_to_the_engine() -> No
 
 def test_an_anchor_that_scores_is_asked_about_each_response_once() -> None:
     first, second = planned("evaluation.anchor={kind: additive, by: initial, num_draws: 2, max_tokens: 9}")
-    monitor = Source().monitor_prompts()[0]
+    monitor = Source().validation_prompts()[0]
     one = rubric("additive", monitor, response="") + 20
     assert plain(first.stages["evaluation_comparisons"]) == Work(80, 80 * one, 80 * 2 * 9, 160, 9)
     assert second.stages["evaluation_comparisons"].num_requests == 120

@@ -40,7 +40,7 @@ CPU = Machine("cpu", "2 CPU threads", 1e11, 5e10, 1e10, 8 * 2**30)
 # Counts
 
 
-def test_the_first_row_is_the_evaluation_of_the_given_model_alone() -> None:
+def test_the_first_row_is_the_evaluation_of_the_initial_model_alone() -> None:
     (first, *_), warnings = count(make_recipe())
     assert warnings == []
     assert (first.iteration, first.elsewhere, first.update) == (0, {}, UpdateWork())
@@ -102,7 +102,7 @@ def test_a_verifier_asks_nothing() -> None:
 def test_comparisons_are_in_both_orders_and_against_one_more_rival_in_each_of_three_iterations() -> None:
     (_, first, second, third, fourth), _ = count(make_recipe("iterations.max=4"))
     opening = len(Template.load("pairwise").opening.split())
-    one = rubric("pairwise", Source().monitor_prompts()[0], response_a="", response_b="") + opening + 2 * 20
+    one = rubric("pairwise", Source().validation_prompts()[0], response_a="", response_b="") + opening + 2 * 20
     assert without_repeats(first.stages["evaluation_comparisons"]) == Work(80, 80 * one, 80, 80, 1)
     assert without_repeats(second.stages["evaluation_comparisons"]) == Work(160, 160 * one, 160, 160, 1)
     # M_0, the previous one and the best of the others.
@@ -112,7 +112,7 @@ def test_comparisons_are_in_both_orders_and_against_one_more_rival_in_each_of_th
 
 def test_the_runs_own_judge_judges_every_response_that_is_compared() -> None:
     iterations, _ = count(make_recipe("iterations.max=4"))
-    one = rubric("additive", Source().monitor_prompts()[0], response="") + 20
+    one = rubric("additive", Source().validation_prompts()[0], response="") + 20
     for iteration, num_responses in zip(iterations[1:], (2, 3, 4, 4), strict=True):
         num = 40 * num_responses
         found = without_repeats(iteration.stages["evaluation_self_judgments"])
@@ -130,27 +130,27 @@ def test_the_judge_judges_both_responses_of_each_gold_pair_in_every_iteration() 
     assert first.num_requests - count(make_recipe())[0][1].num_requests == 10
 
 
-def test_the_reserve_is_counted_in_each_iteration_and_the_seal_once() -> None:
+def test_the_second_validation_set_is_counted_in_each_iteration_and_the_test_set_once() -> None:
     recipe = make_recipe("iterations.max=3")
-    (given, *iterations), _ = count(recipe, Source(num_reserve=9, num_seal=4))
-    responses, compared = "evaluation_reserve_responses", "evaluation_reserve_comparisons"
+    (given, *iterations), _ = count(recipe, Source(num_second_validation=9, num_test=4))
+    responses, compared = "evaluation_second_validation_responses", "evaluation_second_validation_comparisons"
     own = Work(9, 9 * 8, 9 * 20, 9, 20)
-    assert not any("reserve" in stage or "seal" in stage for stage in given.stages)
+    assert not any("second_validation" in stage or "test" in stage for stage in given.stages)
     for iteration, num_rivals in zip(iterations, (1, 2, 2), strict=True):
         found = {stage: work for stage, work in iteration.stages.items() if stage.startswith(responses)}
         names = [responses, f"{responses}_previous", f"{responses}_best"][: 1 + num_rivals]
         assert found == dict.fromkeys(names, own)
         assert iteration.stages[compared].num_requests == 2 * 9 * num_rivals
-    assert not any("seal" in stage for iteration in iterations[:-1] for stage in iteration.stages)
-    seal = {stage: work.num_requests for stage, work in iterations[-1].stages.items() if "seal" in stage}
-    assert seal == {
-        "evaluation_seal_responses_best": 4, "evaluation_seal_responses_initial": 4, "evaluation_seal_comparisons": 8
+    assert not any("test" in stage for iteration in iterations[:-1] for stage in iteration.stages)
+    test_set = {stage: work.num_requests for stage, work in iterations[-1].stages.items() if "test" in stage}
+    assert test_set == {
+        "evaluation_test_responses_best": 4, "evaluation_test_responses_initial": 4, "evaluation_test_comparisons": 8
     }  # fmt: skip
 
 
 def test_what_is_perhaps_not_asked_costs_nothing_at_the_fast_end() -> None:
     recipe = make_recipe()
-    with_all, without = (count(recipe, Source(num_reserve=n, num_seal=n))[0] for n in (40, 0))
+    with_all, without = (count(recipe, Source(num_second_validation=n, num_test=n))[0] for n in (40, 0))
     slow = replace(CPU, engine_flops=1e8)
     more, less = (estimate(recipe, w, model=MODEL, machine=slow, history=History())[0] for w in (with_all, without))
     assert more[2].low == pytest.approx(less[2].low) and more[2].high > 1.1 * less[2].high
@@ -168,8 +168,8 @@ def test_divergence_is_measured_on_at_most_32_draws_scored_by_two_or_three_model
 
 
 class Five(Source):
-    def monitor_prompts(self) -> Sequence[Prompt]:
-        return super().monitor_prompts()[:5]
+    def validation_prompts(self) -> Sequence[Prompt]:
+        return super().validation_prompts()[:5]
 
 
 def test_without_verifiable_prompts_there_is_no_such_stage() -> None:
@@ -450,21 +450,24 @@ def rows_under(title: str, text: str) -> dict[str, list[int]]:
     }
 
 
-def test_enough_prompts_resolve_delta_and_the_reserve_counts_too() -> None:
+def test_enough_prompts_resolve_delta_and_the_second_validation_set_counts_too() -> None:
     enough = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=800", "monitor.delta=0.06"))).split())
-    assert "800 monitor prompts resolve a gain of about 0.05, and with the reserve 1,600 prompts one of 0.034" in enough
+    assert (
+        "800 validation prompts resolve a gain of about 0.05, and with the second validation set 1,600 prompts one of 0.034"
+        in enough
+    )
     assert "monitor.delta asks for 0.06, which they do." in enough
 
 
 def test_columns_of_held_out_sets_are_there_when_the_sets_are() -> None:
     recipe = make_recipe()
-    work, _ = count(recipe, Source(num_reserve=9, num_seal=4, num_gold=5))
+    work, _ = count(recipe, Source(num_second_validation=9, num_test=4, num_gold=5))
     plain, full = render(make_plan(recipe)), render(make_plan(recipe, iterations=work))
     heading = full.split("engine requests\n")[1].splitlines()[0].split()
-    assert heading[-3:] == ["reserve", "seal", "total"] and "self" in heading
+    assert heading[-3:] == ["second_validation", "test", "total"] and "self" in heading
     assert "both responses of each gold pair" in " ".join(full.split())
-    assert "asked only where the monitor prompts leave a decision open" in " ".join(full.split())
-    assert "reserve" not in plain.lower() and "seal" not in plain.lower() and "gold" not in plain
+    assert "it is evaluated only where the validation prompts leave a decision open" in " ".join(full.split())
+    assert "second_validation" not in plain.lower() and "test" not in plain.lower() and "gold" not in plain
 
 
 @pytest.mark.parametrize("max_iterations", [1, 2, 12])
@@ -472,7 +475,7 @@ def test_the_tables_add_up_to_what_was_counted(max_iterations: int) -> None:
     plan = make_plan(make_recipe(f"iterations.max={max_iterations}"))
     text = render(plan)
     requests, tokens = rows_under("engine requests", text), rows_under("engine tokens, prompt and generated", text)
-    names = ["the given model", *(f"iteration {t}" for t in range(1, max_iterations + 1))]
+    names = ["the initial model", *(f"iteration {t}" for t in range(1, max_iterations + 1))]
     for table, amount in ((requests, "num_requests"), (tokens, "num_tokens")):
         assert list(table) == [*names, "whole run"]
         for name, iteration in zip(names, plan.iterations, strict=True):
@@ -495,7 +498,7 @@ def test_the_text_says_what_is_a_bound_what_is_assumed_and_what_cannot_be_resolv
     ):
         assert words_ in text
     gain = (2.4977 + 0.8416) * math.sqrt(0.6 / 4 / 40)  # z(1 - 0.05 / 8) and z(0.8)
-    assert f"40 monitor prompts resolve a gain of about {gain:.3g}:" in text
+    assert f"40 validation prompts resolve a gain of about {gain:.3g}:" in text
     assert "monitor.delta asks for 0.05, which takes 670: expect INCONCLUSIVE" in text
     assert "already spent" not in text and "So far" not in text and "warning" not in text
 

@@ -1,4 +1,4 @@
-"""The data contract: monitor, reserve, seal, verifiable and gold sets are disjoint, and none of them is trained on."""
+"""The data contract: validation, second validation, test, verifiable and gold sets are disjoint, and none of them is trained on."""
 
 import json
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from selfreward.prompts.source import Pool, SplitSource
 from selfreward.prompts.verifiable import boilerplate
 from selfreward.recipe import EvaluationSection, GoldSection, IterationsSection, PromptsSection, VerifiableEvaluation
 from selfreward.records import GoldPair, Message, Prompt
+from selfreward.seeding import SPLIT_SEED_NAMES
 
 SECTION: TypeAdapter[PromptsSection] = TypeAdapter(PromptsSection)
 SENTENCE = "Describe the morning on which the old harbour bell rang although nobody had touched its rope, in words"
@@ -36,24 +37,33 @@ def _prompts(count: int) -> list[Prompt]:
     return [_asks(i, f"Question number {i}?") for i in range(count)]
 
 
-def _split(prompts: Sequence[Prompt], *, monitor: int, reserve: int = 0, seal: int = 0, **rest: Any) -> SplitSource:
+def _split(
+    prompts: Sequence[Prompt], *, validation: int, second_validation: int = 0, test: int = 0, **rest: Any
+) -> SplitSource:
     iterations = IterationsSection(max=1, num_prompts_per_iteration=rest.pop("block", 4))
     rest = {"other": None, "verifiable": (), **rest}
     own = Pool("own.jsonl", tuple(prompts))
-    return SplitSource(own, num_monitor=monitor, num_reserve=reserve, num_seal=seal, iterations=iterations, **rest)
+    return SplitSource(
+        own,
+        num_validation=validation,
+        num_second_validation=second_validation,
+        num_test=test,
+        iterations=iterations,
+        **rest,
+    )
 
 
 def _build(
     section: dict[str, Any],
     *,
-    monitor: int,
+    validation: int,
     block: int = 20,
     other: dict[str, Any] | None = None,
     seed: int = 0,
     **evaluation: Any,
 ) -> PromptSource:
     asked = EvaluationSection(
-        num_prompts=monitor, prompts=None if other is None else SECTION.validate_python(other), **evaluation
+        num_prompts=validation, prompts=None if other is None else SECTION.validate_python(other), **evaluation
     )
     iterations = IterationsSection(max=2, num_prompts_per_iteration=block)
     return build(SECTION.validate_python(section), evaluation=asked, iterations=iterations, seed=seed)
@@ -61,9 +71,9 @@ def _build(
 
 def _sets(source: PromptSource) -> list[Sequence[Prompt]]:
     return [
-        source.monitor_prompts(),
-        source.reserve_prompts(),
-        source.seal_prompts(),
+        source.validation_prompts(),
+        source.second_validation_prompts(),
+        source.test_prompts(),
         source.verifiable_prompts(),
         [pair.prompt for pair in source.gold_pairs()],
     ]
@@ -89,32 +99,32 @@ def _gold(prompt: str, **more: Any) -> dict[str, Any]:
     block=st.integers(1, 12),
 )
 @settings(max_examples=60, deadline=None)
-def test_reserve_and_seal_are_disjoint_and_leave_the_monitor_alone(
+def test_second_validation_and_test_set_are_disjoint_and_leave_the_monitor_alone(
     num_prompts: int, sizes: tuple[int, int, int], block: int
 ) -> None:
     prompts = _prompts(num_prompts)
-    monitor, reserve, seal = sizes
+    validation, second_validation, test = sizes
     if num_prompts < sum(sizes) + block:
         with pytest.raises(RecipeError):
-            _split(prompts, monitor=monitor, reserve=reserve, seal=seal, block=block)
+            _split(prompts, validation=validation, second_validation=second_validation, test=test, block=block)
         return
-    source = _split(prompts, monitor=monitor, reserve=reserve, seal=seal, block=block)
+    source = _split(prompts, validation=validation, second_validation=second_validation, test=test, block=block)
     parts = [*_sets(source), source.training_prompts(1)]
     assert [len(part) for part in parts] == [*sizes, 0, 0, block]
     assert len({prompt_id for part in parts for prompt_id in _ids(part)}) == sum(sizes) + block
-    alone = _split(prompts, monitor=monitor, block=block)
-    assert alone.monitor_prompts() == source.monitor_prompts()
-    assert alone.facts()["monitor"] == source.facts()["monitor"]
+    alone = _split(prompts, validation=validation, block=block)
+    assert alone.validation_prompts() == source.validation_prompts()
+    assert alone.facts()["validation"] == source.facts()["validation"]
 
 
 def test_a_near_copy_of_a_held_out_prompt_is_passed_over_by_the_next_set() -> None:
     twins = [_asks(f"twin{i}", f"{SENTENCE} ({i}).") for i in range(4)]
     questions = _prompts(20)
     source = _split([twins[0], questions[0], twins[1], *questions[1:3], twins[2], *questions[3:], twins[3]],
-                    monitor=2, reserve=2, seal=2)  # fmt: skip
+                    validation=2, second_validation=2, test=2)  # fmt: skip
     assert [_ids(part) for part in _sets(source)[:3]] == [["ptwin0", "p0"], ["p1", "p2"], ["p3", "p4"]]
     overlap = source.facts()["overlap"]
-    passed = [overlap[f"num_{name}_passed_over"] for name in ("monitor", "reserve", "seal")]
+    passed = [overlap[f"num_{name}_passed_over"] for name in ("validation", "second_validation", "test")]
     assert passed == [0, 1, 1]
     assert overlap["num_training_removed_near"] == 3
     assert not any("twin" in prompt_id for prompt_id in _ids(source.training_prompts(1)))
@@ -132,7 +142,7 @@ SOURCES: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
 def test_no_two_sets_of_a_whole_source_overlap(own: dict[str, Any], other: Any, tmp_path: Path) -> None:
     path = _write(tmp_path, *(_gold(f"What is {i} times {i}?") for i in range(12)))
     source = _build(
-        own, other=other, monitor=60, num_reserve_prompts=60, num_seal_prompts=50, gold=GoldSection(path=path),
+        own, other=other, validation=60, num_second_validation_prompts=60, num_test_prompts=50, gold=GoldSection(path=path),
         verifiable=VerifiableEvaluation(num_prompts=40),
     )  # fmt: skip
     training = [*source.training_prompts(1), *source.training_prompts(2)]
@@ -140,19 +150,19 @@ def test_no_two_sets_of_a_whole_source_overlap(own: dict[str, Any], other: Any, 
     assert [len(part) for part in parts] == [40, 60, 60, 50, 40, 12]
     ids = [prompt_id for part in parts for prompt_id in _ids(part)]
     assert len(set(ids)) == len(ids) == 262
-    _, monitor, reserve, seal, verifiable, gold = parts
-    for earlier, later in combinations([verifiable, gold, monitor, reserve, seal, training], 2):
+    _, validation, second_validation, test, verifiable, gold = parts
+    for earlier, later in combinations([verifiable, gold, validation, second_validation, test, training], 2):
         assert not check_overlap(later, earlier, boilerplate=boilerplate()).pairs
     assert source.num_overlapping(training) == 0
     facts = source.facts()
     assert json.loads(json.dumps(facts)) == facts
-    names = ("monitor", "reserve", "seal", "verifiable", "gold")
+    names = ("validation", "second_validation", "test", "verifiable", "gold")
     assert [facts[name]["num_prompts"] for name in names] == [60, 60, 50, 40, 12]
     assert len({facts[name]["sha256"] for name in names}) == 5
 
 
 def test_many_generated_prompts_can_be_held_out() -> None:
-    source = _build({"kind": "verifiable"}, monitor=400)
+    source = _build({"kind": "verifiable"}, validation=400)
     assert [len(part) for part in _sets(source)] == [400, 400, 400, 128, 0]
 
 
@@ -160,34 +170,34 @@ def test_an_own_evaluation_source_gives_all_sets_and_marks_their_ids(tmp_path: P
     texts = [{"prompt": f"Question {name} {i}?"} for name in ("own",) for i in range(30)]
     own = {"kind": "file", "path": _write(tmp_path, *texts, name="own.jsonl")}
     riddles = _write(tmp_path, *({"prompt": f"Riddle {i}!"} for i in range(9)), name="riddles.jsonl")
-    source = _build(own, monitor=3, block=15, other={"kind": "file", "path": riddles}, num_reserve_prompts=3,
-                    num_seal_prompts=3, verifiable=None)  # fmt: skip
-    for name, part in zip(("monitor", "reserve", "seal"), _sets(source), strict=False):
+    source = _build(own, validation=3, block=15, other={"kind": "file", "path": riddles}, num_second_validation_prompts=3,
+                    num_test_prompts=3, verifiable=None)  # fmt: skip
+    for name, part in zip(SPLIT_SEED_NAMES.values(), _sets(source), strict=False):
         assert len(part) == 3 and all(prompt_id.startswith(f"{name}-line-") for prompt_id in _ids(part))
     assert source.facts()["training"]["num_held_out"] == 0
 
 
-@pytest.mark.parametrize("name", ["reserve", "seal"])
+@pytest.mark.parametrize("name", ["second_validation", "test"])
 def test_too_few_prompts_name_the_set_that_cannot_be_met(name: str) -> None:
-    found = rf"own.jsonl gives 5 prompts .* beside 5 monitor prompts; evaluation.num_{name}_prompts needs 8, 3 more"
+    found = rf"own.jsonl gives 5 prompts .* beside 5 validation prompts; evaluation.num_{name}_prompts needs 8, 3 more"
     with pytest.raises(RecipeError, match=found):
-        _split(_prompts(10), monitor=5, **{name: 8})
+        _split(_prompts(10), validation=5, **{name: 8})
     with pytest.raises(RecipeError, match=rf"17 are held out .*or lower evaluation.num_{name}_prompts, or set"):
-        _split(_prompts(20), monitor=5, **{name: 12})
-    assert len(_split(_prompts(20), monitor=5, **{name: 11}).training_prompts(1)) == 4
+        _split(_prompts(20), validation=5, **{name: 12})
+    assert len(_split(_prompts(20), validation=5, **{name: 11}).training_prompts(1)) == 4
 
 
 def test_training_prompts_that_gold_pairs_ask_leave_training(tmp_path: Path) -> None:
     gold = read_gold(_write(tmp_path, _gold("question number 13"), _gold("Something else.")))
-    source = _split(_prompts(20), monitor=5, reserve=5, gold=gold, block=9)
+    source = _split(_prompts(20), validation=5, second_validation=5, gold=gold, block=9)
     assert "p13" not in _ids(source.training_prompts(1))
     assert source.facts()["overlap"]["num_training_removed_exact"] == 1
     # The others pass it over as well.
-    passing = _split(_prompts(20), monitor=9, reserve=6, gold=gold)
-    assert _ids(passing.reserve_prompts()) == ["p9", "p10", "p11", "p12", "p14", "p15"]
+    passing = _split(_prompts(20), validation=9, second_validation=6, gold=gold)
+    assert _ids(passing.second_validation_prompts()) == ["p9", "p10", "p11", "p12", "p14", "p15"]
     many = read_gold(_write(tmp_path, *(_gold(f"Question number {i}?") for i in range(5, 20))))
     with pytest.raises(RecipeError, match=r"15 of 15 training prompts .* or with evaluation.gold, for example"):
-        _split(_prompts(20), monitor=5, gold=many)
+        _split(_prompts(20), validation=5, gold=many)
 
 
 def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> None:
@@ -195,13 +205,13 @@ def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> N
     with pytest.raises(
         RecipeError, match=r"^evaluation.gold: the prompt 'gold-line-2' .* verifiable prompt 'v', 1 in all"
     ):
-        _split(_prompts(20), monitor=5, gold=gold, verifiable=[Prompt("v", (Message("user", "write about bees"),))])
+        _split(_prompts(20), validation=5, gold=gold, verifiable=[Prompt("v", (Message("user", "write about bees"),))])
 
 
 def test_prompts_that_were_really_trained_on_are_checked_anew(tmp_path: Path) -> None:
     gold = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
     verifiable = [Prompt("v", (Message("user", "Write about bees."),))]
-    source = _split(_prompts(20), monitor=3, reserve=3, seal=3, gold=gold, verifiable=verifiable)
+    source = _split(_prompts(20), validation=3, second_validation=3, test=3, gold=gold, verifiable=verifiable)
     assert source.num_overlapping(source.training_prompts(1)) == 0
     for part in _sets(source):
         # Whatever it is called, and whatever its system turn says.
@@ -213,22 +223,25 @@ def test_prompts_that_were_really_trained_on_are_checked_anew(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("evaluation", "sentences"),
     [
-        ({}, ["no reserve and no seal: 40 monitor prompts are fewer than 400"]),
-        ({"num_seal_prompts": 10}, ["no reserve: 40 monitor prompts are fewer than 400"]),
+        ({}, ["no second validation set and no test set: 40 validation prompts are fewer than 400"]),
+        ({"num_test_prompts": 10}, ["no second validation set: 40 validation prompts are fewer than 400"]),
         (
-            {"num_reserve_prompts": 0},
-            ["no reserve: evaluation.num_reserve_prompts is 0", "no seal: 40 monitor prompts are fewer than 400"],
+            {"num_second_validation_prompts": 0},
+            [
+                "no second validation set: evaluation.num_second_validation_prompts is 0",
+                "no test set: 40 validation prompts are fewer than 400",
+            ],
         ),
-        ({"num_reserve_prompts": 10, "num_seal_prompts": 10}, []),
+        ({"num_second_validation_prompts": 10, "num_test_prompts": 10}, []),
     ],
 )
-def test_the_contract_says_what_is_not_there(evaluation: dict[str, Any], sentences: list[str]) -> None:
+def test_the_guarantees_says_what_is_not_there(evaluation: dict[str, Any], sentences: list[str]) -> None:
     no_gold = "no gold pairs: the judge's accuracy against known orders is not measured"
-    promise, *open_points = _build(BUILTIN, monitor=40, **evaluation).facts()["contract"]
-    assert promise.startswith("held out and never trained on: 40 monitor, ") and "128 verifiable prompts" in promise
+    promise, *open_points = _build(BUILTIN, validation=40, **evaluation).facts()["guarantees"]
+    assert promise.startswith("held out and never trained on: 40 validation, ") and "128 verifiable prompts" in promise
     assert open_points == [*sentences, no_gold]
-    facts = _build(BUILTIN, monitor=40, verifiable=None, **evaluation).facts()
-    assert facts["contract"][-2].startswith("no verifiable prompts")
+    facts = _build(BUILTIN, validation=40, verifiable=None, **evaluation).facts()
+    assert facts["guarantees"][-2].startswith("no verifiable prompts")
 
 
 # --- gold files ------------------------------------------------------------------------------------------------------
@@ -288,7 +301,7 @@ def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
 def test_another_answer_is_another_gold_set(tmp_path: Path) -> None:
     def sha256(**row: Any) -> str:
         gold = read_gold(_write(tmp_path, _gold("A?", **row)))
-        facts = _split(_prompts(20), monitor=3, gold=gold).facts()
+        facts = _split(_prompts(20), validation=3, gold=gold).facts()
         return str(facts["gold"]["sha256"])
 
     assert len({sha256(), sha256(chosen="Perhaps."), sha256(chosen="No.", rejected="Yes.")}) == 3

@@ -1,4 +1,4 @@
-"""Training, monitor and verifiable prompts: disjoint, fresh, the same each time, enough of them or an error."""
+"""Training, validation and verifiable prompts: disjoint, fresh, the same each time, enough of them or an error."""
 
 import json
 import os
@@ -30,11 +30,11 @@ def _prompts(count: int, *, prefix: str = "p") -> list[Prompt]:
     return [Prompt(f"{prefix}{i}", (Message("user", f"Question {prefix} {i}?"),)) for i in range(count)]
 
 
-def _split(prompts: list[Prompt], *, block: int, iterations: int, num_monitor: int, **rest: Any) -> SplitSource:
+def _split(prompts: list[Prompt], *, block: int, iterations: int, num_validation: int, **rest: Any) -> SplitSource:
     sections = IterationsSection(max=iterations, num_prompts_per_iteration=block)
     own = Pool("own.jsonl", in_seeded_order(prompts, seed=rest.pop("seed", 0)))
     rest = {"other": None, "verifiable": (), **rest}
-    return SplitSource(own, num_monitor=num_monitor, iterations=sections, **rest)
+    return SplitSource(own, num_validation=num_validation, iterations=sections, **rest)
 
 
 def _build(
@@ -42,7 +42,7 @@ def _build(
     *,
     max: int = 2,
     block: int = 20,
-    num_monitor: int = 10,
+    num_validation: int = 10,
     seed: int = 0,
     other: dict[str, Any] | None = None,
     verifiable: VerifiableEvaluation | None = None,
@@ -50,7 +50,7 @@ def _build(
     return build(
         SECTION.validate_python(section),
         evaluation=EvaluationSection(
-            num_prompts=num_monitor,
+            num_prompts=num_validation,
             prompts=None if other is None else SECTION.validate_python(other),
             verifiable=verifiable,
         ),
@@ -77,37 +77,42 @@ def _file(folder: Path, texts: list[str], name: str = "prompts.jsonl") -> dict[s
     num_prompts=st.integers(2, 60),
     block=st.integers(1, 12),
     iterations=st.integers(1, 5),
-    num_monitor=st.integers(2, 20),
+    num_validation=st.integers(2, 20),
     seed=st.integers(0, 2**40),
 )
 @settings(max_examples=60, deadline=None)
 def test_sets_are_disjoint_and_fresh_or_an_error_is_raised(
-    num_prompts: int, block: int, iterations: int, num_monitor: int, seed: int
+    num_prompts: int, block: int, iterations: int, num_validation: int, seed: int
 ) -> None:
     prompts = _prompts(num_prompts)
-    arguments: dict[str, Any] = {"block": block, "iterations": iterations, "num_monitor": num_monitor, "seed": seed}
-    if num_prompts < num_monitor + block * iterations:
+    arguments: dict[str, Any] = {
+        "block": block,
+        "iterations": iterations,
+        "num_validation": num_validation,
+        "seed": seed,
+    }
+    if num_prompts < num_validation + block * iterations:
         with pytest.raises(RecipeError):
             _split(prompts, **arguments)
         return
     source = _split(prompts, **arguments)
     blocks = [source.training_prompts(t) for t in range(1, iterations + 1)]
-    monitor = source.monitor_prompts()
-    ids = [prompt_id for part in [*blocks, monitor] for prompt_id in _ids(part)]
-    assert len(ids) == len(set(ids)) == num_monitor + block * iterations
+    validation = source.validation_prompts()
+    ids = [prompt_id for part in [*blocks, validation] for prompt_id in _ids(part)]
+    assert len(ids) == len(set(ids)) == num_validation + block * iterations
     assert [len(part) for part in blocks] == [block] * iterations
     assert set(ids) <= set(_ids(prompts))
     # The same in the next process: neither the order of the file nor an earlier call matters.
     again = _split(prompts[::-1], **arguments)
     assert [again.training_prompts(t) for t in range(iterations, 0, -1)] == blocks[::-1]
-    assert again.monitor_prompts() == monitor
+    assert again.validation_prompts() == validation
     assert again.facts() == source.facts()
 
 
 def test_another_seed_gives_another_order() -> None:
     prompts = _prompts(40)
-    first, second = (_split(prompts, block=10, iterations=1, num_monitor=10, seed=seed) for seed in (0, 1))
-    assert first.monitor_prompts() != second.monitor_prompts()
+    first, second = (_split(prompts, block=10, iterations=1, num_validation=10, seed=seed) for seed in (0, 1))
+    assert first.validation_prompts() != second.validation_prompts()
     assert first.training_prompts(1) != second.training_prompts(1)
     assert _ids(first.training_prompts(1)) != sorted(_ids(first.training_prompts(1)))
 
@@ -116,7 +121,7 @@ def test_another_seed_gives_another_order() -> None:
 def test_blocks_do_not_depend_on_the_number_of_iterations(section: dict[str, Any]) -> None:
     short, long = _build(section, max=1), _build(section, max=5)
     assert short.training_prompts(1) == long.training_prompts(1)
-    assert short.monitor_prompts() == long.monitor_prompts()
+    assert short.validation_prompts() == long.validation_prompts()
     blocks = [_ids(long.training_prompts(t)) for t in range(1, 6)]
     assert all(not set(first) & set(second) for first, second in pairwise(blocks))
     assert len({prompt_id for block in blocks for prompt_id in block}) == 100
@@ -124,7 +129,7 @@ def test_blocks_do_not_depend_on_the_number_of_iterations(section: dict[str, Any
 
 def test_too_few_prompts_says_how_many_and_what_to_do() -> None:
     with pytest.raises(RecipeError) as raised:
-        _split(_prompts(50), block=20, iterations=3, num_monitor=8)
+        _split(_prompts(50), block=20, iterations=3, num_validation=8)
     message = str(raised.value)
     parts = (
         "50 prompts",
@@ -137,11 +142,11 @@ def test_too_few_prompts_says_how_many_and_what_to_do() -> None:
     )
     assert [part for part in parts if part not in message] == []
     # What the message proposes works.
-    _split(_prompts(50), block=14, iterations=3, num_monitor=8)
-    _split(_prompts(50), block=20, iterations=2, num_monitor=8)
-    _split(_prompts(68), block=20, iterations=3, num_monitor=8)
+    _split(_prompts(50), block=14, iterations=3, num_validation=8)
+    _split(_prompts(50), block=20, iterations=2, num_validation=8)
+    _split(_prompts(68), block=20, iterations=3, num_validation=8)
     with pytest.raises(RecipeError, match=r"gives 5 prompts that can be held out.*needs 8, 3 more; add"):
-        _split(_prompts(5), block=1, iterations=1, num_monitor=8)
+        _split(_prompts(5), block=1, iterations=1, num_validation=8)
 
 
 def test_a_generator_with_too_few_prompts_advises_more_kinds() -> None:
@@ -151,7 +156,7 @@ def test_a_generator_with_too_few_prompts_advises_more_kinds() -> None:
 
 
 def test_an_iteration_beyond_the_prompts_is_refused() -> None:
-    source = _split(_prompts(40), block=10, iterations=2, num_monitor=8)
+    source = _split(_prompts(40), block=10, iterations=2, num_validation=8)
     assert len(source.training_prompts(3)) == 10  # iterations.max may be raised on a started run
     with pytest.raises(RecipeError, match="4 iterations"):
         source.training_prompts(4)
@@ -167,11 +172,11 @@ def test_near_copies_of_held_out_prompts_leave_training_and_are_counted() -> Non
     twins = [Prompt(f"twin{i}", (Message("user", f"{SENTENCE} ({i})."),)) for i in range(4)]
     prompts = [*_prompts(20), *twins]
     for seed in range(12):
-        source = _split(prompts, block=8, iterations=1, num_monitor=8, seed=seed)
-        monitor = source.monitor_prompts()
+        source = _split(prompts, block=8, iterations=1, num_validation=8, seed=seed)
+        validation = source.validation_prompts()
         training = [*source.training_prompts(1)]
-        assert not check_overlap(training, monitor).pairs
-        held_out = sum(prompt.id.startswith("twin") for prompt in monitor)
+        assert not check_overlap(training, validation).pairs
+        held_out = sum(prompt.id.startswith("twin") for prompt in validation)
         facts = source.facts()
         assert facts["overlap"]["num_training_removed_near"] == (4 - held_out if held_out else 0)
         assert facts["training"]["num_prompts"] == 24 - 8 - facts["overlap"]["num_training_removed_near"]
@@ -182,43 +187,43 @@ def test_an_own_evaluation_source_is_taken_out_of_training(tmp_path: Path) -> No
     training = [f"Question number {i}?" for i in range(30)]
     own = _file(tmp_path, training)
     other = _file(tmp_path, [*training[:6], *(f"Riddle {i}!" for i in range(6))], "evaluation.jsonl")
-    source = _build(own, block=12, other=other, num_monitor=12)
-    assert set(_texts(source.monitor_prompts())) == {*training[:6], *(f"Riddle {i}!" for i in range(6))}
+    source = _build(own, block=12, other=other, num_validation=12)
+    assert set(_texts(source.validation_prompts())) == {*training[:6], *(f"Riddle {i}!" for i in range(6))}
     trained = {text for t in (1, 2) for text in _texts(source.training_prompts(t))}
     assert trained == set(training[6:])
     assert source.facts()["overlap"]["num_training_removed_exact"] == 6
     # Both files number their lines; the ids stay apart.
-    assert not set(_ids(source.monitor_prompts())) & {i for t in (1, 2) for i in _ids(source.training_prompts(t))}
+    assert not set(_ids(source.validation_prompts())) & {i for t in (1, 2) for i in _ids(source.training_prompts(t))}
     with pytest.raises(RecipeError, match="6 are removed because they overlap"):
-        _build(own, block=13, other=other, num_monitor=12)
+        _build(own, block=13, other=other, num_validation=12)
     with pytest.raises(RecipeError, match=r"evaluation.prompts: .* gives 12 prompts .* needs 13"):
-        _build(own, block=1, other=other, num_monitor=13)
+        _build(own, block=1, other=other, num_validation=13)
 
 
 def test_more_than_half_overlapping_is_refused(tmp_path: Path) -> None:
     texts = [f"Question number {i}?" for i in range(20)]
     other = _file(tmp_path, texts[:11], "evaluation.jsonl")
     with pytest.raises(RecipeError, match=r"11 of 20 training prompts .* overlap with evaluation.prompts"):
-        _build(_file(tmp_path, texts), max=1, block=1, other=other, num_monitor=11)
-    _build(_file(tmp_path, texts), max=1, block=10, other=other, num_monitor=10)
+        _build(_file(tmp_path, texts), max=1, block=1, other=other, num_validation=11)
+    _build(_file(tmp_path, texts), max=1, block=10, other=other, num_validation=10)
 
 
-def test_monitor_prompts_pass_over_verifiable_prompts() -> None:
+def test_validation_prompts_pass_over_verifiable_prompts() -> None:
     prompts = _prompts(30)
-    known = _split(prompts, block=10, iterations=1, num_monitor=8).monitor_prompts()
+    known = _split(prompts, block=10, iterations=1, num_validation=8).validation_prompts()
     copies = [Prompt(f"v{i}", prompt.messages) for i, prompt in enumerate(known[:3])]
-    source = _split(prompts, block=10, iterations=1, num_monitor=8, verifiable=copies)
-    assert [*source.monitor_prompts()[:5]] == [*known[3:]]
-    everything = {text for part in (source.training_prompts(1), source.monitor_prompts()) for text in _texts(part)}
+    source = _split(prompts, block=10, iterations=1, num_validation=8, verifiable=copies)
+    assert [*source.validation_prompts()[:5]] == [*known[3:]]
+    everything = {text for part in (source.training_prompts(1), source.validation_prompts()) for text in _texts(part)}
     assert not everything & set(_texts(copies))
-    assert source.facts()["overlap"]["num_monitor_passed_over"] == 3
+    assert source.facts()["overlap"]["num_validation_passed_over"] == 3
     assert source.facts()["overlap"]["num_training_removed_exact"] == 3
 
 
 def test_ids_are_unique_over_the_whole_run() -> None:
     new = Prompt("p3", (Message("user", "New."),))
     with pytest.raises(RecipeError, match="the id 'p3'"):
-        _split(_prompts(30), block=10, iterations=2, num_monitor=10, verifiable=[new])
+        _split(_prompts(30), block=10, iterations=2, num_validation=10, verifiable=[new])
 
 
 def test_system_prompt_is_put_before_prompts_without_one(tmp_path: Path) -> None:
@@ -227,8 +232,8 @@ def test_system_prompt_is_put_before_prompts_without_one(tmp_path: Path) -> None
     rows = [{"prompt": turns}, *({"prompt": f"Number {i}."} for i in range(5))]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     section = {"kind": "file", "path": str(file), "system_prompt": "Shared."}
-    source = _build(section, max=1, block=4, num_monitor=2, verifiable=VerifiableEvaluation(num_prompts=3))
-    for prompt in [*source.training_prompts(1), *source.monitor_prompts(), *source.verifiable_prompts()]:
+    source = _build(section, max=1, block=4, num_validation=2, verifiable=VerifiableEvaluation(num_prompts=3))
+    for prompt in [*source.training_prompts(1), *source.validation_prompts(), *source.verifiable_prompts()]:
         own = prompt.messages[-1].content == "With its own."
         assert [turn.content for turn in prompt.messages if turn.role == "system"] == ["Own." if own else "Shared."]
     assert with_system_prompt(_prompts(2), None) == tuple(_prompts(2))
@@ -240,21 +245,23 @@ def test_an_empty_section_of_verifiable_prompts_gives_none() -> None:
 
 @pytest.mark.parametrize("section", [{"kind": "builtin"}, {"kind": "verifiable", "num_checks": 2}])
 def test_sets_of_a_whole_source_do_not_overlap(section: dict[str, Any]) -> None:
-    source = _build(section, max=3, block=60, num_monitor=40, verifiable=VerifiableEvaluation(num_prompts=40))
+    source = _build(section, max=3, block=60, num_validation=40, verifiable=VerifiableEvaluation(num_prompts=40))
     training = [prompt for t in (1, 2, 3) for prompt in source.training_prompts(t)]
-    monitor, verifiable = source.monitor_prompts(), source.verifiable_prompts()
-    assert (len(training), len(monitor), len(verifiable)) == (180, 40, 40)
-    assert len({*_ids(training), *_ids(monitor), *_ids(verifiable)}) == 260
-    assert len({*_texts(training), *_texts(monitor), *_texts(verifiable)}) == 260
-    assert not check_overlap(training, [*monitor, *verifiable], boilerplate=boilerplate()).pairs
-    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", prompt.id) for prompt in [*training, *monitor, *verifiable])
+    validation, verifiable = source.validation_prompts(), source.verifiable_prompts()
+    assert (len(training), len(validation), len(verifiable)) == (180, 40, 40)
+    assert len({*_ids(training), *_ids(validation), *_ids(verifiable)}) == 260
+    assert len({*_texts(training), *_texts(validation), *_texts(verifiable)}) == 260
+    assert not check_overlap(training, [*validation, *verifiable], boilerplate=boilerplate()).pairs
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", prompt.id) for prompt in [*training, *validation, *verifiable]
+    )
     assert all(prompt.checks for prompt in verifiable)
-    assert all(bool(prompt.checks) == (section["kind"] == "verifiable") for prompt in [*training, *monitor])
+    assert all(bool(prompt.checks) == (section["kind"] == "verifiable") for prompt in [*training, *validation])
 
 
 def test_generated_prompts_can_evaluate_another_source() -> None:
     source = _build({"kind": "builtin"}, other={"kind": "verifiable"}, verifiable=VerifiableEvaluation(num_prompts=10))
-    assert all(prompt.checks for prompt in source.monitor_prompts())
+    assert all(prompt.checks for prompt in source.validation_prompts())
     assert source.facts()["training"]["num_held_out"] == 0
 
 

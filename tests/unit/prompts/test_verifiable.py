@@ -39,7 +39,7 @@ def generator():
 
 def test_all_prompts_of_a_seed_are_distinct(generator):
     # Two whole parts, and the beginning of the others.
-    sizes = {part: generator.available(part) if part in ("seal", "reserve") else 3000 for part in PARTS}
+    sizes = {part: generator.available(part) if part in ("test", "second_validation") else 3000 for part in PARTS}
     prompts = list(chain.from_iterable(generator.prompts(part, 0, size) for part, size in sizes.items()))
     assert len(prompts) > 20_000
     assert len({normal(asked(prompt)) for prompt in prompts}) == len(prompts)
@@ -122,15 +122,15 @@ def test_prompts_keep_to_the_topics_of_their_part(generator, part):
 
 
 def test_too_many_prompts_are_refused_with_the_number_there_is(generator):
-    available = generator.available("seal")
-    assert len(generator.prompts("seal", available - 1, 1)) == 1
+    available = generator.available("test")
+    assert len(generator.prompts("test", available - 1, 1)) == 1
     with pytest.raises(RecipeError, match=f"{available} are available"):
-        generator.prompts("seal", available - 1, 2)
+        generator.prompts("test", available - 1, 2)
 
 
 def test_unknown_part_and_kind_are_refused(generator):
-    with pytest.raises(RecipeError, match="found 'test'; allowed are train, monitor"):
-        generator.prompts("test", 0, 1)
+    with pytest.raises(RecipeError, match="found 'tset'; allowed are train, validation"):
+        generator.prompts("tset", 0, 1)
     with pytest.raises(RecipeError, match="did you mean 'punctuation:no_comma'"):
         VerifiableGenerator(0, check_kinds=["punctuation:no_commas"])
     with pytest.raises(RecipeError, match="no 2 instructions can be met together"):

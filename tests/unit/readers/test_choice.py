@@ -175,13 +175,13 @@ def test_verdicts_on_judgments(text: str, expected: float | Unscored) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", Unscored.CUT_OFF),
-        ("Response A is clear and", Unscored.CUT_OFF),
-        ("The better response is Response", Unscored.CUT_OFF),
-        ("The better response is Response A", Unscored.CUT_OFF),  # or Response B?
+        ("", Unscored.TRUNCATED),
+        ("Response A is clear and", Unscored.TRUNCATED),
+        ("The better response is Response", Unscored.TRUNCATED),
+        ("The better response is Response A", Unscored.TRUNCATED),  # or Response B?
         ("The better response is Response A\n", A),
         ("The better response is Response A. It is", A),
-        ("The better response is Response A. But wait.\nThe better", Unscored.CUT_OFF),
+        ("The better response is Response A. But wait.\nThe better", Unscored.TRUNCATED),
     ],
 )
 def test_a_comparison_cut_at_the_token_limit(text: str, expected: float | Unscored) -> None:

@@ -91,14 +91,14 @@ def test_json_verdicts(text: str, expected: float | Unscored) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("\n", Verdict(unscored=Unscored.CUT_OFF)),
-        ('{"explanation": "It is', Verdict(unscored=Unscored.CUT_OFF)),
-        ('{"explanation": "Clear.", "score": 4', Verdict(unscored=Unscored.CUT_OFF)),
-        ("Let me see", Verdict(unscored=Unscored.CUT_OFF)),
+        ("\n", Verdict(unscored=Unscored.TRUNCATED)),
+        ('{"explanation": "It is', Verdict(unscored=Unscored.TRUNCATED)),
+        ('{"explanation": "Clear.", "score": 4', Verdict(unscored=Unscored.TRUNCATED)),
+        ("Let me see", Verdict(unscored=Unscored.TRUNCATED)),
         ('{"explanation": "Clear.", "score": 4}', Verdict(score=4.0)),
         ('{"explanation": "Clear.", "score": 4}\nThat', Verdict(score=4.0)),
         ('{"explanation": "Clear.", "score": 4}\n{"expla', Verdict(score=4.0)),
-        ('{"explanation": "Clear.", "score": 4}\n{"explanation": "No', Verdict(unscored=Unscored.CUT_OFF)),
+        ('{"explanation": "Clear.", "score": 4}\n{"explanation": "No', Verdict(unscored=Unscored.TRUNCATED)),
     ],
 )
 def test_json_cut_at_the_token_limit(text: str, expected: Verdict) -> None:

@@ -307,24 +307,24 @@ def test_score_verdicts(text: str, expected: float | Unscored) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", Unscored.CUT_OFF),
-        ("The response is relevant, and it also", Unscored.CUT_OFF),
-        ("<think>\nScore: 5", Unscored.CUT_OFF),
-        ("Good.\nScore:", Unscored.CUT_OFF),
-        ("Good.\nScore: 1", Unscored.CUT_OFF),  # of 1, 1.5 or 10?
-        ("Good.\nScore: 4.", Unscored.CUT_OFF),
-        ("Good.\nScore: 4/", Unscored.CUT_OFF),
-        ("Good.\n**Score: 4", Unscored.CUT_OFF),
+        ("", Unscored.TRUNCATED),
+        ("The response is relevant, and it also", Unscored.TRUNCATED),
+        ("<think>\nScore: 5", Unscored.TRUNCATED),
+        ("Good.\nScore:", Unscored.TRUNCATED),
+        ("Good.\nScore: 1", Unscored.TRUNCATED),  # of 1, 1.5 or 10?
+        ("Good.\nScore: 4.", Unscored.TRUNCATED),
+        ("Good.\nScore: 4/", Unscored.TRUNCATED),
+        ("Good.\n**Score: 4", Unscored.TRUNCATED),
         ("Score: 4\n", Verdict(score=4.0)),
         ("Score: 4\n\nThe response is direct and", Verdict(score=4.0)),
         ("Score: 4\n\nUser: What is the", Unscored.RAN_ON),
-        ("Score: 2\nNo, better.\nScore: 4/", Unscored.CUT_OFF),
-        ("Score: 2\nIt is clear as well.\nFinal sc", Unscored.CUT_OFF),
+        ("Score: 2\nNo, better.\nScore: 4/", Unscored.TRUNCATED),
+        ("Score: 2\nIt is clear as well.\nFinal sc", Unscored.TRUNCATED),
         ("Score: 2\nIt is clear as well.\nF", Verdict(score=2.0)),
-        ("5", Unscored.CUT_OFF),
-        ("Score: 2\nIt is clear as well.\nScore: 3\nAnd it is", Unscored.CUT_OFF),  # more points may follow
+        ("5", Unscored.TRUNCATED),
+        ("Score: 2\nIt is clear as well.\nScore: 3\nAnd it is", Unscored.TRUNCATED),  # more points may follow
         ("Score: 2\nIt is clear as well.\nFinal score: 3\nThat is", Verdict(score=3.0)),
-        ("1. It is relevant. Score: 1\n2. It deals with", Unscored.CUT_OFF),
+        ("1. It is relevant. Score: 1\n2. It deals with", Unscored.TRUNCATED),
         ("Score: 4\n\nScore: 4\n\nScore: 4\n\nThe", Verdict(score=4.0)),
     ],
 )

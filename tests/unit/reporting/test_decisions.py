@@ -50,9 +50,9 @@ def said_of(evidence: Evidence) -> tuple[str, dict[str, str]]:
 def test_what_each_test_says_agrees_with_the_decision(
     anchor: float, own: float | None, checks: float | None, decision: str, said: Mapping[str, str]
 ) -> None:
-    found: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(anchor)}
+    found: dict[Key, Outcomes] = {("anchor", "validation", 0): outcomes(anchor)}
     if own is not None:
-        found["self", "monitor", 0] = outcomes(own)
+        found["self", "validation", 0] = outcomes(own)
     if checks is not None:
         found["checks", "verifiable", 0] = outcomes(checks)
     name, says = said_of(Evidence(1, 0, found))
@@ -62,7 +62,7 @@ def test_what_each_test_says_agrees_with_the_decision(
 
 
 def test_a_judge_that_drifts_or_starves_is_said_to() -> None:
-    good: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(0.15)}
+    good: dict[Key, Outcomes] = {("anchor", "validation", 0): outcomes(0.15)}
     name, says = said_of(Evidence(1, 0, good, tau=interval(-0.5, 0.1), reliability=interval(0.2, 0.05)))
     assert name == "DRIFT"
     assert says["bounds.tau"] == "ranks the other way round" and says["bounds.reliability"] == "too little"
@@ -77,7 +77,7 @@ def test_a_judge_that_drifts_or_starves_is_said_to() -> None:
 )
 def test_the_estimated_loss_of_pass_rate_decides_on_the_best(loss: float, best: int, says: str) -> None:
     found: dict[Key, Outcomes] = {
-        ("anchor", "monitor", 0): outcomes(0.15),
+        ("anchor", "validation", 0): outcomes(0.15),
         ("checks", "verifiable", 0): outcomes(-loss / 2, num_prompts=400),
     }
     decision = decide([Evidence(1, 0, found)], SETTINGS)
@@ -86,9 +86,12 @@ def test_the_estimated_loss_of_pass_rate_decides_on_the_best(loss: float, best: 
 
 
 def test_no_gain_over_an_older_best_is_said_where_it_makes_a_plateau() -> None:
-    first: dict[Key, Outcomes] = {("anchor", "monitor", 0): outcomes(0.15)}
-    second: dict[Key, Outcomes] = {("anchor", "monitor", 1): outcomes(0.024)}
-    third: dict[Key, Outcomes] = {("anchor", "monitor", 2): outcomes(0.024), ("anchor", "monitor", 1): outcomes(0.0)}
+    first: dict[Key, Outcomes] = {("anchor", "validation", 0): outcomes(0.15)}
+    second: dict[Key, Outcomes] = {("anchor", "validation", 1): outcomes(0.024)}
+    third: dict[Key, Outcomes] = {
+        ("anchor", "validation", 2): outcomes(0.024),
+        ("anchor", "validation", 1): outcomes(0.0),
+    }
     decision = decide([Evidence(t, t - 1, found) for t, found in enumerate((first, second, third), 1)], SETTINGS)
     says = {row.name: (row.held_against, row.says) for row in rows_of(decision.bounds, SETTINGS)}
     assert (decision.decision, decision.best_iteration) == ("PLATEAU", 1)
@@ -137,8 +140,8 @@ def pages(folder: Path, **changes: Any) -> tuple[str, str]:
 
 
 def test_budget_look_notes_and_interventions_are_told(tmp_path: Path) -> None:
-    notes = ("The error budget was made for 8 iterations and is spent.", "There is no reserve.")
-    html, markdown = pages(tmp_path, look=2, notes=notes, intervention="fresh_prompts")
+    notes = ("The alpha-spending budget was made for 8 iterations and is spent.", "There is no second validation set.")
+    html, markdown = pages(tmp_path, num_analyses=2, notes=notes, intervention="fresh_prompts")
     for page in (html, markdown):
         assert "3 of 8 looks, 0.0188 of 0.05 for false stops" in page
         assert all(note in page for note in notes)
@@ -156,35 +159,37 @@ def test_an_intervention_may_have_helped(tmp_path: Path, helped: bool | None, sa
 
 
 def test_a_decision_without_tests_has_a_page(tmp_path: Path) -> None:
-    html, markdown = pages(tmp_path, decision="INVALID", stopped_by="", bounds={}, budget={}, notes=())
+    html, markdown = pages(tmp_path, decision="INVALID", stopped_by="", bounds={}, alpha_spending={}, notes=())
     assert "Nothing was tested in the last iteration." in html and "Nothing was tested." in markdown
-    assert "INVALID" in html and "Error budget" not in markdown
+    assert "INVALID" in html and "Alpha-spending budget" not in markdown
 
 
-def test_the_seal_is_shown_with_the_checkpoint_it_was_opened_for(tmp_path: Path) -> None:
+def test_the_test_set_is_shown_with_the_checkpoint_it_was_opened_for(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=3)
     write(run)
     assert "Final figures" not in (tmp_path / "report.html").read_text()
-    seal = Evaluation(3, {"win_rate_vs_initial": interval(0.5432, 0.03)}, {"pass_rate": "not asked of sealed prompts"})
-    run.history[-1] = replace(run.history[-1], seal=seal)
+    test_set = Evaluation(
+        3, {"win_rate_vs_initial": interval(0.5432, 0.03)}, {"pass_rate": "not asked of test prompts"}
+    )
+    run.history[-1] = replace(run.history[-1], test_set=test_set)
     write(run)
     html = (tmp_path / "report.html").read_text()
-    sealed = html.split("Final figures, on sealed prompts")[1].split("</section>")[0]
-    assert html.count("Final figures, on sealed prompts") == 1
-    assert ">M₂<" in sealed and "0.54" in sealed and "not asked of sealed prompts" in sealed
+    test_metrics = html.split("Final figures, on test prompts")[1].split("</section>")[0]
+    assert html.count("Final figures, on test prompts") == 1
+    assert ">M₂<" in test_metrics and "0.54" in test_metrics and "not asked of test prompts" in test_metrics
     data = (tmp_path / "report.json").read_text()
     assert '"checkpoint": 2' in data and "0.5432" in data
 
 
-def test_the_data_contract_is_told_with_its_sizes(tmp_path: Path) -> None:
+def test_the_data_guarantees_is_told_with_its_sizes(tmp_path: Path) -> None:
     write(make_run(tmp_path, num_iterations=1))
     html = " ".join((tmp_path / "report.html").read_text().split())
     contract = html.split("Data that decisions rest on")[1].split("</details>")[0]
-    assert "<dt>monitor</dt><dd>128 prompts</dd>" in contract and "<dt>gold</dt><dd>200 pairs</dd>" in contract
-    promise = "held out and never trained on: 128 monitor prompts"
+    assert "<dt>validation</dt><dd>128 prompts</dd>" in contract and "<dt>gold</dt><dd>200 pairs</dd>" in contract
+    promise = "held out and never trained on: 128 validation prompts"
     assert promise in contract and "<details open><summary>Data that decisions rest on" in html
     assert f"- {promise}\n" in (tmp_path / "iteration-01" / "report.md").read_text()
-    assert json.loads((tmp_path / "report.json").read_text())["contract"] == [promise]
+    assert json.loads((tmp_path / "report.json").read_text())["guarantees"] == [promise]
 
 
 def test_hostile_names_of_interventions_are_text(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from cases.reporting import make_run, write
 
 from selfreward.engines.requests import Usage
-from selfreward.evaluation.judge import AGREEMENT, TAU
-from selfreward.evaluation.metrics import HeldOutResponses, Rivalry, measure
+from selfreward.evaluation.judge_agreement import AGREEMENT, TAU
+from selfreward.evaluation.metrics import BaselineComparison, HeldOutResponses, measure
 from selfreward.evaluation.preference import Outcome
 from selfreward.records import Comparison, Message, Prompt, Response
 from selfreward.reporting import page
 from selfreward.reporting.glossary import groups, numbers
 from selfreward.reporting.templating import render
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 
 METRICS_MD = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -33,10 +33,10 @@ def measured_names() -> set[str]:
     own = HeldOutResponses([response(n, "a") for n in range(9)], [response(n, "a") for n in range(9)])
     other = HeldOutResponses([response(n, "b") for n in range(9)], [response(n, "b") for n in range(9)])
     outcomes = [Outcome(f"p{n}", n / 9, True, asked=True) for n in range(9)]
-    rivals = [Rivalry(name, other, outcomes, [-1.0] * 9, [-2.0] * 9) for name in ("previous", "initial")]
+    baselines = [BaselineComparison(name, other, outcomes, [-1.0] * 9, [-2.0] * 9) for name in ("previous", "initial")]
     comparisons = [Comparison(f"c{n}", f"p{n}", "a", "b", "a", "anchor", n / 9, None) for n in range(9)]
     rest = {"comparisons": comparisons, "verifiable_prompts": prompts, "max_tokens": 16, "seed": 0}
-    found = measure(1, own=own, initial=other, rivals=rivals, **rest)
+    found = measure(1, own=own, initial=other, baselines=baselines, **rest)
     assert "win_rate_vs_initial" in found.metrics
     of_judge, not_of_judge = measure_judge([], response_lengths={}, scale=None, seed=0)
     judge_names = {*of_judge, *not_of_judge, TAU, AGREEMENT}

@@ -197,7 +197,7 @@ def test_a_pair_of_judgments_is_shown_as_what_it_is(rich: MadeRun) -> None:
     assert "### Pair of judgments: Elo 212 against −188" in markdown and "Response that was judged:" in markdown
 
 
-def test_a_comparing_judge_and_a_response_of_the_given_model_are_named(tmp_path: Path) -> None:
+def test_a_comparing_judge_and_a_response_of_the_initial_model_are_named(tmp_path: Path) -> None:
     """Ids tell what is compared, and the scores of M_0's responses stay out of the policy's."""
 
     def judgment(mine: str, other: str, first: str, score: float) -> Judgment:

@@ -35,7 +35,7 @@ def test_the_page_holds_its_parts_in_order(eight: MadeRun) -> None:
         "header", "decision", "iterations", "curves", "judge", "scores", "funnel", "training", "time", "samples",
         "provenance", "numbers",
     ]  # fmt: skip
-    assert "M₈ gains less over M₇ than the 5 points" in page.text["header"]
+    assert "M₈ gains less over M₇ than the 5 pp" in page.text["header"]
     assert "stopped by MAX_ITERATIONS" in page.text["header"]
     assert "A small model that judges itself is noise." in page.text["header"]
     assert "0.62" in page.text["iterations"] and "0.58 to 0.66" in page.text["iterations"]
@@ -84,25 +84,25 @@ def test_report_json_has_the_agreed_shape(eight: MadeRun) -> None:
         assert {"iteration", "counts", "metrics", "decision", "seconds_by_stage"} <= set(entry)
         assert entry["counts"] == summary.counts and entry["seconds_by_stage"] == summary.seconds_by_stage
         assert set(entry["metrics"]["pass_rate"]) == {"mean", "low", "high", "level", "num_units", "method"}
-        assert entry["metrics"]["cut_off_rate"] == 0.12
+        assert entry["metrics"]["truncation_rate"] == 0.12
     last = data["iterations"][-1]["decision"]
     assert set(last) == {
-        "decision", "reason", "stopped_by", "bounds", "budget", "look", "best_iteration", "numbers", "gates",
+        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers", "failed_checks",
         "intervention", "effect", "notes", "exit_code",
     }  # fmt: skip
     assert (last["decision"], last["stopped_by"], last["best_iteration"]) == ("PLATEAU", "MAX_ITERATIONS", 2)
-    assert last["bounds"] == eight.decisions[-1].bounds and last["budget"] == eight.decisions[-1].budget
+    assert last["bounds"] == eight.decisions[-1].bounds and last["alpha_spending"] == eight.decisions[-1].alpha_spending
     assert data["iterations"][2]["decision"]["effect"]["helped"] is False
     assert len((eight.store.folder / "metrics.jsonl").read_text().splitlines()) == 8
 
 
 def test_numbers_that_are_not_finite_are_null_in_json_and_absent_on_the_page(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
-    broken = Evaluation(1, {"pass_rate": interval(float("nan"), 0.1), "cut_off_rate": float("inf")})
+    broken = Evaluation(1, {"pass_rate": interval(float("nan"), 0.1), "truncation_rate": float("inf")})
     run.history[0] = replace(run.history[0], evaluation=broken, training={"loss_last": float("nan"), "steps": []})
     write(run)
     metrics = strict(tmp_path / "report.json")["iterations"][0]["metrics"]
-    assert metrics["pass_rate"]["mean"] is None and metrics["cut_off_rate"] is None
+    assert metrics["pass_rate"]["mean"] is None and metrics["truncation_rate"] is None
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["training"]["loss_last"] is None
     assert not re.search(r"\bnan\b|\binf\b", "".join(page_of(run).text.values()).lower())
 
@@ -234,7 +234,7 @@ def test_scores_without_bounds_are_counted_on_a_grid_of_few_places() -> None:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     run = make_run(tmp_path_factory.mktemp("runs") / "hostile", num_iterations=1, hostile=HOSTILE)
-    said = replace(run.decisions[0], reason=HOSTILE + HALF_SURROGATE, gates=(HOSTILE,))
+    said = replace(run.decisions[0], reason=HOSTILE + HALF_SURROGATE, failed_checks=(HOSTILE,))
     counts = {**run.history[0].counts, "num_dropped_prompts:" + HOSTILE: 0, HALF_SURROGATE: 1}
     evaluation = Evaluation(1, {HOSTILE: 1.0}, {HOSTILE: HOSTILE + HALF_SURROGATE})
     history = [replace(run.history[0], counts=counts, evaluation=evaluation, seconds_by_stage={HOSTILE: 1.0})]

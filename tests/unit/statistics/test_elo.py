@@ -41,13 +41,13 @@ def simulated(
     """P(first wins) = sigmoid(e_first - e_second + bias)."""
     generator = random.Random(seed)
     names = [f"j{index}" for index in range(len(strengths))]
-    fought = []
+    compared = []
     for m, first in enumerate(names):
         for n, second in enumerate(names):
             for _ in range(rounds if m != n and not (one_order and m > n) else 0):
                 first_wins = generator.random() < 1 / (1 + math.exp(strengths[n] - strengths[m] - bias))
-                fought.append(battle(first, second, first if first_wins else second))
-    return fought
+                compared.append(battle(first, second, first if first_wins else second))
+    return compared
 
 
 def fitted(battles: Sequence[Battle], weights: tuple[float, float]) -> list[float]:
@@ -73,8 +73,8 @@ def test_planted_strengths_are_found_again() -> None:
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
 def test_the_weights_undo_a_position_bias(bias: float) -> None:
     planted = [-0.7, -0.2, 0.0, 0.2, 0.7]
-    fought = simulated(planted, bias=bias, rounds=3000, seed=2)
-    weighted, plain = fitted(fought, position_weights(fought)), fitted(fought, EVEN)
+    compared = simulated(planted, bias=bias, rounds=3000, seed=2)
+    weighted, plain = fitted(compared, position_weights(compared)), fitted(compared, EVEN)
     assert weighted == pytest.approx(planted, abs=0.1)
     # Wins by place are noise that flattens the differences to 4 sigmoid'(1.5), 0.6 of them.
     assert max(plain) < 0.5 and min(plain) > -0.5
@@ -83,14 +83,14 @@ def test_the_weights_undo_a_position_bias(bias: float) -> None:
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
 def test_the_weights_undo_a_position_bias_where_each_met_each_in_one_order_only(bias: float) -> None:
     planted = [0.3, -0.3, 0.0, -0.3, 0.3]  # none of it goes with the place
-    fought = simulated(planted, bias=bias, rounds=4000, seed=3, one_order=True)
-    assert fitted(fought, position_weights(fought)) == pytest.approx(planted, abs=0.1)
-    assert abs(fitted(fought, EVEN)[0] - planted[0]) > 0.5  # who always stood first gained or lost by it
+    compared = simulated(planted, bias=bias, rounds=4000, seed=3, one_order=True)
+    assert fitted(compared, position_weights(compared)) == pytest.approx(planted, abs=0.1)
+    assert abs(fitted(compared, EVEN)[0] - planted[0]) > 0.5  # who always stood first gained or lost by it
 
 
 def test_the_weights_by_hand() -> None:
-    fought = [battle("a", "b", "a"), battle("b", "a", "b"), battle("a", "c", "a"), battle("c", "a", "a")]
-    assert position_weights([*fought, battle("b", "c"), battle("c", "b", unscored="no_verdict")]) == (0.25, 0.75)
+    compared = [battle("a", "b", "a"), battle("b", "a", "b"), battle("a", "c", "a"), battle("c", "a", "a")]
+    assert position_weights([*compared, battle("b", "c"), battle("c", "b", unscored="no_verdict")]) == (0.25, 0.75)
     assert position_weights([battle("a", "b")]) == EVEN
     assert position_weights([]) == EVEN
 
@@ -98,24 +98,26 @@ def test_the_weights_by_hand() -> None:
 @pytest.mark.parametrize("always_first", [True, False])
 def test_a_meta_judge_that_always_names_one_place_says_nothing(always_first: bool) -> None:
     names = "abcd"
-    fought = [battle(m, n, m if always_first else n) for m in names for n in names if m != n]
-    fought.append(battle("a", "b", "a" if always_first else "b"))  # once more, so that even weights would see a winner
-    assert elo(fought, weights=EVEN)["a"] != elo(fought, weights=EVEN)["b"]
-    assert set(elo(fought, weights=position_weights(fought)).values()) == {0.0}
+    compared = [battle(m, n, m if always_first else n) for m in names for n in names if m != n]
+    compared.append(
+        battle("a", "b", "a" if always_first else "b")
+    )  # once more, so that even weights would see a winner
+    assert elo(compared, weights=EVEN)["a"] != elo(compared, weights=EVEN)["b"]
+    assert set(elo(compared, weights=position_weights(compared)).values()) == {0.0}
 
 
 def test_ties_and_unscored_battles_count_nothing() -> None:
-    fought = [battle("a", "b", "a"), battle("b", "a", "a")]
-    more = [battle("b", "c"), battle("c", "b"), battle("a", "b", unscored="cut_off"), battle("b", "a")]
-    scores = elo([*fought, *more], weights=EVEN)
+    compared = [battle("a", "b", "a"), battle("b", "a", "a")]
+    more = [battle("b", "c"), battle("c", "b"), battle("a", "b", unscored="truncated"), battle("b", "a")]
+    scores = elo([*compared, *more], weights=EVEN)
     assert scores.pop("c") == 0.0
-    assert scores == elo(fought, weights=EVEN)
+    assert scores == elo(compared, weights=EVEN)
 
 
 @pytest.mark.parametrize("num", [1, 1000])
 def test_winning_every_battle_gives_a_finite_score_in_order(num: int) -> None:
-    fought = [b for m, n in ("ab", "ac", "ad", "bc", "bd", "cd") for b in wins(m, n, 2 * num)]
-    scores = fitted(fought, EVEN)
+    compared = [b for m, n in ("ab", "ac", "ad", "bc", "bd", "cd") for b in wins(m, n, 2 * num)]
+    scores = fitted(compared, EVEN)
     assert scores == sorted(scores, reverse=True) and scores[0] < 20
     assert scores[:2] == pytest.approx([-scores[3], -scores[2]], abs=ROUNDING)
 
@@ -130,8 +132,8 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
         "ac": 1000, "ae": 100, "af": 1, "be": 5, "bf": 100, "ca": 5, "cb": 5, "cd": 1000, "db": 100, "dc": 1, "ea": 1,
         "fa": 1, "fc": 5, "fe": 1,
     }  # fmt: skip
-    fought = [battle(winner, loser, winner) for (winner, loser), num in counts.items() for _ in range(num)]
-    scores = elo(fought, weights=EVEN)
+    compared = [battle(winner, loser, winner) for (winner, loser), num in counts.items() for _ in range(num)]
+    scores = elo(compared, weights=EVEN)
     for name, score in scores.items():
         # At the maximum, wins less those expected are what the prior takes.
         surplus = sum(
@@ -143,9 +145,9 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
 
 def test_wins_that_go_round_in_a_circle_leave_no_margin() -> None:
     """Each wins as often, in the first place against the next and in the second against the one after."""
-    fought = [battle(m, n, m) for m, n in ("ab", "bc", "cd", "de", "ea")]
-    fought += [battle(n, m, m) for m, n in ("ac", "bd", "ce", "da", "eb")]
-    assert set(elo(fought, weights=(0.3, 0.7)).values()) == {0.0}
+    compared = [battle(m, n, m) for m, n in ("ab", "bc", "cd", "de", "ea")]
+    compared += [battle(n, m, m) for m, n in ("ac", "bd", "ce", "da", "eb")]
+    assert set(elo(compared, weights=(0.3, 0.7)).values()) == {0.0}
 
 
 NAMES = "abcde"
@@ -160,30 +162,30 @@ WEIGHTS = st.floats(0, 1).map(lambda share: (share, 1 - share))
 
 
 @given(BATTLES, st.data())
-def test_the_order_of_the_battles_changes_nothing(fought: list[Battle], data: st.DataObject) -> None:
-    mixed = data.draw(st.permutations(fought))
-    assert position_weights(mixed) == position_weights(fought)
-    weights = position_weights(fought)
-    assert elo(mixed, weights=weights) == elo(fought, weights=weights)
+def test_the_order_of_the_battles_changes_nothing(compared: list[Battle], data: st.DataObject) -> None:
+    mixed = data.draw(st.permutations(compared))
+    assert position_weights(mixed) == position_weights(compared)
+    weights = position_weights(compared)
+    assert elo(mixed, weights=weights) == elo(compared, weights=weights)
 
 
 @given(BATTLES, WEIGHTS, st.permutations(NAMES))
-def test_names_do_not_matter(fought: list[Battle], weights: tuple[float, float], others: list[str]) -> None:
+def test_names_do_not_matter(compared: list[Battle], weights: tuple[float, float], others: list[str]) -> None:
     new = {"": "", **dict(zip(NAMES, others, strict=True))}
-    renamed = [battle(new[b.first_id], new[b.second_id], new[b.winner_id]) for b in fought]
-    scores, again = elo(fought, weights=weights), elo(renamed, weights=weights)
+    renamed = [battle(new[b.first_id], new[b.second_id], new[b.winner_id]) for b in compared]
+    scores, again = elo(compared, weights=weights), elo(renamed, weights=weights)
     assert {new[name]: score for name, score in scores.items()} == pytest.approx(again, abs=ROUNDING)
 
 
 @given(BATTLES, WEIGHTS)
 def test_the_scores_are_the_most_likely_ones_and_sum_to_zero(
-    fought: list[Battle], weights: tuple[float, float]
+    compared: list[Battle], weights: tuple[float, float]
 ) -> None:
-    scores = elo(fought, weights=weights)
+    scores = elo(compared, weights=weights)
 
     def objective(e: dict[str, float]) -> float:
         found = -PRIOR_PRECISION / 2 * sum(value**2 for value in e.values())
-        for b in fought:
+        for b in compared:
             loser = b.second_id if b.winner_id == b.first_id else b.first_id
             if b.winner_id:
                 found -= weights[b.winner_id == b.second_id] * math.log1p(math.exp(e[loser] - e[b.winner_id]))
@@ -198,14 +200,14 @@ def test_the_scores_are_the_most_likely_ones_and_sum_to_zero(
 
 @given(BATTLES, st.floats(0.05, 0.95), st.permutations(NAMES), st.booleans())
 def test_one_more_win_never_lowers_the_winner_against_anybody(
-    fought: list[Battle], share: float, names: list[str], first: bool
+    compared: list[Battle], share: float, names: list[str], first: bool
 ) -> None:
     winner, loser = names[:2]
     everybody = [battle(m, n) for m, n in pairwise(NAMES)]
     weights = (share, 1 - share)
-    before = elo([*everybody, *fought], weights=weights)
+    before = elo([*everybody, *compared], weights=weights)
     one_more = battle(winner, loser, winner) if first else battle(loser, winner, winner)
-    after = elo([*everybody, *fought, one_more], weights=weights)
+    after = elo([*everybody, *compared, one_more], weights=weights)
     moved = {name: after[name] - before[name] for name in NAMES}
     assert moved[winner] > 0 > moved[loser]
     assert np.all(np.array(list(moved.values())) <= moved[winner] + ROUNDING)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from selfreward.records import Interval, Judgment
 from selfreward.statistics.intervals import mean_interval
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 from selfreward.statistics.kendall import kendall_tau, mean_tau
 from selfreward.statistics.reliability import reliability, reliability_by_prompt
 from selfreward.statistics.smooth import smooth_limits

@@ -46,7 +46,7 @@ def judged(
 
 
 def test_means_are_over_scored_draws_only() -> None:
-    given_ = [judgment(0, 0, 0, 4.0), judgment(0, 0, 1, None, "cut_off"), judgment(0, 0, 2, 1.0)]
+    given_ = [judgment(0, 0, 0, 4.0), judgment(0, 0, 1, None, "truncated"), judgment(0, 0, 2, 1.0)]
     given_ += [judgment(0, 1, 0, None, "no_verdict"), judgment(0, 2, 0, 0.0)]
     given_ += [judgment(0, 0, 0, 1.0, part="clarity"), judgment(0, 3, 0, 5.0, part="clarity")]
     assert mean_scores(given_) == {"p0#0": 2.5, "p0#2": 0.0}
@@ -99,7 +99,7 @@ def test_reliability_is_unknown_without_replicates() -> None:
     assert reliability([]) is None
     assert reliability(judged(lambda quality: quality, draws=1)) is None
     assert reliability(judged(lambda quality: quality, responses=1)) is None
-    assert reliability([judgment(0, r, d, None, "cut_off") for r in range(3) for d in range(3)]) is None
+    assert reliability([judgment(0, r, d, None, "truncated") for r in range(3) for d in range(3)]) is None
 
 
 @given(
@@ -108,7 +108,7 @@ def test_reliability_is_unknown_without_replicates() -> None:
 def test_reliability_stays_in_its_range_and_ignores_order(
     rows: list[tuple[int, int, float | None]], rng: random.Random
 ) -> None:
-    given_ = [judgment(p, r, draw, score, "cut_off") for draw, (p, r, score) in enumerate(rows)]
+    given_ = [judgment(p, r, draw, score, "truncated") for draw, (p, r, score) in enumerate(rows)]
     found = reliability(given_)
     assert found is None or 0 <= found <= 1
     rng.shuffle(given_)

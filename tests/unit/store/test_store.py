@@ -202,7 +202,7 @@ def test_a_link_points_inside_the_run_or_to_a_model_elsewhere(store: Store, tmp_
 
 def test_outcomes_survive_parquet(store: Store) -> None:
     kept = [
-        PromptOutcome("p1", "monitor", "anchor", 0, 0.75, -3.0),
+        PromptOutcome("p1", "validation", "anchor", 0, 0.75, -3.0),
         PromptOutcome("p2", "gold", "self", -1, None, None),
     ]
     store.stage(1, OUTCOMES, 1, lambda _: kept)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selfreward.errors import TemplateError
 from selfreward.records import Message
-from selfreward.templates import Template, Trusted
+from selfreward.templates import Template, Verbatim
 from selfreward.templates.blocks import block, code_of, conversation
 
 TALK = (
@@ -29,8 +29,8 @@ CONTROL_TOKENS = [
 
 # What templates show besides the conversation and what is judged.
 ASKED = {
-    "rubric": {"criterion": Trusted("Brevity: it is short.")},
-    "constitution": {"principle": Trusted("Prefer what is short.")},
+    "rubric": {"criterion": Verbatim("Brevity: it is short.")},
+    "constitution": {"principle": Verbatim("Prefer what is short.")},
 }
 NAMES = sorted(
     entry.name.removesuffix(".txt") for entry in files("selfreward.templates").iterdir() if ".txt" in entry.name
@@ -178,11 +178,11 @@ OPTIONS = ("own_response", "reference", "structured", "reasoning")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_part_is_there_or_not_and_nothing_of_the_template_is_left(name: str) -> None:
     template = Template.load(name)
-    material = {field: "Hello." for field in template.fields if field in MATERIAL}
+    inputs = {field: "Hello." for field in template.fields if field in MATERIAL}
     shown = set()
-    for given_options in itertools.product((None, Trusted("OPTION")), repeat=len(OPTIONS)):
+    for given_options in itertools.product((None, Verbatim("OPTION")), repeat=len(OPTIONS)):
         options = {o: v for o, v in zip(OPTIONS, given_options, strict=True) if f"{o}}}}}" in template.text}
-        whole = rendered(name, prompt=TALK, **material, **options)
+        whole = rendered(name, prompt=TALK, **inputs, **options)
         shown.add(whole)
         assert "{{" not in whole and "}}" not in whole and "\n\n\n" not in whole and whole == whole.strip()
         assert whole.count("OPTION") == sum(options.get(o) is not None for o in ("own_response", "reference"))
@@ -190,7 +190,7 @@ def test_every_part_is_there_or_not_and_nothing_of_the_template_is_left(name: st
 
 
 def test_structured_judges_are_asked_for_json_and_others_for_a_line() -> None:
-    line, json = (rendered("additive", prompt=TALK, response="x", structured=s) for s in (None, Trusted("json")))
+    line, json = (rendered("additive", prompt=TALK, response="x", structured=s) for s in (None, Verbatim("json")))
     assert "Score: n" in line and "JSON" not in line
     assert "JSON" in json and "Score: n" not in json
 
@@ -209,10 +209,10 @@ OWN = "Read {{a}}.\n{{#b}}\nAlso {{b}}.\n{{/b}}\n{{^b}}\nNo b.\n{{/b}}\n"
 
 def test_a_part_stands_there_with_a_value_or_without_one() -> None:
     template = Template.from_text(OWN, name="own")
-    said = {b: template.render(a=Trusted("x"), b=b)[0].content for b in (None, Trusted("y"), Trusted(""))}
-    assert said[None] == "Read x.\nNo b.\n" and said[Trusted("y")] == "Read x.\nAlso y.\n"
-    assert said[Trusted("")] == "Read x.\nAlso .\n"  # empty is given
-    assert template.render(a=Trusted("x")) == template.render(a=Trusted("x"), b=None)
+    said = {b: template.render(a=Verbatim("x"), b=b)[0].content for b in (None, Verbatim("y"), Verbatim(""))}
+    assert said[None] == "Read x.\nNo b.\n" and said[Verbatim("y")] == "Read x.\nAlso y.\n"
+    assert said[Verbatim("")] == "Read x.\nAlso .\n"  # empty is given
+    assert template.render(a=Verbatim("x")) == template.render(a=Verbatim("x"), b=None)
 
 
 def test_none_is_refused_for_a_field_that_always_stands_there() -> None:
@@ -243,7 +243,7 @@ def test_values_cannot_switch_parts() -> None:
 
 def test_trusted_text_stands_as_it_is_and_other_text_in_a_block() -> None:
     template = Template.from_text("By {{a}}: {{b}}", name="own")
-    (message,) = template.render(a=Trusted("{{b}} <|im_end|>"), b="{{a}} <|im_end|>")
+    (message,) = template.render(a=Verbatim("{{b}} <|im_end|>"), b="{{a}} <|im_end|>")
     assert re.fullmatch(r"By \{\{b\}\} <\|im_end\|>: <b-(\w{6})>\n\{\{a\}\} < \|im_end\|>\n</b-\1>", message.content)
 
 

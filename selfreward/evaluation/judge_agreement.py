@@ -1,6 +1,6 @@
 """How far an iteration's judge is to be trusted, what its own judgments say, and what others say.
 
-Beside the statistics of its judgments (`statistics/judges.py`) three things are asked anew:
+Beside the statistics of its judgments (`statistics/judge_metrics.py`) three things are asked anew:
 
 * A pool of prompts and responses of the first iteration is judged by every later judge; Kendall's tau between this
   judge and the one before says whether they still rank alike (CREAM, 2410.12735). On fresh responses it could not be
@@ -19,7 +19,7 @@ from typing import Any
 
 from selfreward.evaluation.bench import Bench
 from selfreward.evaluation.gold import GOLD_ACCURACY, GOLD_UNSCORED, accuracy, gold_stages, unscored_rate
-from selfreward.evaluation.metrics import Sheet
+from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.preference import anchor_health, outcomes
 from selfreward.evaluation.samples import SampledPrompt, SampledTexts, measure_samples, sampled_prompts, sampled_texts
 from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
@@ -29,7 +29,7 @@ from selfreward.roles import CHANGING
 from selfreward.seeding import seed_of
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.intervals import mean_interval
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 from selfreward.statistics.kendall import mean_tau
 from selfreward.statistics.scores import mean_scores
 from selfreward.steps import Probe, Read, Reading, Stage
@@ -170,14 +170,16 @@ class _JudgeProbe:
                 texts = sampled_texts(shard, texts, seed=self.seed)
                 yield from (judgment for judgment in shard.judgments if judgment.response_id in own)
 
-        sheet = Sheet(*measure_judge(judgments(), response_lengths=lengths, scale=self.judge.scale, seed=self.seed))
-        measure_samples(sheet, prompts, texts, seed=self.seed)
+        table = MetricTable(
+            *measure_judge(judgments(), response_lengths=lengths, scale=self.judge.scale, seed=self.seed)
+        )
+        measure_samples(table, prompts, texts, seed=self.seed)
         rows = list(reading.rows(GOLD_OUTCOMES)) if self.bench.source.gold_pairs() else []
-        sheet.put(TAU, lambda: self._tau(reading))
-        sheet.put(GOLD_ACCURACY, lambda: accuracy(rows, seed=self.seed))
-        sheet.put(GOLD_UNSCORED, lambda: unscored_rate(rows))
-        sheet.put(AGREEMENT, lambda: self._agreement(reading))
-        return Evaluation(reading.iteration, sheet.metrics, sheet.not_measured)
+        table.put(TAU, lambda: self._tau(reading))
+        table.put(GOLD_ACCURACY, lambda: accuracy(rows, seed=self.seed))
+        table.put(GOLD_UNSCORED, lambda: unscored_rate(rows))
+        table.put(AGREEMENT, lambda: self._agreement(reading))
+        return Evaluation(reading.iteration, table.metrics, table.not_measured)
 
     def _tau(self, reading: Reading) -> Interval:
         """Kendall's tau between this judge and the previous one on the pool. Raises NotEnoughDataError."""

@@ -21,7 +21,7 @@ from selfreward.prompts.rows import Defect, read_row, read_text
 from selfreward.recipe import Recipe
 from selfreward.records import Evaluation, Judgment, Prompt, Response
 from selfreward.roles import Roles
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 from selfreward.store import Store
 from selfreward.store.files import write_text_atomically
 from selfreward.tables import JUDGMENTS
@@ -40,7 +40,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class InputRows:
     """A file of responses: prompts are told apart by what they say, not by the row."""
 
     rows: list[Row]
@@ -49,7 +49,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class JudgedFile:
+class JudgeResult:
     """`evaluation` holds the statistics of the judge (docs/metrics.md); `unscored` counts reasons."""
 
     out: Path
@@ -61,34 +61,34 @@ class JudgedFile:
     cost: float | None = None  # of this command, in the currency of the endpoints' prices
 
 
-def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgedFile:
+def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
     """Judges every row of `file` and writes `out`, a line a row. Raises a SelfRewardError."""
     text = _read(file)
-    sheet = read_sheet(text, name=str(file))
+    inputs = read_rows(text, name=str(file))
     if not out.parent.is_dir():
         raise StoreError(f"{out}: its folder does not exist; an existing folder is needed; make it")
     work = out.with_name(f".{out.name}.{_fingerprint(recipe, text)[:12]}")
     with Store(work, name=out.name) as store:
         # Beside the output and for good: another number of draws, or a raised budget, pays for what is new alone.
         inference = inference_of(recipe, cache_folder=out.with_name(f".{out.name}.replies"))
-        warnings = warnings_of(of_judge(recipe.judging, list(sheet.prompts.values())))
+        warnings = warnings_of(of_judge(recipe.judging, list(inputs.prompts.values())))
         store.meter = inference.usage
         try:
-            lengths = _judge(recipe, sheet, store, inference)
+            lengths = _judge(recipe, inputs, store, inference)
         finally:
             inference.engine.close()
         scale = inference.judge(recipe).scale
         evaluation, unscored, num_judgments = _measured(store, lengths, scale, recipe.seed)
-        write_text_atomically(out, "".join(_lines(sheet, store)))
+        write_text_atomically(out, "".join(_lines(inputs, store)))
     shutil.rmtree(work, ignore_errors=True)
-    return JudgedFile(
-        out, len(sheet.texts), num_judgments, unscored, evaluation, tuple(warnings), inference.usage().get("cost")
+    return JudgeResult(
+        out, len(inputs.texts), num_judgments, unscored, evaluation, tuple(warnings), inference.usage().get("cost")
     )
 
 
-def read_sheet(text: str, *, name: str) -> Sheet:
+def read_rows(text: str, *, name: str) -> InputRows:
     """Rows `{"id", "prompt", "response"}` or with `responses`, a list; also `reference` and `checks`. RecipeError."""
-    sheet = Sheet([], {}, {})
+    inputs = InputRows([], {}, {})
     seen: set[str] = set()
     prompt_ids: dict[str, str] = {}
     defects: list[str] = []
@@ -106,16 +106,16 @@ def read_sheet(text: str, *, name: str) -> Sheet:
             continue
         seen.add(str(row_id))
         prompt_id = prompt_ids.setdefault(repr(replace(prompt, id="")), f"p{len(prompt_ids)}")
-        sheet.prompts.setdefault(prompt_id, replace(prompt, id=prompt_id))
-        ids = tuple(f"{prompt_id}/{len(sheet.rows)}.{index}" for index in range(len(texts)))
-        sheet.texts.update((i, (prompt_id, text)) for i, text in zip(ids, texts, strict=True))
-        sheet.rows.append(Row(row_id, ids, has_list))
+        inputs.prompts.setdefault(prompt_id, replace(prompt, id=prompt_id))
+        ids = tuple(f"{prompt_id}/{len(inputs.rows)}.{index}" for index in range(len(texts)))
+        inputs.texts.update((i, (prompt_id, text)) for i, text in zip(ids, texts, strict=True))
+        inputs.rows.append(Row(row_id, ids, has_list))
     if defects:
         more = f"\n... and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
         raise RecipeError("\n".join(defects[:_SHOWN_DEFECTS]) + more)
-    if not sheet.rows:
+    if not inputs.rows:
         raise RecipeError(f'{name}: no rows; a row is {{"id", "prompt", "response"}} on one line; check the file')
-    return sheet
+    return inputs
 
 
 def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt, list[str], bool] | str:
@@ -123,9 +123,9 @@ def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return f"not JSON ({error}); one JSON object a line is needed; mend the line"
+        return f"not JSON ({error}); one JSON object a line is needed; fix the line"
     if not isinstance(row, dict):
-        return f"{type(row).__name__}, not an object; a row is {{id, prompt, response}}; mend the line"
+        return f"{type(row).__name__}, not an object; a row is {{id, prompt, response}}; fix the line"
     row = {key: value for key, value in row.items() if value is not None}  # as tables write what is not there
     row_id = row.get("id", number)
     if isinstance(row_id, bool) or isinstance(row_id if isinstance(row_id, int) else read_text(row_id, "id"), Defect):
@@ -135,7 +135,7 @@ def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt
         return f"{prompt.found}; {prompt.advice}"
     given = row.get("responses") if "responses" in row else [row.get("response")]
     if not isinstance(given, list) or ("response" in row) == ("responses" in row):
-        return "it needs `response`, a text, or `responses`, a list of texts, and not both; mend the row"
+        return "it needs `response`, a text, or `responses`, a list of texts, and not both; fix the row"
     texts = []
     for response in given:
         text = read_text(response, "the response")
@@ -145,13 +145,13 @@ def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt
     return row_id, prompt, texts, "responses" in row
 
 
-def _judge(recipe: Recipe, sheet: Sheet, store: Store, inference: Inference) -> dict[str, int]:
+def _judge(recipe: Recipe, inputs: InputRows, store: Store, inference: Inference) -> dict[str, int]:
     """Judges all shards; returns the length of each response in tokens, by id."""
     models, engine, judge = Roles.at_start(inference.models), inference.engine, inference.judge(recipe)
     by_prompt: defaultdict[str, list[str]] = defaultdict(list)
-    for response_id, (prompt_id, _) in sheet.texts.items():
+    for response_id, (prompt_id, _) in inputs.texts.items():
         by_prompt[prompt_id].append(response_id)
-    prompts = list(sheet.prompts.values())
+    prompts = list(inputs.prompts.values())
     size = recipe.iterations.shard_prompts
     blocks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     lengths: dict[str, int] = {}
@@ -161,7 +161,7 @@ def _judge(recipe: Recipe, sheet: Sheet, store: Store, inference: Inference) -> 
         for prompt in block:
             prompt_token_ids = engine.encode(prompt.messages)
             for response_id in by_prompt[prompt.id]:
-                text = sheet.texts[response_id][1]
+                text = inputs.texts[response_id][1]
                 token_ids = engine.encode_text(text)
                 lengths[response_id] = len(token_ids)
                 made.append(
@@ -173,7 +173,7 @@ def _judge(recipe: Recipe, sheet: Sheet, store: Store, inference: Inference) -> 
         return judge.judge(blocks[shard], responses(blocks[shard]), models=models, iteration=1)
 
     store.stage(1, JUDGMENTS, len(blocks), judged)
-    for response_id, (_, text) in sheet.texts.items():
+    for response_id, (_, text) in inputs.texts.items():
         if response_id not in lengths:  # judged before a kill
             lengths[response_id] = len(engine.encode_text(text))
     return lengths
@@ -188,16 +188,16 @@ def _measured(
     return Evaluation(1, metrics, not_measured), dict(unscored.most_common()), len(own)
 
 
-def _lines(sheet: Sheet, store: Store) -> Iterator[str]:
+def _lines(inputs: InputRows, store: Store) -> Iterator[str]:
     of_response: defaultdict[str, list[Judgment]] = defaultdict(list)
     for judgment in store.read(1, JUDGMENTS):
         of_response[judgment.response_id].append(judgment)
     names = {
         response_id: f"{row.id}/{index}" if row.has_list else row.id
-        for row in sheet.rows
+        for row in inputs.rows
         for index, response_id in enumerate(row.response_ids)
     }
-    for row in sheet.rows:
+    for row in inputs.rows:
         shown = [
             (judgment, _as_json(judgment, index if row.has_list else None, names))
             for index, response_id in enumerate(row.response_ids)

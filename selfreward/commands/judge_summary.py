@@ -11,7 +11,7 @@ from selfreward.reporting.measurements import in_order
 from selfreward.reporting.text import one_line, visible
 
 if TYPE_CHECKING:
-    from selfreward.commands.judge_file import JudgedFile
+    from selfreward.commands.judge import JudgeResult
 
 _COLUMNS = 80
 _LABEL, _VALUE = 36, 8
@@ -19,7 +19,7 @@ _MAX_REASON = 400
 _CLEAR_CORRELATION = 0.3
 
 
-def table(judged: "JudgedFile") -> str:
+def table(judged: "JudgeResult") -> str:
     """Lines of at most 80 columns, the path of the written file last and in full."""
     evaluation = judged.evaluation
     names = [*in_order(evaluation.metrics), *in_order(evaluation.not_measured)]
@@ -33,7 +33,7 @@ def table(judged: "JudgedFile") -> str:
     return "\n" + "\n\n".join(parts)
 
 
-def _counted(judged: "JudgedFile") -> str:
+def _counted(judged: "JudgeResult") -> str:
     lines = [f"{_plural(judged.num_responses, 'response')}, {_plural(judged.num_judgments, 'judgment')} of them"]
     num_unscored = sum(judged.unscored.values())
     if not num_unscored:

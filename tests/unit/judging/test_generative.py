@@ -61,7 +61,7 @@ def chats(engine: FakeEngine, *names: str) -> dict[str, LocalChat]:
 
 
 def build(engine: FakeEngine, *, seed: int = 11, **section: Any) -> Any:
-    sections = {"additive": recipe.AdditiveJudge, "expected_score": recipe.ExpectedScoreJudge}
+    sections = {"additive": recipe.AdditiveSection, "expected_score": recipe.ExpectedScoreSection}
     if section["kind"] == "expected_score":
         section = {"num_draws": 1, **section}
     return judging.build(sections[section["kind"]](**section), engine=engine, seed=seed, chats=chats(engine))
@@ -219,7 +219,7 @@ def test_an_engine_that_gives_no_probabilities_is_an_engine_error(logprobs: tupl
 
 
 def anchor(engine: FakeEngine) -> Any:
-    return judging.build_anchor(recipe.PairwiseAnchor(), chats=chats(engine), engine=engine, seed=0)
+    return judging.build_anchor(recipe.PairwiseAnchorSection(), chats=chats(engine), engine=engine, seed=0)
 
 
 def likes_red(request: GenerationRequest, draw: int) -> Sample:
@@ -311,12 +311,12 @@ def test_preferences(logprobs: tuple[float, float], preference: float | None) ->
 def test_a_judge_may_be_any_model_of_the_recipe(by: str) -> None:
     engine = FakeEngine(likes_red)
     for section in (
-        recipe.AdditiveJudge(kind="additive", by=by),
-        recipe.ExpectedScoreJudge(kind="expected_score", by=by),
+        recipe.AdditiveSection(kind="additive", by=by),
+        recipe.ExpectedScoreSection(kind="expected_score", by=by),
     ):
         assert judging.build(section, engine=engine, seed=0, chats=chats(engine, "gpt")).by == {by}
     if by != "policy":  # an anchor stays the same
-        anchor_section = recipe.PairwiseAnchor(by=by)
+        anchor_section = recipe.PairwiseAnchorSection(by=by)
         built: Any = judging.build_anchor(anchor_section, chats=chats(engine, "gpt"), engine=engine, seed=0)
         assert built.by == {by}
 
@@ -327,10 +327,10 @@ def test_a_misspelt_model_is_refused_with_a_hint() -> None:
         RecipeError, match=r"^judging.by: there is no model 'polcy'.*initial, best, gpt; did you mean 'policy'"
     ):
         judging.build(
-            recipe.AdditiveJudge(kind="additive", by="polcy"), engine=engine, seed=0, chats=chats(engine, "gpt")
+            recipe.AdditiveSection(kind="additive", by="polcy"), engine=engine, seed=0, chats=chats(engine, "gpt")
         )
     with pytest.raises(RecipeError, match=r"^evaluation.anchor.by: .*'zzz'.*name one of these"):
-        judging.build_anchor(recipe.PairwiseAnchor(by="zzz"), chats=chats(engine), engine=engine, seed=0)
+        judging.build_anchor(recipe.PairwiseAnchorSection(by="zzz"), chats=chats(engine), engine=engine, seed=0)
 
 
 def test_building_a_judge_does_not_start_the_engine() -> None:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from selfreward.judging.asking import Material, Question, Questioner, judgment, unasked
+from selfreward.judging.client import JudgeClient, JudgeInput, Question, judgment, skipped
 from selfreward.parts import Chat, Models
 from selfreward.readers import Unscored, Verdict, read_json_score, read_score, without_reasoning
-from selfreward.recipe import Written
+from selfreward.recipe import GenerativeSection
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
-from selfreward.templates import Template, Trusted
+from selfreward.templates import Template, Verbatim
 from selfreward.workload import Lengths, Requests, Workload
 
 SCHEMA = {
@@ -29,15 +29,15 @@ class ScoreQuestion:
     """What is asked about each response: `fields` of the template; `part` names a criterion."""
 
     part: str = ""
-    fields: Mapping[str, Trusted] = field(default_factory=dict)
+    fields: Mapping[str, Verbatim] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Writer:
+class GenerativeJudge:
     """Asks `questions` about each response, `num_draws` times each, and reads the scores."""
 
     name: str
-    section: Written
+    section: GenerativeSection
     chat: Chat
     seed: int
     questions: Sequence[ScoreQuestion] = (ScoreQuestion(),)
@@ -47,8 +47,8 @@ class Writer:
         return frozenset((self.section.by,))
 
     @cached_property
-    def _questioner(self) -> Questioner:
-        return Questioner(self.name, self.section, self.chat, self.seed)
+    def _client(self) -> JudgeClient:
+        return JudgeClient(self.name, self.section, self.chat, self.seed)
 
     @cached_property
     def _template(self) -> Template:
@@ -61,42 +61,40 @@ class Writer:
 
         Raises EngineError from the model; never because of what a model wrote.
         """
-        material = self._questioner.material(prompts, responses, models=models)
+        inputs = self._client.inputs(prompts, responses, models=models)
         wanted = [(response, question) for response in responses for question in self.questions]
-        asked = [
-            self._ask(response, question, material[response.prompt_id], iteration) for response, question in wanted
-        ]
+        asked = [self._ask(response, question, inputs[response.prompt_id], iteration) for response, question in wanted]
         return [
             judgment(
-                response, self._questioner, draw=draw, verdict=self._read(reply), reply=reply, template=self._template,
-                models=models, seed=put.request.seed + draw if reply.unsent is None else 0, part=question.part,
+                response, self._client, draw=draw, verdict=self._read(reply), reply=reply, template=self._template,
+                models=models, seed=put.request.seed + draw if reply.skipped is None else 0, part=question.part,
             )
             for (response, question), put, replies in zip(
-                wanted, asked, self._questioner.ask(asked, models=models), strict=True
+                wanted, asked, self._client.ask(asked, models=models), strict=True
             )
             for draw, reply in enumerate(replies)
         ]  # fmt: skip
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         asked = [
-            self._questioner.most(
+            self._client.most(
                 self._template, self._request(), work, lengths,
                 times=work.num_responses, structured=self._structured, **question.fields,
             )
             for question in self.questions
         ]  # fmt: skip
-        return [*self._questioner.most_committed(work, lengths), *asked]
+        return [*self._client.most_committed(work, lengths), *asked]
 
     @property
-    def _structured(self) -> Trusted | None:
-        return Trusted("json") if self.section.structured else None
+    def _structured(self) -> Verbatim | None:
+        return Verbatim("json") if self.section.structured else None
 
-    def _ask(self, response: Response, question: ScoreQuestion, about: Material, iteration: int) -> Question:
+    def _ask(self, response: Response, question: ScoreQuestion, about: JudgeInput, iteration: int) -> Question:
         messages = self._template.render(
             **about.fields(), **question.fields, response=without_reasoning(response.text), structured=self._structured
         )
-        seed = self._questioner.seed_of(iteration, "/".join(filter(None, (response.id, question.part))))
-        return Question(self._request(messages, seed=seed), unasked(about, response))
+        seed = self._client.seed_of(iteration, "/".join(filter(None, (response.id, question.part))))
+        return Question(self._request(messages, seed=seed), skipped(about, response))
 
     def _request(self, messages: tuple[Message, ...] = (), *, seed: int = 0) -> ChatRequest:
         section = self.section
@@ -106,7 +104,7 @@ class Writer:
         )  # fmt: skip
 
     def _read(self, reply: Reply) -> Verdict:
-        if reply.unsent is not None:
-            return Verdict(unscored=Unscored(reply.unsent))
+        if reply.skipped is not None:
+            return Verdict(unscored=Unscored(reply.skipped))
         read = read_json_score if self.section.structured else read_score
         return read(reply.text, finish_reason=reply.finish_reason or "stop", low=0.0, high=5.0)

@@ -28,7 +28,7 @@ _WRAPPING = re.compile(
 )
 
 
-def as_seen(text: str) -> str:
+def normalised(text: str) -> str:
     """One form of line ends, spaces and full-width letters; nothing invisible, no tags around it all, no BLANK."""
     return _WRAPPING.sub("", _LINE_ENDS.sub("\n", text).replace(BLANK, "\ufffd").translate(_SEEN))
 

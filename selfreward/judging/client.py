@@ -1,4 +1,4 @@
-"""What judges share that put questions to a model: the material of a question, and judgments of the replies."""
+"""What judges share that put questions to a model: the inputs of a question, and judgments of the replies."""
 
 import math
 from collections.abc import Sequence, Set
@@ -7,7 +7,7 @@ from typing import Any
 
 from selfreward.parts import Chat, Models
 from selfreward.readers import Unscored, Verdict, without_reasoning
-from selfreward.recipe import Asking, Reasoning
+from selfreward.recipe import ModelJudgeSection, Reasoning
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
 from selfreward.seeding import seed_of
@@ -16,7 +16,7 @@ from selfreward.workload import Lengths, Requests, Workload
 
 
 @dataclass(frozen=True)
-class Material:
+class JudgeInput:
     """What a question shows of a prompt; `missing` is the reason why there can be no question about it."""
 
     prompt: Sequence[Message]
@@ -33,29 +33,29 @@ class Question:
     """One question, or the reason why it is not asked. `request.n` draws are wanted."""
 
     request: ChatRequest
-    unasked: Unscored | None = None
+    skipped: Unscored | None = None
 
 
 @dataclass(frozen=True)
-class Questioner:
+class JudgeClient:
     """Puts questions to the model that a section names. `name` stands in judgments and seeds."""
 
     name: str
-    section: Asking
+    section: ModelJudgeSection
     chat: Chat
     seed: int
 
     def seed_of(self, iteration: int, item: str) -> int:
         return seed_of(self.seed, iteration, "judging", f"{item}/{self.name}")
 
-    def material(
+    def inputs(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models
-    ) -> dict[str, Material]:
+    ) -> dict[str, JudgeInput]:
         """By prompt id. With `commit_first` one more call: the judge responds once to each prompt of `responses`,
         greedily. Where nothing came of that it has not committed itself, and there is no question.
         """
         own = self._own_responses(prompts, {r.prompt_id for r in responses if without_reasoning(r.text)}, models)
-        return {prompt.id: self._material(prompt, own.get(prompt.id)) for prompt in prompts}
+        return {prompt.id: self._input(prompt, own.get(prompt.id)) for prompt in prompts}
 
     def _own_responses(self, prompts: Sequence[Prompt], judged: Set[str], models: Models) -> dict[str, Reply]:
         commit_first = self.section.commit_first
@@ -69,18 +69,18 @@ class Questioner:
     def _lacks_reference(self, prompt: Prompt) -> bool:
         return self.section.reference_answer and not prompt.reference
 
-    def _material(self, prompt: Prompt, own: Reply | None) -> Material:
+    def _input(self, prompt: Prompt, own: Reply | None) -> JudgeInput:
         if self._lacks_reference(prompt):
-            return Material(prompt.messages, missing=Unscored.NO_REFERENCE)
+            return JudgeInput(prompt.messages, missing=Unscored.NO_REFERENCE)
         reference = prompt.reference if self.section.reference_answer else None
         if own is None:
-            return Material(prompt.messages, reference=reference)
+            return JudgeInput(prompt.messages, reference=reference)
         if own_response := without_reasoning(own.text):
-            return Material(prompt.messages, own_response=own_response, reference=reference)
-        if own.unsent is not None:
-            return Material(prompt.messages, missing=Unscored(own.unsent))
-        cut_off = own.finish_reason == "length"
-        return Material(prompt.messages, missing=Unscored.CUT_OFF if cut_off else Unscored.EMPTY_VERDICT)
+            return JudgeInput(prompt.messages, own_response=own_response, reference=reference)
+        if own.skipped is not None:
+            return JudgeInput(prompt.messages, missing=Unscored(own.skipped))
+        truncated = own.finish_reason == "length"
+        return JudgeInput(prompt.messages, missing=Unscored.TRUNCATED if truncated else Unscored.EMPTY_VERDICT)
 
     def most(
         self,
@@ -131,9 +131,9 @@ class Questioner:
 
     def ask(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
         """One call for all; a question that is not asked has replies with its reason."""
-        places = [place for place, question in enumerate(questions) if question.unasked is None]
+        places = [place for place, question in enumerate(questions) if question.skipped is None]
         answers = self.chat.reply([questions[place].request for place in places], models=models) if places else []
-        replies = [[Reply(unsent=q.unasked and q.unasked.value)] * q.request.n for q in questions]
+        replies = [[Reply(skipped=q.skipped and q.skipped.value)] * q.request.n for q in questions]
         for place, answer in zip(places, answers, strict=True):
             replies[place] = answer
         return replies
@@ -165,7 +165,7 @@ def choice_request(
 
 def judgment(
     response: Response,
-    questioner: Questioner,
+    client: JudgeClient,
     *,
     draw: int,
     verdict: Verdict,
@@ -177,10 +177,10 @@ def judgment(
 ) -> Judgment:
     """The record of one reply about one response."""
     return Judgment(
-        id="/".join(filter(None, (response.id, questioner.name, part, str(draw)))),
+        id="/".join(filter(None, (response.id, client.name, part, str(draw)))),
         prompt_id=response.prompt_id,
         response_id=response.id,
-        judge=questioner.name,
+        judge=client.name,
         draw=draw,
         score=verdict.score,
         unscored=verdict.unscored and verdict.unscored.value,
@@ -190,7 +190,7 @@ def judgment(
         token_logprobs=reply.token_logprobs,
         finish_reason=reply.finish_reason,
         seed=seed,
-        checkpoint_id=questioner.chat.model_id(models),
+        checkpoint_id=client.chat.model_id(models),
         template_sha256=template.sha256,
         part=part,
     )
@@ -219,6 +219,6 @@ def plain_judgment(
     )  # fmt: skip
 
 
-def unasked(material: Material, response: Response) -> Unscored | None:
+def skipped(inputs: JudgeInput, response: Response) -> Unscored | None:
     """Why a response is not judged. A number for nothing says more about the judge than about the response."""
-    return material.missing or (None if without_reasoning(response.text) else Unscored.EMPTY_RESPONSE)
+    return inputs.missing or (None if without_reasoning(response.text) else Unscored.EMPTY_RESPONSE)

@@ -6,7 +6,7 @@ from selfreward.monitoring.bounds import Bounded
 
 
 @dataclass(frozen=True)
-class Look:
+class Analysis:
     """The tests of one look at one iteration; one that the data do not allow is None."""
 
     gain: Bounded | None = None

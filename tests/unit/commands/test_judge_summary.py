@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from selfreward.commands.judge_file import JudgedFile
-from selfreward.commands.judge_table import table
+from selfreward.commands.judge import JudgeResult
+from selfreward.commands.judge_summary import table
 from selfreward.records import Evaluation, Interval
-from selfreward.statistics.judges import measure_judge
+from selfreward.statistics.judge_metrics import measure_judge
 
 ONE = "the judge scores one response at a time and has no order to be swapped"
 
@@ -16,7 +16,7 @@ def shown(*, out: Path = Path("out.jsonl"), unscored: dict[str, int] | None = No
     """160 responses, 480 judgments."""
     reasons = {"judge_position_consistency_rate": ONE, "judge_tie_rate": "no prompt has two scored responses"}
     left = {name: reason for name, reason in reasons.items() if name not in metrics}
-    return table(JudgedFile(out, 160, 480, unscored or {}, Evaluation(1, metrics, left)))
+    return table(JudgeResult(out, 160, 480, unscored or {}, Evaluation(1, metrics, left)))
 
 
 def r_of(mean: float) -> Interval:
@@ -39,9 +39,9 @@ def test_a_metric_has_a_line_with_its_interval_and_a_missing_one_its_reason() ->
 
 
 def test_unscored_judgments_are_counted_by_reason() -> None:
-    text = shown(unscored={"cut_off": 36, "no_verdict": 12})
+    text = shown(unscored={"truncated": 36, "no_verdict": 12})
     assert "160 responses, 480 judgments of them" in text and "48 (10%) without a score:" in text
-    assert "36  cut off" in text and "12  no verdict" in text
+    assert "36  truncated" in text and "12  no verdict" in text
     assert "all with a score" in shown() and "without a score:" not in shown()
 
 
@@ -66,7 +66,7 @@ def test_it_fits_a_terminal_and_ends_with_the_whole_path() -> None:
     metrics, not_measured = measure_judge([], response_lengths={}, scale=None, seed=0)
     out = Path("folder-" * 20) / "judgments.jsonl"
     text = table(
-        JudgedFile(out, 0, 0, {"no_verdict" * 30: 1}, Evaluation(1, metrics, {**not_measured, "x" * 99: "y z" * 99}))
+        JudgeResult(out, 0, 0, {"no_verdict" * 30: 1}, Evaluation(1, metrics, {**not_measured, "x" * 99: "y z" * 99}))
     )
     *lines, last = text.splitlines()
     assert last == str(out)
@@ -77,5 +77,5 @@ def test_it_fits_a_terminal_and_ends_with_the_whole_path() -> None:
 
 def test_no_control_character_reaches_the_terminal() -> None:
     evaluation = Evaluation(1, {"\x1b[2Jname": 1.0}, {"\x1b[31m": "\x1b[2J\u202ereason"})
-    text = table(JudgedFile(Path("a\x1b[2Jb.jsonl"), 1, 1, {"\x1b[2J": 1}, evaluation))
+    text = table(JudgeResult(Path("a\x1b[2Jb.jsonl"), 1, 1, {"\x1b[2J": 1}, evaluation))
     assert not set("\x1b\u202e") & set(text) and "ESC" in text

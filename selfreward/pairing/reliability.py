@@ -12,7 +12,7 @@ from selfreward.parts import Judged
 from selfreward.statistics.reliability import reliability, reliability_by_prompt
 
 
-def distrusted(judged: Judged, min_reliability: float | None) -> dict[str, DropReason]:
+def low_reliability(judged: Judged, min_reliability: float | None) -> dict[str, DropReason]:
     """The prompts whose scores are not to be trusted, by id. What cannot be measured is not trusted."""
     if min_reliability is None:
         return {}

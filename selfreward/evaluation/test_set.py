@@ -1,0 +1,61 @@
+"""The best checkpoint against M_0 on prompts that nothing was decided on: once in the life of a run, when it stops.
+
+The best one was chosen on the other prompts, so that what these say of it is too good.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from selfreward.evaluation.bench import Bench, Sides
+from selfreward.evaluation.metrics import MetricTable, measure_anchor, put_win_rates
+from selfreward.evaluation.outcomes import length_deltas, rows
+from selfreward.evaluation.preference import Outcome, outcomes
+from selfreward.evaluation.tables import TEST_COMPARISONS, TEST_OUTCOMES, TEST_RESPONSES_OF
+from selfreward.records import Evaluation, PromptOutcome
+from selfreward.steps import Probe, Read, Reading, Stage, whole
+from selfreward.tables import TEST
+from selfreward.workload import Workload
+
+WIN_RATE = "test_win_rate_vs_initial"
+
+
+def test_set(bench: Bench) -> tuple[Probe, ...]:
+    """Nothing without prompts, and not due while the best checkpoint is M_0 itself."""
+    return (_TestSet(bench).probe(),) if bench.source.test_prompts() else ()
+
+
+@dataclass(frozen=True)
+class _TestSet:
+    bench: Bench
+
+    def probe(self) -> Probe:
+        bench, prompts = self.bench, self.bench.source.test_prompts()
+        responses = [bench.responses(table, prompts, role) for role, table in TEST_RESPONSES_OF.items()]
+        reads, work = tuple(map(Read, TEST_RESPONSES_OF.values())), Workload(prompts, 2, bench.decoding.max_tokens, 1)
+        compared = bench.comparisons(TEST_COMPARISONS, prompts, self._sides, reads=reads, work=work)
+        stages: tuple[Stage[Any], ...] = (*responses, compared)
+        made = Stage(TEST_OUTCOMES, self._outcomes, reads=whole(stages), num_shards=1)
+        return Probe(TEST, (*stages, made), measure=self._measure, when="at_end", only_if=_is_due)
+
+    def _sides(self, reading: Reading, shard: int | None = None) -> Sides:
+        ours, theirs = (list(reading.rows(TEST_RESPONSES_OF[role], shard=shard)) for role in ("best", "initial"))
+        return Sides(ours, {"initial": theirs})
+
+    def _compared(self, reading: Reading, found: Sides) -> list[Outcome]:
+        return outcomes(found.own, found.baselines["initial"], reading.rows(TEST_COMPARISONS), found.against)
+
+    def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
+        found, against = self._sides(reading), reading.roles["initial"].iteration
+        theirs = found.baselines["initial"]
+        return rows(self._compared(reading, found), found.own, theirs, set="test", by="anchor", against=against)
+
+    def _measure(self, reading: Reading) -> Evaluation:
+        found, table, seed = self._sides(reading), MetricTable(), self.bench.seed
+        by_prompt, deltas = self._compared(reading, found), length_deltas(found.own, found.baselines["initial"])
+        put_win_rates(table, WIN_RATE, by_prompt, deltas, seed=seed)
+        measure_anchor(table, list(reading.rows(TEST_COMPARISONS)), by_prompt, seed=seed)
+        return Evaluation(reading.iteration, table.metrics, table.not_measured)
+
+
+def _is_due(reading: Reading) -> bool:
+    return reading.roles["best"].id != reading.roles["initial"].id
