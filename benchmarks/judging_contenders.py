@@ -126,7 +126,7 @@ class Contenders:
         self.size = size
         self._model = checkpoint_of(materialise(recipe.ModelSection(model=MODEL)), 0)
         section = recipe.EngineSection(
-            kind="vllm", dtype="bfloat16", context_tokens=CONTEXT_TOKENS, max_num_seqs=size.num_sequences,
+            kind="vllm", context_tokens=CONTEXT_TOKENS, max_num_seqs=size.num_sequences,
             kv_cache_gib=1.0,
         )  # fmt: skip
         self.engine = RecordingEngine(section, first=self._model)

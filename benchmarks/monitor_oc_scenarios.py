@@ -25,7 +25,16 @@ NUM_GOLD = 400
 TOKENS_PER_SD = 50.0
 # The pass rate's difference has the noise sqrt(.12 / n): 12 % of the prompts are discordant.
 VERIFIABLE_TIE_RATE = 0.88
-CODES = {"anchor": 0, "self": 1, "checks": 2, "validation": 3, "second_validation": 4, "verifiable": 5, "quality": 6, "gold": 7}
+CODES = {
+    "anchor": 0,
+    "self": 1,
+    "checks": 2,
+    "validation": 3,
+    "second_validation": 4,
+    "verifiable": 5,
+    "quality": 6,
+    "gold": 7,
+}
 
 
 def through(*gains: float) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward import recipe_file
+from selfreward.dtypes import with_dtype
 from selfreward.errors import RecipeError, StoreError
 from selfreward.judging import of_judge
 from selfreward.problems import warnings_of
@@ -63,6 +64,7 @@ class JudgeResult:
 
 def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
     """Judges every row of `file` and writes `out`, a line a row. Raises a SelfRewardError."""
+    recipe = with_dtype(recipe)
     text = _read(file)
     inputs = read_rows(text, name=str(file))
     if not out.parent.is_dir():

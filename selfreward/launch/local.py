@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfreward import history, loop, recipe_file
+from selfreward.dtypes import engine_dtype, with_dtype
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
 from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
@@ -52,7 +53,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     """Runs or continues a recipe. Raises a SelfRewardError, whose `exit_code` says of which kind."""
     folder = Path(recipe.output_dir).expanduser()
     with Store(folder, name=recipe.name) as store:
-        _adopt_recipe(store, recipe)
+        recipe = _adopt_recipe(store, recipe)
         with _status_of(store, progress) as status:
             parts = parts_of(recipe, store, prepare(recipe, store))
             for warning in store.manifest["facts"]["warnings"]:
@@ -131,14 +132,20 @@ def _outcome(decision: Decision) -> dict[str, Any]:
     return {"decision": decision.decision, "stopped_by": decision.stopped_by, "exit_code": decision.exit_code}
 
 
-def _adopt_recipe(store: Store, recipe: Recipe) -> None:
-    """A run folder in which nothing was made takes the recipe; another must have the same, but for runtime keys."""
+def _adopt_recipe(store: Store, recipe: Recipe) -> Recipe:
+    """Stores the recipe in a new run folder; a started run must have the same, but for keys that may change on resume.
+
+    Returns it with `engine.dtype` as the run began with, so that all its iterations are measured in one dtype.
+    """
     path = store.folder / "recipe.yaml"
     if not path.exists() or not store.manifest["files"]:
+        chosen, recipe = engine_dtype(recipe.engine), with_dtype(recipe)
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
+        store.record_facts(engine_dtype=f"{chosen.name}: {chosen.reason}")
         store.record_event("started")
-        return
+        return recipe
     before = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    recipe = with_dtype(recipe, before.engine.dtype)
     runtime, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
         raise RecipeError(
@@ -148,6 +155,7 @@ def _adopt_recipe(store: Store, recipe: Recipe) -> None:
     store.record_event("resumed", changed=runtime)
     if runtime:
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
+    return recipe
 
 
 @contextmanager

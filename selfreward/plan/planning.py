@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfreward.dtypes import with_dtype
 from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.history import History, read_history
 from selfreward.plan.machine import Machine, measure_machine
@@ -41,6 +42,7 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Counts the work of a recipe and measures this machine for about a second. Raises RecipeError as a run would."""
+    recipe = with_dtype(recipe)
     tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
     model = read_shape(tools.models["policy"].path)
     work = count_work(recipe, tools)

@@ -16,10 +16,12 @@ from selfreward.roles import RESERVED
 
 
 class EngineSection(Section):
-    """`auto` is vLLM when it is installed, else transformers. `seeded: false` gives up reproducible draws for speed."""
+    """`kind: auto` is vLLM when it is installed, else transformers. `dtype: auto` is bfloat16 where the device computes
+    in it, else float32 (`dtypes.py`); a run keeps the one it began with. `seeded: false` gives up reproducible draws for
+    speed."""
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     context_tokens: int = Field(4096, ge=16)
     seeded: bool = True
     max_num_seqs: int = Runtime(256, ge=1)

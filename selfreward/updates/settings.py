@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from selfreward.dtypes import engine_dtype
 from selfreward.recipe import ExoPairLoss, LaunchSection, LoraSection, Recipe, RobustLoss, TrainingSection
 
 COUPLED = {"aot": "", "aot_unpaired": "", "sft": "; or use kind: nll, the mean over pairs of the same quantity"}
@@ -29,7 +30,7 @@ def settings_of(recipe: Recipe, role: str = "policy") -> Settings:
     """Of an update of `role`."""
     return Settings(
         training=recipe.training,
-        engine_dtype=recipe.engine.dtype,
+        engine_dtype=engine_dtype(recipe.engine).name,
         lora=recipe.local_models[role].lora,
         launch=recipe.launch,
         trust_remote_code=recipe.policy.trust_remote_code,

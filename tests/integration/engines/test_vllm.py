@@ -34,7 +34,7 @@ from selfreward.engines.vllm import VllmEngine
 from selfreward.engines.vllm_start import STEP_TOKENS
 
 TINY = EngineSection(kind="auto", dtype="float32", context_tokens=CONTEXT_TOKENS, kv_cache_gib=0.25)
-SMOLLM2 = EngineSection(kind="vllm", dtype="bfloat16", context_tokens=1024, kv_cache_gib=0.25)
+SMOLLM2 = EngineSection(kind="vllm", context_tokens=1024, kv_cache_gib=0.25)
 
 
 class ForgetfulEngine(VllmEngine):
@@ -123,8 +123,10 @@ class TestSmolLM2:
         swapped = engine.facts()["last_swap"]
         # Its output layer is tied to the embedding, and the CPU build packs a copy: that copy is proved as well.
         assert swapped["num_tensors_not_comparable"] == 0
-        assert 0.05 < swapped["changed_rate"] < 0.9
-        # bfloat16 here against the trainer's float32.
+        # float32 sees every update of 0.001; bfloat16 rounds some of them away.
+        low, high = (0.05, 0.9) if engine.facts()["dtype"] == "bfloat16" else (0.9, 1.0)
+        assert low < swapped["changed_rate"] <= high
+        # The engine may compute in bfloat16, the trainer computes in float32.
         assert swapped["canary_difference_nats"] < 0.25
         engine.load(first)
         assert engine.facts()["last_swap"]["canary_difference_nats"] < 0.005

@@ -467,7 +467,7 @@ def test_runtime_keys_may_change(override: str) -> None:
         ("evaluation.prompts={kind: builtin}", "evaluation.prompts.kind: None -> 'builtin'"),
         ("judging={kind: verifier}", "judging.kind: 'additive' -> 'verifier'"),
         ("pairing={kind: length_controlled}", "pairing.rho: None -> 0.35"),
-        ("engine.dtype=float32", "engine.dtype: 'bfloat16' -> 'float32'"),
+        ("engine.dtype=float32", "engine.dtype: 'auto' -> 'float32'"),
         ("iterations.num_prompts_per_iteration=8", "iterations.num_prompts_per_iteration: 512 -> 8"),
     ],
 )  # fmt: skip

@@ -1,0 +1,65 @@
+"""The dtype in which the engine computes fast on this machine: what `engine.dtype: auto` means."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from selfreward.recipe import EngineSection, Recipe
+
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+FIRST_CAPABILITY = (8, 0)
+"""CUDA devices multiply in bfloat16 from this compute capability (Ampere) on; older ones emulate it."""
+
+
+@dataclass(frozen=True)
+class EngineDtype:
+    """`name` is torch's name of the dtype; `reason` says in a few words why it was chosen."""
+
+    name: str
+    reason: str
+
+
+def engine_dtype(section: EngineSection) -> EngineDtype:
+    """The dtype of the recipe; for `auto`, bfloat16 where the device has instructions for it, else float32.
+
+    A CPU without them emulates bfloat16: vLLM with SmolLM2-135M made 25 tokens per second in bfloat16 on a CPU that has
+    AVX2 only, and 60 to 95 in float32.
+    """
+    return EngineDtype(section.dtype, "set in the recipe") if section.dtype != "auto" else _of_this_machine()
+
+
+def with_dtype(recipe: Recipe, dtype: str | None = None) -> Recipe:
+    """The recipe with `dtype` in the place of `auto`, or with what `auto` means on this machine."""
+    if recipe.engine.dtype != "auto":
+        return recipe
+    engine = recipe.engine.model_copy(update={"dtype": dtype or _of_this_machine().name})
+    return recipe.model_copy(update={"engine": engine})
+
+
+@cache
+def _of_this_machine() -> EngineDtype:
+    import torch
+
+    if not torch.cuda.is_available():
+        return dtype_of(capability=None, flags=cpu_flags())
+    return dtype_of(capability=min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))))
+
+
+def dtype_of(*, capability: tuple[int, int] | None, flags: frozenset[str] = frozenset()) -> EngineDtype:
+    """Of a GPU with this compute capability, or of a CPU (None) with these instruction-set flags."""
+    if capability is not None:
+        name = "bfloat16" if capability >= FIRST_CAPABILITY else "float32"
+        return EngineDtype(name, f"the GPU has compute capability {capability[0]}.{capability[1]}")
+    if found := next((flag for flag in BFLOAT16_FLAGS if flag in flags), None):
+        return EngineDtype("bfloat16", f"the CPU has {found} instructions")
+    return EngineDtype("float32", "the CPU has no bfloat16 instructions")
+
+
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction-set flags that every core has, as Linux names them; empty on other systems."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    by_core = [frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")]
+    return frozenset.intersection(*by_core) if by_core else frozenset()
