@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from selfreward.launch.local import RunResult
     from selfreward.monitoring.ceiling import CeilingMonitor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["CeilingMonitor", "run"]
 
 

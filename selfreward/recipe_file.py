@@ -20,6 +20,7 @@ from ruamel.yaml.tag import Tag
 
 from selfreward.errors import RecipeError
 from selfreward.recipe import Recipe
+from selfreward.recipe.renamed import KEYS
 from selfreward.recipe.section import UNION_TAGS
 
 Place = tuple[str | int, ...]
@@ -215,6 +216,8 @@ def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Seque
     place = tuple(part for part in _steps(tree, problem["loc"]))
     from_set = any(place and (place[: len(key)] == key or key[: len(place)] == place) for key in overridden)
     where = ": ".join(("--set" if from_set else name + _line(tree, place), *filter(None, [".".join(map(str, place))])))
+    if problem["type"] == "extra_forbidden" and (new := KEYS.get(".".join(map(str, place)))):
+        return f"{where}: this key was renamed; it is called {new} now; rename it"
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_allowed_keys(place[:-1], tree))
         return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(place[-1]), allowed)}"

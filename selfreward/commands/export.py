@@ -17,13 +17,15 @@ from selfreward.tables import PAIRS, PROMPTS
 def export_pairs(run: Path, file: Path, *, iteration: int | None = None) -> int:
     """Writes the pairs of a run (or of one iteration) to a .jsonl or .parquet file; returns how many.
 
+    Reads runs of version 0.1 too.
+
     A row holds `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
     `rejected_message` as single ones (LLaMA-Factory), the two scores and the iteration.
     Raises RecipeError for another suffix or an iteration that has no pairs, StoreError for no run folder.
     """
     if file.suffix not in (".jsonl", ".parquet"):
         raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; .jsonl and .parquet can be written; rename it")
-    store = Store(run, write=False)
+    store = Store(run, write=False, earlier=True)
     found = _with_pairs(store)
     rows = [row for i in found if iteration in (None, i) for row in _rows(store, i)]
     if not rows:

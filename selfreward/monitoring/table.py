@@ -27,6 +27,7 @@ from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.monitoring.evidence import Evidence, tabulate
+from selfreward.recipe.renamed import OUTCOME_SETS
 from selfreward.records import PromptOutcome
 
 REQUIRED = ("iteration", "prompt_id", "anchor_outcome")
@@ -81,6 +82,8 @@ def _outcomes(cells: Cells, iteration: int) -> list[PromptOutcome]:
     if not prompt_id:
         raise _Wrong("prompt_id is blank; each row is about a prompt; give it the prompt's name")
     name = _text(cells.get("set")) or "validation"
+    if name in OUTCOME_SETS:
+        raise _Wrong(f"set is {name!r}, which was renamed; it is called {OUTCOME_SETS[name]} now; rename it")
     if name not in _SETS:
         raise _Wrong(f"set is {name!r:.60}; allowed are {', '.join(_SETS)}; {_suggest(name, _SETS)}")
     against = iteration - 1

@@ -8,7 +8,9 @@ from typing import Any
 from selfreward.errors import StoreError
 from selfreward.store.files import write_text_atomically
 
-SCHEMA = 1
+SCHEMA = 2
+EARLIER_SCHEMAS = {1: "0.1"}
+"""Schemas of earlier versions. They name some stages, fields and metrics otherwise; prompts and pairs are the same."""
 
 
 class Manifest:
@@ -17,8 +19,8 @@ class Manifest:
     `seconds` and `usage` (the engine's counters) of an entry are what making it cost.
     """
 
-    def __init__(self, path: Path, *, name: str) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, name: str, earlier: bool = False) -> None:
+        self._path, self._reads = path, {SCHEMA, *(EARLIER_SCHEMAS if earlier else ())}
         self.content: dict[str, Any] = {
             "schema": SCHEMA, "name": name, "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "facts": {}, "events": [], "files": {},
@@ -35,10 +37,17 @@ class Manifest:
                 f"{self._path}: not a manifest of a run ({error}); it must be the file that selfreward wrote; "
                 "restore it, or choose another output_dir"
             ) from error
-        if content.get("schema") != SCHEMA or not isinstance(files, dict):
+        schema = content.get("schema")
+        if schema not in self._reads or not isinstance(files, dict):
+            if schema in EARLIER_SCHEMAS:
+                raise StoreError(
+                    f"{self._path}: a run of selfreward {EARLIER_SCHEMAS[schema]}, whose stages and metrics have other "
+                    "names; this version reads runs of its own, and of earlier ones the pairs (`selfreward export`); use "
+                    f"selfreward {EARLIER_SCHEMAS[schema]} for the rest, or choose another output_dir"
+                )
             raise StoreError(
-                f"{self._path}: schema {content.get('schema')}; this version reads schema {SCHEMA}; "
-                "use the version of selfreward that made the run"
+                f"{self._path}: schema {schema}; this version reads schema {SCHEMA}; use the version of selfreward that "
+                "made the run"
             )
         return dict(content)
 

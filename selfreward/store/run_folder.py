@@ -41,7 +41,8 @@ class Store:
     `meter` returns counters that only grow; what a shard adds to them is recorded beside the shard.
     """
 
-    def __init__(self, folder: Path, *, name: str = "", write: bool = True) -> None:
+    def __init__(self, folder: Path, *, name: str = "", write: bool = True, earlier: bool = False) -> None:
+        """`earlier` also opens run folders of earlier versions, to read tables that are the same in this one."""
         self.folder = folder
         self.meter: Meter = dict
         self.listener: Listener = lambda *_: None
@@ -55,7 +56,7 @@ class Store:
                 "manifest, or choose another output_dir"
             )
         self._lock = RunLock(folder) if write else None
-        self._manifest = Manifest(folder / "manifest.json", name=name or folder.name)
+        self._manifest = Manifest(folder / "manifest.json", name=name or folder.name, earlier=earlier)
         if write:
             recovery.finish_interrupted_writes(folder, self._manifest)
         recovery.forget_removed_iterations(folder, self._manifest, write=write)

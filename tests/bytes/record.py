@@ -1,8 +1,8 @@
 """Hashes of every parquet and safetensors file of five small runs, and what changed between two such lists.
 
     python tests/bytes/record.py record OUT.json [--keep FOLDER]   with the package that PYTHONPATH names
-    python tests/bytes/record.py compare BEFORE.json AFTER.json    exit code 1 when a file differs that should not
-    python tests/bytes/record.py scores BEFORE AFTER               two kept folders: each judgment that differs
+    python tests/bytes/record.py renamed FOLDER OUT.json           kept runs of version 0.1, under the names of 0.2
+    python tests/bytes/record.py compare BEFORE.json AFTER.json    exit code 1 when a file differs
 
 A change of shape changes no result: run `record` on the commit before and on the commit after, on one machine.
 """
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 HERE = Path(__file__).parent
@@ -32,19 +33,17 @@ RECIPES = {
 }
 JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: who is asked shows in the limit of the reply
 
-# The files of the run `lost` that differ from those of a commit without the balanced mean; `scores` lists how.
-BALANCED_MEAN = {
-    f"lost/iteration-01/{name}": why
-    for name, why in {
-        "judgments.parquet": "both orders of a comparison count alike, however many draws of each could be read",
-        "pairs.parquet": "made of these scores",
-        "checkpoint/model.safetensors": "trained on these pairs",
-        "evaluation_responses.parquet": "of this checkpoint",
-        "evaluation_verifiable_responses.parquet": "of this checkpoint",
-        "evaluation_kl_responses.parquet": "of this checkpoint",
-        "evaluation_logprobs_policy.parquet": "of this checkpoint",
-        "evaluation_logprobs_initial.parquet": "of its responses",
-    }.items()
+# What version 0.1 called otherwise: tables by the beginning of their names, and values of text columns.
+TABLES = {
+    "evaluation_reserve_": "evaluation_second_validation_",
+    "reserve_outcomes": "second_validation_outcomes",
+    "evaluation_seal_": "evaluation_test_",
+    "seal_outcomes": "test_outcomes",
+}
+VALUES = {
+    "set": {"monitor": "validation", "reserve": "second_validation", "seal": "test"},
+    "unscored": {"cut_off": "truncated"},
+    "reason": {"cut_off": "truncated"},
 }
 
 
@@ -133,43 +132,58 @@ def record(folder: Path) -> dict[str, str]:
         with chdir(folder):
             result = selfreward.run(recipe, [f"output_dir={run}", *own])
         print(f"{name}: {result.decision.decision} after iteration {result.decision.iteration}", file=sys.stderr)
-        for path in sorted((*run.rglob("*.parquet"), *run.rglob("*.safetensors"))):
-            found[f"{name}/{path.relative_to(run)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found |= {f"{name}/{path}": value for path, value in hashes(run).items()}
     engines.build = build
     return found
 
 
-def differences(before: dict[str, str], after: dict[str, str], meant_to: dict[str, str]) -> list[str]:
-    """One line for each file that differs, is missing or is new; `meant_to` says of some why they should."""
-    lines = []
-    for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
-            what = "missing" if name not in after else "new" if name not in before else "differs"
-            meant = meant_to.get(name)
-            lines.append(f"{name}: {what}" + (f" (meant: {meant})" if meant else ""))
-    return lines
+def hashes(folder: Path) -> dict[str, str]:
+    """Of every parquet and safetensors file below a folder, by its path there."""
+    paths = sorted((*folder.rglob("*.parquet"), *folder.rglob("*.safetensors")))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def scores(before: Path, after: Path) -> list[str]:
-    """One line for each judgment with another score, and how many draws of each order of its comparisons have one."""
-    lines = []
-    for path in sorted(after.rglob("judgments.parquet")):
-        name = str(path.relative_to(after))
-        old = {row["id"]: row for row in pq.read_table(before / name).to_pylist()}
-        new = pq.read_table(path).to_pylist()
-        for row in new:
-            if row != old[row["id"]]:
-                about = [r for r in new if r["response_id"] == row["response_id"] and r["other_id"]]
-                orders = {(r["other_id"], r["shown_first"]): 0 for r in about}
-                for r in about:
-                    orders[r["other_id"], r["shown_first"]] += r["score"] is not None
-                had, has = (_said(row) for row in (old[row["id"]], row))
-                lines.append(f"{name} {row['id']}: {had} -> {has}; draws by order {[*orders.values()]}")
-    return lines
+def renamed(folder: Path) -> dict[str, str]:
+    """Hashes of kept runs of version 0.1 as this version would write them: the same rows under the new names."""
+    found = hashes(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in [name for name in found if name.endswith(".parquet")]:
+            old = pq.read_table(folder / name)
+            new = old
+            for column in VALUES.keys() & set(old.column_names):
+                texts = [VALUES[column].get(text, text) for text in old[column].to_pylist()]
+                field = old.schema.field(column)
+                new = new.set_column(new.column_names.index(column), field, pa.array(texts, field.type))
+            if not new.equals(old):
+                path = Path(temporary) / "table.parquet"
+                _write_in_row_groups(new, path, pq.ParquetFile(folder / name).metadata)
+                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {_new_name(name): value for name, value in found.items()}
 
 
-def _said(judgment: dict[str, Any]) -> str:
-    return judgment["unscored"] if judgment["score"] is None else f"{judgment['score']:.4f}"
+def _write_in_row_groups(table: pa.Table, path: Path, like: pq.FileMetaData) -> None:
+    """As the store writes a finished table, with the row groups of `like`."""
+    start = 0
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        for number in range(like.num_row_groups):
+            num_rows = like.row_group(number).num_rows
+            writer.write_table(table.slice(start, num_rows), row_group_size=num_rows)
+            start += num_rows
+
+
+def _new_name(name: str) -> str:
+    head, _, table = name.rpartition("/")
+    for old, new in TABLES.items():
+        if table.startswith(old):
+            table = new + table.removeprefix(old)
+    return f"{head}/{table}"
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """One line for each file that differs, is missing or is new."""
+    changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    what = {name: "missing" if name not in after else "new" if name not in before else "differs" for name in changed}
+    return [f"{name}: {how}" for name, how in what.items()]
 
 
 def main() -> int:
@@ -181,26 +195,23 @@ def main() -> int:
     comparing = commands.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
-    comparing.add_argument(
-        "--since-unbalanced-mean", action="store_true", help="BEFORE is of a commit without the balanced mean"
-    )
-    listing = commands.add_parser("scores")
-    listing.add_argument("before", type=Path)
-    listing.add_argument("after", type=Path)
+    renaming = commands.add_parser("renamed")
+    renaming.add_argument("folder", type=Path)
+    renaming.add_argument("out", type=Path)
     options = parser.parse_args()
-    if options.command == "scores":
-        print("\n".join(scores(options.before, options.after)))
-        return 0
-    if options.command == "record":
+    if options.command == "compare":
+        before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (options.before, options.after))
+        lines = differences(before, after)
+        print("\n".join(lines) or f"{len(after)} files, all the same")
+        return int(bool(lines))
+    if options.command == "renamed":
+        found = renamed(options.folder)
+    else:
         with tempfile.TemporaryDirectory() as temporary:
             found = record((options.keep or Path(temporary)).resolve())
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"{len(found)} files -> {options.out}")
-        return 0
-    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (options.before, options.after))
-    lines = differences(before, after, BALANCED_MEAN if options.since_unbalanced_mean else {})
-    print("\n".join(lines) or f"{len(after)} files, all the same")
-    return int(any("(meant:" not in line for line in lines))
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(found)} files -> {options.out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,12 @@ def test_gpus_compute_in_bfloat16_from_capability_8_on(capability: tuple[int, in
 
 @pytest.mark.parametrize(
     ("flags", "name"),
-    [("", "float32"), ("avx512f avx512_vnni", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16")],
+    [
+        ("", "float32"),
+        ("avx512f avx512_vnni", "float32"),
+        ("avx512f avx512_bf16", "bfloat16"),
+        ("amx_bf16", "bfloat16"),
+    ],
 )
 def test_cpus_need_instructions_for_it(tmp_path: Path, flags: str, name: str) -> None:
     file = tmp_path / "cpuinfo"

@@ -178,3 +178,11 @@ def test_a_place_that_cannot_be_written_is_named_and_what_helps(run: Path, tmp_p
     with pytest.raises(StoreError, match=r"folder\.jsonl: .*name a file, not a folder"):
         export_pairs(run, folder)
     assert list(folder.iterdir()) == [] and not list(tmp_path.glob("*.partial"))
+
+
+def test_pairs_of_a_run_of_the_earlier_version_are_exported(run: Path, tmp_path: Path) -> None:
+    num_pairs = export_pairs(run, tmp_path / "now.jsonl")
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "schema": 1}))
+    assert export_pairs(run, tmp_path / "earlier.jsonl") == num_pairs
+    assert (tmp_path / "earlier.jsonl").read_bytes() == (tmp_path / "now.jsonl").read_bytes()

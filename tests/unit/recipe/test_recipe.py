@@ -11,6 +11,7 @@ from selfreward import recipe as schema
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.recipe import Recipe
+from selfreward.recipe.renamed import KEYS
 from selfreward.records import Checkpoint
 from selfreward.roles import Roles
 
@@ -452,6 +453,17 @@ def test_nothing_changed() -> None:
 def test_runtime_keys_may_change(override: str) -> None:
     (may,), may_not = changes(override)
     assert may.startswith(f"{override.split('=')[0]}: ") and may_not == []
+
+
+@pytest.mark.parametrize(("old", "new"), KEYS.items())
+def test_a_key_of_the_version_before_is_refused_with_its_new_name(old: str, new: str) -> None:
+    value = "true" if old.startswith("pairing") else "0.5" if "share" in old else "4"
+    section, _, key = old.partition(".")
+    kind = "kind: best_vs_worst, " if section == "pairing" else ""
+    assert refusal(MINIMAL, f"{section}={{{kind}{key}: {value}}}") == (
+        f"--set: {old}: this key was renamed; it is called {new} now; rename it"
+    )
+    assert recipe_file.parse(MINIMAL, overrides=[f"{section}={{{kind}{new.partition('.')[2]}: {value}}}"])
 
 
 @pytest.mark.parametrize(

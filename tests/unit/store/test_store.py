@@ -17,6 +17,7 @@ from selfreward.evaluation.tables import OUTCOMES
 from selfreward.records import Judgment, Message, PreferencePair, Prompt, PromptOutcome, Response
 from selfreward.store import Store
 from selfreward.store.lock import is_held
+from selfreward.store.manifest import SCHEMA
 from selfreward.store.tables import from_table, schema_of, to_table
 from selfreward.tables import PROMPTS, Table
 
@@ -254,6 +255,21 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"a run's is its output_dir.*choose a place whose parents are folders"):
         Store(tmp_path / "file" / "run")
+
+
+def test_a_run_of_an_earlier_version_is_refused_or_read_where_nothing_changed(store: Store) -> None:
+    store.record_event("started")
+    store.close()
+    path = store.folder / "manifest.json"
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1'))
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"a run of selfreward 0\.1, .*use selfreward 0\.1 for the rest"):
+            Store(store.folder, write=write)
+    assert Store(store.folder, write=False, earlier=True).manifest["schema"] == 1
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    for earlier in (False, True):
+        with pytest.raises(StoreError, match=f"schema 99; this version reads schema {SCHEMA}"):
+            Store(store.folder, write=False, earlier=earlier)
 
 
 def test_a_broken_manifest_is_an_error_not_a_fresh_start(store: Store) -> None:

@@ -1,0 +1,15 @@
+"""Names of version 0.1 that version 0.2 refuses, with the name to use instead. Removed with version 0.3."""
+
+from collections.abc import Mapping
+from typing import Final
+
+KEYS: Final[Mapping[str, str]] = {
+    "evaluation.num_reserve_prompts": "evaluation.num_second_validation_prompts",
+    "evaluation.num_seal_prompts": "evaluation.num_test_prompts",
+    "monitor.first_look_share": "monitor.first_analysis_share",
+    "pairing.allow_cut_off_chosen": "pairing.allow_truncated_chosen",
+}
+"""Keys of a recipe by their path."""
+
+OUTCOME_SETS: Final[Mapping[str, str]] = {"monitor": "validation", "reserve": "second_validation"}
+"""Values of the column `set` in a table of outcomes."""
