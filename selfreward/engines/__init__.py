@@ -4,7 +4,6 @@ import importlib.util
 import os
 from typing import assert_never
 
-from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError
 from selfreward.parts import Engine
 from selfreward.recipe import EngineSection
@@ -13,7 +12,6 @@ from selfreward.records import Checkpoint
 
 def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> Engine:
     """The engine of a run; it starts at its first use. `first` gives tokenizer, configuration and first weights."""
-    section = section.model_copy(update={"dtype": engine_dtype(section).name})
     kind = section.kind
     if kind == "auto":
         kind = "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from selfreward.dtypes import engine_dtype
 from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample
 from selfreward.engines.requests import Usage
 from selfreward.model_files.tokenizer import ChatTokenizer
@@ -23,11 +24,12 @@ class InProcessEngine(ABC):
     enforces_schema: ClassVar[bool]
 
     def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
-        self._section = section
+        dtype = engine_dtype(section).name
+        self._section = section.model_copy(update={"dtype": dtype})
         self._first = first
         self._trust_remote_code = trust_remote_code
         self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
-        self._proof = SwapProof(dtype=section.dtype)
+        self._proof = SwapProof(dtype=dtype)
         self._usage = Usage()
         self._loaded: Checkpoint | None = None
         self._asleep = False

@@ -19,7 +19,7 @@ from selfreward.recipe import (
     EvaluationSection,
     IterationsSection,
     ModelSection,
-    PairwiseJudge,
+    PairwiseSection,
     SamplingSection,
     VerifiableEvaluation,
 )
@@ -28,9 +28,9 @@ from selfreward.roles import Roles
 from selfreward.store import Store
 
 SEED = 3
-NUM_RESERVE, NUM_SEAL = 8, 6
+NUM_SECOND, NUM_TEST = 8, 6
 SECTION = EvaluationSection(
-    num_prompts=24, num_second_validation_prompts=NUM_RESERVE, num_test_prompts=NUM_SEAL,
+    num_prompts=24, num_second_validation_prompts=NUM_SECOND, num_test_prompts=NUM_TEST,
     verifiable=VerifiableEvaluation(num_prompts=16), max_tokens=24,
 )  # fmt: skip
 ENGINE = EngineSection(kind="transformers", dtype="float32", context_tokens=4096)
@@ -65,7 +65,7 @@ def evaluator(engine, initial: Checkpoint):
         seed=SEED,
     )
     chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
-    judge = judging.build(PairwiseJudge(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
+    judge = judging.build(PairwiseSection(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
     bench = evaluation.Bench(
         source, engine, judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
         evaluation.Decoding(SECTION.temperature, SamplingSection().top_p, 24), SEED, shard_prompts=16,
@@ -216,8 +216,8 @@ def test_second_validation_and_test_set_are_other_prompts(measured, checkpoints)
     monitor = {row.prompt_id for row in store.read(3, OUTCOMES)}
     second_validation = list(store.read(2, SECOND_VALIDATION_OUTCOMES))
     test_set = list(store.read(3, TEST_OUTCOMES))
-    assert {row.against for row in second_validation} == {1} and len(second_validation) == NUM_RESERVE
-    assert {row.against for row in test_set} == {0} and len(test_set) == NUM_SEAL
+    assert {row.against for row in second_validation} == {1} and len(second_validation) == NUM_SECOND
+    assert {row.against for row in test_set} == {0} and len(test_set) == NUM_TEST
     ids = [monitor, {row.prompt_id for row in second_validation}, {row.prompt_id for row in test_set}]
     assert len(set.union(*ids)) == sum(map(len, ids))
     values = [row.outcome for row in test_set if row.outcome is not None]

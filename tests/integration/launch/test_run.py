@@ -167,7 +167,7 @@ def test_a_refused_first_start_can_be_corrected(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, others)))
     changed = run(folder, *mine[:1], "iterations.max=2", *mine[2:])
     assert changed.returncode == 2, changed.stderr[-2000:]
-    assert "prompts.monitor was" in changed.stderr
+    assert "prompts.validation was" in changed.stderr
     assert "Traceback" not in changed.stderr
 
 
@@ -185,6 +185,25 @@ def test_a_stopped_run_says_75_and_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 75, errors[-2000:]
     assert "the same command continues" in errors
     assert json.loads(selfreward("status", folder, "--json").stdout)["state"] == "preempted"
+
+
+def test_auto_becomes_a_dtype_once_and_the_run_keeps_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = run(folder, "iterations.max=1", "engine.dtype=auto")
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = json.loads((folder / "manifest.json").read_text())["facts"]
+    chosen = facts["engine"]["dtype"]
+    assert chosen in ("bfloat16", "float32") and facts["engine_dtype"].startswith(f"{chosen}: the ")
+    assert facts["engine_dtype"] in (folder / "report.html").read_text()
+    # As if the run had begun on a machine of the other kind.
+    other = {"bfloat16": "float32", "float32": "bfloat16"}[chosen]
+    stored = folder / "recipe.yaml"
+    stored.write_text(stored.read_text().replace(f"  dtype: {chosen}", f"  dtype: {other}"))
+    done = run(folder, "iterations.max=2", "engine.dtype=auto")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((folder / "manifest.json").read_text())["facts"]["engine"]["dtype"] == other
+    refused = run(folder, "iterations.max=2", f"engine.dtype={chosen}")
+    assert refused.returncode == 2 and f"engine.dtype: '{other}' -> '{chosen}'" in refused.stderr
 
 
 def test_from_python_it_is_one_call(tmp_path: Path) -> None:
@@ -318,7 +337,7 @@ def test_the_test_set_is_opened_when_something_is_better_and_never_again(tmp_pat
         (["models.policy.model=./no-such-folder"], ["no-such-folder"]),
         (["iterations.num_prompts_per_iteration=5000"], ["prompts", "15"]),
         (["engine.context_tokens=64"], ["context", "64"]),
-        (["monitor=3"], ["validation", "3"]),
+        (["monitor=3"], ["monitor", "3"]),
     ],
 )
 def test_bad_input_is_said_clearly_with_exit_code_2(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
@@ -377,4 +396,4 @@ def test_help_needs_nothing_that_takes_time_to_import() -> None:
 
 def test_the_schema_is_valid_and_knows_the_recipes() -> None:
     schema = json.loads(selfreward("schema").stdout)
-    assert {"models", "judging", "validation"} <= schema["properties"].keys()
+    assert {"models", "judging", "monitor"} <= schema["properties"].keys()

@@ -181,7 +181,7 @@ def test_the_second_validation_set_is_asked_when_the_decision_is_open(tmp_path: 
     )
     trainer.train()
     assert asked == [5] and trainer.state.global_step == 5
-    assert [(d.decision, d.analysis) for d in monitor.decisions] == [("PLATEAU", 2)]
+    assert [(d.decision, d.num_analyses) for d in monitor.decisions] == [("PLATEAU", 2)]
 
 
 def test_a_comparison_without_outcomes_is_told(tmp_path: Path) -> None:

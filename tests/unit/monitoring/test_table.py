@@ -155,11 +155,7 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING}\n,a,1\n", ":2", "iteration is blank"),
         (f"{HEADING}\nnan,a,1\n", ":2", "iteration is 'nan'"),
         (f"{HEADING}\n1, ,1\n", ":2", "prompt_id is blank"),
-        (
-            f"{HEADING},set\n1,a,1,reserve\n",
-            ":2",
-            "which was renamed; it is called second_validation now",
-        ),
+        (f"{HEADING},set\n1,a,1,reserve\n", ":2", "which was renamed; it is called second_validation now"),
         (f"{HEADING},set\n1,a,1,second_valid\n", ":2", "did you mean 'second_validation'?"),
         (f"{HEADING},against\n2,a,1,2\n", ":2", "against is '2'; checkpoints before M_2 are 0 to 1"),
         (
