@@ -51,7 +51,7 @@ def forks() -> Any:
     """Processes that have imported everything already, but for the module that looks at its rank when imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["selfreward.updates.pair_trainer", "transformers.models.llama", "cases.fsdp_worker"]
+        ["selfreward.updates.trainer", "transformers.models.llama", "cases.fsdp_worker"]
     )
     return context
 
