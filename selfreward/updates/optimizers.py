@@ -56,3 +56,14 @@ def _adamw_8bit(groups: list[dict[str, Any]], rate: float, model: nn.Module) -> 
 
     optimizer: torch.optim.Optimizer = WithWholeEmbeddings(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8)
     return optimizer
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """To the bit: torch rounds what it loads to the type of the weights, and Adafactor keeps float32 for bfloat16."""
+    optimizer.load_state_dict(saved)
+    parameters = [weights for group in optimizer.param_groups for weights in group["params"]]
+    for index, state in saved["state"].items():
+        loaded = optimizer.state[parameters[index]]
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.dtype != loaded[name].dtype:
+                loaded[name] = value.to(loaded[name].device)

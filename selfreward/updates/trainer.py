@@ -26,7 +26,7 @@ from selfreward.errors import TrainingError
 from selfreward.updates.adapters import merged, with_adapters
 from selfreward.updates.batches import Batch, PairBlock
 from selfreward.updates.losses import OWN, PairLogps, Replay, own_losses, trl_losses
-from selfreward.updates.optimizers import optimizer_of
+from selfreward.updates.optimizers import load_optimizer_state, optimizer_of
 from selfreward.updates.packing import attention, forward, support
 from selfreward.updates.packing.layout import lay_out_pairs
 from selfreward.updates.packing.micro_batches import Budget, divide
@@ -252,7 +252,8 @@ class Trainer:
 
     def load_state(self, folder: Path) -> None:
         """Makes the next step the one that would have followed `save_state`, to the bit."""
-        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        # Mapped when it is sharded: each process reads its own part, and they share what the system has read.
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=self._sharded)
         self.steps = [Step(**step) for step in state["steps"]]
         if self._sharded:
             set_state_dict(
@@ -266,7 +267,7 @@ class Trainer:
         with torch.no_grad():
             for name, weights in self._trained_weights().items():
                 weights.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
 
     def _trained_weights(self) -> dict[str, Tensor]:
         """By name; weights that two layers share have one."""
