@@ -47,9 +47,13 @@ Logps = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Step:
-    """Of one optimizer step: means over its pairs before it, and the norm of the gradient before clipping."""
+    """One optimizer step, numbered from 1.
 
-    step: int  # from 1
+    `loss` and `reward_margin` (beta times nats) are means over its pairs, computed before the step; `grad_norm` is that
+    before clipping; `num_computed_tokens` is what the model computed, padding included.
+    """
+
+    step: int
     loss: float
     grad_norm: float
     learning_rate: float
@@ -58,7 +62,7 @@ class Step:
 
 
 class Trainer:
-    """Open for any number of blocks. `steps` are those taken so far, of `num_steps` that the schedule is made for.
+    """Open for any number of blocks. `steps` are those taken so far, of the `num_steps` that the schedule spans.
 
     Packing is proved on the pairs of `first`, the first block. `seed`: of the weights of adapters. Raises RecipeError
     when the model cannot be packed.
@@ -75,29 +79,14 @@ class Trainer:
         report: Report = silent,
     ) -> None:
         section = self.section = settings.training
-        packed = section.packing == "shared_prefix"
         self.num_steps, self.steps = num_steps, list[Step]()
-        self._budget = Budget(section.micro_batch_tokens, section.micro_batch_size, packed)
+        self._budget = Budget(section.micro_batch_tokens, section.micro_batch_size, section.packing == "shared_prefix")
         self.sharding = settings.launch.sharding
         self._sharded = self.sharding == "fsdp"
         self.accelerator = accelerator_of(settings.launch)
         self._device, self._config = self.accelerator.device, model.config
         self._report = report if self.accelerator.is_main_process else silent
-        if packed:
-            support.check_configuration(self._config, longest=first.num_longest_tokens)
-            model.set_attn_implementation(attention.NAME)
-            forward.install(model)
-        add_fused_lm_head(model)
-        if section.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        if settings.lora is not None:
-            model = with_adapters(model, settings.lora, seed=seed)
-        if not self._sharded:  # a model that is sharded may be too large for one device
-            model.to(self._device)
-        if packed:
-            # The longest too: what goes wrong beyond a window is not seen on short pairs.
-            by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
-            support.prove(model, [by_length[0], by_length[-1]], device=next(model.parameters()).device)
+        model = _fitted(model, settings, first, seed=seed, device=None if self._sharded else self._device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer_of(section, model))
         theirs = [loss for loss in section.losses if loss.kind not in OWN]
         self._own_losses = [loss for loss in section.losses if loss.kind in OWN]
@@ -278,6 +267,33 @@ class Trainer:
         """Lets go of the model and the optimizer's state."""
         self.accelerator.free_memory()
         del self.model, self.optimizer
+
+
+def _fitted(
+    model: PreTrainedModel, settings: Settings, first: PairBlock, *, seed: int, device: torch.device | None
+) -> PreTrainedModel:
+    """`model` with packed attention, TRL's head, checkpointed layers and adapters, as far as they are asked for.
+
+    On `device`; None leaves it where it is, because a model that will be sharded may be too large for one device.
+    """
+    section = settings.training
+    packed = section.packing == "shared_prefix"
+    if packed:
+        support.check_configuration(model.config, longest=first.num_longest_tokens)
+        model.set_attn_implementation(attention.NAME)
+        forward.install(model)
+    add_fused_lm_head(model)
+    if section.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.lora is not None:
+        model = with_adapters(model, settings.lora, seed=seed)
+    if device is not None:
+        model.to(device)
+    if packed:
+        # The longest too: what goes wrong beyond a window is not seen on short pairs.
+        by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
+        support.prove(model, [by_length[0], by_length[-1]], device=next(model.parameters()).device)
+    return model
 
 
 def _named(pairs: PairBlock, rows: Sequence[int]) -> str:
