@@ -9,6 +9,7 @@ import ctypes
 import functools
 import gc
 import json
+import logging
 import os
 import shutil
 import sys
@@ -316,6 +317,9 @@ def _give_memory_back() -> None:
 def _quiet() -> Iterator[None]:
     """No bars and no advice from the libraries; their errors stay."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    bitsandbytes = logging.getLogger("bitsandbytes")  # PEFT imports it wherever it is installed
+    level = bitsandbytes.level
+    bitsandbytes.setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -324,5 +328,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        bitsandbytes.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
