@@ -1,27 +1,16 @@
 """Our update on the same pairs in the same order; packing as asked for, and the recipe's defaults otherwise."""
 
-import tempfile
-from pathlib import Path
+import time
 from typing import Literal
 
-from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, now
-from dpo_step_trl import StepClock, result_of
-from torch.utils.data import DataLoader
+from dpo_step_run import BETA, LEARNING_RATE, MAX_GRAD_NORM, Job, Result, now, peak_gib
 
 from selfreward.recipe import TrainingSection
-from selfreward.updates.configuration import configuration
-from selfreward.updates.models import load_model, load_tokenizer
-from selfreward.updates.pair_trainer import PairTrainer
+from selfreward.updates.batches import PairBlock
+from selfreward.updates.models import load_model
 from selfreward.updates.pairs import read_pairs
 from selfreward.updates.settings import Settings
-
-
-class InOrder(PairTrainer):
-    """The pairs in the order of the file: losses can be compared step by step."""
-
-    def get_train_dataloader(self) -> DataLoader[int]:
-        size = self.args.per_device_train_batch_size
-        return DataLoader(range(len(self.ids)), batch_size=size, collate_fn=list)  # type: ignore[arg-type]
+from selfreward.updates.trainer import Logps, Trainer
 
 
 def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padded"]) -> Result:
@@ -33,36 +22,34 @@ def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padd
         ),
         engine_dtype="float32",
     )  # fmt: skip
-    pairs, _ = read_pairs(job.pairs, max_pairs=None, seed=0)
-    pairs = pairs.slice(0, job.num_steps * job.pairs_per_step)
-    folder = Path(tempfile.gettempdir())
-    args = configuration(settings, saves_folder=folder, num_pairs=pairs.num_rows, seed=0)
-    args.save_strategy = "no"
-    trainer = InOrder(
-        load_model(job.model, dtype="float32", trust_remote_code=False),
-        settings=settings,
-        tokenizer=load_tokenizer(job.model, trust_remote_code=False),
-        pairs=pairs,
-        args=args,
+    table, _ = read_pairs(job.pairs, max_pairs=None, seed=0)
+    pairs = PairBlock.of(table.slice(0, job.num_steps * job.pairs_per_step))
+    model = load_model(job.model, dtype="float32", trust_remote_code=False)
+    trainer = Trainer(model, settings=settings, first=pairs, num_steps=job.num_steps, seed=0)
+    everything = list(range(len(pairs.ids)))
+    started = now(job.device)
+    reference = trainer.logps(pairs, everything, phase="reference") if with_pass else _given(job, len(everything))
+    pass_seconds = now(job.device) - started
+    seconds, cpu_seconds = [], []
+    for first in everything[:: job.pairs_per_step]:
+        started, cpu_started = now(job.device), time.process_time()
+        trainer.step(pairs, reference, everything[first : first + job.pairs_per_step])
+        seconds.append(now(job.device) - started)
+        cpu_seconds.append(time.process_time() - cpu_started)
+    return Result(
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        loss=[step.loss for step in trainer.steps],
+        grad_norm=[step.grad_norm for step in trainer.steps],
+        peak_gib=peak_gib(job.device),
+        pass_seconds=pass_seconds if with_pass else 0.0,
     )
-    clock = StepClock(job.device)
-    trainer.add_callback(clock)
-    pass_seconds = 0.0
 
-    def reference() -> tuple[list[float], list[float]]:
-        nonlocal pass_seconds
-        started = now(job.device)
-        found = trainer.logps(list(range(pairs.num_rows)), phase="reference") if with_pass else given()
-        pass_seconds = now(job.device) - started
-        return found
 
-    def given() -> tuple[list[float], list[float]]:
-        if job.reference is None:
-            raise ValueError(
-                f"{job.contender}: needs the log-probabilities that `trl` finds; name it before {job.contender}"
-            )
-        chosen, rejected = job.reference
-        return chosen[: pairs.num_rows], rejected[: pairs.num_rows]
-
-    trainer.update(None, 0.0, reference=reference)
-    return result_of(trainer, clock, job.device, pass_seconds=pass_seconds if with_pass else 0.0)
+def _given(job: Job, num_pairs: int) -> Logps:
+    if job.reference is None:
+        raise ValueError(
+            f"{job.contender}: needs the log-probabilities that `trl` finds; name it before {job.contender}"
+        )
+    chosen, rejected = job.reference
+    return chosen[:num_pairs], rejected[:num_pairs]

@@ -45,10 +45,10 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     training, dtype = recipe.training, recipe.engine.dtype
     weights = model.num_parameters * BYTES[dtype]
     longest = max((iteration.update.longest_pair_tokens for iteration in work), default=0)
-    # Weights, gradients and the two moments of Adam, all in the weights' dtype (1910.02054, section 3.1).
+    # Weights, gradients and the optimizer's state (1910.02054, section 3.1).
     # Adapters and their states are small beside the weights. GPUs are counted one by one, CPU processes share.
-    copies = 1 if recipe.policy.lora else 4
-    states = copies * model.num_parameters * BYTES[training.weights_dtype]
+    per_weight = BYTES[training.weights_dtype] if recipe.policy.lora else _bytes_with_state(training, copies=2)
+    states = per_weight * model.num_parameters
     if machine.device == "cpu":
         states *= recipe.launch.num_processes
     elif recipe.launch.sharding == "fsdp":
@@ -61,6 +61,15 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
         available=machine.memory_bytes,
         shared=machine.device == "cpu",
     )
+
+
+def _bytes_with_state(training: TrainingSection, *, copies: int) -> int:
+    """Of a trained weight: `copies` of it, and what the optimizer keeps for it."""
+    dtype = BYTES[training.weights_dtype]
+    # Two moments in the type of the weight, or in 8 bits each, but for embeddings; Adafactor's is one number for a row
+    # and one for a column.
+    state = {"adamw": 2 * dtype, "adamw_8bit": 2, "adafactor": 0}[training.optimizer]
+    return copies * dtype + state
 
 
 def micro_batch_tokens(training: TrainingSection, longest_pair: int) -> int:
@@ -94,7 +103,7 @@ def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape)
     checkpoint = model.num_parameters * BYTES[recipe.training.weights_dtype]
     num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
     saves_any = any(iteration.update.num_steps > recipe.training.save_every_steps for iteration in work)
-    save = 3 * checkpoint if saves_any else 0  # weights and two moments
+    save = _bytes_with_state(recipe.training, copies=1) * model.num_parameters if saves_any else 0
     # A save is complete before the older one goes, and a checkpoint before an older one goes.
     peak = min(num_iterations, num_kept + 1) * checkpoint + 2 * save
     return Disk(checkpoint, num_kept, save, peak, shutil.disk_usage(_existing(Path(recipe.output_dir))).free)

@@ -159,10 +159,17 @@ def _used(plan: Plan) -> str:
     return f"So far this run used {used / planned:.0%} of the tokens that its finished stages were allowed."
 
 
+_STATES = {
+    "adamw": "Adam's two moments",
+    "adamw_8bit": "Adam's two moments in 8 bits",
+    "adafactor": "Adafactor's state",
+}
+
+
 def _memory(plan: Plan) -> str:
     memory, training = plan.memory, plan.recipe.training
     together = "both at once, in the same memory" if memory.shared else "one at a time, the engine sleeps meanwhile"
-    states = "weights" if plan.recipe.policy.lora else "weights, gradients, Adam's two moments"
+    states = "weights" if plan.recipe.policy.lora else f"weights, gradients, {_STATES[training.optimizer]}"
     return _entry(
         "memory",
         f"{_gib(memory.peak)} of {_gib(memory.available)}, {together}: engine {_gib(memory.engine_weights)} weights "

@@ -72,6 +72,10 @@ class TrainingSection(Section):
     numbers for responses that the reference sampled, while their root mean square error on the reward margin (beta
     times nats) is at most `max_reference_gap`; 0.1 is off by 5 % in a pair's weight in the gradient.
     `packing: shared_prefix` computes what rows share once and no padding (2410.20305); `padded` is TRL's rectangle.
+    `optimizer`: Adafactor is what Online DPO (2402.04792) uses; `adamw_8bit` (2110.02861) needs the extra `optimizers`.
+    Warm-up is a share of the steps (`warmup_ratio`; 0.1 in SPaR, 2412.11605) or a number of them (`warmup_steps`; 150
+    in Online DPO). `min_lr_ratio`: what `linear` and `cosine` end at, as a share of `learning_rate`; 0.1 in
+    Self-Rewarding (2401.10020), which decays from 1e-6 to 1e-7.
     Weights are float32 by default: a bfloat16 weight does not see updates of 5e-7.
     """
 
@@ -80,6 +84,9 @@ class TrainingSection(Section):
     learning_rate: float = Field(5e-7, gt=0)
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    warmup_steps: int | None = Field(None, ge=0)
+    min_lr_ratio: float = Field(0.0, ge=0, lt=1)
+    optimizer: Literal["adamw", "adafactor", "adamw_8bit"] = "adamw"
     num_epochs: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1)
     reference: Literal["iteration_start", "initial"] = "iteration_start"

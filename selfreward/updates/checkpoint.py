@@ -29,7 +29,7 @@ def write_model(
     with saves.writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder, state_dict=state)
-        # TRL and the Trainer align special tokens in the model's configuration; the policy's own files stay.
+        # transformers writes one from the configuration; the policy's own is copied, if it has one.
         (folder / "generation_config.json").unlink(missing_ok=True)
         for path in sorted(policy.iterdir()):
             if _is_carried(path):

@@ -59,7 +59,7 @@ def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = sil
 
 
 def _environment(num_processes: int) -> dict[str, str]:
-    """As many GPUs as processes: a single process that sees several would be refused by TRL."""
+    """As many GPUs as processes: what a process sees, its libraries may use."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_processes))))
     return {
         **os.environ,

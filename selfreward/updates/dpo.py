@@ -1,4 +1,4 @@
-"""The update on preference pairs with TRL's stable `DPOTrainer`: all weights, or low-rank adapters.
+"""The update on preference pairs, with the losses of TRL's stable `DPOTrainer`: all weights, or low-rank adapters.
 
 The update raises the implicit reward beta * log(pi / pi_ref) of the chosen response over that of the rejected one.
 On CUDA it runs in child processes, so that its memory is all given back; one CPU process is a call in this one.

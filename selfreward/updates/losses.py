@@ -26,8 +26,8 @@ from torch.nn.functional import logsigmoid
 class Replay:
     """A batch whose forward pass is done. `output` is what the model gave, gradients included.
 
-    `output` is a mapping with fields of 2B rows, all chosen and then all rejected. `inputs` is what TRL's collator
-    makes: 2B rows, and `ref_chosen_logps`, `ref_rejected_logps` of B.
+    `output` is a mapping with fields of 2B rows, all chosen and then all rejected. `inputs` is what
+    `packing.rectangle` makes: 2B rows, and `ref_chosen_logps`, `ref_rejected_logps` of B.
     """
 
     output: Any
@@ -62,11 +62,10 @@ class Replay:
 def trl_losses(
     compute: Callable[[Callable[..., Any], dict[str, Tensor]], Tensor], replay: Replay, *, label_B: Tensor | None = None
 ) -> Tensor:
-    """TRL's loss of each pair (B,), where `compute(model, inputs)` is TRL's `_compute_loss`, a mean over pairs.
+    """TRL's loss of each pair (B,), where `compute(model, inputs)` is TRL's `compute_loss`, a mean over pairs.
 
     `label_B` in [0, 1]: the probability that chosen is the better one; None: 1. With labels each pair is replayed
-    twice whatever its label, since TRL gathers its metrics inside: every rank must call it equally often. Meaningless
-    for losses that are no mean over pairs (aot, aot_unpaired, sft).
+    twice, whatever its label. Meaningless for losses that are no mean over pairs (aot, aot_unpaired, sft).
     """
     losses = []
     for pair in range(replay.num_pairs):

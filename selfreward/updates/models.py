@@ -22,6 +22,9 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
             setattr(config, name, 0.0)
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=wanted, **options)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):  # one that no key of the configuration sets
+            module.p = 0.0
     return model
 
 

@@ -22,10 +22,12 @@ from selfreward.recipe import TrainingSection
 from selfreward.seeding import seed_of
 from selfreward.store.files import write_atomically, write_text_atomically
 from selfreward.updates import sampled as engine_logps
+from selfreward.updates.batches import PairBlock
 from selfreward.updates.job import TrainingJob
+from selfreward.updates.processes import on_main
 
 if TYPE_CHECKING:
-    from selfreward.updates.pair_trainer import PairTrainer
+    from selfreward.updates.trainer import Trainer
 
 MOST_MEASURED_PAIRS = 256
 
@@ -50,18 +52,22 @@ class ReferencePass:
 
     def __init__(self, job: TrainingJob, section: TrainingSection, pairs: pa.Table) -> None:
         self._job, self._section, self._pairs = job, section, pairs
+        self._block = PairBlock.of(pairs)
         self._file = job.work_folder / "reference.parquet"
         self._facts_file = job.work_folder / "reference.json"
         self._under_initial: _Found | None = None
 
-    def before_the_policy(self, build: Callable[[Path], "PairTrainer"]) -> None:
+    def before_the_policy(self, build: Callable[[Path], "Trainer"]) -> None:
         """The pass under M_0, when that is the reference and not the policy itself."""
         apart = self._section.reference == "initial" and not self._job.initial.samefile(self._job.policy)
         if apart and not self._file.exists():
-            self._under_initial = self._find(_sharded(build(self._job.initial)), "initial")
-            gc.collect()  # the trainer and its model are in reference cycles
+            trainer = build(self._job.initial)
+            self._under_initial = self._find(trainer, "initial")
+            trainer.close()
+            del trainer
+            gc.collect()  # the model is in reference cycles
 
-    def of(self, trainer: "PairTrainer") -> tuple[list[float], list[float]]:
+    def of(self, trainer: "Trainer") -> tuple[list[float], list[float]]:
         """Finds what is not there yet with the policy, before its first step; returns chosen and rejected."""
         if not self._file.exists():
             if self._under_initial is None:
@@ -70,11 +76,11 @@ class ReferencePass:
             else:
                 found = self._under_initial
                 rows = self._measured(range(self._pairs.num_rows))
-                start = _by_row(rows, trainer.logps(rows, phase="reference"))
+                start = _by_row(rows, trainer.logps(self._block, rows, phase="reference"))
                 if "reference_gap_margin" not in found.facts:  # M_0 sampled nothing here, but the policy did
-                    found.facts.update(self._gap(trainer.on_main(lambda: self._sampled("policy")), start))
+                    found.facts.update(self._gap(on_main(lambda: self._sampled("policy")), start))
             measured = self._measured(sorted(start))
-            trainer.on_main(lambda: self._write(found, {row: start[row] for row in measured}))
+            on_main(lambda: self._write(found, {row: start[row] for row in measured}))
         kept = self.read()
         return kept.chosen, kept.rejected
 
@@ -85,21 +91,23 @@ class ReferencePass:
         facts: dict[str, Any] = json.loads(self._facts_file.read_text(encoding="utf-8"))
         return facts
 
-    def _find(self, trainer: "PairTrainer", model: str) -> "_Found":
+    def _find(self, trainer: "Trainer", model: str) -> "_Found":
         """Numbers under the model that `trainer` holds: the trainer's, or the engine's where they may be believed."""
         rows = list(range(self._pairs.num_rows))
-        sampled = trainer.on_main(lambda: self._sampled(model))
+        sampled = on_main(lambda: self._sampled(model))
         use_engine = self._section.reference_logprobs == "sampler"
         wanted = rows
         if use_engine:
             incomplete = {row for row in rows if None in (sampled.chosen[row], sampled.rejected[row])}
             wanted = sorted(incomplete.union(engine_logps.rows_to_check(sampled, seed=self._seed("gap"))))
-        passed = _by_row(wanted, trainer.logps(wanted, phase="reference"))
+        passed = _by_row(wanted, trainer.logps(self._block, wanted, phase="reference"))
         facts = self._gap(sampled, passed)
         use_engine &= facts.get("reference_gap_margin", math.inf) <= self._section.max_reference_gap
         if not use_engine and (rest := [row for row in rows if row not in passed]):
-            passed |= _by_row(rest, trainer.logps(rest, phase="reference"))
-        sides = [sampled.chosen, sampled.rejected] if use_engine else [[None] * len(rows)] * 2
+            passed |= _by_row(rest, trainer.logps(self._block, rest, phase="reference"))
+        sides: list[list[float | None]] = [[None] * len(rows)] * 2
+        if use_engine:
+            sides = [sampled.chosen, sampled.rejected]
         chosen, rejected = (
             [passed[row][side] if (value := values[row]) is None else value for row in rows]
             for side, values in enumerate(sides)
@@ -154,14 +162,6 @@ class _Found:
     rejected: list[float]
     passed: dict[int, tuple[float, float]]
     facts: dict[str, Any]
-
-
-def _sharded(trainer: "PairTrainer") -> "PairTrainer":
-    """Spread over the processes where the update will be, because the whole may not fit into one."""
-    if trainer.is_fsdp_enabled:
-        trainer.create_optimizer()  # accelerate shards a model with its optimizer only; it has no state yet
-        trainer.model_wrapped, _ = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
-    return trainer
 
 
 def _by_row(rows: Sequence[int], numbers: tuple[list[float], list[float]]) -> dict[int, tuple[float, float]]:

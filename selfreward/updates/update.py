@@ -9,12 +9,13 @@ import ctypes
 import functools
 import gc
 import json
+import logging
 import os
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,16 @@ from selfreward.store.files import sha256_of, weights_sha256, write_text_atomica
 from selfreward.store.lock import RunLock
 from selfreward.updates import checkpoint, saves
 from selfreward.updates import pairs as pairs_file
+from selfreward.updates.batches import Batch, PairBlock, batches
 from selfreward.updates.job import TrainingJob
-from selfreward.updates.models import load_model, load_tokenizer
+from selfreward.updates.models import load_model
+from selfreward.updates.processes import on_main
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.reference import Reference, ReferencePass
 from selfreward.updates.settings import COUPLED, Settings
 
 if TYPE_CHECKING:
-    from selfreward.updates.pair_trainer import PairTrainer
+    from selfreward.updates.trainer import Logps, Step, Trainer
 
 # Of several processes this one owns the work folder; the others compute with it and write nothing.
 MAIN = os.environ.get("RANK", "0") == "0"
@@ -166,91 +169,116 @@ def _check_pairs_are_apart(section: TrainingSection, pairs: pa.Table) -> None:
             )
 
 
-def _optimize(job: TrainingJob, settings: Settings, pairs: pa.Table, partial: Path, report: Report) -> dict[str, Any]:
+def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Path, report: Report) -> dict[str, Any]:
     """The optimizer's steps and the pass after them; leaves the weights in `partial`."""
-    folder, section = job.work_folder / "saves", settings.training
-    build = functools.partial(_trainer, job, settings, pairs, report)
-    reference_pass = ReferencePass(job, section, pairs)
+    section, pairs = settings.training, PairBlock.of(table)
+    plan = [*batches(
+        table.num_rows,
+        batch_size=section.batch_size,
+        num_epochs=section.num_epochs,
+        seed=seed_of(job.seed, job.iteration, "training", "order", bits=31),
+    )]  # fmt: skip
+    build = functools.partial(_trainer, job, settings, table, pairs, len(plan), report)
+    reference_pass = ReferencePass(job, section, table)
     reference_pass.before_the_policy(build)
     trainer = build(job.policy)
-    save, facts = trainer.on_main(lambda: saves.newest(folder) or (None, {"seconds": 0.0}))
-    _check_sharding(save, settings.launch.sharding)
-    trainer.update(save, facts["seconds"], reference=lambda: reference_pass.of(trainer))
-    seconds_update, kept = trainer.seconds, reference_pass.read()
-    after = trainer.logps(kept.measured, phase="measure")
+    logps = reference_pass.of(trainer)
+    seconds_before, seconds_update = _take_steps(trainer, pairs, logps, plan, folder=job.work_folder / "saves")
+    kept = reference_pass.read()
+    after = trainer.logps(pairs, kept.measured, phase="measure")
     model, state = trainer.whole()
     if MAIN:
         checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
-    num_tokens = pairs_file.num_tokens(pairs) * section.num_epochs
+    num_tokens = pairs_file.num_tokens(table) * section.num_epochs
     return {
-        **_steps(trainer.state.log_history),
+        **_steps(trainer.steps),
         **_moves(section.beta, kept, after, from_start=section.reference == "iteration_start"),
         **reference_pass.facts(),
         "num_tokens": num_tokens,
         "tokens_per_s": num_tokens / seconds_update,
         "seconds_update": seconds_update,
-        "seconds_before": facts["seconds"],
+        "seconds_before": seconds_before,
     }
 
 
-def _check_sharding(save: Path | None, sharding: str) -> None:
-    """transformers writes saves of sharded models in a form of their own, and reads them back into such models only."""
+def _take_steps(
+    trainer: "Trainer", pairs: PairBlock, reference: "Logps", plan: Sequence[Batch], *, folder: Path
+) -> tuple[float, float]:
+    """All steps of `plan`, or those after the newest save in `folder`; the seconds of steps before it, and of all."""
+    seconds_before = _resume(trainer, folder)
+    started = time.monotonic()
+    for batch in plan[len(trainer.steps) :]:
+        trainer.step(pairs, reference, batch)
+        num_steps = len(trainer.steps)
+        # Not after the last step: the checkpoint follows at once.
+        if num_steps % trainer.section.save_every_steps == 0 and num_steps < len(plan):
+            _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
+    return seconds_before, seconds_before + time.monotonic() - started
+
+
+def _resume(trainer: "Trainer", folder: Path) -> float:
+    """Continues from the newest complete save, if there is one; returns the seconds that its steps took."""
+    save, facts = on_main(lambda: saves.newest(folder)) or (None, {})
     if save is None:
-        return
-    found = "fsdp" if (save / "pytorch_model_fsdp.bin").exists() else "none"
-    if found != sharding:
+        return 0.0
+    if facts["sharding"] != trainer.sharding:
         raise StoreError(
-            f"{save}: made with launch.sharding: {found}, and now it is {sharding}; a training goes on as it was "
-            f"begun; use {found} for this iteration, or remove this folder to train it anew"
+            f"{save}: made with launch.sharding: {facts['sharding']}, and now it is {trainer.sharding}; a training "
+            f"goes on as it was begun; use {facts['sharding']} for this iteration, or remove this folder to train it "
+            "anew"
         )
+    trainer.load_state(save)
+    return float(facts["seconds"])
 
 
-def _trainer(job: TrainingJob, settings: Settings, pairs: pa.Table, report: Report, folder: Path) -> "PairTrainer":
+def _save(trainer: "Trainer", folder: Path, *, seconds: float) -> None:
+    """One that a kill or a full disk cuts short has no marker; older ones go when the new one is complete."""
+    save = folder / f"checkpoint-{len(trainer.steps)}"
+    with saves.writing(save):
+        trainer.save_state(save)
+        if MAIN:
+            saves.mark_complete(save, step=len(trainer.steps), seconds=seconds, sharding=trainer.sharding)
+            saves.remove_others(save)
+
+
+def _trainer(
+    job: TrainingJob,
+    settings: Settings,
+    table: pa.Table,
+    pairs: PairBlock,
+    num_steps: int,
+    report: Report,
+    folder: Path,
+) -> "Trainer":
     """A trainer of the model in `folder`."""
     model = load_model(folder, dtype=settings.training.weights_dtype, trust_remote_code=settings.trust_remote_code)
     embeddings = model.get_input_embeddings().num_embeddings
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    pairs_file.check_fits(pairs, vocabulary=embeddings, context_tokens=context)
+    pairs_file.check_fits(table, vocabulary=embeddings, context_tokens=context)
     # TRL takes seconds to import: what is wrong with the input shows before.
-    from selfreward.updates.configuration import configuration
-    from selfreward.updates.pair_trainer import PairTrainer
+    from selfreward.updates.trainer import Trainer
 
-    return PairTrainer(
+    return Trainer(
         model,
         settings=settings,
-        tokenizer=load_tokenizer(folder, trust_remote_code=settings.trust_remote_code),
-        pairs=pairs,
-        args=configuration(
-            settings,
-            saves_folder=job.work_folder / "saves",
-            num_pairs=pairs.num_rows,
-            seed=seed_of(job.seed, job.iteration, "training", "order", bits=31),
-        ),
+        first=pairs,
+        num_steps=num_steps,
+        seed=seed_of(job.seed, job.iteration, "training", "order", bits=31),
         report=report,
     )
 
 
-def _steps(history: list[dict[str, Any]]) -> dict[str, Any]:
-    steps = [
-        {
-            "step": row["step"],
-            "loss": row["loss"],
-            "grad_norm": row["grad_norm"],
-            "learning_rate": row["learning_rate"],
-            "reward_margin": row["rewards/margins"],
-        }
-        for row in history
-        if "loss" in row
-    ]
-    norms = [step["grad_norm"] for step in steps]
+def _steps(steps: Sequence["Step"]) -> dict[str, Any]:
+    norms = [step.grad_norm for step in steps]
+    shown = ("step", "loss", "grad_norm", "learning_rate", "reward_margin")
     return {
         "num_steps": len(steps),
-        "num_computed_tokens": int(sum(row["num_computed_tokens"] for row in history if "loss" in row)),
-        "loss_first": steps[0]["loss"],
-        "loss_last": steps[-1]["loss"],
+        "num_computed_tokens": sum(step.num_computed_tokens for step in steps),
+        "loss_first": steps[0].loss,
+        "loss_last": steps[-1].loss,
         "grad_norm_mean": float(np.mean(norms)),
         "grad_norm_max": max(norms),
-        "steps": steps,
+        "steps": [{name: getattr(step, name) for name in shown} for step in steps],
     }
 
 
@@ -289,6 +317,9 @@ def _give_memory_back() -> None:
 def _quiet() -> Iterator[None]:
     """No bars and no advice from the libraries; their errors stay."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    bitsandbytes = logging.getLogger("bitsandbytes")  # PEFT imports it wherever it is installed
+    level = bitsandbytes.level
+    bitsandbytes.setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -297,5 +328,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        bitsandbytes.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -1,5 +1,6 @@
 """What is wrong with `training` and `launch` beside each other, the model and the machine."""
 
+import importlib.util
 from collections.abc import Iterator
 
 from selfreward.problems import Facts, Problem
@@ -14,6 +15,7 @@ def problems(_: TrainingSection, facts: Facts) -> Iterator[Problem]:
 def of_settings(settings: Settings) -> Iterator[Problem]:
     yield from _without_effect(settings)
     yield from _divided(settings)
+    yield from _optimizer(settings)
     yield from _launch(settings)
 
 
@@ -30,10 +32,41 @@ def _without_effect(settings: Settings) -> Iterator[Problem]:
             "training.reference_logprobs: sampler has no effect, because none of the losses looks at the reference; "
             "remove it"
         )
-    if section.lr_scheduler == "constant" and section.warmup_ratio > 0:
+    yield from _schedule(section)
+
+
+def _schedule(section: TrainingSection) -> Iterator[Problem]:
+    steps, ratio = section.warmup_steps, section.warmup_ratio
+    if steps is not None and ratio > 0:
         yield Problem(
-            f"training.warmup_ratio: {section.warmup_ratio} has no effect with lr_scheduler: constant; "
-            "set it to 0 or use constant_with_warmup"
+            f"training.warmup_steps: {steps}, and warmup_ratio: {ratio} says the same in another unit; one of them; "
+            "remove the other"
+        )
+    if section.lr_scheduler == "constant":
+        for name, value in (("warmup_ratio", ratio), ("warmup_steps", steps)):
+            if value:
+                yield Problem(
+                    f"training.{name}: {value} has no effect with lr_scheduler: constant; "
+                    "set it to 0 or use constant_with_warmup"
+                )
+    if section.lr_scheduler in {"constant", "constant_with_warmup"} and section.min_lr_ratio > 0:
+        yield Problem(
+            f"training.min_lr_ratio: {section.min_lr_ratio} has no effect with lr_scheduler: {section.lr_scheduler}, "
+            "which does not decay; linear and cosine do; set it to 0 or use one of these"
+        )
+
+
+def _optimizer(settings: Settings) -> Iterator[Problem]:
+    optimizer = settings.training.optimizer
+    if optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        yield Problem(
+            "training.optimizer: adamw_8bit, and the package bitsandbytes is not installed; adamw and adafactor need "
+            "no package; install selfreward-lm[optimizers] or use one of these"
+        )
+    if optimizer != "adamw" and settings.launch.sharding == "fsdp":
+        yield Problem(
+            f"training.optimizer: {optimizer} with launch.sharding: fsdp; its state cannot be sharded, only that of "
+            "adamw can; use adamw, or launch.sharding: none"
         )
 
 

@@ -50,9 +50,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def forks() -> Any:
     """Processes that have imported everything already, but for the module that looks at its rank when imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["selfreward.updates.pair_trainer", "transformers.models.llama", "cases.fsdp_worker"]
-    )
+    context.set_forkserver_preload(["selfreward.updates.trainer", "transformers.models.llama", "cases.fsdp_worker"])
     return context
 
 

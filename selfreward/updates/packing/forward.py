@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
-from trl.trainer.utils import FusedCausalLMOutput
 
 from selfreward.updates.packing.layout import Layout
+from selfreward.updates.trl_loss import FusedCausalLMOutput
 
 
 class PackedForward:

@@ -31,11 +31,6 @@ class PairTokens:
     def arrays(self) -> tuple[Ids, Ids]:
         return np.asarray(self.rows[0], np.int64), np.asarray(self.rows[1], np.int64)
 
-    @property
-    def example(self) -> dict[str, list[int]]:
-        """As TRL's collator takes it."""
-        return {"prompt_ids": [*self.prompt], "chosen_ids": [*self.chosen], "rejected_ids": [*self.rejected]}
-
 
 @dataclass(frozen=True)
 class Run:

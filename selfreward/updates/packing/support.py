@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selfreward.errors import RecipeError
 from selfreward.updates.packing import attention
 from selfreward.updates.packing.forward import PackedForward
 from selfreward.updates.packing.layout import Layout, PairTokens, lay_out_pairs
+from selfreward.updates.packing.rectangle import labels_of, rectangle
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
@@ -45,10 +45,9 @@ def prove(model: PreTrainedModel, pairs: Sequence[PairTokens], *, device: torch.
     """The largest difference in nats between packed and plain log-probabilities; RecipeError above the tolerance."""
     if model.config._attn_implementation != attention.NAME:
         raise _refused(model.config, "it does not attend through transformers' attention interface")
-    collator = DataCollatorForPreference(pad_token_id=0)
-    batch = collator([pair.example for pair in pairs])
+    batch = rectangle(pairs)
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100).to(device)
+    labels = labels_of(batch).to(device)
     layout = lay_out_pairs(pairs)
     with torch.no_grad():
         plain = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs

@@ -168,11 +168,11 @@ def test_work_folder_of_another_job_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """2 MiB: room for the first save of a model of 0.5 MiB, not for a second beside it."""
+    """1.9 MB: room for one save of a model of 0.5 MB, three times its size, and not for a checkpoint beside it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=1900k", "tmpfs", str(disk)], check=False, capture_output=True
     )
     if mounted.returncode != 0:
         pytest.skip(f"cannot mount a small tmpfs here: {mounted.stderr.decode().strip()}")

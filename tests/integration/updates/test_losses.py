@@ -18,6 +18,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
 from selfreward.updates.losses import PairLogps, Replay, length_regularized, nll, own_losses, trl_losses
+from selfreward.updates.packing.layout import PairTokens
+from selfreward.updates.packing.rectangle import rectangle
+from selfreward.updates.trl_loss import TrlPairLoss
 
 BETA = 0.3
 KINDS = [
@@ -145,6 +148,28 @@ def test_pairs_replayed_one_by_one_make_trls_loss_of_the_batch(kind: str, trl: C
     torch.testing.assert_close(losses_B.mean(), whole, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), gradient(whole, logps_BT), rtol=1e-12, atol=1e-12)
     assert gradient(whole, logps_BT).abs().sum() > 0
+
+
+def test_the_loss_of_a_trainer_that_was_never_built_is_trls(trl: Callable[..., Trl]) -> None:
+    """Each loss by itself, then all of them as a weighted sum; and a second call is not touched by the first."""
+    replay, parts = replay_of(leaf()), []
+    for kind in KINDS:
+        loss = TrlPairLoss([kind], weights=[1.0], beta=BETA, label_smoothing=1e-3, device="cpu")
+        parts.append(trl(kind).on(replay))
+        assert all(torch.equal(loss(lambda **_: replay.output, replay.inputs), parts[-1]) for _ in range(2))
+    weights = [0.5 + i for i in range(len(KINDS))]
+    summed = TrlPairLoss(KINDS, weights=weights, beta=BETA, label_smoothing=1e-3, device="cpu")
+    expected = sum(weight * part for weight, part in zip(weights, parts, strict=True))
+    torch.testing.assert_close(summed(lambda **_: replay.output, replay.inputs), expected)
+
+
+def test_the_rectangle_is_that_of_trls_collator() -> None:
+    tokens = [PairTokens(*(tuple(e[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))) for e in EXAMPLES]
+    ours, theirs = rectangle(tokens), DataCollatorForPreference(pad_token_id=0).torch_call(EXAMPLES)
+    assert ours.keys() == {"input_ids", "attention_mask", "completion_mask"}
+    assert all(
+        torch.equal(values, theirs[name]) and values.dtype == theirs[name].dtype for name, values in ours.items()
+    )
 
 
 def test_exactly_the_coupled_losses_change_when_pairs_are_replayed(trl: Callable[..., Trl]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases.stock import stock_trainer
 from cases.training import SECTION, check, losses, make_job, make_pairs, train, write_policy
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from selfreward.errors import RecipeError, TrainingError
 from selfreward.recipe import ExoPairLoss, LaunchSection, LengthRegularizedLoss, NllLoss, RobustLoss, SimpoLoss, TrlLoss
@@ -60,29 +61,9 @@ def loss_of(kind: str, weight: float) -> Any:
 @pytest.fixture
 def stock(job: TrainingJob) -> Callable[[str], tuple[float, float, torch.Tensor]]:
     """TRL's trainer, its collator and its reference model: loss, gradient norm and gradient of all pairs at once."""
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.policy)
-    texts = [
-        {
-            "prompt": tokenizer.decode(p.prompt_token_ids),
-            "chosen": " " + tokenizer.decode(p.chosen_token_ids[:-1]),
-            "rejected": " " + tokenizer.decode(p.rejected_token_ids[:-1]),
-        }
-        for p in make_pairs(6)
-    ]
-    models = [AutoModelForCausalLM.from_pretrained(f, attention_dropout=0.0) for f in (job.policy, job.initial)]
-    trainer = DPOTrainer(
-        models[0],
-        models[1],
-        args=DPOConfig(
-            output_dir=str(job.work_folder.with_name("stock")), per_device_train_batch_size=6, beta=BETA,
-            label_smoothing=SMOOTHING, bf16=False, use_cpu=True, report_to="none", save_strategy="no",
-            gradient_checkpointing=False,
-        ),
-        train_dataset=Dataset.from_list(texts),
-        processing_class=tokenizer,
+    trainer = stock_trainer(
+        job, make_pairs(6), output_dir=job.work_folder.with_name("stock"), reference=job.initial, beta=BETA,
+        label_smoothing=SMOOTHING,
     )  # fmt: skip
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from cases.stock import stock_trainer
 from cases.training import END, SECTION, TEMPLATE, losses, make_job, make_pairs, plain_logp, train, write_policy
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -165,34 +166,13 @@ def test_reference_initial_is_the_initial_model(tmp_path: Path) -> None:
 
 def test_equal_to_stock_trl_on_text(tmp_path: Path) -> None:
     """The same pairs as text through TRL's own tokenisation, reference model and collator: the same loss curve."""
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
     pairs = make_pairs(6)
     job = make_job(tmp_path, pairs)
     mixed = [TrlLoss(kind="sigmoid", weight=0.7), TrlLoss(kind="ipo", weight=0.3)]
     ours = train(job, batch_size=6, micro_batch_size=6, num_epochs=4, losses=mixed, lr_scheduler="cosine")
-
-    tokenizer = AutoTokenizer.from_pretrained(job.policy)
-    texts = [
-        {
-            "prompt": tokenizer.decode(p.prompt_token_ids),
-            "chosen": " " + tokenizer.decode(p.chosen_token_ids[:-1]),
-            "rejected": " " + tokenizer.decode(p.rejected_token_ids[:-1]),
-        }
-        for p in pairs
-    ]
-    models = [AutoModelForCausalLM.from_pretrained(job.policy, attention_dropout=0.0) for _ in range(2)]
-    stock = DPOTrainer(
-        models[0],
-        models[1],
-        args=DPOConfig(
-            output_dir=str(tmp_path / "stock"), per_device_train_batch_size=6, num_train_epochs=4, learning_rate=1e-3,
-            loss_type=["sigmoid", "ipo"], loss_weights=[0.7, 0.3], lr_scheduler_type="cosine", logging_steps=1,
-            bf16=False, use_cpu=True, report_to="none", save_strategy="no", gradient_checkpointing=False,
-        ),
-        train_dataset=Dataset.from_list(texts),
-        processing_class=tokenizer,
+    stock = stock_trainer(
+        job, pairs, output_dir=tmp_path / "stock", num_train_epochs=4, learning_rate=1e-3,
+        loss_type=["sigmoid", "ipo"], loss_weights=[0.7, 0.3], lr_scheduler_type="cosine",
     )  # fmt: skip
     stock.train()
     assert losses(ours) == pytest.approx([row["loss"] for row in stock.state.log_history if "loss" in row], abs=1e-4)

@@ -281,6 +281,14 @@ def test_memory_of_a_float32_trainer_beside_the_engine() -> None:
     assert tight.trainer_logits == 200 * 1000 * 12
     half = memory_of(make_recipe("training.weights_dtype=bfloat16"), work, model=MODEL, machine=CPU)
     assert half.trainer_states == 8_000_000
+    for optimizer, dtype, states in [
+        ("adafactor", "float32", 8_000_000),
+        ("adafactor", "bfloat16", 4_000_000),
+        ("adamw_8bit", "float32", 10_000_000),
+        ("adamw_8bit", "bfloat16", 6_000_000),
+    ]:
+        smaller = make_recipe(f"training.optimizer={optimizer}", f"training.weights_dtype={dtype}")
+        assert memory_of(smaller, work, model=MODEL, machine=CPU).trainer_states == states
 
 
 def test_on_a_gpu_engine_and_trainer_take_turns() -> None:

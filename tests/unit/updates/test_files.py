@@ -13,7 +13,7 @@ import pytest
 from cases.training import check
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
-from selfreward.recipe import ExoPairLoss, RobustLoss, TrainingSection, TrlLoss
+from selfreward.recipe import ExoPairLoss, LaunchSection, RobustLoss, TrainingSection, TrlLoss
 from selfreward.records import PreferencePair
 from selfreward.store.tables import to_table, write_table
 from selfreward.updates import saves
@@ -146,6 +146,14 @@ WHOLE_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
             r"label_smoothing is 0\.001 and 0\.1; TRL has one",
         ),
         ({"lr_scheduler": "constant", "warmup_ratio": 0.1}, r"training\.warmup_ratio: 0\.1 has no effect"),
+        ({"lr_scheduler": "constant", "warmup_steps": 5}, r"training\.warmup_steps: 5 has no effect"),
+        (
+            {"warmup_steps": 5, "warmup_ratio": 0.1},
+            r"training\.warmup_steps: 5, and warmup_ratio: 0\.1.*remove the other",
+        ),
+        ({"warmup_steps": 0, "warmup_ratio": 0.1}, r"training\.warmup_steps: 0, and warmup_ratio: 0\.1"),
+        ({"lr_scheduler": "constant", "min_lr_ratio": 0.1}, r"training\.min_lr_ratio: 0\.1 has no effect.*: constant,"),
+        ({"lr_scheduler": "constant_with_warmup", "min_lr_ratio": 0.1}, r"training\.min_lr_ratio: 0\.1 has no effect"),
         ({"losses": [TrlLoss(kind="aot")]}, "aot is not a mean over pairs.*use training.packing: padded"),
         ({"losses": [TrlLoss(kind="aot")], "packing": "padded"}, "aot is not a mean over pairs"),
         ({"losses": [TrlLoss(kind="aot")], **WHOLE_STEP, "micro_batch_size": 2}, "aot is not a mean over pairs"),
@@ -155,6 +163,37 @@ WHOLE_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
 def test_settings_without_effect_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         check(training=TrainingSection(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr_scheduler": "constant", "warmup_steps": 0},
+        {"lr_scheduler": "constant_with_warmup", "warmup_steps": 5},
+        {"lr_scheduler": "cosine", "warmup_steps": 5, "min_lr_ratio": 0.1},
+        {"lr_scheduler": "linear", "warmup_ratio": 0.1, "min_lr_ratio": 0.1},
+        {"optimizer": "adafactor"},
+        {"optimizer": "adafactor", "weights_dtype": "bfloat16"},
+    ],
+)
+def test_schedules_and_optimizers_that_are_allowed(changes: dict[str, Any]) -> None:
+    check(training=TrainingSection(**changes))
+
+
+def test_an_optimizer_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"adamw_8bit.*bitsandbytes is not installed.*selfreward-lm\[optimizers\]"):
+        check(training=TrainingSection(optimizer="adamw_8bit"))
+    check(training=TrainingSection(optimizer="adafactor"))
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit"])
+def test_only_the_state_of_adamw_can_be_sharded(optimizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    launch = LaunchSection(num_processes=2, sharding="fsdp")
+    with pytest.raises(RecipeError, match=rf"training\.optimizer: {optimizer} with launch\.sharding: fsdp"):
+        check(training=TrainingSection(optimizer=optimizer), launch=launch)
+    check(training=TrainingSection(), launch=launch)
 
 
 def test_losses_that_couple_pairs_are_allowed_when_a_step_is_one_micro_batch() -> None:
