@@ -20,7 +20,7 @@ RECIPE = """\
 name: small
 output_dir: {folder}
 models: {{policy: {{model: "random:tiny"}}}}
-engine: {{kind: transformers, context_tokens: 4096}}
+engine: {{kind: transformers, dtype: bfloat16, context_tokens: 4096}}
 iterations: {{max: 2, num_prompts_per_iteration: 3}}
 prompts: {{kind: builtin}}
 sampling: {{num_responses: 4, max_tokens: 50}}
