@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from selfreward.errors import SelfRewardError
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 the environment failed, 75 preempted."""
     options = _parser().parse_args(arguments)
+    # Read when torch is imported: OpenMP threads that wait asleep. Threads that spin are no faster on quiet cores, and
+    # several times slower than one thread where other programs want the cores too (benchmarks/threads.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return int(options.command(options))
     except SelfRewardError as error:

@@ -380,6 +380,17 @@ def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_wait_asleep_unless_the_environment_says_otherwise(given: dict[str, str], used: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")} | {"OMP_DISPLAY_ENV": "true"}
+    done = subprocess.run(
+        [sys.executable, "-m", "selfreward.cli", "validate", TINY],
+        env=environment | given, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"OMP_WAIT_POLICY = '{used}'" in done.stderr
+
+
 def test_help_needs_nothing_that_takes_time_to_import() -> None:
     """`--help` answers in under half a second; imports are what would break that, on any machine."""
     code = (
