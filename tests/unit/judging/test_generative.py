@@ -315,7 +315,7 @@ def test_a_judge_may_be_any_model_of_the_recipe(by: str) -> None:
         recipe.ExpectedScoreSection(kind="expected_score", by=by),
     ):
         assert judging.build(section, engine=engine, seed=0, chats=chats(engine, "gpt")).by == {by}
-    if by != "policy":  # an anchor stays the same
+    if by != "policy":  # an anchor must stay the same
         anchor_section = recipe.PairwiseAnchorSection(by=by)
         built: Any = judging.build_anchor(anchor_section, chats=chats(engine, "gpt"), engine=engine, seed=0)
         assert built.by == {by}

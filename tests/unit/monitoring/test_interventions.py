@@ -302,6 +302,6 @@ def test_whatever_comes_what_is_in_force_can_be_worked_out_again(lists, row):
 
 
 def test_ones_own_may_not_take_a_name_of_ours():
-    with pytest.raises(ValueError, match="is an intervention that is always there"):
+    with pytest.raises(ValueError, match="is a built-in intervention"):
         OwnIntervention(name="pin_judge", set={"judging.by": "best"})
     assert interventions.STOP in INTERVENTIONS

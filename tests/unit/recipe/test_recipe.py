@@ -182,7 +182,7 @@ def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
 
 
 def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
-    assert "models: no `policy`" in refusal(MINIMAL.replace("policy:", "polcy:"))
+    assert "models: `policy` is missing" in refusal(MINIMAL.replace("policy:", "polcy:"))
     m_0 = Checkpoint("m", Path("m"), 0)
     for role in sorted(Roles.at_start({"policy": m_0}).advanced(best=m_0).keys() - {"policy"}):
         assert f"models: {role} is always there" in refusal(MINIMAL, f"models.{role}={{model: x}}")
@@ -195,7 +195,7 @@ def test_set_reaches_nested_keys_and_makes_sections_that_are_not_there() -> None
     changed = parse(MINIMAL, "judging.num_draws=5", "training.beta=0.3", "evaluation.anchor.by=other", "seed=7")
     assert (changed.judging.num_draws, changed.training.beta, changed.seed) == (5, 0.3, 7)  # type: ignore[union-attr]
     assert changed.evaluation.anchor.by == "other"
-    with pytest.raises(RecipeError, match=r"evaluation\.anchor.*an anchor stays the same"):
+    with pytest.raises(RecipeError, match=r"evaluation\.anchor.*an anchor must stay the same"):
         parse(MINIMAL, "evaluation.anchor.by=policy")
     assert parse(MINIMAL, "models.other.model=org/name").models["other"].model == "org/name"
 
@@ -355,17 +355,17 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["judging={kind: expected_score, num_draws: 4}"], "num_draws: 4 wordings; there are 3 without reasoning"),
+        (["judging={kind: expected_score, num_draws: 4}"], "num_draws: 4 prompt variants; there are 3 without reasoning"),
         (["judging={kind: pairwise, num_draws: 2}"], "num_draws: 2 has no effect without reasoning"),
         (["judging={kind: pairwise, reasoning: {temperature: 0}, num_draws: 2}"], "has no effect at temperature 0"),
         (["judging={kind: pairwise, temperature: 0.5}"], "judging.temperature: unknown key"),
         (["judging={kind: constitution, principles: a, clamp: [0.4, 0.6]}"], "clamp: it bounds probabilities after"),
         (
             ["judging={kind: constitution, principles: a, clamp: [0.3, 0.6], reasoning: {}}"],
-            "bounds as far below 0.5 as above",
+            "bounds symmetric around 0.5",
         ),
         (["judging={kind: rubric, criteria: [{name: a, description: b}, {name: a, description: c}]}"], "a, a; each"),
-        (["judging={kind: intrinsic, reference: policy}"], "policy against itself scores 0 everywhere"),
+        (["judging={kind: intrinsic, reference: policy}"], "policy is also `by`, so every score would be 0"),
         (["judging={kind: ensemble, members: [{kind: verifier}]}"], "at least 2 items"),
         (
             ["judging={kind: ensemble, variance_weight: 2.0, members: [{kind: verifier}, {kind: additive}]}"],
@@ -373,16 +373,16 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
         ),
         (
             ["judging={kind: ensemble, members: [{kind: additive}, {kind: additive, num_draws: 4}]}"],
-            "some draw 3 times, others 4",
+            "some have num_draws 3, others 4",
         ),
-        (["judging={kind: verifier}", "meta_judging={}"], "meta_judging: it makes pairs of judgments that the policy"),
-        (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it makes pairs"),
+        (["judging={kind: verifier}", "meta_judging={}"], "meta_judging: it pairs several judgments of one response written by the policy"),
+        (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it pairs several judgments"),
         (["pairing={kind: top_k, label: consistency}", "checkpoints.keep=1"], "no previous judge"),
-        (["evaluation.anchor.by=best"], "best changes with the run"),
-        (["models.policy={endpoint: 'http://h/v1', model: x}"], "models.policy: it is trained"),
-        (["models.g={endpoint: 'ftp://h', model: x}"], "'ftp://h' is no address"),
-        (["models.g={endpoint: 'http://u:p@h/v1', model: x}"], "holds no secret"),
-        (["models.g={endpoint: 'http://h/v1', model: x, budget: 1.0}"], "without `price` nothing is counted"),
+        (["evaluation.anchor.by=best"], "best changes during the run"),
+        (["models.policy={endpoint: 'http://h/v1', model: x}"], "models.policy: an endpoint cannot be trained"),
+        (["models.g={endpoint: 'ftp://h', model: x}"], "'ftp://h' is not a URL"),
+        (["models.g={endpoint: 'http://u:p@h/v1', model: x}"], "must not contain secrets"),
+        (["models.g={endpoint: 'http://h/v1', model: x, budget: 1.0}"], "without `price` no cost can be counted"),
         (["models.g={endpoint: 'http://h/v1', modell: x}"], "did you mean 'model'"),
     ],
 )
