@@ -119,10 +119,10 @@ def test_a_principle_is_one_line_and_stands_in_the_question_as_it_is(tmp_path: P
         (b"- Be kind.\n---\n- Be brief.\n", r"cannot be read \(.*single document.*\)"),
         (b"\xff\xfe\x00", r"cannot be read \(.*utf-8.*\)"),
         (b"- 2024-13-45\n", r"cannot be read \(.*month.*\)"),
-        (b"", "it holds None"),
-        (b"[]\n", r"it holds \[\]"),
-        (b"principles:\n- Be kind.\n", r"it holds \{'principles'"),
-        (b"Be kind.\n", "it holds 'Be kind.'"),
+        (b"", "it contains None"),
+        (b"[]\n", r"it contains \[\]"),
+        (b"principles:\n- Be kind.\n", r"it contains \{'principles'"),
+        (b"Be kind.\n", "it contains 'Be kind.'"),
         (b"- Be kind.\n- Truth: always.\n", r"entry 2 is \{'Truth': 'always\.'\}"),
         (b"- Be kind.\n- 3\n", "entry 2 is 3"),
         (b"- ' '\n", "entry 1 is ' '"),
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_list_of_sentences_is_refused(tmp_path: Path, content:
     path = tmp_path / "constitution.yaml"
     if content is not None:
         path.write_bytes(content)
-    expected = rf"^judging\.principles: .*constitution\.yaml: {message}.*; .*; write one sentence a line"
+    expected = rf"^judging\.principles: .*constitution\.yaml: {message}.*; .*; write one sentence per line"
     with pytest.raises(RecipeError, match=expected) as caught:
         build(FakeChat(by_length), "constitution", principles=str(path))
     assert "\n" not in str(caught.value)

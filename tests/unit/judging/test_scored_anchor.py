@@ -172,7 +172,7 @@ def test_an_anchor_that_cannot_be_built_is_refused_at_its_place(section: dict[st
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"kind": "reward_model", "by": "initial"}, r"^evaluation.anchor.by: initial writes and does not score"),
+        ({"kind": "reward_model", "by": "initial"}, r"^evaluation.anchor.by: initial is a generative model"),
         ({"kind": "rubric", "by": "initial", "criteria": CRITERIA, "normalise": True}, "^evaluation.anchor.normalise:"),
     ],
 )

@@ -185,7 +185,7 @@ def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
     assert "models: `policy` is missing" in refusal(MINIMAL.replace("policy:", "polcy:"))
     m_0 = Checkpoint("m", Path("m"), 0)
     for role in sorted(Roles.at_start({"policy": m_0}).advanced(best=m_0).keys() - {"policy"}):
-        assert f"models: {role} is always there" in refusal(MINIMAL, f"models.{role}={{model: x}}")
+        assert f"models: {role} is a reserved name" in refusal(MINIMAL, f"models.{role}={{model: x}}")
 
 
 # --set
