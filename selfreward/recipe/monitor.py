@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from selfreward.recipe.section import NAMED_INTERVENTION, OWN_INTERVENTION, Runtime, Section
+from selfreward.recipe.section import NAMED_INTERVENTION, USER_INTERVENTION, Runtime, Section
 
 NamedIntervention = Literal[
     "more_draws",
@@ -21,25 +21,25 @@ NamedIntervention = Literal[
 INTERVENTIONS: tuple[str, ...] = get_args(NamedIntervention)
 
 
-class OwnIntervention(Section):
+class UserIntervention(Section):
     """A user-defined recipe patch with a name: `set` maps keys of the recipe (`sampling.temperature`) to new values."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     set: dict[str, Any] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _name_is_new(self) -> "OwnIntervention":
+    def _name_is_new(self) -> "UserIntervention":
         if self.name in INTERVENTIONS:
             raise ValueError(f"name: {self.name} is a built-in intervention; choose another name")
         return self
 
 
 def _which(value: Any) -> str:
-    return OWN_INTERVENTION if isinstance(value, (dict, OwnIntervention)) else NAMED_INTERVENTION
+    return USER_INTERVENTION if isinstance(value, (dict, UserIntervention)) else NAMED_INTERVENTION
 
 
 Intervention = Annotated[
-    Annotated[NamedIntervention, Tag(NAMED_INTERVENTION)] | Annotated[OwnIntervention, Tag(OWN_INTERVENTION)],
+    Annotated[NamedIntervention, Tag(NAMED_INTERVENTION)] | Annotated[UserIntervention, Tag(USER_INTERVENTION)],
     Discriminator(_which),
 ]
 

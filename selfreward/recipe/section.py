@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 ENDPOINT_MODEL, LOCAL_MODEL = "endpoint-model", "local-model"
-NAMED_INTERVENTION, OWN_INTERVENTION = "named-intervention", "own-intervention"
-UNION_TAGS = (ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, OWN_INTERVENTION)
+NAMED_INTERVENTION, USER_INTERVENTION = "named-intervention", "user-intervention"
+UNION_TAGS = (ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, USER_INTERVENTION)
 """Tags of unions whose members are distinguished by their form; pydantic puts them into the location of an error."""
 
 

@@ -95,7 +95,7 @@ def test_the_best_is_replaced_by_what_was_compared_with_it() -> None:
 
 def test_the_second_validation_set_is_looked_at_when_it_is_asked_for_and_not_else() -> None:
     monitor = CeilingMonitor(num_second_validation_prompts=N)
-    with pytest.raises(RecipeError, match="the second validation set was not asked for"):
+    with pytest.raises(RecipeError, match="the second validation set is not wanted"):
         monitor.observe_second_validation(outcomes(0.0, seed=1))
     first = monitor.observe([1.0] * 256 + [0.5] * 320 + [0.0] * 224)  # a gain of 0.02
     assert first.decision == "INCONCLUSIVE" and first.wants_second_validation and first.num_analyses == 1
@@ -107,7 +107,7 @@ def test_the_second_validation_set_is_looked_at_when_it_is_asked_for_and_not_els
     assert second.decision == "PLATEAU"
     assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
     assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
-    with pytest.raises(RecipeError, match="the second validation set was not asked for"):
+    with pytest.raises(RecipeError, match="the second validation set is not wanted"):
         monitor.observe_second_validation(outcomes(0.0, seed=1))
 
 
@@ -151,7 +151,7 @@ def test_values_that_are_no_outcomes_are_refused_and_nothing_is_kept() -> None:
             monitor.observe(wrong)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="self_judge: the outcome of prompt b is 7"):
         monitor.observe({"a": 1.0}, self_judge={"b": 7.0})
-    with pytest.raises(RecipeError, match="length_deltas_tokens: 2 of 2 are of prompts without an outcome"):
+    with pytest.raises(RecipeError, match="length_deltas_tokens: 2 of 2 belong to prompts without an outcome"):
         monitor.observe({"a": 1.0, "b": 0.0}, length_deltas_tokens=[3, -4])
     assert monitor.decisions == ()
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
-from selfreward.monitoring.interventions import choose, effect_of, effective, in_force, patch, variants
-from selfreward.recipe import INTERVENTIONS, InterventionsSection, OwnIntervention
+from selfreward.monitoring.interventions import active_interventions, choose, effect_of, effective, patch, variants
+from selfreward.recipe import INTERVENTIONS, InterventionsSection, UserIntervention
 from selfreward.records import Decision
 
 TINY = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
@@ -87,7 +87,7 @@ def test_more_draws_of_a_judge_that_does_not_sample_are_prompt_variants():
     recipe = recipe_of("judging={kind: expected_score, num_draws: 2}")
     more = patch(recipe, "more_draws")
     assert more.judging.num_draws == 3
-    with pytest.raises(RecipeError, match="would stay the same"):
+    with pytest.raises(RecipeError, match="would not change"):
         patch(more, "more_draws")
 
 
@@ -102,8 +102,8 @@ def test_members_of_an_ensemble_are_patched_and_the_others_left():
 @pytest.mark.parametrize(
     ("name", "overrides", "words"),
     [
-        ("more_draws", ["judging={kind: verifier}"], ["more_draws", "verifier", "draws nothing"]),
-        ("more_draws", ["judging.num_draws=3"], ["judging.num_draws would stay the same"]),
+        ("more_draws", ["judging={kind: verifier}"], ["more_draws", "verifier", "has no draws"]),
+        ("more_draws", ["judging.num_draws=3"], ["judging.num_draws would not change"]),
         (
             "more_draws",
             [ADDITIVE.replace("3", "1").replace("}", ", temperature: 0.0}")],
@@ -112,9 +112,9 @@ def test_members_of_an_ensemble_are_patched_and_the_others_left():
         ("pin_judge", ["judging.by=initial"], ["pin_judge", "no judge is by policy"]),
         ("pin_judge", [ADDITIVE, "meta_judging={}"], ["pin_judge", "meta_judging", "by: policy"]),
         ("consistency_weights", ["checkpoints.keep=1"], ["checkpoints.keep", "set it to 2"]),
-        ("higher_temperature", ["sampling.temperature=1.5"], ["sampling.temperature would stay the same"]),
-        ("higher_temperature", ["sampling.temperature=1.9"], ["sampling.temperature would stay the same"]),
-        ("initial_rejected", ["pairing={kind: initial_rejected}"], ["pairing would stay the same"]),
+        ("higher_temperature", ["sampling.temperature=1.5"], ["sampling.temperature would not change"]),
+        ("higher_temperature", ["sampling.temperature=1.9"], ["sampling.temperature would not change"]),
+        ("initial_rejected", ["pairing={kind: initial_rejected}"], ["pairing would not change"]),
     ],
 )
 def test_one_that_cannot_be_used_is_refused_by_name(name, overrides, words):
@@ -148,7 +148,7 @@ def test_ones_own_sets_keys_and_whole_sections():
         ("{name: mine, set: {monitor.delta: 0.4}}", ["monitor.delta"]),
         ("{name: mine, set: {sampling.temprature: 1.0}}", ["sampling.temprature", "did you mean 'temperature'"]),
         ("{name: mine, set: {sampling.temperature: hot}}", ["sampling.temperature", "'hot'"]),
-        ("{name: mine, set: {sampling.temperature: 1.0}}", ["would stay the same"]),
+        ("{name: mine, set: {sampling.temperature: 1.0}}", ["would not change"]),
         ("{name: mine, set: {pairing.rho: 0.4}}", ["pairing", "rho", "unknown key"]),
     ],
 )
@@ -163,7 +163,7 @@ def test_one_name_is_one_patch_and_stop_ends_a_list():
     hot, cold = (f"{{name: mine, set: {{sampling.temperature: {t}}}}}" for t in (1.3, 0.7))
     with pytest.raises(RecipeError, match="two patches have this name"):
         variants(recipe_of(listing("PLATEAU", hot), listing("STARVED", cold)))
-    with pytest.raises(RecipeError, match="larger_beta behind it is never tried"):
+    with pytest.raises(RecipeError, match="larger_beta after it is never tried"):
         variants(recipe_of(listing("PLATEAU", "stop", "larger_beta")))
 
 
@@ -193,9 +193,9 @@ def test_in_force_from_the_next_iteration_and_taken_back_when_it_did_not_help():
 
 def test_what_helped_stays_beside_what_is_tried_next():
     decided = told(("STARVED", "more_draws"), ("PLATEAU", "larger_beta"), ("STARVED", "min_reliability"))
-    assert in_force(decided[:2]) == ["more_draws", "larger_beta"]
+    assert active_interventions(decided[:2]) == ["more_draws", "larger_beta"]
     assert decided[2].effect["helped"] is None, "nothing was trained, so nothing is known of a gain"
-    assert in_force(decided) == ["more_draws", "min_reliability"]
+    assert active_interventions(decided) == ["more_draws", "min_reliability"]
 
 
 @pytest.mark.parametrize(
@@ -303,5 +303,5 @@ def test_whatever_comes_what_is_in_force_can_be_worked_out_again(lists, row):
 
 def test_ones_own_may_not_take_a_name_of_ours():
     with pytest.raises(ValueError, match="is a built-in intervention"):
-        OwnIntervention(name="pin_judge", set={"judging.by": "best"})
+        UserIntervention(name="pin_judge", set={"judging.by": "best"})
     assert interventions.STOP in INTERVENTIONS

@@ -84,14 +84,14 @@ def test_it_ends_at_the_last_iteration_and_not_before():
     row = [summary(t) for t in (1, 2, 3, 4)]
     assert ends(*row, max_iterations=4) == [("CONTINUE", "")] * 3 + [("CONTINUE", "MAX_ITERATIONS")]
     last = run(*row, max_iterations=4)[-1]
-    assert last.exit_code == 0 and last.reason.endswith("; stopped after iteration 4: the recipe asks for 4.")
+    assert last.exit_code == 0 and last.reason.endswith("; stopped after iteration 4: the recipe's maximum is 4.")
 
 
 def test_it_ends_at_the_time_limit():
     (within,), (over,) = (run(summary(1), elapsed_s=s, max_hours=0.5) for s in (1799.0, 1800.0))
     assert (within.stopped_by, over.stopped_by, over.exit_code) == ("", "MAX_HOURS", 0)
     assert over.numbers["elapsed_hours"] == over.numbers["max_hours"] == 0.5
-    assert "0.50 hours and may work for 0.5" in over.reason
+    assert "0.50 hours of 0.5 allowed" in over.reason
 
 
 def test_what_stops_by_itself_is_said_before_any_limit():
@@ -106,8 +106,8 @@ def test_what_stops_by_itself_is_said_before_any_limit():
     ("counts", "stopped_by", "exit_code", "words"),
     [
         ({"num_unscored_judgments": 51, "num_pairs": 50}, "TOO_MANY_UNSCORED", 3, "51% of the judgments (at most 50%"),
-        ({"num_unscored_judgments": 100, "num_pairs": 0}, "TOO_MANY_UNSCORED", 3, "noted but not a reason"),
-        ({"num_pairs": 7}, "TOO_FEW_PAIRS", 0, "7 preference pairs are too few to learn from (8 are asked for)"),
+        ({"num_unscored_judgments": 100, "num_pairs": 0}, "TOO_MANY_UNSCORED", 3, "recorded without stopping"),
+        ({"num_pairs": 7}, "TOO_FEW_PAIRS", 0, "7 preference pairs are too few to learn from (8 are required)"),
         ({"num_pairs": 60, "num_judgment_pairs": 59}, "TOO_FEW_PAIRS", 0, "1 preference pair is too few"),
     ],
 )

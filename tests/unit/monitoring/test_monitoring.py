@@ -87,7 +87,7 @@ def test_what_one_look_missed_is_a_plateau_against_an_older_best():
     first = [evidence(1, 0.1), evidence(2, 0.02)]
     assert said(*first, evidence(3, 0.03)) == ["CONTINUE", "INCONCLUSIVE", "INCONCLUSIVE"]
     decision = decide([*first, evidence(3, 0.03, best=1, gain_vs_best=0.0)], MonitorSection())
-    assert decision.decision == "PLATEAU" and "above M_1, the best since iteration 1" in decision.reason
+    assert decision.decision == "PLATEAU" and "gains less over M_1, the best since iteration 1" in decision.reason
     assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.05))[2] == "INCONCLUSIVE"
     assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.0, judge=0.2))[2] == "OVEROPT"
 
@@ -115,7 +115,7 @@ def test_the_budget_is_spread_over_the_horizon_and_its_end_is_told():
     decisions = decide_all(records, MonitorSection(horizon=3))
     spent = [d.alpha_spending["stop"] for d in decisions]
     assert spent == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.2 / 3])
-    assert [any("is spent" in note for note in d.notes) for d in decisions] == [False, False, False, True]
+    assert [any("is exhausted" in note for note in d.notes) for d in decisions] == [False, False, False, True]
     level = Levels.of_analysis(MonitorSection(horizon=3), 1.0)
     assert (level.stop, level.harm) == pytest.approx((0.05 / 3, 0.05 / 12))
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_resolved_is_said_with_the_number_of_prompts_that_could()
     assert first.decision == second.decision == "INCONCLUSIVE"
     needed = int(next(word for word in first.notes[0].split() if word.isdigit() and int(word) > 200))
     assert needed == pytest.approx(((2.498 + 0.842) * np.sqrt(0.15) / 0.05) ** 2, rel=0.1)
-    assert "second time in a row" in second.notes[0] and "second time" not in first.notes[0]
+    assert "For the second time in a row" in second.notes[0] and "For the second time" not in first.notes[0]
 
 
 def test_starved_needs_the_whole_interval_below_the_limit():
@@ -262,7 +262,7 @@ def test_an_iteration_without_training_starves_unless_all_is_solved():
     decision = decide([untrained(0.05)], MonitorSection())
     assert (
         decision.stopped_by == "PLATEAU"
-        and "All is solved" in decision.reason
+        and "Nearly all prompts are solved" in decision.reason
         and decision.alpha_spending["num_tested_iterations"] == 1
     )
 

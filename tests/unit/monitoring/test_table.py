@@ -23,7 +23,8 @@ def table(folder: Path, text: str, name: str = "outcomes.csv") -> Path:
 
 
 def simulated_rows(*, num_prompts: int, num_iterations: int, seed: int) -> list[dict[str, Any]]:
-    """Every column, with prompts of the second validation set in iteration 2, unscored anchors and verifiable prompts."""
+    """Every column, with prompts of the second validation set in iteration 2, unscored anchors and verifiable
+    prompts."""
     chance = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for t in range(1, num_iterations + 1):
@@ -138,19 +139,19 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING}\n", "", "no rows"),
         ("iteration,prompt,anchor_outcome\n1,a,1\n", ":1", "rename 'prompt' if it is that"),
         ("iteration,prompt_id\n1,a\n", ":1", "no column anchor_outcome; found are iteration, prompt_id"),
-        (f"{HEADING},prompt_id\n1,a,1,a\n", ":1", "the column prompt_id stands twice"),
+        (f"{HEADING},prompt_id\n1,a,1,a\n", ":1", "the column prompt_id is duplicated"),
         (f"{HEADING.replace(',', ';')}\n1;a;0,5\n", ":1", "separated by semicolons; commas are needed"),
         (f"{HEADING.replace(',', chr(9))}\n1\ta\t1\n", ":1", "separated by tabs"),
         (f"{HEADING}\n1,a,0.5\n1,b,1.01\n", ":3", "anchor_outcome is 1.01; outcomes lie in [0, 1]"),
         (f"{HEADING}\n1,a,-0.01\n", ":2", "anchor_outcome is -0.01"),
         (f"{HEADING}\n1,a,NaN\n", ":2", "leave the cell blank where nothing was measured"),
         (f"{HEADING}\n1,a,-inf\n", ":2", "anchor_outcome is '-inf'"),
-        (f'{HEADING}\n1,a,"0,5"\n', ":2", "write a point, not a comma"),
+        (f'{HEADING}\n1,a,"0,5"\n', ":2", "use a decimal point, not a comma"),
         (f"{HEADING}\n1,a,win\n", ":2", "anchor_outcome is 'win'; a number"),
         (f"{HEADING},self_outcome\n1,a,1,2\n", ":2", "self_outcome is 2"),
         (f"{HEADING},verifiable_outcome\n1,a,1,x\n", ":2", "verifiable_outcome is 'x'"),
         (f"{HEADING},length_delta_tokens\n1,a,1,long\n", ":2", "length_delta_tokens is 'long'"),
-        (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are whole numbers from 1 on"),
+        (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are integers from 1 on"),
         (f"{HEADING}\n1.5,a,1\n", ":2", "iteration is '1.5'"),
         (f"{HEADING}\n,a,1\n", ":2", "iteration is blank"),
         (f"{HEADING}\nnan,a,1\n", ":2", "iteration is 'nan'"),
@@ -162,12 +163,12 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
             "",
             "the prompt 'a' is in the sets validation and second_validation",
         ),
-        (f"{HEADING}\n1,a,1\n1,a\n", ":3", "2 cells, but the heading has 3"),
+        (f"{HEADING}\n1,a,1\n1,a\n", ":3", "2 cells, but the header has 3"),
         (f"{HEADING}\n1,a,b,1\n", ":2", "quote texts with commas"),
         (f'{HEADING}\n1,"two\nlines",x\n', ":3", "anchor_outcome is 'x'"),
-        (f"{HEADING}\n1,a,1\n2,a,1\n4,a,1\n", "", "no rows of iteration 3, but of iteration 4"),
-        (f"{HEADING}\n2,a,1\n", "", "no rows of iteration 1, but of iteration 2"),
-        (f"{HEADING}\n1,a,1\n999999999999,a,1\n", "", "no rows of iteration 2, but"),
+        (f"{HEADING}\n1,a,1\n2,a,1\n4,a,1\n", "", "no rows of iteration 3, although there are rows of iteration 4"),
+        (f"{HEADING}\n2,a,1\n", "", "no rows of iteration 1, although there are rows of iteration 2"),
+        (f"{HEADING}\n1,a,1\n999999999999,a,1\n", "", "no rows of iteration 2, although"),
     ],
 )
 def test_a_wrong_table_is_refused_at_its_place(tmp_path: Path, text: str, where: str, said: str) -> None:
