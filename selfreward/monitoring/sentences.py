@@ -50,8 +50,8 @@ def _finding(
             )
         case "PLATEAU" if analysis.gain is not None and analysis.gain.stop[1] >= settings.delta:
             return (
-                f"{ours} gains less over M_{best_before}, the best since iteration {best_before}, than the {delta} that an "
-                f"iteration is worth: the anchor measures {_with_bounds(analysis.gain_vs_best)}, and "
+                f"{ours} gains less over M_{best_before}, the best since iteration {best_before}, than the "
+                f"{delta} that an iteration is worth: the anchor measures {_with_bounds(analysis.gain_vs_best)}, and "
                 f"{_with_bounds(analysis.gain)} over {theirs}"
             )
         case "PLATEAU":
