@@ -8,10 +8,12 @@ from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import Candidates, Workload, asked_before
+from selfreward.workload import CandidateWorkload, Workload, asked_before
 
 
-def judgments(judge: Judge, candidates: Mapping[Table[Response], Candidates], *, work: Workload) -> Stage[Judgment]:
+def judgments(
+    judge: Judge, candidates: Mapping[Table[Response], CandidateWorkload], *, work: Workload
+) -> Stage[Judgment]:
     """Return the stage that judges all candidates; `candidates` maps each table of responses to its workload."""
     num_responses = sum(each.num_responses for each in candidates.values())
     met = replace(work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values()))

@@ -1,8 +1,9 @@
-"""The prompts that a run is measured on: validation, second validation, test, verifiable and gold sets, of which no two overlap.
+"""The prompts that a run is measured on: validation, second validation, test, verifiable and gold sets, of which no two
+overlap.
 
-Verifiable prompts and gold pairs are given. The other three sets are taken from one pool in its order, validation prompts
-first, so that neither a second validation set nor a test set changes them. A prompt that overlaps with what was held out before it is
-passed over.
+Verifiable prompts and gold pairs are given. The other three sets are taken from one pool in its order, validation
+prompts first, so that neither a second validation set nor a test set changes them. A prompt that overlaps with what was
+held out before it is passed over.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,8 @@ def hold_out(
     how_to_add: str,
     mark_ids: bool,
 ) -> HeldOut:
-    """`sizes` are those of validation, second validation and test sets. Raises RecipeError when there are too few candidates.
+    """`sizes` are those of validation, second validation and test sets. Raises RecipeError when there are too few
+    candidates.
 
     `source` names the candidates in errors. `mark_ids` puts a set's name before its ids: two files may both number
     their rows, so that prompts of another source than the training's are told apart by their ids.

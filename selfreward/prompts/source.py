@@ -1,9 +1,9 @@
 """Splits what was read into fresh training prompts for each iteration and held-out prompts: disjoint, and checked.
 
-Order of work: verifiable prompts and gold pairs are given; validation, second validation and test sets prompts are the first of the
-evaluation's own source, or of the training source when it has none; training prompts are what is left, less all that
-overlaps with any of them. Iteration t takes block t of them, whatever `iterations.max` is, because that key may change
-on a started run.
+Order of work: verifiable prompts and gold pairs are given; validation, second validation and test sets prompts are the
+first of the evaluation's own source, or of the training source when it has none; training prompts are what is left,
+less all that overlaps with any of them. Iteration t takes block t of them, whatever `iterations.max` is, because that
+key may change on a started run.
 """
 
 import hashlib

@@ -1,8 +1,9 @@
 """Generated prompts whose responses a program can check: topics x requests x instructions.
 
-What it does: a prompt asks for a text about a topic ("Write a note about keeping bees in a small garden.") and adds
-one to three instructions ("Do not use any commas."), each with its declarative check from `selfreward.checks`. Topics
-belong to one part (train, validation, ...) whatever the seed, so that no run trains on a topic that another measures on.
+What it does: a prompt asks for a text about a topic ("Write a note about keeping bees in a small garden.") and adds one
+to three instructions ("Do not use any commas."), each with its declarative check from `selfreward.checks`. Topics
+belong to one part (train, validation, ...) whatever the seed, so that no run trains on a topic that another measures
+on.
 
 Paper: 2311.07911 (IFEval), section 2.1: the kinds of instructions.
 Differs: topics, requests and phrasings are our own (data/topics*); limits are such that 64 tokens can meet them; many

@@ -7,7 +7,8 @@ look with the wanted power when
 
 since an outcome is 1 or 0, each with probability (1 - ties) / 2, or 0.5.
 
-Paper: 2411.00640, its part on power. Differs: one-sided, at the level that the alpha-spending budget leaves for one look.
+Paper: 2411.00640, its part on power. Differs: one-sided, at the level that the alpha-spending budget leaves for one
+look.
 
 A normal approximation: bounds of few prompts (n < 400) are wider, and adjustment for length costs a little more where
 length and outcome go together. Prompts whose responses are the same count as ties.

@@ -141,7 +141,7 @@ def test_a_policy_that_did_not_change_is_a_tie_and_the_anchor_is_not_blamed(stor
     found = evaluator(engine).evaluate(store, 1, roles(1, trained=same))
     assert found.metrics["win_rate_vs_previous"].mean == 0.5
     assert found.metrics["win_rate_vs_previous"].low < 0.5 < found.metrics["win_rate_vs_previous"].high
-    assert "anchor_valid" not in found.metrics and "not asked" in found.not_measured["anchor_valid"]
+    assert "anchor_valid" not in found.metrics and "not used" in found.not_measured["anchor_valid"]
     assert found.metrics["kl_initial_nats"].mean == 0.0
 
 
@@ -194,7 +194,7 @@ def test_responses_to_other_prompts_are_never_compared(store, kind, how, said):
     anchor = Anchor(engine)
     with pytest.raises(StoreError, match=said) as error:
         evaluate(evaluator(engine, anchor, prompts=Changed(kind, how)), store, 1)
-    assert "of iteration 0" in str(error.value) and "restore the prompts" in str(error.value)
+    assert "of iteration 0" in str(error.value) and "restore them" in str(error.value)
     assert kind == "verifiable" or anchor.num_comparisons == 0
 
 

@@ -192,7 +192,8 @@ def test_a_kill_while_the_judge_judges_loses_one_shard(store, tmp_path):
     assert again.calls == []
 
 
-# -- second validation and test sets ----------------------------------------------------------------------------------------------
+# -- second validation and test sets
+# ----------------------------------------------------------------------------------------------
 
 
 class WithReserve(Prompts):

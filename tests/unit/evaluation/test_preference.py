@@ -51,7 +51,10 @@ def test_the_outcome_is_the_mean_over_both_orders():
 @pytest.mark.parametrize("both", [(None, 0.9), (0.9, None), (None, None)])
 def test_an_unreadable_order_is_neither_a_tie_nor_a_loss(both):
     found, comparisons = judged(both, (0.9, 0.8))
-    assert found == [Outcome("p0", None, asked=True), Outcome("p1", pytest.approx(0.85), True, asked=True)]
+    assert found == [
+        Outcome("p0", None, was_compared=True),
+        Outcome("p1", pytest.approx(0.85), True, was_compared=True),
+    ]
     assert anchor_health(comparisons, found).unscored_rate == sum(p is None for p in both) / 4
 
 
@@ -77,9 +80,9 @@ def test_an_anchor_that_sees_only_positions_is_invalid():
 
 
 def test_an_anchor_that_tells_nothing_apart_is_invalid():
-    assert "nothing apart" in health(*[(0.5, 0.5)] * 8).invalid
+    assert "cannot distinguish" in health(*[(0.5, 0.5)] * 8).invalid
     assert "position" in health(*[(0.7, 0.3)] * 8).invalid
-    assert "no readable preference" in health(*[(None, 0.5)] * 8).invalid
+    assert "in both orders" in health(*[(None, 0.5)] * 8).invalid
 
 
 def test_a_good_anchor_is_valid_also_when_it_is_unanimous():
@@ -93,9 +96,9 @@ def test_a_good_anchor_is_valid_also_when_it_is_unanimous():
 def test_an_anchor_that_a_coin_could_be_is_invalid_and_the_reason_says_how_much_is_known():
     found = health(*[(0.9, 0.8)] * 7 + [(0.9, 0.2)])
     assert found.consistency.mean == 7 / 8 and found.consistency.low < 0.5
-    assert "88% of 8 prompts" in found.invalid and "coin" in found.invalid
+    assert "88% of 8 prompts" in found.invalid and "random anchor" in found.invalid
     assert "position" not in found.invalid  # that it follows positions is not shown either
-    assert "coin" in health(*[(1.0, 1.0)] * 5).invalid
+    assert "random anchor" in health(*[(1.0, 1.0)] * 5).invalid
 
 
 def test_a_coin_hardly_ever_becomes_an_anchor():

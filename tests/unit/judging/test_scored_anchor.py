@@ -80,7 +80,7 @@ def test_each_response_is_scored_once_however_many_rivals_it_has() -> None:
         [1.0, 0.0],
         [0.0, 0.0],
     ]
-    assert all(o.asked and o.consistent is None for o in outcomes(new, previous, found, baselines))
+    assert all(o.was_compared and o.consistent is None for o in outcomes(new, previous, found, baselines))
 
 
 def test_scores_of_a_response_are_the_same_whenever_it_is_compared() -> None:
@@ -150,7 +150,7 @@ def test_an_anchor_that_scores_all_alike_is_invalid_and_has_no_position_to_follo
         return anchor_health(found, outcomes(mine, others, found, [others]))
 
     alike, apart = health("same"), health("1")
-    assert "tells nothing apart" in alike.invalid
+    assert "cannot distinguish" in alike.invalid
     assert apart.invalid is None and apart.consistency is None
 
 

@@ -8,7 +8,7 @@ import pytest
 from cases.pairing import Scores, judged, response, scored
 
 from selfreward import pairing, recipe
-from selfreward.pairing import Candidates, Proposal, Selector
+from selfreward.pairing import CandidatePair, PromptCandidates, Selector
 from selfreward.records import Response, Selection
 from selfreward.tables import INITIAL_RESPONSES, PREVIOUS_JUDGMENTS, Table
 
@@ -205,15 +205,15 @@ def test_a_response_to_another_prompt_is_refused() -> None:
 
 
 def test_a_strategy_of_ones_own_is_a_function_under_the_same_rules() -> None:
-    def nearest_above_the_worst(candidates: Candidates) -> list[Proposal]:
+    def nearest_above_the_worst(candidates: PromptCandidates) -> list[CandidatePair]:
         worst, *_ = sorted(candidates.scored, key=lambda candidate: candidate.score)
         nearest, *_ = sorted(candidates.choosable, key=lambda candidate: candidate.score)
-        return [Proposal(nearest, worst)]
+        return [CandidatePair(nearest, worst)]
 
     selection = Selector(recipe.Pairing(), nearest_above_the_worst).select(judged(scored(5, 0, 3)))
     assert ends(selection) == ("p0#2", "p0#1")
     assert reason(Selector(recipe.Pairing(), lambda candidates: []).select(judged(scored(5, 0)))) == "nothing_proposed"
     truncated = [(response(0, truncated=True), [5]), *scored(1, 3, 0)[1:]]
-    first_of_all = Selector(recipe.Pairing(), lambda of: [Proposal(of.scored[0], of.scored[2])])
+    first_of_all = Selector(recipe.Pairing(), lambda of: [CandidatePair(of.scored[0], of.scored[2])])
     with pytest.raises(ValueError, match=r"p0#0.*choosable"):
         first_of_all.select(judged(truncated))
