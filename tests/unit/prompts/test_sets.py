@@ -179,7 +179,7 @@ def test_an_own_evaluation_source_gives_all_sets_and_marks_their_ids(tmp_path: P
 
 @pytest.mark.parametrize("name", ["second_validation", "test"])
 def test_too_few_prompts_name_the_set_that_cannot_be_met(name: str) -> None:
-    found = rf"own.jsonl gives 5 prompts .* beside 5 validation prompts; evaluation.num_{name}_prompts needs 8, 3 more"
+    found = rf"own.jsonl has 5 prompts to hold out in addition to 5 validation prompts; evaluation.num_{name}_prompts needs 8, 3 more"
     with pytest.raises(RecipeError, match=found):
         _split(_prompts(10), validation=5, **{name: 8})
     with pytest.raises(RecipeError, match=rf"17 are held out .*or lower evaluation.num_{name}_prompts, or set"):
@@ -272,7 +272,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row has 'prompt', 'chosen', 'rejected'"),
+        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row needs 'prompt', 'chosen', 'rejected'"),
         ({"prompt": "B?", "chosen": None, "rejected": None}, "no 'chosen' and no 'rejected'"),
         ({"chosen": "x", "rejected": "y"}, "no 'prompt'"),
         (_gold("B?", chosen="No. "), "'chosen' and 'rejected' are the same text"),
@@ -294,7 +294,7 @@ def test_a_row_that_is_no_gold_pair_is_named(row: Any, message: str, tmp_path: P
 
 
 def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no prompt in it"):
+    with pytest.raises(RecipeError, match="the file contains no prompt"):
         read_gold(_write(tmp_path))
 
 

@@ -133,7 +133,7 @@ def test_unknown_part_and_kind_are_refused(generator):
         generator.prompts("tset", 0, 1)
     with pytest.raises(RecipeError, match="did you mean 'punctuation:no_comma'"):
         VerifiableGenerator(0, check_kinds=["punctuation:no_commas"])
-    with pytest.raises(RecipeError, match="no 2 instructions can be met together"):
+    with pytest.raises(RecipeError, match="no 2 instructions are compatible"):
         VerifiableGenerator(0, num_checks=2, check_kinds=["punctuation:no_comma"])
     with pytest.raises(RecipeError, match="no kinds"):
         VerifiableGenerator(0, check_kinds=[])
