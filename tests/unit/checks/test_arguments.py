@@ -83,12 +83,12 @@ def test_published_rows_with_null_arguments_become_checks():
         ({"kind": "length_constraints:number_words", "num_words": 3, "relation": "at most"}, "less than, at least"),
         ({"kind": "length_constraints:number_words", "num_words": -1, "relation": "at least"}, "num_words is -1"),
         ({"kind": "length_constraints:number_words", "num_words": True, "relation": "at least"}, "num_words is True"),
-        ({"kind": "length_constraints:number_words", "num_words": 3.0, "relation": "at least"}, "whole number"),
+        ({"kind": "length_constraints:number_words", "num_words": 3.0, "relation": "at least"}, "an integer of at least"),
         ({"kind": "language:response_language", "language": "english"}, "one of af, ar"),
-        ({"kind": "regex", "pattern": "a("}, "pattern 'a\\(' is broken"),
+        ({"kind": "regex", "pattern": "a("}, "pattern 'a\\(' is invalid"),
         ({"kind": "regex", "pattern": "a" * 5000}, "5000 characters"),
         ({"kind": "regex", "pattern": "a", "full": "yes"}, "full is 'yes'; allowed is true or false"),
-        ({"kind": "exact", "expected": "?!"}, "normalising leaves nothing"),
+        ({"kind": "exact", "expected": "?!"}, "which is empty when normalised"),
         ({"kind": "numeric", "expected": "42"}, "expected is '42'; allowed is a number"),
         ({"kind": "numeric", "expected": float("nan")}, "expected is nan"),
         ({"kind": "numeric", "expected": 10**50}, "expected is 1000"),
@@ -120,7 +120,7 @@ def test_shares():
     assert pass_all(checks, '"<<a>>"')
     assert share_passed(checks, "") == 0
     for call in (share_passed, pass_all):
-        with pytest.raises(RecipeError, match="none were given"):
+        with pytest.raises(RecipeError, match="none given"):
             call([], "text")
 
 

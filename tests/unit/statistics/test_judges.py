@@ -161,7 +161,7 @@ def test_scores_are_counted_at_the_steps_of_the_scale() -> None:
     assert tenths["judge_top_score_rate"].mean == 0.5
     assert tenths["judge_score_entropy_nats"].mean == pytest.approx(1.5 * math.log(2))  # two, one and one
     _, without_bounds = metrics_of(shares, scale=None)
-    assert "bounds" in without_bounds["judge_score_entropy_nats"]
+    assert "unbounded" in without_bounds["judge_score_entropy_nats"]
     with pytest.raises(ValueError, match="its scale is"):
         metrics_of(given_, scale=(0, 1))
 

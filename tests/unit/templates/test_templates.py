@@ -155,7 +155,7 @@ def test_an_unknown_template_is_refused_with_a_hint() -> None:
 
 @pytest.mark.parametrize("source", ["no field", "{{a}} and {{a}}", "{{a}}\n=== assistant begins ===\n{{b}}"])
 def test_a_template_text_that_cannot_work_is_refused(source: str) -> None:
-    with pytest.raises(TemplateError, match="each field stands once"):
+    with pytest.raises(TemplateError, match="each field must occur once"):
         Template.from_text(source, name="own")
 
 
