@@ -224,7 +224,7 @@ def test_second_validation_and_test_set_are_other_prompts(measured, checkpoints)
     assert test_metrics.metrics["test_win_rate_vs_initial"].mean == pytest.approx(sum(values) / len(values))
 
 
-def test_the_engine_swaps_no_more_than_the_models_it_needs(measured):
+def test_the_engine_syncs_weights_no_more_often_than_needed(measured):
     _, _, swaps = measured
     # M_0 may be there already; then M_1 and M_0; then M_2, M_1 and M_0; M_3 has the weights of M_0.
     assert swaps[0] <= 1 and swaps[1:3] == [2, 3] and swaps[3] <= 3

@@ -66,7 +66,7 @@ def test_preferences_of_a_comparing_judge_are_soft_labels_of_several_pairs(tmp_p
     assert summary.judging is not None and "judge_position_consistency_rate" in summary.judging.metrics
 
 
-def test_rejected_from_m_0_and_labels_by_agreement_with_the_judge_before(tmp_path: Path) -> None:
+def test_rejected_from_m_0_and_labels_by_agreement_with_the_previous_judge(tmp_path: Path) -> None:
     pairing = "pairing={kind: initial_rejected, label: consistency, allow_truncated_chosen: true}"
     store = run(recipe_of(tmp_path, pairing, "judging.num_draws=1", iterations=2))
     first, second = pairs_of(store, 1), pairs_of(store, 2)

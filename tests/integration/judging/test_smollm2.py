@@ -97,7 +97,7 @@ def next_token_probabilities(checkpoint: Checkpoint, token_ids: Sequence[int]) -
         return model(torch.tensor([token_ids])).logits[0, -1].softmax(-1).tolist()
 
 
-def test_a_random_model_writes_no_verdict_and_that_is_data(tiny: tuple[Engine, Checkpoint]) -> None:
+def test_a_random_model_writes_no_verdict_and_is_unscored(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
     judge = judge_of(engine, kind="additive", num_draws=2, max_tokens=16, temperature=1.0)
     judgments = judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=1)

@@ -98,7 +98,7 @@ def entries(trainer: DPOTrainer) -> list[dict[str, Any]]:
     return [entry for entry in trainer.state.log_history if "monitor/decision" in entry]
 
 
-def test_a_training_that_gains_goes_on_to_its_end(tmp_path: Path) -> None:
+def test_a_training_that_gains_runs_to_its_end(tmp_path: Path) -> None:
     trainer, comparing = make_trainer(tmp_path, learning_rate=LEARNS), Comparing()
     ceiling = CeilingCallback(comparing, monitor=CeilingMonitor(delta=0.1, horizon=4))
     trainer.add_callback(ceiling)
@@ -122,7 +122,7 @@ def test_a_training_without_a_gain_is_stopped(tmp_path: Path, caplog: pytest.Log
     assert "training stops at step 5 by PLATEAU: M_1 gains less" in caplog.text
 
 
-def test_report_only_says_what_it_would_have_done(tmp_path: Path) -> None:
+def test_report_only_records_what_it_would_have_done(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, learning_rate=STANDS_STILL, max_steps=10)
     monitor = CeilingMonitor(delta=0.1, horizon=4, mode="report_only")
     trainer.add_callback(CeilingCallback(Comparing(), monitor=monitor))
@@ -163,7 +163,7 @@ def test_the_training_itself_is_as_it_would_be_without(tmp_path: Path) -> None:
     assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
-def test_the_second_validation_set_is_asked_when_the_decision_is_open(tmp_path: Path) -> None:
+def test_the_second_validation_set_is_used_when_the_decision_is_open(tmp_path: Path) -> None:
     """400 prompts leave a gain of about nothing open at delta 0.05; as many more of the second validation set settle it."""
     wins = [1.0] * 128 + [0.5] * 160 + [0.0] * 112
     asked = []
@@ -184,14 +184,14 @@ def test_the_second_validation_set_is_asked_when_the_decision_is_open(tmp_path: 
     assert [(d.decision, d.analysis) for d in monitor.decisions] == [("PLATEAU", 2)]
 
 
-def test_a_comparison_without_outcomes_is_told(tmp_path: Path) -> None:
+def test_a_comparison_without_outcomes_is_refused(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, learning_rate=STANDS_STILL)
     trainer.add_callback(CeilingCallback(lambda model, step: None, monitor=CeilingMonitor()))
     with pytest.raises(RecipeError, match=r"compare: NoneType at step 5; the arguments of CeilingMonitor\.observe"):
         trainer.train()
 
 
-def test_a_resumed_training_says_that_its_monitor_is_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_training_warns_that_its_monitor_is_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saving = {"save_strategy": "steps", "save_steps": 5}
     make_trainer(tmp_path, learning_rate=LEARNS, max_steps=5, **saving).train()
     trainer, comparing = make_trainer(tmp_path, learning_rate=LEARNS, max_steps=10, **saving), Comparing()

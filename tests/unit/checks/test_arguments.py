@@ -95,7 +95,7 @@ def test_published_rows_with_null_arguments_become_checks():
         ({"kind": "numeric", "expected": 1, "tolerance": -1}, "tolerance is -1; allowed is a number from 0"),
     ],
 )
-def test_broken_checks_are_refused(check, message):
+def test_invalid_checks_are_refused(check, message):
     for call in (validate, lambda check: passes(check, "text")):
         with pytest.raises(RecipeError, match=message):
             call(check)
@@ -107,7 +107,7 @@ def test_paragraph_beyond_the_last_is_refused():
         validate({**check, "first_word": "a"})
 
 
-def test_the_place_of_a_broken_check_is_named():
+def test_the_location_of_an_invalid_check_is_named():
     with pytest.raises(RecipeError, match=r"prompts\.jsonl line 7: unknown kind"):
         validate({"kind": "x"}, where="prompts.jsonl line 7")
 
@@ -137,7 +137,7 @@ def test_variants_drop_lines_and_asterisks():
     )
 
 
-def test_loose_forgives_a_line_too_much_and_emphasis_but_not_more():
+def test_loose_tolerates_an_extra_line_and_emphasis_but_not_more():
     check = {"kind": "startend:quotation"}
     for text in ('Sure:\n"a"', '"a"\nBye', 'Sure:\n"a"\nBye', '**"a"**', 'Sure:\n*"a"*'):
         assert not passes(check, text)

@@ -27,7 +27,7 @@ def test_the_initial_model_is_measured_alone(store):
     assert {"response_tokens", "truncation_rate", "distinct_1", "distinct_2", "distinct_3"} <= found.metrics.keys()
 
 
-def test_what_is_known_is_what_is_measured(store):
+def test_known_values_are_measured(store):
     _, first, second = run(store)
     # M_1 is good where M_0 was not on 4 of 12 prompts (0.9), equal in text on 4, and differs without merit on 4 (0.5).
     assert first.metrics["win_rate_vs_previous"].mean == pytest.approx((4 * 0.9 + 8 * 0.5) / 12)
@@ -94,7 +94,7 @@ def test_the_engine_holds_each_model_once(store):
     assert engine.swaps == ["m2", "m1", "m0"]
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(store, tmp_path):
+def test_a_killed_evaluation_resumes_where_it_stopped(store, tmp_path):
     with Store(tmp_path / "other", name="test") as undisturbed:
         expected = run(undisturbed)[2]
     run(store, up_to=1)
@@ -115,7 +115,7 @@ def test_shards_change_nothing(store, tmp_path):
         assert run(sharded, shard_prompts=5) == run(store)
 
 
-def test_an_anchor_that_follows_positions_is_reported_as_invalid(store):
+def test_an_anchor_with_position_bias_is_reported_as_invalid(store):
     run(store, up_to=0)
     engine = Engine()
     found = evaluate(evaluator(engine, Anchor(engine, position_bias=0.45)), store, 1)
@@ -163,7 +163,7 @@ def test_draws_for_kl_are_of_the_policy_itself_and_seeds_do_not_depend_on_the_it
     assert seeds[0] == seeds[1] and len(set(seeds[0])) == NUM_PROMPTS
 
 
-def test_a_rival_that_was_never_evaluated_is_an_error_that_says_so(store):
+def test_a_baseline_that_was_never_evaluated_is_an_error(store):
     with pytest.raises(StoreError, match="M_0 has no stored responses"):
         evaluate(evaluator(Engine()), store, 1)
 
@@ -198,7 +198,7 @@ def test_responses_to_other_prompts_are_never_compared(store, kind, how, said):
     assert kind == "verifiable" or anchor.num_comparisons == 0
 
 
-def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
+def test_an_evaluation_does_not_resume_with_responses_to_other_prompts(store):
     run(store, up_to=0)
     killed = Engine(fail_when=lambda engine: engine.swaps == ["m1", "m0"])
     with pytest.raises(EngineError):
@@ -207,7 +207,7 @@ def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
         evaluate(evaluator(Engine(), prompts=Changed("validation", "other")), store, 1)
 
 
-def test_a_prompt_that_leaves_no_room_is_named(store):
+def test_a_prompt_that_fills_the_context_is_named(store):
     class Long(Prompts):
         def validation_prompts(self):
             return [Prompt("too long", (Message("user", "x" * 59 + " 1"),))]
@@ -216,7 +216,7 @@ def test_a_prompt_that_leaves_no_room_is_named(store):
         evaluate(evaluator(Engine(), prompts=Long()), store, 0)
 
 
-def test_a_short_room_shortens_the_response(store):
+def test_little_remaining_context_shortens_the_response(store):
     class Tight(Prompts):
         def validation_prompts(self):
             return [Prompt(f"p{i}", (Message("user", "x" * 50 + f" {i}"),)) for i in range(2)]

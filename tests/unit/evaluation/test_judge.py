@@ -68,7 +68,7 @@ def test_a_judge_that_scores_no_gold_pair_has_no_accuracy(store):
     assert found.metrics["judge_gold_unscored_rate"].mean == 1.0
 
 
-def test_without_gold_pairs_nothing_is_asked(store):
+def test_without_gold_pairs_nothing_is_judged(store):
     judge = TableJudge(likes_brevity)
     found = evaluate_judge(store, judge)
     assert "no gold pairs" in found.not_measured["judge_gold_accuracy"] and judge.calls == []

@@ -58,7 +58,7 @@ def test_an_unreadable_order_is_neither_a_tie_nor_a_loss(both):
     assert anchor_health(comparisons, found).unscored_rate == sum(p is None for p in both) / 4
 
 
-def test_the_same_text_is_a_tie_that_nobody_is_asked_about():
+def test_the_same_text_is_a_tie_without_a_query():
     prompts = [Prompt(f"p{i}", (Message("user", "?"),)) for i in range(3)]
     new = [response("p0", "new", "a"), response("p1", "new", ""), response("p2", "new", "c")]
     previous = [response("p0", "old", "a"), response("p1", "old", ""), response("p2", "old", "x")]
@@ -74,12 +74,12 @@ def test_the_same_text_is_a_tie_that_nobody_is_asked_about():
     assert anchor_health([], [Outcome("p0", 0.5)]) is None
 
 
-def test_an_anchor_that_sees_only_positions_is_invalid():
+def test_an_anchor_with_only_position_bias_is_invalid():
     assert "position" in health(*[(0.9, 0.1)] * 8).invalid
     assert "position" in health(*[(0.8, 0.3), (0.1, 0.6), (0.7, 0.4), (0.9, 0.8)]).invalid
 
 
-def test_an_anchor_that_tells_nothing_apart_is_invalid():
+def test_an_anchor_that_distinguishes_nothing_is_invalid():
     assert "cannot distinguish" in health(*[(0.5, 0.5)] * 8).invalid
     assert "position" in health(*[(0.7, 0.3)] * 8).invalid
     assert "in both orders" in health(*[(None, 0.5)] * 8).invalid
@@ -93,7 +93,7 @@ def test_a_good_anchor_is_valid_also_when_it_is_unanimous():
     assert found.invalid is None and found.consistency.mean == 0.75
 
 
-def test_an_anchor_that_a_coin_could_be_is_invalid_and_the_reason_says_how_much_is_known():
+def test_an_anchor_not_shown_to_beat_chance_is_invalid_with_its_interval_as_reason():
     found = health(*[(0.9, 0.8)] * 7 + [(0.9, 0.2)])
     assert found.consistency.mean == 7 / 8 and found.consistency.low < 0.5
     assert "88% of 8 prompts" in found.invalid and "random anchor" in found.invalid
@@ -101,7 +101,7 @@ def test_an_anchor_that_a_coin_could_be_is_invalid_and_the_reason_says_how_much_
     assert "random anchor" in health(*[(1.0, 1.0)] * 5).invalid
 
 
-def test_a_coin_hardly_ever_becomes_an_anchor():
+def test_a_random_anchor_is_hardly_ever_valid():
     for num_prompts in (4, 6, 8, 12, 24, 48):
         passed = [
             k

@@ -60,7 +60,7 @@ def test_a_judge_that_guesses_has_no_reliability_and_nearly_all_its_prompts_give
     assert len(selector.select(PairingInputs(PROMPTS, RESPONSES, noise)).pairs) > 0.9 * NUM_PROMPTS
 
 
-def test_min_reliability_drops_all_that_a_guessing_judge_said(noise: list[Judgment]) -> None:
+def test_min_reliability_drops_all_prompts_of_a_guessing_judge(noise: list[Judgment]) -> None:
     selector = pairing.build(recipe.BestVsWorst(kind="best_vs_worst", min_reliability=0.4))
     selection = selector.select(PairingInputs(PROMPTS, RESPONSES, noise))
     assert not selection.pairs and {dropped.reason for dropped in selection.dropped} <= {"low_reliability", "tie"}
@@ -74,7 +74,7 @@ def test_min_reliability_drops_all_that_a_guessing_judge_said(noise: list[Judgme
         [{"kind": "expected_score", "num_draws": 1}, {"kind": "pairwise"}],
     ],
 )
-def test_one_guess_repeated_does_not_pass_for_one_that_comes_again(members: list[dict[str, Any]]) -> None:
+def test_a_repeated_guess_does_not_count_as_a_reproduced_one(members: list[dict[str, Any]]) -> None:
     """A member that draws once beside one that draws more: nothing is known of how it repeats itself."""
     judgments = judged(FakeChat(guesses), "ensemble", RESPONSES[:40], *PROMPTS[:10], members=members)
     _, not_measured = measure_judge(judgments, response_lengths={}, scale=None, seed=0)

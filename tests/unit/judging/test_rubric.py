@@ -106,7 +106,7 @@ def test_a_draw_without_one_criterion_is_unscored_with_that_reason() -> None:
     assert [(j.part, j.score) for j in given if j.part and j.draw == 1] == [("Truth", 4.0), ("Brevity", None)]
 
 
-def test_a_response_without_text_is_not_asked_about_under_any_criterion() -> None:
+def test_a_response_without_text_is_judged_under_no_criterion() -> None:
     chat = scoring({("Truth", "Black"): "5", ("Brevity", "Black"): "1"})
     given = judged(chat, "rubric", [replace(RED, text=" "), BLACK], **CRITERIA, num_draws=1)
     assert [(j.part, j.unscored) for j in given if j.response_id == RED.id] == [
@@ -148,7 +148,7 @@ def test_a_criterion_that_spreads_little_counts_as_much_as_the_others() -> None:
     assert [j.score for j in own(even)] == [0.0, 0.0]
 
 
-def test_equal_scores_or_one_alone_are_no_difference() -> None:
+def test_equal_scores_or_a_single_one_have_z_score_zero() -> None:
     chat = scoring({(c, r): "4" for c in ("Truth", "Brevity") for r in ("Black", "Red")})
     for responses in ([BLACK], [BLACK, RED]):
         given = judged(chat, "rubric", responses, **CRITERIA, num_draws=1, normalise=True)

@@ -96,7 +96,7 @@ def test_planted_reliability_of_prompt_variants_however_lenient(lenient: float, 
     assert_found(found, 1 / (1 + 1 / 2), width=0.2)
 
 
-def test_taking_out_the_draws_changes_sampled_scores_but_by_a_hair() -> None:
+def test_removing_draw_effects_hardly_changes_sampled_scores() -> None:
     """Against the one-way formula, which knows no draws."""
     judgments = list(sampled_judge(np.random.default_rng(2), noise=1.0))
     x_PRD = np.array([j.score for j in judgments], dtype=np.float64).reshape(PROMPTS, RESPONSES, 3)

@@ -69,7 +69,7 @@ def interventions(**lists):
     return {"interventions": InterventionsSection(**lists)}
 
 
-def test_it_goes_on_while_iterations_gain():
+def test_it_continues_while_iterations_gain():
     (decision,) = run(summary(1))
     assert (decision.decision, decision.stopped_by, decision.exit_code, decision.failed_checks) == (
         "CONTINUE",
@@ -94,7 +94,7 @@ def test_it_ends_at_the_time_limit():
     assert "0.50 hours of 0.5 allowed" in over.reason
 
 
-def test_what_stops_by_itself_is_said_before_any_limit():
+def test_a_decision_to_stop_takes_precedence_over_limits():
     row = [summary(1), summary(2, "harm")]
     assert ends(*row, max_iterations=2, max_hours=1.0, elapsed_s=9e9) == [("CONTINUE", "MAX_HOURS"), ("HARM", "HARM")]
     harmed = run(*row)[-1]
@@ -111,7 +111,7 @@ def test_what_stops_by_itself_is_said_before_any_limit():
         ({"num_pairs": 60, "num_judgment_pairs": 59}, "TOO_FEW_PAIRS", 0, "1 preference pair is too few"),
     ],
 )
-def test_gates_close_before_training_and_say_which(counts, stopped_by, exit_code, words):
+def test_failed_checks_prevent_training_and_are_named(counts, stopped_by, exit_code, words):
     counts = {**ENOUGH, **counts}
     monitor = monitoring.build(MonitorSection(), max_iterations=4)
     assert not monitor.may_train(counts, judged())
@@ -146,7 +146,7 @@ def test_a_judge_that_is_too_noisy_trains_nothing(judging, num_dropped, may_trai
         assert decision.decision == "STARVED" and "reliability is" in decision.reason
 
 
-def test_report_only_writes_down_and_goes_on():
+def test_report_only_records_and_continues():
     row = [summary(1, "plateau"), summary(2, "harm"), summary(3, "drift", {**ENOUGH, "num_pairs": 1})]
     found = run(*row, mode="report_only", **interventions(PLATEAU=["larger_beta"], DRIFT=["pin_judge", "stop"]))
     assert [(d.decision, d.stopped_by, d.intervention) for d in found] == [
@@ -157,7 +157,7 @@ def test_report_only_writes_down_and_goes_on():
     assert ends(*row, mode="report_only", max_iterations=3)[-1] == ("DRIFT", "MAX_ITERATIONS")
 
 
-def test_without_a_single_pair_no_mode_goes_on():
+def test_without_a_single_pair_every_mode_stops():
     counts = {"num_pairs": 0, "num_judgments": 10, "num_unscored_judgments": 0}
     assert not monitoring.build(MonitorSection(mode="report_only"), max_iterations=4).may_train(counts, None)
     (decision,) = run(untrained(1, counts), mode="report_only")
@@ -166,7 +166,7 @@ def test_without_a_single_pair_no_mode_goes_on():
 
 
 @pytest.mark.parametrize("kind", ["plateau", "starved"])
-def test_what_is_listed_is_tried_in_turn_before_the_run_stops(kind):
+def test_listed_interventions_are_tried_in_order_before_the_run_stops(kind):
     name = kind.upper()
     bad = (
         (lambda t: summary(t, kind)) if kind == "plateau" else (lambda t: untrained(t, judging=judged(reliability=0.1)))
@@ -195,14 +195,14 @@ def test_an_effect_has_the_number_before_and_after():
     assert Decision.from_json(json.loads(json.dumps(asdict(found[1])))) == found[1]
 
 
-def test_a_drift_stops_only_when_it_is_told_to():
+def test_a_drift_stops_only_when_the_recipe_lists_stop():
     drifts = [summary(1), summary(2, "drift"), summary(3, "drift")]
     assert ends(*drifts)[1:] == [("DRIFT", "")] * 2
     assert ends(*drifts, **interventions(DRIFT=["fresh_prompts"]))[1:] == [("DRIFT", "")] * 2
     assert ends(*drifts, **interventions(DRIFT=["fresh_prompts", "stop"]))[1:] == [("DRIFT", ""), ("DRIFT", "DRIFT")]
 
 
-def test_one_that_the_recipe_cannot_use_is_passed_over():
+def test_an_inapplicable_intervention_is_skipped():
     listed = "monitor.interventions.PLATEAU=[more_draws, larger_beta]"
     recipe = recipe_file.load(TINY, ["judging={kind: verifier}", "monitor.mode=enforce", listed])
     assert run(summary(1, "plateau"), recipe=recipe)[0].intervention == "larger_beta"
@@ -222,7 +222,7 @@ def test_an_open_decision_waits_for_the_second_validation_set():
 
 
 @pytest.mark.parametrize("mode", ["enforce", "report_only"])
-def test_what_cannot_be_told_never_stops(mode):
+def test_an_inconclusive_history_never_stops(mode):
     few = replace(summary(1), outcomes=outcomes(1, 0.5, n=4))
     broken = replace(summary(2), evaluation=Evaluation(2, {"anchor_valid": 0.0}, {"anchor": "INVALID: no; reason"}))
     assert ends(few, broken, mode=mode) == [("INCONCLUSIVE", ""), ("INVALID", "")]

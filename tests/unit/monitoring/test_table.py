@@ -119,7 +119,7 @@ def test_order_of_rows_and_columns_and_the_kind_of_file_do_not_matter(tmp_path: 
 @pytest.mark.parametrize(
     "text", [f"\ufeff{HEADING}\r\n1,a,1\r\n", f"\n {HEADING.replace(',', ' , ')}\n\n1, a ,1\n,,\n"]
 )
-def test_what_spreadsheets_add_is_read_over(tmp_path: Path, text: str) -> None:
+def test_artefacts_of_spreadsheets_are_ignored(tmp_path: Path, text: str) -> None:
     outcomes = read_table(table(tmp_path, text)).evidence[0].of("anchor", 0)
     assert outcomes is not None and outcomes.prompt_ids == ("a",)
 
@@ -171,7 +171,7 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING}\n1,a,1\n999999999999,a,1\n", "", "no rows of iteration 2, although"),
     ],
 )
-def test_a_wrong_table_is_refused_at_its_place(tmp_path: Path, text: str, where: str, said: str) -> None:
+def test_an_invalid_table_is_refused_with_the_location(tmp_path: Path, text: str, where: str, said: str) -> None:
     path = table(tmp_path, text)
     with pytest.raises(RecipeError) as caught:
         read_table(path)
@@ -189,7 +189,7 @@ def test_the_first_five_wrong_rows_are_shown_and_the_rest_counted(tmp_path: Path
     assert lines[5:] == ["... and 1,198 more"]
 
 
-def test_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "utf16.csv").write_bytes(HEADING.encode("utf-16"))
     (tmp_path / "no.parquet").write_bytes(b"iteration")
     (tmp_path / "wide.csv").write_text(f"{HEADING}\n1,{'x' * 200_000},1\n")

@@ -43,7 +43,7 @@ def test_the_label_is_the_mean_probability_over_the_comparisons_of_the_two() -> 
     assert outcome(given, label="hard") == [1.0]
 
 
-def test_parts_of_a_judgment_are_no_preference() -> None:
+def test_parts_of_a_judgment_are_not_a_preference() -> None:
     member = judgments(response(0), 1.0, other="p0#1", part="member")
     assert outcome(compared(comparisons(0, 1, 0.6), member), label="preference") == [0.6]
     assert outcome(judged(scored(4, 1), more=member), label="preference") == ["no_preference"]
@@ -71,7 +71,7 @@ def rejudged(now: list[float], before: list[float | None], *, to: str = "p0") ->
     return scored(*now, to=to), previous
 
 
-def test_the_label_is_how_often_two_judges_agree_over_the_shard() -> None:
+def test_the_label_is_the_agreement_rate_of_two_judges_over_the_shard() -> None:
     def label(*prompts: tuple[list[float], list[float | None]]) -> list[float | str]:
         both = [rejudged(now, before, to=f"p{index}") for index, (now, before) in enumerate(prompts)]
         return outcome(
@@ -118,24 +118,24 @@ def test_a_judge_that_does_not_repeat_itself_gives_no_pairs() -> None:
     assert outcome(judged(TORN)) == [1.0]  # 3 against 2.67: a difference, and nothing of it would come again
 
 
-def test_a_judge_is_trusted_on_the_prompts_on_which_it_repeats_itself() -> None:
+def test_a_judge_is_used_on_the_prompts_on_which_it_is_reliable() -> None:
     selection = select(judged([*SURE, *TORN]), min_reliability=0.5)
     assert [pair.prompt_id for pair in selection.pairs] == ["sure"]
     assert [(dropped.prompt_id, dropped.reason) for dropped in selection.dropped] == [("torn", "low_reliability")]
 
 
-def test_a_judge_that_fails_on_the_shard_is_not_trusted_on_any_prompt() -> None:
+def test_a_judge_unreliable_on_the_shard_is_used_on_no_prompt() -> None:
     torn = [(response(i, to=f"torn{n}"), draws) for n in range(8) for i, (_, draws) in enumerate(TORN)]
     assert reliability_by_prompt(judged([*SURE, *torn]).judgments)["sure"] > 0.6
     assert outcome(judged([*SURE, *torn]), min_reliability=0.6) == ["low_reliability"] * 9
 
 
-def test_what_cannot_be_measured_is_not_trusted() -> None:
+def test_unmeasured_reliability_gives_no_pairs() -> None:
     assert outcome(judged(scored(5, 0)), min_reliability=0.0) == ["reliability_not_measured"]
     assert outcome(judged(scored(5, 0))) == [1.0]
 
 
-def test_distrust_does_not_hide_why_a_prompt_would_have_had_no_pair_anyway() -> None:
+def test_low_reliability_hides_no_other_reason_for_no_pair() -> None:
     tied = [(response(index, to="tied"), [3, 4]) for index in range(2)]
     selection = select(judged([*SURE, *TORN, *tied]), min_reliability=0.3)
     assert {dropped.prompt_id: dropped.reason for dropped in selection.dropped} == {

@@ -65,7 +65,7 @@ def shards(draw: st.DrawFn) -> PairingInputs:
 
 @settings(max_examples=200, deadline=None)
 @given(section=SECTIONS, shard=shards(), rng=st.randoms())
-def test_whatever_comes_in(section: Any, shard: PairingInputs, rng: random.Random) -> None:
+def test_invariants_hold_for_any_input(section: Any, shard: PairingInputs, rng: random.Random) -> None:
     selector = pairing.build(section)
     selection = selector.select(shard)
 
@@ -124,7 +124,7 @@ def test_a_tie_never_becomes_a_pair(section: Any, score: float, lengths: list[in
 
 @settings(max_examples=100, deadline=None)
 @given(section=SECTIONS, shard=shards())
-def test_the_reliability_asked_for_only_takes_prompts_away(section: Any, shard: PairingInputs) -> None:
+def test_min_reliability_only_removes_prompts(section: Any, shard: PairingInputs) -> None:
     """And says so in its own reasons: the other prompts keep their pairs, or the reason they had."""
     trusting, wary = (
         pairing.build(section.model_copy(update={"min_reliability": least})).select(shard) for least in (None, 0.4)

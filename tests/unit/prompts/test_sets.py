@@ -99,7 +99,7 @@ def _gold(prompt: str, **more: Any) -> dict[str, Any]:
     block=st.integers(1, 12),
 )
 @settings(max_examples=60, deadline=None)
-def test_second_validation_and_test_set_are_disjoint_and_leave_the_monitor_alone(
+def test_second_validation_and_test_set_are_disjoint_and_do_not_change_the_validation_set(
     num_prompts: int, sizes: tuple[int, int, int], block: int
 ) -> None:
     prompts = _prompts(num_prompts)
@@ -117,7 +117,7 @@ def test_second_validation_and_test_set_are_disjoint_and_leave_the_monitor_alone
     assert alone.facts()["validation"] == source.facts()["validation"]
 
 
-def test_a_near_copy_of_a_held_out_prompt_is_passed_over_by_the_next_set() -> None:
+def test_a_near_copy_of_a_held_out_prompt_is_skipped_by_the_next_set() -> None:
     twins = [_asks(f"twin{i}", f"{SENTENCE} ({i}).") for i in range(4)]
     questions = _prompts(20)
     source = _split([twins[0], questions[0], twins[1], *questions[1:3], twins[2], *questions[3:], twins[3]],
@@ -208,7 +208,7 @@ def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> N
         _split(_prompts(20), validation=5, gold=gold, verifiable=[Prompt("v", (Message("user", "write about bees"),))])
 
 
-def test_prompts_that_were_really_trained_on_are_checked_anew(tmp_path: Path) -> None:
+def test_prompts_that_were_trained_on_are_checked_again(tmp_path: Path) -> None:
     gold = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
     verifiable = [Prompt("v", (Message("user", "Write about bees."),))]
     source = _split(_prompts(20), validation=3, second_validation=3, test=3, gold=gold, verifiable=verifiable)
@@ -235,7 +235,7 @@ def test_prompts_that_were_really_trained_on_are_checked_anew(tmp_path: Path) ->
         ({"num_second_validation_prompts": 10, "num_test_prompts": 10}, []),
     ],
 )
-def test_the_guarantees_says_what_is_not_there(evaluation: dict[str, Any], sentences: list[str]) -> None:
+def test_the_guarantees_list_missing_sets(evaluation: dict[str, Any], sentences: list[str]) -> None:
     no_gold = "no gold pairs: the judge's accuracy against known orders is not measured"
     promise, *open_points = _build(BUILTIN, validation=40, **evaluation).facts()["guarantees"]
     assert promise.startswith("held out and never trained on: 40 validation, ") and "128 verifiable prompts" in promise
@@ -286,7 +286,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
         ("{", "not JSON"),
     ],
 )
-def test_a_row_that_is_no_gold_pair_is_named(row: Any, message: str, tmp_path: Path) -> None:
+def test_a_row_that_is_not_a_gold_pair_is_named(row: Any, message: str, tmp_path: Path) -> None:
     path = _write(tmp_path, _gold("A?"), row)
     with pytest.raises(RecipeError) as raised:
         read_gold(path)
@@ -298,7 +298,7 @@ def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
         read_gold(_write(tmp_path))
 
 
-def test_another_answer_is_another_gold_set(tmp_path: Path) -> None:
+def test_another_response_is_another_gold_set(tmp_path: Path) -> None:
     def sha256(**row: Any) -> str:
         gold = read_gold(_write(tmp_path, _gold("A?", **row)))
         facts = _split(_prompts(20), validation=3, gold=gold).facts()

@@ -208,7 +208,7 @@ def test_more_than_half_overlapping_is_refused(tmp_path: Path) -> None:
     _build(_file(tmp_path, texts), max=1, block=10, other=other, num_validation=10)
 
 
-def test_validation_prompts_pass_over_verifiable_prompts() -> None:
+def test_validation_prompts_skip_overlaps_with_verifiable_prompts() -> None:
     prompts = _prompts(30)
     known = _split(prompts, block=10, iterations=1, num_validation=8).validation_prompts()
     copies = [Prompt(f"v{i}", prompt.messages) for i, prompt in enumerate(known[:3])]

@@ -92,7 +92,7 @@ def test_topics_stay_in_their_parts():
     assert {topic: verifiable.part_of(topic) for topic in known} == known
 
 
-def test_topics_can_be_told_apart_and_have_no_commas():
+def test_topics_are_distinguishable_and_have_no_commas():
     everything = [topic for part in PARTS for topic in topics(part)]
     for topic in everything:
         words = (*topic.words, topic.avoided)

@@ -184,5 +184,5 @@ def test_verdicts_on_judgments(text: str, expected: float | Unscored) -> None:
         ("The better response is Response A. But wait.\nThe better", Unscored.TRUNCATED),
     ],
 )
-def test_a_comparison_cut_at_the_token_limit(text: str, expected: float | Unscored) -> None:
+def test_a_truncated_comparison(text: str, expected: float | Unscored) -> None:
     assert read_choice(text, finish_reason="length", what="response") == _wanted(expected)

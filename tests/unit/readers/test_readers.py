@@ -286,7 +286,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
 ]
 
 
-def test_the_table_is_of_a_size_that_means_something() -> None:
+def test_the_table_is_large_enough() -> None:
     assert len(VERDICTS) >= 60 and len({text for text, _ in VERDICTS}) == len(VERDICTS)
     assert {verdict for _, verdict in VERDICTS if isinstance(verdict, Unscored)} >= {
         Unscored.EMPTY_VERDICT,
@@ -328,7 +328,7 @@ def test_score_verdicts(text: str, expected: float | Unscored) -> None:
         ("Score: 4\n\nScore: 4\n\nScore: 4\n\nThe", Verdict(score=4.0)),
     ],
 )
-def test_a_text_cut_at_the_token_limit(text: str, expected: Unscored | Verdict) -> None:
+def test_a_truncated_text(text: str, expected: Unscored | Verdict) -> None:
     wanted = Verdict(unscored=expected) if isinstance(expected, Unscored) else expected
     assert read_score(text, finish_reason="length") == wanted
 

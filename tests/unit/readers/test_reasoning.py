@@ -57,12 +57,12 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "shown"), TEXTS)
-def test_what_of_a_text_is_shown(text: str, shown: str) -> None:
+def test_the_part_of_a_text_that_is_shown(text: str, shown: str) -> None:
     assert without_reasoning(text) == shown
 
 
 @given(thought=st.text(max_size=60), said=st.text(alphabet=st.characters(blacklist_characters="<◁["), max_size=60))
-def test_what_is_said_after_reasoning_is_shown_whole(thought: str, said: str) -> None:
+def test_text_after_reasoning_is_shown_completely(thought: str, said: str) -> None:
     assert without_reasoning(f"<think>{thought}\n</think>\n{said}") == said.strip()
 
 
@@ -70,6 +70,6 @@ def test_what_is_said_after_reasoning_is_shown_whole(thought: str, said: str) ->
     "piece", ["<think></think>", "<think>", "</think>", "<think>a</think> ", "analysisA", "\u200b"]
 )
 @pytest.mark.timeout(20)
-def test_reasoning_of_any_length_is_taken_out_in_linear_time(piece: str) -> None:
+def test_reasoning_of_any_length_is_removed_in_linear_time(piece: str) -> None:
     without_reasoning(piece * 50_000)
     without_reasoning("a " + piece * 50_000)

@@ -40,7 +40,7 @@ def refusal(text: str = MINIMAL, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize("written", ["5e-7", "5.0e-7", "0.0000005", "5E-7", "5e-07"])
-def test_small_numbers_are_numbers(written: str) -> None:
+def test_numbers_stay_numbers(written: str) -> None:
     assert parse(MINIMAL + f"training: {{learning_rate: {written}}}\n").training.learning_rate == 5e-7
     assert parse(MINIMAL, f"training.learning_rate={written}").training.learning_rate == 5e-7
 
@@ -54,7 +54,7 @@ def test_words_are_words(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["yes", "on", "'true'", "1"])
-def test_words_are_no_truth_values(word: str) -> None:
+def test_words_are_not_booleans(word: str) -> None:
     assert f"engine.seeded: found {word if word == '1' else repr(word.strip(chr(39)))}" in refusal(
         MINIMAL, f"engine.seeded={word}"
     )
@@ -165,7 +165,7 @@ def test_a_missing_key_of_a_section_has_the_sections_line() -> None:
     assert refusal(MINIMAL.replace("{kind: builtin}", "{kind: file}")).startswith("small.yaml:5: prompts.path: missing")
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     rows = refusal(MINIMAL + "seed: zero\nsampling: {temprature: 1.0}\nengine: {kind: vlm}\n").splitlines()
     assert [row.split(": ")[1] for row in rows] == ["seed", "engine.kind", "sampling.temprature"]
 
@@ -177,7 +177,7 @@ def test_a_setting_without_effect_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "../up", "..", ".hidden", "", "a\\b", '"a\\n"', "a b", '"a\\0"'])
-def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_plain_folder_name_is_refused(name: str) -> None:
     assert "name: found" in refusal(MINIMAL.replace("name: small", f"name: {name or repr('')}"))
 
 
@@ -191,7 +191,7 @@ def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
 # --set
 
 
-def test_set_reaches_nested_keys_and_makes_sections_that_are_not_there() -> None:
+def test_set_reaches_nested_keys_and_creates_missing_sections() -> None:
     changed = parse(MINIMAL, "judging.num_draws=5", "training.beta=0.3", "evaluation.anchor.by=other", "seed=7")
     assert (changed.judging.num_draws, changed.training.beta, changed.seed) == (5, 0.3, 7)  # type: ignore[union-attr]
     assert changed.evaluation.anchor.by == "other"
@@ -220,11 +220,11 @@ def test_set_overrides_the_file_and_leaves_the_rest() -> None:
 @pytest.mark.parametrize(
     "override", ["seed", "=3", "a..b=3", ".seed=3", "seed.=3", "training.losses[0]=3", "a b=3", ""]
 )
-def test_a_set_that_is_no_key_and_value_is_refused(override: str) -> None:
+def test_a_set_without_key_and_value_is_refused(override: str) -> None:
     assert refusal(MINIMAL, override).startswith(f"--set {override}: not KEY=VALUE")
 
 
-def test_a_mistake_in_set_is_blamed_on_set_and_not_on_a_line_of_the_file() -> None:
+def test_an_error_in_set_is_attributed_to_set_and_not_to_a_line_of_the_file() -> None:
     assert refusal(MINIMAL, "judging.num_drawz=3").startswith("--set: judging.num_drawz: unknown key")
     assert refusal(MINIMAL, "judgin.num_draws=3").startswith("--set: judgin: unknown key")
     assert refusal(MINIMAL, "training.losses=[{").startswith("--set training.losses:1: ")
@@ -238,7 +238,7 @@ def test_a_mistake_in_set_is_blamed_on_set_and_not_on_a_line_of_the_file() -> No
 @pytest.mark.parametrize(
     "text", ["", "\n", "# only a comment\n", "- name\n- output_dir\n", "hello", "3", "null", "--- \n"]
 )
-def test_what_is_no_mapping_is_refused(text: str) -> None:
+def test_a_document_that_is_not_a_mapping_is_refused(text: str) -> None:
     assert refusal(text) == "small.yaml: found no keys; a recipe is a mapping of sections; see recipes/ for examples"
 
 
@@ -256,7 +256,7 @@ def test_broken_yaml_is_named_with_its_line(text: str, line: int) -> None:
     assert refusal(text).startswith(f"small.yaml:{line}: ")
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
+def test_a_duplicate_key_is_refused() -> None:
     assert refusal(MINIMAL + "name: other\n").startswith('small.yaml:8: found duplicate key "name"')
     assert 'duplicate key "num_draws"' in refusal(MINIMAL + "  num_draws: 3\n  num_draws: 5\n")
 
@@ -386,7 +386,7 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
         (["models.g={endpoint: 'http://h/v1', modell: x}"], "did you mean 'model'"),
     ],
 )
-def test_settings_without_effect_and_parts_that_do_not_go_together_are_refused(
+def test_settings_without_effect_and_incompatible_sections_are_refused(
     overrides: list[str], words: str
 ) -> None:
     assert words in refusal(MINIMAL, *overrides)
@@ -426,7 +426,7 @@ def test_any_text_and_number_survives_dump_and_parse(
     assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
 
 
-def test_the_dump_says_every_default() -> None:
+def test_the_dump_contains_every_default() -> None:
     text = recipe_file.dump(parse())
     for key in ("num_responses: 4", "beta: 0.1", "reference: iteration_start", "keep: null", "min_pairs: 8"):
         assert key in text
@@ -481,7 +481,7 @@ def test_the_schema_for_editors_names_every_section() -> None:
     assert set(Recipe.model_json_schema()["properties"]) == set(Recipe.model_fields)
 
 
-def test_the_recipes_that_ship_are_valid() -> None:
+def test_the_included_recipes_are_valid() -> None:
     recipes = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:

@@ -71,7 +71,7 @@ def test_planted_strengths_are_found_again() -> None:
 
 
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
-def test_the_weights_undo_a_position_bias(bias: float) -> None:
+def test_the_weights_cancel_a_position_bias(bias: float) -> None:
     planted = [-0.7, -0.2, 0.0, 0.2, 0.7]
     compared = simulated(planted, bias=bias, rounds=3000, seed=2)
     weighted, plain = fitted(compared, position_weights(compared)), fitted(compared, EVEN)
@@ -81,7 +81,7 @@ def test_the_weights_undo_a_position_bias(bias: float) -> None:
 
 
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
-def test_the_weights_undo_a_position_bias_where_each_met_each_in_one_order_only(bias: float) -> None:
+def test_the_weights_cancel_a_position_bias_with_one_order_per_pair(bias: float) -> None:
     planted = [0.3, -0.3, 0.0, -0.3, 0.3]  # none of it goes with the place
     compared = simulated(planted, bias=bias, rounds=4000, seed=3, one_order=True)
     assert fitted(compared, position_weights(compared)) == pytest.approx(planted, abs=0.1)
@@ -96,7 +96,7 @@ def test_the_weights_by_hand() -> None:
 
 
 @pytest.mark.parametrize("always_first", [True, False])
-def test_a_meta_judge_that_always_names_one_place_says_nothing(always_first: bool) -> None:
+def test_a_meta_judge_that_always_names_one_position_gives_equal_scores(always_first: bool) -> None:
     names = "abcd"
     compared = [battle(m, n, m if always_first else n) for m in names for n in names if m != n]
     compared.append(
@@ -122,7 +122,7 @@ def test_winning_every_battle_gives_a_finite_score_in_order(num: int) -> None:
     assert scores[:2] == pytest.approx([-scores[3], -scores[2]], abs=ROUNDING)
 
 
-def test_battles_that_do_not_connect_everybody() -> None:
+def test_battles_that_do_not_connect_all_judgments() -> None:
     scores = elo(wins("a", "b", 4) + wins("c", "d", 4), weights=EVEN)
     assert scores["a"] == scores["c"] > 0 > scores["b"] == scores["d"]
 
@@ -143,7 +143,7 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
         assert surplus / 2 == pytest.approx(PRIOR_PRECISION * score, abs=1e-2)
 
 
-def test_wins_that_go_round_in_a_circle_leave_no_margin() -> None:
+def test_cyclic_wins_leave_no_margin() -> None:
     """Each wins as often, in the first place against the next and in the second against the one after."""
     compared = [battle(m, n, m) for m, n in ("ab", "bc", "cd", "de", "ea")]
     compared += [battle(n, m, m) for m, n in ("ac", "bd", "ce", "da", "eb")]
@@ -199,7 +199,7 @@ def test_the_scores_are_the_most_likely_ones_and_sum_to_zero(
 
 
 @given(BATTLES, st.floats(0.05, 0.95), st.permutations(NAMES), st.booleans())
-def test_one_more_win_never_lowers_the_winner_against_anybody(
+def test_one_more_win_never_lowers_the_winner_against_any_other(
     compared: list[Battle], share: float, names: list[str], first: bool
 ) -> None:
     winner, loser = names[:2]

@@ -72,7 +72,7 @@ def test_intervals_are_not_wide_for_nothing(n, name):
     assert row.mean_width < 1.25 * 2 * 1.96 * standard_error
 
 
-def test_a_unanimous_sample_is_not_certainty():
+def test_a_unanimous_sample_is_not_certain():
     few, many = (mean_interval([0.5] * n, bounds=(0, 1)) for n in (8, 300))
     assert few.low < 0.35 and few.high > 0.65
     assert few.low < many.low < 0.5 < many.high < few.high
@@ -108,7 +108,7 @@ def test_values_without_bounds_and_without_spread_are_a_point_that_says_so():
     assert (interval.low, interval.high, interval.method) == (0.0, 0.0, "no_variance")
 
 
-def test_pairing_takes_out_what_is_common_to_both():
+def test_pairing_removes_the_common_variance():
     rng = np.random.default_rng(0)
     difficulty = rng.normal(0, 10, size=64)
     noise = rng.normal(0, 0.5, size=64)
@@ -142,7 +142,7 @@ def test_student_quantiles_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize("make", [lambda: mean_interval([]), lambda: mean_interval([3.0]), lambda: rate_interval([])])
-def test_too_few_values_are_no_estimate(make):
+def test_too_few_values_give_no_estimate(make):
     with pytest.raises(NotEnoughDataError):
         make()
 

@@ -83,13 +83,13 @@ def test_reliability_by_hand_pooled_and_by_prompt() -> None:
     assert reliability_by_prompt(three)["c"] == pytest.approx(1 - 1.25 / 2)
 
 
-def test_a_prompt_with_one_draw_borrows_the_noise_of_the_others() -> None:
+def test_a_prompt_with_one_draw_uses_the_pooled_noise() -> None:
     given_ = scores({"a#0": (0, 2), "a#1": (6, 4), "c#0": (0,), "c#1": (4,), "d#0": (3, 3)})
     assert reliability_by_prompt(given_) == {"a": pytest.approx(1 - 2 / 8), "c": pytest.approx(1 - 4 / 8)}
     assert reliability_by_prompt(scores({"c#0": (0,), "c#1": (4,)})) == {}
 
 
-def test_a_lenient_draw_is_no_noise_even_where_a_response_lacks_it() -> None:
+def test_a_lenient_draw_is_not_noise_even_where_a_response_lacks_it() -> None:
     full = {f"p{p}#{r}": (float(r), float(r) + 2) for p in range(20) for r in range(4)}
     assert reliability(scores(full)) == pytest.approx(1.0)
     # q#1 lacks the lenient draw; corrected for that, both responses have the same score.
@@ -207,7 +207,7 @@ def test_limits_of_a_plain_mean_are_those_of_the_mean_interval(n: int) -> None:
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.05 * (expected.high - expected.low))
 
 
-def test_nothing_judged_is_said_in_words() -> None:
+def test_no_judgments_give_reasons_in_words() -> None:
     for given_ in ([], [verdict("a#0", None), verdict("a#1", math.inf)]):
         found, not_measured = metrics_of(given_)
         assert set(found) == ({"judge_unscored_rate"} if given_ else set())

@@ -72,7 +72,7 @@ def test_a_part_of_the_prompts_with_lengths_is_not_the_sample():
     assert adjusted_interval(values, some) == mean_interval(values, bounds=(0, 1))
 
 
-def test_a_line_that_hangs_on_one_prompt_is_not_drawn():
+def test_a_line_that_depends_on_one_prompt_is_not_used():
     values, _ = drawn(np.random.default_rng(6))
     for alone, others in ((9.0, 0.0), (0.0, 9.0)):
         assert adjusted_values(values, np.array([alone] + [others] * 399)) is None
