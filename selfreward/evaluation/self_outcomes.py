@@ -26,12 +26,12 @@ def self_judgments(
     Makes one call; prompts to which all checkpoints wrote the same text are left out.
     """
     rows = zip(prompts, *sides, strict=True)
-    asked = [(prompt, texts) for prompt, *responses in rows if len(texts := _different(responses)) > 1]
-    if not asked:
+    different = [(prompt, texts) for prompt, *responses in rows if len(texts := _different(responses)) > 1]
+    if not different:
         return []
     judged = judge.judge(
-        [prompt for prompt, _ in asked],
-        [response for _, texts in asked for response in texts.values()],
+        [prompt for prompt, _ in different],
+        [response for _, texts in different for response in texts.values()],
         models=models,
         iteration=iteration,
     )

@@ -44,8 +44,8 @@ def pairing_inputs(reading: Reading, candidates: CandidateTables, also: Also = (
     """Return the pairing inputs of a shard. The tables `also` are passed separately, and not as the policy's
     responses."""
     own = [response for table in candidates if table not in also for response in reading.rows(table)]
-    besides = {table.name: list(reading.rows(table)) for table in also}  # named like the fields of `PairingInputs`
-    return PairingInputs(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **besides)
+    also_by_name = {table.name: list(reading.rows(table)) for table in also}  # named like the fields of `PairingInputs`
+    return PairingInputs(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **also_by_name)
 
 
 def bounds(

@@ -76,7 +76,7 @@ _TURNING = (
 )
 _TURN = re.compile(rf"(?:^[ \t#*_\-]{{0,8}}|[.!?][\"*_)]{{0,4}}[ \t]{{1,4}}){_TURNING}", re.IGNORECASE | re.MULTILINE)
 # No words between two statements except a remark in brackets: "Score: 5 (relevance)\nScore: 3 (style)".
-_BESIDE = re.compile(r"(?:\([^()\n]{0,80}\)|\W)*+")
+_ADJACENT = re.compile(r"(?:\([^()\n]{0,80}\)|\W)*+")
 
 
 def last_reversal(text: str) -> int:
@@ -87,8 +87,8 @@ def last_reversal(text: str) -> int:
 def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
     if other.verdict == last.verdict:
         return False
-    beside = _BESIDE.fullmatch(text, other.end, last.start) is not None
-    if other.final or (beside and not last.final) or (other.formal and not last.formal):
+    adjacent = _ADJACENT.fullmatch(text, other.end, last.start) is not None
+    if other.final or (adjacent and not last.final) or (other.formal and not last.formal):
         return True
     return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))
 

@@ -158,14 +158,14 @@ def _num_resamples(level: float) -> int:
 
 
 def _bounded(x: Array, level: float, seed: int, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Gaffke's bound: the sample joined by one imagined value at the bound, under random weights.
+    """Return Gaffke's bounds: the sample with one additional value at the bound, under random weights.
 
     The weights are Dirichlet(1, ..., 1) over the n + 1 values; the upper limit is the upper quantile of the
-    weighted mean with the imagined value at the upper bound, the lower limit mirrors it. For values 0 and 1 these
+    weighted mean with the additional value at the upper bound, the lower limit mirrors it. For values 0 and 1 these
     are exactly the limits of Clopper and Pearson (1934).
     Paper: N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative
-    variable, Mathematical Methods of Statistics 14 (2005); Learned-Miller and Thomas, 1905.06208. That it holds its
-    level for every bounded distribution is a conjecture with much numerical evidence, ours included.
+    variable, Mathematical Methods of Statistics 14 (2005); Learned-Miller and Thomas, 1905.06208. That its
+    coverage holds for every bounded distribution is a conjecture with much numerical evidence, including ours.
     """
     unique, counts = np.unique(x, return_counts=True)
     weights = _dirichlet_weights((*counts.tolist(), 1), _num_resamples(level), seed)
@@ -177,7 +177,7 @@ def _bounded(x: Array, level: float, seed: int, bounds: tuple[float, float]) -> 
 
 @lru_cache(maxsize=1)
 def _dirichlet_weights(counts: tuple[int, ...], num_resamples: int, seed: int) -> Array:
-    """Dirichlet weights of distinct values, shape (num_resamples, len(counts)); those of equal values add up."""
+    """Return Dirichlet weights of distinct values, shape (num_resamples, len(counts)), summed over equal values."""
     shapes = np.asarray(counts, dtype=np.float64)
     gammas = np.random.default_rng(seed).standard_gamma(shapes, size=(num_resamples, len(counts)))
     return np.asarray(gammas / gammas.sum(axis=1, keepdims=True))
@@ -185,14 +185,14 @@ def _dirichlet_weights(counts: tuple[int, ...], num_resamples: int, seed: int) -
 
 @lru_cache(maxsize=4)
 def _resample_counts(n: int, num_resamples: int, seed: int) -> Array:
-    """How often each of n values stands in each resample, shape (num_resamples, n)."""
+    """Return the count of each of n values in each resample, shape (num_resamples, n)."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=num_resamples).astype(np.float64)
 
 
 def _bootstrap_t(x: Array, level: float, seed: int) -> tuple[float, float] | None:
-    """Lower and upper quantile of (resampled mean - mean) / resampled standard error (Efron 1979).
+    """Return the lower and upper quantile of (resampled mean - mean) / resampled standard error (Efron 1979).
 
-    None when a quantile is not finite, because too many resamples have no variance.
+    Returns None when a quantile is not finite, because too many resamples have no variance.
     """
     n = len(x)
     counts = _resample_counts(n, _num_resamples(level), seed)

@@ -96,7 +96,7 @@ def position_interval(table: ScoreTable, seed: int, *, fairness: bool) -> Interv
     if not prompt_ids:
         raise NotEnoughDataError("the judge scores one response at a time and has no order to be swapped")
     is_both_PU = np.isfinite(x_PU2).sum(axis=2) == ORDERS
-    # 1: what stood first won; -1: what stood second; the lower id stood first in the first of the two orders.
+    # 1: the first position won; -1: the second; the lower id was shown first in the first of the two orders.
     first_PU2 = np.sign(x_PU2 - 0.5) * np.array([1.0, -1.0])
     moved_PU = np.sign(first_PU2.sum(axis=2))
     value_PU = np.where(is_both_PU, -moved_PU if fairness else (moved_PU == 0).astype(np.float64), 0.0)

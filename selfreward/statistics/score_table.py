@@ -24,7 +24,7 @@ ORDERS = 2
 class ScoreTable:
     """One row (`_N`) for each scored judgment: codes into the sorted ids and parts, and the score.
 
-    `other_N` is -1 for a judgment that compares with nothing, `first_N` 1 where `response_id` was shown first.
+    `other_N` is -1 for a judgment that is not a comparison, `first_N` is 1 where `response_id` was shown first.
     `num_judged_P` and `num_unscored_P` count a prompt's judgments with part "". A score that is not finite counts as
     missing.
     """

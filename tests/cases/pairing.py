@@ -1,4 +1,4 @@
-"""Responses and judgments to make pairs of, as short as a case can be written."""
+"""Responses and judgments for tests of pairing, in a short notation."""
 
 from collections.abc import Sequence
 
@@ -62,7 +62,7 @@ def judged(
     more: Sequence[Judgment] = (),
     prompts: Sequence[Prompt] | None = None,
 ) -> PairingInputs:
-    """`previous`: what the previous judge said of the policy's responses. `more`: further judgments of this judge."""
+    """`previous`: the previous judge's judgments of the policy's responses. `more`: further judgments of this judge."""
     names = sorted({item.prompt_id for item, _ in policy}) or ["p0"]
     return PairingInputs(
         prompts=[prompt(name) for name in names] if prompts is None else prompts,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selfreward.checks import KINDS, from_ifeval, pass_all, passes, share_passed, validate, variants
 from selfreward.errors import RecipeError
 
-# One example of the published arguments of each kind, as they stand in the published data.
+# One example of the published arguments of each kind, as in the published data.
 EXAMPLES = {
     "change_case:capital_word_frequency": {"capital_frequency": 5, "capital_relation": "at least"},
     "change_case:english_capital": {},
@@ -83,7 +83,10 @@ def test_published_rows_with_null_arguments_become_checks():
         ({"kind": "length_constraints:number_words", "num_words": 3, "relation": "at most"}, "less than, at least"),
         ({"kind": "length_constraints:number_words", "num_words": -1, "relation": "at least"}, "num_words is -1"),
         ({"kind": "length_constraints:number_words", "num_words": True, "relation": "at least"}, "num_words is True"),
-        ({"kind": "length_constraints:number_words", "num_words": 3.0, "relation": "at least"}, "an integer of at least"),
+        (
+            {"kind": "length_constraints:number_words", "num_words": 3.0, "relation": "at least"},
+            "an integer of at least",
+        ),
         ({"kind": "language:response_language", "language": "english"}, "one of af, ar"),
         ({"kind": "regex", "pattern": "a("}, "pattern 'a\\(' is invalid"),
         ({"kind": "regex", "pattern": "a" * 5000}, "5000 characters"),

@@ -1,4 +1,4 @@
-"""The evaluator on a store and on an engine that is a table: what is measured, what is asked, what is never redone."""
+"""The evaluator on a store and on an engine that is a table: metrics, engine calls, and resuming."""
 
 import math
 from dataclasses import replace
@@ -58,7 +58,7 @@ def test_length_counts_no_end_token_and_pairs_by_prompt(store):
 
 def test_truncated_responses_are_compared_prompt_by_prompt(store):
     class Tight(Engine):
-        """M_0 ends in time on each prompt; M_1's room is too short for what it writes on the last four."""
+        """M_0 ends in time on each prompt; M_1's token limit is too low for its text on the last four."""
 
         def sample(self, request):
             return super().sample(
@@ -169,7 +169,7 @@ def test_a_baseline_that_was_never_evaluated_is_an_error(store):
 
 
 class Changed(Prompts):
-    """The prompts of `Prompts` after somebody changed them: one of another id in the middle, or the last one gone."""
+    """The prompts of `Prompts` after a change: another id in the middle, or the last one removed."""
 
     def __init__(self, kind, how):
         self.kind, self.how = kind, how

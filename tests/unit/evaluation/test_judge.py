@@ -1,4 +1,4 @@
-"""What is said of an iteration's judge and samples: gold pairs, variety, and that every number is explained."""
+"""Measurements of an iteration's judge and samples: gold pairs, diversity, and an explanation of every metric."""
 
 from dataclasses import replace
 

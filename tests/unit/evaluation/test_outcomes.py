@@ -1,4 +1,4 @@
-"""Outcomes by prompt, from which the monitor decides: against whom, by whom, what is asked, what is never redone."""
+"""Outcomes by prompt, on which the monitor decides: baselines, judges, engine calls, and resuming."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def store(tmp_path):
         yield made
 
 
-# -- against whom --------------------------------------------------------------------------------------------------
+# -- baselines -----------------------------------------------------------------------------------------------------
 
 
 def test_baselines_are_the_previous_the_initial_and_a_third_best_checkpoint(store):
@@ -227,7 +227,7 @@ def test_a_best_that_is_the_previous_one_is_sampled_once(store):
 def test_responses_of_an_earlier_second_analysis_are_reused(store, tmp_path):
     ask_reserve(store, 2, best=MODELS[1])
     engine = ask_reserve(store, 3, best=MODELS[1])
-    # M_2 was asked in its own iteration, M_1 in that of M_2, where it is called previous.
+    # M_2 responded in its own iteration, M_1 in that of M_2, where it is called previous.
     assert engine.swaps == ["m3", "m1", "m0"] and engine.num_requests == 2 * 9
     with Store(tmp_path / "other", name="test") as fresh:
         ask_reserve(fresh, 3, best=MODELS[1])
@@ -235,7 +235,7 @@ def test_responses_of_an_earlier_second_analysis_are_reused(store, tmp_path):
             store, 3, tables.SECOND_VALIDATION_OUTCOMES
         )
     names = {name for name in store.manifest["files"] if name.startswith("iteration-01/")}
-    assert names == set()  # a finished iteration stays as it is
+    assert names == set()  # a finished iteration does not change
 
 
 def test_a_killed_second_analysis_is_resumed(store):

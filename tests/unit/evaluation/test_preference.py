@@ -1,4 +1,4 @@
-"""Outcomes from comparisons, and whether the anchor is an instrument at all."""
+"""Outcomes from comparisons, and the validity of the anchor."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_the_same_text_is_a_tie_without_a_query():
     previous = [response("p0", "old", "a"), response("p1", "old", ""), response("p2", "old", "x")]
     initial = [response("p0", "first", "b"), response("p1", "first", ""), response("p2", "first", "x")]
     compared = differing(prompts, new, [previous, initial])
-    # p0 differs from the initial alone, p1 from nobody, and p2 met the same baseline text twice.
+    # p0 differs from the initial alone, p1 from none, and p2 was compared with the same baseline text twice.
     assert [(a.id, b.id) for _, a, b in compared] == [("p2/new", "p2/old"), ("p0/new", "p0/first")]
     comparisons = [c for _, a, b in compared for c in in_both_orders(a, b, 0.9, 0.9)]
     against = [outcomes(new, side, comparisons, [previous, initial]) for side in (previous, initial)]
@@ -97,7 +97,7 @@ def test_an_anchor_not_shown_to_beat_chance_is_invalid_with_its_interval_as_reas
     found = health(*[(0.9, 0.8)] * 7 + [(0.9, 0.2)])
     assert found.consistency.mean == 7 / 8 and found.consistency.low < 0.5
     assert "88% of 8 prompts" in found.invalid and "random anchor" in found.invalid
-    assert "position" not in found.invalid  # that it follows positions is not shown either
+    assert "position" not in found.invalid  # position bias is not shown either
     assert "random anchor" in health(*[(1.0, 1.0)] * 5).invalid
 
 

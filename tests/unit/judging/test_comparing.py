@@ -1,4 +1,4 @@
-"""Judges that compare: who meets whom, both orders, and what becomes of it."""
+"""Judges that compare: matchups, both orders, and the resulting judgments."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def met(judgments: Sequence[Judgment]) -> Counter[tuple[str, str, str]]:
     return Counter((j.response_id, j.other_id, j.shown_first) for j in judgments)
 
 
-# --- who meets whom --------------------------------------------------------------------------------------------------
+# --- matchups --------------------------------------------------------------------------------------------------------
 
 
 def test_every_pair_of_responses_is_compared_once_in_both_orders_in_one_call() -> None:
@@ -124,7 +124,7 @@ def test_nothing_to_judge_makes_no_call() -> None:
     assert judged(chat, "pairwise", []) == [] and chat.calls == []
 
 
-# --- what is read ----------------------------------------------------------------------------------------------------
+# --- parsing ---------------------------------------------------------------------------------------------------------
 
 
 def test_with_reasoning_each_order_has_separate_draws() -> None:
@@ -180,7 +180,7 @@ def test_a_server_without_probabilities_is_parsed_as_text(
 
 
 def test_one_order_alone_is_unscored_unless_another_draw_of_the_other_order_is_scored() -> None:
-    """A judge that always takes the first place, and whose words in the other order cannot be read."""
+    """A judge that always prefers the first position, and whose text in the other order cannot be parsed."""
 
     def say(request: ChatRequest, draw: int) -> str:
         readable = shown(request, "response_a") == "Black Sea" or draw == 1 == request.n - 1
@@ -244,7 +244,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def noisy(request: ChatRequest, draw: int) -> Reply | str:
-    """Depends on all that a model may depend on."""
+    """A model whose reply depends on the complete request."""
     key = sum(map(ord, question(request))) * 31 + request.seed + draw
     if request.choices:
         return chosen(

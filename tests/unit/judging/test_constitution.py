@@ -1,4 +1,4 @@
-"""The constitution: which principle is asked, what is clamped, and files that are refused."""
+"""The constitution: selection of principles, clamping, and files that are refused."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -19,7 +19,7 @@ SEAS = [response(number, text) for number, text in enumerate(["Black.", "Red.", 
 
 
 def principle_of(request: ChatRequest) -> str:
-    """What stands between the question and the next paragraph."""
+    """Return the text between the question and the next paragraph."""
     return question(request).split("\n\n")[1]
 
 
@@ -90,7 +90,7 @@ def test_probabilities_are_clamped_after_reasoning(
     chat = FakeChat(lambda request, draw: chosen(request, {"A": 0.09, "B": 0.81}))
     given = constitution(chat, tmp_path, **settings)
     assert {round(j.score or 0, 12) for j in given} == scores
-    # What the judge said stands there as it said it.
+    # The judge's text is stored unchanged.
     assert all("A: 0.0900, B: 0.8100" in j.text for j in given)
 
 

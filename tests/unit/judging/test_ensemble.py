@@ -1,4 +1,4 @@
-"""The ensemble: formulas by hand, draws, lost verdicts, and what must not change its scores."""
+"""The ensemble: formulas by hand, draws, unscored draws, and invariances of its scores."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ MODELS = {"policy": Checkpoint("m1", Path("nowhere"), 1)}
 
 
 class FixedJudge:
-    """Gives what it is told for response i: a draw each, a number or the reason why there is none."""
+    """Gives the given draws for response i, each a number or the reason why there is none."""
 
     def __init__(self, *draws_of, by=(), scale=(0.0, 5.0), calls=None, extra=()):
         self.draws_of, self.by, self.scale = draws_of, frozenset(by), scale
@@ -89,7 +89,7 @@ def test_ensemble_combines_by_the_formula(settings, expected):
 
 
 def test_ensemble_normalises_over_all_responses_and_draws():
-    # a: mean 2, deviation 1. b: no spread, so it says nothing.
+    # a: mean 2, deviation 1. b: no spread, so it has no effect.
     members = {"a": FixedJudge([1.0], [3.0]), "b": FixedJudge([0.7], [0.7])}
     own, _ = judged(members, 2)
     assert [j.score for j in own] == pytest.approx([-0.5, 0.5])
@@ -145,7 +145,8 @@ def test_comparisons_of_one_draw_are_one_score():
 
 @pytest.mark.parametrize("lost", [(), (1,), (1, 2), (1, 2, 3)])
 def test_a_judge_with_only_position_bias_has_no_preference_however_many_draws_are_lost(lost):
-    """Of four draws in either order those in `lost` could not be read in the first; the one shown first gets 0.95."""
+    """Of four draws in each order those in `lost` are unscored in the first order; the response shown first gets
+    0.95."""
     compared = [
         judgment_of(
             own, draw, "no_choice" if draw in lost and first == "p#0" else 0.95 if own == first else 0.05,

@@ -1,4 +1,4 @@
-"""Judges on a deterministic engine of our own: what they ask it, and what they make of what it says."""
+"""Judges on a deterministic test engine: their requests, and the judgments from its replies."""
 
 import math
 from collections.abc import Sequence
@@ -223,7 +223,7 @@ def anchor(engine: FakeEngine) -> Any:
 
 
 def likes_red(request: GenerationRequest, draw: int) -> Sample:
-    """Prefers the red sea nine to one wherever it stands, and mentions half of its mind only."""
+    """Prefers the red sea nine to one in any position, with half of the probability on other tokens."""
     text = shown(request)
     a_is_red = text.index("Red") < text.index("Black")
     return chooses(0.45, 0.05) if a_is_red else chooses(0.05, 0.45)

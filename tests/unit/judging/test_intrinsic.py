@@ -1,4 +1,4 @@
-"""The intrinsic judge: log-ratios by hand, what the engine is asked and when, and what cannot be scored."""
+"""The intrinsic judge: log-ratios by hand, engine calls, and responses that cannot be scored."""
 
 import math
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Judges that guess, from the model's words to the pairs: reliability must say so where pairs and margins cannot.
+"""Judges that guess, from the model's text to the pairs: reliability must reveal it, since pairs and margins cannot.
 
-The real judges, readers, selector and statistics; only what the model says is made up, at random.
+Uses the real judges, readers, selector and statistics; only the model's text is random.
 """
 
 import random
@@ -29,7 +29,7 @@ RESPONSES = [
 
 
 def guesses(request: ChatRequest, draw: int) -> Reply | str:
-    """Scores, or probabilities of the choices, that depend on question and draw and on nothing that they mean."""
+    """Scores, or probabilities of the choices, that depend on question and draw but not on their meaning."""
     chance = random.Random(f"{request.messages[0].content} {request.seed + draw}")
     if request.choices:
         return chosen(request, {choice: chance.random() for choice in request.choices})
@@ -75,7 +75,7 @@ def test_min_reliability_drops_all_prompts_of_a_guessing_judge(noise: list[Judgm
     ],
 )
 def test_a_repeated_guess_does_not_count_as_a_reproduced_one(members: list[dict[str, Any]]) -> None:
-    """A member that draws once beside one that draws more: nothing is known of how it repeats itself."""
+    """A member that draws once with one that draws more often: its reliability is unknown."""
     judgments = judged(FakeChat(guesses), "ensemble", RESPONSES[:40], *PROMPTS[:10], members=members)
     _, not_measured = measure_judge(judgments, response_lengths={}, scale=None, seed=0)
     assert "judge_reliability" in not_measured

@@ -1,4 +1,4 @@
-"""A judge that scores, as anchor: which response is better, what is asked, what is missing, and what is refused."""
+"""A judge that scores, as anchor: outcomes, requests, missing scores, and refused settings."""
 
 import re
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_every_kind_that_scores_can_be_the_anchor() -> None:
     good, bad, silent = response(0, "No comma"), response(1, "One, two"), response(2, "")
     verifier = anchor(Initial(digits), "verifier")
     found = verifier.compare([checked] * 2, [good, bad], [bad, silent], models=MODELS, iteration=1)
-    assert [c.preference for c in found] == [1.0, 0.5]  # by its checks, silence is no worse than a comma
+    assert [c.preference for c in found] == [1.0, 0.5]  # by its checks, an empty text is no worse than a comma
     (unchecked,) = verifier.compare([PROMPT], [good], [bad], models=MODELS, iteration=1)
     assert (unchecked.preference, unchecked.unscored) == (None, "no_checks")
 
@@ -192,7 +192,7 @@ def test_a_second_name_for_the_same_weights_is_detected() -> None:
     assert warnings_of(validation.of_shared_anchor(section, evaluation, other)) == []
 
 
-# --- who may label beside the anchor ---------------------------------------------------------------------------------
+# --- judges that may label with an anchor ----------------------------------------------------------------------------
 
 ADDITIVE = {"kind": "additive", "by": "initial"}
 

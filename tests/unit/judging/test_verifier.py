@@ -1,4 +1,4 @@
-"""The verifier judge: scores, missing checks, and what its judgments say."""
+"""The verifier judge: scores, missing checks, and the text of its judgments."""
 
 from pathlib import Path
 

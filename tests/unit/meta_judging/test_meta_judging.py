@@ -1,4 +1,4 @@
-"""The meta-judge: which judgments meet, what it is shown, how it is read, and what becomes a pair."""
+"""The meta-judge: matchups, its prompt, the parsing of its verdicts, and the resulting pairs."""
 
 import random
 import re
@@ -23,7 +23,7 @@ FIRST, SECOND = "The better judgment is Judgment A", "The better judgment is Jud
 
 
 class FakeChat:
-    """`say` makes the replies. It remembers what it was asked."""
+    """A model whose replies are made by `say`. It records its requests."""
 
     by = "policy"
 
@@ -137,7 +137,7 @@ def fought_over(battles: Iterable[Battle]) -> set[str]:
     return {battle.response_id for battle in battles}
 
 
-# --- Which judgments meet ------------------------------------------------------------------------------------------
+# --- Matchups ------------------------------------------------------------------------------------------------------
 
 
 def test_the_response_with_the_highest_variance_is_selected() -> None:
@@ -218,7 +218,7 @@ def test_unused_share_of_a_small_shard_is_available_to_the_next() -> None:
 
 
 def test_a_win_is_weighted_by_all_battles_of_the_iteration_at_its_position() -> None:
-    """In this shard the first place won once only; in the iteration it always wins."""
+    """In this shard the first position won only once; in the iteration it always wins."""
     judge, _ = meta_judge()
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
     compared = fight(said, judge)
@@ -241,7 +241,7 @@ def test_at_most_max_judgments_are_compared_including_both_ends_of_the_scores(sc
         assert {min(scores), max(scores)} <= set(kept)
 
 
-# --- What the meta-judge is shown, and how it is read ---------------------------------------------------------------
+# --- The prompt and the parsing of verdicts -------------------------------------------------------------------------
 
 
 def test_what_the_meta_judge_is_shown() -> None:
@@ -292,7 +292,7 @@ def test_a_battle_without_a_verdict_keeps_its_reason_and_counts_nothing(reply: R
     said = judgments(1, 4, 2)
 
     def say(request: ChatRequest) -> Reply:
-        """Nothing on judgment 2; judgment 0 beats judgment 1 in both places."""
+        """Nothing on judgment 2; judgment 0 beats judgment 1 in both positions."""
         texts = [shown(request, name) for name in ("judgment_a", "judgment_b")]
         if any(quality(text) == 2 for text in texts):
             return reply
@@ -323,7 +323,7 @@ def test_each_battle_has_its_own_seed_independent_of_other_battles() -> None:
     assert not set(here.values()) & {*seeds(said, seed=1).values(), *seeds(said, iteration=2).values()}
 
 
-# --- What becomes a pair ---------------------------------------------------------------------------------------------
+# --- Pairs -----------------------------------------------------------------------------------------------------------
 
 
 def test_best_against_worst_with_the_sampled_tokens_untouched() -> None:
@@ -368,7 +368,7 @@ def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -
 def test_the_clearly_best_and_the_clearly_worst_are_the_pair_whatever_the_bias(
     bias: float, num: int, seed: int
 ) -> None:
-    """Between the others the place shown decides: the first wins with probability `bias`."""
+    """Between the others the position decides: the first wins with probability `bias`."""
     generator = random.Random(seed)
 
     def first_wins(a: str, b: str) -> bool:

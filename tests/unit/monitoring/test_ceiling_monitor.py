@@ -1,4 +1,4 @@
-"""`CeilingMonitor`: the monitor in the hands of another trainer."""
+"""`CeilingMonitor`: the monitor used by another trainer."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ N = 800
 
 
 def outcomes(gain: float, *, seed: int, num: int = N, tie_rate: float = 0.4) -> dict[str, float]:
-    """Wins, ties and losses of a judge, of expectation 0.5 + gain."""
+    """Wins, ties and losses with expectation 0.5 + gain."""
     chance = np.random.default_rng(seed)
     win = (1 - tie_rate) / 2 + gain
     drawn = chance.choice([1.0, 0.5, 0.0], size=num, p=[win, tie_rate, 1 - tie_rate - win])
@@ -68,7 +68,7 @@ def test_an_anchor_with_constant_outcomes_is_invalid() -> None:
     for value in (0.0, 0.5, 1.0):
         decision = CeilingMonitor().observe([value] * N)
         assert decision.decision == "INVALID" and not decision.stops
-    # Looked at in both orders it may: the responses did not change.
+    # Compared in both orders this is valid: the responses did not change.
     assert CeilingMonitor().observe([0.5] * N, position_consistency=1.0).decision == "PLATEAU"
 
 
@@ -88,7 +88,7 @@ def test_the_best_is_replaced_only_by_a_checkpoint_compared_with_it() -> None:
     decision = known.observe(better, against_best=with_best)
     assert decision.best_iteration == known.best_iteration == 3
     assert decision.bounds["gain_vs_best"]["num_prompts"] == N
-    # While the best is the checkpoint before, the plain outcomes are those against the best.
+    # While the best is the previous checkpoint, the plain outcomes are the ones against the best.
     first = CeilingMonitor().observe(better, against_best={"anchor": outcomes(-0.2, seed=9)})
     assert first.best_iteration == 1 and first.bounds["gain_vs_best"] == first.bounds["gain_vs_previous"]
 
@@ -101,7 +101,7 @@ def test_the_second_validation_set_is_accepted_only_when_it_is_wanted() -> None:
     assert first.decision == "INCONCLUSIVE" and first.wants_second_validation and first.num_analyses == 1
     with pytest.raises(RecipeError, match="outcomes lie in"):
         monitor.observe_second_validation([2.0])
-    assert monitor.decisions == (first,)  # a mistake leaves everything as it was
+    assert monitor.decisions == (first,)  # an error leaves the state unchanged
     second = monitor.observe_second_validation([1.0] * 224 + [0.5] * 320 + [0.0] * 256)  # together none
     assert monitor.decisions == (second,) and second.num_analyses == 2 and not second.wants_second_validation
     assert second.decision == "PLATEAU"
@@ -122,7 +122,7 @@ def test_a_table_gives_what_observing_it_gives(tmp_path: Path) -> None:
             writer.writerows([t, prompt_id, value] for prompt_id, value in found.items())
     read = CeilingMonitor.from_csv(tmp_path / "outcomes.csv", delta=0.03)
     assert read.decisions == observed.decisions and len(read.decisions) == 3
-    # And it goes on from there.
+    # It continues from there.
     assert read.observe(outcomes(0.1, seed=7)) == observed.observe(outcomes(0.1, seed=7))
 
 

@@ -1,4 +1,4 @@
-"""Interventions: which keys each of them changes, which one is next, and what is in force after a row of decisions."""
+"""Interventions: the keys that each changes, the next one to try, and the active ones after a series of decisions."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def decision(t, name, intervention="", effect=None, **bounds):
 
 
 def told(*named):
-    """Decisions as the monitor writes them: `(what the data say, what is tried next)`, with the effects of what was."""
+    """Decisions as the monitor writes them, from `(decision, next intervention)`, with the effects of earlier ones."""
     decided = []
     for t, (name, intervention) in enumerate(named, 1):
         bare = decision(t, name, intervention)
@@ -267,7 +267,7 @@ def test_one_that_helped_is_used_again_while_it_still_changes_something():
         ("STARVED", ""),
     ]
     chosen = [choose("STARVED", listed, told(*row[: t - 1], ("STARVED", "")), recipe=recipe) for t in (1, 3, 5)]
-    # There are three wordings, and the minimum is in force already.
+    # There are three prompt variants, and the minimum is already active.
     assert chosen == ["more_draws", "min_reliability", None]
     twice = recipe_of(ADDITIVE, listing("STARVED", "more_draws"))
     again = told(("STARVED", "more_draws"), ("CONTINUE", ""), ("STARVED", "more_draws"))

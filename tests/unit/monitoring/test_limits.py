@@ -1,4 +1,4 @@
-"""The monitor of a run: gates before training, limits, what it tries before it stops, and what it says of all this."""
+"""The monitor of a run: checks before training, limits, interventions before a stop, and its texts."""
 
 import json
 from dataclasses import asdict, replace
@@ -19,7 +19,7 @@ ENOUGH = {
 }  # fmt: skip
 N = 1600
 SHARE = {"gain": 0.9, "plateau": 0.5, "harm": 0.1, "open": 0.53}
-"""Of N prompts, how many prefer M_t to M_{t-1}; none is a tie."""
+"""Share of N prompts on which M_t is preferred to M_{t-1}; there are no ties."""
 TAU = {"drift": -0.5}
 
 
@@ -36,7 +36,7 @@ def judged(*, reliability=0.8, tau=0.5):
 
 
 def summary(t, kind="gain", counts=None, *, judging=None, second_validation=None):
-    """An iteration that was trained, with a gain, a plateau, a drift, ..."""
+    """A trained iteration with a gain, a plateau, a drift, ..."""
     found = outcomes(t, SHARE.get(kind, SHARE["gain"]))
     found += () if second_validation is None else outcomes(t, SHARE[second_validation], set="second_validation")
     measured = Evaluation(t, {"win_rate_vs_previous": 0.5})

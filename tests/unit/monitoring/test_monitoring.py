@@ -1,4 +1,4 @@
-"""The decision: its order, its bounds, its budget, and which checkpoint it names. A pure function of evidence."""
+"""The decision: its order of rules, its bounds, its budget, and the best checkpoint. A pure function of evidence."""
 
 import json
 from dataclasses import asdict, replace
@@ -54,8 +54,8 @@ LOW = Interval(0.1, 0.0, 0.3, num_units=100)
         (evidence(gain=-0.1, judge=0.15), "HARM"),
         (evidence(gain=0.1, checks=-0.1), "HARM"),
         (evidence(gain=-0.1, invalid=("the anchor is broken",)), "INVALID"),
-        (evidence(gain=0.0, judge=0.15, checks=0.1), "CONTINUE"),  # the checks see what the anchor does not
-        (evidence(gain=0.0, judge=0.05), "PLATEAU"),  # the judge sees a gain, and not more than delta
+        (evidence(gain=0.0, judge=0.15, checks=0.1), "CONTINUE"),  # the checks detect what the anchor does not
+        (evidence(gain=0.0, judge=0.05), "PLATEAU"),  # the judge measures a gain of no more than delta
         (evidence(gain=0.1, tau=Interval(-0.5, -0.6, -0.4, 64)), "DRIFT"),
         (evidence(gain=0.0, tau=Interval(-0.5, -0.6, -0.4, 64)), "PLATEAU"),
         (evidence(gain=0.1, tau=Interval(-0.1, -0.3, 0.1, 64)), "CONTINUE"),
@@ -83,7 +83,7 @@ def test_a_plateau_is_decided_by_the_bound_and_not_by_the_mean():
 
 
 def test_a_plateau_missed_against_the_previous_is_detected_against_an_older_best():
-    """M_3 gains .03 over M_2, which is open, and stands where the best, M_1, stood."""
+    """M_3 gains .03 over M_2, which is open, and nothing over the best, M_1."""
     first = [evidence(1, 0.1), evidence(2, 0.02)]
     assert said(*first, evidence(3, 0.03)) == ["CONTINUE", "INCONCLUSIVE", "INCONCLUSIVE"]
     decision = decide([*first, evidence(3, 0.03, best=1, gain_vs_best=0.0)], MonitorSection())
@@ -147,7 +147,7 @@ def test_the_second_validation_set_is_used_when_the_decision_is_open_and_shares_
     assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
     closed = evidence(gain=0.1, num_second_validation=N)
     assert not decide([closed], MonitorSection()).wants_second_validation
-    # Asked in vain: what the second validation set says is not looked at when the first look decides.
+    # The second validation set is ignored when the first analysis decides.
     ignored = replace(closed, outcomes={**closed.outcomes, ("anchor", "second_validation", 0): counted(-0.3)})
     assert decide([ignored], MonitorSection()).decision == "CONTINUE"
 
@@ -165,7 +165,8 @@ def test_best_is_not_replaced_without_outcomes_against_it_or_at_a_loss_of_passes
     unknown = decide_all([evidence(1, 0.1), evidence(2, 0.0), evidence(3, 0.1)], MonitorSection())
     assert [d.best_iteration for d in unknown] == [1, 1, 1]
     assert "no usable outcomes against M_1" in unknown[2].notes[-1]
-    # Eight more of 800 fail than before, two points of the pass rate: no harm is shown, and it is not fine either.
+    # Eight more of 800 fail than before, two percentage points of the pass rate: no harm is shown, but it is no new
+    # best either.
     assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).decision == "CONTINUE"
     assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).best_iteration == 0
     assert decide([evidence(1, 0.1, checks=-7 / N)], MonitorSection()).best_iteration == 1
@@ -193,7 +194,7 @@ def test_drift_is_a_loss_against_the_most_accurate_judge_so_far():
 
 
 def test_length_adjustment_removes_a_gain_from_length():
-    """Longer responses win, and nothing else: at equal length no gain is left."""
+    """Longer responses win, and nothing else: at equal length no gain remains."""
     rng = np.random.default_rng(0)
     deltas = rng.normal(40, 40, N).round()
     z = np.tanh(deltas / np.sqrt(np.mean(deltas**2)))

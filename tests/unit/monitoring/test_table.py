@@ -1,4 +1,4 @@
-"""Tables of outcomes as the monitor reads them: what they say, and what is wrong with them and where."""
+"""Tables of outcomes as read by the monitor: their evidence, and errors with their location."""
 
 import csv
 import random
@@ -61,8 +61,8 @@ def test_columns_become_outcomes_by_judge_set_and_checkpoint(tmp_path: Path) -> 
         "iteration,prompt_id,anchor_outcome,self_outcome,verifiable_outcome,length_delta_tokens,set,against\n"
         "1,a,1,0.5,,12,,\n"
         "1,b,,1,,,validation,\n"  # unscored by the anchor
-        "1,c,,,,-3,,\n"  # unscored too: there is nothing else it can be about
-        "1,d,,,0,,,\n"  # a verifiable prompt, which the anchor was not asked about
+        "1,c,,,,-3,,\n"  # unscored too: the row has no other outcome
+        "1,d,,,0,,,\n"  # a verifiable prompt, which the anchor did not compare
         "2.0,a,0.25,,,,,\n"
         "2,r,0.75,,,,second_validation,\n"
         "2,a,1,,,,,0\n",
@@ -84,7 +84,7 @@ def test_columns_become_outcomes_by_judge_set_and_checkpoint(tmp_path: Path) -> 
     }
     # The second validation set is one and the same in all iterations, so that the budget is split in all of them.
     assert first.num_second_validation == second.num_second_validation == 1
-    assert not first.anchor_examined  # a table does not say what the anchor is worth
+    assert not first.anchor_examined  # a table does not show whether the anchor is valid
 
 
 def test_rows_of_one_prompt_are_averaged_and_lengths_with_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How sure a pair is, and whether the judge is to be trusted: `label` and `min_reliability`."""
+"""Labels of pairs and the reliability of the judge: `label` and `min_reliability`."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def outcome(given: PairingInputs, **settings_: Any) -> list[float | str]:
 
 
 def comparisons(first: int, second: int, *probabilities: float | None) -> list[Judgment]:
-    """That `first` is the better one, and for each that `second` is not."""
+    """The preferences for `first`, and the complementary ones for `second`."""
     others = [None if p is None else 1 - p for p in probabilities]
     ids = response(first).id, response(second).id
     return judgments(response(first), *probabilities, other=ids[1]) + judgments(response(second), *others, other=ids[0])
@@ -84,10 +84,10 @@ def test_the_label_is_the_agreement_rate_of_two_judges_over_the_shard() -> None:
     assert label((same, one_swap)) == [pytest.approx(2 / 3)]
     # One number for the shard: the mean of 1 and 2/3, which the second prompt's own ranking does not reach.
     assert label((same, same), (same, one_swap)) == [pytest.approx(5 / 6)] * 2
-    # A prompt without two rankings says nothing about agreement, and its pair gets the label of the others.
+    # A prompt without two rankings has no agreement, and its pair gets the label of the others.
     assert label((same, one_swap), (same, [2.0, 2.0, 2.0])) == [pytest.approx(2 / 3)] * 2
     assert label((same, one_swap), (same, [2.0, None, None])) == [pytest.approx(2 / 3)] * 2
-    # No better than chance: neither nothing nor the reverse is worth learning.
+    # No better than chance: neither the pair nor its reverse is trained on.
     assert label((same, same), (same, reverse)) == ["judges_disagree"] * 2
     assert label((same, reverse)) == ["judges_disagree"]
     assert label((same, [None, None, None])) == ["consistency_not_measured"]
@@ -99,7 +99,7 @@ def test_before_the_second_judge_every_pair_is_certain() -> None:
 
 
 def test_agreement_is_measured_on_the_policys_responses_alone() -> None:
-    """M_0's are easy to tell from the policy's, so they would make two judges look alike."""
+    """M_0's are easy to distinguish from the policy's, so they would make two judges look similar."""
     now, before = rejudged([4, 3, 1], [4, 1, 3])
     initial = scored(0, by="i")
     given = judged(now, initial=initial, previous=[*before, *initial])
@@ -115,7 +115,7 @@ TORN: list[tuple[Response, Scores]] = [(response(0, to="torn"), [0, 5, 4]), (res
 def test_a_judge_that_does_not_repeat_itself_gives_no_pairs() -> None:
     assert outcome(judged(SURE), min_reliability=1.0) == [1.0]  # to reach it is enough
     assert outcome(judged(TORN), min_reliability=0.1) == ["low_reliability"]
-    assert outcome(judged(TORN)) == [1.0]  # 3 against 2.67: a difference, and nothing of it would come again
+    assert outcome(judged(TORN)) == [1.0]  # 3 against 2.67: a difference that is not reproducible
 
 
 def test_a_judge_is_used_on_the_prompts_on_which_it_is_reliable() -> None:

@@ -1,4 +1,4 @@
-"""Which responses become a pair: the strategies, and the rules for all of them."""
+"""Selection of pairs: the strategies, and the rules for all of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -117,7 +117,8 @@ def test_equal_lengths_go_to_the_clearer_score() -> None:
 
 
 def test_scores_that_differ_by_rounding_are_never_a_pair_without_a_margin() -> None:
-    """The smallest numbers there are: 0.49 times two of them is one of them, so both bands hold the middle response."""
+    """The smallest numbers there are: 0.49 times two of them is one of them, so both bands contain the middle
+    response."""
     smallest = 5e-324
     policy = [(response(0), [2 * smallest]), (response(1, tokens=2), [smallest]), (response(2, tokens=1), [0.0])]
     assert reason(select(policy, kind="length_controlled", rho=0.49)) == "tie"

@@ -1,4 +1,4 @@
-"""What no input and no setting may break, over random shards, kinds and options."""
+"""Invariants over random shards, kinds and options."""
 
 import itertools
 import random
@@ -39,7 +39,7 @@ _DRAWN = st.tuples(
 
 @st.composite
 def shards(draw: st.DrawFn) -> PairingInputs:
-    """Scored by a judge that scores or by one that compares; with and without a judge before."""
+    """Scored by a judge that scores or by one that compares; with and without a previous judge."""
 
     def responses(to: str, by: str, *, most: int) -> list[tuple[Response, Scores]]:
         drawn = draw(st.lists(_DRAWN, min_size=draw(st.sampled_from([0, most // 2, most])), max_size=most))
@@ -98,7 +98,7 @@ def test_invariants_hold_for_any_input(section: Any, shard: PairingInputs, rng: 
         assert 0.5 < pair.label <= 1 and (pair.label == 1 or section.label != "hard")
         assert pair.weight == 1
 
-    # Nothing stands on both sides of a prompt, and no response in two pairs.
+    # No text is on both sides of a prompt, and no response in two pairs.
     for name in paired:
         of_prompt = [pair for pair in selection.pairs if pair.prompt_id == name]
         assert not {p.chosen_text.strip() for p in of_prompt} & {p.rejected_text.strip() for p in of_prompt}
@@ -125,7 +125,7 @@ def test_a_tie_never_becomes_a_pair(section: Any, score: float, lengths: list[in
 @settings(max_examples=100, deadline=None)
 @given(section=SECTIONS, shard=shards())
 def test_min_reliability_only_removes_prompts(section: Any, shard: PairingInputs) -> None:
-    """And says so in its own reasons: the other prompts keep their pairs, or the reason they had."""
+    """Removed prompts have its own reasons; the other prompts keep their pairs or their reason."""
     trusting, wary = (
         pairing.build(section.model_copy(update={"min_reliability": least})).select(shard) for least in (None, 0.4)
     )

@@ -54,7 +54,7 @@ def test_share_is_that_of_the_evaluation_prompts_ngrams() -> None:
         OverlapPair("e", "half", "near", 0.5),
         OverlapPair("e", "around", "near", 1.0),
     )
-    # The share is not symmetric: a training prompt that is a small part of the evaluation prompt is no overlap.
+    # The share is not symmetric: a training prompt that is a small part of the evaluation prompt is not an overlap.
     assert not check_overlap([less], [evaluation]).pairs
     assert check_overlap([evaluation], [less]).pairs == (OverlapPair("less", "e", "near", 1.0),)
 

@@ -1,4 +1,4 @@
-"""Prompt files: what is read, and that each kind of bad input is named with its place."""
+"""Prompt files: parsing, and errors in the input with their location."""
 
 import json
 from pathlib import Path
@@ -210,7 +210,7 @@ def test_parquet_gives_what_jsonl_gives(tmp_path: Path) -> None:
     ]
     from_parquet = list(read_file(_parquet(tmp_path, {key: [row[key] for row in rows] for key in rows[0]})))
     from_jsonl = list(read_file(_write(tmp_path, *rows)))
-    # Parquet gives all checks of the column all keys: what was not given is not there afterwards.
+    # Parquet gives all checks of the column all keys: arguments that were not given are removed again.
     assert [(prompt.messages, prompt.checks) for prompt in from_parquet] == [
         (prompt.messages, prompt.checks) for prompt in from_jsonl
     ]

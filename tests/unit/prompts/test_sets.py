@@ -1,4 +1,4 @@
-"""The data contract: validation, second validation, test, verifiable and gold sets are disjoint, and none of them is trained on."""
+"""Data-split guarantees: all held-out sets are disjoint, and none of them is trained on."""
 
 import json
 from collections.abc import Sequence
@@ -142,7 +142,8 @@ SOURCES: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
 def test_no_two_sets_of_a_whole_source_overlap(own: dict[str, Any], other: Any, tmp_path: Path) -> None:
     path = _write(tmp_path, *(_gold(f"What is {i} times {i}?") for i in range(12)))
     source = _build(
-        own, other=other, validation=60, num_second_validation_prompts=60, num_test_prompts=50, gold=GoldSection(path=path),
+        own, other=other, validation=60, num_second_validation_prompts=60, num_test_prompts=50,
+        gold=GoldSection(path=path),
         verifiable=VerifiableEvaluation(num_prompts=40),
     )  # fmt: skip
     training = [*source.training_prompts(1), *source.training_prompts(2)]
@@ -170,7 +171,8 @@ def test_an_own_evaluation_source_gives_all_sets_and_marks_their_ids(tmp_path: P
     texts = [{"prompt": f"Question {name} {i}?"} for name in ("own",) for i in range(30)]
     own = {"kind": "file", "path": _write(tmp_path, *texts, name="own.jsonl")}
     riddles = _write(tmp_path, *({"prompt": f"Riddle {i}!"} for i in range(9)), name="riddles.jsonl")
-    source = _build(own, validation=3, block=15, other={"kind": "file", "path": riddles}, num_second_validation_prompts=3,
+    source = _build(
+        own, validation=3, block=15, other={"kind": "file", "path": riddles}, num_second_validation_prompts=3,
                     num_test_prompts=3, verifiable=None)  # fmt: skip
     for name, part in zip(SPLIT_SEED_NAMES.values(), _sets(source), strict=False):
         assert len(part) == 3 and all(prompt_id.startswith(f"{name}-line-") for prompt_id in _ids(part))
@@ -179,7 +181,10 @@ def test_an_own_evaluation_source_gives_all_sets_and_marks_their_ids(tmp_path: P
 
 @pytest.mark.parametrize("name", ["second_validation", "test"])
 def test_too_few_prompts_name_the_set_that_cannot_be_met(name: str) -> None:
-    found = rf"own.jsonl has 5 prompts to hold out in addition to 5 validation prompts; evaluation.num_{name}_prompts needs 8, 3 more"
+    found = (
+        "own.jsonl has 5 prompts to hold out in addition to 5 validation prompts; "
+        f"evaluation.num_{name}_prompts needs 8, 3 more"
+    )
     with pytest.raises(RecipeError, match=found):
         _split(_prompts(10), validation=5, **{name: 8})
     with pytest.raises(RecipeError, match=rf"17 are held out .*or lower evaluation.num_{name}_prompts, or set"):
@@ -214,7 +219,7 @@ def test_prompts_that_were_trained_on_are_checked_again(tmp_path: Path) -> None:
     source = _split(_prompts(20), validation=3, second_validation=3, test=3, gold=gold, verifiable=verifiable)
     assert source.num_overlapping(source.training_prompts(1)) == 0
     for part in _sets(source):
-        # Whatever it is called, and whatever its system turn says.
+        # Regardless of its id and its system turn.
         copy = Prompt("other", (Message("system", "Be brief."), *part[0].messages))
         assert source.num_overlapping([*source.training_prompts(1), copy]) == 1
     assert source.num_overlapping([_asks("a", f"{SENTENCE} tonight."), _asks("b", "Write about beans.")]) == 1

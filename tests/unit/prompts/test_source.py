@@ -157,7 +157,7 @@ def test_a_generator_with_too_few_prompts_advises_more_kinds() -> None:
 
 def test_an_iteration_beyond_the_prompts_is_refused() -> None:
     source = _split(_prompts(40), block=10, iterations=2, num_validation=8)
-    assert len(source.training_prompts(3)) == 10  # iterations.max may be raised on a started run
+    assert len(source.training_prompts(3)) == 10  # iterations.max may be raised when a run is resumed
     with pytest.raises(RecipeError, match="4 iterations"):
         source.training_prompts(4)
     with pytest.raises(ValueError, match="iterations start at 1"):
@@ -192,7 +192,7 @@ def test_an_own_evaluation_source_is_taken_out_of_training(tmp_path: Path) -> No
     trained = {text for t in (1, 2) for text in _texts(source.training_prompts(t))}
     assert trained == set(training[6:])
     assert source.facts()["overlap"]["num_training_removed_exact"] == 6
-    # Both files number their lines; the ids stay apart.
+    # Both files number their lines; the ids remain distinct.
     assert not set(_ids(source.validation_prompts())) & {i for t in (1, 2) for i in _ids(source.training_prompts(t))}
     with pytest.raises(RecipeError, match="6 are removed because they overlap"):
         _build(own, block=13, other=other, num_validation=12)

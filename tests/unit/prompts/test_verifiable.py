@@ -1,4 +1,4 @@
-"""The verifiable prompts: distinct, stable, split by topic, satisfiable, and not to be passed by one constant."""
+"""The verifiable prompts: distinct, stable, split by topic, satisfiable, and not passed by a constant response."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def generator():
 
 
 def test_all_prompts_of_a_seed_are_distinct(generator):
-    # Two whole parts, and the beginning of the others.
+    # Two complete parts, and the beginning of the others.
     sizes = {part: generator.available(part) if part in ("test", "second_validation") else 3000 for part in PARTS}
     prompts = list(chain.from_iterable(generator.prompts(part, 0, size) for part, size in sizes.items()))
     assert len(prompts) > 20_000
@@ -107,7 +107,7 @@ def test_held_out_prompts_do_not_overlap_with_training(generator):
     training = generator.prompts("train", 0, 2000)
     held_out = [prompt for part in PARTS if part != "train" for prompt in generator.prompts(part, 0, 150)]
     assert check_overlap(training, held_out, boilerplate=boilerplate()).pairs == ()
-    # The boilerplate must not hide what does overlap.
+    # The boilerplate must not hide real overlap.
     again = [replace(prompt, id="again", messages=(Message("user", "Well. " + asked(prompt)),)) for prompt in training]
     assert len(check_overlap(training[:100], again[:100], boilerplate=boilerplate()).pairs) >= 90
 
@@ -219,7 +219,7 @@ def regex_use(pattern):
 
 
 def literal(check):
-    """The words that a generated pattern asks for."""
+    """The words that a generated pattern requires."""
     return re.search(r"[A-Za-z0-9][A-Za-z0-9 ]*", re.sub(r"\(\?i\)|\\[bWn]", "", check["pattern"])).group()
 
 
@@ -290,7 +290,7 @@ def wrap(need, text, back):
 
 @pytest.mark.parametrize(("num_checks", "count"), [(1, 740), (2, 1000), (3, 4000)])
 def test_every_combination_can_be_satisfied(num_checks, count):
-    """The first round through the order holds every combination of instructions once."""
+    """The first round through the order contains every combination of instructions once."""
     generator = VerifiableGenerator(11, num_checks=num_checks)
     prompts = generator.prompts("train", 0, count)
     unsolved = [prompt for prompt in prompts if solve(prompt.checks) is None]

@@ -1,4 +1,4 @@
-"""`{"explanation": "...", "score": n}`: what a judge that was asked for JSON may write, and what is read from it."""
+"""`{"explanation": "...", "score": n}`: texts of judges prompted for JSON, and their parsed verdicts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What holds for every reader and every text: no reader raises, leaves its scale, or is slow."""
+"""Invariants of every parser for every text: it never raises, leaves its scale, or is slow."""
 
 from collections.abc import Callable
 
@@ -155,7 +155,7 @@ def test_nothing_inside_a_quotation_becomes_a_verdict(inside: str, clean: tuple[
     clean=st.sampled_from(CLEAN),
 )
 def test_a_clean_last_line_is_the_verdict_whatever_precedes_it(said: str, clean: tuple[str, str, float]) -> None:
-    """Unless what was said holds a verdict itself, or leaves a quotation open."""
+    """Unless the earlier text itself contains a verdict, or an open quotation."""
     form, line, score = clean
     assert READERS[form][0](f"- {said}.\n\n{line}\n", "stop") == Verdict(score=score)
 

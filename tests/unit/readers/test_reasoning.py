@@ -1,4 +1,4 @@
-"""What of a thinking model's text is shown to judges."""
+"""The part of a thinking model's text that is shown to judges."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ TEXTS = [
     ("<think>a</think>\n<think>b", ""),
     ("<think>it closes with </reflection> here</think>Paris.", "Paris."),
     ("<think>a <think> b</think>Paris.", "Paris."),
-    # Tags that are part of what is said.
+    # Tags that are part of the response.
     ("Put it between <think> and </think>.", "Put it between <think> and </think>."),
     ("The tag `</think>` ends it.", "The tag `</think>` ends it."),
     ("The </think> tag ends it.", "The </think> tag ends it."),

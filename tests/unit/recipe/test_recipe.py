@@ -1,4 +1,4 @@
-"""Recipes as files: what is read, what is refused and how the refusal reads, and that a dump loses nothing."""
+"""Recipes as files: parsing, errors and their messages, and lossless dumps."""
 
 import typing
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_numbers_are_finite(written: str) -> None:
     assert "sampling.temperature: found" in refusal(MINIMAL + f"sampling: {{temperature: {written}}}\n")
 
 
-# Unknown and wrong: the place, what is allowed, what was meant.
+# Unknown keys and wrong values: location, allowed values, suggestion.
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_an_error_in_set_is_attributed_to_set_and_not_to_a_line_of_the_file() ->
     assert [row.split(": ")[0] for row in mixed] == ["--set", "small.yaml:8"]
 
 
-# Files that are no recipes
+# Files that are not recipes
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_input_made_to_break_readers_is_refused() -> None:
     assert "surrogate" in refusal(MINIMAL + 'note: "\\ud800"\n')
 
 
-# Back to text
+# Dumps
 
 
 MEMBERS = {
@@ -355,7 +355,10 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["judging={kind: expected_score, num_draws: 4}"], "num_draws: 4 prompt variants; there are 3 without reasoning"),
+        (
+            ["judging={kind: expected_score, num_draws: 4}"],
+            "num_draws: 4 prompt variants; there are 3 without reasoning",
+        ),
         (["judging={kind: pairwise, num_draws: 2}"], "num_draws: 2 has no effect without reasoning"),
         (["judging={kind: pairwise, reasoning: {temperature: 0}, num_draws: 2}"], "has no effect at temperature 0"),
         (["judging={kind: pairwise, temperature: 0.5}"], "judging.temperature: unknown key"),
@@ -375,7 +378,10 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
             ["judging={kind: ensemble, members: [{kind: additive}, {kind: additive, num_draws: 4}]}"],
             "some have num_draws 3, others 4",
         ),
-        (["judging={kind: verifier}", "meta_judging={}"], "meta_judging: it pairs several judgments of one response written by the policy"),
+        (
+            ["judging={kind: verifier}", "meta_judging={}"],
+            "meta_judging: it pairs several judgments of one response written by the policy",
+        ),
         (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it pairs several judgments"),
         (["pairing={kind: top_k, label: consistency}", "checkpoints.keep=1"], "no previous judge"),
         (["evaluation.anchor.by=best"], "best changes during the run"),
@@ -386,9 +392,7 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
         (["models.g={endpoint: 'http://h/v1', modell: x}"], "did you mean 'model'"),
     ],
 )
-def test_settings_without_effect_and_incompatible_sections_are_refused(
-    overrides: list[str], words: str
-) -> None:
+def test_settings_without_effect_and_incompatible_sections_are_refused(overrides: list[str], words: str) -> None:
     assert words in refusal(MINIMAL, *overrides)
 
 
@@ -432,7 +436,7 @@ def test_the_dump_contains_every_default() -> None:
         assert key in text
 
 
-# What changed on a started run
+# Changes when a run is resumed
 
 
 def changes(*overrides: str, before: str = MINIMAL) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Elo scores of judgments: a known answer, planted strengths, a planted position bias, and what never may happen."""
+"""Elo scores of judgments: a known answer, planted strengths, a planted position bias, and invariants."""
 
 import math
 import random
@@ -31,7 +31,7 @@ def battle(first: str, second: str, winner: str = "", *, unscored: str | None = 
 
 
 def wins(winner: str, loser: str, num: int) -> list[Battle]:
-    """As many in either place."""
+    """Equally many in both positions."""
     return [battle(winner, loser, winner), battle(loser, winner, winner)] * (num // 2)
 
 
@@ -55,10 +55,10 @@ def fitted(battles: Sequence[Battle], weights: tuple[float, float]) -> list[floa
 
 
 def test_two_judgments_have_a_known_answer() -> None:
-    """Odds of 3 to 1: the difference is log 3, less what the prior takes of it, which vanishes with more battles."""
+    """Odds of 3 to 1: the difference is log 3, minus the shrinkage by the prior, which vanishes with more battles."""
     scores = elo(wins("a", "b", 3000) + wins("b", "a", 1000), weights=EVEN)
     assert scores["a"] - scores["b"] == pytest.approx(math.log(3), abs=1e-4)
-    # One win in either place counts 1 together: (1 - sigmoid(d)) = PRIOR_PRECISION * d / 2 at the maximum.
+    # One win in each position counts 1 in total: (1 - sigmoid(d)) = PRIOR_PRECISION * d / 2 at the maximum.
     scores = elo(wins("a", "b", 2), weights=EVEN)
     difference = scores["a"] - scores["b"]
     assert 1 / (1 + math.exp(difference)) == pytest.approx(PRIOR_PRECISION * difference / 2, abs=1e-6)
@@ -76,7 +76,7 @@ def test_the_weights_cancel_a_position_bias(bias: float) -> None:
     compared = simulated(planted, bias=bias, rounds=3000, seed=2)
     weighted, plain = fitted(compared, position_weights(compared)), fitted(compared, EVEN)
     assert weighted == pytest.approx(planted, abs=0.1)
-    # Wins by place are noise that flattens the differences to 4 sigmoid'(1.5), 0.6 of them.
+    # Wins by position are noise that flattens the differences to 4 sigmoid'(1.5), 0.6 of them.
     assert max(plain) < 0.5 and min(plain) > -0.5
 
 
@@ -85,7 +85,7 @@ def test_the_weights_cancel_a_position_bias_with_one_order_per_pair(bias: float)
     planted = [0.3, -0.3, 0.0, -0.3, 0.3]  # none of it goes with the place
     compared = simulated(planted, bias=bias, rounds=4000, seed=3, one_order=True)
     assert fitted(compared, position_weights(compared)) == pytest.approx(planted, abs=0.1)
-    assert abs(fitted(compared, EVEN)[0] - planted[0]) > 0.5  # who always stood first gained or lost by it
+    assert abs(fitted(compared, EVEN)[0] - planted[0]) > 0.5  # a judgment always shown first gained or lost by it
 
 
 def test_the_weights_by_hand() -> None:
@@ -135,7 +135,7 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
     compared = [battle(winner, loser, winner) for (winner, loser), num in counts.items() for _ in range(num)]
     scores = elo(compared, weights=EVEN)
     for name, score in scores.items():
-        # At the maximum, wins less those expected are what the prior takes.
+        # At the maximum, wins minus expected wins equal the gradient of the prior.
         surplus = sum(
             num * ((name == m) - (name in (m, n)) / (1 + math.exp(scores[n if name == m else m] - scores[name])))
             for (m, n), num in counts.items()
@@ -144,7 +144,7 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
 
 
 def test_cyclic_wins_leave_no_margin() -> None:
-    """Each wins as often, in the first place against the next and in the second against the one after."""
+    """Each wins as often, in the first position against the next and in the second against the one after."""
     compared = [battle(m, n, m) for m, n in ("ab", "bc", "cd", "de", "ea")]
     compared += [battle(n, m, m) for m, n in ("ac", "bd", "ce", "da", "eb")]
     assert set(elo(compared, weights=(0.3, 0.7)).values()) == {0.0}

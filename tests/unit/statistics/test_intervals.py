@@ -1,4 +1,4 @@
-"""Intervals: what they promise, and what they must not promise."""
+"""Intervals: their coverage and their width."""
 
 import importlib.util
 import json
@@ -34,7 +34,8 @@ NUM_SAMPLES = 300
 @pytest.mark.parametrize("name", CASES)
 def test_intervals_cover_the_truth(name, n):
     row = BENCHMARK.simulate(CASES[name], n, num_samples=NUM_SAMPLES, seed=1)
-    # Three points for where coverage gives way (see the module), and three standard errors of the simulation.
+    # Three percentage points for the limits of the coverage (see the module), and three standard errors of the
+    # simulation.
     assert row.coverage >= 0.95 - 0.03 - 3 * math.sqrt(0.95 * 0.05 / NUM_SAMPLES)
 
 
@@ -96,7 +97,7 @@ def test_rates_are_clopper_and_pearson_intervals():
 
 @pytest.mark.parametrize("n", [8, 32, 64, 128, 400])
 def test_nearly_equal_outcomes_are_as_uncertain_as_equal_ones(n):
-    """What was not seen yet may lie far away, and a little noise on what was seen says nothing about it."""
+    """Unobserved values may lie far away, and a little noise on the observed ones is no evidence against it."""
     noise = np.random.default_rng(0).uniform(-0.005, 0.005, size=n)
     noisy, equal = (mean_interval(values, bounds=(0, 1)) for values in (0.99 + noise, np.full(n, 0.99)))
     assert noisy.low == pytest.approx(equal.low, abs=0.3 * (equal.mean - equal.low))

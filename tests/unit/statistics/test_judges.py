@@ -1,4 +1,4 @@
-"""The statistics of a judge on a handful of judgments, where every number can be worked out by hand."""
+"""The statistics of a judge on a handful of judgments, with all numbers computed by hand."""
 
 import math
 import random
@@ -112,16 +112,16 @@ def test_parts_do_not_count_towards_reliability() -> None:
 
 
 def test_reliability_of_pairs_by_hand() -> None:
-    """Deviations from 0.5, less 0.15 for the first place: (0.25, 0.35) and (0.05, -0.05); one degree of freedom."""
+    """Deviations from 0.5, minus 0.15 for the first position: (0.25, 0.35) and (0.05, -0.05); one degree of freedom."""
     given_ = compared("a#0", "a#1", first=0.9, second=0.7) + compared("b#0", "b#1", first=0.7, second=0.3)
     observed, noise = 0.3**2, 2 * (0.05**2 + 0.05**2)
     assert reliability(given_) == pytest.approx(1 - noise / observed)
     assert reliability_by_prompt(given_)["b"] == 0.0
-    # Which response has the lower id, and how its preference is written down, is arbitrary.
+    # Which response has the lower id, and the direction of its preference, is arbitrary.
     turned = compared("a#1", "a#0", first=1 - 0.7, second=1 - 0.9) + compared("b#9", "b#1", first=0.7, second=0.3)
     assert reliability(turned) == pytest.approx(1 - noise / observed)
     assert reliability(compared("a#0", "a#1", first=0.9, second=None) * 5) is None
-    # In one order alone the first place counts, and is taken out: 0.65 less 0.15 is a tie, 0.9 less 0.15 is not.
+    # With only one order the effect of the first position is removed: 0.65 minus 0.15 is a tie, 0.9 minus 0.15 is not.
     one_order = reliability_by_prompt(
         given_ + compared("c#0", "c#1", first=0.65, second=None) + compared("d#0", "d#1", first=0.9, second=None)
     )

@@ -1,4 +1,4 @@
-"""The mean outcome at equal length, and the error that its interval knows of."""
+"""The mean outcome at equal length, and the error that its interval includes."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_the_interval_covers_the_truth(n, drift):
         interval = adjusted_interval(*drawn(rng, n=n, quality=0.05, drift=drift), level=0.9)
         missed[0] += interval.low > 0.55
         missed[1] += interval.high < 0.55
-    # 5 % on each side; four standard errors of the simulation are 3.9 points.
+    # 5 % on each side; four standard errors of the simulation are 3.9 percentage points.
     assert max(missed) / num_samples < 0.09 and sum(missed) / num_samples > 0.05
 
 

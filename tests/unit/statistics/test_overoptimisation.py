@@ -1,4 +1,4 @@
-"""The fitted curve of over-optimisation: known curves come back, and what cannot be fitted is not."""
+"""The fitted curve of over-optimisation: known curves are recovered, and unsuitable data are not fitted."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_the_curve_begins_at_nothing() -> None:
 
 def test_too_few_or_equal_distances_are_not_fitted() -> None:
     assert fit(D[:3], [0.1, 0.2, 0.3]) is None
-    assert fit([0.0, *D[:3]], [0.0, 0.1, 0.2, 0.3]) is None  # what did not move says nothing of the curve
+    assert fit([0.0, *D[:3]], [0.0, 0.1, 0.2, 0.3]) is None  # points at distance 0 carry no information on the curve
     assert fit([1.3] * 5, [0.1, 0.2, 0.3, 0.2, 0.1]) is None
     assert band(D[:3], [0.1, 0.2, 0.3], [0.01] * 3, at=D) is None
 

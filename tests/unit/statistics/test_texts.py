@@ -1,4 +1,4 @@
-"""Variety at a fixed budget, divergence from on-policy samples, and how alike the responses to a prompt are."""
+"""Diversity at a fixed budget, divergence from on-policy samples, and similarity of the responses to a prompt."""
 
 import math
 from collections import Counter
@@ -67,7 +67,7 @@ def test_kl_is_unbiased_over_many_small_samples():
     truth = 5 * float(np.sum(p * np.log(p / q)))
     means = [kl_interval(*sampled_logprobs(p, q, 5, 16, seed)).mean for seed in range(200)]
     assert np.mean(means) == pytest.approx(truth, abs=4 * np.std(means) / math.sqrt(200))
-    assert min(means) < 0  # a small sample may say less than nothing, and is not clipped
+    assert min(means) < 0  # a small sample may give a negative estimate, which is not clipped
 
 
 def test_equal_models_are_at_distance_zero():

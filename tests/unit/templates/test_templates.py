@@ -1,4 +1,4 @@
-"""Templates: what a judge is shown, what responses share of it, and that no text can leave its block."""
+"""Templates: the judge's prompt, its shared prefix, and blocks that no text can leave."""
 
 import hashlib
 import itertools
@@ -27,7 +27,7 @@ CONTROL_TOKENS = [
 ]
 
 
-# What templates show besides the conversation and what is judged.
+# Fields besides the conversation and the judged texts.
 ASKED = {
     "rubric": {"criterion": Verbatim("Brevity: it is short.")},
     "constitution": {"principle": Verbatim("Prefer what is short.")},
@@ -99,7 +99,7 @@ def test_a_text_cannot_close_its_block(text: str) -> None:
 
 
 def test_a_code_that_occurs_in_the_text_is_hashed_again() -> None:
-    """A text that holds the code that its own hash gives first: found by trying long texts of hexadecimal digits."""
+    """A text that contains the first code of its own hash: found by trying long texts of hexadecimal digits."""
     digits = random.Random(0).randbytes(1 << 19).hex()
     for attempt in range(1000):
         text = f"{digits}{attempt}"
