@@ -160,7 +160,7 @@ class Anchor(Protocol):
 
 
 @dataclass(frozen=True)
-class Judged:
+class PairingInputs:
     """What pairs are made of. `judgments` are also about `initial_responses`, those of M_0 to the same prompts.
 
     `previous_judgments` are the previous iteration's judge on the same responses. Both are empty unless the selector

@@ -1,4 +1,4 @@
-"""What flows between the packages: plain frozen records, one parquet row each.
+"""Records that the packages exchange: plain frozen dataclasses, one parquet row each.
 
 Token-in, token-out: the token ids that were sampled are the ids that are trained on. Text is carried
 for judges and people. Log-probabilities are natural, raw (before temperature and top-p) and belong to
@@ -26,7 +26,7 @@ class Prompt:
     """A conversation that ends with a user turn.
 
     `checks` are declarative requirements on a response, `{"kind": ..., **arguments}` each (see `selfreward.checks`).
-    `reference` is a response known to be good, for judges that are told to look at it; "" when there is none.
+    `reference` is a response known to be good, for judges configured to use it; "" when there is none.
     """
 
     id: str
@@ -58,10 +58,11 @@ class Judgment:
     `unscored` is the reason why no verdict could be read. Judges that do not sample (a verifier), and models behind an
     endpoint, leave the token fields empty.
 
-    `part` is "" when `score` is the judge's own; else it names what was scored by itself, a criterion of a rubric or a
-    member of an ensemble, and the judge's own score is another judgment. A judge that compares also says with which
-    response (`other_id`) and which of the two stood first (`shown_first`); `score` is then the probability in [0, 1]
-    that `response_id` is the better one, and each comparison makes two judgments, one for either response.
+    `part` is "" for the judge's own score. Otherwise it names the component that was scored separately, a criterion of
+    a rubric or a member of an ensemble; the judge's own score is then in another judgment. A judge that compares also
+    gives the response compared with (`other_id`) and the one of the two that was shown first (`shown_first`); `score`
+    is then the probability in [0, 1] that `response_id` is the better one, and each comparison yields two judgments,
+    one for each response.
     """
 
     id: str
@@ -88,7 +89,8 @@ class Judgment:
 class Battle:
     """Two judgments of one response, shown to a meta-judge in one order (Meta-Rewarding, 2407.19594, section 2.2).
 
-    `winner_id` is the better one's, "" for a tie. When `unscored` is set there is no verdict, and `winner_id` is "".
+    `winner_id` is the id of the better judgment, "" for a tie. When `unscored` is set there is no verdict, and
+    `winner_id` is "".
     """
 
     id: str
@@ -107,9 +109,8 @@ class Battle:
 class Comparison:
     """Two responses to one prompt, shown to a judge in one order.
 
-    `preference` is the probability in [0, 1] that the judge prefers `response_id` to `other_id`,
-    whatever the order in which they were shown; `shown_first` is the id that stood first, "" when each was scored by
-    itself.
+    `preference` is the probability in [0, 1] that the judge prefers `response_id` to `other_id`, whatever the order in
+    which they were shown. `shown_first` is the id of the one shown first, "" when each was scored separately.
     Exactly one of `preference` and `unscored` is set.
     """
 
@@ -130,9 +131,9 @@ class Comparison:
 class PreferencePair:
     """Chosen and rejected share `prompt_token_ids`; `margin` is chosen minus rejected score, always > 0.
 
-    In training the pair's loss counts `weight` times (at least 0), and `label` in [0, 1] is the probability that
-    chosen is the better one (CREAM, 2410.12735): the loss is `label` times that of the pair plus 1 - `label` times
-    that of the pair the other way round.
+    In training the pair's loss is multiplied by `weight` (at least 0), and `label` in [0, 1] is the probability that
+    chosen is the better one (CREAM, 2410.12735): the loss is `label` times the loss of the pair plus 1 - `label` times
+    the loss of the pair with chosen and rejected swapped.
     """
 
     id: str
@@ -154,7 +155,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class DroppedPrompt:
-    """A prompt that gave no pair of responses, and why: counts add up."""
+    """A prompt that gave no pair of responses, with the reason, so that the counts add up."""
 
     prompt_id: str
     reason: str
@@ -162,7 +163,7 @@ class DroppedPrompt:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a pair selector returns for one shard: every prompt is in exactly one of the two."""
+    """The result of a pair selector for one shard: every prompt is in exactly one of `pairs` and `dropped`."""
 
     pairs: tuple[PreferencePair, ...]
     dropped: tuple[DroppedPrompt, ...]
@@ -194,7 +195,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of M_t on held-out prompts, by metric name (docs/metrics.md explains each).
+    """The metrics of M_t on held-out prompts, by metric name (docs/metrics.md explains each).
 
     A metric that could not be measured is absent from `metrics` and has its reason in `not_measured`.
     """
@@ -215,13 +216,13 @@ OutcomeSet = Literal["validation", "second_validation", "test", "verifiable", "g
 
 @dataclass(frozen=True)
 class PromptOutcome:
-    """What one held-out prompt says of M_t, one row of `iteration-NN/outcomes.parquet`.
+    """The outcome of M_t on one held-out prompt, one row of `iteration-NN/outcomes.parquet`.
 
     `outcome` lies in [0, 1]: 1 when M_t is better than M_k, k = `against`, 0.5 when there is no difference, 0 when it
-    is worse; None is unscored. It is `by` the anchor, by this iteration's own judge (`self`), or by the `checks` of a
-    verifiable prompt. `length_delta_tokens` is the length of M_t's response less that of M_k's. On the gold set there
-    is no other checkpoint (`against` is -1), and the outcome is 1 when this iteration's judge puts the pair into the
-    right order, 0.5 when it sees no difference, 0 when it puts it into the wrong one.
+    is worse; None is unscored. `by` names the source: the anchor, this iteration's own judge (`self`), or the `checks`
+    of a verifiable prompt. `length_delta_tokens` is the length of M_t's response minus that of M_k's. On the gold set
+    there is no other checkpoint (`against` is -1), and the outcome is 1 when this iteration's judge orders the pair
+    correctly, 0.5 when it finds no difference, and 0 when it orders it wrongly.
     """
 
     prompt_id: str
@@ -234,7 +235,7 @@ class PromptOutcome:
 
 @dataclass(frozen=True)
 class GoldPair:
-    """Two responses to a prompt whose order is known; the text of `chosen` is the better one."""
+    """Two responses to a prompt whose order is known: `chosen` is the text of the better one."""
 
     prompt: Prompt
     chosen: str
@@ -243,15 +244,15 @@ class GoldPair:
 
 @dataclass(frozen=True)
 class IterationSummary:
-    """All that the monitor and the reports need to know of one finished iteration.
+    """Everything that the monitor and the reports need about one finished iteration.
 
     `counts` is the funnel (`num_prompts`, `num_responses`, `num_judgments`, `num_unscored_judgments`, `num_pairs`,
-    `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` holds the
-    trainer's metrics; `judging` says how far the judge is to be trusted; `outcomes` are those of held-out prompts, with
-    the second validation set's where it was asked; `seconds_by_stage` and `usage_by_stage` say where the time and the engine's
-    tokens went, and `groups` under which name the cost of a stage is added up with others. `test set` is measured when a
-    run ends.
-    `recipe_changes` are the keys in which the iteration's recipe differs from the run's, by interventions.
+    `num_dropped_prompts`, and `num_unscored_judgments:REASON`, `num_dropped_prompts:REASON`). `training` contains the
+    trainer's metrics. `judging` contains the metrics of the judge's reliability. `outcomes` are the outcomes on
+    held-out prompts, including the second validation set where it was evaluated. `seconds_by_stage` and
+    `usage_by_stage` give the time and the engine's tokens per stage; `groups` maps a stage to the name under which its
+    cost is summed with that of others. `test_set` is measured when the run ends. `recipe_changes` are the keys in which
+    the iteration's recipe differs from the run's because of interventions.
     """
 
     iteration: int
@@ -272,17 +273,18 @@ DecisionName = Literal["INVALID", "HARM", "OVEROPT", "PLATEAU", "DRIFT", "STARVE
 
 @dataclass(frozen=True)
 class Decision:
-    """The monitor's word on one iteration. Judges have verdicts; only the monitor decides.
+    """The monitor's decision on one iteration. (Judges give verdicts.)
 
-    `decision` is what the data say (`monitoring/decide.py`), `reason` says it in a sentence for a person. `bounds`
-    holds each test's numbers by name: estimate, confidence bounds, prompts; `alpha_spending` the error probability spent so far
-    and in all, by `stop` and `harm`. `look` is 2 when the second validation set was asked, and `wants_second_validation` asks for it.
-    `best_iteration` is the checkpoint to use now. `stopped_by` is "" while the run goes on, else the decision or the
-    limit (MAX_ITERATIONS, MAX_HOURS, TOO_MANY_UNSCORED, TOO_FEW_PAIRS) that ended it; in mode `report_only` no decision
-    does. `numbers` are what limits and gates looked at, `gates` the names of those that failed. `intervention` names
-    the recipe patch of the next iteration; `effect` says what came of the one in force in this iteration: its `name`,
-    the decision that it was `tried_for`, and whether it `helped`. `notes` are sentences on what the decision cannot
-    say. `exit_code` is 3 when a safety limit stopped the run, else 0.
+    `decision` follows from the data (`monitoring/decide.py`), and `reason` explains it in one sentence. `bounds`
+    contains the numbers of each test by name: estimate, confidence bounds, prompts. `alpha_spending` contains the error
+    probability spent so far and in total, by `stop` and `harm`. `num_analyses` is 2 when the second validation set was
+    evaluated, and `wants_second_validation` requests that. `best_iteration` is the checkpoint to use now. `stopped_by`
+    is "" while the run continues, else the decision or the limit (MAX_ITERATIONS, MAX_HOURS, TOO_MANY_UNSCORED,
+    TOO_FEW_PAIRS) that ended it; in mode `report_only` no decision ends it. `numbers` are the inputs of the limits and
+    checks, and `failed_checks` the names of the checks that failed. `intervention` names the recipe patch of the next
+    iteration. `effect` describes the result of the intervention active in this iteration: its `name`, the decision that
+    it was `tried_for`, and whether it `helped`. `notes` are sentences on what the decision cannot show. `exit_code` is
+    3 when a safety limit stopped the run, else 0.
     """
 
     iteration: int

@@ -27,7 +27,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class CandidateWorkload:
     """What a table of responses has to each prompt at most: so many, of so many tokens."""
 
     num_responses: int

@@ -1,4 +1,4 @@
-"""What an argument of a check may be. Each type says in words what it allows and what is wrong with a value."""
+"""Types of the arguments of checks. Each type describes the values that it allows and the error in a value."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -9,13 +9,13 @@ LARGEST: Final = 1e40
 
 
 class Argument(Protocol):
-    """`default` is REQUIRED or the value that stands for an argument that is not given."""
+    """Base class of types; `default` is REQUIRED or the value of an argument that is not given."""
 
     @property
     def default(self) -> Any: ...
 
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """Return a description of the allowed values."""
 
     def accepts(self, value: Any) -> bool: ...
 
@@ -26,7 +26,7 @@ class Integer:
     default: Any = REQUIRED
 
     def allowed(self) -> str:
-        return f"a whole number of at least {self.minimum}"
+        return f"an integer of at least {self.minimum}"
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= self.minimum
@@ -34,7 +34,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Number:
-    """At most LARGEST in size, so that exact arithmetic stays cheap."""
+    """A number of magnitude at most LARGEST, so that exact arithmetic is cheap."""
 
     minimum: float | None = None
     default: Any = REQUIRED
@@ -116,5 +116,5 @@ class Relation(Choice):
 
 
 def holds(relation: str, count: int, threshold: int) -> bool:
-    """IFEval's two relations: strictly less than, or at least."""
+    """Apply one of IFEval's two relations: strictly less than, or at least."""
     return count < threshold if relation == "less than" else count >= threshold

@@ -1,4 +1,4 @@
-"""IFEval's group change_case. The two English kinds ask `language.py` which language a text is in."""
+"""IFEval's group change_case. The two English kinds detect the language with `language.py`."""
 
 import re
 from typing import Final
@@ -12,8 +12,8 @@ from selfreward.checks.registry import check_kind
 def english_capital(text: str) -> bool:
     """No lower-case letter, at least one capital, and English or undetectable, as published.
 
-    langdetect sees only the first letters of words in capitals: on 32 English sentences in capitals it said English 26
-    times (all 32 times in normal case). Kept, so that results compare with published ones.
+    langdetect uses only the first letters of words in capitals: of 32 English sentences in capitals it detected 26 as
+    English (all 32 in normal case). Kept, so that results are comparable with published ones.
     """
     return text.isupper() and language_of(text) in ("en", None)
 
@@ -26,7 +26,7 @@ def english_lowercase(text: str) -> bool:
 
 @check_kind("change_case:capital_word_frequency", capital_frequency=Integer(0), capital_relation=Relation())
 def capital_word_frequency(text: str, *, capital_frequency: int, capital_relation: str) -> bool:
-    """How many words are in capitals throughout; "I" and "A" are, a hyphenated word is one."""
+    """The number of words entirely in capitals; "I" and "A" count, a hyphenated word is one."""
     return holds(capital_relation, count_capital_words(text), capital_frequency)
 
 
@@ -36,10 +36,10 @@ _MERGED: Final = frozenset(["CANNOT", "GIMME", "GONNA", "GOTTA", "LEMME", "WANNA
 
 
 def count_capital_words(text: str) -> int:
-    """Words in capitals throughout, among words as NLTK's tokenizer parts them.
+    """Count the words entirely in capitals, with words split as by NLTK's tokenizer.
 
     Differs: IFEval uses NLTK's `word_tokenize`, which needs a download. This has its rules that matter for capitals:
-    hyphens, slashes, asterisks and inner periods do not part words, other punctuation does, and contractions are two
+    hyphens, slashes, asterisks and inner periods do not split words, other punctuation does, and contractions are two
     words ("DON'T" is "DO" and "N'T", "I'm" is "I" and "'m").
     """
     return sum(part.isupper() for piece in _SEPARATORS.split(text) for part in _parts(piece.strip(".'")))

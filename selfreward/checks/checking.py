@@ -1,4 +1,4 @@
-"""Validates declarative checks and runs them on a text."""
+"""Validation of declarative checks, and running them on a text."""
 
 import difflib
 import textwrap
@@ -11,18 +11,18 @@ from selfreward.errors import RecipeError
 
 
 def validate(check: Any, *, where: str = "check") -> None:
-    """Raises RecipeError, which names the kind or argument, unless `check` is {"kind": NAME, **arguments}.
+    """Raise RecipeError, naming the kind or argument, unless `check` is {"kind": NAME, **arguments}.
 
-    An argument that is null counts as not given: tables that give all kinds the same columns fill them with null.
+    An argument that is null counts as not given: tables with the same columns for all kinds are padded with nulls.
     """
     _resolve(check, where)
 
 
 def passes(check: Check, text: str, *, loose: bool = False) -> bool:
-    """Whether `text` fulfils `check`. A blank text passes nothing, as in IFEval.
+    """Whether `text` passes `check`. A blank text passes no check, as in IFEval.
 
-    `loose` asks whether any of the eight `variants` of the text does. Raises RecipeError for a check that does not
-    validate; no text makes it raise.
+    With `loose` it is enough that one of the eight `variants` of the text passes. Raises RecipeError for a check that
+    does not validate, but never because of the text.
     """
     kind, arguments = _resolve(check, "check")
     candidates = variants(text) if loose else (text,)
@@ -35,15 +35,16 @@ def pass_all(checks: Sequence[Check], text: str, *, loose: bool = False) -> bool
 
 
 def share_passed(checks: Sequence[Check], text: str, *, loose: bool = False) -> float:
-    """The share of checks that pass, in [0, 1] (IFEval's instruction level). Raises RecipeError without checks."""
+    """Return the share of checks that pass, in [0, 1] (IFEval's instruction level). Raises RecipeError without
+    checks."""
     outcomes = _outcomes(checks, text, loose)
     return sum(outcomes) / len(outcomes)
 
 
 def variants(text: str) -> tuple[str, ...]:
-    """The eight texts of IFEval's loose form: without first, last, or both lines, each with and without asterisks.
+    """Return the eight texts of IFEval's loose form: without first, last, or both lines, with and without asterisks.
 
-    They forgive a "Sure, here it is:" in front, a sentence behind, and emphasis.
+    They tolerate an introduction such as "Sure, here it is:", a closing sentence, and emphasis.
     """
     lines = text.split("\n")
     cut = (text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1])))
@@ -51,7 +52,7 @@ def variants(text: str) -> tuple[str, ...]:
 
 
 def from_ifeval(instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The checks of a row of the IFEval data. Arguments that are null are left out. Raises RecipeError."""
+    """Return the checks of a row of the IFEval data. Arguments that are null are left out. Raises RecipeError."""
     if len(instruction_id_list) != len(kwargs):
         raise RecipeError(
             f"IFEval row: {len(instruction_id_list)} instructions but {len(kwargs)} sets of arguments; "
@@ -68,7 +69,7 @@ def from_ifeval(instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str
 
 def _outcomes(checks: Sequence[Check], text: str, loose: bool) -> list[bool]:
     if not checks:
-        raise RecipeError("checks: none were given; at least one is needed; leave such a prompt unscored")
+        raise RecipeError("checks: none given; at least one is needed; leave such a prompt unscored")
     return [passes(check, text, loose=loose) for check in checks]
 
 

@@ -10,13 +10,13 @@ _NUM_RESPONSES: Final = 2
 
 @check_kind("combination:repeat_prompt", prompt_to_repeat=Text())
 def repeat_prompt(text: str, *, prompt_to_repeat: str) -> bool:
-    """Begins with the request, letter case aside; that more follows is not checked, as published."""
+    """The text begins with the request, ignoring case; whether more follows is not checked, as published."""
     return text.strip().lower().startswith(prompt_to_repeat.strip().lower())
 
 
 @check_kind("combination:two_responses")
 def two_responses(text: str) -> bool:
-    """Two different texts parted by ******; a blank part inside fails, at either end it is not counted."""
+    """Two different texts separated by ******; a blank part inside fails, at either end it is not counted."""
     parts = [part.strip() for part in text.split("******")]
     if not all(parts[1:-1]):
         return False

@@ -11,12 +11,12 @@ _POSTSCRIPTS: Final = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
 
 @check_kind("detectable_content:number_placeholders", num_placeholders=Integer(0))
 def number_placeholders(text: str, *, num_placeholders: int) -> bool:
-    """At least so many [square brackets], each closed in its own line; empty ones count, as published."""
+    """At least that many [square brackets], each closed in its own line; empty ones count, as published."""
     return sum(map(_count_brackets, text.split("\n"))) >= num_placeholders
 
 
 def _count_brackets(line: str) -> int:
-    # The same as counting matches of \[.*?\], in one pass whatever the line: a model may print only "[".
+    # Equivalent to counting matches of \[.*?\], but linear for any line: a model may print only "[".
     count = 0
     close = -1
     while (start := line.find("[", close + 1)) >= 0 and (close := line.find("]", start)) >= 0:
@@ -26,9 +26,9 @@ def _count_brackets(line: str) -> int:
 
 @check_kind("detectable_content:postscript", postscript_marker=Text())
 def postscript(text: str, *, postscript_marker: str) -> bool:
-    """The marker occurs anywhere, in any letter case; P.S. and P.P.S may have a space after a period, as published.
+    """The marker occurs anywhere, in any case; P.S. and P.P.S may have a space after a period, as published.
 
-    Differs: published, any other marker is put into a regular expression as it is; here it is taken literally.
+    Differs: in the published code any other marker is used as a regular expression; here it is taken literally.
     """
     marker = postscript_marker.strip()
     return re.search(_POSTSCRIPTS.get(marker, re.escape(marker.lower())), text.lower()) is not None

@@ -1,4 +1,4 @@
-"""Kind exact: the whole text is what was expected."""
+"""Kind exact: the complete text equals the expected one."""
 
 import re
 import unicodedata
@@ -12,17 +12,17 @@ _AROUND: Final = " .!?,;:\"'`*_()[]{}<>«»\u2018\u2019\u201c\u201d"
 
 def _something_left(*, expected: str, normalised: bool) -> str | None:
     if normalised and not normal_form(expected):
-        return f"expected is {expected!r}, of which normalising leaves nothing; give a word, or set normalised to false"
+        return f"expected is {expected!r}, which is empty when normalised; give a word, or set normalised to false"
     return None
 
 
 @check_kind("exact", consistent=_something_left, expected=Text(), normalised=Flag(True))
 def exact(text: str, *, expected: str, normalised: bool) -> bool:
-    """Equal in normal form, or to the character when `normalised` is false."""
+    """Equal in normal form, or character by character when `normalised` is false."""
     return normal_form(text) == normal_form(expected) if normalised else text == expected
 
 
 def normal_form(text: str) -> str:
-    """The text without letter case, runs of white space, and punctuation around it; NFKC."""
+    """Return the text in NFKC, case folded, with single spaces and without punctuation around it."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"\s+", " ", folded).strip(_AROUND)

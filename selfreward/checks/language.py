@@ -1,4 +1,5 @@
-"""IFEval's group language, and the detector itself: `langdetect`, whose profiles come with the package."""
+"""IFEval's group language, and the detector itself: `langdetect`, whose language profiles are included in its
+package."""
 
 import functools
 from pathlib import Path
@@ -20,10 +21,10 @@ def response_language(text: str, *, language: str) -> bool:
 
 
 def language_of(text: str) -> str | None:
-    """langdetect's code of the most likely language, or None when a text has nothing to go by.
+    """Return langdetect's code of the most likely language, or None when a text has no features.
 
-    Differs: langdetect draws at random and IFEval does not seed it, so that its result may change from call to call;
-    here each call starts from the same seed, so that it depends on the text alone.
+    Differs: langdetect samples at random and IFEval does not seed it, so its result may change from call to call; here
+    each call starts from the same seed, so that the result depends only on the text.
     """
     detector = _factory().create()
     detector.append(text)
@@ -35,7 +36,7 @@ def language_of(text: str) -> str | None:
 
 @functools.cache
 def _factory() -> Any:
-    # A factory of our own leaves langdetect's global seed alone; sorted profiles make sums independent of the
+    # A separate factory leaves langdetect's global seed unchanged; sorted profiles make sums independent of the
     # order in which a file system lists them.
     factory = DetectorFactory()
     factory.load_json_profile([(Path(PROFILES_DIRECTORY) / name).read_text("utf-8") for name in LANGUAGES])

@@ -20,7 +20,8 @@ def number_sentences(text: str, *, num_sentences: int, relation: str) -> bool:
 
 @check_kind("length_constraints:number_paragraphs", num_paragraphs=Integer(1))
 def number_paragraphs(text: str, *, num_paragraphs: int) -> bool:
-    """Exactly so many paragraphs between dividers `***`; a blank one inside fails, at either end it is not counted."""
+    """Exactly that many paragraphs between dividers `***`; a blank one inside fails, at either end it is not
+    counted."""
     paragraphs = [paragraph.strip() for paragraph in text.split("***")]
     if not all(paragraphs[1:-1]):
         return False
@@ -31,7 +32,7 @@ def _inside(*, num_paragraphs: int, nth_paragraph: int, first_word: str) -> str 
     if nth_paragraph > num_paragraphs:
         return f"nth_paragraph is {nth_paragraph}; allowed is at most num_paragraphs, {num_paragraphs}; lower it"
     if len(first_word.split()) > 1:
-        return f"first_word is {first_word!r}; allowed is one word; shorten it"
+        return f"first_word is {first_word!r}; one word is allowed; shorten it"
     return None
 
 
@@ -43,12 +44,13 @@ def _inside(*, num_paragraphs: int, nth_paragraph: int, first_word: str) -> str 
     first_word=Text(),
 )
 def nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """Exactly so many paragraphs, parted by empty lines, the n-th beginning with the word in any letter case.
+    """Exactly that many paragraphs, separated by empty lines, the n-th of which begins with the word in any case.
 
-    As published: blank paragraphs are not counted but take a place when the n-th is looked up, and the word ends at
+    As published: blank paragraphs are not counted, but have an index when the n-th is looked up, and the word ends at
     the first of . , ? ! ' " after leading quotation marks.
 
-    Differs: published, an nth_paragraph beyond num_paragraphs is replaced by a random one; here it does not validate.
+    Differs: in the published code an nth_paragraph beyond num_paragraphs is replaced by a random one; here it does not
+    validate.
     """
     paragraphs = [paragraph.strip() for paragraph in text.split("\n\n")]
     count = sum(map(bool, paragraphs))

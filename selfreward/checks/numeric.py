@@ -1,4 +1,4 @@
-"""Kind numeric: a number in the text is what was expected."""
+"""Kind numeric: a number in the text equals the expected one."""
 
 import re
 from fractions import Fraction
@@ -19,10 +19,10 @@ _NUMBER: Final = re.compile(
 
 @check_kind("numeric", expected=Number(), tolerance=Number(0, default=0), marker=Text(default=None))
 def numeric(text: str, *, expected: float, tolerance: float, marker: str | None) -> bool:
-    """The last number of the text, or the first after the last `marker` (letter case aside), is `expected`.
+    """The last number of the text, or the first after the last `marker` (ignoring case), equals `expected`.
 
     `tolerance` is absolute. Numbers are compared as exact fractions: 0.1 is 0.1. 1,234.5 and 3/4 and 1e3 are read,
-    $ € £ and percent signs are passed over, and a comma is never a decimal sign. A text without a number, or without
+    $ € £ and percent signs are ignored, and a comma is never a decimal sign. A text without a number, or without
     the marker, does not pass.
     """
     if marker is not None:
@@ -37,7 +37,7 @@ def numeric(text: str, *, expected: float, tolerance: float, marker: str | None)
 
 
 def read_numbers(text: str) -> list[Fraction]:
-    """The numbers of a text, in order, exactly."""
+    """Return the numbers of a text in order, as exact fractions."""
     return [value for match in _NUMBER.finditer(text) if (value := _value(match)) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Kind regex: a pattern of the `regex` package, whose searches can be given a time limit."""
+"""Kind regex: a pattern of the `regex` package, which supports a time limit for searches."""
 
 from typing import Final
 
@@ -17,17 +17,17 @@ def _compiles(*, pattern: str, must_match: bool, full: bool) -> str | None:
     try:
         regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as problem:
-        return f"pattern {pattern[:80]!r} is broken: {problem}; allowed is what the regex package reads; correct it"
+        return f"pattern {pattern[:80]!r} is invalid: {problem}; patterns of the regex package are allowed; correct it"
     return None
 
 
 @check_kind("regex", consistent=_compiles, pattern=Text(), must_match=Flag(True), full=Flag(False))
 def matches(text: str, *, pattern: str, must_match: bool, full: bool) -> bool:
-    """Whether the pattern is found in the text, or with `full` matches all of it but outer white space.
+    """Whether the pattern is found in the text, or with `full` matches all of it except outer white space.
 
-    Flags stand in the pattern, as in (?i). `must_match: false` asks for the opposite. A search that does not end
-    within TIME_LIMIT_S passes in neither case: it would take a pattern with catastrophic backtracking, and the limit
-    is a thousand times what other patterns need, so that the outcome does not hang on the machine's speed.
+    Flags are given in the pattern, as in (?i). `must_match: false` requires the opposite. A search that exceeds
+    TIME_LIMIT_S fails in both cases. This only happens with catastrophic backtracking: the limit is a thousand times
+    the time that other patterns need, so that the outcome does not depend on the machine's speed.
     """
     compiled = regex.compile(pattern)
     try:

@@ -15,7 +15,7 @@ from selfreward.checks.arguments import Argument
 
 @dataclass(frozen=True)
 class Kind:
-    """`consistent` looks at all arguments together and returns what is wrong with them, or None."""
+    """A kind of check; `consistent` validates all arguments together and returns the error in them, or None."""
 
     name: str
     arguments: Mapping[str, Argument]
@@ -29,11 +29,11 @@ KINDS: dict[str, Kind] = {}
 def check_kind(
     name: str, *, consistent: Callable[..., str | None] | None = None, **arguments: Argument
 ) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
-    """Registers the decorated function under `name`, with its arguments and what each may be."""
+    """Register the decorated function under `name`, with the types of its arguments."""
 
     def register(function: Callable[..., bool]) -> Callable[..., bool]:
         if name in KINDS:
-            raise ValueError(f"two checks are called {name}")
+            raise ValueError(f"two checks have the name {name}")
         KINDS[name] = Kind(name, arguments, function, consistent)
         return function
 

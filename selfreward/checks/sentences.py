@@ -1,10 +1,10 @@
-"""Counts sentences of English text without trained data.
+"""Counting of sentences in English text without trained data.
 
 Differs: IFEval uses NLTK's Punkt model for English, which needs a download. This follows Punkt's rules (a period ends
 a sentence unless it belongs to an abbreviation, an initial or an ellipsis; ? and ! always do; a line break alone does
 not, so that a list without periods is one sentence, and the "1." of a numbered list counts as one) with a short list
-of abbreviations and of words that start sentences in place of the trained ones. Curly quotation marks close a
-sentence like straight ones, and a sentence ends only before white space.
+of abbreviations and of words that start sentences instead of the trained ones. Curly quotation marks close a sentence
+like straight ones, and a sentence ends only before white space.
 """
 
 import re
@@ -40,7 +40,7 @@ _ENUMERATOR: Final = re.compile(r"[+-]?\d[\d.,]*")
 
 
 def count_sentences(text: str) -> int:
-    """The number of sentences; 0 for a blank text, and a text without any end mark is one."""
+    """Return the number of sentences; 0 for a blank text, 1 for a text without any end mark."""
     tokens = text.split()
     return bool(tokens) + sum(_ends_sentence(token, following) for token, following in pairwise(tokens))
 

@@ -6,7 +6,7 @@ from selfreward.checks.registry import check_kind
 
 @check_kind("startend:end_checker", end_phrase=Text())
 def end_checker(text: str, *, end_phrase: str) -> bool:
-    """Ends with the phrase, letter case and closing double quotation marks aside."""
+    """The text ends with the phrase, ignoring case and closing double quotation marks."""
     return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
 
 

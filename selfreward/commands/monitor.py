@@ -12,7 +12,7 @@ from typing import Any
 
 from selfreward import history, recipe_file
 from selfreward.errors import RecipeError, StoreError
-from selfreward.monitoring.ceiling import OF_JUDGES, OF_RUNS, settings_of
+from selfreward.monitoring.ceiling import JUDGE_SETTINGS, RUN_SETTINGS, settings_of
 from selfreward.monitoring.decide import decide_all
 from selfreward.monitoring.evidence import evidence_of
 from selfreward.monitoring.table import read_table
@@ -56,7 +56,7 @@ class Monitored:
 
 def monitor_table(file: Path, overrides: Sequence[str] = ()) -> Monitored:
     """Of a table; `overrides` are KEY=VALUE of the recipe's section `monitor`. Raises RecipeError."""
-    unused = OF_RUNS | OF_JUDGES | {"min_position_consistency"}
+    unused = RUN_SETTINGS | JUDGE_SETTINGS | {"min_position_consistency"}
     settings = settings_of({}, overrides, unused=unused, name="--set")
     table = read_table(file)
     return Monitored(str(file), settings, tuple(decide_all(table.evidence, settings)), table.notes)
@@ -68,7 +68,7 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> Monitored:
         raise RecipeError(f"{folder}: a file; a run folder is needed; give a table as --csv {folder}")
     store = Store(folder, write=False)
     recipe = recipe_file.load(folder / "recipe.yaml")
-    settings = settings_of(recipe.monitor.model_dump(exclude=set(OF_RUNS)), overrides, unused=OF_RUNS, name="--set")
+    settings = settings_of(recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)), overrides, unused=RUN_SETTINGS, name="--set")
     summaries, made, _ = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a decision is on one; let the run go on")
@@ -96,7 +96,7 @@ def as_json(monitored: Monitored) -> str:
         "schema": 1,
         "stopped_at": monitored.stop.iteration if monitored.stop else None,
         "best_iteration": monitored.best_iteration,
-        "settings": monitored.settings.model_dump(mode="json", exclude=set(OF_RUNS)),
+        "settings": monitored.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS)),
         "notes": list(monitored.notes),
         "decisions": [{key: entry[key] for key in _ENTRY} for entry in decisions],
     }

@@ -1,4 +1,4 @@
-"""Measures checkpoints on held-out prompts, and the judge that labels; writes the outcomes that the monitor reads."""
+"""Evaluation of checkpoints on held-out prompts and of the judge that labels; it writes the monitor's outcomes."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ from selfreward.recipe import EvaluationSection, Recipe
 
 
 def bench(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: Anchor) -> Bench:
-    """What all measurements on held-out prompts share. Responses are drawn as `recipe` says, in every iteration."""
+    """Return the setup shared by all measurements on held-out prompts, with the recipe's decoding parameters."""
     section, sampling = recipe.evaluation, recipe.sampling
     decoding = Decoding(section.temperature, sampling.top_p, section.max_tokens or sampling.max_tokens)
     return Bench(source, engine, anchor, decoding, recipe.seed, recipe.iterations.shard_prompts)
 
 
 def problems(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
-    """Held-out prompts that leave no room for their response."""
+    """Yield held-out prompts that are too long for a response of `max_tokens` in the context."""
     source, max_tokens = facts.source, section.max_tokens or facts.recipe.sampling.max_tokens
     for ask in (
         source.validation_prompts,

@@ -1,8 +1,8 @@
-"""What measurements on held-out prompts share: the stages that collect responses and comparisons.
+"""Stages that collect responses and comparisons, shared by all measurements on held-out prompts.
 
 Shard k of a stage is block k of its set of prompts, so that a kill loses at most one block, and responses of different
-checkpoints to the same prompts stand in the same shard. Responses of earlier checkpoints are those that were stored
-when these were evaluated themselves.
+checkpoints to the same prompts are in the same shard. Responses of earlier checkpoints are the ones stored when those
+checkpoints were evaluated.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ Prompts = Sequence[Prompt]
 
 @dataclass(frozen=True)
 class Sides:
-    """Responses to the same prompts in the same order: of a checkpoint, and of each baseline by its role."""
+    """Responses to the same prompts in the same order, by a checkpoint and by each baseline (by role)."""
 
     own: list[Response]
     baselines: dict[str, list[Response]]
@@ -35,7 +35,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Bench:
-    """Prompts, engine, anchor, and how responses are drawn; `shard_prompts` prompts make a shard."""
+    """Prompts, engine, anchor and decoding parameters; a shard has `shard_prompts` prompts."""
 
     source: PromptSource
     engine: Engine
@@ -54,7 +54,10 @@ class Bench:
     def responses(
         self, table: Table[Response], prompts: Prompts, role: str, *, decoding: Decoding | None = None, **more: Any
     ) -> Stage[Response]:
-        """One of `role` to each prompt. Tables of one seed name get the same responses of the same checkpoint."""
+        """Return the stage of one response by `role` to each prompt.
+
+        Tables with the same seed name get the same responses from the same checkpoint.
+        """
         how = decoding or self.decoding
 
         def make(reading: Reading) -> list[Response]:
@@ -78,7 +81,7 @@ class Bench:
         reads: tuple[Read, ...],
         work: Workload,
     ) -> Stage[Comparison]:
-        """The anchor's, one call for all baselines of a shard; each pair of different texts once."""
+        """Return the stage of the anchor's comparisons, one call per shard; each pair of different texts once."""
 
         def make(reading: Reading) -> list[Comparison]:
             found = sides(reading, reading.shard)
@@ -94,20 +97,20 @@ class Bench:
     def evaluated(
         self, reading: Reading, table: Table[Response], prompts: Prompts, model: Checkpoint, shard: int | None
     ) -> list[Response]:
-        """What an earlier checkpoint responded when it was evaluated. Raises StoreError when it was not."""
+        """Return the stored responses of an earlier checkpoint. Raises StoreError when it was not evaluated."""
         if not prompts:
             return []
         if not reading.has(table, iteration=model.iteration):
             raise StoreError(
-                f"evaluation: M_{model.iteration} has no stored responses; a checkpoint is compared with what was "
-                "evaluated before it; evaluate the iterations in order"
+                f"evaluation: M_{model.iteration} has no stored responses; a checkpoint is compared with checkpoints "
+                "evaluated earlier; evaluate the iterations in order"
             )
         found = list(reading.rows(table, iteration=model.iteration, shard=shard))
         return _aligned(self.block(prompts, shard), found, f"{table.name} of iteration {model.iteration}")
 
 
 def _aligned(prompts: Prompts, responses: list[Response], name: str) -> list[Response]:
-    """The responses, one to each of the prompts in their order. Raises StoreError when they are of others."""
+    """Return `responses` unchanged. Raises StoreError unless there is one to each prompt, in order."""
     expected, found = [prompt.id for prompt in prompts], [response.prompt_id for response in responses]
     if found != expected:
         wrong = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
@@ -117,7 +120,7 @@ def _aligned(prompts: Prompts, responses: list[Response], name: str) -> list[Res
             else f"a record of prompt {found[wrong]!r} where {expected[wrong]!r} was expected"
         )
         raise StoreError(
-            f"{name}: {what}; the evaluation prompts changed since they were stored, and checkpoints are compared on "
-            "the same ones; restore the prompts, or choose another output_dir"
+            f"{name}: {what}; the evaluation prompts changed since the responses were stored, but checkpoints must be "
+            "compared on the same prompts; restore them, or choose another output_dir"
         )
     return responses

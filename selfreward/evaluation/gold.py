@@ -1,4 +1,4 @@
-"""How often this iteration's judge puts pairs of responses whose order is known into that order."""
+"""Accuracy of this iteration's judge on gold pairs, pairs of responses whose order is known."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ CHOSEN, REJECTED = "chosen", "rejected"
 
 
 def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[Any], ...]:
-    """Judgments of both responses of each gold pair, one call for each block of pairs, and an outcome for each pair."""
+    """Return the stages that judge both responses of each gold pair, one call per block, and compute the outcomes."""
     pairs, size = bench.source.gold_pairs(), bench.shard_prompts
     if not pairs:
         return ()
@@ -28,12 +28,12 @@ def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[An
     def judged(reading: Reading) -> list[Judgment]:
         block = pairs[reading.shard * size : (reading.shard + 1) * size]
         responses = [response for pair in block for response in _responses(pair, bench.engine)]
-        # With the first iteration's seeds: what chance adds to two judges is then as alike as it can be.
+        # With the first iteration's seeds: sampling noise is then as similar as possible for different judges.
         found = judge.judge([pair.prompt for pair in block], responses, models=reading.roles, iteration=1)
         return [judgment for judgment in found if not judgment.part]
 
     def most(lengths: Lengths) -> list[Requests]:
-        """Both responses of each pair, as long as the longest of all."""
+        """Return an upper bound on the requests, with all responses as long as the longest one."""
         longest = max(lengths.text(text) for pair in pairs for text in (pair.chosen, pair.rejected))
         asked = judge.most(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
         return asked_before(asked) if iteration > 1 else asked
@@ -49,7 +49,7 @@ def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[An
 
 
 def accuracy(rows: Sequence[PromptOutcome], *, seed: int) -> Interval:
-    """Over the pairs that have an outcome. Raises NotEnoughDataError when there are none."""
+    """Return the accuracy over the pairs that have an outcome. Raises NotEnoughDataError when there are none."""
     values = [row.outcome for row in rows if row.outcome is not None]
     if not values:
         why = (
@@ -60,14 +60,14 @@ def accuracy(rows: Sequence[PromptOutcome], *, seed: int) -> Interval:
 
 
 def unscored_rate(rows: Sequence[PromptOutcome]) -> Interval:
-    """Raises NotEnoughDataError when there are no pairs."""
+    """Return the share of pairs without an outcome. Raises NotEnoughDataError when there are no pairs."""
     if not rows:
         raise NotEnoughDataError("there are no gold pairs (evaluation.gold)")
     return rate_interval([row.outcome is None for row in rows])
 
 
 def _responses(pair: GoldPair, engine: Engine) -> list[Response]:
-    """Chosen and rejected as if they had been sampled; of texts the tokens are known, and no end token."""
+    """Return chosen and rejected as responses; their texts are tokenised, without an end token."""
     prompt_token_ids = engine.encode(pair.prompt.messages)
     return [
         Response(

@@ -1,6 +1,6 @@
-"""M_t on held-out prompts, against M_{t-1}, M_0 and the best: win rates, pass rate, length, variety, divergence.
+"""Evaluation of M_t on held-out prompts against M_{t-1}, M_0 and the best: win rates, pass rate, length, diversity, KL.
 
-The order of the stages lets the engine hold each model once: M_t responds and scores itself, M_{t-1} scores and judges,
+The order of the stages lets the engine load each model once: M_t responds and scores itself, M_{t-1} scores and judges,
 the anchor compares, M_0 scores. In iteration 0 M_0 is measured alone.
 """
 
@@ -37,13 +37,13 @@ EARLIER = (Read(RESPONSES, "earlier"), Read(VERIFIABLE_RESPONSES, "earlier"))
 
 
 def held_out(bench: Bench, iteration: int, *, self_judge: Judge | None = None) -> Probe:
-    """`self_judge` is the run's own judge, None where it is not to be asked."""
+    """Return the evaluation of an iteration. `self_judge` is the run's own judge, None if it should not be used."""
     probe = _HeldOut(bench, self_judge)
     return probe.of_initial() if iteration == 0 else probe.of_trained(iteration)
 
 
 def baselines_of(roles: Roles) -> dict[str, Checkpoint]:
-    """What M_t is compared with: M_{t-1}, M_0, and the best one where it is neither of the two."""
+    """Return the baselines of M_t: M_{t-1}, M_0, and the best checkpoint if it is neither of the two."""
     found = {"previous": roles["previous"], "initial": roles["initial"]}
     third = roles["best"].iteration not in {model.iteration for model in found.values()}
     return found | ({"best": roles["best"]} if third else {})
@@ -90,9 +90,11 @@ class _HeldOut:
         )
 
     def _divergence(self) -> tuple[tuple[Stage[Any], ...], ...]:
-        """Draws of M_t's own distribution, which a KL estimate needs and greedy responses are not, and their
-        log-probabilities under M_t, M_{t-1} and M_0. M_t scores its own draws too: what its rounding differs from
-        sampling by would look like KL.
+        """Return the stages for the KL estimates, as a tuple each for M_t, M_{t-1} and M_0.
+
+        They sample responses from M_t's unmodified distribution, which greedy responses are not, and compute their
+        log-probabilities under each model. M_t also scores its own draws, since numerical differences between sampling
+        and scoring would appear as KL.
         """
         bench = self.bench
         by_seed = sorted(self.validation, key=lambda p: seed_of(bench.seed, 0, KL_RESPONSES.seed_name, p.id))
@@ -103,7 +105,7 @@ class _HeldOut:
         return (own, scored["trained"]), (replace(scored["previous"], only_if=_has_previous),), (scored["initial"],)
 
     def _logprobs(self, role: str, drawn: Sequence[Prompt]) -> Stage[ResponseLogprob]:
-        """log p(response | prompt) under `role` of the draws, in nats."""
+        """Return the stage that computes log p(response | prompt) of the draws under `role`, in nats."""
 
         def make(reading: Reading) -> list[ResponseLogprob]:
             return score_responses(self.bench.engine, list(reading.rows(KL_RESPONSES)), model=reading.roles[role])
@@ -115,13 +117,16 @@ class _HeldOut:
         )  # fmt: skip
 
     def _self_judgments(self, judge: Judge, reads: tuple[Read, ...], work: Workload) -> Stage[Judgment]:
-        """The judge of this iteration, M_{t-1} where the policy judges, on what the anchor sees."""
+        """Return the stage in which this iteration's judge scores the responses that the anchor compares.
+
+        Where the policy judges, that is M_{t-1}.
+        """
 
         def make(reading: Reading) -> list[Judgment]:
             sides, asked = self._sides(reading, reading.shard), self.bench.block(self.validation, reading.shard)
-            everybody = [sides.own, *sides.against]
-            models = reading.roles.began  # as it labelled, whatever was updated since
-            return self_judgments(asked, everybody, judge=judge, models=models, iteration=reading.iteration)
+            all_sides = [sides.own, *sides.against]
+            models = reading.roles.began  # the weights with which it labelled, before the update
+            return self_judgments(asked, all_sides, judge=judge, models=models, iteration=reading.iteration)
 
         return Stage(
             SELF_JUDGMENTS, make, reads=reads, asks=judge.by, num_shards=self.bench.num_shards(self.validation),
@@ -141,13 +146,13 @@ class _HeldOut:
         return HeldOutResponses(list(reading.rows(RESPONSES)), list(reading.rows(VERIFIABLE_RESPONSES)))
 
     def _baseline_comparisons(self, reading: Reading, own: HeldOutResponses) -> dict[str, BaselineComparison]:
-        """M_t against each baseline, by its name. In the first iteration M_{t-1} is M_0, and all was done once."""
+        """Return M_t against each baseline, by name. In the first iteration M_{t-1} is M_0, and is measured once."""
         sides, comparisons = self._sides(reading, None), list(reading.rows(COMPARISONS))
         tables = {**LOGPROBS, "previous": LOGPROBS["previous" if _has_previous(reading) else "initial"]}
         logprobs = {role: [row.logprob for row in reading.rows(table)] for role, table in tables.items()}
-        judged = self._judged_by_itself(reading, sides)
+        judged = self._self_outcomes_by_baseline(reading, sides)
 
-        def rivalry(name: str, model: Checkpoint) -> BaselineComparison:
+        def against_baseline(name: str, model: Checkpoint) -> BaselineComparison:
             side = sides.baselines[name]
             checked = self.bench.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None)
             compared = outcomes(own.validation, side, comparisons, sides.against)
@@ -155,16 +160,16 @@ class _HeldOut:
             both = HeldOutResponses(side, checked)
             return BaselineComparison(name, both, compared, own_logprobs, logprobs.get(name), judged[name])
 
-        return {name: rivalry(name, model) for name, model in baselines_of(reading.roles).items()}
+        return {name: against_baseline(name, model) for name, model in baselines_of(reading.roles).items()}
 
-    def _judged_by_itself(self, reading: Reading, sides: Sides) -> dict[str, Sequence[Outcome] | str]:
+    def _self_outcomes_by_baseline(self, reading: Reading, sides: Sides) -> dict[str, Sequence[Outcome] | str]:
         if self.self_judge is None:
             return dict.fromkeys(sides.baselines, "evaluation.self_judge is false")
-        judgments, everybody = list(reading.rows(SELF_JUDGMENTS)), [sides.own, *sides.against]
-        return {name: self_outcomes(sides.own, side, judgments, everybody) for name, side in sides.baselines.items()}
+        judgments, all_sides = list(reading.rows(SELF_JUDGMENTS)), [sides.own, *sides.against]
+        return {name: self_outcomes(sides.own, side, judgments, all_sides) for name, side in sides.baselines.items()}
 
     def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
-        """Of all judges against each baseline, by its iteration."""
+        """Return the outcomes of all judges against each baseline."""
         own = self._own(reading)
         passed = passes(self.verifiable, own)
         found: list[PromptOutcome] = []
@@ -196,12 +201,13 @@ class _HeldOut:
     ) -> Evaluation:
         own = self._own(reading)
         return measure(
-            reading.iteration, own=own, initial=baseline_comparisons["initial"].held_out if baseline_comparisons else own,
+            reading.iteration, own=own,
+            initial=baseline_comparisons["initial"].held_out if baseline_comparisons else own,
             baselines=list(baseline_comparisons.values()), comparisons=comparisons, verifiable_prompts=self.verifiable,
             max_tokens=self.bench.decoding.max_tokens, seed=self.bench.seed,
         )  # fmt: skip
 
 
 def _has_previous(reading: Reading) -> bool:
-    """Whether M_{t-1} is another checkpoint than M_0."""
+    """Whether M_{t-1} is a different checkpoint from M_0."""
     return reading.roles["previous"].iteration != reading.roles["initial"].iteration

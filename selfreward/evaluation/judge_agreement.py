@@ -1,14 +1,15 @@
-"""How far an iteration's judge is to be trusted, what its own judgments say, and what others say.
+"""Reliability of an iteration's judge: statistics of its judgments, and its agreement with other judges and gold pairs.
 
-Beside the statistics of its judgments (`statistics/judge_metrics.py`) three things are asked anew:
+In addition to the statistics of its judgments (`statistics/judge_metrics.py`), three things are measured:
 
-* A pool of prompts and responses of the first iteration is judged by every later judge; Kendall's tau between this
-  judge and the one before says whether they still rank alike (CREAM, 2410.12735). On fresh responses it could not be
-  told from a change of the responses.
+* A fixed pool of prompts and responses of the first iteration is judged by every later judge; Kendall's tau between
+this
+  judge and the previous one measures whether they still rank it similarly (CREAM, 2410.12735). On fresh responses a
+  change of the judge could not be distinguished from a change of the responses.
 * On some prompts the anchor compares the response with the highest mean score with the one with the lowest.
-* Gold pairs, where there are any, are judged (`gold.py`).
+* Gold pairs, if there are any, are judged (`gold.py`).
 
-What the sampled responses look like (`samples.py`) is read in the same pass.
+The statistics of the sampled responses (`samples.py`) are computed in the same pass.
 """
 
 from collections import defaultdict
@@ -23,7 +24,7 @@ from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.preference import anchor_health, outcomes
 from selfreward.evaluation.samples import SampledPrompt, SampledTexts, measure_samples, sampled_prompts, sampled_texts
 from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
-from selfreward.parts import Judge, Judged
+from selfreward.parts import Judge, PairingInputs
 from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, Response
 from selfreward.roles import CHANGING
 from selfreward.seeding import seed_of
@@ -38,12 +39,12 @@ from selfreward.workload import Workload, asked_before
 
 TAU = "judge_tau_previous"
 AGREEMENT = "judge_anchor_agreement_rate"
-WHOLE = tuple(Read(table, "iteration") for table in (PROMPTS, RESPONSES, JUDGMENTS))
+ALL_SHARDS = tuple(Read(table, "iteration") for table in (PROMPTS, RESPONSES, JUDGMENTS))
 
 
 @dataclass(frozen=True)
-class _Case:
-    """One prompt with what was said about it."""
+class _JudgedPrompt:
+    """One prompt with its responses and their judgments."""
 
     prompt: Prompt
     responses: list[Response]
@@ -51,9 +52,9 @@ class _Case:
 
 
 def judge_probe(bench: Bench, *, judge: Judge, work: Workload, num_prompts: int) -> Probe:
-    """How far `judge` is to be trusted on the responses of `work`.
+    """Return the measurements of `judge` on the responses of `work`.
 
-    `num_prompts` is the size of the pool and of the anchor's sample; 0: neither.
+    `num_prompts` is the size of the pool and of the anchor's sample; 0 switches both off.
     """
     return _JudgeProbe(bench, judge, work, num_prompts).probe(work.iteration)
 
@@ -64,34 +65,35 @@ class _JudgeProbe:
     judge: Judge
     work: Workload
     num_prompts: int
-    _drawn: list[list[_Case]] = field(default_factory=list, init=False, repr=False)
+    _drawn: list[list[_JudgedPrompt]] = field(default_factory=list, init=False, repr=False)
 
     @property
     def seed(self) -> int:
         return self.bench.seed
 
     def probe(self, iteration: int) -> Probe:
-        """The judge is asked before the anchor, so that the engine holds each model once."""
+        """Return the probe; the judge runs before the anchor, so that the engine loads each model once."""
         gold = gold_stages(self.bench, iteration, judge=self.judge)
         pool, earlier = (self._pool(iteration), (Read(POOL_JUDGMENTS, "earlier"),)) if self._is_compared else ((), ())
-        return Probe(JUDGE, (*pool, *gold, *self._anchored()), (*WHOLE, *earlier), self._measure)
+        return Probe(JUDGE, (*pool, *gold, *self._anchored()), (*ALL_SHARDS, *earlier), self._measure)
 
     @property
     def _is_compared(self) -> bool:
-        """Whether this judge and the one before may rank the pool in different ways."""
+        """Whether this judge and the previous one may rank the pool differently."""
         return self.num_prompts > 0 and bool(self.judge.by & CHANGING)
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def _pool(self, iteration: int) -> tuple[Stage[Any], ...]:
-        """The first iteration's sample is the pool, and it was judged already; later judges are asked about it."""
+        """Return the stages of the pool: in iteration 1 they store its sample and judgments, later they judge it
+        again."""
         if iteration == 1:
-            kept: tuple[tuple[Table[Any], Callable[[_Case], list[Any]]], ...] = (
+            kept: tuple[tuple[Table[Any], Callable[[_JudgedPrompt], list[Any]]], ...] = (
                 (POOL_PROMPTS, lambda case: [case.prompt]),
                 (POOL_RESPONSES, lambda case: case.responses),
                 (POOL_JUDGMENTS, lambda case: case.judgments),
             )
-            return tuple(Stage(table, partial(self._kept, part), WHOLE, num_shards=1) for table, part in kept)
+            return tuple(Stage(table, partial(self._kept, part), ALL_SHARDS, num_shards=1) for table, part in kept)
         work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
         again = Stage(
             POOL_JUDGMENTS, self._judge_again, asks=self.judge.by, num_shards=1,
@@ -101,11 +103,11 @@ class _JudgeProbe:
         )  # fmt: skip
         return (again,)
 
-    def _kept(self, part: Callable[[_Case], list[Any]], reading: Reading) -> list[Any]:
+    def _kept(self, part: Callable[[_JudgedPrompt], list[Any]], reading: Reading) -> list[Any]:
         return [record for case in self._sample(reading) for record in part(case)]
 
     def _judge_again(self, reading: Reading) -> list[Judgment]:
-        """With the first iteration's seeds: what chance adds is then as alike as it can be."""
+        """Judge the pool with the first iteration's seeds, so that sampling noise is as similar as possible."""
         prompts = list(reading.rows(POOL_PROMPTS, iteration=1))
         responses = list(reading.rows(POOL_RESPONSES, iteration=1))
         judged = self.judge.judge(prompts, responses, models=reading.roles, iteration=1)
@@ -121,41 +123,41 @@ class _JudgeProbe:
             return anchor.compare(prompts, best, worst, models=reading.roles, iteration=reading.iteration)
 
         stage = Stage(
-            BEST_AND_WORST, make, reads=WHOLE, asks=anchor.by, num_shards=1,
+            BEST_AND_WORST, make, reads=ALL_SHARDS, asks=anchor.by, num_shards=1,
             most=lambda lengths: anchor.most(work, lengths),
             only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
         )  # fmt: skip
         return (stage,)
 
     def _sampled(self, prompts: Sequence[Prompt], num_responses: int) -> Workload:
-        drawn = sorted(prompts, key=lambda prompt: self._place(prompt.id))[: self.num_prompts]
+        drawn = sorted(prompts, key=lambda prompt: self._sampling_key(prompt.id))[: self.num_prompts]
         return replace(self.work, prompts=drawn, num_responses=num_responses)
 
     # -- samples --------------------------------------------------------------------------------------------------
 
-    def _place(self, prompt_id: str) -> int:
-        """The number by which prompts are drawn."""
+    def _sampling_key(self, prompt_id: str) -> int:
+        """Return the pseudo-random key by which prompts are sampled."""
         return seed_of(self.seed, 0, JUDGE, prompt_id)
 
-    def _sample(self, reading: Reading) -> list[_Case]:
-        """`num_prompts` prompts of the iteration and what was said about them; read once, one shard at a time."""
+    def _sample(self, reading: Reading) -> list[_JudgedPrompt]:
+        """Return `num_prompts` sampled prompts with responses and judgments; read once, one shard at a time."""
         if not self._drawn:
-            placed: list[tuple[int, _Case]] = []
+            keyed: list[tuple[int, _JudgedPrompt]] = []
             for shard in _shards(reading):
-                cases = [(self._place(case.prompt.id), case) for case in _cases(shard)]
-                placed = sorted([*placed, *cases], key=lambda entry: entry[0])[: self.num_prompts]
-            self._drawn.append([case for _, case in placed])
+                cases = [(self._sampling_key(case.prompt.id), case) for case in _cases(shard)]
+                keyed = sorted([*keyed, *cases], key=lambda entry: entry[0])[: self.num_prompts]
+            self._drawn.append([case for _, case in keyed])
         return self._drawn[0]
 
     def _best_and_worst(self, reading: Reading) -> tuple[list[Prompt], list[Response], list[Response]]:
-        """Of each prompt of the sample the response with the highest and the one with the lowest score."""
+        """Return the sampled prompts with the highest-scored and the lowest-scored response of each."""
         found = [(case.prompt, *ends) for case in self._sample(reading) if (ends := _best_and_worst(case)) is not None]
         return [row[0] for row in found], [row[1] for row in found], [row[2] for row in found]
 
     # -- measurements ---------------------------------------------------------------------------------------------
 
     def _measure(self, reading: Reading) -> Evaluation:
-        """From all shards of what the judge judged; texts of one shard at a time are in memory, beside the samples."""
+        """Compute the metrics over all shards; only one shard's texts and the samples are in memory at a time."""
         lengths: dict[str, int] = {}
         prompts: list[SampledPrompt] = []
         texts: list[SampledTexts] = []
@@ -182,20 +184,20 @@ class _JudgeProbe:
         return Evaluation(reading.iteration, table.metrics, table.not_measured)
 
     def _tau(self, reading: Reading) -> Interval:
-        """Kendall's tau between this judge and the previous one on the pool. Raises NotEnoughDataError."""
+        """Return Kendall's tau between this judge and the previous one on the pool. Raises NotEnoughDataError."""
         self._check_size()
         if not self._is_compared:
             raise NotEnoughDataError("the judge is the same in every iteration")
         before = reading.iteration - 1
         if before == 0 or not reading.has(POOL_JUDGMENTS, iteration=before):
-            raise NotEnoughDataError("there was no judge before this one")
+            raise NotEnoughDataError("there was no previous judge")
         tau = mean_tau(reading.rows(POOL_JUDGMENTS), reading.rows(POOL_JUDGMENTS, iteration=before), seed=self.seed)
         if tau is None:
             raise NotEnoughDataError("no prompt of the pool has a ranking by both judges")
         return tau
 
     def _agreement(self, reading: Reading) -> Interval:
-        """How often a valid anchor prefers what the judge scored highest to what it scored lowest.
+        """Return the rate at which a valid anchor prefers the judge's highest-scored to its lowest-scored response.
 
         Raises NotEnoughDataError.
         """
@@ -217,17 +219,17 @@ class _JudgeProbe:
             raise NotEnoughDataError("evaluation.num_judge_prompts is 0")
 
 
-def _shards(reading: Reading) -> Iterator[Judged]:
+def _shards(reading: Reading) -> Iterator[PairingInputs]:
     for shard in range(reading.num_shards(PROMPTS)):
-        yield Judged(
+        yield PairingInputs(
             list(reading.rows(PROMPTS, shard=shard)),
             list(reading.rows(RESPONSES, shard=shard)),
             list(reading.rows(JUDGMENTS, shard=shard)),
         )
 
 
-def _cases(shard: Judged) -> list[_Case]:
-    """Without parts of judgments, and without what was said about other responses than the policy's."""
+def _cases(shard: PairingInputs) -> list[_JudgedPrompt]:
+    """Return the shard by prompt, without parts of judgments and without judgments of M_0's responses."""
     responses: defaultdict[str, list[Response]] = defaultdict(list)
     for response in shard.responses:
         responses[response.prompt_id].append(response)
@@ -236,10 +238,10 @@ def _cases(shard: Judged) -> list[_Case]:
     for judgment in shard.judgments:
         if judgment.response_id in own and not judgment.part:
             judgments[judgment.prompt_id].append(judgment)
-    return [_Case(prompt, responses[prompt.id], judgments[prompt.id]) for prompt in shard.prompts]
+    return [_JudgedPrompt(prompt, responses[prompt.id], judgments[prompt.id]) for prompt in shard.prompts]
 
 
-def _best_and_worst(case: _Case) -> tuple[Response, Response] | None:
+def _best_and_worst(case: _JudgedPrompt) -> tuple[Response, Response] | None:
     scores: Mapping[str, float] = mean_scores(case.judgments)
     scored = sorted((r for r in case.responses if r.id in scores), key=lambda r: (scores[r.id], r.id))
     if len(scored) < 2 or scores[scored[0].id] == scores[scored[-1].id] or scored[0].text == scored[-1].text:

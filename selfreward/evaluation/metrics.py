@@ -1,4 +1,4 @@
-"""From collected records to metrics with intervals: pure functions. docs/metrics.md explains each number."""
+"""Metrics with intervals, computed from records by pure functions. docs/metrics.md explains each metric."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +31,12 @@ class HeldOutResponses:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """The policy against one earlier checkpoint.
+    """The policy compared with one earlier checkpoint.
 
-    `name` is previous, initial or best; `outcomes` over the validation prompts are the anchor's, and `self_outcomes` those
-    of the run's own judge, or the reason why there are none. The log-probabilities are those of the policy's own
-    draws, under the policy and under the baseline, in nats per response; None for `best`.
+    `name` is previous, initial or best. `outcomes` are the anchor's outcomes on the validation prompts, and
+    `self_outcomes` those of the run's own judge, or the reason why there are none. `own_logprobs` and `logprobs` are
+    the log-probabilities of the policy's own draws, in nats per response, under the policy and under the baseline; None
+    for `best`.
     """
 
     name: str
@@ -43,12 +44,12 @@ class BaselineComparison:
     outcomes: Sequence[Outcome]
     own_logprobs: Sequence[float] | None
     logprobs: Sequence[float] | None
-    self_outcomes: Sequence[Outcome] | str = "the run's judge was not asked"
+    self_outcomes: Sequence[Outcome] | str = "the run's judge was not used"
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Metrics as they come in; what the data cannot give becomes a reason."""
+    """A table of metrics under construction; for a metric that the data do not allow it stores the reason."""
 
     metrics: dict[str, Interval | float] = field(default_factory=dict)
     not_measured: dict[str, str] = field(default_factory=dict)
@@ -71,7 +72,7 @@ def measure(
     max_tokens: int,
     seed: int,
 ) -> Evaluation:
-    """All metrics of one checkpoint. `baselines` is empty for M_0; `initial` is M_0's responses.
+    """Compute all metrics of one checkpoint. `baselines` is empty for M_0; `initial` is M_0's responses.
 
     All responses are to the same prompts in the same order, as `evaluation/bench.py` has checked.
     """
@@ -90,7 +91,7 @@ def measure(
 
 
 def passes(prompts: Sequence[Prompt], held_out: HeldOutResponses) -> list[bool]:
-    """Whether each response to the verifiable prompts meets all checks, as a verifier judge reads it."""
+    """Return whether each response to the verifiable prompts passes all checks, without its reasoning."""
     return [
         checks.pass_all(prompt.checks, without_reasoning(response.text))
         for prompt, response in zip(prompts, held_out.verifiable, strict=True)
@@ -117,7 +118,7 @@ def _measure_texts(
 ) -> None:
     table.put("response_tokens", lambda: mean_interval(_lengths(own), bounds=(0, max_tokens), seed=seed))
     table.put("truncation_rate", lambda: rate_interval(_truncated(own)))
-    table.put("end_of_sequence_rate", lambda: rate_interval([not is_cut for is_cut in _truncated(own)]))
+    table.put("end_of_sequence_rate", lambda: rate_interval([not truncated for truncated in _truncated(own)]))
     texts = [text_token_ids(response) for response in own.validation]
     table.put("repetition_rate", lambda: rate_interval([is_stuck(text) for text in texts]))
     budget = int(DISTINCT_SHARE * sum(_lengths(initial)))
@@ -150,7 +151,7 @@ def _measure_against(
 def put_win_rates(
     table: MetricTable, name: str, outcomes: Sequence[Outcome] | str, deltas: Sequence[float], *, seed: int
 ) -> None:
-    """`name`, and the same at equal length; `deltas` are the length differences of the same prompts, in tokens."""
+    """Add the win rate `name`, raw and length-adjusted; `deltas` are the prompts' length differences in tokens."""
     adjusted = f"length_adjusted_{name}"
     if isinstance(outcomes, str):
         table.not_measured.update(dict.fromkeys((name, adjusted), outcomes))
@@ -164,10 +165,10 @@ def put_win_rates(
 def measure_anchor(
     table: MetricTable, comparisons: Sequence[Comparison], outcomes: Sequence[Outcome], *, seed: int
 ) -> None:
-    """An invalid anchor leaves its win rates in place, with `anchor_valid` 0 and the reason under `anchor`."""
+    """Add the anchor's metrics. For an invalid anchor `anchor_valid` is 0, with the reason under `anchor`."""
     health = anchor_health(comparisons, outcomes, seed=seed)
     if health is None:
-        reason = "every response has the same text as those it is compared with, so the anchor was not asked"
+        reason = "every response has the same text as those it is compared with, so the anchor was not used"
         table.not_measured.update(dict.fromkeys(("position_consistency_rate", "anchor_valid"), reason))
         return
     table.metrics["anchor_unscored_rate"] = health.unscored_rate
@@ -175,6 +176,6 @@ def measure_anchor(
     if health.consistency is not None:
         table.metrics["position_consistency_rate"] = health.consistency
     elif health.invalid is None:
-        table.not_measured["position_consistency_rate"] = "the anchor scores each response by itself"
+        table.not_measured["position_consistency_rate"] = "the anchor scores each response separately"
     if health.invalid is not None:
         table.not_measured["anchor"] = f"INVALID: {health.invalid}"

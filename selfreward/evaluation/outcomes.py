@@ -1,4 +1,4 @@
-"""Tables of one outcome for each held-out prompt, from which the monitor decides."""
+"""Outcomes by held-out prompt, on which the monitor's decisions are based."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from selfreward.records import OutcomeSet, PromptOutcome, Response
 
 
 def length_deltas(responses: Sequence[Response], others: Sequence[Response]) -> list[float]:
-    """Tokens of each response, its end token left out, less those of the other one."""
+    """Return the tokens of each response minus those of the other one, both without the end token."""
     return [
         float(len(text_token_ids(response)) - len(text_token_ids(other)))
         for response, other in zip(responses, others, strict=True)
@@ -19,7 +19,7 @@ def length_deltas(responses: Sequence[Response], others: Sequence[Response]) -> 
 def check_outcomes(
     responses: Sequence[Response], passed: Sequence[bool], others_passed: Sequence[bool]
 ) -> list[Outcome]:
-    """1 when only the first of two responses passes its checks, 0 when only the other one does, else 0.5."""
+    """Return 1 where only the first of two responses passes its checks, 0 where only the other one does, else 0.5."""
     return [
         Outcome(response.prompt_id, (mine - theirs + 1) / 2)
         for response, mine, theirs in zip(responses, passed, others_passed, strict=True)
@@ -35,7 +35,7 @@ def rows(
     by: Literal["anchor", "self", "checks"],
     against: int,
 ) -> list[PromptOutcome]:
-    """`against` is the iteration of the checkpoint that wrote `others`."""
+    """Return the outcomes as records; `against` is the iteration of the checkpoint that wrote `others`."""
     return [
         PromptOutcome(outcome.prompt_id, set, by, against, outcome.value, delta)
         for outcome, delta in zip(outcomes, length_deltas(responses, others), strict=True)

@@ -1,4 +1,4 @@
-"""What an evaluation stores beside responses and comparisons."""
+"""Records that an evaluation stores in addition to responses and comparisons."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Responses of one checkpoint to held-out prompts, and their log-probabilities under another."""
+"""Responses of one checkpoint to held-out prompts, and their log-probabilities under another checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from selfreward.statistics.divergence import sequence_logprob
 
 @dataclass(frozen=True)
 class Decoding:
-    """How responses are drawn; temperature 0 is greedy, and `max_tokens` counts the end token."""
+    """Decoding parameters; temperature 0 is greedy, and `max_tokens` includes the end token."""
 
     temperature: float
     top_p: float
@@ -24,11 +24,11 @@ class Decoding:
 def respond(
     engine: Engine, prompts: Sequence[Prompt], *, model: Checkpoint, stage: str, decoding: Decoding, run_seed: int
 ) -> list[Response]:
-    """One response to each prompt. Raises RecipeError for a prompt that leaves no room for a response.
+    """Sample one response to each prompt. Raises RecipeError for a prompt that fills the context.
 
-    The seed of a prompt is the same in every iteration. Two checkpoints that are close then often draw the same
-    tokens, so that a difference between them is a difference of weights and not of luck; each response by itself
-    is still a fair draw of its checkpoint.
+    The seed of a prompt is the same in every iteration. Two similar checkpoints then often sample the same tokens, so
+    that a difference between them is due to their weights rather than to chance; each response on its own is still an
+    unbiased sample of its checkpoint.
     """
     engine.load(model)
     requests = [
@@ -43,7 +43,7 @@ def respond(
 
 
 def score_responses(engine: Engine, responses: Sequence[Response], *, model: Checkpoint) -> list[ResponseLogprob]:
-    """The log-probability of each response under `model`."""
+    """Return the log-probability of each response under `model`."""
     engine.load(model)
     requests = [ScoreRequest(response.prompt_token_ids, response.token_ids) for response in responses]
     scored = zip(responses, engine.score(requests), strict=True)
@@ -54,7 +54,7 @@ def score_responses(engine: Engine, responses: Sequence[Response], *, model: Che
 
 
 def text_token_ids(response: Response) -> tuple[int, ...]:
-    """The tokens of a response without its end token: what is counted as length."""
+    """Return the tokens of a response without its end token, which is what lengths count."""
     return response.token_ids[:-1] if response.finish_reason == "stop" else response.token_ids
 
 
@@ -63,7 +63,7 @@ def _request(engine: Engine, prompt: Prompt, seed: int, *, stage: str, decoding:
     room = engine.context_tokens - len(prompt_token_ids)
     if room < 1:
         raise RecipeError(
-            f"{stage}: prompt {prompt.id!r} has {len(prompt_token_ids)} tokens; prompt and response together have "
+            f"{stage}: prompt {prompt.id!r} has {len(prompt_token_ids)} tokens; prompt and response together may have "
             f"{engine.context_tokens}; shorten the prompt or raise engine.context_tokens"
         )
     return GenerationRequest(

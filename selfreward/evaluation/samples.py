@@ -1,6 +1,6 @@
-"""What the responses that an iteration samples look like: whether a prompt's are still different, and whether they end.
+"""Diversity, repetition and truncation of the responses that an iteration samples.
 
-Self-BLEU and the Vendi score, which cost most, are those of a sample of the prompts.
+Self-BLEU and the Vendi score, the most expensive metrics, are computed on a sample of the prompts.
 """
 
 from collections import defaultdict
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.responding import text_token_ids
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Interval, Response
 from selfreward.seeding import seed_of
 from selfreward.statistics import NotEnoughDataError
@@ -23,10 +23,10 @@ RATE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class SampledPrompt:
-    """What is kept of a prompt's responses: shares of them, and whether all scored ones have the same mean score.
+    """Statistics of a prompt's responses: rates, and whether all scored ones have the same mean score.
 
-    `zero_variance` is None with fewer than two scored responses, `failing_rate` (responses below the full score) where the
-    judge is no program.
+    `zero_variance` is None with fewer than two scored responses. `failing_rate` (the share of responses below the full
+    score) is None unless the judge is a program.
     """
 
     stuck_rate: float
@@ -37,14 +37,15 @@ class SampledPrompt:
 
 @dataclass(frozen=True)
 class SampledTexts:
-    """Token ids of a prompt's responses, without end tokens; `place` is the number by which prompts are drawn."""
+    """Token ids of a prompt's responses, without end tokens; prompts are sampled by the lowest `sampling_key`."""
 
-    place: int
+    sampling_key: int
     texts: tuple[tuple[int, ...], ...]
 
 
-def sampled_prompts(shard: Judged, *, full_score: float | None) -> list[SampledPrompt]:
-    """`full_score` of a judge that is a program: what it says of a response without fault. None for a model."""
+def sampled_prompts(shard: PairingInputs, *, full_score: float | None) -> list[SampledPrompt]:
+    """Return the statistics by prompt. `full_score` is the maximum score of a judge that is a program; None for a
+    model."""
     scores = mean_scores(shard.judgments)
     found = []
     for responses in _by_prompt(shard).values():
@@ -63,14 +64,14 @@ def sampled_prompts(shard: Judged, *, full_score: float | None) -> list[SampledP
     return found
 
 
-def sampled_texts(shard: Judged, before: Sequence[SampledTexts], *, seed: int) -> list[SampledTexts]:
-    """MAX_PROMPTS of the prompts that have two responses or more, of this shard and of those `before`."""
+def sampled_texts(shard: PairingInputs, before: Sequence[SampledTexts], *, seed: int) -> list[SampledTexts]:
+    """Sample MAX_PROMPTS of the prompts with at least two responses, from this shard and the sample `before`."""
     found = [
         SampledTexts(seed_of(seed, 0, "samples", prompt_id), tuple(map(text_token_ids, responses)))
         for prompt_id, responses in _by_prompt(shard).items()
         if len(responses) > 1
     ]
-    return sorted([*before, *found], key=lambda sampled: sampled.place)[:MAX_PROMPTS]
+    return sorted([*before, *found], key=lambda sampled: sampled.sampling_key)[:MAX_PROMPTS]
 
 
 def measure_samples(
@@ -102,11 +103,11 @@ def _rate(found: Sequence[bool]) -> Interval:
 
 def _failing(rates: Sequence[float], seed: int) -> Interval:
     if not rates:
-        raise NotEnoughDataError("the judge is a model, whose full marks are no proof")
+        raise NotEnoughDataError("the judge is a model, whose maximum score does not prove that a response passes")
     return mean_interval(rates, bounds=RATE, seed=seed)
 
 
-def _by_prompt(shard: Judged) -> dict[str, list[Response]]:
+def _by_prompt(shard: PairingInputs) -> dict[str, list[Response]]:
     found: defaultdict[str, list[Response]] = defaultdict(list)
     for response in shard.responses:
         found[response.prompt_id].append(response)

@@ -1,4 +1,4 @@
-"""A second look, on prompts held back for it: M_t against M_{t-1} and the best, asked when a decision stays open."""
+"""The second interim analysis: M_t against M_{t-1} and the best on held-back prompts, when a decision is open."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,10 @@ EARLIER = Read(SECOND_VALIDATION_RESPONSES, "earlier")
 
 
 def second_validation(bench: Bench, iteration: int) -> tuple[Probe, ...]:
-    """Its outcomes alone; nothing without prompts. Who was asked in its own iteration is not asked again."""
+    """Return the measurement of the second validation outcomes, if there are prompts for it.
+
+    A checkpoint that already responded in its own iteration is not sampled again.
+    """
     prompts = bench.source.second_validation_prompts()
     return (_SecondValidation(bench, prompts).probe(iteration),) if prompts else ()
 
@@ -48,7 +51,7 @@ class _SecondValidation:
         return Probe(SECOND_VALIDATION, (*stages, made), when="on_request")
 
     def _responses(self, role: str) -> Stage[Response]:
-        due = partial(_is_asked, role)
+        due = partial(_is_due, role)
         return self.bench.responses(
             SECOND_VALIDATION_RESPONSES_OF[role], self.prompts, role, only_if=due, reads=(EARLIER,)
         )
@@ -58,7 +61,7 @@ class _SecondValidation:
         return Sides(own, {role: self._theirs(reading, role, shard) for role in _baselines(reading.roles)})
 
     def _theirs(self, reading: Reading, role: str, shard: int | None) -> list[Response]:
-        if _was_asked(reading, role):
+        if _was_evaluated(reading, role):
             return self.bench.evaluated(reading, SECOND_VALIDATION_RESPONSES, self.prompts, reading.roles[role], shard)
         return list(reading.rows(SECOND_VALIDATION_RESPONSES_OF[role], shard=shard))
 
@@ -75,9 +78,9 @@ def _baselines(roles: Roles) -> list[str]:
     return ["previous"] if roles["best"].iteration == roles["previous"].iteration else ["previous", "best"]
 
 
-def _is_asked(role: str, reading: Reading) -> bool:
-    return role in _baselines(reading.roles) and not _was_asked(reading, role)
+def _is_due(role: str, reading: Reading) -> bool:
+    return role in _baselines(reading.roles) and not _was_evaluated(reading, role)
 
 
-def _was_asked(reading: Reading, role: str) -> bool:
+def _was_evaluated(reading: Reading, role: str) -> bool:
     return reading.has(SECOND_VALIDATION_RESPONSES, iteration=reading.roles[role].iteration)

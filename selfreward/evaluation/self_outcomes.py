@@ -1,9 +1,10 @@
-"""The run's own judge on held-out prompts: what it thinks of M_t beside what the anchor thinks.
+"""Outcomes of the run's own judge on held-out prompts, for comparison with the anchor's.
 
-It is the judge of this iteration, M_{t-1} where the policy judges, and it sees what the anchor sees. A gain that only
-it can see is one that was trained into its blind spot. It says which of two responses has the higher mean score, as
-when it labels: 1, 0 or 0.5. Judges that compare meet all different responses to a prompt at once, as then. A response
-without text, which most judges leave unscored, loses against any other, as before the anchor.
+It is the judge of this iteration, M_{t-1} where the policy judges, and it judges the responses that the anchor
+compares. A gain that only the run's own judge measures is over-optimisation. Its outcome is 1, 0 or 0.5, by which of
+two responses has the higher mean score, as in labelling. Judges that compare are given all different responses to a
+prompt at once, as in labelling. A response without text, which most judges leave unscored, loses against any other, as
+with the anchor.
 """
 
 import math
@@ -20,17 +21,17 @@ from selfreward.statistics.scores import mean_scores, preferred
 def self_judgments(
     prompts: Sequence[Prompt], sides: Sequence[Sequence[Response]], *, judge: Judge, models: Models, iteration: int
 ) -> list[Judgment]:
-    """The judge's own judgments (`part` is "") of each prompt's different texts; `sides` are by checkpoint.
+    """Return the judge's overall judgments (`part` is "") of each prompt's different texts; `sides` are by checkpoint.
 
-    One call. Where all wrote the same there is nothing to ask.
+    Makes one call; prompts to which all checkpoints wrote the same text are left out.
     """
     rows = zip(prompts, *sides, strict=True)
-    asked = [(prompt, texts) for prompt, *responses in rows if len(texts := _different(responses)) > 1]
-    if not asked:
+    different = [(prompt, texts) for prompt, *responses in rows if len(texts := _different(responses)) > 1]
+    if not different:
         return []
     judged = judge.judge(
-        [prompt for prompt, _ in asked],
-        [response for _, texts in asked for response in texts.values()],
+        [prompt for prompt, _ in different],
+        [response for _, texts in different for response in texts.values()],
         models=models,
         iteration=iteration,
     )
@@ -43,7 +44,10 @@ def self_outcomes(
     judgments: Sequence[Judgment],
     sides: Sequence[Sequence[Response]],
 ) -> list[Outcome] | str:
-    """One for each prompt, unscored when one of two different texts is; or why this judge says nothing at all."""
+    """Return an outcome for each prompt, unscored when one of two different texts is.
+
+    Returns the reason as a text when the judge scored no response at all.
+    """
     if judgments and all(judgment.score is None for judgment in judgments):
         why, _ = Counter(judgment.unscored for judgment in judgments).most_common(1)[0]
         return f"the run's judge scored none of {len(judgments)} judgments of the evaluation's responses: {why}"
@@ -59,12 +63,12 @@ def self_outcomes(
 
 
 def _rank(response: Response, scores: Mapping[tuple[str, str], float]) -> float | None:
-    """The mean score; that of a response without text is below all others."""
+    """Return the mean score; minus infinity for a response without text."""
     return scores.get((response.prompt_id, response.text)) if without_reasoning(response.text) else -math.inf
 
 
 def _different(responses: Sequence[Response]) -> dict[str, Response]:
-    """The first response of each text."""
+    """Return the first response of each distinct text."""
     found: dict[str, Response] = {}
     for response in responses:
         found.setdefault(response.text, response)

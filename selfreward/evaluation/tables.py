@@ -1,4 +1,4 @@
-"""What evaluation stores: of the held-out prompts, and of the judge. `outcomes` are what the monitor decides on."""
+"""Tables of the evaluation, on held-out prompts and on the judge. The monitor's decisions are based on `outcomes`."""
 
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.records import Comparison, Judgment, Prompt, PromptOutcome, Response
@@ -23,7 +23,7 @@ COMPARISONS = Table(
 )
 OUTCOMES = Table("outcomes", PromptOutcome, EVALUATION)
 
-# Seeds are made of the names that these tables had first, so that a run draws the same tokens.
+# Seeds are derived from the original names of these tables, so that a run samples the same tokens.
 _SECOND_VALIDATION_NOTE = "upper bound: it is evaluated only where the validation prompts leave a decision open"
 SECOND_VALIDATION_RESPONSES = Table(
     "evaluation_second_validation_responses", Response, EVALUATION, SECOND_VALIDATION, _SECOND_VALIDATION_NOTE,

@@ -1,6 +1,6 @@
-"""The best checkpoint against M_0 on prompts that nothing was decided on: once in the life of a run, when it stops.
+"""The best checkpoint against M_0 on the test set, evaluated once, when a run stops.
 
-The best one was chosen on the other prompts, so that what these say of it is too good.
+The best checkpoint was selected on the validation prompts, so estimates on these are too optimistic.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ WIN_RATE = "test_win_rate_vs_initial"
 
 
 def test_set(bench: Bench) -> tuple[Probe, ...]:
-    """Nothing without prompts, and not due while the best checkpoint is M_0 itself."""
+    """Return the measurement on the test set, if there are test prompts; skipped if the best checkpoint is M_0."""
     return (_TestSet(bench).probe(),) if bench.source.test_prompts() else ()
 
 

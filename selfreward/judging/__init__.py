@@ -1,4 +1,4 @@
-"""Who scores responses, and who compares them: one file per judge."""
+"""The judges that score and compare responses, one file per judge."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def build(
     trust_remote_code: bool = False,
     where: str = "judging",
 ) -> Judge:
-    """The judge that labels. `chats` are all models by name; raises RecipeError for any other `by`."""
+    """Return the judge that labels. `chats` contains all models by name; raises RecipeError for any other `by`."""
     match section:
         case sections.AdditiveSection():
             return AdditiveJudge(section, chat=named(chats, section.by, where), seed=seed)
@@ -67,7 +67,7 @@ def build(
 def build_anchor(
     section: AnchorSection, *, chats: Mapping[str, Chat], engine: Engine, seed: int, trust_remote_code: bool = False
 ) -> Anchor:
-    """The judge that measures: one that compares, or any that scores. Raises RecipeError as `build` does."""
+    """Return the anchor: a judge that compares, or any judge that scores. Raises RecipeError as `build` does."""
     match section:
         case sections.PairwiseAnchorSection():
             return PairwiseAnchor(section, chat=named(chats, section.by, ANCHOR), seed=seed)
@@ -79,7 +79,7 @@ def build_anchor(
 
 
 def member_names(section: sections.EnsembleSection) -> dict[str, sections.MemberSection]:
-    """Members by `kind@by`, numbered where that is not enough."""
+    """Return the members by the name `kind@by`, numbered where it is not unique."""
     plain = [f"{member.kind}@{by}" if (by := getattr(member, "by", "")) else member.kind for member in section.members]
     seen: Counter[str] = Counter()
     by_name: dict[str, sections.MemberSection] = {}
@@ -92,6 +92,6 @@ def member_names(section: sections.EnsembleSection) -> dict[str, sections.Member
 def _local(chats: Mapping[str, Chat], name: str, where: str) -> None:
     if not named(chats, name, where).is_local:
         raise RecipeError(
-            f"{where}: {name} is an endpoint, whose weights are not here; this kind of judge needs them; name a model "
-            "with `model: ...`"
+            f"{where}: {name} is an endpoint, whose weights are not available; this kind of judge needs a local model; "
+            "name one with `model: ...`"
         )

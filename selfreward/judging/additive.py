@@ -1,14 +1,14 @@
-"""The model as a judge that explains itself: an additive rubric of 0 to 5 points, several draws.
+"""LLM-as-a-judge with an additive rubric of 0 to 5 points: a short justification, then the score, in several draws.
 
-What it does: each response is shown with its conversation and the rubric, the judge writes a short justification and
-`Score: n`, `num_draws` times; later stages average the draws that could be read.
+What it does: the judge is shown each response with its conversation and the rubric, and writes a short justification
+and `Score: n`, `num_draws` times. Later stages average the draws that could be parsed.
 
 Paper: 2401.10020, section 2.2 (rubric, three draws averaged); 2407.19594, section 2.1 (eleven draws, unreadable
 draws left out of the mean).
-Differs: our own wording; the rubric asks nothing of a web search, which no model here has; the response stands last, so
-that the engine's prefix cache pays for rubric and conversation once; an unreadable draw is kept as an unscored
-judgment with its reason instead of disappearing; a response without text is unscored (`empty_response`), and what a
-thinking model thought before it is not shown.
+Differs: our own prompt text; the rubric does not mention a web search, which no model here has; the response comes last
+in the prompt, so that the engine's prefix cache computes rubric and conversation once; an unreadable draw is stored as
+an unscored judgment with its reason instead of being removed; a response without text is unscored (`empty_response`),
+and the reasoning of a thinking model is not shown.
 """
 
 from selfreward.judging.generative import GenerativeJudge

@@ -1,4 +1,4 @@
-"""What judges share that put questions to a model: the inputs of a question, and judgments of the replies."""
+"""Code shared by judges that prompt a model: the inputs of judge prompts, the queries, and judgments from replies."""
 
 import math
 from collections.abc import Sequence, Set
@@ -17,7 +17,7 @@ from selfreward.workload import Lengths, Requests, Workload
 
 @dataclass(frozen=True)
 class JudgeInput:
-    """What a question shows of a prompt; `missing` is the reason why there can be no question about it."""
+    """The parts of a judge prompt that depend on the prompt only; `missing` is the reason why it cannot be judged."""
 
     prompt: Sequence[Message]
     own_response: str | None = None
@@ -30,7 +30,7 @@ class JudgeInput:
 
 @dataclass(frozen=True)
 class Question:
-    """One question, or the reason why it is not asked. `request.n` draws are wanted."""
+    """One judge prompt with `request.n` draws; `skipped` is the reason why it is not sent, if it is not."""
 
     request: ChatRequest
     skipped: Unscored | None = None
@@ -38,7 +38,7 @@ class Question:
 
 @dataclass(frozen=True)
 class JudgeClient:
-    """Puts questions to the model that a section names. `name` stands in judgments and seeds."""
+    """Queries the model that a section names. `name` is part of the judgments' ids and of the seeds."""
 
     name: str
     section: ModelJudgeSection
@@ -51,8 +51,10 @@ class JudgeClient:
     def inputs(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models
     ) -> dict[str, JudgeInput]:
-        """By prompt id. With `commit_first` one more call: the judge responds once to each prompt of `responses`,
-        greedily. Where nothing came of that it has not committed itself, and there is no question.
+        """Return the judge inputs by prompt id.
+
+        With `commit_first` this makes one more call, in which the judge responds once to each prompt of `responses`,
+        greedily. A prompt for which its response is empty is not judged.
         """
         own = self._own_responses(prompts, {r.prompt_id for r in responses if without_reasoning(r.text)}, models)
         return {prompt.id: self._input(prompt, own.get(prompt.id)) for prompt in prompts}
@@ -61,10 +63,10 @@ class JudgeClient:
         commit_first = self.section.commit_first
         if commit_first is None:
             return {}
-        asked = [p for p in prompts if p.id in judged and not self._lacks_reference(p)]
-        requests = [ChatRequest(prompt.messages, max_tokens=commit_first.max_tokens) for prompt in asked]
+        judged_prompts = [p for p in prompts if p.id in judged and not self._lacks_reference(p)]
+        requests = [ChatRequest(prompt.messages, max_tokens=commit_first.max_tokens) for prompt in judged_prompts]
         replies = self.chat.reply(requests, models=models) if requests else []
-        return {prompt.id: reply for prompt, (reply,) in zip(asked, replies, strict=True)}
+        return {prompt.id: reply for prompt, (reply,) in zip(judged_prompts, replies, strict=True)}
 
     def _lacks_reference(self, prompt: Prompt) -> bool:
         return self.section.reference_answer and not prompt.reference
@@ -93,9 +95,9 @@ class JudgeClient:
         shown: Sequence[str] = ("response",),
         **fields: str | None,
     ) -> Requests:
-        """`times` questions about each prompt that show the responses `shown`, at most.
+        """Return an upper bound on `times` requests about each prompt, each showing the responses `shown`.
 
-        A prompt without the reference that the judge is to see is not asked about.
+        Prompts without a reference are left out when the judge needs one.
         """
         commits, with_reference = self.section.commit_first, self.section.reference_answer
         measured = [
@@ -123,19 +125,19 @@ class JudgeClient:
         )
 
     def most_committed(self, work: Workload, lengths: Lengths, *, times: int = 1) -> list[Requests]:
-        """What the judge itself responds to the prompts, with `commit_first`."""
+        """Return an upper bound on the requests for the judge's own responses, with `commit_first`."""
         if self.section.commit_first is None:
             return []
         ask = ChatRequest((), self.section.commit_first.max_tokens)
         return [Requests(self.section.by, lengths.prompts(work.prompts), times=times, ask=ask, may_not_fit=True)]
 
-    def ask(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
-        """One call for all; a question that is not asked has replies with its reason."""
-        places = [place for place, question in enumerate(questions) if question.skipped is None]
-        answers = self.chat.reply([questions[place].request for place in places], models=models) if places else []
+    def query(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
+        """Send all questions in one call; a skipped question gets replies with the reason."""
+        indices = [index for index, question in enumerate(questions) if question.skipped is None]
+        answers = self.chat.reply([questions[index].request for index in indices], models=models) if indices else []
         replies = [[Reply(skipped=q.skipped and q.skipped.value)] * q.request.n for q in questions]
-        for place, answer in zip(places, answers, strict=True):
-            replies[place] = answer
+        for index, answer in zip(indices, answers, strict=True):
+            replies[index] = answer
         return replies
 
 
@@ -148,7 +150,8 @@ def choice_request(
     num_draws: int,
     seed: int,
 ) -> ChatRequest:
-    """Asks for the probabilities of `choices`: at once, where nothing is random, or after `num_draws` explanations."""
+    """Return a request for the probabilities of `choices`, either directly or after `num_draws` sampled
+    explanations."""
     if reasoning is None:
         return ChatRequest(messages, max_tokens=0, opening=opening, choices=choices)
     return ChatRequest(
@@ -175,7 +178,7 @@ def judgment(
     seed: int = 0,
     part: str = "",
 ) -> Judgment:
-    """The record of one reply about one response."""
+    """Return the judgment record of one reply about one response."""
     return Judgment(
         id="/".join(filter(None, (response.id, client.name, part, str(draw)))),
         prompt_id=response.prompt_id,
@@ -197,7 +200,7 @@ def judgment(
 
 
 def finite(score: float) -> dict[str, Any]:
-    """The score of a plain judgment, or the reason why there is none."""
+    """Return the `score` of a plain judgment, or the reason `unscored` when the number is not finite."""
     return {"score": score} if math.isfinite(score) else {"unscored": Unscored.NOT_FINITE.value}
 
 
@@ -212,7 +215,7 @@ def plain_judgment(
     checkpoint_id: str = "",
     template_sha256: str = "",
 ) -> Judgment:
-    """A judgment that nobody wrote: of a program, a reward model, a log-ratio, or members put together."""
+    """Return a judgment without generated text: by a program, a reward model, a log-ratio, or combined members."""
     return Judgment(
         f"{response.id}/{judge}/{draw}", response.prompt_id, response.id, judge, draw, score, unscored, text,
         checkpoint_id=checkpoint_id, template_sha256=template_sha256,
@@ -220,5 +223,5 @@ def plain_judgment(
 
 
 def skipped(inputs: JudgeInput, response: Response) -> Unscored | None:
-    """Why a response is not judged. A number for nothing says more about the judge than about the response."""
+    """Return the reason why a response is not judged, or None. An empty response gets no score."""
     return inputs.missing or (None if without_reasoning(response.text) else Unscored.EMPTY_RESPONSE)

@@ -1,4 +1,4 @@
-"""Two responses side by side, in both orders: how the pairwise judge, the constitution and the anchor ask and read."""
+"""Comparison of two responses in both orders, shared by the pairwise judge, the constitution and the anchor."""
 
 import math
 from collections import defaultdict
@@ -21,7 +21,8 @@ SAME_TEXT = "the same text twice"
 
 @dataclass(frozen=True)
 class Matchup:
-    """Two responses to one prompt. `principle` is what is asked about them, when the template has a place for it."""
+    """Two responses to one prompt. `principle` is the criterion to compare them by, if the template has a field for
+    it."""
 
     response: Response
     other: Response
@@ -30,12 +31,12 @@ class Matchup:
 
     @property
     def is_even(self) -> bool:
-        """Whether both show the same text: exactly 0.5 without a question, since no judge can know better."""
+        """Whether both have the same text; the preference is then exactly 0.5 and the model is not queried."""
         return _text_of(self.response) == _text_of(self.other)
 
 
 def matchups(prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response]) -> list[Matchup]:
-    """One matchup a prompt. Raises ValueError when the three sequences do not belong together."""
+    """Return one matchup per prompt. Raises ValueError when a response does not belong to its prompt."""
     for prompt, response, other in zip(prompts, responses, others, strict=True):
         if not prompt.id == response.prompt_id == other.prompt_id:
             raise ValueError(f"anchor: {response.id} and {other.id} are not responses to the prompt {prompt.id}")
@@ -44,7 +45,7 @@ def matchups(prompts: Sequence[Prompt], responses: Sequence[Response], others: S
 
 @dataclass(frozen=True)
 class Comparer:
-    """Asks about matchups; `clamp` bounds every preference."""
+    """Queries a model about matchups; `clamp` bounds every preference."""
 
     section: ComparisonSection
     client: JudgeClient
@@ -54,18 +55,21 @@ class Comparer:
     def compare(
         self, prompts: Sequence[Prompt], matchups: Sequence[Matchup], *, models: Models, iteration: int
     ) -> list[Comparison]:
-        """For each matchup `num_draws` comparisons with `response` shown as A, then as many as B. One call for all."""
+        """Return, for each matchup, `num_draws` comparisons with `response` shown as A, then as many with it as B.
+
+        All are made in one engine call.
+        """
         differing = [matchup for matchup in matchups if not matchup.is_even]
         compared = [response for matchup in differing for response in (matchup.response, matchup.other)]
         inputs = self.client.inputs(prompts, compared, models=models)
         shown = [(matchup, first) for matchup in matchups for first in (True, False)]
-        asked = [
-            self._ask(matchup, inputs[matchup.response.prompt_id], response_first=first, iteration=iteration)
+        questions = [
+            self._question(matchup, inputs[matchup.response.prompt_id], response_first=first, iteration=iteration)
             for matchup, first in shown
         ]
-        answers = iter(self.client.ask([question for question in asked if question is not None], models=models))
+        answers = iter(self.client.query([question for question in questions if question is not None], models=models))
         comparisons: list[Comparison] = []
-        for (matchup, first), question in zip(shown, asked, strict=True):
+        for (matchup, first), question in zip(shown, questions, strict=True):
             draws = [None] * self.section.num_draws if question is None else next(answers)
             comparisons += [self._comparison(matchup, first, draw, reply, models) for draw, reply in enumerate(draws)]
         return comparisons
@@ -79,8 +83,9 @@ class Comparer:
         principles: Sequence[str | None] = (None,),
         num_own: int = 1,
     ) -> list[Requests]:
-        """So many matchups a prompt, in both orders; before them `num_own` responses of a judge that commits itself."""
-        asked = [
+        """Return an upper bound on the requests: `num_matchups` per prompt in both orders, and `num_own` own
+        responses."""
+        questions = [
             self.client.most(
                 self.template,
                 self._request(),
@@ -92,7 +97,7 @@ class Comparer:
             )
             for principle in principles
         ]
-        return [*self.client.most_committed(work, lengths, times=num_own), *asked]
+        return [*self.client.most_committed(work, lengths, times=num_own), *questions]
 
     def judge(
         self,
@@ -103,10 +108,10 @@ class Comparer:
         models: Models,
         iteration: int,
     ) -> list[Judgment]:
-        """Two judgments of each comparison, one for either response, in the order of the responses.
+        """Return two judgments of each comparison, one for each response, in the order of the responses.
 
-        The score is the probability that the response is the better one. A response that met nobody is unscored, and so
-        is a matchup of which only one order could be read: alone it is as much about the place as about the response.
+        The score is the probability that the response is the better one. A response without a matchup is unscored. So
+        is a matchup in which only one order could be read, because one order alone confounds position and quality.
         """
         about: defaultdict[str, list[Judgment]] = defaultdict(list)
         compared = self.compare(prompts, matchups, models=models, iteration=iteration)
@@ -122,9 +127,11 @@ class Comparer:
                 for mine in (True, False):
                     judged = _judgment(kept, mine=mine, draw=draw)
                     about[judged.response_id].append(judged)
-        return [j for r in responses for j in about.get(r.id) or [self._met_nobody(r, models)]]
+        return [j for r in responses for j in about.get(r.id) or [self._without_opponent(r, models)]]
 
-    def _ask(self, matchup: Matchup, about: JudgeInput, *, response_first: bool, iteration: int) -> Question | None:
+    def _question(
+        self, matchup: Matchup, about: JudgeInput, *, response_first: bool, iteration: int
+    ) -> Question | None:
         if matchup.is_even:
             return None
         first, second = _text_of(matchup.response), _text_of(matchup.other)
@@ -173,7 +180,7 @@ class Comparer:
             template_sha256=self.template.sha256,
         )
 
-    def _met_nobody(self, response: Response, models: Models) -> Judgment:
+    def _without_opponent(self, response: Response, models: Models) -> Judgment:
         why = Unscored.NO_OPPONENT if _text_of(response) else Unscored.EMPTY_RESPONSE
         return judgment(
             response, self.client, draw=0, verdict=Verdict(unscored=why), reply=Reply(), template=self.template,
@@ -181,11 +188,11 @@ class Comparer:
         )  # fmt: skip
 
     def _read(self, reply: Reply) -> tuple[float | None, Unscored | None, str]:
-        """The preference for what was shown first, or the reason why there is none, and the text."""
+        """Return the preference for the response shown first, or the reason why there is none, and the text."""
         said = reply.text if self.section.reasoning else ""
         if reply.skipped is not None:
             return None, Unscored(reply.skipped), ""
-        if not reply.choice_logprobs:  # a server that gives no probabilities: what it wrote is all there is
+        if not reply.choice_logprobs:  # a server without logprobs: the verdict is read from the text
             verdict = read_choice(reply.text, finish_reason=reply.finish_reason or "stop", what="response")
             return verdict.score, verdict.unscored, reply.text
         spread = ", ".join(
@@ -197,19 +204,19 @@ class Comparer:
 
 
 def preference_for_first(logprob_first: float, logprob_second: float) -> float | None:
-    """P(first) / (P(first) + P(second)) in [0, 1]; None when both are 0."""
+    """Return P(first) / (P(first) + P(second)) in [0, 1]; None when both are 0."""
     if max(logprob_first, logprob_second) == -math.inf:
         return None
     difference = logprob_second - logprob_first
-    if difference > 700.0:  # exp would overflow; the preference is 0 to the last bit
+    if difference > 700.0:  # exp would overflow; the preference is 0 in double precision
         return 0.0
     return 1.0 / (1.0 + math.exp(difference))
 
 
 def opponents(responses: Sequence[Response]) -> list[tuple[Response, Response]]:
-    """Every two responses to the same prompt that have something to show, once.
+    """Return every pair of non-empty responses to the same prompt, once.
 
-    Which of the two comes first is a matter of their ids: it makes the comparison's name and seed.
+    The two are ordered by id, because the comparison's id and seed depend on their order.
     """
     of_prompt: defaultdict[str, list[Response]] = defaultdict(list)
     for response in sorted(responses, key=lambda response: response.id):
@@ -219,7 +226,7 @@ def opponents(responses: Sequence[Response]) -> list[tuple[Response, Response]]:
 
 
 def num_opponents(num_responses: int) -> int:
-    """How many such pairs there are of a prompt's responses."""
+    """Return the number of pairs among a prompt's responses."""
     return num_responses * (num_responses - 1) // 2
 
 

@@ -1,14 +1,14 @@
-"""Two responses compared by a principle: probabilities of the choices, as soft labels.
+"""Two responses compared by a principle: the probabilities of the choices are soft labels.
 
-What it does: for every two responses of a prompt one principle of the recipe's file is drawn (or all are asked), in
-both orders; the score is the mean probability of being preferred, and `pairing.label: preference` takes it as the
-pair's soft label. With `reasoning` the judge explains itself first, and probabilities are clamped, because after its
-own words it is nearly always certain.
+What it does: for every pair of responses to a prompt one principle of the recipe's file is drawn (or all are used), and
+the pair is compared in both orders. The score is the mean probability of being preferred, and `pairing.label:
+preference` uses it as the pair's soft label. With `reasoning` the judge explains itself first, and the probabilities
+are clamped, because after an explanation they are nearly always close to 0 or 1.
 
 Paper: 2212.08073, section 4.1 (a principle drawn for each comparison, normalised probabilities of (A) and (B) as
 labels; with chain of thought clamped to 40-60 %).
-Differs: both orders are asked with the same principle and averaged; more than two responses a prompt; averaging over
-all principles is offered, where the paper draws one.
+Differs: both orders use the same principle and are averaged; more than two responses per prompt; averaging over all
+principles is an option, where the paper draws one.
 """
 
 import random
@@ -47,22 +47,22 @@ class ConstitutionJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """As the pairwise judge's, for one principle or for each; one engine call for all of them."""
+        """Return judgments as the pairwise judge does, for one principle or for each, in one engine call."""
         matchups = [
             Matchup(response, other, principle, name=f"principle-{number}")
             for response, other in opponents(responses)
-            for number, principle in self._asked(f"{response.id}~{other.id}", iteration)
+            for number, principle in self._selected_principles(f"{response.id}~{other.id}", iteration)
         ]
         return self._comparer.judge(prompts, responses, matchups, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        asked = self._principles
-        if self._section.each_judgment == "one":  # which one is drawn: the longest bounds it
-            asked = [max(asked, key=lengths.text)]
-        return self._comparer.most(work, lengths, num_matchups=num_opponents(work.num_responses), principles=asked)
+        principles = self._principles
+        if self._section.each_judgment == "one":  # the drawn one is at most as long as the longest
+            principles = [max(principles, key=lengths.text)]
+        return self._comparer.most(work, lengths, num_matchups=num_opponents(work.num_responses), principles=principles)
 
-    def _asked(self, item: str, iteration: int) -> list[tuple[int, str]]:
-        """The principles of one matchup with their numbers, from 1; both orders get the same."""
+    def _selected_principles(self, item: str, iteration: int) -> list[tuple[int, str]]:
+        """Return the principles of one matchup with their numbers, from 1; both orders use the same ones."""
         numbered = list(enumerate(self._principles, start=1))
         if self._section.each_judgment == "all":
             return numbered
@@ -70,10 +70,10 @@ class ConstitutionJudge:
 
 
 def read_principles(path: Path) -> list[str]:
-    """A YAML list of sentences. Raises RecipeError."""
+    """Read the principles from a YAML list of sentences. Raises RecipeError."""
     where, advice = (
         f"judging.principles: {path}",
-        "write one sentence a line, each after a dash, quoted if it has a colon",
+        "write one sentence per line, each after a dash, in quotes if it contains a colon",
     )
     try:
         found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def read_principles(path: Path) -> list[str]:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(f"{where}: cannot be read ({cause}); a YAML list of sentences is needed; {advice}") from error
     if not isinstance(found, list) or not found:
-        raise RecipeError(f"{where}: it holds {found!r:.60}; a YAML list of sentences is needed; {advice}")
+        raise RecipeError(f"{where}: it contains {found!r:.60}; a YAML list of sentences is needed; {advice}")
     for number, principle in enumerate(found, start=1):
         if not isinstance(principle, str) or not principle.strip():
             raise RecipeError(f"{where}: entry {number} is {principle!r:.60}; a sentence is needed; {advice}")

@@ -1,14 +1,14 @@
-"""The model as a judge without a word: the expected score under its own probabilities, one prefill a draw.
+"""LLM-as-a-judge without generation: the expected score under the token probabilities, one prefill per draw.
 
 What it does: the judge prompt ends inside the assistant's turn, right before the score, and the score is the
-probability-weighted mean of the numbers 0 to 5. Nothing is drawn by chance: draw d asks with wording d, in which other
-words, labels and their order stand for the same six steps, so that what hangs on the wording shows as disagreement
-between draws. With `reasoning` the judge first explains itself, `num_draws` times, and the score token is read then.
+probability-weighted mean of the numbers 0 to 5. Nothing is sampled: draw d uses prompt variant d, with other words,
+labels and label order for the same six steps, so that dependence on the prompt shows as disagreement between draws.
+With `reasoning` the judge first explains itself, `num_draws` times, and the score token is read after that.
 
 Paper: 2309.00267, section 2.3 (direct RLAIF: s = sum_i i P(i) over the likelihoods of the score tokens, normalised).
 Differs: scores 0 to 5, each a single token, instead of 1 to 10 (10 is two tokens for many tokenizers), so that all
 judges share a scale; the score stays on that scale instead of being moved to [-1, 1], because pairing compares scores
-of one judge only; several wordings; the probability of all score tokens together is kept and may be required
+of one judge only; several prompt variants; the total probability of the score tokens is stored and can be required
 (`min_score_mass`); a response without text is unscored (`empty_response`).
 """
 
@@ -31,7 +31,7 @@ NAME = "expected_score"
 
 @dataclass(frozen=True)
 class PromptVariant:
-    """A template, and which label stands for which score there."""
+    """A template, with its labels and the score that each label stands for."""
 
     template: str
     labels: tuple[str, ...]
@@ -48,8 +48,8 @@ PROMPT_VARIANTS = (
 class ExpectedScoreJudge:
     """`parts.Judge` with `num_draws` judgments for every response.
 
-    Without reasoning a judgment's `token_ids` hold the one most probable token; its `text` ends with the probabilities
-    that made the score.
+    Without reasoning a judgment's `token_ids` contain the one most probable token; its `text` ends with the
+    probabilities from which the score was computed.
     """
 
     scale = (0.0, 5.0)
@@ -58,30 +58,31 @@ class ExpectedScoreJudge:
         self.by = frozenset((section.by,))
         self._section = section
         self._client = JudgeClient(NAME, section, chat, seed)
-        self._wordings = PROMPT_VARIANTS[:1] if section.reasoning else PROMPT_VARIANTS[: section.num_draws]
-        self._templates = [Template.load(wording.template) for wording in self._wordings]
+        self._variants = PROMPT_VARIANTS[:1] if section.reasoning else PROMPT_VARIANTS[: section.num_draws]
+        self._templates = [Template.load(variant.template) for variant in self._variants]
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """In the order of the responses; one engine call for all of them, two with reasoning.
+        """Return the judgments in the order of the responses; one engine call for all of them, two with reasoning.
 
         Raises RecipeError when the tokenizer does not write the labels as one token each, and EngineError.
         """
         inputs = self._client.inputs(prompts, responses, models=models)
-        wanted = [(response, number) for response in responses for number in range(len(self._wordings))]
-        asked = [
-            self._ask(response, number, inputs[response.prompt_id], iteration=iteration) for response, number in wanted
+        wanted = [(response, number) for response in responses for number in range(len(self._variants))]
+        questions = [
+            self._question(response, number, inputs[response.prompt_id], iteration=iteration)
+            for response, number in wanted
         ]
-        replies = self._client.ask(asked, models=models)
+        replies = self._client.query(questions, models=models)
         return [
             self._judgment(response, number, draw, reply, seed=put.request.seed, models=models)
-            for (response, number), put, draws in zip(wanted, asked, replies, strict=True)
+            for (response, number), put, draws in zip(wanted, questions, replies, strict=True)
             for draw, reply in enumerate(draws)
         ]
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        asked = [
+        questions = [
             self._client.most(
                 template,
                 self._request(number),
@@ -92,10 +93,10 @@ class ExpectedScoreJudge:
             )
             for number, template in enumerate(self._templates)
         ]
-        return [*self._client.most_committed(work, lengths), *asked]
+        return [*self._client.most_committed(work, lengths), *questions]
 
-    def _ask(self, response: Response, number: int, about: JudgeInput, *, iteration: int) -> Question:
-        """With wording `number`, from 0."""
+    def _question(self, response: Response, number: int, about: JudgeInput, *, iteration: int) -> Question:
+        """Return the question with prompt variant `number`, from 0."""
         messages = self._templates[number].render(
             **about.fields(),
             response=without_reasoning(response.text),
@@ -108,7 +109,7 @@ class ExpectedScoreJudge:
         return choice_request(
             messages,
             opening=self._templates[number].opening,
-            choices=self._wordings[number].labels,
+            choices=self._variants[number].labels,
             reasoning=self._section.reasoning,
             num_draws=self._section.num_draws,
             seed=seed,
@@ -117,7 +118,7 @@ class ExpectedScoreJudge:
     def _judgment(
         self, response: Response, number: int, draw: int, reply: Reply, *, seed: int, models: Models
     ) -> Judgment:
-        """Wordings and draws are counted in one: there is one wording, or one draw of each."""
+        """Return the judgment with draw number `number + draw`: there is one variant, or one draw of each variant."""
         verdict, said = self._read(reply, number)
         reasoned = self._section.reasoning is not None
         wrote = reply.text if reasoned or not reply.choice_logprobs else ""
@@ -133,19 +134,19 @@ class ExpectedScoreJudge:
         )
 
     def _read(self, reply: Reply, number: int) -> tuple[Verdict, str]:
-        wording = self._wordings[number]
+        variant = self._variants[number]
         if reply.skipped is not None:
             return Verdict(unscored=Unscored(reply.skipped)), ""
-        if not reply.choice_logprobs:  # a server that gives none, or a reply without a place to read them
-            if _names_a_label(reply.text, opening=self._templates[number].opening, labels=wording.labels):
+        if not reply.choice_logprobs:  # a server without logprobs, or a reply without a position to read them at
+            if _names_a_label(reply.text, opening=self._templates[number].opening, labels=variant.labels):
                 return Verdict(unscored=Unscored.NO_PROBABILITIES), ""
             truncated = reply.finish_reason == "length"
             return Verdict(unscored=Unscored.TRUNCATED if truncated else Unscored.NO_VERDICT), ""
-        return expected_score(reply.choice_logprobs, scores=wording.scores, min_score_mass=self._section.min_score_mass)
+        return expected_score(reply.choice_logprobs, scores=variant.scores, min_score_mass=self._section.min_score_mass)
 
 
 def _names_a_label(text: str, *, opening: str, labels: Sequence[str]) -> bool:
-    """Whether a label stands right after the last opening, or without one is all of the text. Markdown may be there."""
+    """Whether a label follows the last opening, or, without an opening, is the complete text. Ignores Markdown."""
     said = re.sub(r"[*_`#~]", "", without_reasoning(text))
     _, begun, rest = said.rpartition(opening.strip())
     label = rf"\s*(?:{'|'.join(map(re.escape, labels))})"
@@ -153,13 +154,16 @@ def _names_a_label(text: str, *, opening: str, labels: Sequence[str]) -> bool:
 
 
 def expected_score(logprobs: Sequence[float], *, scores: Sequence[float], min_score_mass: float) -> tuple[Verdict, str]:
-    """The expected score and the distribution in words. `logprobs` belong to `scores`, natural and not normalised."""
+    """Return the expected score and a text of the distribution.
+
+    `logprobs` are the log-probabilities of `scores`, natural and not normalised.
+    """
     probabilities = [math.exp(value) for value in logprobs]
     mass = math.fsum(probabilities)  # P(the next token is a score at all), in [0, 1]
     spread = ", ".join(f"{score:g}: {p:.4f}" for score, p in sorted(zip(scores, probabilities, strict=True)))
     text = f"score mass {mass:.4f} ({spread})"
     if mass == 0 or mass < min_score_mass:
         return Verdict(unscored=Unscored.LOW_SCORE_MASS), text
-    # s = sum_i i P(i) / sum_j P(j), divided first, so that one score alone is given back exactly
+    # s = sum_i i P(i) / sum_j P(j), divided first, so that a score with all the mass is returned exactly
     score = math.fsum(score * (p / mass) for score, p in zip(scores, probabilities, strict=True))
     return Verdict(score=min(max(score, min(scores)), max(scores))), f"expected score {score:.4f}; {text}"

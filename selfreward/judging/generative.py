@@ -1,4 +1,4 @@
-"""Scores that a judge writes down, 0 to 5: how the additive judge and the rubric's criteria ask and read."""
+"""Generated scores from 0 to 5, shared by the additive judge and the rubric's criteria."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class ScoreQuestion:
-    """What is asked about each response: `fields` of the template; `part` names a criterion."""
+    """A question about each response: `fields` fill the template; `part` is the name of a criterion, or ""."""
 
     part: str = ""
     fields: Mapping[str, Verbatim] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class ScoreQuestion:
 
 @dataclass(frozen=True)
 class GenerativeJudge:
-    """Asks `questions` about each response, `num_draws` times each, and reads the scores."""
+    """Queries the model with `questions` about each response, `num_draws` times each, and parses the scores."""
 
     name: str
     section: GenerativeSection
@@ -57,39 +57,41 @@ class GenerativeJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """`num_draws` judgments for each response and question, in this order; one engine call for all of them.
+        """Return `num_draws` judgments for each response and question, in this order, from one engine call.
 
         Raises EngineError from the model; never because of what a model wrote.
         """
         inputs = self._client.inputs(prompts, responses, models=models)
         wanted = [(response, question) for response in responses for question in self.questions]
-        asked = [self._ask(response, question, inputs[response.prompt_id], iteration) for response, question in wanted]
+        questions = [
+            self._question(response, question, inputs[response.prompt_id], iteration) for response, question in wanted
+        ]
         return [
             judgment(
                 response, self._client, draw=draw, verdict=self._read(reply), reply=reply, template=self._template,
                 models=models, seed=put.request.seed + draw if reply.skipped is None else 0, part=question.part,
             )
             for (response, question), put, replies in zip(
-                wanted, asked, self._client.ask(asked, models=models), strict=True
+                wanted, questions, self._client.query(questions, models=models), strict=True
             )
             for draw, reply in enumerate(replies)
         ]  # fmt: skip
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        asked = [
+        questions = [
             self._client.most(
                 self._template, self._request(), work, lengths,
                 times=work.num_responses, structured=self._structured, **question.fields,
             )
             for question in self.questions
         ]  # fmt: skip
-        return [*self._client.most_committed(work, lengths), *asked]
+        return [*self._client.most_committed(work, lengths), *questions]
 
     @property
     def _structured(self) -> Verbatim | None:
         return Verbatim("json") if self.section.structured else None
 
-    def _ask(self, response: Response, question: ScoreQuestion, about: JudgeInput, iteration: int) -> Question:
+    def _question(self, response: Response, question: ScoreQuestion, about: JudgeInput, iteration: int) -> Question:
         messages = self._template.render(
             **about.fields(), **question.fields, response=without_reasoning(response.text), structured=self._structured
         )

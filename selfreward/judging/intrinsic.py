@@ -1,14 +1,14 @@
-"""The model's own implicit reward: how much more probable it makes a response than a reference model does.
+"""DPO's implicit reward as a judge: the log-probability ratio of a response under a model and a reference model.
 
-What it does: the score of a response y to x is log pi_by(y|x) - log pi_reference(y|x) in nats, over the very tokens
-that were sampled, the end token included; `per_token` divides it by their number. Nothing is asked in words and nothing
-is drawn: two prefills for each response.
+What it does: the score of a response y to x is log pi_by(y|x) - log pi_reference(y|x) in nats, over the sampled tokens
+themselves, the end token included; `per_token` divides it by their number. There is no judge prompt and no sampling:
+two prefills for each response.
 
 Paper: 2410.12735 (CREAM), section 4: responses are ranked by the DPO reward of the current policy against M_0, because
 models of 7B judge badly when prompted.
 Differs: beta, a constant factor, is left out: margins are in nats. The partition function is left out as in the paper;
-it is the same for all responses to a prompt, so ranks within a prompt stay, and scores of different prompts do not
-compare. `per_token` is ours. A response without text is unscored (`empty_response`), as with judges that read it.
+it is the same for all responses to a prompt, so ranks within a prompt are preserved, but scores of different prompts
+are not comparable. `per_token` is ours. A response without text is unscored (`empty_response`), as with other judges.
 """
 
 import math
@@ -28,9 +28,9 @@ NAME: Final = "intrinsic"
 
 
 class IntrinsicJudge:
-    """`parts.Judge` with scores that have no bounds, and one judgment for each response, the same every time.
+    """`parts.Judge` with unbounded scores and one deterministic judgment for each response.
 
-    While both names stand for the same checkpoint every score is exactly 0, and the engine is not asked.
+    While both names refer to the same checkpoint, every score is exactly 0 and the engine is not called.
     """
 
     scale = None
@@ -43,19 +43,19 @@ class IntrinsicJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """One judgment for each response, in their order; one load and one engine call a model. Raises EngineError."""
+        """Return one judgment per response, in order; one load and one engine call per model. Raises EngineError."""
         model, reference = models[self._section.by], models[self._section.reference]
-        asked = [self._request(response) for response in responses]
-        requests = [request for request in asked if not isinstance(request, Unscored)]
+        requests_or_unscored = [self._request(response) for response in responses]
+        requests = [request for request in requests_or_unscored if not isinstance(request, Unscored)]
         log_ratios = iter(self._log_ratios(requests, model, reference))
         judgments: list[Judgment] = []
-        for response, request in zip(responses, asked, strict=True):
+        for response, request in zip(responses, requests_or_unscored, strict=True):
             if isinstance(request, Unscored):
                 judgments.append(plain_judgment(response, NAME, unscored=request.value, checkpoint_id=model.id))
                 continue
             log_ratio, text = next(log_ratios)
             score = log_ratio / len(request.token_ids) if self._section.per_token else log_ratio
-            found = finite(score)  # not finite where a model gave one of the tokens no probability at all
+            found = finite(score)  # not finite where a token has probability 0 under one of the models
             judgments.append(plain_judgment(response, NAME, **found, text=text, checkpoint_id=model.id))
         return judgments
 
@@ -78,7 +78,7 @@ class IntrinsicJudge:
     def _log_ratios(
         self, requests: Sequence[ScoreRequest], model: Checkpoint, reference: Checkpoint
     ) -> list[tuple[float, str]]:
-        """For each request the log-ratio in nats, and a line that says what it was made of."""
+        """Return, for each request, the log-ratio in nats and a line with its two log-probabilities."""
         by, other = self._section.by, self._section.reference
         if model.id == reference.id:
             return [(0.0, f"{by} and {other} are the same checkpoint")] * len(requests)
@@ -92,7 +92,7 @@ class IntrinsicJudge:
         ]
 
     def _sums(self, model: Checkpoint, requests: Sequence[ScoreRequest]) -> list[float]:
-        """log pi(y|x) for each request."""
+        """Return log pi(y|x) for each request."""
         if not requests:
             return []
         self._engine.load(model)

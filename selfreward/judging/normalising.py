@@ -1,4 +1,4 @@
-"""Scores of several judges or criteria, made comparable."""
+"""Normalisation of scores of several judges or criteria to a common scale."""
 
 import math
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import TypeVar
 
 K = TypeVar("K")
 
-# A spread below this share of the largest value is what rounding left of equal values, and no difference.
+# A spread below this share of the largest value is rounding error of equal values.
 _ROUNDING = 1e-12
 
 
 def z_scores(values: Mapping[K, float]) -> dict[K, float]:
-    """(value - mean) / population standard deviation, all finite; 0 everywhere when the values do not spread.
+    """Return (value - mean) / population standard deviation, all finite; all 0 when the values are equal.
 
-    Sums are exactly rounded, so that the order of the values cannot change a bit of the result.
+    Sums are exactly rounded, so that the order of the values does not change the result in any bit.
     """
     if not values:
         return {}

@@ -1,15 +1,15 @@
-"""Two responses compared, in both orders: the judge that labels pairs of responses, and the anchor.
+"""Pairwise comparison in both orders: a judge that labels responses, and the anchor.
 
 What it does: the judge prompt ends right before the letter of the better response, and the preference is the
-probability of its letter among the two; with `reasoning` the judge explains itself first. Judges favour a place; the
-mean over both orders removes what is due to the place alone. To label, each response of a prompt meets each other, and
-its score is its mean probability of being preferred.
+probability of its letter relative to both letters; with `reasoning` the judge explains itself first. Judges have a
+position bias; the mean over both orders cancels it. For labelling, each response to a prompt is compared with every
+other one, and its score is its mean probability of being preferred.
 
 Paper: 2402.04792, section 3.1 (annotator: probabilities of the two verdict tokens, both orders averaged).
-Differs: letters instead of 1 and 2, so that scores and choices cannot be mixed up; more than two responses a prompt;
-the two orders are kept apart, because their disagreement is the position consistency; two responses with the same text
-are exactly 0.5 without a call. When it labels, an empty response meets nobody (`empty_response`); when it measures, it
-is compared like any other: a model that falls silent must lose, not go missing.
+Differs: letters instead of 1 and 2, so that scores and choices cannot be confused; more than two responses per prompt;
+the two orders are stored separately, because their agreement is the position consistency; two responses with the same
+text get exactly 0.5 without a call. For labelling, an empty response is not compared (`empty_response`); for
+measuring, it is compared like any other: a model that stops responding must lose, not drop out of the data.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ NAME = "pairwise"
 
 
 class PairwiseJudge:
-    """`parts.Judge`: each response of a prompt meets each other."""
+    """`parts.Judge` that compares each response to a prompt with every other one."""
 
     scale = (0.0, 1.0)
 
@@ -37,7 +37,7 @@ class PairwiseJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """(N - 1) * 2 * num_draws judgments for each of a prompt's N responses; one engine call for all of them."""
+        """Return (N - 1) * 2 * num_draws judgments for each of a prompt's N responses, from one engine call."""
         met = [Matchup(response, other) for response, other in opponents(responses)]
         return self._comparer.judge(prompts, responses, met, models=models, iteration=iteration)
 
@@ -46,7 +46,7 @@ class PairwiseJudge:
 
 
 class PairwiseAnchor:
-    """`parts.Anchor`: the two responses of each comparison side by side."""
+    """`parts.Anchor` that is shown both responses of a comparison in one prompt."""
 
     def __init__(self, section: recipe.ComparisonSection, *, chat: Chat, seed: int) -> None:
         self.by = frozenset((section.by,))
@@ -61,13 +61,13 @@ class PairwiseAnchor:
         models: Models,
         iteration: int,
     ) -> list[Comparison]:
-        """`preference` is that of `responses[i]` in either order. One engine call for all.
+        """Return comparisons whose `preference` is for `responses[i]` in either order, from one engine call.
 
         Raises RecipeError when the tokenizer does not write A and B as one token each, EngineError, and ValueError when
-        the three sequences do not belong together.
+        a response does not belong to its prompt.
         """
-        asked = matchups(prompts, responses, others)
-        return self._comparer.compare(prompts, asked, models=models, iteration=iteration)
+        compared = matchups(prompts, responses, others)
+        return self._comparer.compare(prompts, compared, models=models, iteration=iteration)
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         num_matchups = work.num_responses - 1

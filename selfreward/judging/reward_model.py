@@ -1,11 +1,11 @@
 """A trained reward model as judge: a sequence-classification checkpoint with one output.
 
-What it does: conversation and response go through the checkpoint's own chat template, and its one output is the score.
-It runs on plain transformers beside the engine, in the checkpoint's own dtype, only for as long as a call lasts.
+What it does: conversation and response are formatted with the checkpoint's own chat template, and its one output is the
+score. It runs on plain transformers alongside the engine, in the checkpoint's own dtype, and is unloaded after a call.
 
-Paper: 2203.02155 (InstructGPT), section 3.5: a reward model gives a prompt and a response one number.
-Differs: such a checkpoint is used and never trained here. A response that was cut off is closed by the template like a
-complete one. Text that spells control tokens is broken up, so that no response can add a turn in which it is praised.
+Paper: 2203.02155 (InstructGPT), section 3.5: a reward model outputs a scalar for a prompt and a response.
+Differs: the checkpoint is used and never trained here. A truncated response is closed by the template like a complete
+one. Text that spells control tokens is split, so that no response can inject a turn that praises it.
 """
 
 import gc
@@ -28,9 +28,9 @@ NAME: Final = "reward_model"
 
 
 class RewardModelJudge:
-    """`parts.Judge` with scores that have no bounds, and one judgment for each response, the same every time.
+    """`parts.Judge` with unbounded scores and one deterministic judgment for each response.
 
-    A number that is not finite is unscored: `not_finite`.
+    An output that is not finite is unscored: `not_finite`.
     """
 
     scale = None
@@ -43,21 +43,21 @@ class RewardModelJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """One judgment for each response, in their order.
+        """Return one judgment for each response, in their order.
 
-        Raises RecipeError for a checkpoint that is no reward model or cannot write the conversation, and EngineError
-        when it fails at work.
+        Raises RecipeError for a checkpoint that is not a reward model or whose template cannot format the conversation,
+        and EngineError when the forward pass fails.
         """
         checkpoint = models[self._section.by]
         config, tokenizer = config_and_tokenizer(checkpoint.path, trust_remote_code=self._trust_remote_code)
         messages_of = {prompt.id: prompt.messages for prompt in prompts}
         limit = _max_tokens(config, tokenizer)
-        asked = [_tokens(tokenizer, messages_of[response.prompt_id], response, limit) for response in responses]
-        rows = [token_ids for token_ids in asked if not isinstance(token_ids, Unscored)]
+        encoded = [_tokens(tokenizer, messages_of[response.prompt_id], response, limit) for response in responses]
+        rows = [token_ids for token_ids in encoded if not isinstance(token_ids, Unscored)]
         scores = iter(self._scores(checkpoint, rows) if rows else [])
         template_sha256 = sha256(str(tokenizer.chat_template).encode()).hexdigest()
         judgments = []
-        for response, token_ids in zip(responses, asked, strict=True):
+        for response, token_ids in zip(responses, encoded, strict=True):
             refused = token_ids.value if isinstance(token_ids, Unscored) else None
             score = math.nan if refused else next(scores)
             found = {"unscored": refused} if refused else {**finite(score), "text": f"reward {score:.6g}"}
@@ -66,11 +66,11 @@ class RewardModelJudge:
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        asked = forward(self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
-        return [replace(requests, in_engine=False) for requests in asked]
+        encoded = forward(self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+        return [replace(requests, in_engine=False) for requests in encoded]
 
     def _scores(self, checkpoint: Checkpoint, rows: Sequence[tuple[int, ...]]) -> list[float]:
-        """One number for each row of token ids; the model is gone afterwards."""
+        """Return one score for each row of token ids; the model is unloaded afterwards."""
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,8 +82,8 @@ class RewardModelJudge:
         except (RuntimeError, ValueError, MemoryError) as error:
             raise EngineError(
                 f"reward model {checkpoint.path}: {type(error).__name__}: {error}; it must score all responses; if "
-                "memory was short, lower judging.batch_tokens or give the engine less; then run the same command to "
-                "continue from the last finished shard"
+                "it ran out of memory, lower judging.batch_tokens or give the engine less memory; then run the same "
+                "command to continue from the last finished shard"
             ) from error
         finally:
             model = None
@@ -92,7 +92,8 @@ class RewardModelJudge:
 
 
 def config_and_tokenizer(folder: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Reads no weights. Raises RecipeError unless the checkpoint has exactly one output and a chat template."""
+    """Load configuration and tokenizer, without weights. Raises RecipeError unless the checkpoint has exactly one
+    output and a chat template."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -101,8 +102,8 @@ def config_and_tokenizer(folder: Path, *, trust_remote_code: bool) -> tuple[Any,
     except (OSError, ValueError, KeyError) as error:
         raise _refused(folder, f"its config or tokenizer cannot be read ({error})") from error
     if config.num_labels != 1:
-        made_for = ", ".join(config.architectures or ["nothing named"])
-        raise _refused(folder, f"it has {config.num_labels} outputs (architecture: {made_for})")
+        architectures = ", ".join(config.architectures or ["not given"])
+        raise _refused(folder, f"it has {config.num_labels} outputs (architecture: {architectures})")
     if not tokenizer.chat_template:
         raise _refused(folder, "its tokenizer has no chat template")
     return config, tokenizer
@@ -116,13 +117,14 @@ def _refused(folder: Path, found: str) -> RecipeError:
 
 
 def _max_tokens(config: Any, tokenizer: Any) -> int:
-    """What model and tokenizer were made for; a tokenizer that does not know says so by a huge number."""
+    """Return the maximum length of model and tokenizer; a tokenizer without a limit reports a huge number."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length
     return int(min(positions, tokenizer.model_max_length))
 
 
 def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, limit: int) -> tuple[int, ...] | Unscored:
-    """The whole conversation in tokens, of which only the template wrote control tokens."""
+    """Return the conversation's token ids, in which all control tokens come from the template, or why there are
+    none."""
     if not without_reasoning(response.text):
         return Unscored.EMPTY_RESPONSE
     turns = (*messages, Message("assistant", without_reasoning(response.text)))
@@ -134,14 +136,16 @@ def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, lim
     expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
     token_ids = _encode(tokenizer, turns)
     if num_control(token_ids) != expected:
-        token_ids = _encode(tokenizer, [replace(turn, content=_broken(turn.content, tokenizer)) for turn in turns])
+        token_ids = _encode(
+            tokenizer, [replace(turn, content=_break_control_tokens(turn.content, tokenizer)) for turn in turns]
+        )
         if num_control(token_ids) != expected:
             return Unscored.CONTROL_TOKENS
     return token_ids if len(token_ids) <= limit else Unscored.TOO_LONG
 
 
-def _broken(text: str, tokenizer: Any) -> str:
-    """Control tokens with a space after their first character."""
+def _break_control_tokens(text: str, tokenizer: Any) -> str:
+    """Insert a space after the first character of each control token in the text."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     for token in sorted(special, key=len, reverse=True):
         text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -151,18 +155,18 @@ def _broken(text: str, tokenizer: Any) -> str:
 def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
     import jinja2
 
-    # Half a surrogate pair is legal in JSON and has no bytes in UTF-8: it becomes a question mark.
+    # A lone surrogate is legal in JSON but cannot be encoded in UTF-8: it becomes a question mark.
     conversation = [
         {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode("utf-8")} for turn in turns
     ]
     try:
-        # The template writes the beginning token itself: nothing is added.
+        # The template writes the beginning-of-sequence token itself: nothing is added.
         return tuple(tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False))
     except (jinja2.TemplateError, ValueError, TypeError) as error:
         roles = ", ".join(turn.role for turn in turns)
         raise RecipeError(
-            f"reward model {tokenizer.name_or_path}: its chat template cannot write the turns {roles} ({error}); turns "
-            "that the template knows are allowed; change the roles, or the system prompt, or the reward model"
+            f"reward model {tokenizer.name_or_path}: its chat template cannot format the turns {roles} ({error}); "
+            "roles that the template supports are allowed; change the roles, or the system prompt, or the reward model"
         ) from error
 
 
@@ -171,7 +175,7 @@ def _load(folder: Path, *, trust_remote_code: bool) -> Any:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # A bar for every shard would say nothing that a user needs.
+    logging.disable_progress_bar()  # one bar per shard is of no use to the user
     try:
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
@@ -182,22 +186,22 @@ def _load(folder: Path, *, trust_remote_code: bool) -> Any:
         if shown:
             logging.enable_progress_bar()
     if missing := sorted(loaded["missing_keys"]):
-        # transformers would go on with random numbers in their place.
+        # transformers would continue with randomly initialised weights instead
         raise _refused(folder, f"its weights lack {', '.join(missing[:3])}")
     model.config.get_text_config().use_cache = False
     return model.eval()
 
 
 def _forward(model: Any, rows: Sequence[tuple[int, ...]], *, batch_tokens: int) -> list[float]:
-    """The score of each row, whatever it is batched with."""
+    """Return the score of each row, independent of the batch it is in."""
     import torch
     from tqdm import tqdm
 
     pad = _pad_token_id(model.config.get_text_config(), rows)
     scores = [math.nan] * len(rows)
-    cut = _batches(rows, batch_tokens=batch_tokens)
+    batches = _batches(rows, batch_tokens=batch_tokens)
     with torch.inference_mode():
-        for batch in tqdm(cut, desc="reward model", unit="batch", disable=None, dynamic_ncols=True):
+        for batch in tqdm(batches, desc="reward model", unit="batch", disable=None, dynamic_ncols=True):
             width = max(len(rows[index]) for index in batch)
             lengths_B = torch.tensor([len(rows[index]) for index in batch])
             padded = [[*rows[index], *[pad] * (width - len(rows[index]))] for index in batch]
@@ -210,11 +214,11 @@ def _forward(model: Any, rows: Sequence[tuple[int, ...]], *, batch_tokens: int) 
 
 
 def _pad_token_id(config: Any, rows: Sequence[tuple[int, ...]]) -> int:
-    """The token to pad with on the right.
+    """Return the id of the token to pad with on the right.
 
-    Decoders score the last token that is not the configuration's padding token, so padding must be exactly that one,
-    whatever the tokenizer says. Without one (or with -1, in old checkpoints) they score the very last token, one row
-    at a time; with a token that ends no row, several rows at a time give the same.
+    Decoders score the last token that is not the configuration's padding token, so padding must use exactly that token,
+    whatever the tokenizer's is. Without one (or with -1, in old checkpoints) they score the very last token, one row
+    at a time; a padding token that ends no row gives the same result for several rows at a time.
     """
     if config.pad_token_id is None or config.pad_token_id < 0:
         ends = {row[-1] for row in rows}
@@ -223,11 +227,11 @@ def _pad_token_id(config: Any, rows: Sequence[tuple[int, ...]]) -> int:
 
 
 def _batches(rows: Sequence[tuple[int, ...]], *, batch_tokens: int) -> list[list[int]]:
-    """Indices of rows, by length; at most `batch_tokens` padded tokens each, or one row."""
-    cut: list[list[int]] = []
+    """Return batches of row indices, sorted by length, of at most `batch_tokens` padded tokens each, or of one row."""
+    batches: list[list[int]] = []
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
-        if cut and (len(cut[-1]) + 1) * len(rows[index]) <= batch_tokens:
-            cut[-1].append(index)
+        if batches and (len(batches[-1]) + 1) * len(rows[index]) <= batch_tokens:
+            batches[-1].append(index)
         else:
-            cut.append([index])
-    return cut
+            batches.append([index])
+    return batches

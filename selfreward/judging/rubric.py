@@ -1,9 +1,9 @@
-"""The model as a judge with a list: named criteria, each criticised and scored by itself, 0 to 5.
+"""LLM-as-a-judge with a rubric: named criteria, each critiqued and scored separately, 0 to 5.
 
-What it does: one question for each criterion about each response, `num_draws` times. A judgment with `part` set to the
-criterion's name keeps critique and score. The response's own score (`part` "") is, draw by draw, the mean over
-criteria, weighted as the recipe says; with `normalise` the mean of z-scores, taken per criterion over all responses
-judged together. A draw in which a criterion is unscored is unscored: without it the rest would be another quantity.
+What it does: one question per criterion about each response, `num_draws` times. A judgment with `part` set to the
+criterion's name stores critique and score. The response's overall score (`part` "") is, draw by draw, the mean over
+criteria with the recipe's weights; with `normalise` it is the mean of z-scores, computed per criterion over all
+responses judged together. A draw in which a criterion is unscored is unscored: a mean of the rest is another quantity.
 
 Paper: 2310.08491 (Prometheus), section 3: a judge given its own score rubric writes feedback, then a score.
 Differs: one question for each criterion instead of one for all, 0 to 5 instead of 1 to 5, and no training of the judge.
@@ -38,7 +38,7 @@ class RubricJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """For each response its criteria's judgments, then its own; one engine call for all of them."""
+        """Return for each response the judgments by criterion, then the overall ones, from one engine call."""
         parts = self._writer.judge(prompts, responses, models=models, iteration=iteration)
         counted = self._counted(parts)
         num_draws = self._section.num_draws
@@ -47,11 +47,11 @@ class RubricJudge:
         for start in range(0, len(parts), size):
             of_response = parts[start : start + size]
             judgments += of_response
-            judgments += [self._whole(draw, of_response[draw::num_draws], counted) for draw in range(num_draws)]
+            judgments += [self._overall(draw, of_response[draw::num_draws], counted) for draw in range(num_draws)]
         return judgments
 
     def _counted(self, parts: Sequence[Judgment]) -> dict[str, float]:
-        """What each criterion's judgment counts as, by id: its score, or its z-score."""
+        """Return the value of each criterion's judgment by id: its score, or its z-score."""
         scores = {j.id: j.score for j in parts if j.score is not None}
         if not self._section.normalise:
             return scores
@@ -60,8 +60,8 @@ class RubricJudge:
             counted |= z_scores({j.id: scores[j.id] for j in parts if j.part == criterion.name and j.id in scores})
         return counted
 
-    def _whole(self, draw: int, parts: Sequence[Judgment], counted: dict[str, float]) -> Judgment:
-        """One draw of all criteria, in their order, as the judge's own judgment."""
+    def _overall(self, draw: int, parts: Sequence[Judgment], counted: dict[str, float]) -> Judgment:
+        """Return the overall judgment of one draw, from the judgments of all criteria in order."""
         criteria = self._section.criteria
         unscored = next((part.unscored for part in parts if part.unscored is not None), None)
         score = None

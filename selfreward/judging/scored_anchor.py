@@ -1,13 +1,14 @@
-"""A judge that scores, as anchor: the response with the higher mean score is the better one.
+"""A judge that scores, used as anchor: the response with the higher mean score is the better one.
 
-What it does: each response is scored by itself, and two are compared by the means of their draws: 1, 0.5 or 0. That is
-one comparison, in which neither response was shown first: the judge never sees two side by side and has no position to
-follow.
+What it does: each response is scored separately, and two are compared by the means of their draws: 1, 0.5 or 0. That is
+one comparison, in which neither response was shown first: the judge is never shown both in one prompt, so it cannot
+have a position bias.
 
-Paper: none; those of the judges stand in their own files. Only which of two scores is higher counts, so that outcomes
-of every kind of judge are on one scale. A response without text, which most judges leave unscored, loses against any
-that has a score: a model that falls silent must lose, not go missing. Draws are seeded as in iteration 0 whenever they
-are asked for, so that a response which is measured again, as a baseline of the next checkpoint's, gets the scores it had.
+Paper: none; the papers of the judges are cited in their own files. Only the order of the two scores counts, so that
+outcomes of every kind of judge are on one scale. A response without text, which most judges leave unscored, loses
+against any that has a score: a model that stops responding must lose, not drop out of the data. Draws are always seeded
+as in iteration 0, so that a response which is measured again, as a baseline of the next checkpoint, gets the same
+scores.
 """
 
 import math
@@ -25,14 +26,14 @@ from selfreward.workload import Lengths, Requests, Workload
 
 @dataclass(frozen=True)
 class _Score:
-    """The mean of a response's draws, or the reason why there is none; `draw` is the first of them."""
+    """The mean score of a response, None if it has none; `draw` is its first judgment."""
 
     mean: float | None
     draw: Judgment
 
     @property
     def rank(self) -> float | None:
-        """The mean; that of a response without text is below all others."""
+        """The mean score; minus infinity for a response without text."""
         silent = self.mean is None and self.draw.unscored == Unscored.EMPTY_RESPONSE.value
         return -math.inf if silent else self.mean
 
@@ -41,7 +42,7 @@ class _Score:
 
 
 class ScoredAnchor:
-    """`parts.Anchor` made of a judge that scores; `name` stands in its comparisons."""
+    """`parts.Anchor` made of a judge that scores; `name` is the judge's name in its comparisons."""
 
     def __init__(self, judge: Judge, *, name: str) -> None:
         self.by = judge.by
@@ -57,29 +58,30 @@ class ScoredAnchor:
         models: Models,
         iteration: int,
     ) -> list[Comparison]:
-        """One comparison of each `responses[i]` with `others[i]`. One call of the judge, which sees a response once.
+        """Return one comparison of each `responses[i]` with `others[i]`; the judge is called once, each response scored
+        once.
 
-        Two responses that show the same text are exactly 0.5 and not scored. Where one has no score, the comparison is
-        unscored, for its reason. Raises what the judge raises, and ValueError when the three sequences do not
-        belong together.
+        Two responses with the same text get exactly 0.5 and are not scored. Where one has no score, the comparison is
+        unscored, with its reason. Raises what the judge raises, and ValueError when a response does not belong to its
+        prompt.
         """
-        asked = list(zip(prompts, matchups(prompts, responses, others), strict=True))
-        differing = [(prompt, matchup) for prompt, matchup in asked if not matchup.is_even]
+        pairs = list(zip(prompts, matchups(prompts, responses, others), strict=True))
+        differing = [(prompt, matchup) for prompt, matchup in pairs if not matchup.is_even]
         scores = self._scores(differing, models) if differing else {}
-        return [self._comparison(matchup, scores) for _, matchup in asked]
+        return [self._comparison(matchup, scores) for _, matchup in pairs]
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        """Each response is scored once; of those that were scored before, an endpoint's replies are kept."""
-        asked = self._judge.most(work, lengths)
+        """Return an upper bound on the requests: one scoring per response; an endpoint's earlier replies are reused."""
+        pairs = self._judge.most(work, lengths)
         if not work.seen_before:
-            return asked
+            return pairs
         num_seen = work.num_responses - 1
-        return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in asked]
+        return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in pairs]
 
-    def _scores(self, asked: Sequence[tuple[Prompt, Matchup]], models: Models) -> Mapping[str, _Score]:
-        """By response id. Parts of a judgment, such as a rubric's criteria, do not count beside the whole."""
-        prompts = {prompt.id: prompt for prompt, _ in asked}
-        responses = {response.id: response for _, c in asked for response in (c.response, c.other)}
+    def _scores(self, pairs: Sequence[tuple[Prompt, Matchup]], models: Models) -> Mapping[str, _Score]:
+        """Return the scores by response id. Parts of a judgment, such as a rubric's criteria, are ignored."""
+        prompts = {prompt.id: prompt for prompt, _ in pairs}
+        responses = {response.id: response for _, c in pairs for response in (c.response, c.other)}
         drawn: defaultdict[str, list[Judgment]] = defaultdict(list)
         for judgment in self._judge.judge([*prompts.values()], [*responses.values()], models=models, iteration=0):
             if not judgment.part:

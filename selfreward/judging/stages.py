@@ -1,4 +1,4 @@
-"""The stages of judging: this iteration's judge on its responses and, where it is asked for, the previous one's too."""
+"""The judging stages: this iteration's judge on its responses and, where pairing needs it, the previous one's too."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,11 +8,13 @@ from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import Candidates, Workload, asked_before
+from selfreward.workload import CandidateWorkload, Workload, asked_before
 
 
-def judgments(judge: Judge, candidates: Mapping[Table[Response], Candidates], *, work: Workload) -> Stage[Judgment]:
-    """Of all candidates, by the table in which they stand."""
+def judgments(
+    judge: Judge, candidates: Mapping[Table[Response], CandidateWorkload], *, work: Workload
+) -> Stage[Judgment]:
+    """Return the stage that judges all candidates; `candidates` maps each table of responses to its workload."""
     num_responses = sum(each.num_responses for each in candidates.values())
     met = replace(work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values()))
     return Stage(
@@ -26,7 +28,7 @@ def judgments(judge: Judge, candidates: Mapping[Table[Response], Candidates], *,
 
 
 def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
-    """The same responses by the judge as it was in the iteration before. From iteration 2 on."""
+    """Return the stage that judges the same responses with the previous iteration's judge, from iteration 2 on."""
     return Stage(
         PREVIOUS_JUDGMENTS,
         lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.before),
@@ -43,7 +45,7 @@ def _judge(judge: Judge, reading: Reading, tables: Iterable[Table[Response]], mo
 
 
 def count(judgments: Iterable[Judgment]) -> dict[str, int]:
-    """The judge's own judgments, and the unscored ones by reason. A criterion or a member is a part of another one."""
+    """Count the judgments, and the unscored ones by reason, without those of single criteria or members."""
     counts = Counter(num_judgments=0, num_unscored_judgments=0)
     for judgment in judgments:
         if judgment.part:

@@ -1,4 +1,4 @@
-"""What is wrong with `judging` and `evaluation.anchor`, and what a person should know of them before a run."""
+"""Errors and warnings about `judging` and `evaluation.anchor`, found before a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -14,33 +14,33 @@ Labelling = recipe.JudgingSection | recipe.AnchorSection
 
 
 def problems(section: recipe.JudgingSection, facts: Facts) -> Iterator[Problem]:
-    """Of the judge that labels: by itself, beside the anchor, and beside pairing."""
-    asked = facts.recipe
-    fresh = chain.from_iterable(facts.source.training_prompts(t + 1) for t in range(asked.iterations.max))
+    """Yield problems of the judge that labels: alone, in combination with the anchor, and with pairing."""
+    run_recipe = facts.recipe
+    fresh = chain.from_iterable(facts.source.training_prompts(t + 1) for t in range(run_recipe.iterations.max))
     yield from of_judge(section, list(fresh))
-    yield from _unenforced(section, "judging", facts)
-    yield from of_shared_anchor(section, asked.evaluation, facts.weights)
-    yield from of_pairing(section, asked.pairing)
+    yield from _schema_problems(section, "judging", facts)
+    yield from of_shared_anchor(section, run_recipe.evaluation, facts.weights)
+    yield from of_pairing(section, run_recipe.pairing)
 
 
 def anchor_problems(section: recipe.AnchorSection, facts: Facts) -> Iterator[Problem]:
-    """Of the judge that measures."""
+    """Yield problems of the anchor."""
     yield from of_judge(section, facts.source.validation_prompts(), where=ANCHOR)
-    yield from _unenforced(section, ANCHOR, facts)
+    yield from _schema_problems(section, ANCHOR, facts)
     yield from of_anchor(section)
 
 
 def of_anchor(section: recipe.AnchorSection) -> Iterator[Problem]:
-    """A judge that cannot measure, whatever the run."""
+    """Yield settings with which a judge cannot be an anchor."""
     if isinstance(section, recipe.RubricSection) and section.normalise:
         yield Problem(
-            f"{ANCHOR}.normalise: z-scores depend on which responses are scored together; an anchor stays the same; "
-            "remove it"
+            f"{ANCHOR}.normalise: z-scores depend on which responses are scored together; an anchor must stay the "
+            "same; remove it"
         )
 
 
 def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "judging") -> Iterator[Problem]:
-    """What the judge cannot do with these prompts."""
+    """Yield problems of the judge with these prompts."""
     for judge in members(section):
         match judge:
             case recipe.VerifierSection() if not all(prompt.checks for prompt in prompts):
@@ -49,13 +49,13 @@ def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "jud
                 )
             case recipe.RewardModelSection() if judge.by in OF_THE_RUN:
                 yield Problem(
-                    f"{where}.by: {judge.by} writes and does not score; a reward model has one output and no words; "
-                    "add it under `models` by a name of its own"
+                    f"{where}.by: {judge.by} is a generative model; a reward model is a classifier with one output; "
+                    "add it under `models` by its own name"
                 )
             case recipe.IntrinsicSection() if {judge.by, judge.reference} <= OF_THE_RUN:
                 yield warning(
                     f"{where}.kind is intrinsic: in the first iteration {judge.by} and {judge.reference} are the same "
-                    "model, so that every score is 0 and no pair is made; name another model as the reference"
+                    "model, so every score is 0 and no pair is made; name another model as the reference"
                 )
             case recipe.ModelJudgeSection() if judge.reference_answer and not all(
                 prompt.reference for prompt in prompts
@@ -68,23 +68,23 @@ def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "jud
 
 
 def members(section: Labelling) -> Sequence[recipe.MemberSection | recipe.PairwiseAnchorSection]:
-    """Those of an ensemble; any other judge is its only one."""
+    """Return the members of an ensemble; any other judge is its own only member."""
     return section.members if isinstance(section, recipe.EnsembleSection) else [section]
 
 
 def models_of(section: Labelling) -> frozenset[str]:
-    """Names of the models that take part."""
+    """Return the names of the models that the judge uses."""
     named = ((getattr(judge, "by", None), getattr(judge, "reference", None)) for judge in members(section))
     return frozenset(name for names in named for name in names if name is not None)
 
 
-def _unenforced(section: Labelling, where: str, facts: Facts) -> Iterator[Problem]:
-    """Said before responses are sampled, and not when the first one is judged."""
+def _schema_problems(section: Labelling, where: str, facts: Facts) -> Iterator[Problem]:
+    """Yield `structured` members that the engine cannot serve, before any response is sampled."""
     for judge in members(section):
         structured = isinstance(judge, recipe.GenerativeSection) and judge.structured
         if structured and getattr(judge, "by", "") not in facts.recipe.endpoints and not facts.engine.enforces_schema:
             yield Problem(
-                f"{where}.structured: engine.kind transformers cannot enforce the form of a text; vllm and endpoints "
+                f"{where}.structured: engine.kind transformers cannot enforce a JSON schema; vllm and endpoints "
                 "can; set engine.kind to vllm, or `structured: false`"
             )
 
@@ -93,9 +93,13 @@ def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -
     compares = isinstance(section, recipe.ComparisonSection)
     draws_once = all(getattr(judge, "num_draws", 1) < 2 for judge in members(section)) and not compares
     if pairing.label == "preference" and not compares:
-        yield warning(f"pairing.label is preference, which needs a judge that compares; {section.kind} gives no pairs")
+        yield warning(
+            f"pairing.label is preference, which needs a judge that compares; with {section.kind} no pairs are made"
+        )
     if pairing.min_reliability is not None and draws_once:
-        yield warning("pairing.min_reliability: the judge draws once, so reliability cannot be measured: no pairs")
+        yield warning(
+            "pairing.min_reliability: the judge draws once, so reliability cannot be measured and no pairs are made"
+        )
     if "consistency" in (pairing.label, pairing.weight) and not models_of(section) & CHANGING:
         yield warning("pairing by consistency, but the judge does not change: each label and weight is 1")
 
@@ -103,35 +107,35 @@ def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -
 def of_shared_anchor(
     section: recipe.JudgingSection, evaluation: recipe.EvaluationSection, weights: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """A judge that labels with the anchor's template and, at least at first, its weights.
+    """Yield judges that label with the anchor's template and, at least initially, its weights.
 
-    A verifier has no weights, and nobody can persuade it: it may label and measure.
+    A verifier has no weights and cannot be persuaded, so it may both label and measure.
     """
     anchor = evaluation.anchor
     for judge in members(section):
-        if judge.kind != anchor.kind or not _start_alike(judge, anchor, weights):
+        if judge.kind != anchor.kind or not _same_model_at_start(judge, anchor, weights):
             continue
         if isinstance(judge, recipe.VerifierSection):
             yield warning(
-                "judging and evaluation.anchor are verifiers: the same kinds of checks label and measure, so that the "
-                "outcomes say how well such checks are learned, and nothing of any other quality"
+                "judging and evaluation.anchor are verifiers: the same kinds of checks label and measure, so the "
+                "outcomes show how well such checks are learned, and nothing about any other quality"
             )
         elif evaluation.anchor_may_label:
             yield warning(
-                f"{_labels_and_measures(judge, anchor)}, so that its outcomes say how well the policy pleases its own "
+                f"{_labels_and_measures(judge, anchor)}, so its outcomes show how well the policy pleases its own "
                 "judge (evaluation.anchor_may_label is true)"
             )
         else:
             yield Problem(
-                f"{ANCHOR}: {_labels_and_measures(judge, anchor)}; an anchor differs from every judge that labels in "
-                f"its model or its kind, for else it measures how well the policy pleases its own judge; set "
+                f"{ANCHOR}: {_labels_and_measures(judge, anchor)}; an anchor must differ from every judge that labels "
+                f"in its model or its kind, otherwise it measures how well the policy pleases its own judge; set "
                 f"{ANCHOR}.by to another model or {ANCHOR}.kind to another kind, or accept it with "
                 "evaluation.anchor_may_label: true"
             )
 
 
-def _start_alike(judge: Labelling, anchor: recipe.AnchorSection, weights: Mapping[str, str]) -> bool:
-    """Whether both are of one model, or of names that stand for the same weights when the run begins."""
+def _same_model_at_start(judge: Labelling, anchor: recipe.AnchorSection, weights: Mapping[str, str]) -> bool:
+    """Whether both use one model, or names that refer to the same weights when the run begins."""
     by, measuring = getattr(judge, "by", ""), getattr(anchor, "by", "")
     same = by in weights and weights[by] == weights.get(measuring)
     return same or by == measuring or {by, measuring} <= OF_THE_RUN
@@ -142,6 +146,6 @@ def _labels_and_measures(judge: Labelling, anchor: recipe.AnchorSection) -> str:
     if by == measuring:
         return f"the {anchor.kind} judge by {by} both labels and measures"
     return (
-        f"a {anchor.kind} judge by {by} labels, and one by {measuring} measures: in the first iteration, at least, "
+        f"a {anchor.kind} judge by {by} labels, and one by {measuring} measures: at least in the first iteration "
         "they are one model with one template"
     )

@@ -1,10 +1,10 @@
 """A program as judge: the share of a prompt's declarative checks that a response passes.
 
-What it does: runs the checks of `selfreward.checks` on the text of each response, in their strict form. No model takes
-part and nothing is drawn: one judgment for each response, the same every time.
+What it does: runs the checks of `selfreward.checks` on the text of each response, in their strict form. It uses no
+model and no sampling: one deterministic judgment for each response.
 
 Paper: 2311.07911 (IFEval), section 2.2: strict accuracy, by instruction (`share`) or by prompt (`all`).
-Differs: the share is taken within one prompt, to be a score.
+Differs: the share is computed within one prompt, to serve as a score.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ NAME: Final = "verifier"
 class VerifierJudge:
     """`parts.Judge` with scores in [0, 1], or only 0 and 1 for aggregate "all"; needs no engine.
 
-    A response without text passes nothing and scores 0. A response to a prompt without checks is unscored: `no_checks`.
-    A judgment's `text` has a line for each check, and its `template_sha256` is that of the checks.
+    A response without text passes no check and scores 0. A response to a prompt without checks is unscored:
+    `no_checks`. A judgment's `text` has a line for each check, and its `template_sha256` is the hash of the checks.
     """
 
     def __init__(self, section: recipe.VerifierSection) -> None:
@@ -39,12 +39,12 @@ class VerifierJudge:
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
-        """One judgment for each response, in their order. Raises RecipeError for a check that does not validate."""
+        """Return one judgment for each response, in order. Raises RecipeError for a check that does not validate."""
         checks = {prompt.id: prompt.checks for prompt in prompts}
         return [self._judgment(response, checks[response.prompt_id]) for response in responses]
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        """No model is asked."""
+        """Return no requests: no model is queried."""
         return []
 
     def _judgment(self, response: Response, checks: Sequence[Mapping[str, Any]]) -> Judgment:
@@ -67,5 +67,5 @@ class VerifierJudge:
 
 
 def _shown(check: Mapping[str, Any]) -> str:
-    """One line, the same for equal checks; a null argument is one that is not given."""
+    """Return one line, identical for equal checks; null arguments are omitted, like those not given."""
     return json.dumps({key: value for key, value in check.items() if value is not None}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Who judges judgments: battles between the judgments of a response, Elo, and pairs of judgments to train on."""
+"""Meta-judging: battles between the judgments of a response, Elo scores, and pairs of judgments to train on."""
 
 from collections.abc import Mapping
 
@@ -12,5 +12,5 @@ from selfreward.problems import named
 def build(
     section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveSection, chats: Mapping[str, Chat], seed: int
 ) -> MetaJudge:
-    """Of the judgments of `judge`. `chats` are all models by name; raises RecipeError for any other `by`."""
+    """Return the meta-judge of `judge`. `chats` contains all models by name; raises RecipeError for any other `by`."""
     return MetaJudge(section, judge=judge, chat=named(chats, section.by, "meta_judging"), seed=seed)

@@ -1,10 +1,11 @@
-"""What becomes a pair of judgments, and how many of them there may be.
+"""Selection of pairs of judgments, and the limit on their number.
 
-* Best against worst by Elo, strictly apart. Judgments without a verdict did not fight and have no Elo: none is chosen,
-  and none is rejected either, since nothing says by how much it would be the worse one.
-* A judgment cut at the token limit has no end token: it is passed over as chosen, and may be rejected.
-* A pair whose chosen judgment is long is left out, and its place is not taken by a shorter one, as in the paper.
-* Judgments that read the same, or have the same tokens, never stand on both sides.
+* Best against worst by Elo, with different scores. Judgments without a verdict were not compared and have no Elo: none
+is
+  chosen, and none is rejected either, since its margin is unknown.
+* A truncated judgment has no end token: it is never chosen, and may be rejected.
+* A pair whose chosen judgment is too long is left out, and no shorter one is substituted, as in the paper.
+* Judgments with the same visible text, or the same tokens, never form a pair.
 """
 
 import math
@@ -24,7 +25,7 @@ def judgment_pairs(
     weights: tuple[float, float],
     max_chosen_chars: int | None,
 ) -> list[PreferencePair]:
-    """At most one for each response that was compared over. `max_chosen_chars` counts the text as it is trained on.
+    """Return at most one pair for each response with battles. `max_chosen_chars` counts the text that is trained on.
 
     Raises ValueError for battles of other judgments than these, and for judgments sampled from different prompts.
     """
@@ -43,20 +44,20 @@ def judgment_pairs(
     return pairs
 
 
-def most_pairs(max_share: float, num_response_pairs: int) -> int:
-    """So many that judgments are at most `max_share` of all pairs."""
-    share = Fraction(str(max_share))  # as it was written: 0.7 is no binary number, and the floor would know
+def max_pairs(max_share: float, num_response_pairs: int) -> int:
+    """Return the number of pairs at which judgments make up at most `max_share` of all pairs."""
+    share = Fraction(str(max_share))  # the exact decimal: the binary rounding of 0.7 could change the floor
     return math.floor(share / (1 - share) * num_response_pairs)
 
 
-def largest_margins(pairs: Sequence[PreferencePair], most: int) -> tuple[PreferencePair, ...]:
-    """Those of the largest_margins margins, the lowest ids among equals; in the order of their ids."""
-    by_margin = sorted(pairs, key=lambda pair: (-pair.margin, pair.id))[: max(most, 0)]
+def largest_margins(pairs: Sequence[PreferencePair], num_pairs: int) -> tuple[PreferencePair, ...]:
+    """Return the `num_pairs` pairs with the largest margins, ties to the lower id, sorted by id."""
+    by_margin = sorted(pairs, key=lambda pair: (-pair.margin, pair.id))[: max(num_pairs, 0)]
     return tuple(sorted(by_margin, key=lambda pair: pair.id))
 
 
 def _best_against_worst(eligible: Sequence[Judgment], scores: Mapping[str, float]) -> PreferencePair | None:
-    """Equal scores go to the lower id."""
+    """Return the pair of best and worst judgment, ties to the lower id, or None if it is not valid."""
     choosable = [judgment for judgment in eligible if judgment.finish_reason == "stop"]
     if not choosable:
         return None

@@ -1,4 +1,4 @@
-"""Which judgments meet: those of one response a prompt, the one about which the judge disagrees with itself most."""
+"""Matchups of judgments: per prompt, those of the response on which the judge disagrees with itself most."""
 
 import statistics
 from collections import defaultdict
@@ -25,51 +25,51 @@ class Matchup:
 
 
 def shown(judgment: Judgment) -> str:
-    """What a meta-judge sees of a judgment."""
+    """Return the text of a judgment that a meta-judge is shown, without reasoning."""
     return without_reasoning(judgment.text)
 
 
 def matchups(
     prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment], *, max_judgments: int
 ) -> list[Matchup]:
-    """In the order of the prompts; those that show the same judgment first follow each other.
+    """Return the matchups in the order of the prompts, grouped by the judgment that is shown first.
 
-    The response is the one with the highest variance of scores, the lowest id among equals. A prompt whose responses
-    have no variance, or fewer than two judgments that may fight, has no matchup.
+    The response is the one with the highest variance of scores, ties to the lower id. A prompt whose responses have no
+    variance, or fewer than two eligible judgments, has no matchup.
     """
-    fighters_of: defaultdict[str, list[Judgment]] = defaultdict(list)
+    eligible_of: defaultdict[str, list[Judgment]] = defaultdict(list)
     for judgment in judgments:
         if _is_eligible(judgment):
-            fighters_of[judgment.response_id].append(judgment)
+            eligible_of[judgment.response_id].append(judgment)
     responses_of: defaultdict[str, list[Response]] = defaultdict(list)
     for response in responses:
         responses_of[response.prompt_id].append(response)
     found: list[Matchup] = []
     for prompt in prompts:
-        judged = sorted((r for r in responses_of[prompt.id] if r.id in fighters_of), key=lambda r: r.id)
-        doubtful = max(judged, key=lambda r: _variance(fighters_of[r.id]), default=None)
-        if doubtful is not None and _variance(fighters_of[doubtful.id]) > 0:
-            eligible = _spread(fighters_of[doubtful.id], max_judgments)
-            found += [Matchup(prompt, doubtful, first, second) for first, second in permutations(eligible, 2)]
+        judged = sorted((r for r in responses_of[prompt.id] if r.id in eligible_of), key=lambda r: r.id)
+        most_varied = max(judged, key=lambda r: _variance(eligible_of[r.id]), default=None)
+        if most_varied is not None and _variance(eligible_of[most_varied.id]) > 0:
+            eligible = _spread(eligible_of[most_varied.id], max_judgments)
+            found += [Matchup(prompt, most_varied, first, second) for first, second in permutations(eligible, 2)]
     return found
 
 
 def _is_eligible(judgment: Judgment) -> bool:
-    """The judge's own score of this one response, in words that were sampled here: others cannot be trained on.
+    """Whether a judgment is an overall score of one response with sampled tokens; others cannot be trained on.
 
-    A judgment without a verdict does not fight: it would be judged on what it fails to say.
+    A judgment without a verdict is not eligible: the meta-judge would compare a missing verdict.
     """
     own = judgment.part == "" and judgment.other_id == ""
     return own and judgment.score is not None and bool(judgment.token_ids) and bool(shown(judgment))
 
 
 def _variance(eligible: Sequence[Judgment]) -> float:
-    """Of the scores; exactly rounded, so that the order of the judgments cannot change a bit of it."""
+    """Return the variance of the scores, exactly rounded, so that it does not depend on the order of the judgments."""
     return statistics.pvariance([judgment.score for judgment in eligible if judgment.score is not None])
 
 
 def _spread(eligible: Sequence[Judgment], most: int) -> list[Judgment]:
-    """At most `most`, evenly through the ranking by score, both ends included: what they disagree about is kept."""
+    """Return at most `most` judgments, evenly spaced in the ranking by score, including both ends."""
     ranked = sorted(eligible, key=lambda judgment: (judgment.score, judgment.id))
     if len(ranked) <= most:
         return ranked

@@ -1,21 +1,21 @@
-"""The model as the judge of its own judgments, so that judging improves with responding.
+"""The model as the judge of its own judgments, so that judging improves along with responding.
 
-What it does: of each prompt's responses the one whose scores vary most is compared over. Every two of its judgments are
-shown side by side with the rubric, in both orders, and the meta-judge explains itself and names the better one. Elo
-scores from these battles rank the judgments, and the best against the worst becomes a preference pair.
+What it does: for each prompt the response whose scores vary most is selected. Every pair of its judgments is shown with
+the rubric, in both orders, and the meta-judge explains itself and names the better one. Elo scores from these battles
+rank the judgments, and the best against the worst becomes a preference pair.
 
-Paper: 2407.19594, section 2.2 (selection by variance, both orders, weights of positions, Elo, length filter).
-Differs: our own wording; Elo has a weak prior (`statistics/elo.py`); of more than `max_judgments` judgments those
-spread evenly over the ranking by score fight; two judgments that read the same tie without a question; an unreadable
-verdict is kept as an unscored battle with its reason and counts nothing, as a tie does; a judgment cut at the token
-limit is never chosen; one length limit for all iterations (1,100 and 1,000 characters); pairs are capped at a share of
-all pairs, shard by shard, the largest_margins margins first.
+Paper: 2407.19594, section 2.2 (selection by variance, both orders, weights of positions, Elo, length filter). Differs:
+our own prompt text; Elo has a weak prior (`statistics/elo.py`); of more than `max_judgments` judgments a subset spread
+evenly over the ranking by score is compared; two judgments with the same text tie without a query; an unreadable
+verdict is stored as an unscored battle with its reason and counts nothing, as a tie does; a truncated judgment is never
+chosen; one length limit for all iterations (the paper: 1,100 and 1,000 characters); pairs are capped at a share of all
+pairs, shard by shard, largest margins first.
 """
 
 from collections.abc import Iterable, Sequence
 
 from selfreward import recipe
-from selfreward.meta_judging.judgment_pairs import judgment_pairs, largest_margins, most_pairs
+from selfreward.meta_judging.judgment_pairs import judgment_pairs, largest_margins, max_pairs
 from selfreward.meta_judging.matchups import Matchup, matchups, shown
 from selfreward.parts import Chat, Models
 from selfreward.readers import read_choice, without_reasoning
@@ -30,7 +30,7 @@ SAME_TEXT = "the same text twice"
 
 
 class MetaJudge:
-    """A model that writes, asked about judgments."""
+    """A generative model that compares judgments."""
 
     def __init__(
         self, section: recipe.MetaJudgingSection, *, judge: recipe.AdditiveSection, chat: Chat, seed: int
@@ -46,7 +46,8 @@ class MetaJudge:
         return frozenset((self.section.by,))
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        """What `battles` asks at most: each judgment of one response a prompt against each other, in both orders."""
+        """Return an upper bound on the requests of `battles`: all judgments of one response per prompt, in both
+        orders."""
         num_judgments = min(self.judge.num_draws, self.section.max_judgments)
         empty = {"response": "", "judgment_a": "", "judgment_b": ""}
         first_P = [lengths.question(self._template, prompt, thinking=True, **empty) for prompt in work.prompts]
@@ -71,13 +72,13 @@ class MetaJudge:
         models: Models,
         iteration: int,
     ) -> list[Battle]:
-        """One call for all. Judgments of other responses than `responses` are left alone.
+        """Return all battles, from one engine call. Judgments of responses not in `responses` are ignored.
 
         Raises EngineError from the model; never because of what a model wrote.
         """
         compared = matchups(prompts, responses, judgments, max_judgments=self.section.max_judgments)
         asked = {
-            matchup.id: self._ask(matchup, iteration)
+            matchup.id: self._request(matchup, iteration)
             for matchup in compared
             if shown(matchup.first) != shown(matchup.second)
         }
@@ -94,12 +95,12 @@ class MetaJudge:
         num_response_pairs: int,
         num_judgment_pairs: int = 0,
     ) -> tuple[PreferencePair, ...]:
-        """In the order of their ids."""
+        """Return the pairs of judgments, sorted by id, within the cap on their share."""
         weights = position_weights(all_battles)
         pairs = judgment_pairs(judgments, battles, weights=weights, max_chosen_chars=self.section.max_chosen_chars)
-        return largest_margins(pairs, most_pairs(self.section.max_share, num_response_pairs) - num_judgment_pairs)
+        return largest_margins(pairs, max_pairs(self.section.max_share, num_response_pairs) - num_judgment_pairs)
 
-    def _ask(self, matchup: Matchup, iteration: int) -> ChatRequest:
+    def _request(self, matchup: Matchup, iteration: int) -> ChatRequest:
         messages = self._template.render(
             prompt=matchup.prompt.messages,
             response=without_reasoning(matchup.response.text),
@@ -115,7 +116,7 @@ class MetaJudge:
         )
 
     def _battle(self, matchup: Matchup, reply: Reply | None, models: Models) -> Battle:
-        """A matchup that was not asked about is a tie."""
+        """Return the battle of a matchup; without a reply it is a tie."""
         winner_id, unscored = ("", None) if reply is None else self._read(matchup, reply)
         return Battle(
             id=matchup.id,
@@ -131,7 +132,7 @@ class MetaJudge:
         )
 
     def _read(self, matchup: Matchup, reply: Reply) -> tuple[str, str | None]:
-        """Who won, and why there is no verdict."""
+        """Return the id of the winner, and the reason if there is no verdict."""
         if reply.skipped is not None:
             return "", reply.skipped
         verdict = read_choice(reply.text, finish_reason=reply.finish_reason or "stop", what="judgment")

@@ -1,8 +1,8 @@
-"""The stages of meta-judging: battles between judgments, and the pairs of judgments that come of them."""
+"""The stages of meta-judging: battles between judgments, and pairs of judgments made from them."""
 
 from collections.abc import Callable
 
-from selfreward.meta_judging.judgment_pairs import most_pairs
+from selfreward.meta_judging.judgment_pairs import max_pairs
 from selfreward.meta_judging.meta_judge import MetaJudge
 from selfreward.parts import Judge, MorePairs
 from selfreward.records import Battle, PreferencePair
@@ -12,7 +12,7 @@ from selfreward.workload import Lengths, PairBound, Workload
 
 
 def battles(meta_judge: MetaJudge, *, work: Workload) -> Stage[Battle]:
-    """The judgments of one response a prompt, each against each other."""
+    """Return the stage that compares all judgments of one response per prompt with each other."""
 
     def make(reading: Reading) -> list[Battle]:
         return meta_judge.battles(
@@ -33,7 +33,7 @@ def battles(meta_judge: MetaJudge, *, work: Workload) -> Stage[Battle]:
 
 
 def judgment_pairs(meta_judge: MetaJudge) -> MorePairs:
-    """Their share is capped over the iteration: the shards before this one count."""
+    """Return the pairs of judgments; their share is capped over the iteration, including earlier shards."""
 
     def make(reading: Reading, num_response_pairs: int) -> tuple[PreferencePair, ...]:
         so_far = [pair.kind for pair in reading.rows(PAIRS)]
@@ -49,10 +49,10 @@ def judgment_pairs(meta_judge: MetaJudge) -> MorePairs:
 
 
 def bounds(meta_judge: MetaJudge, judge: Judge, work: Workload) -> Callable[[Lengths, int], list[PairBound]]:
-    """One pair a prompt, and so few that their share beside the pairs of responses stays within its cap."""
+    """Return an upper bound on the pairs: one per prompt, within the cap on their share of all pairs."""
 
     def bound(lengths: Lengths, num_response_pairs: int) -> list[PairBound]:
-        num_pairs = min(len(work.prompts), most_pairs(meta_judge.section.max_share, num_response_pairs))
+        num_pairs = min(len(work.prompts), max_pairs(meta_judge.section.max_share, num_response_pairs))
         side_tokens = meta_judge.judge.max_tokens
         *_, asked = judge.most(work, lengths)
         room = lengths.context_tokens - side_tokens

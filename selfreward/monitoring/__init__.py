@@ -1,4 +1,4 @@
-"""Decides after each iteration whether another one is worth its cost, and writes down why."""
+"""The monitor, which decides after each iteration whether another one is worth its cost, and records the reason."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,10 @@ from selfreward.steps import Gate
 def build(
     section: MonitorSection, *, max_iterations: int, num_second_validation: int = 0, recipe: Recipe | None = None
 ) -> Monitor:
-    """The monitor of a recipe. `max_iterations` is `iterations.max`, `num_second_validation` the size of the second validation set.
+    """Return the monitor of a recipe.
 
-    `recipe` lets it pass over an intervention that would change nothing in this recipe any more.
+    `max_iterations` is `iterations.max`, `num_second_validation` the size of the second validation set. With `recipe`
+    it skips interventions that would no longer change anything in this recipe.
     """
     from selfreward.monitoring.monitor import RunMonitor
 
@@ -21,14 +22,14 @@ def build(
 
 
 def gate(monitor: Monitor, *, judge: str) -> Gate:
-    """Whether the iteration's pairs are worth training on; `judge` names the measurement of the judge."""
+    """Return the check whether the iteration's pairs are worth training on; `judge` names the judge's measurements."""
     return Gate(lambda counts, measured: monitor.may_train(counts, measured.get(judge)))
 
 
 def problems(section: MonitorSection, facts: Facts) -> Iterator[Problem]:
-    """Whether the alpha-spending budget reaches to the last iteration."""
+    """Yield a warning when the alpha-spending budget does not cover all iterations."""
     if (last := facts.recipe.iterations.max) > section.horizon:
         yield warning(
-            f"iterations.max is {last} and monitor.horizon {section.horizon}: beyond the horizon, where the error "
-            "budget ends, false stops may be more frequent; set them alike"
+            f"iterations.max is {last} and monitor.horizon {section.horizon}: beyond the horizon, where the "
+            "alpha-spending budget ends, false stops may be more frequent; set both to the same number"
         )

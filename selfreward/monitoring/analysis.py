@@ -1,4 +1,4 @@
-"""What the tests of one look at an iteration found: what a decision is made of."""
+"""Results of the tests in one interim analysis of an iteration, from which the decision is made."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from selfreward.monitoring.bounds import Bounded
 
 @dataclass(frozen=True)
 class Analysis:
-    """The tests of one look at one iteration; one that the data do not allow is None."""
+    """Results of the tests in one interim analysis; a test that the data do not allow is None."""
 
     gain: Bounded | None = None
     raw_gain: Bounded | None = None
@@ -24,5 +24,5 @@ class Analysis:
 
     @property
     def pass_rate_for_harm(self) -> Bounded | None:
-        """Against the best; against M_{t-1} where a table has nothing else."""
+        """The pass rate difference against the best, or against M_{t-1} if a table has no other."""
         return self.pass_rate_vs_best or self.pass_rate

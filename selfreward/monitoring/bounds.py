@@ -1,8 +1,8 @@
-"""Estimates with the confidence bounds that decisions are made by, at the levels that the alpha-spending budget allows.
+"""Estimates with the confidence bounds on which decisions are based, at the levels of the alpha-spending budget.
 
-Over the whole run `alpha_stop` may be spent on false stops and `alpha_harm` on false alarms. Each of the `horizon`
-looks gets the same part; what a look has for harm is divided by the four tests that it pays for (gain, pass rate, gold
-accuracy, tau). By the union bound the probabilities add up whatever the dependence between tests and iterations.
+Over the complete run `alpha_stop` may be spent on false stops and `alpha_harm` on false alarms. Each of the `horizon`
+iterations gets the same share; its share for harm is divided by the number of harm tests, four (gain, pass rate, gold
+accuracy, tau). By the union bound the probabilities add up, whatever the dependence between tests and iterations.
 """
 
 from collections.abc import Sequence
@@ -23,21 +23,21 @@ NUM_HARM_TESTS = 4
 
 @dataclass(frozen=True)
 class Levels:
-    """The probability that a one-sided bound is on the wrong side of the truth, in this look."""
+    """Error probabilities of the one-sided bounds in one interim analysis, for stops and for harm."""
 
     stop: float
     harm: float
 
     @classmethod
     def of_analysis(cls, settings: MonitorSection, share: float) -> "Levels":
-        """`share` in (0, 1] of what the budget allows an iteration."""
+        """Return the levels of an analysis that spends `share`, in (0, 1], of an iteration's budget."""
         per_analysis = share / settings.horizon
         return cls(settings.alpha_stop * per_analysis, settings.alpha_harm * per_analysis / NUM_HARM_TESTS)
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """An estimate, with one-sided bounds below and above it at the stop and at the harm level."""
+    """An estimate with one-sided lower and upper bounds at the stop level and at the harm level."""
 
     mean: float
     stop: tuple[float, float]
@@ -56,7 +56,7 @@ class Bounded:
 
 
 def gain(outcomes: Outcomes | None, levels: Levels, *, length_adjusted: bool) -> Bounded | None:
-    """The mean outcome less 0.5, in [-0.5, 0.5]; None without outcomes."""
+    """Return the mean outcome minus 0.5, in [-0.5, 0.5]; None without outcomes."""
     if outcomes is None or len(outcomes.values) == 0:
         return None
     if length_adjusted and outcomes.length_deltas_tokens is not None:
@@ -67,14 +67,14 @@ def gain(outcomes: Outcomes | None, levels: Levels, *, length_adjusted: bool) ->
 
 
 def pass_rate_difference(outcomes: Outcomes | None, levels: Levels) -> Bounded | None:
-    """Of verifiable outcomes: the difference of the pass rates, in [-1, 1]."""
+    """Return the difference of the pass rates from verifiable outcomes, in [-1, 1]; None without outcomes."""
     if outcomes is None or len(outcomes.values) == 0:
         return None
     return _bounded(2 * outcomes.values - 1, levels, bounds=(-1.0, 1.0))
 
 
 def gold_difference(now: Outcomes | None, before: Outcomes | None, levels: Levels) -> Bounded | None:
-    """How much more accurate this judge is than an earlier one, over the gold pairs that both put into an order."""
+    """Return the accuracy of this judge minus that of an earlier one, over the gold pairs that both could order."""
     if now is None or before is None:
         return None
     earlier = dict(zip(before.prompt_ids, before.values, strict=True))
@@ -85,7 +85,7 @@ def gold_difference(now: Outcomes | None, before: Outcomes | None, levels: Level
 
 
 def widened(interval: Interval | None, levels: Levels) -> Bounded | None:
-    """An interval at the levels of a look, by the ratio of normal quantiles."""
+    """Rescale an interval to the levels of an analysis, by the ratio of normal quantiles."""
     if interval is None:
         return None
     own = NormalDist().inv_cdf((1 + interval.level) / 2)
@@ -99,7 +99,7 @@ def widened(interval: Interval | None, levels: Levels) -> Bounded | None:
 
 
 def pooled(parts: Sequence[Outcomes | None]) -> Outcomes | None:
-    """The outcomes of several sets of prompts as those of one."""
+    """Concatenate the outcomes of several sets of prompts; None if all are None."""
     found = [part for part in parts if part is not None]
     if not found:
         return None
@@ -117,7 +117,7 @@ def pooled(parts: Sequence[Outcomes | None]) -> Outcomes | None:
 
 
 def _within(found: Bounded) -> Bounded:
-    """A gain is at most 0.5 either way, whatever a line through the lengths says."""
+    """Clip a gain and its bounds to [-0.5, 0.5], which the length regression may exceed."""
 
     def clipped(bounds: tuple[float, float]) -> tuple[float, float]:
         return max(bounds[0], -0.5), min(bounds[1], 0.5)
@@ -127,7 +127,7 @@ def _within(found: Bounded) -> Bounded:
 
 def _bounded(values: Array, levels: Levels, *, bounds: tuple[float, float] | None, method: str = "") -> Bounded:
     if len(values) == 1 and bounds is None:
-        raise ValueError("bounds: one value without known limits has no interval")
+        raise ValueError("bounds: a single value without known limits has no interval")
     at_stop = mean_interval(values, level=1 - 2 * levels.stop, bounds=bounds)
     at_harm = mean_interval(values, level=1 - 2 * levels.harm, bounds=bounds)
     return Bounded(

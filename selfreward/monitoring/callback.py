@@ -1,6 +1,6 @@
-"""The monitor as a callback of `transformers.Trainer`, and so of TRL's trainers; it imports nothing of TRL.
+"""The monitor as a callback of `transformers.Trainer`, and so of TRL's trainers, without importing TRL.
 
-An iteration is what lies between two snapshots of the model: two evaluations, two saves, or two epochs.
+An iteration is the training between two snapshots of the model: two evaluations, two saves, or two epochs.
 """
 
 import logging
@@ -17,19 +17,19 @@ from selfreward.records import Decision
 Compare = Callable[[Any, int], Mapping[str, Any] | None]
 """Called with the model and the number of optimizer steps; returns the arguments of `CeilingMonitor.observe`.
 
-It keeps what the next comparison needs: the model's responses to the held-out prompts. The first call comes before the
-first step, when there is nothing to compare with, and what it returns is not looked at. It is called in every process
-of the training, and has to return the same in each.
+It must store the model's responses to the held-out prompts for the next comparison. The first call precedes the first
+step, when there is nothing to compare with, and its return value is ignored. It is called in every training process,
+and must return the same in each.
 """
 
 _log = logging.getLogger(__name__)
 
 
 class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types
-    """Compares each snapshot with the one before, and ends the training when the monitor's decision stops.
+    """Compares each snapshot with the previous one, and ends the training when the monitor decides to stop.
 
-    `compare_second_validation` is called when a decision wants the second validation set, and returns the arguments of `observe_second_validation`.
-    The numbers go to `state.log_history`, as `monitor/...`.
+    `compare_second_validation` is called when a decision wants the second validation set, and returns the arguments of
+    `observe_second_validation`. The results are appended to `state.log_history` as `monitor/...`.
     """
 
     def __init__(
@@ -44,22 +44,22 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
         self._compare = compare
         self._compare_second_validation = compare_second_validation
         self._at = at
-        self._steps: dict[int, int] = {}  # of each snapshot, by iteration
+        self._steps: dict[int, int] = {}  # optimizer steps of each snapshot, by iteration
 
     @property
     def best_step(self) -> int | None:
-        """The optimizer steps of the snapshot to use; None when it was made before this training."""
+        """The number of optimizer steps of the snapshot to use; None when it precedes this training."""
         return self._steps.get(self.monitor.best_iteration)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step and not self.monitor.decisions:
             _log.warning(
-                "the monitor knows nothing of the %d steps before: it compares with the model as it is now, and its "
-                "alpha-spending budget begins anew; observe() what was measured before to go on",
+                "the monitor has no record of the %d earlier steps: it compares with the current model, and its "
+                "alpha-spending budget starts again; observe() the earlier outcomes to continue",
                 state.global_step,
             )
         self._steps[len(self.monitor.decisions)] = state.global_step
-        _ask(self._compare, kwargs["model"], state)
+        _call(self._compare, kwargs["model"], state)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._at_snapshot("evaluate", state, control, kwargs["model"])
@@ -71,17 +71,17 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
         self._at_snapshot("epoch_end", state, control, kwargs["model"])
 
     def _at_snapshot(self, event: str, state: TrainerState, control: TrainerControl, model: Any) -> None:
-        # Several evaluation sets have an event each; before the training there is nothing to compare with.
+        # Each of several evaluation sets raises an event; before the training there is nothing to compare with.
         if event != self._at or not self._steps or state.global_step <= max(self._steps.values()):
             return
-        decision = self.monitor.observe(**_answer(self._compare, model, state))
+        decision = self.monitor.observe(**_measure(self._compare, model, state))
         self._steps[decision.iteration] = state.global_step
         if decision.wants_second_validation and self._compare_second_validation is not None:
-            decision = self.monitor.observe_second_validation(**_answer(self._compare_second_validation, model, state))
+            decision = self.monitor.observe_second_validation(**_measure(self._compare_second_validation, model, state))
         state.log_history.append(self._entry(decision, state))
         if decision.stops:
             control.should_training_stop = True
-            _log.warning("training stops at step %d by %s: %s", state.global_step, decision.decision, decision.reason)
+            _log.warning("training stops at step %d with %s: %s", state.global_step, decision.decision, decision.reason)
 
     def _entry(self, decision: Decision, state: TrainerState) -> dict[str, Any]:
         entry = {"epoch": state.epoch, "step": state.global_step, "monitor/iteration": decision.iteration}
@@ -92,8 +92,8 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
         return entry
 
 
-def _ask(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any] | None:
-    """Responses are drawn as they will be in use: without dropout, and without a graph."""
+def _call(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any] | None:
+    """Call `compare` with the model in evaluation mode and without gradients."""
     was_training = model.training
     model.eval()
     try:
@@ -103,11 +103,11 @@ def _ask(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any]
         model.train(was_training)
 
 
-def _answer(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any]:
-    answer = _ask(compare, model, state)
+def _measure(compare: Compare, model: Any, state: TrainerState) -> Mapping[str, Any]:
+    answer = _call(compare, model, state)
     if not isinstance(answer, Mapping):
         raise RecipeError(
             f"compare: {type(answer).__name__} at step {state.global_step}; the arguments of CeilingMonitor.observe "
-            'are needed, for example {"anchor": outcomes}; return them on each call but the first'
+            'are needed, for example {"anchor": outcomes}; return them from each call but the first'
         )
     return answer

@@ -1,11 +1,11 @@
-"""The monitor for other trainers: outcomes by prompt in, a decision after each iteration out.
+"""The monitor for other trainers: it takes outcomes by prompt and returns a decision after each iteration.
 
     monitor = CeilingMonitor(delta=0.05, horizon=8)
     decision = monitor.observe({"prompt-1": 1.0, "prompt-2": 0.5})
     if decision.stops:
         print(decision.reason, monitor.best_iteration)
 
-It keeps what it was shown and decides by `decide.py`, as a run does.
+It stores the outcomes that it was given, and decides by `decide.py`, as a run does.
 """
 
 import math
@@ -23,16 +23,16 @@ from selfreward.recipe import MonitorSection
 from selfreward.records import Decision, OutcomeSet, PromptOutcome
 
 ByPrompt = Mapping[str, float | None] | Iterable[float | None]
-"""A value for each prompt by its id, or in a fixed order of the prompts; None and NaN are unscored."""
+"""Values by prompt id, or in a fixed order of the prompts; None and NaN are unscored."""
 
-OF_RUNS = frozenset({"interventions", "min_pairs", "max_unscored_rate", "max_hours"})
-"""Settings of the recipe's section that only a run obeys while it works."""
-OF_JUDGES = frozenset({"max_gold_loss", "min_reliability", "min_yield_rate"})
-"""Settings on what outcomes do not tell."""
+RUN_SETTINGS = frozenset({"interventions", "min_pairs", "max_unscored_rate", "max_hours"})
+"""Settings of the recipe's section that apply only to runs."""
+JUDGE_SETTINGS = frozenset({"max_gold_loss", "min_reliability", "min_yield_rate"})
+"""Settings about the judge, which outcomes contain no information on."""
 
 
 class Measured(TypedDict, total=False):
-    """What `CeilingMonitor.observe` takes, of a comparison with another checkpoint than the previous one."""
+    """Arguments of `CeilingMonitor.observe`, for a comparison with another checkpoint than the previous one."""
 
     anchor: ByPrompt
     verifiable: ByPrompt
@@ -40,17 +40,18 @@ class Measured(TypedDict, total=False):
 
 
 class CeilingMonitor:
-    """`settings` are keys of the recipe's section `monitor`; `num_second_validation_prompts` wait for a second look."""
+    """`settings` are keys of the recipe's section `monitor`; `num_second_validation_prompts` is the size of that
+    set."""
 
     def __init__(self, *, num_second_validation_prompts: int = 0, **settings: Any) -> None:
-        self.settings = settings_of(settings, unused=OF_RUNS | OF_JUDGES, name="CeilingMonitor")
+        self.settings = settings_of(settings, unused=RUN_SETTINGS | JUDGE_SETTINGS, name="CeilingMonitor")
         self._num_second_validation = num_second_validation_prompts
         self._records: list[Evidence] = []
         self._decisions: list[Decision] = []
 
     @classmethod
     def from_csv(cls, path: str | Path, **settings: Any) -> "CeilingMonitor":
-        """A monitor that has observed every iteration of a table (`table.py`). Raises RecipeError."""
+        """Return a monitor that has observed all iterations of a table (`table.py`). Raises RecipeError."""
         monitor = cls(**settings)
         for record in read_table(Path(path)).evidence:
             monitor._num_second_validation = record.num_second_validation
@@ -63,7 +64,7 @@ class CeilingMonitor:
 
     @property
     def best_iteration(self) -> int:
-        """The checkpoint to use now; 0 is the model that the training began with."""
+        """The iteration of the checkpoint to use now; 0 is the initial model."""
         return self._decisions[-1].best_iteration if self._decisions else 0
 
     def observe(
@@ -76,13 +77,13 @@ class CeilingMonitor:
         against_best: Measured | None = None,
         position_consistency: float | None = None,
     ) -> Decision:
-        """The decision on the next iteration, M_t, from outcomes against M_{t-1}.
+        """Return the decision on the next iteration, M_t, from outcomes against M_{t-1}.
 
         Outcomes lie in [0, 1]: 1 better, 0.5 no difference, 0 worse, by the anchor, by the judge that labels, and by
-        checks that a program makes. Lengths are those of M_t's responses less those of M_{t-1}'s. `against_best` holds
-        the same against `best_iteration`, without which M_t cannot replace it; while that is M_{t-1} it is not needed
-        and not looked at. `position_consistency`, if the anchor compared in both orders, is the share of prompts in
-        [0, 1] in which it preferred the same response. Raises RecipeError when an outcome is no outcome.
+        programmatic checks. Length deltas are the lengths of M_t's responses minus those of M_{t-1}'s. `against_best`
+        contains the same against `best_iteration`, without which M_t cannot become the best; while the best is M_{t-1},
+        it is not needed and is ignored. `position_consistency`, if the anchor compared in both orders, is the share of
+        prompts in [0, 1] for which it preferred the same response. Raises RecipeError for a value outside [0, 1].
         """
         t = len(self._records) + 1
         rows = [
@@ -104,11 +105,11 @@ class CeilingMonitor:
     def observe_second_validation(
         self, anchor: ByPrompt, *, length_deltas_tokens: ByPrompt | None = None, against_best: Measured | None = None
     ) -> Decision:
-        """The same decision again, with outcomes on the second validation set prompts, when the last one `wants_second_validation`."""
+        """Repeat the last decision, which `wants_second_validation`, with outcomes on the second validation set."""
         if not self._decisions or not self._decisions[-1].wants_second_validation:
             raise RecipeError(
-                "observe_second_validation: the second validation set was not asked for; looking at it for another reason spends alpha-spending budget "
-                "that is not there; call it when the last decision's `wants_second_validation` is true"
+                "observe_second_validation: the second validation set is not wanted; an extra analysis would exceed "
+                "the alpha-spending budget; call it when the last decision's `wants_second_validation` is true"
             )
         record, decided = self._records[-1], self._decisions[:-1]
         best = decided[-1].best_iteration if decided else 0
@@ -119,7 +120,7 @@ class CeilingMonitor:
         return self._decide(replace(record, outcomes={**record.outcomes, **tabulate(rows)}))
 
     def _decide(self, record: Evidence) -> Decision:
-        """Takes the place of an earlier decision on the same iteration."""
+        """Decide on an iteration, replacing an earlier decision on the same iteration."""
         records, decided = self._records[: record.iteration - 1], self._decisions[: record.iteration - 1]
         decision = decide([*records, record], self.settings, decided=decided)
         self._records, self._decisions = [*records, record], [*decided, decision]
@@ -129,9 +130,10 @@ class CeilingMonitor:
 def settings_of(
     values: Mapping[str, Any], overrides: Sequence[str] = (), *, unused: frozenset[str] = frozenset(), name: str
 ) -> MonitorSection:
-    """The monitor's settings, checked as a recipe's; `overrides` are KEY=VALUE as for `--set`. Raises RecipeError.
+    """Return the monitor's settings, validated like a recipe's; `overrides` are KEY=VALUE as for `--set`.
 
-    `unused` are keys that would have no effect here and are refused; `name` stands in errors for the file.
+    `unused` are keys that would have no effect here and are refused; `name` replaces the file name in errors. Raises
+    RecipeError.
     """
     given = [*values, *(override.partition("=")[0] for override in overrides)]
     if without_effect := [key for key in given if key in unused]:
@@ -157,10 +159,10 @@ def _rows(
     name: str, values: ByPrompt | None, *, against: int, lengths: ByPrompt | None = None, set: OutcomeSet = "validation"
 ) -> Iterator[PromptOutcome]:
     outcomes, deltas = _by_prompt(name, values), _by_prompt("length_deltas_tokens", lengths)
-    if name == "anchor" and (strange := deltas.keys() - outcomes.keys()):
+    if name == "anchor" and (unmatched := deltas.keys() - outcomes.keys()):
         raise RecipeError(
-            f"length_deltas_tokens: {len(strange)} of {len(deltas)} are of prompts without an outcome by the anchor; "
-            "both are by the same prompts; give both by prompt id, or both in the same order"
+            f"length_deltas_tokens: {len(unmatched)} of {len(deltas)} belong to prompts without an outcome by the "
+            "anchor; both must have the same prompts; give both by prompt id, or both in the same order"
         )
     for prompt_id, outcome in outcomes.items():
         if outcome is not None and not 0 <= outcome <= 1:
@@ -183,7 +185,7 @@ def _rows_against_best(
 
 
 def _by_prompt(name: str, values: ByPrompt | None) -> dict[str, float | None]:
-    """None where nothing was measured; values without ids get their position as one."""
+    """Return the values by prompt id, None where unscored; values without ids get their index as id."""
     if values is None:
         return {}
     pairs = values.items() if isinstance(values, Mapping) else enumerate(values)

@@ -1,36 +1,38 @@
-"""The decision on one iteration: a pure function of evidence and settings, the same for a run, a table, a simulation.
+"""The decision on one iteration: a pure function of evidence and settings, shared by runs, tables and simulations.
 
-In this order, with bounds at the levels of `bounds.Levels` and every comparison paired by prompt:
+The rules are tried in this order, with bounds at the levels of `bounds.Levels` and comparisons paired by prompt:
 
-    INVALID       the instrument cannot be believed, so nothing is decided
+    INVALID       the measurement is not trustworthy, so nothing is decided
     HARM          anchor: M_t is worse than M_{t-1}, or checks: worse than the best      upper bound < 0
-    OVEROPT       no gain worth an iteration, while the judge of the run sees one        self: lower bound > delta
-    PLATEAU       no gain worth an iteration, over M_{t-1} or over an earlier best         upper bound < delta
-    DRIFT         the judge got worse on gold pairs, or ranks the pool the other way round
-    STARVED       the judge's scores hold too little signal to learn from, or nothing was trained
-    INCONCLUSIVE  neither a gain nor its absence is shown; the second validation set, if there is one, is asked first
+    OVEROPT       no gain worth an iteration, but one according to the run's own judge   self: lower bound > delta
+    PLATEAU       no gain worth an iteration, over M_{t-1} or over an earlier best       upper bound < delta
+    DRIFT         the judge got worse on gold pairs, or its ranking of the fixed pool reversed
+    STARVED       the judge's scores contain too little signal to learn from, or nothing was trained
+    INCONCLUSIVE  neither a gain nor its absence is shown; the second validation set, if any, is evaluated first
     CONTINUE      a gain is shown
 
 While every iteration gains `delta` or more, a run of `horizon` iterations is stopped by PLATEAU or OVEROPT with a
-probability of at most `alpha_stop`: both need the upper bound of the gain below delta, which then is an error of
-probability alpha_stop / horizon in each iteration, and the errors of a run add up at most, whatever their dependence.
-All that is asked for beside it only lowers this. With a second validation set, the two looks of an iteration share its part. Where
-the best is older than M_{t-1}, M_t gained at least twice delta over it, if gains add up, so that the second bound is
-far from delta and costs nothing: it catches what one look missed. Where preferences run in circles it may cost as much
-as the first.
+probability of at most `alpha_stop`: both require the upper bound of the gain to be below delta, which then is an error
+of probability alpha_stop / horizon in each iteration, and by the union bound the errors of a run at most add up,
+whatever their dependence. All further conditions only lower this probability. With a second validation set, the two
+interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice delta
+over it, if gains add up, so that the second bound is far from delta and costs nothing: it detects plateaus that one
+analysis missed. Where preferences are cyclic it may cost as much as the first.
 
-M_t becomes the best checkpoint by a test of its own: its gain over the best is shown, at the level of a stop, and its
-pass rate is not `max_pass_rate_loss` or more below that of the best. The latter is an estimate: to exclude a loss of
-two points by a bound takes some 4,000 verifiable prompts. So `best` is what was shown to be better, not the latest.
+M_t becomes the best checkpoint by a separate test: its gain over the best is shown, at the level of a stop, and its
+pass rate is not `max_pass_rate_loss` or more below that of the best. The latter is a point estimate: excluding a loss
+of two percentage points by a bound takes some 4,000 verifiable prompts. So `best` is the checkpoint that was shown to
+be better, not the latest one.
 
-A judge's starvation is told by the 95 % intervals of its reliability and of its yield, wholly below the limits: on few
-prompts nothing is shown. One that is too noisy is not trained on; a small yield alone is, and told afterwards.
+A judge is starved when the 95 % interval of its reliability or of its pair yield lies entirely below the limit, which
+few prompts cannot show. Pairs of a judge that is too noisy are not trained on; with only a small yield the pairs are
+trained on, and STARVED is reported afterwards.
 
 An iteration without training gains nothing. That is STARVED, unless the judge is a program and its scores leave less
 than delta to gain: the outcome of a response that fails may rise from 0.5 to 1 and no other can, so no gain exceeds
-half the share of responses that fail. Then it is PLATEAU: all is solved.
+half the share of responses that fail. Then the decision is PLATEAU, since nearly all prompts are solved.
 
-`benchmarks/monitor_oc.py` simulates all of this, and where it gives way.
+`benchmarks/monitor_oc.py` simulates all of this, and the cases in which the guarantees do not hold.
 """
 
 from collections.abc import Sequence
@@ -48,14 +50,14 @@ from selfreward.records import Decision, DecisionName
 
 STOPS: frozenset[DecisionName] = frozenset({"HARM", "OVEROPT", "PLATEAU", "STARVED"})
 SAME = 1e-6
-"""Outcomes closer than this to each other are all alike."""
+"""Outcomes that differ by less than this are equal."""
 
-FEWEST_PROMPTS = 12
-"""On fewer, nobody has examined the interval of the reliability (`statistics/reliability.py`)."""
+MIN_PROMPTS = 12
+"""Minimum for which the coverage of the reliability's interval was simulated (`statistics/reliability.py`)."""
 
 
 def decide_all(records: Sequence[Evidence], settings: MonitorSection) -> list[Decision]:
-    """The decision on each iteration, also on those after a stop. `records` are iterations 1..t in order."""
+    """Return the decision on each iteration, including those after a stop. `records` are iterations 1..t in order."""
     decided: list[Decision] = []
     for t in range(len(records)):
         decided.append(decide(records[: t + 1], settings, decided=decided))
@@ -65,10 +67,11 @@ def decide_all(records: Sequence[Evidence], settings: MonitorSection) -> list[De
 def decide(
     records: Sequence[Evidence], settings: MonitorSection, *, decided: Sequence[Decision] | None = None
 ) -> Decision:
-    """The decision on the last of `records`, which holds iterations 1..t in order, at least one.
+    """Return the decision on the last of `records`, which contains iterations 1..t in order, at least one.
 
-    `decided` are the decisions on 1..t-1 as they were made; without them they are made again. When the validation prompts
-    leave the decision open and there is a second validation set that was not asked, it `wants_second_validation` and is to be made once more.
+    `decided` are the decisions on 1..t-1 as they were made; without them they are computed again. When the validation
+    prompts leave the decision open and there is a second validation set that was not evaluated, the decision
+    `wants_second_validation`, and must be made again with its outcomes.
     """
     if decided is None:
         return decide_all(records, settings)[-1]
@@ -80,7 +83,7 @@ def decide(
         if now.of("anchor", now.previous, "second_validation") is None:
             wants_second_validation = True
         else:
-            number, before, share = 2, share, 1 - share  # the first look was made, whatever the second one finds
+            number, before, share = 2, share, 1 - share  # the first analysis was made, whatever the second one finds
             analysis, name = _analyse(records, settings, decided, ("validation", "second_validation"), share)
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
     best = now.iteration if tested and _promotes(analysis, name, settings) else _best_before(decided)
@@ -103,9 +106,9 @@ def decide(
 
 
 def too_noisy(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
-    """Why nothing is to be learned from pairs of this judge; empty when that is not shown."""
+    """Return the reason why the judge is too noisy to learn from its pairs; empty when that is not shown."""
     r = evidence.reliability
-    if r is None or r.num_units < FEWEST_PROMPTS or r.high >= settings.min_reliability:
+    if r is None or r.num_units < MIN_PROMPTS or r.high >= settings.min_reliability:
         return ()
     return (
         f"the judge's reliability is {r.mean:.2f} ({r.level:.0%} interval {r.low:.2f} to {r.high:.2f}), below "
@@ -114,7 +117,7 @@ def too_noisy(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
 
 
 def starved(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
-    """Why the judge's scores hold too little signal; empty when that is not shown."""
+    """Return the reasons why the judge's scores contain too little signal; empty when that is not shown."""
     pairs = evidence.pair_yield_rate
     if pairs is None or pairs.high >= settings.min_yield_rate:
         return too_noisy(evidence, settings)
@@ -168,13 +171,13 @@ def _analyse(
 
 
 def _name(analysis: Analysis, settings: MonitorSection) -> DecisionName:
-    """The order of the module's table. `look` is of a trained iteration with a believable anchor."""
+    """Apply the rules in the order of the module's table, to a trained iteration with a valid anchor."""
     assert analysis.gain is not None
     passes_more = analysis.pass_rate is not None and analysis.pass_rate.stop[0] > 0
     passes = analysis.pass_rate_for_harm
     if analysis.gain.harm[1] < 0 or (passes is not None and passes.harm[1] < 0):
         return "HARM"
-    # Checks that a program makes outweigh the anchor: a rising pass rate is a gain that it does not see.
+    # Programmatic checks outweigh the anchor: a rising pass rate is a gain that the anchor does not measure.
     if _is_flat(analysis, settings) and not passes_more:
         exploited = analysis.self_gain is not None and analysis.self_gain.stop[0] > settings.delta
         return "OVEROPT" if exploited else "PLATEAU"
@@ -198,7 +201,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
     if anchor.unscored_rate > allowed:
         reasons.append(
             f"{anchor.unscored_rate:.1%} of the anchor's outcomes are unscored; {allowed:.0%} are allowed, because "
-            "what it cannot score is not like the rest"
+            "unscored outcomes are not missing at random"
         )
     consistency = now.position_consistency
     if not now.invalid and consistency is not None and consistency < settings.min_position_consistency:
@@ -209,7 +212,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
     if not now.anchor_examined and float(np.ptp(anchor.values)) < SAME:
         reasons.append(
             f"each of the anchor's {len(anchor.values)} outcomes is {anchor.values[0]:g}; an anchor without variance "
-            "tells nothing apart"
+            "cannot distinguish responses"
         )
     return tuple(reasons)
 
@@ -230,7 +233,7 @@ def _gold(evidence: Evidence) -> Outcomes | None:
 
 
 def _best_gold(earlier: Sequence[Evidence]) -> Outcomes | None:
-    """The gold outcomes of the most accurate judge so far."""
+    """Return the gold outcomes of the most accurate judge so far."""
     found = [outcomes for evidence in earlier if (outcomes := _gold(evidence)) is not None and len(outcomes.values)]
     return max(found, key=lambda outcomes: float(outcomes.values.mean()), default=None)
 
@@ -260,7 +263,7 @@ def _bounds(analysis: Analysis, now: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _alpha_spending(settings: MonitorSection, decided: Sequence[Decision], share: float) -> dict[str, float]:
-    """`looks` are the iterations in which something was tested, this one included."""
+    """Return the budget spent after this iteration; `share` is the part of an iteration's budget that it spent."""
     before = decided[-1].alpha_spending if decided else {}
     return {
         "num_tested_iterations": before.get("num_tested_iterations", 0.0) + (share > 0),

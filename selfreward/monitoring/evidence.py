@@ -1,7 +1,7 @@
-"""What the decision on one iteration rests on: tables of per-prompt outcomes, and a few rates.
+"""The evidence on which the decision on one iteration is based: per-prompt outcomes, and a few rates.
 
 It comes from the records of a run, from a table of any other trainer (`table.py`), or from a simulation; the decision
-cannot tell which.
+does not depend on which.
 """
 
 from collections import defaultdict
@@ -16,12 +16,12 @@ from selfreward.statistics.intervals import rate_interval
 
 Array = NDArray[np.float64]
 Key = tuple[str, str, int]
-"""By whom, on which set, against which checkpoint: `("anchor", "monitor", 2)`."""
+"""Source, set of prompts and iteration compared with, for example `("anchor", "validation", 2)`."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One value in [0, 1] for each prompt, shape (n,); `num_unscored` more prompts have none.
+    """One value in [0, 1] for each prompt, shape (n,), without the `num_unscored` prompts that have none.
 
     `length_deltas_tokens`, if known, has the same shape; NaN where a length is missing.
     """
@@ -33,18 +33,20 @@ class Outcomes:
 
     @property
     def unscored_rate(self) -> float:
-        num_asked = len(self.values) + self.num_unscored
-        return self.num_unscored / num_asked if num_asked else 0.0
+        num_prompts = len(self.values) + self.num_unscored
+        return self.num_unscored / num_prompts if num_prompts else 0.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """`previous` is the checkpoint that M_t was made from; without training, M_t is that one, and nothing is compared.
+    """The evidence on iteration t.
 
-    `num_second_validation` prompts wait for a second look (0: there is no second validation set). `invalid` are reasons, found where the data
-    was collected, why the comparisons mean nothing. `anchor_examined`: the anchor compared each pair in both orders, so
-    that outcomes which are all alike need not be its fault. `reliability`, `pair_yield_rate` and `tau` are of the
-    iteration's judge; `failing` is the share of its responses below the full score, by a judge that is a program.
+    `previous` is the iteration of the checkpoint from which M_t was trained; without training M_t is that checkpoint,
+    and nothing is compared. `num_second_validation` is the number of prompts available for a second analysis (0: there
+    is no second validation set). `invalid` are reasons, found during data collection, why the comparisons mean nothing.
+    `anchor_examined`: the anchor compared each pair in both orders, so that equal outcomes need not be its fault.
+    `reliability`, `pair_yield_rate` and `tau` describe the iteration's judge; `failing` is the share of responses below
+    the full score, if the judge is a program.
     """
 
     iteration: int
@@ -65,7 +67,7 @@ class Evidence:
 
 
 def tabulate(rows: Iterable[PromptOutcome]) -> dict[Key, Outcomes]:
-    """Rows of the same prompt (several responses) are averaged first, because the prompt is the unit."""
+    """Return the rows as outcomes by key; rows of the same prompt are averaged, because the prompt is the unit."""
     sums: defaultdict[Key, dict[str, _Sums]] = defaultdict(dict)
     for row in rows:
         by_prompt = sums[row.by, row.set, row.against]
@@ -76,7 +78,7 @@ def tabulate(rows: Iterable[PromptOutcome]) -> dict[Key, Outcomes]:
 
 
 class _Sums:
-    """Over the scored rows of one prompt."""
+    """Sums over the scored rows of one prompt."""
 
     __slots__ = ("delta", "num_deltas", "num_outcomes", "outcome")
 
@@ -106,7 +108,7 @@ def _outcomes(by_prompt: Mapping[str, _Sums]) -> Outcomes:
 
 
 def evidence_of(history: Sequence[IterationSummary], *, num_second_validation: int) -> list[Evidence]:
-    """That of each iteration of a run, from its summaries 1..t in order."""
+    """Return the evidence on each iteration of a run, from its summaries 1..t in order."""
     found: list[Evidence] = []
     previous = 0
     for summary in history:
@@ -122,7 +124,7 @@ def _evidence(summary: IterationSummary, *, previous: int, num_second_validation
     problems = []
     if measured.metrics.get("anchor_valid", 1.0) == 0.0:
         problems.append(
-            measured.not_measured.get("anchor", "the anchor failed its examination").removeprefix("INVALID: ")
+            measured.not_measured.get("anchor", "the anchor failed its validity check").removeprefix("INVALID: ")
         )
     if overlapping := summary.counts.get("num_overlapping_prompts", 0):
         problems.append(f"{overlapping} training prompts of this iteration overlap with held-out prompts")
@@ -144,7 +146,7 @@ def _evidence(summary: IterationSummary, *, previous: int, num_second_validation
 
 
 def pair_yield(counts: Mapping[str, int]) -> Interval | None:
-    """The share of prompts that gave a pair of responses; None without prompts."""
+    """Return the share of prompts that gave a pair of responses; None without prompts."""
     num_prompts, num_dropped = counts.get("num_prompts", 0), counts.get("num_dropped_prompts", 0)
     if num_prompts == 0:
         return None

@@ -1,23 +1,23 @@
-"""What is tried when the judge starves or drifts or the gain is used up: patches of the recipe, one at a time.
+"""Interventions for a judge that starves or drifts or for a plateau: patches of the recipe, tried one at a time.
 
-    more_draws           judging.num_draws doubled; in an ensemble, of each member that draws more than once; wordings
-                         of a judge that does not sample, up to the three that there are
-    min_reliability      pairing.min_reliability becomes monitor.min_reliability: pairs of prompts on which the judge
-                         agrees with itself
+    more_draws           judging.num_draws doubled; in an ensemble, for each member that draws more than once; for a
+                         judge that does not sample, more prompt variants, of which there are three
+    min_reliability      pairing.min_reliability is set to monitor.min_reliability: only pairs of prompts on which the
+                         judge agrees with itself
     consistency_weights  pairing.weight: consistency (CREAM, 2410.12735)
     initial_rejected     pairing.kind: initial_rejected (Temporal Self-Rewarding, 2508.06026)
-    higher_temperature   sampling.temperature + 0.2, at most 1.5: responses that differ more
+    higher_temperature   sampling.temperature + 0.2, at most 1.5: more diverse responses
     higher_rho           pairing.rho + 0.05, at most 0.45; another kind of pairing becomes length_controlled
     larger_beta          training.beta doubled: smaller steps away from the reference
-    pin_judge            judging.by: best instead of policy; the best checkpoint stands for the best judge
-    fresh_prompts        one more iteration as it is: its prompts are new, as in each iteration
-    stop                 the run stops; what is listed behind it is never tried
+    pin_judge            judging.by: best instead of policy; the best checkpoint serves as the best judge
+    fresh_prompts        one more iteration without changes: its prompts are new, as in each iteration
+    stop                 the run stops; interventions listed after it are never tried
 
-An intervention named by the decision on iteration t is in force in t+1. When the decision that it was tried for comes
-again there, it did not help: it is taken back, and the next one of the list is tried without it, so that what helped is
-known. One that helped stays in force, and may be used once more later if it then still changes something. Of one that
-should have brought a gain or held a drift, an iteration that is INVALID or trained nothing says nothing: it is taken
-back too, and may be tried again.
+An intervention chosen by the decision on iteration t is active in t+1. When the decision that it was tried for recurs
+there, it did not help: it is removed, and the next one of the list is tried without it, so that the effect of each is
+known. One that helped remains active, and may be used again later if it then still changes something. For an
+intervention against PLATEAU or DRIFT, an iteration that is INVALID or trained nothing is no evidence: the intervention
+is removed too, but may be tried again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +30,9 @@ from selfreward.recipe import (
     ExpectedScoreSection,
     InterventionsSection,
     LengthControlled,
-    OwnIntervention,
     Pairing,
     Recipe,
+    UserIntervention,
 )
 from selfreward.recipe.judging import MAX_PROMPT_VARIANTS
 from selfreward.records import Decision, DecisionName
@@ -41,8 +41,8 @@ STOP, FRESH_PROMPTS = "stop", "fresh_prompts"
 PATCHABLE_SECTIONS = ("sampling", "judging", "meta_judging", "pairing", "training")
 MAX_TEMPERATURE, MAX_RHO = 1.5, 0.45
 
-# The number that each decision turns on: the first of these that was measured.
-TURNS_ON: Mapping[DecisionName, tuple[str, ...]] = {
+# The number on which each decision is based: the first of these that was measured.
+KEY_NUMBERS: Mapping[DecisionName, tuple[str, ...]] = {
     "STARVED": ("reliability", "pair_yield_rate"),
     "PLATEAU": ("gain_vs_previous",),
     "DRIFT": ("gold_accuracy_vs_best", "tau"),
@@ -50,7 +50,7 @@ TURNS_ON: Mapping[DecisionName, tuple[str, ...]] = {
 
 
 def patch(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with an intervention in force, by the name that it has in `monitor.interventions`.
+    """Return the recipe with an intervention applied, given its name in `monitor.interventions`.
 
     Raises RecipeError when the recipe has no such key, when nothing would change, or when the result is not valid.
     """
@@ -62,23 +62,23 @@ def patch(recipe: Recipe, name: str) -> Recipe:
     except RecipeError as error:
         raise _refused(name, str(error).replace("--set: ", "").replace("--set ", "")) from None
     if patched == recipe:
-        raise _refused(name, f"{', '.join(keys)} would stay the same; an intervention changes something; leave it out")
+        raise _refused(name, f"{', '.join(keys)} would not change; an intervention must change a key; leave it out")
     return patched
 
 
 def effective(recipe: Recipe, decisions: Sequence[Decision]) -> Recipe:
-    """The recipe of the iteration after `decisions`, which are those on iterations 1..t in order."""
-    for name in in_force(decisions):
+    """Return the recipe of the iteration after `decisions`, which are the decisions on iterations 1..t in order."""
+    for name in active_interventions(decisions):
         recipe = patch(recipe, name)
     return recipe
 
 
-def in_force(decisions: Sequence[Decision]) -> list[str]:
-    """Names of the interventions in force in the iteration after `decisions`, the oldest first."""
+def active_interventions(decisions: Sequence[Decision]) -> list[str]:
+    """Return the names of the interventions active in the iteration after `decisions`, the oldest first."""
     names: list[str] = []
     for decision in decisions:
         if decision.effect is not None and decision.effect["helped"] is not True:
-            names.pop()  # only the last one is ever in doubt
+            names.pop()  # only the last one is on trial
         if decision.intervention:
             names.append(decision.intervention)
     return names
@@ -87,10 +87,10 @@ def in_force(decisions: Sequence[Decision]) -> list[str]:
 def choose(
     name: DecisionName, listed: InterventionsSection, decided: Sequence[Decision], *, recipe: Recipe | None = None
 ) -> str | None:
-    """What to try next at a decision of this name: the first that has not failed at it and changes something.
+    """Return the next intervention for a decision of this name: the first that has not failed and changes a key.
 
-    `decided` includes the decision at hand, with its `effect` and without an intervention. None when nothing is left,
-    or nothing was listed. Without `recipe`, whatever is listed is taken to change something.
+    `decided` includes the current decision, with its `effect` and without an intervention. Returns None when none is
+    left or listed. Without `recipe`, every listed intervention is assumed to change something.
     """
     left = _names(listed, name)
     for effect in (decision.effect for decision in decided):
@@ -102,23 +102,23 @@ def choose(
 
 
 def effect_of(decision: Decision, decided: Sequence[Decision], *, still_starved: bool = False) -> dict[str, Any] | None:
-    """What came of the intervention that was new in this decision's iteration; None when there was none.
+    """Return the effect of the intervention that was new in this decision's iteration; None when there was none.
 
-    `still_starved`: the judge is, though another decision goes before.
-    `helped` is None when the iteration says nothing of it. `before` and `after` are the `number` by its name in
-    `bounds`, or None where it was not measured.
+    `still_starved`: the judge is still starved, although another decision takes precedence.
+    `helped` is None when the iteration is no evidence for or against it. `before` and `after` are the values of
+    `number`, a name in `bounds`, or None where it was not measured.
     """
     if not decided or not decided[-1].intervention:
         return None
     last = decided[-1]
-    number = next((n for n in TURNS_ON[last.decision] if n in last.bounds), TURNS_ON[last.decision][0])
+    number = next((n for n in KEY_NUMBERS[last.decision] if n in last.bounds), KEY_NUMBERS[last.decision][0])
     again = decision.decision == last.decision or (still_starved and last.decision == "STARVED")
     compared = "gain_vs_previous" in decision.bounds
-    untold = last.decision != "STARVED" and decision.decision in ("INVALID", "STARVED") and not compared
+    is_unknown = last.decision != "STARVED" and decision.decision in ("INVALID", "STARVED") and not compared
     return {
         "name": last.intervention,
         "tried_for": last.decision,
-        "helped": None if untold else not (again or decision.decision in ("HARM", "OVEROPT")),
+        "helped": None if is_unknown else not (again or decision.decision in ("HARM", "OVEROPT")),
         "number": number,
         "before": last.bounds.get(number, {}).get("mean"),
         "after": decision.bounds.get(number, {}).get("mean"),
@@ -126,16 +126,16 @@ def effect_of(decision: Decision, decided: Sequence[Decision], *, still_starved:
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipes that the listed interventions lead to, by their names: each alone, and after those before it.
+    """Return the recipes to which the listed interventions lead, by name: each alone, and combined with earlier ones.
 
-    Raises RecipeError for one that cannot be used alone. One that adds nothing to those before it is passed over in a
-    run, and here.
+    Raises RecipeError for an intervention that cannot be used alone. One that adds nothing to the earlier ones is
+    skipped here, as in a run.
     """
     found: dict[str, Recipe] = {}
     for decision in InterventionsSection.model_fields:
         names = _names(recipe.monitor.interventions, decision)
         if STOP in names[:-1]:
-            raise _refused(STOP, f"{names[-1]} behind it is never tried; stop ends a list; remove what follows it")
+            raise _refused(STOP, f"{names[-1]} after it is never tried; stop ends a list; remove everything after it")
         together, label = recipe, ""
         for name in names:
             found[name] = patch(recipe, name)
@@ -154,21 +154,21 @@ def _can_be_tried(recipe: Recipe, name: str) -> bool:
 
 
 def _names(listed: InterventionsSection, decision: str) -> list[str]:
-    return [i.name if isinstance(i, OwnIntervention) else i for i in getattr(listed, decision, [])]
+    return [i.name if isinstance(i, UserIntervention) else i for i in getattr(listed, decision, [])]
 
 
-def _own(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The user's own interventions: what each sets, by name."""
+def _user_patches(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the keys that each user-defined intervention sets, by name."""
     found: dict[str, dict[str, Any]] = {}
     for decision in InterventionsSection.model_fields:
         for listed in getattr(recipe.monitor.interventions, decision):
-            if isinstance(listed, OwnIntervention) and found.setdefault(listed.name, listed.set) != listed.set:
-                raise _refused(listed.name, "two patches have this name; one name is one patch; rename one")
+            if isinstance(listed, UserIntervention) and found.setdefault(listed.name, listed.set) != listed.set:
+                raise _refused(listed.name, "two patches have this name; names must be unique; rename one")
     return found
 
 
 def _keys(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The keys that an intervention sets, with their new values; none for those that change no key."""
+    """Return the keys that an intervention sets, with their new values; empty for one that changes no key."""
     pairing = recipe.pairing
     match name:
         case "more_draws":
@@ -193,14 +193,14 @@ def _keys(recipe: Recipe, name: str) -> dict[str, Any]:
         case "fresh_prompts" | "stop":
             return {}
         case _:
-            return dict(_sections_checked(name, _own(recipe)[name]))
+            return dict(_sections_checked(name, _user_patches(recipe)[name]))
 
 
 def _draws(recipe: Recipe) -> dict[str, Any]:
     judge = recipe.judging
     if isinstance(judge, EnsembleSection):
         draws = [getattr(member, "num_draws", 0) for member in judge.members]
-        least = min(2, max(draws))  # those that draw once stay as they are beside others that draw again
+        least = min(2, max(draws))  # members that draw once are left alone if others draw more often
         if least:
             changed = [
                 {**member.model_dump(mode="json"), **({"num_draws": 2 * n} if n >= least else {})}
@@ -211,7 +211,7 @@ def _draws(recipe: Recipe) -> dict[str, Any]:
         return {"judging.num_draws": min(2 * judge.num_draws, MAX_PROMPT_VARIANTS)}
     elif hasattr(judge, "num_draws"):
         return {"judging.num_draws": 2 * judge.num_draws}
-    raise _refused("more_draws", f"judging.kind is {judge.kind}, which draws nothing; leave it out")
+    raise _refused("more_draws", f"judging.kind is {judge.kind}, which has no draws; leave it out")
 
 
 def _pinned(recipe: Recipe) -> dict[str, Any]:
@@ -222,11 +222,11 @@ def _pinned(recipe: Recipe) -> dict[str, Any]:
             return {"judging.members": [m | ({"by": "best"} if m.get("by") == "policy" else {}) for m in members]}
     elif getattr(judge, "by", None) == "policy":
         return {"judging.by": "best"}
-    raise _refused("pin_judge", "no judge is by policy, so none changes with the run; leave it out")
+    raise _refused("pin_judge", "no judge is by policy, so none changes during the run; leave it out")
 
 
 def _pairing(pairing: Pairing, kind: str) -> dict[str, Any]:
-    """Another kind of pairing, with what holds for every kind as it was."""
+    """Return another kind of pairing, with the settings shared by all kinds unchanged."""
     return {"pairing": {"kind": kind, **{key: getattr(pairing, key) for key in Pairing.model_fields}}}
 
 
@@ -235,8 +235,8 @@ def _sections_checked(name: str, keys: Mapping[str, Any]) -> Iterator[tuple[str,
         if key.split(".")[0] not in PATCHABLE_SECTIONS:
             raise _refused(
                 name,
-                f"it sets {key}; keys of {', '.join(PATCHABLE_SECTIONS)} are allowed, because what measures must stay "
-                "the same; remove the key",
+                f"it sets {key}; keys of {', '.join(PATCHABLE_SECTIONS)} are allowed, because the measurement must "
+                "stay the same; remove the key",
             )
         yield key, value
 

@@ -1,4 +1,4 @@
-"""The decision in one sentence that a person understands, and what it cannot say, in notes."""
+"""The decision as one readable sentence, and notes on its limitations."""
 
 import math
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ POWER = 0.8
 def sentence(
     decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
 ) -> str:
-    """What the data say of M_t and, if that is another one, which checkpoint to use."""
+    """Return a sentence on M_t and, if it is not M_t, the checkpoint to use."""
     said = _finding(decision, analysis, now, settings, best_before=best_before)
     best = decision.best_iteration
     if best == now.iteration:
         return f"{said}."
-    return f"{said}; use M_{best}{', the model the run began with' if best == 0 else ''}."
+    return f"{said}; use M_{best}{', the initial model' if best == 0 else ''}."
 
 
 def _finding(
     decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
 ) -> str:
     ours, theirs = f"M_{now.iteration}", f"M_{now.previous}"
-    delta = _points(settings.delta, sign=False)
+    delta = _pp(settings.delta, sign=False)
     match decision.decision:
         case "INVALID":
             return f"Nothing can be decided about {ours}: {' and '.join(analysis.invalid)}"
@@ -38,34 +38,36 @@ def _finding(
             return f"{ours} is worse: {_harm(analysis, theirs, f'M_{best_before}')}"
         case "OVEROPT":
             return (
-                f"{ours} pleases its own judge and not the anchor: the judge sees {_of(analysis.self_gain)} over {theirs}, "
-                f"the anchor {_overopt(analysis, settings, best_before)}, less than the {delta} that an iteration is worth"
+                f"{ours} pleases its own judge but not the anchor: the judge measures "
+                f"{_with_bounds(analysis.self_gain)} over {theirs}, the anchor "
+                f"{_overopt(analysis, settings, best_before)}, less than the {delta} that an iteration is worth"
             )
         case "PLATEAU" if analysis.failing is not None:
             return (
-                f"All is solved: {analysis.failing.mean:.1%} of {theirs}'s responses fail (at most "
-                f"{analysis.failing.stop[1]:.1%}), which leaves less than the {delta} that an iteration is worth, and "
-                f"nothing was trained, so {ours} is {theirs}"
+                f"Nearly all prompts are solved: {analysis.failing.mean:.1%} of the responses of {theirs} fail (at "
+                f"most {analysis.failing.stop[1]:.1%}), which leaves less than the {delta} that an iteration is worth, "
+                f"and nothing was trained, so {ours} is {theirs}"
             )
         case "PLATEAU" if analysis.gain is not None and analysis.gain.stop[1] >= settings.delta:
             return (
-                f"{ours} stands less than the {delta} that an iteration is worth above M_{best_before}, the best since "
-                f"iteration {best_before}: the anchor sees {_of(analysis.gain_vs_best)}, and {_of(analysis.gain)} over {theirs}"
+                f"{ours} gains less over M_{best_before}, the best since iteration {best_before}, than the "
+                f"{delta} that an iteration is worth: the anchor measures {_with_bounds(analysis.gain_vs_best)}, and "
+                f"{_with_bounds(analysis.gain)} over {theirs}"
             )
         case "PLATEAU":
             return (
-                f"{ours} gains less over {theirs} than the {delta} that an iteration is worth: the anchor sees "
-                f"{_of(analysis.gain)}"
+                f"{ours} gains less over {theirs} than the {delta} that an iteration is worth: the anchor measures "
+                f"{_with_bounds(analysis.gain)}"
             )
         case "DRIFT":
-            return f"The judge has drifted: {_drift(analysis)}; {ours} against {theirs}: {_of(analysis.gain)}"
+            return f"The judge has drifted: {_drift(analysis)}; {ours} against {theirs}: {_with_bounds(analysis.gain)}"
         case "STARVED":
             doing = "" if analysis.trained else f", so nothing was trained and {ours} is {theirs}"
             return f"There is too little signal to learn from: {' and '.join(analysis.starved)}{doing}"
         case "INCONCLUSIVE":
             return (
-                f"Neither a gain of {ours} over {theirs} nor its absence is shown: {_of(analysis.gain)}, against the "
-                f"{delta} that an iteration is worth"
+                f"Neither a gain of {ours} over {theirs} nor its absence is shown: {_with_bounds(analysis.gain)}, "
+                f"against the {delta} that an iteration is worth"
             )
         case _:
             return f"{ours} is better than {theirs}: {_better(analysis)}"
@@ -73,70 +75,77 @@ def _finding(
 
 def _overopt(analysis: Analysis, settings: MonitorSection, best_before: int) -> str:
     if analysis.gain is not None and analysis.gain.stop[1] >= settings.delta:
-        return f"{_of(analysis.gain_vs_best)} over M_{best_before}, the best"
-    return _of(analysis.gain)
+        return f"{_with_bounds(analysis.gain_vs_best)} over M_{best_before}, the best"
+    return _with_bounds(analysis.gain)
 
 
 def _harm(analysis: Analysis, theirs: str, best: str) -> str:
     found = []
     if analysis.gain is not None and analysis.gain.harm[1] < 0:
-        found.append(f"the anchor sees {_of(analysis.gain, at='harm')} against {theirs}")
+        found.append(f"the anchor measures {_with_bounds(analysis.gain, at='harm')} against {theirs}")
     passes = analysis.pass_rate_for_harm
     if passes is not None and passes.harm[1] < 0:
         baseline = best if analysis.pass_rate_vs_best else theirs
-        found.append(f"the pass rate changed by {_of(passes, at='harm')} against {baseline}")
+        found.append(f"the pass rate changed by {_with_bounds(passes, at='harm')} against {baseline}")
     return " and ".join(found)
 
 
 def _drift(analysis: Analysis) -> str:
     found = []
     if analysis.gold is not None and analysis.gold.harm[1] < 0:
-        found.append(f"on gold pairs its accuracy changed by {_of(analysis.gold, at='harm')} against its best version")
+        found.append(
+            f"on gold pairs its accuracy changed by {_with_bounds(analysis.gold, at='harm')} against its best version"
+        )
     if analysis.tau is not None and analysis.tau.harm[1] < 0:
-        found.append(f"it ranks the pool against the judge before it, tau {analysis.tau.mean:.2f}")
+        found.append(f"it ranks the fixed pool in reverse of the previous judge, tau {analysis.tau.mean:.2f}")
     return " and ".join(found)
 
 
 def _better(analysis: Analysis) -> str:
     if analysis.gain is not None and analysis.gain.stop[0] > 0:
-        return f"the anchor sees {_of(analysis.gain)}"
-    return f"the pass rate rose by {_of(analysis.pass_rate)}, the anchor sees {_of(analysis.gain)}"
+        return f"the anchor measures {_with_bounds(analysis.gain)}"
+    return (
+        f"the pass rate rose by {_with_bounds(analysis.pass_rate)}, the anchor measures {_with_bounds(analysis.gain)}"
+    )
 
 
 def notes(
     decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, decided: Sequence[Decision]
 ) -> tuple[str, ...]:
-    """What the decision cannot say, a sentence each."""
+    """Return the limitations of the decision, one sentence each."""
     found = []
     if decision.alpha_spending["num_tested_iterations"] > settings.horizon:
         found.append(
-            f"The alpha-spending budget was made for {settings.horizon} iterations and is spent: from here on false stops may "
-            f"be more frequent than {settings.alpha_stop:.0%}."
+            f"The alpha-spending budget is for {settings.horizon} iterations and is exhausted: from now on false stops "
+            f"may be more frequent than {settings.alpha_stop:.0%}."
         )
     open_twice = decision.decision == "INCONCLUSIVE" and bool(decided) and decided[-1].decision == "INCONCLUSIVE"
     if decision.decision == "INCONCLUSIVE" and analysis.gain is not None and not decision.wants_second_validation:
         needed = num_prompts_needed(analysis.gain, settings, share=_share(decision, now, settings))
-        few = needed > analysis.gain.num_prompts
-        again = "A second time in a row the gain is below what this data resolves. " if open_twice else ""
-        there_were = f"there were {analysis.gain.num_prompts}"
-        enough = f"takes about {needed} prompts; {there_were}" if few else f"{needed} prompts suffice; {there_were}"
-        asked = f"To tell {_points(settings.delta, sign=False)} from none in {POWER:.0%} of such cases"
-        found.append(f"{again}{asked} {enough}.")
+        is_more = needed > analysis.gain.num_prompts
+        again = "For the second time in a row the gain is below the resolution of the data. " if open_twice else ""
+        takes = "would take about" if is_more else "takes"
+        found.append(
+            f"{again}To distinguish a gain of {_pp(settings.delta, sign=False)} from none with a power of {POWER:.0%} "
+            f"{takes} {needed} prompts; there were {analysis.gain.num_prompts}."
+        )
     anchor = now.of("anchor", now.previous)
     deltas = anchor.length_deltas_tokens if anchor is not None and settings.length_adjusted else None
     if analysis.gain is not None and deltas is not None and bool(np.isnan(deltas).any()):
-        found.append("Some lengths are not known, so the gain is not adjusted for length.")
+        found.append("Some lengths are missing, so the gain is not adjusted for length.")
     if (
         analysis.raw_gain is not None
         and analysis.gain is not None
         and analysis.raw_gain.stop[0] > 0 >= analysis.gain.stop[0]
     ):
         found.append(
-            f"At equal length no gain is shown, {_of(analysis.gain)}; as they came it was {_of(analysis.raw_gain)}."
+            f"At equal length no gain is shown, {_with_bounds(analysis.gain)}; without length adjustment it was "
+            f"{_with_bounds(analysis.raw_gain)}."
         )
     if analysis.invalid and analysis.pass_rate_vs_best is not None and analysis.pass_rate_vs_best.harm[1] < 0:
         found.append(
-            f"The pass rate, which needs no anchor, changed by {_of(analysis.pass_rate_vs_best, at='harm')}: a loss."
+            f"The pass rate, which needs no anchor, changed by {_with_bounds(analysis.pass_rate_vs_best, at='harm')}: "
+            "a loss."
         )
     if analysis.gain is not None and analysis.gain_vs_best is None and decision.decision not in ("HARM", "OVEROPT"):
         best = decided[-1].best_iteration if decided else 0
@@ -147,10 +156,10 @@ def notes(
 
 
 def num_prompts_needed(found: Bounded, settings: MonitorSection, *, share: float = 1.0) -> int:
-    """Prompts with which a gain of none is told from delta in one look with a probability of POWER.
+    """Return the number of prompts that distinguish no gain from delta in one analysis with a power of POWER.
 
     By the normal approximation and with the spread of these outcomes: ((z_stop + z_power) sd / delta)^2. `share` is the
-    part of the iteration's budget that the bounds of `found` were made with, and that such a look would have.
+    part of the iteration's budget used for the bounds of `found`, and assumed for such an analysis.
     """
     own = max(found.stop[1] - found.stop[0], 1e-9) / 2
     z = NormalDist().inv_cdf
@@ -165,14 +174,14 @@ def _share(decision: Decision, now: Evidence, settings: MonitorSection) -> float
     return settings.first_analysis_share if now.num_second_validation else 1.0
 
 
-def _of(found: Bounded | None, *, at: str = "stop") -> str:
+def _with_bounds(found: Bounded | None, *, at: str = "stop") -> str:
     if found is None:
         return "no measurement"
     low, high = found.harm if at == "harm" else found.stop
-    return f"{_points(found.mean)} (bounds {_points(low, unit=False)} to {_points(high, unit=False)})"
+    return f"{_pp(found.mean)} (bounds {_pp(low, unit=False)} to {_pp(high, unit=False)})"
 
 
-def _points(share: float, *, sign: bool = True, unit: bool = True) -> str:
-    """A share in percentage points."""
+def _pp(share: float, *, sign: bool = True, unit: bool = True) -> str:
+    """Format a share in percentage points."""
     number = f"{100 * share:+.1f}" if sign else f"{100 * share:.3g}"
     return f"{number} pp" if unit else number

@@ -1,8 +1,8 @@
-"""Which responses become preference pairs.
+"""Selection of preference pairs from scored responses.
 
-`strategy.py` says what a strategy sees and proposes; `best_vs_worst.py`, `length_controlled.py`, `top_k.py` and
-`initial_rejected.py` are one function each; `rules.py` holds for all of them, with `labels.py` for how sure a pair is,
-`trust.py` for how far the judge is to be trusted, and `reasons.py` for why a prompt gave none.
+`strategy.py` defines the input and output of a strategy; `best_vs_worst.py`, `length_controlled.py`, `top_k.py` and
+`initial_rejected.py` contain one strategy each. `rules.py` applies to all strategies, with `labels.py` for the
+probability that chosen is better, `reliability.py` for the judge's reliability, and `reasons.py` for dropped prompts.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from selfreward.pairing.length_controlled import shortest_and_longest
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.rules import Selector
 from selfreward.pairing.stages import bounds, dropped_prompts, pairs
-from selfreward.pairing.strategy import Candidate, Candidates, Proposal
+from selfreward.pairing.strategy import Candidate, CandidatePair, PromptCandidates
 from selfreward.pairing.top_k import best_and_worst_k
 from selfreward.problems import Facts, Problem, warning
 from selfreward.tables import INITIAL_RESPONSES
@@ -37,7 +37,7 @@ def build(section: recipe.PairingSection) -> Selector:
 
 
 def problems(section: recipe.PairingSection, facts: Facts) -> Iterator[Problem]:
-    """Whether an iteration can give the pairs that `monitor.min_pairs` asks for."""
+    """Yield a warning when an iteration cannot give the `monitor.min_pairs` pairs."""
     num_prompts, least = facts.recipe.iterations.num_prompts_per_iteration, facts.recipe.monitor.min_pairs
     if least > build(section).most(facts.recipe.sampling.num_responses) * num_prompts:
         yield warning(

@@ -1,26 +1,25 @@
 """A pair's `label`: the probability that chosen is the better one, always above 0.5.
 
-`hard`: 1, for certain.
+`hard`: 1.
 
 `preference`: the probability that a comparing judge gave to chosen against rejected, over all orders and draws. Where
-that is 0.5 or less, the mean scores and the direct comparison contradict each other: that happens by noise and in
-cycles, and either way the best estimate lies near 0.5, where a pair teaches next to nothing. Training on it would push
-rejected above the chosen of higher score, so the pair is dropped. The price: the labels that are left are a little too
-high, as everything is that was selected for being high.
+that is 0.5 or less, the mean scores and the direct comparison contradict each other. That happens by noise and in
+preference cycles, and in both cases the best estimate is near 0.5, where a pair contributes almost nothing. Training on
+it would push rejected above the chosen response with the higher score, so the pair is dropped. As a consequence of this
+selection the remaining labels are slightly too high.
 Paper: 2212.08073, section 4.1 (normalised probabilities as targets of its preference model).
 Differs: targets of DPO, without a preference model in between; pairs that contradict their scores are dropped.
 
-`consistency`: C = (tau + 1) / 2, the share of pairs of responses that this judge and the previous iteration's put in
-the same order; tau is Kendall's over a prompt's responses, and its mean over the shard is one label for all its pairs.
-A label for each prompt would be noise: with five responses, chance alone spreads tau by 0.41, as much as the paper
-observes between prompts (0.38 to 0.41 in self-rewarding without it). At C of 0.5 or less the judges agree no better
-than chance, and no pair of the shard is trained on. In the first iteration there is no judge before, and C is 1.
-Paper: CREAM (2410.12735), its consistency rate, where judges are implicit rewards.
-Differs: C is of a shard, not of the whole iteration; any judge with scores; C of 0.5 or less is not trained on.
+`consistency`: C = (tau + 1) / 2, the share of pairs of responses that this judge and the previous iteration's judge put
+in the same order; tau is Kendall's over a prompt's responses, and its mean over the shard gives one label for all its
+pairs. A label for each prompt would be noise: with five responses, chance alone spreads tau by 0.41, as much as the
+paper observes between prompts (0.38 to 0.41 in self-rewarding without it). At C of 0.5 or less the judges agree no
+better than chance, and no pair of the shard is trained on. In the first iteration there is no previous judge, and C is
+1. Paper: CREAM (2410.12735), its consistency rate, where judges are implicit rewards. Differs: C is computed per shard,
+not over the complete iteration; any judge with scores; a C of 0.5 or less is not trained on.
 
-`weight: consistency`: a pair counts (tau + 1) / 2 of its own prompt, beside any label: there the noise of a prompt's
-tau is only noise of a weight. 1 where there is no tau.
-Differs: the paper has one C for all.
+`weight: consistency`: a pair is weighted by (tau + 1) / 2 of its own prompt, in addition to any label: here the noise
+of a prompt's tau only adds noise to a weight. 1 where there is no tau. Differs: the paper has one C for all pairs.
 """
 
 from collections import defaultdict
@@ -29,25 +28,25 @@ from statistics import fmean
 from typing import Literal, assert_never
 
 from selfreward.pairing.reasons import DropReason
-from selfreward.pairing.strategy import Proposal
-from selfreward.parts import Judged
+from selfreward.pairing.strategy import CandidatePair
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment
 from selfreward.statistics.kendall import kendall_tau
 from selfreward.statistics.scores import mean_scores
 
-Label = Callable[[Proposal], float | DropReason]
+Label = Callable[[CandidatePair], float | DropReason]
 
 
-def labeller(kind: Literal["hard", "preference", "consistency"], judged: Judged) -> Label:
-    """From a proposal to its label in (0.5, 1], or to the reason why it should not be trained on."""
+def labeller(kind: Literal["hard", "preference", "consistency"], inputs: PairingInputs) -> Label:
+    """Return a function from a pair to its label in (0.5, 1], or to the reason why it should not be trained on."""
     match kind:
         case "hard":
-            return lambda proposal: 1.0
+            return lambda pair: 1.0
         case "preference":
-            return _preference(judged.judgments)
+            return _preference(inputs.judgments)
         case "consistency":
-            label = _consistency(judged)
-            return lambda proposal: label
+            label = _consistency(inputs)
+            return lambda pair: label
         case _:
             assert_never(kind)
 
@@ -58,8 +57,8 @@ def _preference(judgments: Iterable[Judgment]) -> Label:
         if judgment.score is not None and judgment.other_id and not judgment.part:
             compared[judgment.response_id, judgment.other_id].append(judgment)
 
-    def label(proposal: Proposal) -> float | DropReason:
-        chosen, rejected = proposal.chosen.response.id, proposal.rejected.response.id
+    def label(pair: CandidatePair) -> float | DropReason:
+        chosen, rejected = pair.chosen.response.id, pair.rejected.response.id
         if (chosen, rejected) not in compared:
             return DropReason.NO_PREFERENCE
         preference = mean_scores(compared[chosen, rejected])[chosen]
@@ -68,26 +67,26 @@ def _preference(judgments: Iterable[Judgment]) -> Label:
     return label
 
 
-def weights(kind: Literal["equal", "consistency"], judged: Judged) -> dict[str, float]:
-    """What a pair of each prompt counts, by prompt id; 1 where a prompt is absent."""
-    return {prompt_id: (tau + 1) / 2 for prompt_id, tau in _taus(judged).items()} if kind == "consistency" else {}
+def weights(kind: Literal["equal", "consistency"], inputs: PairingInputs) -> dict[str, float]:
+    """Return the weight of each prompt's pairs, by prompt id; an absent prompt has weight 1."""
+    return {prompt_id: (tau + 1) / 2 for prompt_id, tau in _taus(inputs).items()} if kind == "consistency" else {}
 
 
-def _consistency(judged: Judged) -> float | DropReason:
-    if not judged.previous_judgments:
+def _consistency(inputs: PairingInputs) -> float | DropReason:
+    if not inputs.previous_judgments:
         return 1.0
-    taus = _taus(judged)
+    taus = _taus(inputs)
     if not taus:
         return DropReason.CONSISTENCY_NOT_MEASURED
     consistency = (fmean(taus.values()) + 1) / 2
     return consistency if consistency > 0.5 else DropReason.JUDGES_DISAGREE
 
 
-def _taus(judged: Judged) -> dict[str, float]:
-    """Kendall's tau of this judge and the previous one, by prompt id, where both rank the policy's responses."""
-    now, before = mean_scores(judged.judgments), mean_scores(judged.previous_judgments)
+def _taus(inputs: PairingInputs) -> dict[str, float]:
+    """Return Kendall's tau of this judge and the previous one, by prompt id, where both rank the policy's responses."""
+    now, before = mean_scores(inputs.judgments), mean_scores(inputs.previous_judgments)
     ranked: defaultdict[str, list[str]] = defaultdict(list)
-    for response in judged.responses:
+    for response in inputs.responses:
         if response.id in now and response.id in before:
             ranked[response.prompt_id].append(response.id)
     measured = {p: kendall_tau([now[id] for id in ids], [before[id] for id in ids]) for p, ids in ranked.items()}

@@ -1,4 +1,4 @@
-"""Why a prompt gave no pair: a closed set, counted in every report."""
+"""The reasons why a prompt gave no pair: a closed set, counted in every report."""
 
 from enum import StrEnum
 
@@ -9,18 +9,18 @@ class DropReason(StrEnum):
     TOO_FEW_SCORED = "too_few_scored"
     # No response scored above another that may be rejected: a tie is never trained as a win.
     TIE = "tie"
-    # Every response above the worst was cut at the token limit.
-    CUT_OFF_CHOSEN = "cut_off_chosen"
+    # Every response with more than the lowest score is truncated.
+    TRUNCATED_CHOSEN = "cut_off_chosen"
     # The strategy found nothing worth pairing.
     NOTHING_PROPOSED = "nothing_proposed"
     # Scores no further apart than `min_margin`.
     SMALL_MARGIN = "small_margin"
     # The same text or tokens on both sides.
     IDENTICAL_TEXT = "identical_text"
-    # `min_reliability`: the judge repeats itself too little, or that cannot be known (`trust.py`).
+    # `min_reliability`: the judge's reliability is too low, or cannot be measured (`reliability.py`).
     LOW_RELIABILITY = "low_reliability"
     RELIABILITY_NOT_MEASURED = "reliability_not_measured"
-    # `label: preference`: the two were never compared, or compared chosen is not the better one (`labels.py`).
+    # `label: preference`: the two were never compared, or the comparison does not favour chosen (`labels.py`).
     NO_PREFERENCE = "no_preference"
     PREFERENCE_DISAGREES = "preference_disagrees"
     # `label: consistency`: no two rankings to compare, or they agree no better than chance (`labels.py`).

@@ -1,24 +1,25 @@
-"""`min_reliability`: no pairs from scores that the judge would not give again.
+"""`min_reliability`: no pairs from scores that the judge would not reproduce.
 
-Reliability is the share of the differences between a prompt's responses that drawing again would reproduce, in [0, 1]
-(`statistics/reliability.py`). It has to be reached by all judgments of the shard together, and then by those of the
-prompt. The first number is the safer one: of prompts on which a judge draws at random many pass by chance. The second
-finds the prompts on which a good judge does not tell the responses apart. Ties and margins do not show any of this: a
-judge that draws at random still has a favourite.
+Reliability is the share of the score differences between a prompt's responses that further draws would reproduce, in
+[0, 1] (`statistics/reliability.py`). Both the judgments of the complete shard and those of the prompt must reach it.
+The first test is the safer one: many prompts of a judge that draws at random pass the second by chance. The second
+finds the prompts on which a good judge does not distinguish the responses. Ties and margins reveal nothing of this: a
+judge that draws at random still has a highest score.
 """
 
 from selfreward.pairing.reasons import DropReason
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.statistics.reliability import reliability, reliability_by_prompt
 
 
-def low_reliability(judged: Judged, min_reliability: float | None) -> dict[str, DropReason]:
-    """The prompts whose scores are not to be trusted, by id. What cannot be measured is not trusted."""
+def low_reliability(inputs: PairingInputs, min_reliability: float | None) -> dict[str, DropReason]:
+    """Return the prompts with too low a reliability, by id, with the reason; unmeasured reliability counts as too
+    low."""
     if min_reliability is None:
         return {}
-    prompt_ids = [prompt.id for prompt in judged.prompts]
-    own = {response.id for response in judged.responses}  # the r that is reported is that of the policy's responses
-    judgments = [judgment for judgment in judged.judgments if judgment.response_id in own]
+    prompt_ids = [prompt.id for prompt in inputs.prompts]
+    own = {response.id for response in inputs.responses}  # the reported r is over the policy's responses only
+    judgments = [judgment for judgment in inputs.judgments if judgment.response_id in own]
     if reason := _reason(reliability(judgments), min_reliability):
         return dict.fromkeys(prompt_ids, reason)
     measured = reliability_by_prompt(judgments)

@@ -1,56 +1,57 @@
-"""The stages of pairing: judgments to pairs, and the prompts that gave none, each with its reason."""
+"""The stages of pairing: the pairs, and the prompts without a pair, each with its reason."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from selfreward.pairing.rules import Selector
-from selfreward.parts import Judged, MorePairs
+from selfreward.parts import MorePairs, PairingInputs
 from selfreward.records import DroppedPrompt, PreferencePair, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, Table
-from selfreward.workload import Candidates, Lengths, PairBound, Workload
+from selfreward.workload import CandidateWorkload, Lengths, PairBound, Workload
 
 Also = Sequence[Table[Any]]
-"""The tables of `selector.reads` that this iteration has."""
+"""Those tables of `selector.reads` that exist in this iteration."""
 
-CandidateTables = Mapping[Table[Response], Candidates]
-"""The responses that were judged, by table."""
+CandidateTables = Mapping[Table[Response], CandidateWorkload]
+"""The workload of the judged responses, by table."""
 
 
 def pairs(
     selector: Selector, candidates: CandidateTables, also: Also = (), *, more: MorePairs | None = None
 ) -> Stage[PreferencePair]:
-    """Of responses, and `more` behind them."""
+    """Return the stage of the pairs of responses, followed by the pairs of `more`."""
 
     def make(reading: Reading) -> list[PreferencePair]:
-        made = list(selector.select(judged(reading, candidates, also)).pairs)
+        made = list(selector.select(pairing_inputs(reading, candidates, also)).pairs)
         return [*made, *(more.make(reading, len(made)) if more else ())]
 
     return Stage(PAIRS, make, reads=(*_reads(candidates, also), *(more.reads if more else ())), tally=_count_pairs)
 
 
 def dropped_prompts(selector: Selector, candidates: CandidateTables, also: Also = ()) -> Stage[DroppedPrompt]:
-    """The prompts without a pair of responses."""
+    """Return the stage of the prompts without a pair of responses."""
     return Stage(
         DROPPED_PROMPTS,
-        lambda reading: selector.select(judged(reading, candidates, also)).dropped,
+        lambda reading: selector.select(pairing_inputs(reading, candidates, also)).dropped,
         reads=_reads(candidates, also),
         tally=_count_dropped,
     )
 
 
-def judged(reading: Reading, candidates: CandidateTables, also: Also = ()) -> Judged:
-    """What the pairs of a shard are made of. Tables that a selector reads besides are no candidates of their own."""
+def pairing_inputs(reading: Reading, candidates: CandidateTables, also: Also = ()) -> PairingInputs:
+    """Return the pairing inputs of a shard. The tables `also` are passed separately, and not as the policy's
+    responses."""
     own = [response for table in candidates if table not in also for response in reading.rows(table)]
-    besides = {table.name: list(reading.rows(table)) for table in also}  # called as the fields of `Judged`
-    return Judged(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **besides)
+    also_by_name = {table.name: list(reading.rows(table)) for table in also}  # named like the fields of `PairingInputs`
+    return PairingInputs(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **also_by_name)
 
 
 def bounds(
     selector: Selector, candidates: CandidateTables, also: Also = (), *, work: Workload
 ) -> Callable[[Lengths], list[PairBound]]:
-    """The pairs that so many candidates may give, both sides as long as allowed."""
+    """Return an upper bound on the pairs of the candidates, with both sides as long as allowed."""
     num_pairs = selector.most(sum(each.num_responses for table, each in candidates.items() if table not in also))
     longest = max(each.max_tokens for each in candidates.values())
     return lambda lengths: [

@@ -1,4 +1,4 @@
-"""What a strategy sees of one prompt, and what it proposes: a plain function from `Candidates` to `Proposal`s."""
+"""Input and output of a pairing strategy, which is a function from `PromptCandidates` to `CandidatePair`s."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class Candidate:
 
     @property
     def length_tokens(self) -> int:
-        """Counts the end token."""
+        """The number of tokens, including the end token."""
         return len(self.response.token_ids)
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The scored responses to one prompt, each list in the order of ids: `max` and `min` give ties to the lower id.
+class PromptCandidates:
+    """The scored responses to one prompt, each list sorted by id, so that `max` and `min` give ties to the lower id.
 
-    `scored` are the policy's. `choosable` are those of them that may be chosen: scored above the worst, and not cut
-    off unless the recipe allows it. Neither is empty. `initial` are M_0's, for a strategy that needs them.
+    `scored` are the policy's responses. `choosable` is the subset that may be chosen: scored above the worst, and not
+    truncated unless the recipe allows it. Neither is empty. `initial` are M_0's, for a strategy that needs them.
     """
 
     scored: Sequence[Candidate]
@@ -33,17 +33,17 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """Two candidates that should become a pair."""
+class CandidatePair:
+    """Two candidates that are proposed as a pair."""
 
     chosen: Candidate
     rejected: Candidate
 
 
-# Proposals come best first: where two contradict each other, the first one stands.
-Strategy = Callable[[Candidates], Iterable[Proposal]]
+# Pairs are proposed best first: of two that contradict each other, the first is kept.
+Strategy = Callable[[PromptCandidates], Iterable[CandidatePair]]
 
 
 def score_of(candidate: Candidate) -> float:
-    """The key to sort by."""
+    """Return the candidate's score, as a sort key."""
     return candidate.score

@@ -1,4 +1,4 @@
-"""Where prompts come from (built-in, file, dataset, generator), split into disjoint sets and checked for overlap."""
+"""Sources of prompts (built-in, file, dataset, generator), split into disjoint sets and checked for overlap."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,17 +28,19 @@ from selfreward.records import Prompt
 def build(
     section: PromptsSection, *, evaluation: EvaluationSection, iterations: IterationsSection, seed: int
 ) -> PromptSource:
-    """Reads and splits the prompts of a run. Raises RecipeError for input that cannot be used.
+    """Read and split the prompts of a run. Raises RecipeError for input that cannot be used.
 
-    The verifiable prompts get the system prompt of `section`: it is what the policy is trained under.
+    The verifiable prompts get the system prompt of `section`, with which the policy is trained.
     """
     num_training = iterations.max * iterations.num_prompts_per_iteration
     num_held_out = evaluation.num_prompts + evaluation.second_validation_size + evaluation.test_size
     other = evaluation.prompts
     verifiable: Sequence[Prompt] = ()
-    if (asked := evaluation.verifiable) is not None:
-        generator = VerifiableGenerator(seed, num_checks=asked.num_checks, check_kinds=asked.check_kinds)
-        verifiable = with_system_prompt(_generated(generator, "verifiable", asked.num_prompts), section.system_prompt)
+    if (generated := evaluation.verifiable) is not None:
+        generator = VerifiableGenerator(seed, num_checks=generated.num_checks, check_kinds=generated.check_kinds)
+        verifiable = with_system_prompt(
+            _generated(generator, "verifiable", generated.num_prompts), section.system_prompt
+        )
     return SplitSource(
         _pool(section, seed=seed, num_training=num_training, num_held_out=num_held_out),
         other=None if other is None else _pool(other, seed=seed, num_training=0, num_held_out=num_held_out),
@@ -53,21 +55,25 @@ def build(
     )
 
 
-def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_held_out: int) -> Pool:
-    match asked:
+def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out: int) -> Pool:
+    match section:
         case BuiltinPrompts():
             prompts = in_seeded_order(read_builtin(), seed=seed)
-            pool = Pool("the built-in set", prompts, how_to_add="use `kind: file` with prompts of your own")
+            pool = Pool("the built-in set", prompts, how_to_add="use `kind: file` with your own prompts")
         case FilePrompts():
-            pool = Pool(asked.path, in_seeded_order(read_file(asked.path, column=asked.column), seed=seed))
+            pool = Pool(section.path, in_seeded_order(read_file(section.path, column=section.column), seed=seed))
         case DatasetPrompts():
             rows, num_skipped = read_dataset(
-                asked.name, config=asked.config, split=asked.split, column=asked.column, revision=asked.revision
+                section.name,
+                config=section.config,
+                split=section.split,
+                column=section.column,
+                revision=section.revision,
             )
-            pool = Pool(f"dataset {asked.name!r}", in_seeded_order(rows, seed=seed), num_skipped=num_skipped)
+            pool = Pool(f"dataset {section.name!r}", in_seeded_order(rows, seed=seed), num_skipped=num_skipped)
         case VerifiablePrompts():
-            generator = VerifiableGenerator(seed, num_checks=asked.num_checks, check_kinds=asked.check_kinds)
-            # Twice what is needed, because up to half may turn out to overlap with evaluation prompts.
+            generator = VerifiableGenerator(seed, num_checks=section.num_checks, check_kinds=section.check_kinds)
+            # Twice the number needed, because up to half may overlap with evaluation prompts.
             pool = Pool(
                 "the verifiable generator",
                 _generated(generator, "train", min(2 * num_training, generator.available("train"))),
@@ -75,12 +81,12 @@ def _pool(asked: PromptsSection, *, seed: int, num_training: int, num_held_out: 
                 how_to_add="allow more check_kinds",
             )
         case _:
-            assert_never(asked)
-    turn = asked.system_prompt
+            assert_never(section)
+    turn = section.system_prompt
     held_out = None if pool.held_out is None else with_system_prompt(pool.held_out, turn)
     return replace(pool, prompts=with_system_prompt(pool.prompts, turn), held_out=held_out)
 
 
 def _generated(generator: VerifiableGenerator, part: str, count: int) -> tuple[Prompt, ...]:
-    # Ids stand in file names and record keys: no slash.
+    # Ids are used in file names and record keys, so they must not contain a slash.
     return tuple(replace(prompt, id=prompt.id.replace("/", "-")) for prompt in generator.prompts(part, 0, count))

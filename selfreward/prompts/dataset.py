@@ -1,7 +1,7 @@
-"""Prompts from the `datasets` library: a hub name, or what `load_dataset` takes locally (a folder of data files).
+"""Prompts from the `datasets` library: a hub name, or a local source for `load_dataset` (a folder of data files).
 
-A public dataset is not ours to correct, so rows that cannot be prompts (empty, not ending with a user turn, invalid
-Unicode, the same prompt again) are skipped and counted. A wrong name, split, column or type is an error.
+Users cannot correct a public dataset, so rows that are not valid prompts (empty, not ending with a user turn, invalid
+Unicode, duplicate prompts) are skipped and counted. A wrong name, split, column or type is an error.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ SKIPPED = ("empty_prompt", "turns_out_of_order", "last_turn_not_user", "invalid_
 def read_dataset(
     name: str, *, config: str | None = None, split: str = "train", column: str = "prompt", revision: str | None = None
 ) -> tuple[list[Prompt], dict[str, int]]:
-    """The prompts, called row-N by their place in the split (from 1), and how many rows were skipped, by reason.
+    """Return the prompts, with ids row-N by their row in the split (from 1), and the skipped rows counted by reason.
 
-    Raises RecipeError when the dataset cannot give prompts, SelfRewardError when it cannot be reached.
+    Raises RecipeError when the dataset contains no usable prompts, SelfRewardError when it cannot be reached.
     """
     where = f"dataset {name!r}"
     rows = _load(name, config=config, split=split, revision=revision, where=where)
@@ -29,17 +29,17 @@ def read_dataset(
             f"{where}: no column {column!r} in the split {split!r}; its columns are {', '.join(rows.column_names)}; "
             "name one of them with the key `column`"
         )
-    # Only what is needed is decoded: other columns may be images or sound.
+    # Only the needed columns are decoded: others may be images or sound.
     rows = rows.select_columns([key for key in rows.column_names if key in (column, "checks")])
     prompts: list[Prompt] = []
     skipped: Counter[str] = Counter()
     seen: set[bytes] = set()
     for number, row in enumerate(rows, start=1):
-        place = f"{where}, row {number}"
-        prompt = read_row(row, column=column, default_id=f"row-{number}", source=f"dataset:{name}", where=place)
+        location = f"{where}, row {number}"
+        prompt = read_row(row, column=column, default_id=f"row-{number}", source=f"dataset:{name}", where=location)
         if isinstance(prompt, Defect):
             if prompt.kind not in SKIPPED:
-                raise RecipeError(f"{place}: {prompt.found}; {prompt.advice}")
+                raise RecipeError(f"{location}: {prompt.found}; {prompt.advice}")
             skipped[prompt.kind] += 1
             continue
         if (key := conversation_key(prompt)) in seen:
@@ -60,9 +60,9 @@ def _load(name: str, *, config: str | None, split: str, revision: str | None, wh
     import datasets
     from datasets.exceptions import DatasetsError
 
-    asked = f"split {split!r}, config {config!r}, revision {revision!r}"
+    requested = f"split {split!r}, config {config!r}, revision {revision!r}"
     try:
-        # Remote code is never run: this library no longer can, and no flag asks for it.
+        # Remote code is never run: the library no longer supports it, and no flag enables it.
         return datasets.load_dataset(name, config, split=split, revision=revision)
     except ConnectionError as error:
         raise SelfRewardError(
@@ -72,6 +72,6 @@ def _load(name: str, *, config: str | None, split: str, revision: str | None, wh
     # RuntimeError: a dataset that is a script.
     except (DatasetsError, ValueError, OSError, RuntimeError) as error:
         raise RecipeError(
-            f"{where}: cannot be loaded with {asked} ({error}); `name`, `config`, `split` and `revision` are those of "
-            "`datasets.load_dataset`; correct the one that the message names"
+            f"{where}: cannot be loaded with {requested} ({error}); `name`, `config`, `split` and `revision` are "
+            "arguments of `datasets.load_dataset`; correct the one that the message names"
         ) from error

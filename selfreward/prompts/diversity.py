@@ -1,9 +1,9 @@
-"""How varied a set of prompts is: distinct-3, and ROUGE-L to the nearest other prompt.
+"""Diversity of a set of prompts: distinct-3, and ROUGE-L to the nearest other prompt.
 
 ROUGE-L F of two texts is the harmonic mean of LCS / words of one and LCS / words of the other, where LCS is the
 longest common subsequence of their words (Lin, 2004). Self-Instruct (arXiv 2212.10560) keeps a prompt below 0.7.
-Differs: our own word splitting and no stemming; the length of the LCS comes from Hyyro's bit vectors (2004), because
-every pair of the set is looked at.
+Differs: our own word splitting and no stemming; the length of the LCS is computed with Hyyro's bit vectors (2004),
+because every pair of the set is compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,8 @@ from selfreward.records import Prompt
 
 @dataclass(frozen=True)
 class Diversity:
-    """All rates lie in [0, 1]. `nearest_rouge_l_*`: over prompts, of the highest ROUGE-L F to any other prompt."""
+    """Diversity metrics in [0, 1]. `nearest_rouge_l_*`: mean and maximum over prompts of ROUGE-L F to the nearest
+    one."""
 
     num_prompts: int
     distinct_3_rate: float
@@ -25,20 +26,23 @@ class Diversity:
 
 
 def rouge_l(first: Sequence[str], second: Sequence[str]) -> float:
-    """ROUGE-L F of two lists of words; 0.0 when one is empty."""
+    """Return ROUGE-L F of two lists of words; 0.0 when one is empty."""
     return _rouge_l(_positions(first), len(first), second)
 
 
 def diversity(prompts: Sequence[Prompt], *, max_words: int | None = None) -> Diversity:
-    """Looks at every pair: a second for 256 prompts of 25 words. `max_words` cuts long prompts for ROUGE-L alone."""
+    """Compute the diversity over all pairs, a second for 256 prompts of 25 words.
+
+    `max_words` truncates long prompts for ROUGE-L only.
+    """
     words_P = [words(turns_text(prompt)) for prompt in prompts]
     trigrams = [tuple(text[i : i + 3]) for text in words_P for i in range(len(text) - 2)]
-    cut_P = [text[:max_words] for text in words_P]
-    positions_P = [_positions(text) for text in cut_P]
+    truncated_P = [text[:max_words] for text in words_P]
+    positions_P = [_positions(text) for text in truncated_P]
     nearest_P = [(0.0, i) for i in range(len(prompts))]
-    for i, first in enumerate(cut_P):
+    for i, first in enumerate(truncated_P):
         for j in range(i):
-            f = _rouge_l(positions_P[i], len(first), cut_P[j])
+            f = _rouge_l(positions_P[i], len(first), truncated_P[j])
             nearest_P[i] = max(nearest_P[i], (f, j))
             nearest_P[j] = max(nearest_P[j], (f, i))
     worst = max(range(len(prompts)), key=lambda i: nearest_P[i][0], default=None)
@@ -54,10 +58,10 @@ def diversity(prompts: Sequence[Prompt], *, max_words: int | None = None) -> Div
 
 
 def _positions(text: Sequence[str]) -> Mapping[str, int]:
-    """For each word a bit vector of the places where it stands."""
+    """Return for each word a bit vector of its positions."""
     positions: dict[str, int] = {}
-    for place, word in enumerate(text):
-        positions[word] = positions.get(word, 0) | 1 << place
+    for position, word in enumerate(text):
+        positions[word] = positions.get(word, 0) | 1 << position
     return positions
 
 
@@ -65,7 +69,7 @@ def _rouge_l(positions: Mapping[str, int], length: int, other: Sequence[str]) ->
     full = (1 << length) - 1
     vector = full
     for word in other:
-        # A zero bit at place p says: the longest common subsequence grows at word p.
+        # A zero bit at position p: the longest common subsequence grows at word p.
         matches = vector & positions.get(word, 0)
         vector = ((vector + matches) | (vector - matches)) & full
     lcs = length - vector.bit_count()

@@ -1,4 +1,4 @@
-"""Prompts from a JSONL or Parquet file: read as a stream, every error with its file and line."""
+"""Prompts from a JSONL or Parquet file, read as a stream; errors give file and line."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read_file(path: str, *, column: str = "prompt") -> Iterator[Prompt]:
-    """The prompts of a file in its order. Rows without an `id` are called line-N (JSONL) or row-N (Parquet).
+    """Yield the prompts of a file in order. Rows without an `id` get the id line-N (JSONL) or row-N (Parquet).
 
     Raises RecipeError at the first row that is not a prompt, or repeats an id or a prompt (see `conversation_key`).
     """
@@ -26,30 +26,32 @@ def read_file(path: str, *, column: str = "prompt") -> Iterator[Prompt]:
 def read_rows(
     path: str, *, column: str = "prompt", needed: Sequence[str] = ()
 ) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
-    """As `read_file`: where a row stands, the row, and its prompt. Refuses a row that lacks a `needed` column too."""
-    place_of_id: dict[str, str] = {}
-    place_of_text: dict[bytes, str] = {}
-    for place, row in _open_rows(Path(path).expanduser(), path):
-        where = f"{path}, {place}"
+    """Yield location, row and prompt of each row, as `read_file`. Also refuses a row that lacks a `needed` column."""
+    location_of_id: dict[str, str] = {}
+    location_of_text: dict[bytes, str] = {}
+    for location, row in _open_rows(Path(path).expanduser(), path):
+        where = f"{path}, {location}"
         if missing := [name for name in needed if row.get(name) is None]:
             raise RecipeError(
-                f"{where}: no {' and no '.join(map(repr, missing))}; a row has {', '.join(map(repr, needed))}; "
+                f"{where}: no {' and no '.join(map(repr, missing))}; a row needs {', '.join(map(repr, needed))}; "
                 "complete the row or remove it"
             )
-        default_id = place.replace(" ", "-")
+        default_id = location.replace(" ", "-")
         prompt = read_row(row, column=column, default_id=default_id, source=f"file:{path}", where=where)
         if isinstance(prompt, Defect):
             raise RecipeError(f"{where}: {prompt.found}; {prompt.advice}")
-        if (first := place_of_id.setdefault(prompt.id, place)) != place:
-            raise RecipeError(f"{where}: the id {prompt.id!r} is that of {first} too; ids are unique; rename one")
-        if (first := place_of_text.setdefault(conversation_key(prompt), place)) != place:
+        if (first := location_of_id.setdefault(prompt.id, location)) != location:
+            raise RecipeError(f"{where}: the id {prompt.id!r} is also used in {first}; ids must be unique; rename one")
+        if (first := location_of_text.setdefault(conversation_key(prompt), location)) != location:
             raise RecipeError(
                 f"{where}: the same prompt as {first} (case, white space and a final full stop do not count); "
-                "each prompt stands once in a file; remove one of the two"
+                "each prompt may occur once in a file; remove one of the two"
             )
         yield where, row, prompt
-    if not place_of_id:
-        raise RecipeError(f"{path}: no prompt in it; a file has one prompt a row; give a file with prompts")
+    if not location_of_id:
+        raise RecipeError(
+            f"{path}: the file contains no prompt; one prompt per row is needed; give a file with prompts"
+        )
 
 
 def _open_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -67,7 +69,7 @@ def _open_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _jsonl_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # Bytes, because only \n ends a line: text mode would also split at a lone \r inside broken exports.
+    # Read as bytes, because only \n ends a line: text mode would also split at a lone \r, as in broken exports.
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -76,25 +78,26 @@ def _jsonl_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]
                     yield f"line {number}", _json_object(content, f"{path}, line {number}")
     except OSError as error:
         raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); a readable file is needed; check its rights"
+            f"{path}: cannot be read ({error.strerror}); a readable file is needed; check its permissions"
         ) from error
 
 
-def _json_object(line: bytes, place: str) -> Mapping[str, Any]:
+def _json_object(line: bytes, location: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{place}: byte {error.start + 1} is not UTF-8 ({error.reason}); JSONL is UTF-8; save the file as UTF-8"
+            f"{location}: byte {error.start + 1} is not UTF-8 ({error.reason}); JSONL must be UTF-8; save the file as "
+            "UTF-8"
         ) from error
-    # ValueError: broken JSON, or a number of thousands of digits; RecursionError: brackets nested a thousand deep.
+    # ValueError: invalid JSON, or a number of thousands of digits; RecursionError: brackets nested a thousand deep.
     except (ValueError, RecursionError) as error:
         raise RecipeError(
-            f"{place}: not JSON ({error}); each line is one JSON object; correct or remove the line"
+            f"{location}: not JSON ({error}); each line must be one JSON object; correct or remove the line"
         ) from error
     if not isinstance(row, dict):
         raise RecipeError(
-            f"{place}: a JSON {type(row).__name__}; each line is one JSON object such as "
+            f"{location}: a JSON {type(row).__name__}; each line must be one JSON object such as "
             '{"prompt": "..."}; correct the line'
         )
     return row
@@ -113,9 +116,9 @@ def _parquet_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any
                     yield f"row {number}", row
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{path}, after row {number}: text that is not UTF-8; Parquet text is UTF-8; write the file again"
+            f"{path}, after row {number}: text that is not UTF-8; text in Parquet must be UTF-8; write the file again"
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise RecipeError(
-            f"{path}: not readable as Parquet ({error}); a whole Parquet file is needed; write it again"
+            f"{path}: not readable as Parquet ({error}); a complete Parquet file is needed; write it again"
         ) from error

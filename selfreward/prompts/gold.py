@@ -1,6 +1,6 @@
-"""Pairs of responses whose order is known, from a file: what the judge's accuracy is measured against.
+"""Gold pairs, pairs of responses with a known order, from a file; the judge's accuracy is measured on them.
 
-The prompts stay as they are in the file, without the recipe's system prompt: the order is known for nothing else.
+The prompts are used as in the file, without the recipe's system prompt, because the order is known only for these.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from selfreward.records import GoldPair
 
 
 def read_gold(path: str) -> tuple[GoldPair, ...]:
-    """The pairs of a JSONL or Parquet file in its order; a row has `prompt`, `chosen`, `rejected`, perhaps `id`.
+    """Read the pairs of a JSONL or Parquet file in order; a row has `prompt`, `chosen`, `rejected`, optionally `id`.
 
-    Ids get the prefix `gold-`. Each prompt stands once in the file, because prompts are the unit of all statistics.
-    Raises RecipeError, with file and line, at the first row that is no such pair.
+    Ids get the prefix `gold-`. Each prompt may occur once in the file, because prompts are the unit of all statistics.
+    Raises RecipeError, with file and line, at the first row that is not a valid pair.
     """
     pairs = []
     for where, row, prompt in read_rows(path, needed=("prompt", "chosen", "rejected")):
         chosen, rejected = (_text(row, name, where) for name in ("chosen", "rejected"))
         if chosen.strip() == rejected.strip():
             raise RecipeError(
-                f"{where}: 'chosen' and 'rejected' are the same text; one of the two is the better one; correct or "
+                f"{where}: 'chosen' and 'rejected' are the same text; one of the two must be better; correct or "
                 "remove the row"
             )
         pairs.append(GoldPair(replace(prompt, id=f"gold-{prompt.id}"), chosen, rejected))
@@ -36,5 +36,5 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     if isinstance(text, Defect):
         raise RecipeError(f"{where}: {text.found}; {text.advice}")
     if not text.strip():
-        raise RecipeError(f"{where}: {name!r} is empty; a response has some text; correct or remove the row")
+        raise RecipeError(f"{where}: {name!r} is empty; a response needs some text; correct or remove the row")
     return text

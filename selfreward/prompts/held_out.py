@@ -1,8 +1,8 @@
-"""The prompts that a run is measured on: validation, second validation, test, verifiable and gold sets, of which no two overlap.
+"""The held-out sets of a run: validation, second validation, test, verifiable prompts and gold pairs, all disjoint.
 
-Verifiable prompts and gold pairs are given. The other three sets are taken from one pool in its order, validation prompts
-first, so that neither a second validation set nor a test set changes them. A prompt that overlaps with what was held out before it is
-passed over.
+Verifiable prompts and gold pairs are given. The other three sets are taken from one pool in order, validation prompts
+first, so that the sizes of the other two do not change them. Prompts that overlap with earlier held-out prompts are
+skipped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ KEYS: Final = {
     "second_validation": "num_second_validation_prompts",
     "test": "num_test_prompts",
 }
-"""The sets that are taken from a pool, in this order, and the key of `evaluation` that gives the size of each."""
+"""The sets that are taken from a pool, in this order, with the key of `evaluation` that gives the size of each."""
 
 WORDS: Final = {"validation": "validation set", "second_validation": "second validation set", "test": "test set"}
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`num_passed_over`: by set, how many prompts of the pool overlapped with what had been held out already."""
+    """The held-out sets; `num_passed_over` counts, by set, prompts of the pool skipped because of overlap."""
 
     validation: tuple[Prompt, ...] = ()
     second_validation: tuple[Prompt, ...] = ()
@@ -39,12 +39,12 @@ class HeldOut:
 
     @property
     def taken(self) -> tuple[Prompt, ...]:
-        """What the pool gave."""
+        """The prompts taken from the pool."""
         return self.validation + self.second_validation + self.test
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
-        """Everything that is never trained on."""
+        """All prompts that are never trained on."""
         return self.taken + self.verifiable + tuple(pair.prompt for pair in self.gold)
 
 
@@ -59,10 +59,11 @@ def hold_out(
     how_to_add: str,
     mark_ids: bool,
 ) -> HeldOut:
-    """`sizes` are those of validation, second validation and test sets. Raises RecipeError when there are too few candidates.
+    """Take the validation, second validation and test sets of the given `sizes` from the candidates.
 
-    `source` names the candidates in errors. `mark_ids` puts a set's name before its ids: two files may both number
-    their rows, so that prompts of another source than the training's are told apart by their ids.
+    `source` names the candidates in errors. `mark_ids` prefixes ids with the set's name, so that ids of another source
+    than the training source are distinct, even if both number their rows. Raises RecipeError when there are too few
+    candidates.
     """
     gold_prompts = [pair.prompt for pair in gold]
     _refuse_gold_among(verifiable, gold_prompts, boilerplate)
@@ -88,16 +89,16 @@ def hold_out(
 def _first(
     candidates: Sequence[Prompt], size: int, before: Sequence[Prompt], boilerplate: Sequence[str]
 ) -> tuple[list[Prompt], Sequence[Prompt]]:
-    """The first `size` that overlap with nothing before, and what follows; fewer and nothing when they run out."""
+    """Return the first `size` candidates without overlap with `before`, and the rest; fewer when they run out."""
     found: list[Prompt] = []
     for start in range(0, len(candidates), size):
         block = candidates[start : start + size]
         overlapping = check_overlap(block, before, boilerplate=boilerplate).training_ids
-        for place, prompt in enumerate(block, start):
+        for index, prompt in enumerate(block, start):
             if prompt.id not in overlapping:
                 found.append(prompt)
             if len(found) == size:
-                return found, candidates[place + 1 :]
+                return found, candidates[index + 1 :]
     return found, []
 
 
@@ -105,8 +106,8 @@ def _refuse_gold_among(verifiable: Sequence[Prompt], gold: Sequence[Prompt], boi
     if overlap := check_overlap(gold, verifiable, boilerplate=boilerplate).pairs:
         raise RecipeError(
             f"evaluation.gold: the prompt {overlap[0].training_id!r} overlaps with the verifiable prompt "
-            f"{overlap[0].evaluation_id!r}, {len({pair.training_id for pair in overlap})} in all; held-out sets are "
-            "disjoint; remove these rows from the file"
+            f"{overlap[0].evaluation_id!r}, {len({pair.training_id for pair in overlap})} in all; held-out sets must "
+            "be disjoint; remove these rows from the file"
         )
 
 
@@ -116,13 +117,13 @@ def _too_few(
     key = f"evaluation.{KEYS[name]}"
     others = " and ".join(f"{len(prompts)} {other}" for other, prompts in taken.items())
     return RecipeError(
-        f"{source} gives {num_free} prompts that can be held out{f' beside {others} prompts' if others else ''}; "
+        f"{source} has {num_free} prompts to hold out{f' in addition to {others} prompts' if others else ''}; "
         f"{key} needs {size}, {size - num_free} more; {how_to_add}, or lower {key}{' (0: none)' if others else ''}"
     )
 
 
 def gaps(evaluation: EvaluationSection) -> list[str]:
-    """What the held-out sets of this recipe cannot tell; a sentence each, none when every set is there."""
+    """Return what the held-out sets of this recipe cannot measure, one sentence each; empty when all sets exist."""
     missing: dict[str, list[str]] = {}
     for name, size in (("second_validation", evaluation.second_validation_size), ("test", evaluation.test_size)):
         if size == 0:
@@ -131,7 +132,7 @@ def gaps(evaluation: EvaluationSection) -> list[str]:
             missing.setdefault(few if automatic else f"evaluation.{KEYS[name]} is 0", []).append(f"no {WORDS[name]}")
     found = [f"{' and '.join(names)}: {why}" for why, names in missing.items()]
     if evaluation.verifiable is None:
-        found.append("no verifiable prompts: nothing is measured without a judge's opinion")
+        found.append("no verifiable prompts: nothing is measured independently of a judge")
     if evaluation.gold is None:
         found.append("no gold pairs: the judge's accuracy against known orders is not measured")
     return found

@@ -1,4 +1,4 @@
-"""One row of a file or dataset becomes a prompt, or a defect that says what is wrong with it."""
+"""Conversion of a row of a file or dataset to a prompt, or to a defect that describes the error."""
 
 import json
 import re
@@ -13,13 +13,13 @@ DefectKind = Literal[
     "missing_column", "wrong_type", "empty_prompt", "turns_out_of_order", "last_turn_not_user",
     "invalid_unicode", "bad_id", "bad_checks", "bad_reference",
 ]  # fmt: skip
-# Ids stand in record keys and file names.
+# Ids are used in record keys and file names.
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Defect:
-    """`kind` is for counting; `found` and `advice` are for a person (what was found; what is allowed, what to do)."""
+    """An error in a row: `kind` for counting, `found` and `advice` (what is allowed; what to do) for messages."""
 
     kind: DefectKind
     found: str
@@ -27,9 +27,9 @@ class Defect:
 
 
 def read_row(row: Mapping[str, Any], *, column: str, default_id: str, source: str, where: str) -> Prompt | Defect:
-    """`row[column]` is text or a list of `{role, content}`; `id`, `checks` and `reference` may be missing or null.
+    """Read a row whose `column` is text or a list of `{role, content}`; `id`, `checks`, `reference` are optional.
 
-    Raises RecipeError for a check that does not validate; it begins with `where`.
+    Raises RecipeError for a check that does not validate; the message begins with `where`.
     """
     if column not in row:
         return Defect(
@@ -52,17 +52,17 @@ def read_row(row: Mapping[str, Any], *, column: str, default_id: str, source: st
     return Prompt(id=prompt_id, messages=messages, checks=checks, source=source, reference=reference)
 
 
-def read_text(value: object, place: str) -> str | Defect:
-    """Text of any kind, the empty one too, that can be written as UTF-8."""
+def read_text(value: object, location: str) -> str | Defect:
+    """Return a text, which may be empty, or a defect if it is not text or cannot be encoded as UTF-8."""
     if not isinstance(value, str):
-        return Defect("wrong_type", f"{place} is {type(value).__name__}", "it is text; correct the row")
+        return Defect("wrong_type", f"{location} is {type(value).__name__}", "it must be text; correct the row")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         return Defect(
             "invalid_unicode",
-            f"{place} has the lone surrogate U+{ord(value[error.start]):04X} at character {error.start + 1}",
-            "text is valid Unicode; write the file again as UTF-8 or remove the row",
+            f"{location} has the lone surrogate U+{ord(value[error.start]):04X} at character {error.start + 1}",
+            "text must be valid Unicode; write the file again as UTF-8 or remove the row",
         )
     return value
 
@@ -75,7 +75,7 @@ def _read_messages(value: object, column: str) -> tuple[Message, ...] | Defect:
         return Defect(
             "wrong_type",
             f"{column!r} is {found}",
-            "a prompt is text or a list of {role, content} messages; correct the row",
+            "a prompt must be text or a list of {role, content} messages; correct the row",
         )
     messages = []
     for number, turn in enumerate(value, start=1):
@@ -86,21 +86,25 @@ def _read_messages(value: object, column: str) -> tuple[Message, ...] | Defect:
     return _order_defect(messages, column) or tuple(messages)
 
 
-def _read_message(turn: object, place: str) -> Message | Defect:
+def _read_message(turn: object, location: str) -> Message | Defect:
     if not isinstance(turn, Mapping):
         return Defect(
-            "wrong_type", f"{place} is {type(turn).__name__}", "a message is {role, content}; correct the row"
+            "wrong_type", f"{location} is {type(turn).__name__}", "a message must be {role, content}; correct the row"
         )
     role, content = turn.get("role"), turn.get("content")
     if role not in ROLES:
         return Defect(
-            "wrong_type", f"{place} has the role {role!r}", f"roles are {', '.join(ROLES)}; rename it or remove the row"
+            "wrong_type",
+            f"{location} has the role {role!r}",
+            f"roles are {', '.join(ROLES)}; rename it or remove the row",
         )
     if not isinstance(content, str):
-        return Defect("wrong_type", f"{place} has the content {content!r:.40}", "content is text; correct the row")
+        return Defect(
+            "wrong_type", f"{location} has the content {content!r:.40}", "content must be text; correct the row"
+        )
     if not content.strip():
-        return Defect("empty_prompt", f"{place} is empty", "every turn needs some text; remove the row")
-    text = read_text(content, place)
+        return Defect("empty_prompt", f"{location} is empty", "every turn needs some text; remove the row")
+    text = read_text(content, location)
     if isinstance(text, Defect):
         return text
     return Message(role, content)
@@ -108,7 +112,9 @@ def _read_message(turn: object, place: str) -> Message | Defect:
 
 def _order_defect(messages: list[Message], column: str) -> Defect | None:
     if not messages:
-        return Defect("empty_prompt", f"{column!r} has no message", "a prompt ends with a user turn; remove the row")
+        return Defect(
+            "empty_prompt", f"{column!r} has no message", "a prompt must end with a user turn; remove the row"
+        )
     if any(message.role == "system" for message in messages[1:]):
         return Defect(
             "turns_out_of_order", f"{column!r} has a system turn that is not the first", "put it first or remove it"
@@ -117,7 +123,7 @@ def _order_defect(messages: list[Message], column: str) -> Defect | None:
         return Defect(
             "last_turn_not_user",
             f"the last turn of {column!r} is from the {messages[-1].role}",
-            "a prompt ends with a user turn, which the policy is to respond to; remove what follows it",
+            "a prompt must end with a user turn, to which the policy responds; remove what follows it",
         )
     return None
 
@@ -131,7 +137,7 @@ def _read_id(value: object, default_id: str) -> str | Defect:
     return Defect(
         "bad_id",
         f"the id is {value!r:.120}",
-        "ids are 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit; rename it, or give no `id` at all",
+        "ids are 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit; rename it, or omit `id`",
     )
 
 
@@ -141,14 +147,18 @@ def _read_checks(value: object, where: str) -> tuple[Mapping[str, Any], ...] | D
     if value is None:
         return ()
     if not isinstance(value, list):
-        return Defect("bad_checks", f"checks are {value!r:.80}", "checks are a list of {kind, ...}; correct the row")
+        return Defect(
+            "bad_checks", f"checks are {value!r:.80}", "checks must be a list of {kind, ...}; correct the row"
+        )
     for number, check in enumerate(value, start=1):
         validate(check, where=f"{where}, check {number}")
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return Defect(
-            "invalid_unicode", "a check holds a lone surrogate", "text is valid Unicode; write the file again as UTF-8"
+            "invalid_unicode",
+            "a check contains a lone surrogate",
+            "text must be valid Unicode; write the file again as UTF-8",
         )
-    # Arrow gives every mapping of a column the same keys and fills up with nulls.
+    # Arrow gives every mapping of a column the same keys and fills missing ones with nulls.
     return tuple({key: item for key, item in check.items() if item is not None} for check in value)

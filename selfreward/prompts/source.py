@@ -1,9 +1,9 @@
-"""Splits what was read into fresh training prompts for each iteration and held-out prompts: disjoint, and checked.
+"""Split of a source's prompts into fresh training prompts for each iteration and disjoint held-out sets.
 
-Order of work: verifiable prompts and gold pairs are given; validation, second validation and test sets prompts are the first of the
-evaluation's own source, or of the training source when it has none; training prompts are what is left, less all that
-overlaps with any of them. Iteration t takes block t of them, whatever `iterations.max` is, because that key may change
-on a started run.
+Verifiable prompts and gold pairs are given. The validation, second validation and test sets are the first prompts of
+the evaluation's own source, or of the training source if it has none. Training prompts are the remaining ones, without
+those that overlap with any held-out prompt. Iteration t takes block t of them, whatever `iterations.max` is, because
+that key may change when a run is resumed.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ DIVERSITY_WORDS = 128
 class Pool:
     """Prompts of one source in the order in which a run takes them.
 
-    `held_out` is set when the source keeps prompts to be held out apart by itself. `num_skipped` counts rows of the
-    source that are no prompts, by reason. `how_to_add` is what a person does to get more prompts.
+    `held_out` is set when the source itself separates prompts to hold out. `num_skipped` counts, by reason, rows of the
+    source that are not valid prompts. `how_to_add` is advice on getting more prompts.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Pool:
 
 
 def in_seeded_order(prompts: Iterable[Prompt], *, seed: int) -> tuple[Prompt, ...]:
-    """A shuffle that depends on the seed and the ids alone, so that it is the same in every process."""
+    """Shuffle prompts by the seed and their ids only, so that the order is the same in every process."""
     return tuple(sorted(prompts, key=lambda prompt: (seed_of(seed, 0, "prompts", prompt.id), prompt.id)))
 
 
 def with_system_prompt(prompts: Iterable[Prompt], system_prompt: str | None) -> tuple[Prompt, ...]:
-    """Puts a system turn before each prompt that brings none of its own."""
+    """Prepend a system turn to each prompt that has none."""
     if system_prompt is None:
         return tuple(prompts)
     turn = Message("system", system_prompt)
@@ -58,11 +58,11 @@ def with_system_prompt(prompts: Iterable[Prompt], system_prompt: str | None) -> 
 
 
 class SplitSource:
-    """The PromptSource of every kind of recipe.
+    """The `parts.PromptSource` of all recipes.
 
     `own` is the training source, `other` the evaluation's own source (None: prompts are held out of `own`). `gaps` are
-    what the recipe's held-out sets leave unmeasured. Raises RecipeError when there are too few prompts, or when more
-    than half of the training prompts overlap with held-out prompts.
+    sentences on what the recipe's held-out sets do not measure. Raises RecipeError when there are too few prompts, or
+    when more than half of the training prompts overlap with held-out prompts.
     """
 
     def __init__(
@@ -100,43 +100,43 @@ class SplitSource:
         _require_unique_ids([*self._training, *self._held_out.prompts])
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
-        """Block `iteration` (from 1) of the training prompts."""
+        """Return block `iteration` (from 1) of the training prompts."""
         if iteration < 1:
-            raise ValueError(f"training prompts: iteration {iteration} was asked for; iterations count from 1")
+            raise ValueError(f"training prompts: iteration {iteration} was requested; iterations start at 1")
         self._require_enough(iteration)
         block = self._iterations.num_prompts_per_iteration
         return self._training[(iteration - 1) * block : iteration * block]
 
     def validation_prompts(self) -> Sequence[Prompt]:
-        """`evaluation.num_prompts` held-out prompts."""
+        """Return `evaluation.num_prompts` held-out prompts."""
         return self._held_out.validation
 
     def second_validation_prompts(self) -> Sequence[Prompt]:
-        """`evaluation.second_validation_size` held-out prompts."""
+        """Return `evaluation.second_validation_size` held-out prompts."""
         return self._held_out.second_validation
 
     def test_prompts(self) -> Sequence[Prompt]:
-        """`evaluation.test_size` held-out prompts."""
+        """Return `evaluation.test_size` held-out prompts."""
         return self._held_out.test
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
-        """Held-out prompts with checks; empty when `evaluation.verifiable` is null."""
+        """Return held-out prompts with checks; empty when `evaluation.verifiable` is null."""
         return self._held_out.verifiable
 
     def gold_pairs(self) -> Sequence[GoldPair]:
-        """Those of `evaluation.gold`; empty when it is null."""
+        """Return the pairs of `evaluation.gold`; empty when it is null."""
         return self._held_out.gold
 
     def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
-        """By the test that removed training prompts, made anew on what these prompts say."""
+        """Return the number of these prompts that overlap with held-out prompts, by the same check as for training."""
         return len(check_overlap(prompts, self._held_out.prompts, boilerplate=self._boilerplate).training_ids)
 
     def facts(self) -> Mapping[str, Any]:
-        """JSON values only. `diversity` is of the first 256 training prompts (for ROUGE-L, of their first 128 words).
+        """Return facts about the prompts, as JSON values.
 
-        `guarantees`: sentences on what the held-out sets of this run promise, and on what they leave unmeasured.
-
-        Of a generator as many prompts are read as `iterations.max` may need: then `sha256` changes with that key.
+        `diversity` is computed on the first 256 training prompts (for ROUGE-L, on their first 128 words).
+        `guarantees` are sentences on the data-split guarantees of this run, and on what its sets do not measure.
+        From a generator only as many prompts are read as `iterations.max` may need, so `sha256` changes with that key.
         """
         return self._facts
 
@@ -162,7 +162,7 @@ class SplitSource:
             "verifiable": _size_and_hash(held_out.verifiable),
             "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
             "overlap": self._overlap_facts(),
-            "guarantees": [self._promise(), *self._gaps],
+            "guarantees": [self._guarantee(), *self._gaps],
             "diversity": {**asdict(varied), "nearest_pair": list(varied.nearest_pair or ())},
         }
 
@@ -180,7 +180,7 @@ class SplitSource:
             "examples": [asdict(pair) for pair in self._overlap.pairs[:5]],
         }
 
-    def _promise(self) -> str:
+    def _guarantee(self) -> str:
         held_out = self._held_out
         sizes = {
             name: len(getattr(held_out, name))
@@ -204,8 +204,8 @@ class SplitSource:
             source += " or with evaluation.gold"
         raise RecipeError(
             f"prompts: {num_removed} of {self._overlap.num_training} training prompts from {self._own.name} overlap "
-            f"with {source}, {_example(self._overlap)}; at most half may be removed; give evaluation prompts of "
-            "another origin, hold out fewer, or move a template that all share to `system_prompt`"
+            f"with {source}, {_example(self._overlap)}; at most half may be removed; give evaluation prompts "
+            "from another source, hold out fewer, or move a shared template to `system_prompt`"
         )
 
     def _require_enough(self, iteration: int) -> None:
@@ -224,7 +224,7 @@ class SplitSource:
         if available >= block:
             advice.append(f"set iterations.max to {available // block}")
         raise RecipeError(
-            f"prompts: {self._own.name} gives {len(self._own.prompts)} prompts"
+            f"prompts: {self._own.name} has {len(self._own.prompts)} prompts"
             f"{''.join(f', {part}' for part in used)}, which leaves {available} for training; {iteration} iterations x "
             f"{block} prompts need {needed} fresh ones, {needed - available} more; {', or '.join(advice)}"
         )
@@ -234,7 +234,7 @@ def _require_unique_ids(prompts: Sequence[Prompt]) -> None:
     repeated = [prompt_id for prompt_id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
     if repeated:
         raise RecipeError(
-            f"prompts: the id {repeated[0]!r} stands for more than one prompt of this run; ids are unique over "
+            f"prompts: the id {repeated[0]!r} belongs to more than one prompt of this run; ids must be unique over "
             "training and evaluation; rename it in the file"
         )
 
@@ -249,7 +249,7 @@ def _size_and_hash(prompts: Sequence[Prompt]) -> dict[str, Any]:
 
 
 def prompts_sha256(prompts: Iterable[Prompt]) -> str:
-    """Of ids, turns and checks in order: tells whether a started run still sees the prompts it began with."""
+    """Return the hash of ids, turns and checks in order, by which a resumed run detects changed prompts."""
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(_row(prompt) + b"\n")
@@ -257,7 +257,7 @@ def prompts_sha256(prompts: Iterable[Prompt]) -> str:
 
 
 def pairs_sha256(pairs: Iterable[GoldPair]) -> str:
-    """As `prompts_sha256`, with the two responses of each pair."""
+    """Return the hash as in `prompts_sha256`, including the two responses of each pair."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(_row(pair.prompt, pair.chosen, pair.rejected) + b"\n")

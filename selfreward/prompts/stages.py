@@ -1,4 +1,4 @@
-"""The first stage of an iteration: its fresh prompts, as the source gives them."""
+"""The first stage of an iteration: its fresh prompts from the source."""
 
 from collections.abc import Iterable
 from itertools import zip_longest
@@ -11,17 +11,17 @@ from selfreward.tables import PROMPTS
 
 
 def fresh(source: PromptSource, iteration: int, *, shard_prompts: int) -> Stage[Prompt]:
-    """Block `iteration` of the training prompts, in shards of `shard_prompts`."""
+    """Return the stage of block `iteration` of the training prompts, in shards of `shard_prompts`."""
     prompts = source.training_prompts(iteration)
 
     def check(reading: Reading) -> None:
-        """A run needs the same prompts to the end, and its source may have changed since it began."""
+        """Refuse prompts that changed in the source since the run began."""
         if any(
             a is None or b is None or a.messages != b.messages for a, b in zip_longest(reading.rows(PROMPTS), prompts)
         ):
             raise StoreError(
-                f"iteration {iteration} began with other prompts than the recipe's source gives now; a run needs the "
-                "same ones to the end; restore the source, or set another output_dir"
+                f"iteration {iteration} began with other prompts than the recipe's source has now; the prompts of a "
+                "run must not change; restore the source, or set another output_dir"
             )
 
     def tally(stored: Iterable[Prompt]) -> dict[str, int]:

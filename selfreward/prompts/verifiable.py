@@ -1,11 +1,12 @@
 """Generated prompts whose responses a program can check: topics x requests x instructions.
 
-What it does: a prompt asks for a text about a topic ("Write a note about keeping bees in a small garden.") and adds
-one to three instructions ("Do not use any commas."), each with its declarative check from `selfreward.checks`. Topics
-belong to one part (train, validation, ...) whatever the seed, so that no run trains on a topic that another measures on.
+What it does: a prompt asks for a text about a topic ("Write a note about keeping bees in a small garden.") and adds one
+to three instructions ("Do not use any commas."), each with its declarative check from `selfreward.checks`. A topic
+belongs to one part (train, validation, ...) for all seeds, so that no run trains on a topic that another is measured
+on.
 
 Paper: 2311.07911 (IFEval), section 2.1: the kinds of instructions.
-Differs: topics, requests and phrasings are our own (data/topics*); limits are such that 64 tokens can meet them; many
+Differs: topics, requests and phrasings are our own (data/topics*); the limits can be met within 64 tokens; many
 instructions depend on the topic, so that no constant response passes half of the prompts; the kinds
 detectable_format:constrained_response (three constants pass it) and language:response_language (a small model cannot
 meet it) are left out, and regex, exact and numeric are added.
@@ -40,7 +41,7 @@ PARTS: Final = {
 
 @dataclass(frozen=True)
 class Topic:
-    """`words` are at home in a text about it; `avoided` would be too, and is what may be forbidden."""
+    """A topic; `words` are likely in a text about it, and so is `avoided`, the word that may be forbidden."""
 
     text: str
     words: tuple[str, str]
@@ -72,8 +73,8 @@ class Instruction:
 class VerifiableGenerator:
     """The prompts of one seed, in a fixed order, all distinct.
 
-    Every `num_checks` compatible instructions form a combination, and the order goes through all combinations again
-    and again, each time with another topic and request: any stretch of prompts is balanced over them.
+    A combination is a set of `num_checks` compatible instructions. The order cycles through all combinations, each time
+    with another topic and request, so that any range of prompts is balanced over them.
     """
 
     def __init__(
@@ -91,21 +92,21 @@ class VerifiableGenerator:
         if not self._combinations:
             kinds = "all kinds" if check_kinds is None else ", ".join(check_kinds) or "no kinds"
             raise RecipeError(
-                f"prompts.num_checks: found {num_checks}; of {kinds} no {num_checks} instructions can be met together; "
+                f"prompts.num_checks: found {num_checks}; among {kinds} no {num_checks} instructions are compatible; "
                 "lower num_checks or add to check_kinds"
             )
 
     def available(self, part: str) -> int:
-        """How many distinct prompts a part has. Raises RecipeError for a part that does not exist."""
+        """Return the number of distinct prompts in a part. Raises RecipeError for a part that does not exist."""
         return len(self._combinations) * len(topics(part)) * len(requests())
 
     def prompts(self, part: str, start: int, count: int) -> list[Prompt]:
-        """Prompts number `start` to `start + count - 1` of a part. Raises RecipeError where there are not so many."""
+        """Return prompts `start` to `start + count - 1` of a part. Raises RecipeError if there are not that many."""
         available = self.available(part)
         if start < 0 or count < 0 or start + count > available:
             raise RecipeError(
-                f"prompts of kind verifiable, part {part}: {count} prompts from number {start} on were asked for; "
-                f"{available} are available with this num_checks and check_kinds; ask for fewer or allow more kinds"
+                f"prompts of kind verifiable, part {part}: {count} prompts from number {start} on were requested; "
+                f"{available} are available with this num_checks and check_kinds; request fewer or allow more kinds"
             )
         order = list(self._combinations)
         self._rng(f"{_seed_name(part)}/order").shuffle(order)
@@ -126,7 +127,7 @@ class VerifiableGenerator:
         return Prompt(f"{SOURCE}/{_seed_name(part)}/{index:06d}", (*system, user), tuple(checks), SOURCE)
 
     def _cell(self, part: str, combination: tuple[Instruction, ...], visit: int) -> tuple[Topic, str]:
-        """Topic and request at the `visit`-th use: offset + step * visit (mod n), step prime to n, meets each once."""
+        """Return topic and request of the `visit`-th use: offset + step * visit (mod n), step coprime to n."""
         num_cells = len(topics(part)) * len(requests())
         rng = self._rng(f"{_seed_name(part)}/{'+'.join(instruction.name for instruction in combination)}")
         steps = (rng.randrange(1, num_cells) for _ in itertools.count())
@@ -144,26 +145,26 @@ def _seed_name(part: str) -> str:
 
 
 def known_kinds() -> tuple[str, ...]:
-    """The check kinds that the generator can ask for."""
+    """Return the check kinds that the generator has."""
     return tuple(sorted({instruction.kind for instruction in instructions()}))
 
 
 def topics(part: str) -> tuple[Topic, ...]:
-    """The topics of a part: always the same. Raises RecipeError for a part that does not exist."""
+    """Return the fixed topics of a part. Raises RecipeError for a part that does not exist."""
     if part not in PARTS:
         raise RecipeError(f"part of the verifiable prompts: found {part!r}; allowed are {', '.join(PARTS)}; choose one")
     return _topics_by_part()[part]
 
 
 def requests() -> tuple[str, ...]:
-    """The request forms, each with {topic}."""
+    """Return the request forms, each with {topic}."""
     return tuple(_words()["requests"])
 
 
 def boilerplate() -> list[str]:
-    """What prompts share whatever their topic: requests, phrasings and phrases, parted where something is filled in.
+    """Return the text that prompts of all topics share: requests, phrasings and phrases, split at their fields.
 
-    A prompt without these fragments is its topic, its words and its numbers.
+    A prompt without these fragments consists of its topic, its words and its numbers.
     """
     templates = list(requests())
     for instruction in instructions():
@@ -174,7 +175,7 @@ def boilerplate() -> list[str]:
 
 
 def part_of(topic: str) -> str:
-    """The part that a topic belongs to: its hash against the cumulated shares."""
+    """Return the part of a topic, by comparing its hash with the cumulative shares."""
     point = int.from_bytes(hashlib.sha256(f"topic: {topic}".encode()).digest()[:8], "big") % sum(PARTS.values())
     bounds = itertools.accumulate(PARTS.values())
     return next(part for part, bound in zip(PARTS, bounds, strict=True) if point < bound)
@@ -236,7 +237,7 @@ def _combinations(num_checks: int, chosen: tuple[Instruction, ...]) -> tuple[tup
 
 
 def _fields(instruction: Instruction, topic: Topic, request: str, rng: random.Random) -> dict[str, Any]:
-    """All that phrasings and arguments may be filled with."""
+    """Return the values of all fields in phrasings and arguments."""
     word, second = rng.sample(topic.words, 2)
     fields: dict[str, Any] = {"word": word, "second": second, "WORD": word.upper()}
     fields |= {"avoided": topic.avoided, "request": request}
@@ -257,7 +258,7 @@ def _options(drawn: Any) -> list[Any]:
 
 
 def _filled(value: Any, fields: Mapping[str, Any]) -> Any:
-    """`value` with its braces filled in; a text that is one brace alone becomes the field itself, of its own type."""
+    """Fill in the fields of `value`; a text that is only one field becomes the field's value, with its type."""
     match value:
         case Mapping():
             return {key: _filled(inner, fields) for key, inner in value.items()}

@@ -1,4 +1,4 @@
-"""From what a judge wrote to a verdict: a score, a choice, or the reason why there is none. No reader ever raises."""
+"""Parsers from a judge's text to a verdict: a score, a choice, or the reason why there is none. They never raise."""
 
 from selfreward.readers.read_choice import read_choice
 from selfreward.readers.read_json import read_json_score

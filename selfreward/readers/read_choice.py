@@ -1,21 +1,21 @@
-"""Reads `The better response is Response A`: 1.0 for A, 0.0 for B, 0.5 when the verdict is that both are equally good.
+"""Parser of `The better response is Response A`: 1.0 for A, 0.0 for B, 0.5 when both are judged equally good.
 
-As careful as `read_score`. What stands as a verdict, on its own and outside quotations:
+As conservative as `read_score`. These standalone statements outside quotations are verdicts:
 
-* The sentence that was asked for, whatever word for better it takes, and what models make of it: `Better response: B`,
-  `Winner: A`, `[[A]]`, `Tie`. Of several the last one counts; two that contradict each other are conflicting, unless
-  the judge says between them that it has changed its mind, or calls the last one final.
-* A sentence such as `Response A is better.` or `I prefer Response B.`, unless the text turns against it afterwards
-  ("However, ..."); and a lone `Response A` on the last line. `Response A is better organised` is about one side
+* The requested sentence, with any synonym of better, and common variants of it: `Better response: B`, `Winner: A`,
+  `[[A]]`, `Tie`. Of several the last one counts; two that contradict each other are conflicting, unless the judge
+  states between them that it has changed its mind, or calls the last one final.
+* A sentence such as `Response A is better.` or `I prefer Response B.`, unless the text reverses it afterwards
+  ("However, ..."); and a lone `Response A` on the last line. `Response A is better organised` is about one aspect
   only, `If brevity counts, Response A is better` is hypothetical; neither is a verdict.
-* A letter that was not to choose from is out of range; a small `a` alone is an article.
+* A letter that is not one of the choices is out of range; a single lower-case `a` is an article.
 """
 
 import re
 from functools import cache
 
-from selfreward.readers.cleaned_text import normalised, own_words, without_blocks, without_thoughts
-from selfreward.readers.statements import CLOSED, Statement, another_item, decide, last_turn, stands
+from selfreward.readers.cleaned_text import blank_reasoning, blank_repeated_blocks, cleaned_text, normalised
+from selfreward.readers.statements import CLOSED, Statement, another_item, decide, is_standalone_at, last_reversal
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
 
@@ -23,16 +23,16 @@ _SCORES = {"A": 1.0, "B": 0.0}
 
 
 def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
-    """The verdict in a text that compares two of `what` ("response" or "judgment"). Never raises on any text."""
-    spoken = own_words(without_thoughts(normalised(text)))
-    shown = without_blocks(spoken)
+    """Parse the verdict of a text that compares two of `what` ("response" or "judgment"). Never raises."""
+    cleaned = cleaned_text(blank_reasoning(normalised(text)))
+    shown = blank_repeated_blocks(cleaned)
     statements = _statements(shown, what)
     return decide(
         statements,
         shown,
         finish_reason=finish_reason,
-        ran_on=bool(statements) and another_item(spoken, statements[0].end, statements[-1].end, comparing=True),
-        begun=_BEGUN,
+        ran_on=bool(statements) and another_item(cleaned, statements[0].end, statements[-1].end, comparing=True),
+        opening_pattern=_OPENING,
         step_by_step=False,
     )
 
@@ -52,22 +52,22 @@ _IS = rf"(?:{_MARK}(?:[:=]|->|→)|{_MARK}[ \t](?:is|was|would be|goes to)(?=\W)
 _EQUALLY = (
     r"(?:equally (?:good|bad|strong|weak|poor|well done|accurate|helpful)|equal(?: in quality)?|tied|of equal quality)"
 )
-_BEGUN = re.compile(
+_OPENING = re.compile(
     r"[ \t#*_\-]{0,8}(?:(?:the|my)[ \t])?(?:final|overall|better|best|winner|verdict|preferred|th?\Z)", re.IGNORECASE
 )
 
 
 @cache
 def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
-    """Each with whether it is formal.
+    """Return the patterns, each with whether it is formal.
 
-    Groups: `letter` or `capital` is who is better, neither for a tie; `other` who is not; `also` who may be as well;
-    with `denied` the sentence contradicts itself.
+    Groups: `letter` or `capital` is the better one, neither of them for a tie; `other` is the worse one; `also` is one
+    that may be as good; with `denied` the sentence contradicts itself.
     """
     author = {"response": "assistant|answer", "judgment": "judgement|judge|grader"}.get(what, what)
     thing = rf"(?:{what}|{author})"
     called = rf"(?:the[ \t])?{thing}[ \t]{_MARK}(?P<letter>[A-Z])"
-    # A letter alone may be the answer to the user's question, so what it is the letter of must be clear.
+    # A letter alone may be the answer to the user's question, so it must be clear what it refers to.
     named = rf"{_OPEN}(?:{called}|(?-i:(?P<capital>[A-Z]))){_CLOSE}"
     called = rf"{_OPEN}{called}{_CLOSE}"
     both = rf"(?:both|the two|they)(?:[ \t](?:{thing}s|of them))?"
@@ -110,10 +110,10 @@ def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
 
 
 def _statements(text: str, what: str) -> list[Statement]:
-    """In their order; of those that begin at one place the first, and none inside another.
+    """Return the statements in order; of those that begin at the same position the first, and none inside another.
 
-    A sentence against which the text turns afterwards does not count, nor does "Response A (or B)", unless there are
-    only such and they disagree.
+    A sentence that the text reverses afterwards does not count, nor does "Response A (or B)", unless there are no
+    others and they disagree.
     """
     found = sorted(
         (
@@ -123,24 +123,24 @@ def _statements(text: str, what: str) -> list[Statement]:
         ),
         key=lambda item: item[:3],
     )
-    done, turn = 0, last_turn(text)
+    done, turn = 0, last_reversal(text)
     stated: list[Statement] = []
-    standing: list[Statement] = []
+    standalone: list[Statement] = []
     for start, informal, _, head in found:
-        if start < done or not _stands(text, head):
+        if start < done or not _is_standalone(text, head):
             continue
         mark = _AFTER.match(text, head.end())
         done = mark.end() if mark else head.end()
         groups = head.groupdict()
         statement = Statement(start, done, _verdict(groups), final=bool(groups.get("final")), formal=not informal)
         stated.append(statement)
-        taken_back = informal and (done <= turn or _YIELDS.match(text, done))
-        if not taken_back and groups.get("also") in (None, _letter(groups)):
-            standing.append(statement)
-    return standing or (stated if len({statement.verdict for statement in stated}) > 1 else [])
+        is_retracted = informal and (done <= turn or _YIELDS.match(text, done))
+        if not is_retracted and groups.get("also") in (None, _letter(groups)):
+            standalone.append(statement)
+    return standalone or (stated if len({statement.verdict for statement in stated}) > 1 else [])
 
 
-# An echo of how the verdict was to be written may follow it.
+# It may be followed by an echo of the formatting instruction.
 _AFTER = re.compile(r"[ \t*_]{0,8}(?:on a (?:new |separate )?line(?: of its own)?)?[ \t*_]{0,8}")
 # "Response A is better, but Response B is right."
 _YIELDS = re.compile(
@@ -148,8 +148,8 @@ _YIELDS = re.compile(
 )
 
 
-def _stands(text: str, head: re.Match[str]) -> bool:
-    if not (text[head.start() : head.start() + 1] in " \t#*_-" or stands(text, head.start())):
+def _is_standalone(text: str, head: re.Match[str]) -> bool:
+    if not (text[head.start() : head.start() + 1] in " \t#*_-" or is_standalone_at(text, head.start())):
         return False
     if head.groupdict().get("denied"):
         return True

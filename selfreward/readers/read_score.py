@@ -1,37 +1,37 @@
-"""Reads `Score: n`.
+"""Parser of `Score: n`.
 
-A reader never raises and never guesses. A verdict that is not clearly there is missing data: a wrong score does
-more harm than a lost draw. What stands as a verdict:
+A parser never raises and never guesses. A verdict that is not clear is missing data: a wrong score does more harm than
+a lost draw. These are verdicts:
 
-* `Score: n` at the beginning of a line or of a sentence (`Final score: n`, `Rating: n`, `Total: n` too, with Markdown
-  around it), and nothing but an explanation after it. `Score: 5 would need more depth` is not a verdict, nor is
-  `Score: 5, if it were longer`. So does a sentence that says nothing else: `I would give it a score of 4.`; so do
-  `4/5` and `4 stars` on the first or the last line, and a number that is the whole text.
-* Outside reasoning, quotations, code, quoted lines and repeated prompt blocks (see `spoken`).
-* Of several verdicts the last one counts, because judges give points line by line before the total; but
-  verdicts that contradict each other side by side, or after one that calls itself final, are conflicting, as is a
-  sentence that takes back a `Score: n` ("Actually, I would lower it to 2."), or a number changed in its own sentence
-  (`5, reduced to 3`). Points in the items of a numbered list, or on a line among `Relevance: 1` and its like, are
-  no total.
-* `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read as they
-  stand; `1 + 1 + 1 = 3` is 3 if the sum is right. Numbers in words (`four`) are read, up to ten; digits of other
-  scripts than Latin are not. `4,5` may be two scores or a half point, so it is conflicting.
+* `Score: n` at the beginning of a line or of a sentence (also `Final score: n`, `Rating: n`, `Total: n`, with optional
+  Markdown), followed by nothing but an explanation. `Score: 5 would need more depth` is not a verdict, nor is
+  `Score: 5, if it were longer`. Also a complete sentence such as `I would give it a score of 4.`; `4/5` and `4 stars`
+  on the first or the last line; and a number that is the complete text.
+* Only outside reasoning, quotations, code, quoted lines and repeated prompt blocks (see `cleaned_text`).
+* Of several verdicts the last one counts, because judges give points line by line before the total. But adjacent
+  verdicts that contradict each other are conflicting, and so is a verdict after a different one that calls itself
+  final, a sentence that revises a `Score: n` ("Actually, I would lower it to 2."), and a number changed in its own
+  sentence (`5, reduced to 3`). Points in the items of a numbered list, or on a line among `Relevance: 1` and the like,
+  are not a total.
+* `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read unchanged;
+  `1 + 1 + 1 = 3` is 3 if the sum is right. Number words (`four`) are read, up to ten; digits of other scripts than
+  Latin are not. `4,5` may be two scores or a half point, so it is conflicting.
 """
 
 import math
 import re
 from collections.abc import Iterator, Sequence
 
-from selfreward.readers.cleaned_text import BLANK, normalised, own_words, without_blocks, without_thoughts
-from selfreward.readers.statements import CLOSED, Statement, another_item, decide, stands, turned
+from selfreward.readers.cleaned_text import BLANK, blank_reasoning, blank_repeated_blocks, cleaned_text, normalised
+from selfreward.readers.statements import CLOSED, Statement, another_item, decide, is_reversal, is_standalone_at
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
 
 
 def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high: float = 5.0) -> Verdict:
-    """The verdict in the judge's `text`; a score lies in [`low`, `high`]. Never raises on any text."""
-    spoken = own_words(without_thoughts(normalised(text)))
-    shown = without_blocks(spoken)
+    """Parse the verdict of the judge's `text`; a score lies in [`low`, `high`]. Never raises."""
+    cleaned = cleaned_text(blank_reasoning(normalised(text)))
+    shown = blank_repeated_blocks(cleaned)
     points = [found.span() for found in _POINT.finditer(shown)]
     statements = [
         statement
@@ -43,14 +43,14 @@ def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high
         shown,
         finish_reason=finish_reason,
         ran_on=bool(statements)
-        and (another_item(spoken, statements[0].end, statements[-1].end) or _rates_again(statements[-1], points)),
-        begun=_BEGUN,
+        and (another_item(cleaned, statements[0].end, statements[-1].end) or _rates_again(statements[-1], points)),
+        opening_pattern=_OPENING,
         step_by_step=True,
     )
 
 
 def read_number(text: str, *, low: float, high: float) -> Verdict:
-    """The verdict of a text that is a number, or a number of a total, and nothing else."""
+    """Parse a text that is only a number, or a number out of a total."""
     line = f"Score: {normalised(text).strip()}"
     head = _HEAD.match(line)
     read = _read_number(line, head, low=low, high=high) if head and "\n" not in line else None
@@ -59,7 +59,7 @@ def read_number(text: str, *, low: float, high: float) -> Verdict:
     return read[0]
 
 
-# --- What stands as a verdict --------------------------------------------------------------------------------------
+# --- Patterns of verdicts ------------------------------------------------------------------------------------------
 
 _MARK = r"[ \t*_]{0,8}"
 _NUMBER = r"[0-9]{1,400}(?:\.[0-9]{1,400})?"
@@ -76,7 +76,7 @@ _SPAN = (
     rf"[ \t]?[(\[](?:(?:out of|of|max\.?|/)[ \t]?|(?P<least>{_NUMBER})[ \t]?(?:[-–—]|to)[ \t]?)(?P<most>{_NUMBER})[)\]]"
 )
 _TAIL = rf"{_BOXED}(?P<number>[+\-−]?{_ANY_NUMBER})(?!\w)[\])>}}$]{{0,2}}{_MARK}"
-# "Score: 4", "Final score for this response = 4", "Total: 4"; the number may stand on the line below.
+# "Score: 4", "Final score for this response = 4", "Total: 4"; the number may be on the line below.
 _HEAD = re.compile(
     rf"\b{_WHOSE}(?:(?P<final>{_FINAL})?{_NOUN}|(?P<whole>{_FINAL}points?|final|total|overall))"
     rf"{_OF}(?:{_SPAN})?{_MARK}(?:[:=]|->|→|[ \t][–—-](?=[ \t]))(?:{_MARK}[:=])?"
@@ -104,13 +104,13 @@ _SENTENCE = re.compile(
     re.IGNORECASE,
 )
 _RATED = re.compile(r"(?:I|we)\b.*\b(?:rate|score|grade)d?\b", re.IGNORECASE)
-# "Score 4" alone on its line, on two as below a heading, or in a table's row of two.
+# "Score 4" alone on its line, on two lines as below a heading, or in a table row with two cells.
 _BARE = re.compile(
     rf"^[ \t#*_|\-]{{0,8}}(?P<final>{_FINAL})?{_NOUN}(?:[ \t*_]{{1,8}}|{_MARK}(?:\||\n[ \t\n]{{0,8}}){_MARK})"
     rf"(?P<number>{_ANY_NUMBER})(?!\w){_MARK}",
     re.IGNORECASE | re.MULTILINE,
 )
-# "4/5" or "4 stars" alone on its line, and the number that is the whole text.
+# "4/5" or "4 stars" alone on its line, and a number that is the complete text.
 _LONE = re.compile(
     rf"^[ \t#*_]{{0,8}}(?P<number>[+\-−]?{_NUMBER}){_MARK}(?=/|out of\b|stars?\b)", re.IGNORECASE | re.MULTILINE
 )
@@ -142,8 +142,8 @@ _CHANGED = re.compile(
 )
 _POINTS = re.compile(rf"(?:points?|pts?|stars?)\b{_MARK}", re.IGNORECASE)
 _LINE_ENDS = re.compile(r"[ \t]*\.?[ \t*_]*(?:\|[ \t]*)?(?:\n|\Z)")
-# How a verdict begins in a text that was cut.
-_BEGUN = re.compile(
+# The beginning of a verdict in a truncated text.
+_OPENING = re.compile(
     rf"[ \t#*_\-]{{0,8}}(?:(?:the|my)[ \t])?(?:{_FINAL}|{_NOUN}\b"
     r"|(?:final|total|overall|fi|fin|fina|to|tot|tota|sc|sco|scor)\Z)",
     re.IGNORECASE,
@@ -163,9 +163,9 @@ def _statements(text: str, *, low: float, high: float) -> Iterator[Statement]:
     stated = False
     for head, formal in sorted(found, key=lambda pair: pair[0].start()):
         groups = head.groupdict()
-        if head.re in (_HEAD, _SENTENCE) and not stands(text, head.start()):
+        if head.re in (_HEAD, _SENTENCE) and not is_standalone_at(text, head.start()):
             continue
-        revises = stated and turned(text, head.start())
+        revises = stated and is_reversal(text, head.start())
         read = _read_number(text, head, low=low, high=high, revises=revises)
         if read is not None:
             stated = True
@@ -176,7 +176,7 @@ def _statements(text: str, *, low: float, high: float) -> Iterator[Statement]:
 def _read_number(
     text: str, head: re.Match[str], *, low: float, high: float, revises: bool = False
 ) -> tuple[Verdict, int] | None:
-    """The verdict that begins with the number of `head` and where it ends; None when it does not stand on its own."""
+    """Return the verdict that begins with the number of `head`, and its end; None when it is not standalone."""
     groups = head.groupdict()
     number, end = groups["number"], head.end()
     added = _SUM.match(text, end)
@@ -203,7 +203,7 @@ def _read_number(
     given = groups.get("given")
     if given and not (groups["named"] or total or scale or revises or _RATED.match(given)):
         return None  # "It earns 1 point" may be one of several
-    # A number on the line below "Score:" is the verdict when it is alone there, and not the "1." of a list.
+    # A number on the line below "Score:" is the verdict if nothing else is on that line, unlike the "1." of a list.
     alone = "\n" in head.group() or head.re not in (_HEAD, _SENTENCE)
     if not (_LINE_ENDS if alone else CLOSED).match(text, end):
         return None
@@ -222,7 +222,7 @@ def _value(number: str) -> float:
     return float(number.replace("−", "-"))
 
 
-# --- Points are no total -------------------------------------------------------------------------------------------
+# --- Points that are not a total -----------------------------------------------------------------------------------
 
 # "Relevance: 1", and not "Score: 1".
 _POINT = re.compile(
@@ -235,13 +235,13 @@ _ITEM = re.compile(r"^[ \t*_]{0,8}([0-9]{1,2})[.)][ \t*]", re.MULTILINE)
 
 
 def _without_points(statements: Sequence[Statement], text: str) -> list[Statement]:
-    """Leaves out the point that each item of a numbered list gives: "1. It is relevant. Score: 1".
+    """Remove points given by items of a numbered list: "1. It is relevant. Score: 1".
 
-    The first statement in an item is one when the next item follows it, or when the item before had one.
+    The first statement in an item is such a point when another item follows, or when the previous item had one.
     """
     items = [(found.start(), int(found[1])) for found in _ITEM.finditer(text)]
     left: list[Statement] = []
-    item, point_of = -1, -1  # the item that a statement stands in; the last item that gave a point
+    item, point_of = -1, -1  # the item of the current statement; the last item that gave a point
     taken = -1  # the last item with a statement
     for statement in statements:
         while item + 1 < len(items) and items[item + 1][0] < statement.start:
@@ -257,7 +257,7 @@ def _without_points(statements: Sequence[Statement], text: str) -> list[Statemen
 
 
 def _among(statement: Statement, text: str) -> bool:
-    """Whether the lines right above and below are points."""
+    """Whether the lines directly above and below the statement are points."""
     above = text.rfind("\n", 0, statement.start)
     below = text.find("\n", statement.end - 1) + 1
     first = text.rfind("\n", 0, max(above, 0)) + 1
@@ -265,5 +265,5 @@ def _among(statement: Statement, text: str) -> bool:
 
 
 def _rates_again(last: Statement, points: Sequence[tuple[int, int]]) -> bool:
-    """Whether points come before the last statement, and again after it: those of another item."""
+    """Whether there are points both before and after the last statement, where they belong to another item."""
     return bool(points) and points[0][0] < last.start and points[-1][0] >= last.end

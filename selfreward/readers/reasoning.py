@@ -1,9 +1,9 @@
-"""What a thinking model wrote for itself is not what it says: text between reasoning tags.
+"""Detection of a thinking model's reasoning, the text between reasoning tags.
 
-Tags are half open more often than not: many chat templates write the opening one into the prompt, so that only the
-closing one is in the text, and the token limit takes the closing one away. A tag that is named in quotation marks, or
-in the middle of a sentence ("the </think> tag"), is no tag. As engines have it, tags do not nest: the first closing tag
-ends what the first opening one began.
+Often only one of the two tags is present: many chat templates write the opening tag into the prompt, so that only the
+closing one is in the text, and truncation removes the closing one. A tag mentioned in quotation marks, or in the middle
+of a sentence ("the </think> tag"), does not count. As in engines, tags do not nest: the first closing tag ends the
+reasoning.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 # (opening, closing); <seed:think> is Seed's, [THINK] Mistral's, <|inner_prefix|> Apertus's, <|channel>thought Gemma's,
-# and the last are the channels of harmony, whose `final` alone is said.
+# and the last are the channels of harmony, of which only `final` is the response.
 _KINDS = (
     *((f"<(?:seed:)?{name}>", f"</(?:seed:)?{name}>") for name in ("think", "thinking", "thought", "reasoning")),
     *((f"<{name}>", f"</{name}>") for name in ("reflection", "scratchpad")),
@@ -27,7 +27,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _IN_QUOTES = frozenset(("``", '""', "''", "“”", "‘’", "«»"))
-# Harmony after a decoder that drops control tokens: only the names of the channels are left.
+# Harmony text decoded without control tokens: only the names of the channels remain.
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z])(?:.*assistantfinal|.*)", re.DOTALL)
 _NOTHING = re.compile(r"[\s\ufeff\u200b]*")
 
@@ -42,10 +42,10 @@ class _Tag:
 
 
 def without_reasoning(text: str) -> str:
-    """What is left when reasoning is taken out, stripped; "" when the reasoning never ends.
+    """Return the text without reasoning, stripped; "" when the reasoning never ends.
 
-    Reasoning comes first: tags after the beginning of what is said belong to it. A text that was cut while its chat
-    template's reasoning was still open has no tag at all, and cannot be told from a response.
+    Reasoning comes first: tags after the beginning of the response are part of the response. A text that was truncated
+    in reasoning opened by its chat template has no tag at all, and cannot be distinguished from a response.
     """
     bare = _BARE_CHANNELS.match(text)
     if bare:
@@ -64,15 +64,14 @@ def without_reasoning(text: str) -> str:
 
 
 def reasoning_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of all reasoning, wherever it stands, in order and apart from each other.
+    """Return (start, end) of all reasoning at any position, in order and without overlap.
 
-    Stricter than `without_reasoning`, for readers who look for a verdict: after a stray closing tag all before it was
-    reasoning.
+    Stricter than `without_reasoning`, for parsers of verdicts: all text before a stray closing tag is reasoning.
     """
     bare = _BARE_CHANNELS.match(text)
     spans = [(0, bare.end())] if bare else []
     opened: _Tag | None = None
-    nested = 0  # opening tags inside reasoning: as many closing tags are not stray
+    nested = 0  # opening tags inside reasoning: that many closing tags are not stray
     for tag in _tags(text):
         if tag.mentioned:
             continue

@@ -1,4 +1,4 @@
-"""Which of a judge's statements is its verdict: what the readers of written verdicts share."""
+"""Selection of the verdict among a judge's statements, shared by the parsers of written verdicts."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from selfreward.records import FinishReason
 
 @dataclass(frozen=True)
 class Statement:
-    """One verdict that stands on its own; `end` is where it ends.
+    """One standalone verdict, from `start` to `end`.
 
-    `final` when it calls itself final, total or overall. `formal` in the form that was asked for, not in a sentence.
+    `final`: it calls itself final, total or overall. `formal`: it has the requested form, rather than being a sentence.
     """
 
     start: int
@@ -29,72 +29,71 @@ def decide(
     *,
     finish_reason: FinishReason,
     ran_on: bool,
-    begun: re.Pattern[str],
+    opening_pattern: re.Pattern[str],
     step_by_step: bool,
 ) -> Verdict:
-    """The verdict of all that stands in `text`; `begun` is how another statement begins.
+    """Return the verdict of `text`, given its statements; `opening_pattern` matches the beginning of another statement.
 
     `step_by_step`: judges give points line by line before the total, so a later verdict need not contradict an earlier
-    one. It does all the same when the earlier one was final, or in due form while the later one is only a sentence, or
-    right beside it.
+    one. It does if the earlier one is final, or formal while the later one is only a sentence, or directly adjacent.
     """
     if not statements:
         return nothing_stated(text, finish_reason=finish_reason)
     if ran_on:
         return Verdict(unscored=Unscored.RAN_ON)
-    if finish_reason == "length" and _more_to_come(statements, text, begun):
+    if finish_reason == "length" and _more_to_come(statements, text, opening_pattern):
         return Verdict(unscored=Unscored.TRUNCATED)
     if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
         return Verdict(unscored=Unscored.CONFLICTING)
-    if not step_by_step and _strays(text, statements[-1].end):
+    if not step_by_step and _is_off_topic(text, statements[-1].end):
         return Verdict(unscored=Unscored.RAN_ON)
     return statements[-1].verdict
 
 
 def nothing_stated(text: str, *, finish_reason: FinishReason) -> Verdict:
-    """The verdict of a text without a statement, which may be empty."""
+    """Return the verdict of a text without a statement, which may be empty."""
     if finish_reason == "length":
         return Verdict(unscored=Unscored.TRUNCATED)
     return Verdict(unscored=Unscored.NO_VERDICT if text.strip() else Unscored.EMPTY_VERDICT)
 
 
-def _more_to_come(statements: Sequence[Statement], text: str, begun: re.Pattern[str]) -> bool:
-    """Whether a text that was cut might have stated another verdict."""
+def _more_to_come(statements: Sequence[Statement], text: str, opening_pattern: re.Pattern[str]) -> bool:
+    """Whether a truncated text might have continued with another verdict."""
     last = statements[-1]
     rest = text[last.end :]
     if not rest.strip("*_. \t"):
-        return True  # "Score: 1" may have been on its way to "Score: 10" or to 1.5
-    if begun.match(rest, rest.rfind("\n") + 1):
+        return True  # "Score: 1" may be the beginning of "Score: 10" or 1.5
+    if opening_pattern.match(rest, rest.rfind("\n") + 1):
         return True
     return not last.final and any(other.formal and other.verdict != last.verdict for other in statements)
 
 
-# How people begin a sentence when they change their mind.
+# Beginnings of a sentence that reverses an earlier statement.
 _TURNING = (
     r"(?:(?:hm+|well|oh|ok(?:ay)?|no|wait|sorry)[,.…!–—-]{0,3}[ \t]{1,4}){0,3}"
     r"(?:however|but|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection|the other hand)"
     r"|actually|instead|still|yet|rather|no(?=,)|reconsider)\b"
 )
 _TURN = re.compile(rf"(?:^[ \t#*_\-]{{0,8}}|[.!?][\"*_)]{{0,4}}[ \t]{{1,4}}){_TURNING}", re.IGNORECASE | re.MULTILINE)
-# No word between two statements but a remark in brackets: "Score: 5 (relevance)\nScore: 3 (style)".
-_BESIDE = re.compile(r"(?:\([^()\n]{0,80}\)|\W)*+")
+# No words between two statements except a remark in brackets: "Score: 5 (relevance)\nScore: 3 (style)".
+_ADJACENT = re.compile(r"(?:\([^()\n]{0,80}\)|\W)*+")
 
 
-def last_turn(text: str) -> int:
-    """Where the text last turns against what was said before it; -1 when it never does."""
+def last_reversal(text: str) -> int:
+    """Return the position of the text's last reversal of an earlier statement; -1 if there is none."""
     return max((turn.start() for turn in _TURN.finditer(text)), default=-1)
 
 
 def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
     if other.verdict == last.verdict:
         return False
-    beside = _BESIDE.fullmatch(text, other.end, last.start) is not None
-    if other.final or (beside and not last.final) or (other.formal and not last.formal):
+    adjacent = _ADJACENT.fullmatch(text, other.end, last.start) is not None
+    if other.final or (adjacent and not last.final) or (other.formal and not last.formal):
         return True
     return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))
 
 
-# --- Where a statement may begin -----------------------------------------------------------------------------------
+# --- The beginning of a statement ----------------------------------------------------------------------------------
 
 # At the beginning of a line or a sentence, or after blanked text.
 _PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}[\[(]?|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
@@ -117,8 +116,8 @@ _TURNED = re.compile(rf"(?:{_PLAIN_LEAD}{_TURN_IN}|[,;][ \t]but[ \t])\Z", re.IGN
 _LEAD_LENGTH = 128
 
 
-def stands(text: str, start: int) -> bool:
-    """Whether a statement that begins at `start` stands on its own as far as what is before it goes."""
+def is_standalone_at(text: str, start: int) -> bool:
+    """Whether the text before `start` allows a standalone statement to begin there."""
     if _PLAIN.search(text, max(0, start - 32), start):
         return True
     return text[max(0, start - 1) : start] in (" ", "*", "_", "\t") and bool(
@@ -126,8 +125,8 @@ def stands(text: str, start: int) -> bool:
     )
 
 
-def turned(text: str, start: int) -> bool:
-    """Whether a statement that begins at `start` turns against what was said before it."""
+def is_reversal(text: str, start: int) -> bool:
+    """Whether a statement that begins at `start` reverses an earlier one."""
     return _TURNED.search(text, max(0, start - _LEAD_LENGTH), start) is not None
 
 
@@ -138,7 +137,7 @@ _ATTRIBUTED = (
     r"(?:asks?|asked|claims?|says?|wants?|demands?|requests?|suggests?|writes?|wrote|states?)"
     r"(?:[ \t]for|[ \t]me[ \t]to[ \t]\w+)?[ \t]*(?=[.,;:!)\n]|\Z)"
 )
-# What may follow a statement: nothing, the end of its sentence, or a reason. No condition, and not whose words it is.
+# What may follow a statement: nothing, the end of its sentence, or a reason; not a condition or an attribution.
 CLOSED = re.compile(
     rf"(?!{_ATTRIBUTED})(?:"
     r"\Z|[ \t]*\n|<[|｜/]|[.!;:。]{1,3}[\"*_)]{0,4}(?:\s|\Z)"
@@ -149,7 +148,7 @@ CLOSED = re.compile(
 )
 
 
-# --- What opens another item ---------------------------------------------------------------------------------------
+# --- The beginning of another item ---------------------------------------------------------------------------------
 
 # A speaker or a heading on a line of its own, a prompt block, a chat control token that is not an end, a system prompt,
 # a piece of work that is announced.
@@ -171,21 +170,22 @@ _NEXT_ITEM = re.compile(
     r"|<[|｜](?!\w{0,16}(?:end|eot|eos|return))|\[INST\]|<start_of_turn>",
     re.IGNORECASE | re.MULTILINE,
 )
-# One who compares names what is compared: a paragraph that refers to nothing of it is about something else. (One who
-# scores a single response may well speak of its parts alone.)
+# A comparison refers to the compared texts: a paragraph without such a reference is off topic. (A judge that scores a
+# single response may well discuss only its parts.)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n[^\n]*\w[^\n]*")
 _REFERENCE = re.compile(
     r"\b(?:it|its|this|that|these|those|they|both|neither|response|answer|option|choice|judge?ments?|grader|assistant"
     r"|responses|answers|user|score\w*|points?|rating|grad\w+|explanation|reason\w*|because|overall|(?-i:A|B))\b",
     re.IGNORECASE,
 )
-_FEWEST_WORDS = 12
+_MIN_WORDS = 12
 
 
 def another_item(text: str, start: int, last: int, *, comparing: bool = False) -> bool:
-    """Whether the text goes on to another item after `start`, where the first verdict ends; the last ends at `last`.
+    """Whether the text continues with another item after `start`, the end of the first verdict; the last ends at
+    `last`.
 
-    One who compares explains "Response A:" and so on, and "Response: The response is clear." explains the last verdict.
+    A comparison may explain "Response A:" and so on, and "Response: The response is clear." explains the last verdict.
     """
     for item in _NEXT_ITEM.finditer(text, start):
         explains = item["letter"] if comparing else item["about"] and item.start() >= last
@@ -194,6 +194,6 @@ def another_item(text: str, start: int, last: int, *, comparing: bool = False) -
     return False
 
 
-def _strays(text: str, start: int) -> bool:
+def _is_off_topic(text: str, start: int) -> bool:
     paragraphs = (found.group() for found in _PARAGRAPH.finditer(text, start))
-    return any(len(p.split()) >= _FEWEST_WORDS and not _REFERENCE.search(p) for p in paragraphs)
+    return any(len(p.split()) >= _MIN_WORDS and not _REFERENCE.search(p) for p in paragraphs)

@@ -1,30 +1,30 @@
-"""What a reader gives back: a number, or the reason why there is none."""
+"""Result of a parser: a number, or the reason why there is none."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Unscored(StrEnum):
-    """Why a judgment or a comparison has no verdict. A closed set: reports list exactly these."""
+    """The reasons why a judgment or a comparison has no verdict: a closed set, which reports list."""
 
-    EMPTY_RESPONSE = "empty_response"  # the response has no visible text: there is nothing to judge
+    EMPTY_RESPONSE = "empty_response"  # the response has no visible text
     TOO_LONG = "too_long"  # the judge prompt and its verdict do not fit into the engine's context
     EMPTY_VERDICT = "empty_verdict"  # the judge wrote nothing
-    TRUNCATED = "truncated"  # the token limit came before a complete verdict
-    NO_VERDICT = "no_verdict"  # nothing that stands as a verdict
-    OUT_OF_RANGE = "out_of_range"  # a number outside the scale, or a letter that was not to choose from
-    OTHER_SCALE = "other_scale"  # out of another total, or per cent
+    TRUNCATED = "truncated"  # the token limit was reached before a complete verdict
+    NO_VERDICT = "no_verdict"  # no statement that is a verdict
+    OUT_OF_RANGE = "out_of_range"  # a number outside the scale, or a letter that is not one of the choices
+    OTHER_SCALE = "other_scale"  # out of another total, or in per cent
     CONFLICTING = "conflicting"  # two verdicts that contradict each other, or a range
-    RAN_ON = "ran_on"  # after its verdict the judge went on to another conversation or response
+    RAN_ON = "ran_on"  # after its verdict the judge continued with another conversation or response
     NO_CHECKS = "no_checks"  # the prompt has no checks for a verifier to run
-    LOW_SCORE_MASS = "low_score_mass"  # the score tokens have too little probability to mean anything
-    NO_PROBABILITIES = "no_probabilities"  # the server wrote a label, and gave no probabilities of the labels
-    NO_REFERENCE = "no_reference"  # the recipe wants a reference response and the prompt has none
+    LOW_SCORE_MASS = "low_score_mass"  # the total probability of the score tokens is too low
+    NO_PROBABILITIES = "no_probabilities"  # the server returned a label, but no probabilities of the labels
+    NO_REFERENCE = "no_reference"  # the recipe requires a reference response, and the prompt has none
     NO_OPPONENT = "no_opponent"  # the judge compares, and the prompt has no other response with text
-    ONE_ORDER = "one_order"  # the other order could not be read, and one alone keeps the bias of its place
+    ONE_ORDER = "one_order"  # the other order could not be parsed, and one order alone has position bias
     CONTROL_TOKENS = "control_tokens"  # the text would have become control tokens in the judge's tokenizer
     REFUSED = "refused"  # the endpoint did not serve the request, for example because of its content filter
-    NOT_FINITE = "not_finite"  # a reward model gave no finite number
+    NOT_FINITE = "not_finite"  # a reward model's output is not finite
 
 
 @dataclass(frozen=True)

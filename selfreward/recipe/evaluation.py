@@ -1,4 +1,4 @@
-"""`evaluation`: the judge that measures, and the held-out prompts on which it does."""
+"""`evaluation`: the anchor (the judge that measures) and the held-out prompts on which it measures."""
 
 from typing import Annotated, Any
 
@@ -17,11 +17,11 @@ from selfreward.recipe.section import Section
 from selfreward.roles import CHANGING
 
 EXTRA_SPLITS_FROM = 400
-"""Validation prompts from which on a second validation set and a test set of the same size are held out beside them."""
+"""Number of validation prompts from which on a second validation set and a test set of that size are also held out."""
 
 
 def _kind(section: Any) -> str:
-    """An anchor without a `kind` is pairwise."""
+    """Return the anchor's kind, `pairwise` when none is given."""
     return str(section.get("kind", "pairwise") if isinstance(section, dict) else section.kind)
 
 
@@ -37,7 +37,7 @@ AnchorSection = Annotated[
 
 
 class VerifiableEvaluation(Section):
-    """Pass rate on generated prompts with checks, on topics that training never sees."""
+    """Pass rate on generated prompts with checks, on topics that are never trained on."""
 
     num_prompts: int = Field(128, ge=1)
     num_checks: int = Field(1, ge=1, le=3)
@@ -45,24 +45,26 @@ class VerifiableEvaluation(Section):
 
 
 class GoldSection(Section):
-    """A JSONL or Parquet file of pairs whose order is known, from people or by construction: how right the judge is.
+    """A JSONL or Parquet file of pairs with a known order, by human labels or by construction, to measure judge
+    accuracy.
 
-    A row has `prompt` (text or a list of messages), `chosen` and `rejected` (texts), perhaps `id`.
+    A row has `prompt` (text or a list of messages), `chosen` and `rejected` (texts), and optionally `id`.
     """
 
     path: str
 
 
 class EvaluationSection(Section):
-    """`prompts: null` holds the monitor, second validation and test sets prompts out of the recipe's own source.
+    """`prompts: null` takes the validation, second validation and test sets from the recipe's own prompt source.
 
-    All of them are disjoint and never trained on. Validation prompts (`num_prompts`) decide; the second validation set is asked when
-    they leave a decision open; the test set is opened once, when the run has ended, because the best checkpoint was chosen
-    on the others. Null makes second validation and test sets as large as the validation set from 400 prompts on, and empty below.
-    `self_judge`: the run's own judge compares the same responses as the anchor does, which tells when it is exploited.
-    `anchor_may_label`: allows an anchor with the model and the template that also label.
-    `num_judge_prompts`: so many of the first iteration's prompts are judged again by every later judge, and on so many
-    of each iteration's the anchor compares the best with the worst response. 0: neither.
+    All of them are disjoint and never trained on. Decisions are based on the validation prompts (`num_prompts`). The
+    second validation set is evaluated when they leave a decision open. The test set is evaluated once, after the run
+    has ended, because the best checkpoint was selected on the other two. Null makes the second validation and test sets
+    as large as the validation set from 400 prompts on, and empty below that.
+    `self_judge`: the run's own judge compares the same responses as the anchor, which shows when it is exploited.
+    `anchor_may_label`: allows an anchor whose model and template also label.
+    `num_judge_prompts`: that many of the first iteration's prompts are judged again by every later judge, and on that
+    many prompts of each iteration the anchor compares the best with the worst response. 0 switches off both.
     """
 
     anchor: AnchorSection = PairwiseAnchorSection()
@@ -81,7 +83,7 @@ class EvaluationSection(Section):
     @model_validator(mode="after")
     def _anchor_stays_the_same(self) -> "EvaluationSection":
         if (by := getattr(self.anchor, "by", None)) in CHANGING:
-            raise ValueError(f"anchor.by: {by} changes with the run; an anchor stays the same; use initial")
+            raise ValueError(f"anchor.by: {by} changes during the run; an anchor must stay the same; use initial")
         return self
 
     @property
@@ -92,5 +94,5 @@ class EvaluationSection(Section):
     def test_size(self) -> int:
         return self._size(self.num_test_prompts)
 
-    def _size(self, asked: int | None) -> int:
-        return asked if asked is not None else self.num_prompts if self.num_prompts >= EXTRA_SPLITS_FROM else 0
+    def _size(self, requested: int | None) -> int:
+        return requested if requested is not None else self.num_prompts if self.num_prompts >= EXTRA_SPLITS_FROM else 0

@@ -1,6 +1,6 @@
-"""`judging` and `meta_judging`: who scores responses, and who judges these judgments. One section per kind.
+"""`judging` and `meta_judging`: the judges of responses and the judge of their judgments. One section per kind.
 
-A setting without effect cannot be written down: what belongs to sampled reasoning stands inside `reasoning`.
+Settings without effect cannot be written: those of sampled reasoning are keys of `reasoning`.
 """
 
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from selfreward.roles import CHANGING
 
 
 class Reasoning(Section):
-    """The judge thinks aloud before its verdict; what it wrote is kept."""
+    """Chain of thought: the judge explains itself before its verdict, and its explanation is stored."""
 
     max_tokens: int = Field(256, ge=1)
     temperature: float = Field(0.7, ge=0)
@@ -20,17 +20,17 @@ class Reasoning(Section):
 
 
 class CommitFirst(Section):
-    """The judge responds to the prompt itself before it sees a candidate, and is shown its own response then."""
+    """The judge first responds to the prompt itself; its own response is then shown to it next to the candidate."""
 
     max_tokens: int = Field(256, ge=1)
 
 
 class ModelJudgeSection(Section):
-    """What judges share that put a question to a model.
+    """Settings shared by judges that prompt a model.
 
-    `by`: any model by its name. `commit_first`: a judge that shares what it sees with the author of a response tends to
-    be gamed (2407.04549); that one which committed itself is less so is our guess. `reference_answer`: the judge is
-    shown the prompt's `reference`; a prompt without one stays unscored.
+    `by`: the name of any model. `commit_first`: a judge that shares its context with the author of a response tends to
+    be gamed (2407.04549); that a judge which has committed to a response is gamed less is our guess.
+    `reference_answer`: the judge is shown the prompt's `reference`; responses to a prompt without one stay unscored.
     """
 
     by: str = "policy"
@@ -56,7 +56,7 @@ class GenerativeSection(ModelJudgeSection):
 def refuse_equal_draws(num_draws: int, temperature: float) -> None:
     if temperature == 0 and num_draws > 1:
         raise ValueError(
-            f"num_draws: {num_draws} has no effect at temperature 0, where all draws are the same; "
+            f"num_draws: {num_draws} has no effect at temperature 0, where all draws are identical; "
             "set num_draws to 1 or the temperature above 0"
         )
 
@@ -73,9 +73,9 @@ MAX_PROMPT_VARIANTS = 3
 class ExpectedScoreSection(ModelJudgeSection):
     """Expected score under the probabilities of the score token, one prefill a draw (RLAIF, 2309.00267, section 2.3).
 
-    Without `reasoning` nothing is drawn at random: each draw is another wording of the question, with other labels in
-    another order, so that what depends on the wording shows (at most three). With `reasoning` each draw is a sampled
-    explanation, after which the score token is read.
+    Without `reasoning` nothing is sampled: each draw is another variant of the judge prompt, with other labels in
+    another order, so that dependence on the prompt becomes visible (at most three variants). With `reasoning` each draw
+    is a sampled explanation, after which the score token is read.
     """
 
     kind: Literal["expected_score"]
@@ -91,14 +91,14 @@ class ExpectedScoreSection(ModelJudgeSection):
             refuse_equal_draws(self.num_draws, self.reasoning.temperature)
         elif self.num_draws > MAX_PROMPT_VARIANTS:
             raise ValueError(
-                f"num_draws: {self.num_draws} wordings; there are {MAX_PROMPT_VARIANTS} without reasoning, where draws do not "
-                "differ by chance; lower it or add `reasoning: {}`"
+                f"num_draws: {self.num_draws} prompt variants; there are {MAX_PROMPT_VARIANTS} without reasoning, "
+                "where draws are not sampled; lower it or add `reasoning: {}`"
             )
         return self
 
 
 class ComparisonSection(ModelJudgeSection):
-    """A judge that compares two responses in both orders: every one of a prompt's with every other.
+    """A judge that compares all pairs of a prompt's responses, each pair in both orders.
 
     A response's score is the mean probability of being preferred, in [0, 1].
     """
@@ -110,7 +110,7 @@ class ComparisonSection(ModelJudgeSection):
     def _draws_differ(self) -> "ComparisonSection":
         if self.reasoning is None and self.num_draws > 1:
             raise ValueError(
-                f"num_draws: {self.num_draws} has no effect without reasoning, where all draws are the same; set it "
+                f"num_draws: {self.num_draws} has no effect without reasoning, where all draws are identical; set it "
                 "to 1 or add `reasoning: {}`"
             )
         if self.reasoning is not None:
@@ -119,17 +119,17 @@ class ComparisonSection(ModelJudgeSection):
 
 
 class PairwiseSection(ComparisonSection):
-    """Which response is better: token probabilities, both orders averaged (Online AI Feedback, 2402.04792)."""
+    """Pairwise preference: token probabilities, both orders averaged (Online AI Feedback, 2402.04792)."""
 
     kind: Literal["pairwise"]
 
 
 class ConstitutionSection(ComparisonSection):
-    """Which response keeps better to a principle (Constitutional AI, 2212.08073, section 4).
+    """Preference for the response that follows a principle better (Constitutional AI, 2212.08073, section 4).
 
-    `principles`: a YAML file, a list of sentences. `each_judgment`: one of them drawn for a pair of responses, or all
-    of them averaged. `clamp` bounds the probabilities after reasoning, which makes a judge too sure of itself; null is
-    the paper's [0.4, 0.6].
+    `principles`: a YAML file with a list of sentences. `each_judgment`: one principle drawn for each pair of responses,
+    or the average over all of them. `clamp` bounds the probabilities after reasoning, which makes a judge
+    overconfident; null is the paper's [0.4, 0.6].
     """
 
     kind: Literal["constitution"]
@@ -150,14 +150,16 @@ class ConstitutionSection(ComparisonSection):
             return self
         low, high = self.clamp
         if not 0 <= low < 0.5 or abs(low + high - 1) > 1e-9:
-            raise ValueError(f"clamp: [{low}, {high}]; bounds as far below 0.5 as above, as in [0.4, 0.6]; fix them")
+            raise ValueError(
+                f"clamp: [{low}, {high}]; bounds symmetric around 0.5 are allowed, as in [0.4, 0.6]; fix them"
+            )
         if self.reasoning is None:
             raise ValueError("clamp: it bounds probabilities after reasoning; add `reasoning: {}` or remove it")
         return self
 
 
 class Criterion(Section):
-    """`description` says what earns a high score; `weight` counts in the mean over criteria."""
+    """One criterion: `description` states what earns a high score, `weight` is its weight in the mean over criteria."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=40)
     description: str = Field(min_length=1)
@@ -165,9 +167,9 @@ class Criterion(Section):
 
 
 class RubricSection(GenerativeSection):
-    """Named criteria, each criticised and scored 0 to 5 by itself; the score is their weighted mean.
+    """Named criteria, each critiqued and scored separately, 0 to 5; the score is their weighted mean.
 
-    `normalise`: z-scores per criterion first, so that a criterion which spreads little counts as much as the others.
+    `normalise`: z-scores per criterion first, so that a criterion with a small spread counts as much as the others.
     """
 
     kind: Literal["rubric"]
@@ -178,7 +180,7 @@ class RubricSection(GenerativeSection):
     def _names_differ(self) -> "RubricSection":
         names = [criterion.name for criterion in self.criteria]
         if len(set(names)) < len(names):
-            raise ValueError(f"criteria: the names are {', '.join(names)}; each stands once; rename one")
+            raise ValueError(f"criteria: the names are {', '.join(names)}; each must be unique; rename one")
         return self
 
 
@@ -198,9 +200,10 @@ class RewardModelSection(Section):
 
 
 class IntrinsicSection(Section):
-    """log pi(response) of the model `by` less that of `reference`: DPO's own reward without beta (CREAM, 2410.12735).
+    """log pi(response) of the model `by` minus that of `reference`: DPO's implicit reward without beta (CREAM,
+    2410.12735).
 
-    `per_token` divides by the number of tokens.
+    `per_token` divides it by the number of tokens.
     """
 
     kind: Literal["intrinsic"]
@@ -211,7 +214,7 @@ class IntrinsicSection(Section):
     @model_validator(mode="after")
     def _two_models(self) -> "IntrinsicSection":
         if self.by == self.reference:
-            raise ValueError(f"reference: {self.by} against itself scores 0 everywhere; name another model")
+            raise ValueError(f"reference: {self.by} is also `by`, so every score would be 0; name another model")
         return self
 
 
@@ -229,7 +232,8 @@ MemberSection = Annotated[_One, Field(discriminator="kind")]
 
 
 class EnsembleSection(Section):
-    """Several judges as one, after Coste et al. (2310.02743): `mean`, `worst_case`, or mean less lambda times variance.
+    """Several judges combined, after Coste et al. (2310.02743): `mean`, `worst_case`, or mean minus lambda times
+    variance.
 
     Members are z-scored over the responses judged together, unless `normalise` is false.
     """
@@ -249,8 +253,8 @@ class EnsembleSection(Section):
         draws = sorted({getattr(member, "num_draws", 1) for member in self.members} - {1})
         if len(draws) > 1:
             raise ValueError(
-                f"members: some draw {draws[0]} times, others {draws[-1]}; all that draw again draw as often; set "
-                "their num_draws alike"
+                f"members: some have num_draws {draws[0]}, others {draws[-1]}; members with several draws need the "
+                "same number; set their num_draws to one value"
             )
         return self
 
@@ -259,12 +263,12 @@ JudgingSection = Annotated[_One | EnsembleSection, Field(discriminator="kind")]
 
 
 class MetaJudgingSection(Section):
-    """The model judges its judgments, and the better one of two becomes a training pair (2407.19594, section 2.2).
+    """The model judges its judgments; the better and the worse one become a training pair (2407.19594, section 2.2).
 
-    `iterations`: in which of them. `max_share` bounds the share of judgment pairs among all pairs (0.15 is one to six
-    of responses): beyond 0.15 a published system saw the judge answer "always a 5".
-    `max_chosen_chars` leaves out pairs whose chosen judgment is longer. `max_judgments`: how many judgments of a
-    response are compared, each with each in both orders.
+    `iterations`: the iterations in which it does. `max_share` bounds the share of judgment pairs among all pairs (0.15
+    is about one to six pairs of responses): beyond 0.15 a published system's judge began to answer "always a 5".
+    `max_chosen_chars` leaves out pairs whose chosen judgment is longer. `max_judgments`: the number of judgments of a
+    response that are compared, each with each in both orders.
     """
 
     by: str = "policy"
@@ -286,5 +290,5 @@ class PairwiseAnchorSection(ComparisonSection):
     @model_validator(mode="after")
     def _stays_the_same(self) -> "PairwiseAnchorSection":
         if self.by in CHANGING:
-            raise ValueError(f"by: {self.by} changes with the run; an anchor stays the same; use initial")
+            raise ValueError(f"by: {self.by} changes during the run; an anchor must stay the same; use initial")
         return self

@@ -1,4 +1,4 @@
-"""`models`: every model has a name. `initial` and `best` are always there."""
+"""`models`: the models of a run by name. `initial` and `best` are always defined."""
 
 import re
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ class ModelSection(Section):
 
 
 class Price(Section):
-    """In one currency, per million tokens."""
+    """Prices per million tokens, both in one currency."""
 
     prompt: float = Field(ge=0)
     generated: float = Field(ge=0)
@@ -36,8 +36,8 @@ class EndpointSection(Section):
     """A model behind an OpenAI-compatible server; it judges, and is never trained.
 
     `endpoint`: the server's base URL, usually ending in /v1. `api_key_env`: the environment variable with the key.
-    `budget`: in the currency of `price`; what would go beyond it is not sent, and the run stops. `timeout_s`: for a
-    whole answer. `extra_body`: sent with each request; a null leaves out a key that the server does not know.
+    `budget`: in the currency of `price`; a request that could exceed it is not sent, and the run stops. `timeout_s`:
+    for a complete reply. `extra_body`: sent with each request; null leaves out a key that the server does not know.
     """
 
     endpoint: str
@@ -57,22 +57,24 @@ class EndpointSection(Section):
         try:
             parts = urlsplit(value)
             is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is no number, or half a bracket
+        except ValueError:  # a port that is not a number, or an unclosed bracket
             is_address = False
         if "@" in value or "?" in value or "#" in value:
-            raise ValueError("it carries a password or a query; a recipe holds no secret; use api_key_env")
+            raise ValueError(
+                "the URL contains a password or a query; a recipe must not contain secrets; use api_key_env"
+            )
         if not is_address or any(char.isspace() for char in value):
-            raise ValueError(f"{value!r} is no address; http://HOST:PORT/v1 is one; fix it")
+            raise ValueError(f"{value!r} is not a URL; the form is http://HOST:PORT/v1; fix it")
         return value
 
     @field_validator("api_key_env")
     @classmethod
     def _is_a_variable(cls, value: str | None) -> str | None:
-        """A key that was pasted here is not shown again."""
+        """Refuse other text than a variable's name, without repeating it: it may be a pasted key."""
         if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
             raise ValueError(
-                "api_key_env: what stands there is not the name of an environment variable, as OPENAI_API_KEY is; a "
-                "recipe holds no secret; export the key and name its variable"
+                "api_key_env: the value is not the name of an environment variable, such as OPENAI_API_KEY; a recipe "
+                "must not contain secrets; export the key and name its variable"
             )
         return value
 
@@ -81,7 +83,7 @@ class EndpointSection(Section):
     def _leaves_the_question_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
         if taken := sorted({"messages", "model", "n", "stream", "stream_options"} & set(value)):
             raise ValueError(
-                f"extra_body: {', '.join(taken)} would break the judge's question; what the server knows besides is "
+                f"extra_body: {', '.join(taken)} would break the judge's request; other keys that the server knows are "
                 "allowed; remove it"
             )
         return value
@@ -90,7 +92,7 @@ class EndpointSection(Section):
     @classmethod
     def _budget_is_priced(cls, value: float | None, info: Any) -> float | None:
         if value is not None and info.data.get("price") is None:
-            raise ValueError("without `price` nothing is counted; add price: {prompt: ..., generated: ...}")
+            raise ValueError("without `price` no cost can be counted; add price: {prompt: ..., generated: ...}")
         return value
 
     @model_validator(mode="after")
@@ -98,7 +100,8 @@ class EndpointSection(Section):
         limits = {self.extra_body.get(key) for key in ("max_tokens", "max_completion_tokens")}
         if self.budget is not None and "max_tokens" in self.extra_body and limits == {None}:
             raise ValueError(
-                "extra_body: without max_tokens a reply can cost anything, and `budget` cannot hold; keep it"
+                "extra_body: without max_tokens the cost of a reply is unbounded, and `budget` cannot be enforced; "
+                "keep it"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""`pairing`: which responses become a preference pair, and how much the pair counts."""
+"""`pairing`: the selection of preference pairs, their labels and their weights."""
 
 from typing import Annotated, Literal
 
@@ -8,14 +8,14 @@ from selfreward.recipe.section import Section
 
 
 class Pairing(Section):
-    """What holds for every kind.
+    """Settings shared by all kinds.
 
-    `min_scored`: the policy's responses to a prompt that must have a score before a pair is made of them. `min_margin`:
-    a pair whose scores are not further apart is dropped. `min_reliability`: the judge's, over the shard and then on the
-    prompt itself (`pairing/reliability.py`); null asks for none. `label`: chosen is the better one for certain (`hard`), with
-    the probability that a comparing judge gave (`preference`, 2212.08073), or as often as this iteration's judge and
-    the previous one agree on which of two responses of the shard is better (`consistency`, CREAM, 2410.12735); pairs
-    with 0.5 or less are dropped (`pairing/labels.py`).
+    `min_scored`: the number of the policy's responses to a prompt that must have a score before a pair is made.
+    `min_margin`: pairs whose scores differ by no more than this are dropped. `min_reliability`: the minimum reliability
+    of the judge, over the shard and then on the prompt itself (`pairing/reliability.py`); null requires none. `label`:
+    the probability that chosen is the better one: 1 (`hard`); as given by a comparing judge (`preference`, 2212.08073);
+    or the rate at which this iteration's judge and the previous one agree on which of two responses of the shard is
+    better (`consistency`, CREAM, 2410.12735). Pairs with a label of 0.5 or less are dropped (`pairing/labels.py`).
     """
 
     min_scored: int = Field(2, ge=2)
@@ -27,13 +27,14 @@ class Pairing(Section):
 
 
 class BestVsWorst(Pairing):
-    """Highest against lowest mean score; where all scores are equal, no pair (2401.10020, section 2.3)."""
+    """Highest against lowest mean score; no pair when all scores are equal (2401.10020, section 2.3)."""
 
     kind: Literal["best_vs_worst"]
 
 
 class LengthControlled(Pairing):
-    """Shortest near the top against longest near the bottom (Meta-Rewarding, 2407.19594, section 2.3)."""
+    """Shortest response near the highest score against longest near the lowest (Meta-Rewarding, 2407.19594, section
+    2.3)."""
 
     kind: Literal["length_controlled"]
     rho: float = Field(0.35, ge=0, lt=0.5)
@@ -42,7 +43,8 @@ class LengthControlled(Pairing):
 class TopK(Pairing):
     """The `k` highest against the `k` lowest: the best with the worst, the second best with the second worst, ...
 
-    Pairs of which chosen scored no higher are left out: n responses with different scores give n / 2 pairs at most.
+    Pairs whose chosen response scored no higher are left out: n responses with distinct scores give at most n / 2
+    pairs.
     """
 
     kind: Literal["top_k"]
@@ -50,8 +52,8 @@ class TopK(Pairing):
 
 
 class InitialRejected(Pairing):
-    """The policy's best against M_0's worst, or its own worst if that is no better (Temporal Self-Rewarding,
-    2508.06026); in the first iteration, best against worst."""
+    """The policy's best against M_0's worst response, or against its own worst if that is not better (Temporal
+    Self-Rewarding, 2508.06026); in the first iteration, best against worst."""
 
     kind: Literal["initial_rejected"]
 

@@ -1,4 +1,4 @@
-"""`prompts`: where prompts come from."""
+"""`prompts`: the source of prompts."""
 
 from typing import Annotated, Literal
 
@@ -12,13 +12,14 @@ class _Prompts(Section):
 
 
 class BuiltinPrompts(_Prompts):
-    """The varied prompts that ship with the package."""
+    """The varied prompts included in the package."""
 
     kind: Literal["builtin"]
 
 
 class FilePrompts(_Prompts):
-    """A JSONL or Parquet file; a row has `prompt` (text or a list of messages), perhaps `id`, `checks`, `reference`."""
+    """A JSONL or Parquet file; a row has `prompt` (text or a list of messages) and optionally `id`, `checks`,
+    `reference`."""
 
     kind: Literal["file"]
     path: str
@@ -26,7 +27,7 @@ class FilePrompts(_Prompts):
 
 
 class DatasetPrompts(_Prompts):
-    """A dataset by the name that the `datasets` library loads."""
+    """A dataset, by its name in the `datasets` library."""
 
     kind: Literal["dataset"]
     name: str
@@ -37,11 +38,11 @@ class DatasetPrompts(_Prompts):
 
 
 class VerifiablePrompts(_Prompts):
-    """Generated prompts, topics times checks, each with its declarative checks; split by topic."""
+    """Generated prompts with declarative checks, one for each combination of topic and checks; split by topic."""
 
     kind: Literal["verifiable"]
     num_checks: int = Field(1, ge=1, le=3)
-    check_kinds: list[str] | None = Field(None, min_length=1, description="null: every kind the generator knows")
+    check_kinds: list[str] | None = Field(None, min_length=1, description="null: every kind that the generator has")
 
 
 PromptsSection = Annotated[

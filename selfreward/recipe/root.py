@@ -1,4 +1,4 @@
-"""The recipe as a whole, and its small sections."""
+"""The complete recipe, and its small sections."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ from selfreward.roles import RESERVED
 
 class EngineSection(Section):
     """`kind: auto` is vLLM when it is installed, else transformers. `dtype: auto` is bfloat16 where the device computes
-    in it, else float32 (`dtypes.py`); a run keeps the one it began with. `seeded: false` gives up reproducible draws for
+    in it, else float32 (`dtypes.py`); a run keeps the dtype it began with. `seeded: false` trades reproducible draws for
     speed."""
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
@@ -46,7 +46,7 @@ class SamplingSection(Section):
 
 
 class CheckpointsSection(Section):
-    """`keep`: how many of the newest checkpoints stay on disk beside `best`; null keeps all."""
+    """`keep`: the number of newest checkpoints retained on disk in addition to `best`; null retains all."""
 
     keep: int | None = Runtime(None, ge=1)
 
@@ -55,7 +55,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     note: str | None = Runtime(None, description="shown at the top of every report")
-    output_dir: str = Runtime(..., min_length=1, description="a run folder may be moved or spelt otherwise")
+    output_dir: str = Runtime(..., min_length=1, description="a run folder may be moved or written differently")
     regime: Literal["iteration"] = "iteration"
     models: dict[str, NamedModel]
     engine: EngineSection = EngineSection()
@@ -75,35 +75,37 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _models_are_named(self) -> "Recipe":
         if "policy" not in self.models:
-            raise ValueError("models: no `policy`; it is the model that is trained; add `policy: {model: ...}`")
+            raise ValueError("models: `policy` is missing; it is the model that is trained; add `policy: {model: ...}`")
         if taken := RESERVED & self.models.keys():
-            raise ValueError(f"models: {', '.join(taken)} is always there and cannot be given; rename it")
+            raise ValueError(f"models: {', '.join(taken)} is a reserved name; choose another name")
         if isinstance(self.models["policy"], EndpointSection):
-            raise ValueError("models.policy: it is trained, so it must be here; `model: ...` names a local one")
+            raise ValueError("models.policy: an endpoint cannot be trained; a local model is needed; use `model: ...`")
         local = self.local_models
         if adapted := [name for name, model in local.items() if model.lora and name != "policy"]:
             raise ValueError(f"models.{adapted[0]}: lora has no effect; only the policy is trained; remove it")
         if local["policy"].lora and self.launch.sharding == "fsdp":
-            raise ValueError("launch.sharding: fsdp does not go with models.policy.lora; set one of them to none/null")
+            raise ValueError(
+                "launch.sharding: fsdp cannot be combined with models.policy.lora; set one of them to none/null"
+            )
         if len({model.trust_remote_code for model in local.values()}) > 1:
             raise ValueError(
-                "models: trust_remote_code is true for some and false for others; one process holds them all, so trust "
-                "in one is trust in each; set it alike"
+                "models: trust_remote_code is true for some and false for others; one process loads them all, so the "
+                "code of one could reach each; set it to the same value for all"
             )
         return self
 
     @model_validator(mode="after")
-    def _parts_go_together(self) -> "Recipe":
+    def _sections_are_compatible(self) -> "Recipe":
         judge = self.judging
         trained = isinstance(judge, AdditiveSection) and judge.by == "policy" and judge.num_draws > 1
         if self.meta_judging is not None and not trained:
             raise ValueError(
-                "meta_judging: it makes pairs of judgments that the policy wrote about one response; it needs judging: "
+                "meta_judging: it pairs several judgments of one response written by the policy; it needs judging: "
                 "{kind: additive, by: policy} with several draws; change judging or remove meta_judging"
             )
         if "consistency" in (self.pairing.label, self.pairing.weight) and self.checkpoints.keep == 1:
             raise ValueError(
-                "checkpoints.keep: 1 leaves no previous judge for pairing by consistency; set it to 2 or null"
+                "checkpoints.keep: 1 retains no previous judge for pairing by consistency; set it to 2 or null"
             )
         return self
 

@@ -1,17 +1,17 @@
-"""What every section of a recipe is: unknown keys are refused, types are strict, values are frozen."""
+"""The base class of recipe sections: unknown keys are refused, types are strict, values are frozen."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 ENDPOINT_MODEL, LOCAL_MODEL = "endpoint-model", "local-model"
-NAMED_INTERVENTION, OWN_INTERVENTION = "named-intervention", "own-intervention"
-UNION_TAGS = (ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, OWN_INTERVENTION)
-"""Members of unions that are told apart by their form; pydantic puts these into the place of an error."""
+NAMED_INTERVENTION, USER_INTERVENTION = "named-intervention", "user-intervention"
+UNION_TAGS = (ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, USER_INTERVENTION)
+"""Tags of unions whose members are distinguished by their form; pydantic puts them into the location of an error."""
 
 
 def Runtime(default: Any, **constraints: Any) -> Any:
-    """A field that may change on a started run, because it changes how and not what."""
+    """Return a field that may change when a run is resumed, because it affects how results are computed, not which."""
     return Field(default, json_schema_extra={"runtime": True}, **constraints)
 
 

@@ -1,4 +1,4 @@
-"""From prompts to responses: the stages that sample, and their sampler."""
+"""Sampling of responses to prompts: the stages and their sampler."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from selfreward.records import Response
 from selfreward.sampling.sampler import Sampler
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import INITIAL_RESPONSES, PROMPTS, RESPONSES, Table
-from selfreward.workload import Candidates, Workload, draws
+from selfreward.workload import CandidateWorkload, Workload, draws
 
 
 def responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
-    """Of the policy."""
+    """Return the stage of the policy's responses."""
     return _stage(RESPONSES, "policy", recipe, engine, work)
 
 
 def initial_responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
-    """Of M_0, to the same prompts, where pairs are made of them; due as soon as the policy is another model."""
+    """Return the stage of M_0's responses to the same prompts, if pairing uses them and the policy is not M_0."""
     return _stage(INITIAL_RESPONSES, "initial", recipe, engine, work)
 
 
-def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], Candidates]:
-    """The responses that are judged, by table; M_0's too where pairs are made of them."""
+def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], CandidateWorkload]:
+    """Return the workload of the responses to judge, by table, including M_0's if pairing uses them."""
     tables = (RESPONSES, *(table for table in also if table == INITIAL_RESPONSES))
-    return dict.fromkeys(tables, Candidates(recipe.sampling.num_responses, recipe.sampling.max_tokens))
+    return dict.fromkeys(tables, CandidateWorkload(recipe.sampling.num_responses, recipe.sampling.max_tokens))
 
 
 def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, work: Workload) -> Stage[Response]:
@@ -57,6 +57,7 @@ def _count(responses: Iterable[Response]) -> dict[str, int]:
 
 
 def problems(section: SamplingSection, facts: Facts) -> Iterator[Problem]:
-    """Training prompts that leave no room: said before anything is made, as the keys that help may not change then."""
+    """Yield training prompts that are too long; checked before the run, because the keys that help cannot change
+    later."""
     for iteration in range(facts.recipe.iterations.max):
         yield from too_long(facts.source.training_prompts(iteration + 1), section.max_tokens, facts)

@@ -1,4 +1,4 @@
-"""Prompts to responses: `num_responses` draws of one checkpoint for each prompt, one engine call for all of them."""
+"""The sampler: `num_responses` responses of one checkpoint to each prompt, from one engine call."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from selfreward.tables import RESPONSES, Table
 
 
 class Sampler:
-    """Draws from an engine. Response i of prompt p has the id `p/i` (or `p/TABLE/i`) and the seed of p plus i."""
+    """Samples from an engine. Response i to prompt p has the id `p/i` (or `p/TABLE/i`) and the seed of p plus i."""
 
     def __init__(self, section: SamplingSection, *, engine: Engine, run_seed: int) -> None:
         self._section = section
@@ -22,7 +22,8 @@ class Sampler:
     def sample(
         self, prompts: Sequence[Prompt], *, model: Checkpoint, iteration: int, table: Table[Response] = RESPONSES
     ) -> list[Response]:
-        """`num_responses` for each prompt, in the order of the prompts. Raises RecipeError when one is too long."""
+        """Return `num_responses` responses per prompt, in the order of the prompts. Raises RecipeError if one is too
+        long."""
         stage = table.seed_name
         requests = [self._request(prompt, iteration=iteration, stage=stage) for prompt in prompts]
         infix = "" if table == RESPONSES else f"{stage}/"
@@ -43,8 +44,8 @@ class Sampler:
         if len(token_ids) > allowed:
             raise RecipeError(
                 f"prompt {prompt.id!r}: {len(token_ids)} tokens in the chat template; {allowed} are allowed, which is "
-                f"the context of {self._engine.context_tokens} less sampling.max_tokens {section.max_tokens}; shorten "
-                "or drop the prompt, lower sampling.max_tokens, or raise engine.context_tokens"
+                f"the context of {self._engine.context_tokens} minus sampling.max_tokens {section.max_tokens}; shorten "
+                "or remove the prompt, lower sampling.max_tokens, or raise engine.context_tokens"
             )
         return GenerationRequest(
             prompt_token_ids=token_ids,

@@ -1,5 +1,5 @@
-"""Estimates with error bars. numpy only, pure functions, used by several packages; the unit is the prompt."""
+"""Estimates with confidence intervals: pure functions on numpy, used by several packages; the unit is the prompt."""
 
 
 class NotEnoughDataError(ValueError):
-    """A number that these values cannot give. For an evaluation it is a reason, not a failure."""
+    """The values do not suffice for an estimate. An evaluation reports it as a reason, not as a failure."""

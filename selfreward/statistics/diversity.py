@@ -1,4 +1,4 @@
-"""How varied texts are, at a fixed number of tokens."""
+"""Diversity of texts at a fixed number of tokens."""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,13 +8,12 @@ from selfreward.statistics import NotEnoughDataError
 
 
 def distinct_n(sequences: Sequence[Sequence[Hashable]], n: int, *, budget_tokens: int, seed: int = 0) -> float:
-    """Distinct n-grams over all n-grams, in (0, 1], within the first `budget_tokens` tokens.
+    """Return the number of distinct n-grams over all n-grams, in (0, 1], within the first `budget_tokens` tokens.
 
-    The sequences (one per prompt, in the order of the prompts) are read in a shuffled order that depends on `seed`
-    and on their number alone, the last one is cut, and no n-gram crosses from one sequence to the next. The ratio
-    falls as more text is counted, so only values with the same budget can be compared (Li et al. 1510.03055,
-    section 5, counts all tokens instead). Raises NotEnoughDataError when the texts are shorter than the budget or
-    hold no n-gram.
+    The sequences (one per prompt, in the order of the prompts) are read in a shuffled order that depends only on `seed`
+    and their number, the last one is truncated, and no n-gram spans two sequences. The ratio falls as more text is
+    counted, so only values with the same budget can be compared (Li et al. 1510.03055, section 5, counts all tokens
+    instead). Raises NotEnoughDataError when the texts are shorter than the budget or contain no n-gram.
     """
     left = budget_tokens
     grams: set[tuple[Hashable, ...]] = set()

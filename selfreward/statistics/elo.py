@@ -1,14 +1,15 @@
-"""Elo scores of judgments from battles in which position counts: weighted wins, then maximum likelihood.
+"""Elo scores of judgments from battles with position bias: weighted wins, then maximum likelihood.
 
-Where a meta-judge tends to one place, a win there says little. It counts the less, the more is won there: with
-P(first wins) = sigmoid(e_first - e_second + b) the weights cancel the bias b, up to terms of third order in the
-differences. Unweighted, both orders cancel it too, but wins by place flatten the scores by a factor 4 sigmoid'(b).
+If a meta-judge favours one position, a win there is weak evidence. Its weight is the smaller, the more wins there are
+in that position: with P(first wins) = sigmoid(e_first - e_second + b) the weights cancel the bias b, up to terms of
+third order in the differences. Unweighted, both orders cancel it too, but position bias flattens the scores by a factor
+4 sigmoid'(b).
 
 Paper: 2407.19594, section 2.2 (weights of positions, battle matrix, e = argmax sum_mn B_mn log sigmoid(e_m - e_n)).
-Differs: a Gaussian prior of standard deviation 10 on every score. The paper's maximum does not exist when somebody won
-or lost every battle (the usual case with few judgments), and is not unique when battles do not connect all of them;
-with the prior it always exists, is unique, sums to zero, and moves by less than a hundredth where the data settle it.
-Elo scores stay in nats: a difference d means odds of exp(d).
+Differs: a Gaussian prior of standard deviation 10 on every score. The paper's maximum does not exist when a judgment
+won or lost every battle (the usual case with few judgments), and is not unique when the battles do not connect all of
+them; with the prior it always exists, is unique, sums to zero, and moves by less than a hundredth where the data
+determine it. Elo scores stay in nats: a difference d means odds of exp(d).
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,17 +22,17 @@ from selfreward.records import Battle
 Array = NDArray[np.float64]
 
 PRIOR_PRECISION = 0.01  # 1 / 10**2
-# A step this short is followed by an error of about its square.
+# After a step this short the remaining error is about its square.
 LAST_STEP = 1e-7
-# Solvers round. Scores that differ by less are equal, so that noise of the arithmetic never looks like a win.
+# Scores are rounded, so that numerical noise of the solver never looks like a difference.
 DECIMALS = 6
 
 
 def position_weights(battles: Iterable[Battle]) -> tuple[float, float]:
-    """What a win counts in the first and in the second place, from all `battles`; the two add up to 1.
+    """Return the weights of a win in the first and in the second position, from all `battles`; they sum to 1.
 
-    w1 = wins in the second place / all wins, w2 = wins in the first / all wins. A meta-judge that always names the
-    same place wins nothing but wins that count 0. Without any win nothing is known of the bias, and both are 0.5.
+    w1 = wins in the second position / all wins, w2 = wins in the first / all wins. If a meta-judge always names the
+    same position, all its wins have weight 0. Without any win the bias is unknown, and both weights are 0.5.
     """
     num_first = num_second = 0
     for battle in battles:
@@ -42,10 +43,10 @@ def position_weights(battles: Iterable[Battle]) -> tuple[float, float]:
 
 
 def elo(battles: Sequence[Battle], *, weights: tuple[float, float]) -> dict[str, float]:
-    """Elo scores by id, in nats, of all who compared; their sum is 0 but for rounding.
+    """Return the Elo scores of all judgments in the battles by id, in nats; their sum is 0 up to rounding.
 
-    Ties and unscored battles count nothing, as in the paper; who has no other battles stays at 0. Whatever order the
-    battles come in, the same scores come out.
+    Ties and unscored battles count nothing, as in the paper; a judgment with no other battles has score 0. The scores
+    do not depend on the order of the battles.
     """
     ids = sorted({name for battle in battles for name in (battle.first_id, battle.second_id)})
     scores = _most_likely(_battle_matrix(battles, ids, weights))
@@ -53,11 +54,13 @@ def elo(battles: Sequence[Battle], *, weights: tuple[float, float]) -> dict[str,
 
 
 def _battle_matrix(battles: Sequence[Battle], ids: Sequence[str], weights: tuple[float, float]) -> Array:
-    """B_mn = w1 * [m won in the first place against n] + w2 * [m won in the second place against n]."""
-    place = {name: index for index, name in enumerate(ids)}
-    in_first_NN, in_second_NN = np.zeros((2, len(ids), len(ids)))  # counts: sums of weights would know their order
+    """Return B_mn = w1 * [m won in the first position against n] + w2 * [m won in the second position against n]."""
+    index_of = {name: index for index, name in enumerate(ids)}
+    in_first_NN, in_second_NN = np.zeros(
+        (2, len(ids), len(ids))
+    )  # integer counts, since sums of weights would depend on their order
     for battle in battles:
-        first, second = place[battle.first_id], place[battle.second_id]
+        first, second = index_of[battle.first_id], index_of[battle.second_id]
         in_first_NN[first, second] += battle.winner_id == battle.first_id
         in_second_NN[second, first] += battle.winner_id == battle.second_id
     matrix: Array = weights[0] * in_first_NN + weights[1] * in_second_NN
@@ -67,8 +70,9 @@ def _battle_matrix(battles: Sequence[Battle], ids: Sequence[str], weights: tuple
 def _most_likely(wins_NN: Array) -> Array:
     """argmax_e of sum_mn B_mn log sigmoid(e_m - e_n) - PRIOR_PRECISION |e|^2 / 2, by Newton's method.
 
-    A step that moves no difference by more than 1 always gains (log sigmoid is self-concordant in this sense: its third
-    derivative is no larger than its second), so no line search is needed, and the last steps are Newton's own.
+    A step that changes no difference by more than 1 always increases the objective (log sigmoid is self-concordant in
+    this sense: its third derivative is no larger than its second), so no line search is needed, and the last steps are
+    Newton's own.
     """
     elo_N = np.zeros(len(wins_NN))
     num_battles_NN = wins_NN + wins_NN.T

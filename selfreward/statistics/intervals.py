@@ -2,26 +2,28 @@
 
 Which method, and why (`benchmarks/interval_coverage.py` simulates what is shipped here):
 
-* `clopper_pearson`: rates of yes and no. Its level holds for every rate, also near 0 and 1, where rates of passing and
-  of being cut off often lie; there Wilson's interval falls to 83-85 %, at n = 4 as at n = 128.
+* `clopper_pearson`: binary rates. Its coverage holds for every rate, also near 0 and 1, where pass rates and truncation
+  rates often lie; there the coverage of Wilson's interval falls to 83-85 %, at n = 4 as at n = 128.
 * `bounded`: the values have known bounds, and fewer than 30 of them lie outside the densest tenth of these bounds.
-  What was not seen yet may then lie far away, and resampling what was seen promises too much: with 3 % discordant
-  prompts and ties else, the bootstrap-t covers 21 % at n = 8 and 89 % at n = 128. So every sample of 30 or less is
-  here, and larger ones while they are nearly all alike; exact ties are not needed.
-* `bootstrap_t`: else, 8 <= n < 400. The asymmetric quantiles of the studentised mean follow skewed values (lengths).
+  Unobserved values may then lie far away, and resampling the observed ones is too optimistic: with 3 % discordant
+  prompts and ties otherwise, the bootstrap-t covers 21 % at n = 8 and 89 % at n = 128. So this method is used for every
+  sample of 30 or less, and for larger ones while nearly all values are equal; exact ties are not needed.
+* `bootstrap_t`: otherwise, 8 <= n < 400. The asymmetric quantiles of the studentised mean suit skewed values (lengths).
 * `t`: n >= 400, and n < 8 without bounds.
 * `no_variance`: no bounds, and all values equal. A point, since nothing is known about its error.
 
-Where coverage gives way (95 % intervals, 4,000 simulated samples each, standard error 0.4 points):
+Limits of the coverage (95 % intervals, 4,000 simulated samples each, standard error 0.4 percentage points):
 
-* Without bounds and with a long tail, a small sample has not seen the tail: log-normal lengths 89 % at n = 4, 92 % at
-  n = 8, 94 % from 32 on, and nearly all misses lie on one side. Differences of such lengths: 93-94 % up to n = 128.
-* `bootstrap_t` and `t` with bounds: 94-96 %, but a rare outcome far from a wide cluster is not suspected any more once
+* Without bounds and with a long tail, a small sample contains no value of the tail: log-normal lengths 89 % at n = 4,
+  92 % at n = 8, 94 % from 32 on, and nearly all misses lie on one side. Differences of such lengths: 93-94 % up to
+  n = 128.
+* `bootstrap_t` and `t` with bounds: 94-96 %, but a rare outcome far from a wide cluster is no longer allowed for once
   30 values lie outside a tenth of the bounds: 1 % of zeros among values of 0.50 +- 0.05 gives 91 % at n = 128.
-* `bounded` and `clopper_pearson` err on the other side: they cover 95-100 %, and small samples pay with width. Half of
-  it against 1.96 true standard errors: wins, ties and losses .3 .4 .3 1.0 times at n = 8 and 1.1 at n = 32; values of
+* `bounded` and `clopper_pearson` are conservative: they cover 95-100 %, and are wide for small samples. Their
+half-width
+  relative to 1.96 true standard errors: wins, ties and losses .3 .4 .3 1.0 times at n = 8 and 1.1 at n = 32; values of
   0.50 +- 0.05 5 and 3 times; lengths of a tenth of their limit 3 and 2 times.
-* Values that depend on each other (several prompts made of one document) break all of them.
+* Dependent values (several prompts made from one document) invalidate all of them.
 
 Every interval is a function of the multiset of values and of `seed` alone; the order of the prompts does not matter.
 """
@@ -48,11 +50,11 @@ CLUSTER_SHARE = 0.1
 def mean_interval(
     values: ArrayLike, *, level: float = 0.95, seed: int = 0, bounds: tuple[float, float] | None = None
 ) -> Interval:
-    """Two-sided interval for the mean; each side aims at missing with probability (1 - level) / 2.
+    """Return a two-sided interval for the mean; each side misses with a nominal probability of (1 - level) / 2.
 
-    `values` has one number per prompt, shape (n,); `bounds` are limits that no value can pass, if there are any.
-    Without bounds, values that are all equal give a point (`no_variance`): nothing is known about what else could
-    have come. Raises ValueError for no values, for one value without bounds, and for values that are not finite or
+    `values` has one number per prompt, shape (n,); `bounds` are limits that no value can exceed, if there are any.
+    Without bounds, values that are all equal give a point (`no_variance`), since nothing is known about other possible
+    values. Raises ValueError for no values, for one value without bounds, and for values that are not finite or
     outside the bounds.
     """
     x = _checked(values, level, bounds)
@@ -77,9 +79,9 @@ def mean_interval(
 def paired_interval(
     a: ArrayLike, b: ArrayLike, *, level: float = 0.95, seed: int = 0, bounds: tuple[float, float] | None = None
 ) -> Interval:
-    """Interval for the mean of `a` - `b`, both of shape (n,), values of the same prompts in the same order.
+    """Return an interval for the mean of `a` - `b`, both of shape (n,), values of the same prompts in the same order.
 
-    `bounds` are those of `a` and of `b`. Raises as `mean_interval` does, and ValueError for different lengths.
+    `bounds` apply to both `a` and `b`. Raises as `mean_interval` does, and ValueError for different lengths.
     """
     a_P, b_P = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a_P.shape != b_P.shape:
@@ -89,7 +91,7 @@ def paired_interval(
 
 
 def rate_interval(outcomes: Sequence[bool], *, level: float = 0.95) -> Interval:
-    """Clopper and Pearson's interval for the share of true outcomes, one per prompt; it covers at least `level`.
+    """Return Clopper and Pearson's interval for the share of true outcomes, one per prompt; it covers at least `level`.
 
     Raises NotEnoughDataError for no outcomes.
     """
@@ -103,7 +105,7 @@ def rate_interval(outcomes: Sequence[bool], *, level: float = 0.95) -> Interval:
 
 @lru_cache(maxsize=1024)
 def _lowest_rate(num_true: int, n: int, tail: float) -> float:
-    """The rate q at which P(Binomial(n, q) >= num_true) = tail, by bisection; 0 when nothing is true."""
+    """Return the rate q at which P(Binomial(n, q) >= num_true) = tail, by bisection; 0 when no outcome is true."""
     if num_true == 0:
         return 0.0
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
@@ -119,7 +121,7 @@ def _lowest_rate(num_true: int, n: int, tail: float) -> float:
 
 @lru_cache(maxsize=256)
 def student_quantile(p: float, df: int) -> float:
-    """The p-quantile of Student's t with `df` degrees of freedom, to about six digits."""
+    """Return the p-quantile of Student's t with `df` degrees of freedom, to about six digits."""
     if df > 10_000:
         return NormalDist().inv_cdf(p)
     # With t = sqrt(df) tan(a), the density of a on (-pi/2, pi/2) is proportional to cos(a)^(df - 1).
@@ -132,7 +134,7 @@ def student_quantile(p: float, df: int) -> float:
 def _checked(values: ArrayLike, level: float, bounds: tuple[float, float] | None) -> Array:
     x = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if not 0 < level < 1:
-        raise ValueError(f"interval: level {level}; it lies between 0 and 1")
+        raise ValueError(f"interval: level {level}; it must lie between 0 and 1")
     if len(x) == 0 or (len(x) == 1 and bounds is None):
         raise NotEnoughDataError(f"interval: {len(x)} values; at least two are needed, or one when bounds are known")
     if not np.isfinite(x).all():
@@ -144,7 +146,7 @@ def _checked(values: ArrayLike, level: float, bounds: tuple[float, float] | None
 
 def is_sparse(x: Array, bounds: tuple[float, float]) -> bool:
     """Whether fewer than SPARSE_UNITS of the sorted values lie outside the densest tenth of the bounds."""
-    # 1e-9: rounding alone must not put a value outside.
+    # 1e-9: rounding must not move a value outside.
     ends = x + CLUSTER_SHARE * (bounds[1] - bounds[0]) + 1e-9
     largest_cluster = int((np.searchsorted(x, ends, side="right") - np.arange(len(x))).max())
     return len(x) - largest_cluster < SPARSE_UNITS
@@ -156,14 +158,14 @@ def _num_resamples(level: float) -> int:
 
 
 def _bounded(x: Array, level: float, seed: int, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Gaffke's bound: the sample joined by one imagined value at the bound, under random weights.
+    """Return Gaffke's bounds: the sample with one additional value at the bound, under random weights.
 
     The weights are Dirichlet(1, ..., 1) over the n + 1 values; the upper limit is the upper quantile of the
-    weighted mean with the imagined value at the upper bound, the lower limit mirrors it. For values 0 and 1 these
+    weighted mean with the additional value at the upper bound, the lower limit mirrors it. For values 0 and 1 these
     are exactly the limits of Clopper and Pearson (1934).
     Paper: N. Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative
-    variable, Mathematical Methods of Statistics 14 (2005); Learned-Miller and Thomas, 1905.06208. That it holds its
-    level for every bounded distribution is a conjecture with much numerical evidence, ours included.
+    variable, Mathematical Methods of Statistics 14 (2005); Learned-Miller and Thomas, 1905.06208. That its
+    coverage holds for every bounded distribution is a conjecture with much numerical evidence, including ours.
     """
     unique, counts = np.unique(x, return_counts=True)
     weights = _dirichlet_weights((*counts.tolist(), 1), _num_resamples(level), seed)
@@ -175,7 +177,7 @@ def _bounded(x: Array, level: float, seed: int, bounds: tuple[float, float]) -> 
 
 @lru_cache(maxsize=1)
 def _dirichlet_weights(counts: tuple[int, ...], num_resamples: int, seed: int) -> Array:
-    """Dirichlet weights of distinct values, shape (num_resamples, len(counts)); those of equal values add up."""
+    """Return Dirichlet weights of distinct values, shape (num_resamples, len(counts)), summed over equal values."""
     shapes = np.asarray(counts, dtype=np.float64)
     gammas = np.random.default_rng(seed).standard_gamma(shapes, size=(num_resamples, len(counts)))
     return np.asarray(gammas / gammas.sum(axis=1, keepdims=True))
@@ -183,14 +185,14 @@ def _dirichlet_weights(counts: tuple[int, ...], num_resamples: int, seed: int) -
 
 @lru_cache(maxsize=4)
 def _resample_counts(n: int, num_resamples: int, seed: int) -> Array:
-    """How often each of n values stands in each resample, shape (num_resamples, n)."""
+    """Return the count of each of n values in each resample, shape (num_resamples, n)."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=num_resamples).astype(np.float64)
 
 
 def _bootstrap_t(x: Array, level: float, seed: int) -> tuple[float, float] | None:
-    """Lower and upper quantile of (resampled mean - mean) / resampled standard error (Efron 1979).
+    """Return the lower and upper quantile of (resampled mean - mean) / resampled standard error (Efron 1979).
 
-    None when a quantile is not finite, because too many resamples have no variance.
+    Returns None when a quantile is not finite, because too many resamples have no variance.
     """
     n = len(x)
     counts = _resample_counts(n, _num_resamples(level), seed)
@@ -202,6 +204,6 @@ def _bootstrap_t(x: Array, level: float, seed: int) -> tuple[float, float] | Non
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where((variance == 0) & (np.abs(mean) < 1e-12), 0.0, mean / np.sqrt(variance / n))
     tail = (1 - level) / 2
-    # An order statistic, not an interpolation, which could meet inf - inf.
+    # An order statistic, since interpolation could compute inf - inf.
     low, high = (float(q) for q in np.quantile(t, [tail, 1 - tail], method="inverted_cdf"))
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None

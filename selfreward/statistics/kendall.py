@@ -1,4 +1,4 @@
-"""How far two judges order the responses to a prompt alike.
+"""Agreement of two judges' rankings of the responses to a prompt.
 
 What it does: Kendall's tau between two rankings of the same responses, in [-1, 1], and its mean over prompts.
 Paper: 2410.12735 (CREAM), section 4.2, for tau between the judges of two iterations on the same responses.
@@ -22,7 +22,7 @@ BOUNDS = (-1.0, 1.0)
 
 
 def kendall_tau(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Tau-b in [-1, 1] of paired scores, shape (n,); None when one of them has no spread (as with fewer than two).
+    """Return tau-b in [-1, 1] of paired scores, shape (n,); None when one of them is constant (as with fewer than two).
 
     Raises ValueError for different lengths.
     """
@@ -36,22 +36,22 @@ def kendall_tau(a: ArrayLike, b: ArrayLike) -> float | None:
 
 
 def tau_of(now: Mapping[str, float], before: Mapping[str, float]) -> float | None:
-    """Tau-b over the responses that stand in both, scores by response id."""
+    """Return tau-b over the responses in both mappings of scores by response id."""
     both = sorted(now.keys() & before.keys())
     return kendall_tau([now[key] for key in both], [before[key] for key in both])
 
 
 def mean_tau(judgments_now: Iterable[Judgment], judgments_before: Iterable[Judgment], *, seed: int) -> Interval | None:
-    """Mean over prompts of tau-b between two judges' mean scores, over the responses that both scored.
+    """Return the mean over prompts of tau-b between two judges' mean scores, over the responses that both scored.
 
-    None when no prompt has two responses that both judges tell apart.
+    Returns None when no prompt has two responses that both judges distinguish.
     """
     now, before = (mean_by_response(score_table(judgments)) for judgments in (judgments_now, judgments_before))
     return mean_tau_of(now, before, seed=seed)
 
 
 def mean_tau_of(now: Means, before: Means, *, seed: int) -> Interval | None:
-    """`mean_tau` of mean scores by prompt id and response id."""
+    """Return `mean_tau` of mean scores by prompt id and response id."""
     taus = [tau_of(scores, before[prompt_id]) for prompt_id, scores in now.items() if prompt_id in before]
     found = [tau for tau in taus if tau is not None]
     return mean_interval(found, bounds=BOUNDS, seed=seed) if found else None

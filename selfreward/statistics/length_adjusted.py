@@ -1,17 +1,17 @@
-"""The mean outcome at equal length: what is left of a gain when longer responses win for their length.
+"""The mean outcome at equal length: the gain that is not explained by longer responses winning.
 
 The outcomes x of prompts are regressed on z = tanh(length difference / its root mean square), and the value at z = 0
 is the adjusted mean:
 
     x_i = g + b z_i + e_i
 
-Each prompt then gets a value of its own whose mean is g and whose spread is that of the jackknife of g, so that the
-intervals of `intervals.py` hold for it, the error of b included.
+Each prompt then gets a pseudo-value; their mean is g and their spread that of the jackknife of g, so that the intervals
+of `intervals.py` apply, including the error of b.
 
 Paper: Length-Controlled AlpacaEval (2404.04475, section 3), its minimal form with a length and a model term.
 Differs: linear in x instead of logistic, so that it has a closed form and no separation; divided by the root mean
-square instead of the standard deviation, because where all responses grew alike tanh would be 1 for every prompt, and
-nothing could be told; here the interval grows wide instead, which is what such data know.
+square instead of the standard deviation, because if all responses grew equally tanh would be 1 for every prompt, and
+nothing could be estimated; here the interval becomes wide instead, as it should for such data.
 """
 
 import numpy as np
@@ -25,11 +25,12 @@ BOUNDS = (0.0, 1.0)
 
 
 def adjusted_values(values: ArrayLike, length_deltas_tokens: ArrayLike) -> Array | None:
-    """One value for each prompt; their mean is that at equal length.
+    """Return one value for each prompt, whose mean is the mean outcome at equal length.
 
-    Both have shape (n,), values in [0, 1]. None, because then the raw outcomes are the better evidence, when a length
-    is not known (NaN: a part of the prompts is not the sample), when lengths are no matter (no difference anywhere),
-    when fewer than 30 outcomes tell checkpoints apart (`is_sparse`), or when the line hangs on a single prompt.
+    Both arguments have shape (n,), values lie in [0, 1]. Returns None, because the raw outcomes are then better
+    evidence, when a length is missing (NaN: a part of the prompts is not the sample), when there is no length
+    difference, when fewer than 30 outcomes distinguish the checkpoints (`is_sparse`), or when the line depends on a
+    single prompt.
     """
     x, deltas = np.asarray(values, dtype=np.float64), np.asarray(length_deltas_tokens, dtype=np.float64)
     n = len(x)
@@ -45,7 +46,7 @@ def adjusted_values(values: ArrayLike, length_deltas_tokens: ArrayLike) -> Array
     leverage = 1 / n + (z - z.mean()) ** 2 / spread
     if leverage.max() > 1 - 1e-6:
         return None
-    # How far g moves when prompt i is left out.
+    # The change of g when prompt i is left out.
     moves = (1 / n - z.mean() * (z - z.mean()) / spread) * residuals / (1 - leverage)
     return np.asarray(at_equal_length + (n - 1) * (moves - moves.mean()))
 
@@ -53,7 +54,7 @@ def adjusted_values(values: ArrayLike, length_deltas_tokens: ArrayLike) -> Array
 def adjusted_interval(
     values: ArrayLike, length_deltas_tokens: ArrayLike, *, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Interval of the mean outcome at equal length, of the raw mean where `adjusted_values` gives none.
+    """Return an interval of the mean outcome at equal length, or of the raw mean if `adjusted_values` is None.
 
     Raises as `mean_interval` does.
     """

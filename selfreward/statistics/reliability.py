@@ -1,36 +1,38 @@
-"""Which share of the differences between responses to a prompt a judge would give again.
+"""Reliability: the share of the score differences between a prompt's responses that a judge would reproduce.
 
-r = B / (B + W / J): B is the variance between a prompt's responses that repeats, W the variance that does not, J the
-number of replicates that a score is the mean of. Both are pooled over prompts before they are divided, because a ratio
-of four responses is mostly noise. For complete data r is Cronbach's alpha, pooled. No label enters: r says whether a
-judge repeats itself, never whether it is right.
+r = B / (B + W / J): B is the reproducible variance between a prompt's responses, W the variance that is not
+reproducible, J the number of replicates of which a score is the mean. Both are pooled over prompts before they are
+divided, because a ratio from four responses is mostly noise. For complete data r is Cronbach's alpha, pooled. r uses no
+labels: it measures whether a judge repeats itself, never whether it is right.
 
-* A judge that scores: the replicates are its draws. What a draw adds to all responses of a prompt alike (a wording that
-  is more lenient, for all prompts or for this one) cannot change their order, so it is no noise: B is the covariance
-  over responses of two draws, and W half the variance of their difference, averaged over pairs of draws; n responses
-  and J draws leave (n - 1)(J - 1) degrees of freedom for W. For sampled draws that expects the same as the one-way
-  formula, which has n (J - 1).
+* A judge that scores: the replicates are its draws. An offset that a draw adds to all responses of a prompt (by a
+prompt
+  variant that is more lenient, for all prompts or for this one) cannot change their order, so it is not noise: B is the
+  covariance over responses of two draws, and W half the variance of their difference, averaged over pairs of draws; n
+  responses and J draws leave (n - 1)(J - 1) degrees of freedom for W. For sampled draws its expectation equals that of
+  the one-way formula, which has n (J - 1).
 * A judge that compares: each comparison makes two mirrored judgments, so that the draws of a response are not
   independent, and the one-way formula would give pure noise 0.5 with two responses and 0.25 with four. The unit is the
   unordered pair of responses, x the preference for its lower id, and the replicates are the two orders. Which response
-  has the lower id is arbitrary, and turning a pair around maps x to 1 - x; so pairs are deviations from the known 0.5,
-  not from their mean, and B + W / J is the mean of (pair mean - 0.5)^2. What the first place adds on average over all
-  pairs is taken out first, at the cost of one degree of freedom: averaging both orders removes it. Draws of one order
-  are averaged before, because they share what that order does to that pair, which more draws do not remove. r is that
-  of one pair's preference; a response's mean over all its comparisons is more reliable than that.
+  has the lower id is arbitrary, and reversing a pair maps x to 1 - x; so pairs are deviations from the known 0.5, not
+  from their mean, and B + W / J is the mean of (pair mean - 0.5)^2. The average effect of the first position over all
+  pairs is removed first, at the cost of one degree of freedom: averaging both orders removes it. Draws of one order are
+  averaged first, because they share the effect of that order on that pair, which more draws do not remove. r is the
+  reliability of one pair's preference; a response's mean over all its comparisons is more reliable.
 
 The interval resamples prompts: bootstrap-t (Efron 1979) on log((B + W / J) / (W / J)), whose error is finite and nearly
-normal even where r is 0; Student's t from 400 prompts on. At 12 prompts the percentile bootstrap covers 2 to 4 points
-less, linearisation and the jackknife 4 points less where spread differs between prompts, and F quantiles, which assume
-that it does not, cover 70 to 83 % there, with more prompts too.
+normal even where r is 0; Student's t from 400 prompts on. At 12 prompts the percentile bootstrap covers 2 to 4 pp less,
+linearisation and the jackknife 4 pp less where the spread differs between prompts, and F quantiles, which assume that
+it does not, cover 70 to 83 % there, also with more prompts.
 
-Where coverage gives way (95 % intervals, 1,000 simulated samples each, standard error 0.7 points, four responses a
-prompt; `benchmarks/judge_statistics.py`):
+Limits of the coverage (95 % intervals, 1,000 simulated samples each, standard error 0.7 pp, four responses per prompt;
+`benchmarks/judge_statistics.py`):
 
 * From 50 prompts on 93 to 96 %, with every kind of judge, and 97 to 98 % where r is 0, since no limit lies below 0.
-* At 12 prompts 92 to 95 %, but 90 % where spread differs a lot between prompts, and 86 % for integer scores that are
-  nearly all at the top of the scale: what varies then are a few prompts. There the interval is mostly too low.
-* The width, not the coverage, is what few prompts cost: 0.4 to 0.65 at 12, 0.2 to 0.5 at 50, 0.1 to 0.3 at 200.
+* At 12 prompts 92 to 95 %, but 90 % where the spread differs a lot between prompts, and 86 % for integer scores that
+are
+  nearly all at the top of the scale, where only a few prompts vary. There the interval is mostly too low.
+* Few prompts mainly affect the width, not the coverage: 0.4 to 0.65 at 12, 0.2 to 0.5 at 50, 0.1 to 0.3 at 200.
 """
 
 from collections.abc import Iterable
@@ -64,7 +66,7 @@ class _Replicates:
 
 @dataclass(frozen=True)
 class _Spread:
-    """By prompt with replicates, both times its weight: B + W / J (`observed`) and W / J (`noise`); and W, pooled."""
+    """B + W / J (`observed`) and W / J (`noise`) by prompt with replicates, times its weight; and the pooled W."""
 
     observed_P: Array
     noise_P: Array
@@ -72,23 +74,23 @@ class _Spread:
 
 
 def reliability(judgments: Iterable[Judgment]) -> float | None:
-    """r of the judge's own scores (`part` is ""), in [0, 1].
+    """Return r of the judge's overall scores (`part` is ""), in [0, 1].
 
-    0 for a judge that draws at random, and for one that gives every response the same score; close to 1 for one that
-    repeats itself. None when it cannot be known: unless a prompt has two responses that were both scored in the same
-    two draws, or, for a judge that compares, a pair scored in both orders (two, if they are all there are).
+    It is 0 for a judge that draws at random, and for one that gives every response the same score; close to 1 for one
+    that repeats itself. None when it cannot be estimated: it needs a prompt with two responses that were both scored in
+    the same two draws or, for a judge that compares, two pairs scored in both orders.
     """
     return reliability_of(score_table(judgments))
 
 
 def reliability_of(table: ScoreTable) -> float | None:
-    """`reliability` of a table."""
+    """Return `reliability` of a table."""
     spread = _spread(_replicates(table))
     return None if spread is None else _ratio(spread)
 
 
 def reliability_interval(table: ScoreTable, *, level: float = 0.95, seed: int) -> Interval:
-    """r with an interval that resamples prompts. Raises NotEnoughDataError, also for a single prompt."""
+    """Return r with an interval that resamples prompts. Raises NotEnoughDataError, also for a single prompt."""
     spread = _spread(_replicates(table))
     if spread is None:
         raise NotEnoughDataError("nothing was scored twice: no prompt has two responses with the same two draws")
@@ -106,20 +108,20 @@ def reliability_interval(table: ScoreTable, *, level: float = 0.95, seed: int) -
 
 
 def reliability_by_prompt(judgments: Iterable[Judgment]) -> dict[str, float]:
-    """r by prompt id, in [0, 1]: the prompt's own B + W / J against W of all prompts together, over its own J.
+    """Return r by prompt id, in [0, 1], from the prompt's own B + W / J and J, and the W pooled over all prompts.
 
-    With one W for all, the noise of a handful of draws does not decide; that of a handful of responses is left. The
+    With a pooled W, the noise of a few draws does not matter; the noise of a few responses remains. The
     share of prompts on which a judge that draws at random still reaches 0.3, 0.5, 0.7 and 0.8 (20,000 simulated):
     four responses and two or three draws 20 to 24 %, 11 %, 2 % and 0.2 %; seven responses and eleven draws 19 %, 6 %,
-    0.3 % and hardly ever; pairs of four responses 20 %, 5 %, 0.1 % and never. So a prompt that passes is no proof that
-    the judge is worth anything: look at `reliability` first. A prompt without two scored responses is absent, and all
-    are where W cannot be known (`reliability` is None).
+    0.3 % and hardly ever; pairs of four responses 20 %, 5 %, 0.1 % and never. So a prompt that passes is no proof of a
+    good judge: check `reliability` first. A prompt without two scored responses is absent, and all prompts are absent
+    if W cannot be estimated (`reliability` is None).
     """
     return reliability_by_prompt_of(score_table(judgments))
 
 
 def reliability_by_prompt_of(table: ScoreTable) -> dict[str, float]:
-    """`reliability_by_prompt` of a table."""
+    """Return `reliability_by_prompt` of a table."""
     replicates = _replicates(table)
     spread = _spread(replicates)
     if spread is None:
@@ -161,16 +163,16 @@ def _spread(replicates: _Replicates) -> _Spread | None:
 
 
 def _spread_of_pairs(x_PU2: Array) -> _Spread | None:
-    """From preferences less 0.5, shown first and shown second."""
+    """Return the spread from preferences minus 0.5, shown first and shown second."""
     is_both_PU = np.isfinite(x_PU2).sum(axis=2) == ORDERS
     num = int(is_both_PU.sum())
     if num < 2:
         return None
     x_PU2 = np.where(is_both_PU[:, :, None], x_PU2, 0.0)
     difference_PU = x_PU2[:, :, 0] - x_PU2[:, :, 1]
-    # Twice what the first place adds.
+    # Twice the effect of the first position.
     difference_PU = np.where(is_both_PU, difference_PU - difference_PU.sum() / num, 0.0)
-    # num / (num - 1): the degree of freedom of that mean.
+    # num / (num - 1): the mean costs one degree of freedom.
     noise_PU = difference_PU**2 / 4 * num / (num - 1)
     rows = is_both_PU.sum(axis=1) > 0
     tiny = ROUNDING * _largest(x_PU2 + 0.5) ** 2
@@ -196,7 +198,7 @@ def _spread_of_responses(x_PRD: Array) -> _Spread | None:
         return None
     num_PR = np.isfinite(x_PRD).sum(axis=2)
     inverse_draws_P = _mean_where(1.0 / np.maximum(num_PR, 1), num_PR > 0)[rows]
-    # A prompt weighs as much as it has responses, less one; the sums above count it once for each pair of draws.
+    # A prompt's weight is its number of responses minus one; the sums above count it once for each pair of draws.
     within_P, between_P = within_P[rows] / num_pairs_P[rows], between_P[rows] / num_pairs_P[rows]
     noise_P = within_P * inverse_draws_P
     observed_P = between_P + noise_P
@@ -207,7 +209,7 @@ def _spread_of_responses(x_PRD: Array) -> _Spread | None:
 
 
 def _without_column_effects(replicates: _Replicates) -> Array:
-    """Less what each replicate adds on average, which counts where a unit lacks one that others have."""
+    """Subtract the mean effect of each replicate, which matters where a unit lacks a replicate that others have."""
     x_PUC = replicates.x_PUC
     if replicates.centred:
         effect = np.nanmean(x_PUC[:, :, 0] - x_PUC[:, :, 1]) / 2
@@ -223,7 +225,7 @@ def _without_column_effects(replicates: _Replicates) -> Array:
 
 
 def _deviations(x_PR: Array, where_PR: NDArray[np.bool_]) -> Array:
-    """From the mean of a row over `where`; 0 elsewhere."""
+    """Return the deviations from the mean of a row over `where`; 0 elsewhere."""
     x_PR = np.where(where_PR, x_PR, 0.0)
     return np.where(where_PR, x_PR - _mean_where(x_PR, where_PR)[:, None], 0.0)
 

@@ -1,6 +1,6 @@
-"""Judgments as columns of numbers: the texts of an iteration's judgments need not fit into memory.
+"""Judgments as columns of numbers, so that the texts of an iteration's judgments need not fit into memory.
 
-Rows stand in an order that does not depend on that of the judgments, so that no number made of them does.
+The order of the rows does not depend on the order of the judgments, so no statistic computed from them does.
 """
 
 import math
@@ -24,8 +24,9 @@ ORDERS = 2
 class ScoreTable:
     """One row (`_N`) for each scored judgment: codes into the sorted ids and parts, and the score.
 
-    `other_N` is -1 for a judgment that compares with nothing, `first_N` 1 where `response_id` was shown first.
-    `num_judged_P` and `num_unscored_P` count a prompt's judgments with part "". A score that is not finite is none.
+    `other_N` is -1 for a judgment that is not a comparison, `first_N` is 1 where `response_id` was shown first.
+    `num_judged_P` and `num_unscored_P` count a prompt's judgments with part "". A score that is not finite counts as
+    missing.
     """
 
     prompt_ids: tuple[str, ...]
@@ -43,7 +44,7 @@ class ScoreTable:
 
 
 def score_table(judgments: Iterable[Judgment]) -> ScoreTable:
-    """In one pass that keeps numbers and ids."""
+    """Build the table in one pass that stores only numbers and ids."""
     prompts, responses, parts = _Codes(), _Codes(), _Codes()
     codes, scores = array("q"), array("d")
     judged: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
@@ -86,28 +87,28 @@ def score_table(judgments: Iterable[Judgment]) -> ScoreTable:
 
 
 class _Codes(dict[str, int]):
-    """A new text gets the next number."""
+    """A mapping that assigns the next number to each new text."""
 
     def __missing__(self, text: str) -> int:
         self[text] = len(self)
         return self[text]
 
     def sorted(self) -> tuple[tuple[str, ...], Index]:
-        """The texts in order, and the place of each code among them; -1, which stands last, keeps itself."""
+        """Return the sorted texts, and the rank of each code among them; the last entry, for code -1, is -1."""
         texts = tuple(sorted(self))
         rank = np.full(len(self) + 1, -1, dtype=np.int64)
-        for place, text in enumerate(texts):
-            rank[self[text]] = place
+        for position, text in enumerate(texts):
+            rank[self[text]] = position
         return texts, rank
 
 
 def mean_by_response(table: ScoreTable, part: str = "") -> dict[str, dict[str, float]]:
-    """`scores.mean_scores` of a whole table: by prompt id and response id, both in order, and as exact."""
+    """Return `scores.mean_scores` of a table by prompt id and response id, both sorted, with the same exactness."""
     if part not in table.parts:
         return {}
     rows = table.part_N == table.parts.index(part)
     keys = table.prompt_N[rows], table.response_N[rows], table.other_N[rows], table.first_N[rows]
-    (prompt_O, response_O, *_), order_mean_O = _cell_means(keys, table.score_N[rows])  # each order counts the same
+    (prompt_O, response_O, *_), order_mean_O = _cell_means(keys, table.score_N[rows])  # equal weight for each order
     (prompt_M, response_M), mean_M = _cell_means((prompt_O, response_O), order_mean_O)
     means: dict[str, dict[str, float]] = {}
     for prompt, response, mean in zip(prompt_M.tolist(), response_M.tolist(), mean_M.tolist(), strict=True):
@@ -116,13 +117,14 @@ def mean_by_response(table: ScoreTable, part: str = "") -> dict[str, dict[str, f
 
 
 def draws_by_response(table: ScoreTable) -> tuple[tuple[str, ...], Array]:
-    """Prompt ids, and scores of shape (prompts, responses, draws); nan where there is none."""
+    """Return prompt ids, and scores of shape (prompts, responses, draws), nan where missing."""
     rows = (table.part_N == _own(table)) & (table.other_N < 0)
     return _padded(table, table.prompt_N[rows], table.response_N[rows], table.draw_N[rows], table.score_N[rows])
 
 
 def orders_by_pair(table: ScoreTable) -> tuple[tuple[str, ...], Array]:
-    """Prompt ids, and preferences for the lower id of two responses, shape (prompts, pairs, 2); nan: none.
+    """Return prompt ids, and preferences for the lower id of two responses, shape (prompts, pairs, 2), nan where
+    missing.
 
     The last axis: the lower id was shown first, shown second. Draws of the same order are averaged.
     """
@@ -140,7 +142,7 @@ def _own(table: ScoreTable) -> int:
 
 
 def _cell_means(keys: tuple[Index, ...], value_N: Array) -> tuple[tuple[Index, ...], Array]:
-    """The distinct keys in order, and the exactly rounded mean of the values of each."""
+    """Return the distinct keys in order, and the exactly rounded mean of the values of each."""
     order = np.lexsort(keys[::-1])
     stacked = np.stack(keys)[:, order]
     is_new = np.ones(len(order), dtype=bool)
@@ -155,7 +157,7 @@ def _cell_means(keys: tuple[Index, ...], value_N: Array) -> tuple[tuple[Index, .
 def _padded(
     table: ScoreTable, prompt_N: Index, unit_N: Index, column_N: Index, value_N: Array, *, num_columns: int = 0
 ) -> tuple[tuple[str, ...], Array]:
-    """Cell means in an array of shape (prompts, most units of a prompt, columns), filled up with nan."""
+    """Return cell means in an array of shape (prompts, maximum number of units, columns), padded with nan."""
     if not num_columns:
         columns, column_N = np.unique(column_N, return_inverse=True)
         num_columns = len(columns)
@@ -163,10 +165,10 @@ def _padded(
     prompts, row_M = np.unique(prompt_M, return_inverse=True)
     is_new_M = np.ones(len(prompt_M), dtype=bool)
     is_new_M[1:] = (prompt_M[1:] != prompt_M[:-1]) | (unit_M[1:] != unit_M[:-1])
-    unit_place_M = np.cumsum(is_new_M) - 1  # over all prompts
-    first_place_P = unit_place_M[np.searchsorted(prompt_M, prompts)]
-    unit_place_M = unit_place_M - first_place_P[row_M]
-    shape = (len(prompts), int(unit_place_M.max(initial=-1)) + 1, num_columns)
+    unit_index_M = np.cumsum(is_new_M) - 1  # over all prompts
+    first_index_P = unit_index_M[np.searchsorted(prompt_M, prompts)]
+    unit_index_M = unit_index_M - first_index_P[row_M]
+    shape = (len(prompts), int(unit_index_M.max(initial=-1)) + 1, num_columns)
     cells = np.full(shape, np.nan)
-    cells[row_M, unit_place_M, column_M] = mean_M
+    cells[row_M, unit_index_M, column_M] = mean_M
     return tuple(table.prompt_ids[prompt] for prompt in prompts.tolist()), cells

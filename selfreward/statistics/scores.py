@@ -1,4 +1,4 @@
-"""The one rule for the mean of scores. An unscored judgment is missing data everywhere: it never enters a mean."""
+"""The mean of scores. An unscored judgment is missing data everywhere and never enters a mean."""
 
 import math
 from collections import defaultdict
@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from selfreward.records import Judgment
 
 SAME_SCORE = 1e-9
-"""Means that are exactly equal may be this far apart by rounding."""
+"""Means that differ by no more than this are equal up to rounding."""
 
 
 def mean_scores(judgments: Iterable[Judgment]) -> dict[str, float]:
-    """Mean over the judge's own scored draws (`part` is ""), by response id. A response without one is absent.
+    """Return the mean over the judge's overall scored draws (`part` is ""), by response id; unscored responses are
+    absent.
 
-    Of a judge that compares, each order against each other response counts the same, however many of its draws could
-    be read: else the bias of the position would not cancel. Exactly rounded, so that the order of the judgments cannot
-    change a bit of it. `score_table.mean_by_response` is the same of a whole table.
+    For a judge that compares, each order against each other response has equal weight, however many of its draws could
+    be parsed; otherwise position bias would not cancel. Exactly rounded, so that it does not depend on the order of the
+    judgments. `score_table.mean_by_response` computes the same for a table.
     """
     draws: defaultdict[str, defaultdict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for judgment in judgments:
@@ -25,10 +26,10 @@ def mean_scores(judgments: Iterable[Judgment]) -> dict[str, float]:
 
 
 def preferred(score: float | None, other: float | None) -> float | None:
-    """1 for the higher mean score, 0 for the lower one, 0.5 for equal ones; None when one is missing."""
+    """Return 1 if `score` is higher, 0 if it is lower, 0.5 if both are equal, and None if one is missing."""
     if score is None or other is None:
         return None
-    if score == other or abs(score - other) <= SAME_SCORE:  # two that are -inf have no difference
+    if score == other or abs(score - other) <= SAME_SCORE:  # -inf - -inf is nan
         return 0.5
     return float(score > other)
 

@@ -1,4 +1,4 @@
-"""Intervals for a smooth function of means over prompts: a ratio, a correlation."""
+"""Intervals for a smooth function of means over prompts, such as a ratio or a correlation."""
 
 import math
 from collections.abc import Callable
@@ -18,13 +18,12 @@ NUM_RESAMPLES = 2_000
 
 
 def smooth_limits(sums_PK: Array, function: Smooth, *, level: float, seed: int) -> tuple[float, float, str]:
-    """Lower and upper limit for `function` of the mean over prompts, and the method.
+    """Return the lower and upper limit for `function` of the mean over prompts, and the method.
 
     Bootstrap-t over prompts (Efron 1979): each resample has its own standard error by the delta method. From
     LARGE_SAMPLE prompts on, and below SMALL_SAMPLE, Student's quantiles instead. `function` should be on a scale where
-    its error is nearly normal: the logarithm of a ratio, atanh of a correlation. The rows of `sums_PK` come in an order
-    of their own (sorted ids), since the limits depend on it. Raises NotEnoughDataError for fewer
-    than two prompts.
+    its error is nearly normal: the logarithm of a ratio, atanh of a correlation. The rows of `sums_PK` must be in a
+    fixed order (sorted ids), since the limits depend on it. Raises NotEnoughDataError for fewer than two prompts.
     """
     n = len(sums_PK)
     if n < 2:
@@ -47,12 +46,12 @@ def smooth_limits(sums_PK: Array, function: Smooth, *, level: float, seed: int) 
 
 @lru_cache(maxsize=4)
 def _resample_weights(n: int, seed: int) -> Array:
-    """The share of each of n prompts in each resample, shape (NUM_RESAMPLES, n)."""
+    """Return the weight of each of n prompts in each resample, shape (NUM_RESAMPLES, n)."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES) / n
 
 
 def _value_and_error(weights_BP: Array, sums_PK: Array, function: Smooth) -> tuple[Array, Array]:
-    """The function of weighted means, and its standard error, both of shape (B,)."""
+    """Return the function of weighted means, and its standard error, both of shape (B,)."""
     n, num_sums = sums_PK.shape
     mean_BK = weights_BP @ sums_PK
     value_B, gradient_BK = function(mean_BK)

@@ -1,14 +1,14 @@
-"""How alike the responses to one prompt are, and how often a text repeats itself; texts are sequences of token ids.
+"""Similarity of the responses to one prompt, and repetition within a text; texts are sequences of token ids.
 
 * `self_bleu`: BLEU-4 of each text against all others as references, mean over the texts. 1: all are the same.
   Paper: 1802.01886 (Texygen), self-BLEU.
   Differs: over the responses to one prompt, on tokens. Where an order has no match its count is 0.1 instead of 0 (as in
   the paper's code); orders longer than the text are left out, so that short texts can be compared too.
-* `vendi`: how many different texts there are in effect, exp of the entropy of the eigenvalues of K / N.
+* `vendi`: the effective number of different texts, exp of the entropy of the eigenvalues of K / N.
   Paper: 2210.02410 (Vendi score), section 3.
   Differs: K is the cosine of the counts of tokens and pairs of tokens together.
-* `repeated_share`: 4-grams of one text that stood in it before; a text of which they are more than a half is stuck.
-  Paper: 2410.06961 (SynPO) leaves out responses with more than half of repetition.
+* `repeated_share`: share of a text's 4-grams that occurred in it before; a text with more than half of them is stuck.
+  Paper: 2410.06961 (SynPO) leaves out responses that consist of more than half repetition.
 """
 
 import math
@@ -29,14 +29,14 @@ STUCK_SHARE = 0.5
 
 
 def self_bleu(texts: Sequence[Text]) -> float:
-    """In [0, 1]. A text without tokens is like another such text, and unlike all others."""
+    """Return self-BLEU in [0, 1]. Texts without tokens are equal to each other, and unlike all others."""
     _check(texts, "self_bleu")
     length_R = np.array([len(text) for text in texts], dtype=np.float64)
     log_sum_R, num_orders_R = np.zeros(len(texts)), np.zeros(len(texts))
     for count_RG in _gram_counts(texts, BLEU_ORDER):
         match_R = np.minimum(count_RG, _most_in_another(count_RG)).sum(axis=1)
         num_R = count_RG.sum(axis=1)
-        # An order that a text is too short for adds log(0.1 / 0.1) = 0.
+        # An order longer than the text adds log(0.1 / 0.1) = 0.
         log_sum_R += np.log(np.where(match_R > 0, match_R, NO_MATCH) / np.maximum(num_R, NO_MATCH))
         num_orders_R += num_R > 0
     precision_R = np.exp(log_sum_R / np.maximum(num_orders_R, 1))
@@ -44,7 +44,7 @@ def self_bleu(texts: Sequence[Text]) -> float:
 
 
 def vendi(texts: Sequence[Text]) -> float:
-    """In [1, N] for N texts: 1 when all are the same, N when no two share a token."""
+    """Return the Vendi score in [1, N] for N texts: 1 when all are the same, N when no two share a token."""
     _check(texts, "vendi")
     count_RG = np.concatenate(_gram_counts(texts, VENDI_ORDER), axis=1)
     norm_R = np.linalg.norm(count_RG, axis=1)
@@ -57,7 +57,7 @@ def vendi(texts: Sequence[Text]) -> float:
 
 
 def repeated_share(text: Text, n: int = 4) -> float:
-    """In [0, 1): n-grams that are no longer new, as a share of all; 0 for a text of fewer than `n` tokens."""
+    """Return the share of n-grams that occurred before in the text, in [0, 1); 0 for fewer than `n` tokens."""
     num_grams = len(text) - n + 1
     if num_grams < 1:
         return 0.0
@@ -74,7 +74,7 @@ def _check(texts: Sequence[Text], name: str) -> None:
 
 
 def _gram_counts(texts: Sequence[Text], most: int) -> list[Array]:
-    """How often each text has each n-gram, shape (texts, different n-grams), for n = 1 .. `most`."""
+    """Return the counts of n-grams, shape (texts, different n-grams), for n = 1 .. `most`."""
     token_T = np.array([token for text in texts for token in text], dtype=np.int64)
     row_T = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     left_T = np.array([left for text in texts for left in range(len(text), 0, -1)], dtype=np.int64)
@@ -83,7 +83,7 @@ def _gram_counts(texts: Sequence[Text], most: int) -> list[Array]:
     counts = []
     for n in range(1, most + 1):
         starts = np.flatnonzero(left_T >= n)
-        # An n-gram is an (n-1)-gram and a token more; both are numbered, so that they make one number.
+        # An n-gram is an (n-1)-gram and one more token; the numbers of both are combined into one.
         joined = gram_T[starts] * len(different) + token_T[starts + n - 1]
         grams, number = np.unique(joined, return_inverse=True)
         count_RG = np.zeros((len(texts), len(grams)))
@@ -95,7 +95,7 @@ def _gram_counts(texts: Sequence[Text], most: int) -> list[Array]:
 
 
 def _most_in_another(count_RG: Array) -> Array:
-    """The highest count of a gram in any other text, of the same shape."""
+    """Return the highest count of a gram in any other text, of the same shape."""
     second_G, first_G = np.partition(count_RG, -2, axis=0)[-2:]
     most_RG = np.tile(first_G, (len(count_RG), 1))
     most_RG[count_RG.argmax(axis=0), np.arange(count_RG.shape[1])] = second_G
@@ -103,9 +103,9 @@ def _most_in_another(count_RG: Array) -> Array:
 
 
 def _brevity_penalty(length_R: Array) -> Array:
-    """min(1, exp(1 - r / c)) with the other text's length r that is closest to c, the shorter one of two."""
+    """Return min(1, exp(1 - r / c)), with r the other length closest to c, the shorter one at a tie."""
     found = []
-    for place, c in enumerate(length_R.tolist()):
-        r = min(np.delete(length_R, place).tolist(), key=lambda r: (abs(r - c), r))
+    for index, c in enumerate(length_R.tolist()):
+        r = min(np.delete(length_R, index).tolist(), key=lambda r: (abs(r - c), r))
         found.append(1.0 if c >= r else math.exp(1 - r / c) if c > 0 else 0.0)
     return np.array(found)

@@ -1,3 +1,3 @@
-"""Prompt texts as files, and their loader: what judges are asked."""
+"""Judge prompts as template files, and their loader."""
 
 from selfreward.templates.template import Template, Verbatim

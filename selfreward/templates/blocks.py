@@ -1,10 +1,10 @@
-"""How text that somebody else wrote stands inside a prompt: in blocks that it cannot close.
+"""Blocks that enclose untrusted text in a prompt, and that the text cannot close.
 
 A block is `<name-code>`, a line break, the text, a line break, `</name-code>`. The code is a hash of the text, so the
-same text always gives the same block, and it is drawn again until it does not occur in the text, nor in what a
-tokenizer that folds look-alike characters and drops invisible ones would make of it: no text can hold the closing
-tag of its own block, not in tokens either. Since a code depends on its own text alone, prompts that share a rubric and
-a conversation share them to the letter, which is what the engine's prefix cache needs.
+same text always gives the same block. It is hashed again until it does not occur in the text, nor in the text as read
+by a tokenizer that folds look-alike characters and drops invisible ones: no text can contain the closing tag of its own
+block, not as tokens either. Since a code depends only on its own text, prompts that share a rubric and a conversation
+have an identical prefix, as the engine's prefix cache requires.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from selfreward.errors import TemplateError
 from selfreward.records import Message
 
-# The shapes that tokenizers in use read as control tokens: <|im_end|>, <｜User｜>, <turn|>, </s>, <end_of_turn>,
+# The forms that common tokenizers read as control tokens: <|im_end|>, <｜User｜>, <turn|>, </s>, <end_of_turn>,
 # [INST], [|user|], <<SYS>>. A chat template does not escape them, so a response that spells one out would
-# end the user's turn and write the verdict itself. A space after the bracket keeps it readable and makes it plain text.
+# end the user's turn and write the verdict itself. A space after the bracket makes it plain text and keeps it readable.
 _CONTROL_TOKEN = re.compile(
     r"<(?=[|｜])"
     r"|<(?=\w{1,40}[|｜]>)"
@@ -32,13 +32,13 @@ _CODE_LENGTH = 6
 
 
 def plain(text: str) -> str:
-    """The text with control tokens spelt so that no tokenizer takes them for control, and with valid Unicode only."""
+    """Return the text as valid Unicode, with control tokens changed so that no tokenizer reads them as such."""
     encodable = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate would break the tokenizer
     return _CONTROL_TOKEN.sub(lambda bracket: bracket.group() + " ", encodable)
 
 
 def code_of(text: str) -> str:
-    """Six hexadecimal digits that depend on `text` alone and do not occur in it, however it is spelt."""
+    """Return six hexadecimal digits that depend only on `text` and do not occur in it in any spelling."""
     folded = _folded(text)
     attempt = 0
     while True:
@@ -49,24 +49,24 @@ def code_of(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """As the most forgiving tokenizer reads it: plain lower-case letters, no accents, spaces or invisible signs."""
+    """Return the text in its most normalised form: lower-case letters, no accents, spaces or invisible characters."""
     plain_forms = unicodedata.normalize("NFKD", text).casefold()
     return "".join(c for c in plain_forms if not c.isspace() and unicodedata.category(c) not in ("Cf", "Mn", "Cc"))
 
 
 def block(name: str, text: str) -> str:
-    """`text` between tags that it cannot close."""
+    """Return `text` between tags that it cannot close."""
     text = plain(text)
     return _tagged(name, text, code_of(text))
 
 
 def conversation(messages: Sequence[Message]) -> str:
-    """All turns, system prompt included, a block each, named by role; one code for the whole conversation.
+    """Return all turns, system prompt included, as one block each, named by role; all have one code.
 
     Raises TemplateError for an empty conversation and for a role that is not one lower-case word.
     """
     if not messages:
-        raise TemplateError("templates: a conversation without messages; one message at least; check the prompt")
+        raise TemplateError("templates: a conversation without messages; at least one is needed; check the prompt")
     turns = [(message.role, plain(message.content)) for message in messages]
     for role, _ in turns:
         if not re.fullmatch(r"[a-z_]+", role):

@@ -1,4 +1,4 @@
-"""Loads a prompt text and fills its fields. Text that goes into a field is never read as template."""
+"""Loading of a prompt template and filling of its fields. Field values are never interpreted as template."""
 
 import difflib
 import hashlib
@@ -12,24 +12,24 @@ from selfreward.records import Message
 from selfreward.templates.blocks import block, conversation
 
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
-# A part that stands there only with a value for its name ({{#name}}), or only without one ({{^name}}).
+# A part that is rendered only with a value for its name ({{#name}}), or only without one ({{^name}}).
 _PART = re.compile(r"^\{\{([#^])(\w+)\}\}\n(.*?)^\{\{/\2\}\}(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _MARKER = re.compile(r"\{\{[#^/]")
 _ASSISTANT_BEGINS = "\n=== assistant begins ===\n"
 
 
 class Verbatim(str):
-    """Text of the recipe's author (a criterion, a principle): it stands in a prompt as it is, without a block."""
+    """Text by the recipe's author (a criterion, a principle), which is inserted verbatim, without a block."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt text: one user turn with fields written `{{name}}`, and what the assistant's turn begins with.
+    """A prompt template: one user turn with fields written `{{name}}`, and the beginning of the assistant's turn.
 
-    Lines from `{{#name}}` to `{{/name}}` stand there only when `name` is given, those from `{{^name}}` only when not.
+    Lines from `{{#name}}` to `{{/name}}` are rendered only when `name` is given, lines from `{{^name}}` only when not.
 
-    `opening` ends with one space (editors strip it from the file), or is "" when the whole turn is the model's
-    own. `sha256` is that of the whole file.
+    `opening` ends with one space (editors strip it from the file), or is "" when the model generates the complete turn.
+    `sha256` is the hash of the complete file.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Template:
 
     @classmethod
     def load(cls, name: str) -> "Template":
-        """A template that ships with the package, by its name without `.txt`. Raises TemplateError."""
+        """Load a template of the package by its name without `.txt`. Raises TemplateError."""
         folder = files("selfreward.templates")
         known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
         if name not in known:
@@ -50,18 +50,19 @@ class Template:
 
     @classmethod
     def from_text(cls, source: str, *, name: str) -> "Template":
-        """Raises TemplateError when there is no field, a field twice, or an optional part that does not end."""
+        """Parse a template. Raises TemplateError for no field, a duplicate field, or an optional part without an
+        end."""
         text, _, opening = source.partition(_ASSISTANT_BEGINS)
         if _MARKER.search(_PART.sub(r"\3", text)):
             raise TemplateError(
                 f"template {name}: an optional part does not begin or end; {{{{#name}}}} or {{{{^name}}}} and "
-                "{{/name}} stand on lines of their own, no part inside another; correct the text"
+                "{{/name}} must be on separate lines, no part inside another; correct the text"
             )
         fields = _FIELD.findall(text)
         if not fields or len(set(fields)) < len(fields) or _FIELD.search(opening):
             raise TemplateError(
-                f"template {name}: the fields are {fields}; each field stands once, one at least, none in the opening; "
-                "correct the text"
+                f"template {name}: the fields are {fields}; each field must occur once, at least one, none in the "
+                "opening; correct the text"
             )
         # The last line break of a file belongs to the file, not to the prompt.
         return cls(
@@ -73,19 +74,19 @@ class Template:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """In the order in which they stand; those of optional parts too."""
+        """The names of the fields in order, including those of optional parts."""
         return tuple(_FIELD.findall(self.text))
 
     def render(self, **values: str | Sequence[Message] | None) -> tuple[Message, ...]:
-        """The messages, ready for the assistant's turn (`opening` excluded).
+        """Return the messages up to the assistant's turn (without `opening`).
 
-        A string becomes a block named after its field, a sequence of messages one block a turn; neither can close its
-        block. `Verbatim` text stands as it is. None is not given, which only a field of an optional part may be. Raises
-        TemplateError unless there is exactly one value for each field.
+        A string becomes a block named after its field, a sequence of messages one block per turn; neither can close its
+        block. `Verbatim` text is inserted unchanged. None means not given, which is allowed only for fields of optional
+        parts. Raises TemplateError unless there is exactly one value for each field.
         """
         given = {name: value for name, value in values.items() if value is not None}
         text = _PART.sub(lambda part: part[3] if (part[1] == "#") == (part[2] in given) else "", self.text)
-        # Splitting by a pattern with one group gives literal, field, literal, field, ..., literal.
+        # Splitting by a pattern with one group alternates literals and fields.
         pieces = _FIELD.split(text)
         missing = [field for field in pieces[1::2] if field not in given]
         switches = {name for _, name, _ in _PART.findall(self.text)}

@@ -1,4 +1,4 @@
-"""What the tests of the evaluation share: prompts, an engine that is a table, an anchor, and evaluations in a row."""
+"""Shared code of tests of the evaluation: prompts, a table as engine, an anchor, and consecutive evaluations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +89,7 @@ class Engine:
 
 
 class Anchor:
-    """Prefers what is good; `position_bias` is added for the response that is shown first."""
+    """Prefers good responses; `position_bias` is added for the response that is shown first."""
 
     by = frozenset({"initial"})
 
@@ -143,7 +143,7 @@ class Evaluator:
         return self._run(store, iteration, probe, roles)
 
     def run_test(self, store, iteration, roles):
-        """None when there is nothing to ask."""
+        """None when there is nothing to evaluate."""
         return next((self._run(store, iteration, probe, roles) for probe in evaluation.test_set(self.bench)), None)
 
     def evaluate_judge(self, store, iteration, roles, num_responses=2):
@@ -169,12 +169,12 @@ def evaluate(evaluator, store, iteration, best=MODELS[0]):
 
 
 def run(store, *, up_to=2, **options):
-    """Evaluations 0..up_to, each with an engine of its own, as after a restart."""
+    """Evaluations 0..up_to, each with a separate engine, as after a restart."""
     return [evaluate(evaluator(Engine(), **options), store, iteration) for iteration in range(up_to + 1)]
 
 
 class TableJudge:
-    """Scores what `likes` says of a text, None for unscored; remembers each call, and fails at `fail_at`."""
+    """Scores a text by `likes`, None for unscored; records each call, and fails at `fail_at`."""
 
     by = frozenset({"policy"})
     scale = (0.0, 5.0)

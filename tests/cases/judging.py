@@ -1,4 +1,4 @@
-"""What tests of judges share: prompts, responses, and a model whose replies the test makes up."""
+"""Shared code of tests of judges: prompts, responses, and a model with fake replies."""
 
 import math
 import re
@@ -18,7 +18,7 @@ PROMPT = Prompt("p", (Message("system", "Be brief."), Message("user", "Name a se
 
 
 class FakeChat:
-    """`say(request, draw)` makes the replies, a text at its simplest. It remembers what it was asked."""
+    """A model with replies from `say(request, draw)`, which may be texts. It records its requests."""
 
     by = "policy"
     is_local = True
@@ -79,7 +79,7 @@ def principles_file(folder: Path, *principles: str) -> str:
 
 
 def by_length(request: ChatRequest, draw: int) -> Reply:
-    """Prefers the longer response with certainty that grows with the difference, wherever it stands."""
+    """Prefers the longer response, in any position, with a probability that grows with the difference."""
     longer = len(shown(request, "response_a") or "") - len(shown(request, "response_b") or "")
     first = 1 / (1 + math.exp(-longer))
     return chosen(request, {"A": 0.8 * first, "B": 0.8 * (1 - first)})

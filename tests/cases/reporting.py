@@ -333,7 +333,7 @@ def _bounds(t: int) -> dict[str, dict[str, Any]]:
 
 def _decision(t: int, last: int, hostile: str) -> Decision:
     gain = 16 * math.exp(-t / 2)
-    seen = f"the anchor sees {gain:+.1f} pp (bounds {gain - 4.5:+.1f} to {gain + 4.5:+.1f})"
+    seen = f"the anchor measures {gain:+.1f} pp (bounds {gain - 4.5:+.1f} to {gain + 4.5:+.1f})"
     decision: DecisionName = "CONTINUE" if gain > 4.5 else "INCONCLUSIVE" if gain > 0.5 else "PLATEAU"
     said = {
         "CONTINUE": f"M_{t} is better than M_{t - 1}: {seen}.",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selfreward import history, judging, loop, meta_judging, monitoring, pairing, prompts
 from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES, TEST_OUTCOMES
-from selfreward.parts import Judged, Models
+from selfreward.parts import PairingInputs, Models
 from selfreward.records import (
     Battle,
     Checkpoint,
@@ -47,7 +47,7 @@ from selfreward.tables import (
     TRAINING,
     Table,
 )
-from selfreward.workload import Candidates, Requests, UpdateWork, Workload
+from selfreward.workload import CandidateWorkload, Requests, UpdateWork, Workload
 
 
 class Killed(BaseException):
@@ -70,7 +70,7 @@ class World:
     meta_iterations: int = 0
     counted: list[tuple[int, int]] = field(default_factory=list)
     judged_at_once: list[int] = field(default_factory=list)
-    selected: list[Judged] = field(default_factory=list)
+    selected: list[PairingInputs] = field(default_factory=list)
     wording: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
@@ -114,7 +114,7 @@ class World:
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
         also = self.reads if t > 1 else ()
-        candidates = {t: Candidates(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
+        candidates = {t: CandidateWorkload(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
         test_set = (self.probe(TEST, "test", TEST_OUTCOMES, when="at_end"),) if self.num_test else ()
         return Iteration(
             t,
@@ -202,7 +202,7 @@ class World:
         return []
 
     # Selector
-    def select(self, judged: Judged) -> Selection:
+    def select(self, judged: PairingInputs) -> Selection:
         self.selected.append(judged)
         scores = {j.response_id: j.score for j in judged.judgments if j.score is not None}
         paired = [p for p in judged.prompts if f"{p.id}/0" in scores]

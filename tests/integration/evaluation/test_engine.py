@@ -162,7 +162,7 @@ def test_the_anchor_was_shown_both_orders_of_different_texts_only(measured):
         assert texts[comparison.response_id] != texts[comparison.other_id]
         shown_first.setdefault((comparison.response_id, comparison.other_id), set()).add(comparison.shown_first)
     assert comparisons and all(len(shown) == 2 for shown in shown_first.values())
-    # A random model prefers a letter, not a text: this must not pass for a measurement.
+    # A random model prefers a letter, not a text: this must not count as a measurement.
     if found[2].metrics["position_consistency_rate"].mean < 0.6:
         assert found[2].metrics["anchor_valid"] == 0.0 and "INVALID" in found[2].not_measured["anchor"]
 
@@ -184,7 +184,7 @@ def test_the_runs_judge_compared_each_text_with_each_other_one(measured, checkpo
     expected = {(p, a, b) for p, texts in by_prompt.items() for a in texts for b in texts if a != b}
     assert compared == expected
     assert {j.checkpoint_id for j in judgments} == {checkpoints[2].id}
-    # M_3 has the weights of M_0, in its judge's eyes as in all others'.
+    # M_3 has the weights of M_0, so all judges give them the same outcomes.
     assert found[3].metrics["self_win_rate_vs_initial"].mean == 0.5
 
 
@@ -224,7 +224,7 @@ def test_second_validation_and_test_set_are_other_prompts(measured, checkpoints)
     assert test_metrics.metrics["test_win_rate_vs_initial"].mean == pytest.approx(sum(values) / len(values))
 
 
-def test_the_engine_swaps_no_more_than_the_models_it_needs(measured):
+def test_the_engine_syncs_weights_no_more_often_than_needed(measured):
     _, _, swaps = measured
     # M_0 may be there already; then M_1 and M_0; then M_2, M_1 and M_0; M_3 has the weights of M_0.
     assert swaps[0] <= 1 and swaps[1:3] == [2, 3] and swaps[3] <= 3

@@ -1,4 +1,5 @@
-"""Whole runs on random:tiny with judges, selectors and labels that one iteration of expected_score does not reach."""
+"""Complete runs on random:tiny with judges, selectors and labels that one iteration of expected_score does not
+cover."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def test_preferences_of_a_comparing_judge_are_soft_labels_of_several_pairs(tmp_p
     assert summary.judging is not None and "judge_position_consistency_rate" in summary.judging.metrics
 
 
-def test_rejected_from_m_0_and_labels_by_agreement_with_the_judge_before(tmp_path: Path) -> None:
+def test_rejected_from_m_0_and_labels_by_agreement_with_the_previous_judge(tmp_path: Path) -> None:
     pairing = "pairing={kind: initial_rejected, label: consistency, allow_truncated_chosen: true}"
     store = run(recipe_of(tmp_path, pairing, "judging.num_draws=1", iterations=2))
     first, second = pairs_of(store, 1), pairs_of(store, 2)
@@ -87,7 +88,7 @@ def test_rejected_from_m_0_and_labels_by_agreement_with_the_judge_before(tmp_pat
 
 
 class Scored:
-    """The additive judge of the run, whose verdicts a random model cannot write: this says them instead."""
+    """The run's additive judge, with fake verdicts, which a random model cannot write."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge_itself = judge
@@ -100,13 +101,13 @@ class Scored:
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         judged = self.judge_itself.judge(prompts, responses, models=models, iteration=iteration)
-        # As if each had come to its end: a judgment that was cut off is not to be learnt from.
+        # As if each were complete: a truncated judgment is not trained on.
         verdicts = {j.id: float(sum(j.token_ids) % 6) for j in judged}
         return [dataclasses.replace(j, score=verdicts[j.id], unscored=None, finish_reason="stop") for j in judged]
 
 
 class Longer:
-    """A meta-judge's model that prefers the longer of two judgments, wherever it stands."""
+    """A meta-judge's model that prefers the longer of two judgments, in any position."""
 
     by = "policy"
     is_local = True

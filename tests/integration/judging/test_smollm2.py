@@ -88,7 +88,7 @@ def judge_of(engine: Engine, **section: Any) -> Any:
 
 
 def next_token_probabilities(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Any:
-    """Of every token of the vocabulary, by plain transformers on its own."""
+    """Log-probabilities of all tokens of the vocabulary, by plain transformers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -97,7 +97,7 @@ def next_token_probabilities(checkpoint: Checkpoint, token_ids: Sequence[int]) -
         return model(torch.tensor([token_ids])).logits[0, -1].softmax(-1).tolist()
 
 
-def test_a_random_model_writes_no_verdict_and_that_is_data(tiny: tuple[Engine, Checkpoint]) -> None:
+def test_a_random_model_writes_no_verdict_and_is_unscored(tiny: tuple[Engine, Checkpoint]) -> None:
     engine, checkpoint = tiny
     judge = judge_of(engine, kind="additive", num_draws=2, max_tokens=16, temperature=1.0)
     judgments = judge.judge(PROMPTS, RESPONSES, models=named(checkpoint), iteration=1)
@@ -139,7 +139,7 @@ def test_the_anchor_reads_both_orders_of_the_model_itself(tiny: tuple[Engine, Ch
         choices = probabilities[ord("A")], probabilities[ord("B")]
         expected = choices[0 if a is one else 1] / sum(choices)
         assert comparison.preference == pytest.approx(expected, rel=1e-3)
-    # Turned around the same two comparisons come out, seen from the other side.
+    # With the sides swapped, the same two comparisons result, with complementary preferences.
     turned = anchor.compare(PROMPTS[:1], [other], [one], models=named(checkpoint), iteration=1)
     assert [1 - (c.preference or math.nan) for c in turned] == pytest.approx([second.preference, first.preference])
 
@@ -159,7 +159,7 @@ def test_a_response_cannot_end_the_turn_of_the_user(engine_name: str, request: p
 
 
 def test_smollm2_responds_with_a_score_and_with_a_letter(smollm2: tuple[Engine, Checkpoint]) -> None:
-    """What it says is noise; that it says it in the form asked for shows that template and token choice fit."""
+    """Its verdicts are noise, but their form shows that template and choice tokens fit."""
     engine, checkpoint = smollm2
     judgments = judge_of(engine, kind="expected_score", num_draws=1, min_score_mass=0.5).judge(
         PROMPTS, RESPONSES, models=named(checkpoint), iteration=0
@@ -175,8 +175,8 @@ def test_smollm2_responds_with_a_score_and_with_a_letter(smollm2: tuple[Engine, 
         letters = dict(part.split(": ") for part in comparison.text.split(", "))
         assert list(letters) == ["A", "B"]
         first, second = map(float, letters.values())
-        # Nearly all of its mass is on the two letters, so that the preference is not read from a tail; and it is that
-        # of the response in question, which stands first in one comparison and second in the other.
+        # Nearly all of its mass is on the two letters, so that the preference is not read from a tail. It refers to
+        # the response in question, which is shown first in one comparison and second in the other.
         assert 0.5 < first + second <= 1.0001
         own = first if comparison.shown_first == RESPONSES[0].id else second
         assert comparison.unscored is None

@@ -321,7 +321,7 @@ def test_the_test_set_is_opened_when_something_is_better_and_never_again(tmp_pat
         (["monitor.interventions.STARVED=[more_drawz]"], ["monitor.interventions.STARVED", "more_drawz"]),
         (
             ["judging.num_draws=3", "monitor.interventions.STARVED=[more_draws]"],
-            ["monitor.interventions: more_draws", "would stay the same"],
+            ["monitor.interventions: more_draws", "would not change"],
         ),
         (
             ["monitor.interventions.PLATEAU=[{name: x, set: {judging.by: polcy}}]"],

@@ -1,4 +1,4 @@
-"""`CeilingCallback` in TRL's own DPOTrainer: it ends a training that stopped gaining, and no other."""
+"""`CeilingCallback` in TRL's own DPOTrainer: it ends only a training that stopped gaining."""
 
 import re
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from selfreward.monitoring.ceiling import CeilingMonitor
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "monitor.md"
 LIKED = tuple(range(8, 24))
-"""Words that the anchor wants to read; chosen responses are made of them."""
+"""Words that the anchor prefers; chosen responses consist of them."""
 NUM_HELD_OUT, NUM_SAMPLED = 400, 8
 LEARNS, STANDS_STILL = 5e-3, 1e-9
 """With the first the share of liked words rises from 0.2 to 0.9 in 20 steps."""
 
 
 def make_trainer(folder: Path, *, learning_rate: float, max_steps: int = 20, **changes: Any) -> DPOTrainer:
-    """Twenty steps on pairs whose chosen responses hold the words that the anchor likes."""
+    """Twenty steps on pairs whose chosen responses contain the words that the anchor prefers."""
     policy = write_policy(folder / "policy", seed=1)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     draw = torch.Generator().manual_seed(0)
@@ -59,7 +59,7 @@ def held_out() -> dict[str, list[int]]:
 
 
 def respond(model: Any, prompts: Mapping[str, list[int]], *, seed: int) -> dict[str, list[int]]:
-    """Sampled with a generator of its own, so that the training's random numbers stay as they are."""
+    """Sampled with a separate generator, so that the training's random state is unchanged."""
     draw = torch.Generator().manual_seed(seed)
     ids = torch.tensor(list(prompts.values()))
     start = ids.shape[1]
@@ -74,12 +74,12 @@ def num_liked(response: list[int]) -> int:
 
 
 def prefer(now: list[int], before: list[int]) -> float:
-    """A judge that can be trusted: more of the liked words are better."""
+    """A reliable judge: more of the preferred words are better."""
     return 0.5 + 0.5 * ((num_liked(now) > num_liked(before)) - (num_liked(now) < num_liked(before)))
 
 
 class Comparing:
-    """`compare` as a user writes it: it keeps the responses of the snapshot before."""
+    """`compare` as written by a user: it stores the responses of the previous snapshot."""
 
     def __init__(self) -> None:
         self.before: dict[str, list[int]] = {}
@@ -98,7 +98,7 @@ def entries(trainer: DPOTrainer) -> list[dict[str, Any]]:
     return [entry for entry in trainer.state.log_history if "monitor/decision" in entry]
 
 
-def test_a_training_that_gains_goes_on_to_its_end(tmp_path: Path) -> None:
+def test_a_training_that_gains_runs_to_its_end(tmp_path: Path) -> None:
     trainer, comparing = make_trainer(tmp_path, learning_rate=LEARNS), Comparing()
     ceiling = CeilingCallback(comparing, monitor=CeilingMonitor(delta=0.1, horizon=4))
     trainer.add_callback(ceiling)
@@ -111,7 +111,7 @@ def test_a_training_that_gains_goes_on_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_training_without_a_gain_is_stopped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The sampled responses differ from snapshot to snapshot, and get no better."""
+    """The sampled responses differ between snapshots, and do not improve."""
     trainer = make_trainer(tmp_path, learning_rate=STANDS_STILL)
     ceiling = CeilingCallback(Comparing(), monitor=CeilingMonitor(delta=0.1, horizon=4))
     trainer.add_callback(ceiling)
@@ -122,7 +122,7 @@ def test_a_training_without_a_gain_is_stopped(tmp_path: Path, caplog: pytest.Log
     assert "training stops at step 5 by PLATEAU: M_1 gains less" in caplog.text
 
 
-def test_report_only_says_what_it_would_have_done(tmp_path: Path) -> None:
+def test_report_only_records_what_it_would_have_done(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, learning_rate=STANDS_STILL, max_steps=10)
     monitor = CeilingMonitor(delta=0.1, horizon=4, mode="report_only")
     trainer.add_callback(CeilingCallback(Comparing(), monitor=monitor))
@@ -163,8 +163,9 @@ def test_the_training_itself_is_as_it_would_be_without(tmp_path: Path) -> None:
     assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
-def test_the_second_validation_set_is_asked_when_the_decision_is_open(tmp_path: Path) -> None:
-    """400 prompts leave a gain of about nothing open at delta 0.05; as many more of the second validation set settle it."""
+def test_the_second_validation_set_is_used_when_the_decision_is_open(tmp_path: Path) -> None:
+    """400 prompts leave a gain of about nothing open at delta 0.05; as many more in the second validation set decide
+    it."""
     wins = [1.0] * 128 + [0.5] * 160 + [0.0] * 112
     asked = []
 
@@ -184,14 +185,14 @@ def test_the_second_validation_set_is_asked_when_the_decision_is_open(tmp_path: 
     assert [(d.decision, d.num_analyses) for d in monitor.decisions] == [("PLATEAU", 2)]
 
 
-def test_a_comparison_without_outcomes_is_told(tmp_path: Path) -> None:
+def test_a_comparison_without_outcomes_is_refused(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, learning_rate=STANDS_STILL)
     trainer.add_callback(CeilingCallback(lambda model, step: None, monitor=CeilingMonitor()))
     with pytest.raises(RecipeError, match=r"compare: NoneType at step 5; the arguments of CeilingMonitor\.observe"):
         trainer.train()
 
 
-def test_a_resumed_training_says_that_its_monitor_is_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_training_warns_that_its_monitor_is_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saving = {"save_strategy": "steps", "save_steps": 5}
     make_trainer(tmp_path, learning_rate=LEARNS, max_steps=5, **saving).train()
     trainer, comparing = make_trainer(tmp_path, learning_rate=LEARNS, max_steps=10, **saving), Comparing()

@@ -663,8 +663,8 @@ def test_a_key_that_is_not_there_is_found_at_once(
     [
         ({"endpoint": "localhost:8000"}, "no address"),
         ({"endpoint": "http://host:port/v1"}, "no address"),
-        ({"endpoint": "http://me:pw@host/v1"}, "holds no secret"),
-        ({"api_key_env": "sk-12-34"}, "holds no secret"),
+        ({"endpoint": "http://me:pw@host/v1"}, "must not contain secrets"),
+        ({"api_key_env": "sk-12-34"}, "must not contain secrets"),
         ({"extra_body": {"n": 2, "stream": True}}, "n, stream would break"),
         ({"budget": 1.0}, "price"),
         ({"budget": 1.0, "price": PRICE, "extra_body": {"max_tokens": None}}, "budget"),

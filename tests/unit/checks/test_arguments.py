@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selfreward.checks import KINDS, from_ifeval, pass_all, passes, share_passed, validate, variants
 from selfreward.errors import RecipeError
 
-# One example of the published arguments of each kind, as they stand in the published data.
+# One example of the published arguments of each kind, as in the published data.
 EXAMPLES = {
     "change_case:capital_word_frequency": {"capital_frequency": 5, "capital_relation": "at least"},
     "change_case:english_capital": {},
@@ -83,19 +83,22 @@ def test_published_rows_with_null_arguments_become_checks():
         ({"kind": "length_constraints:number_words", "num_words": 3, "relation": "at most"}, "less than, at least"),
         ({"kind": "length_constraints:number_words", "num_words": -1, "relation": "at least"}, "num_words is -1"),
         ({"kind": "length_constraints:number_words", "num_words": True, "relation": "at least"}, "num_words is True"),
-        ({"kind": "length_constraints:number_words", "num_words": 3.0, "relation": "at least"}, "whole number"),
+        (
+            {"kind": "length_constraints:number_words", "num_words": 3.0, "relation": "at least"},
+            "an integer of at least",
+        ),
         ({"kind": "language:response_language", "language": "english"}, "one of af, ar"),
-        ({"kind": "regex", "pattern": "a("}, "pattern 'a\\(' is broken"),
+        ({"kind": "regex", "pattern": "a("}, "pattern 'a\\(' is invalid"),
         ({"kind": "regex", "pattern": "a" * 5000}, "5000 characters"),
         ({"kind": "regex", "pattern": "a", "full": "yes"}, "full is 'yes'; allowed is true or false"),
-        ({"kind": "exact", "expected": "?!"}, "normalising leaves nothing"),
+        ({"kind": "exact", "expected": "?!"}, "which is empty when normalised"),
         ({"kind": "numeric", "expected": "42"}, "expected is '42'; allowed is a number"),
         ({"kind": "numeric", "expected": float("nan")}, "expected is nan"),
         ({"kind": "numeric", "expected": 10**50}, "expected is 1000"),
         ({"kind": "numeric", "expected": 1, "tolerance": -1}, "tolerance is -1; allowed is a number from 0"),
     ],
 )
-def test_broken_checks_are_refused(check, message):
+def test_invalid_checks_are_refused(check, message):
     for call in (validate, lambda check: passes(check, "text")):
         with pytest.raises(RecipeError, match=message):
             call(check)
@@ -107,7 +110,7 @@ def test_paragraph_beyond_the_last_is_refused():
         validate({**check, "first_word": "a"})
 
 
-def test_the_place_of_a_broken_check_is_named():
+def test_the_location_of_an_invalid_check_is_named():
     with pytest.raises(RecipeError, match=r"prompts\.jsonl line 7: unknown kind"):
         validate({"kind": "x"}, where="prompts.jsonl line 7")
 
@@ -120,7 +123,7 @@ def test_shares():
     assert pass_all(checks, '"<<a>>"')
     assert share_passed(checks, "") == 0
     for call in (share_passed, pass_all):
-        with pytest.raises(RecipeError, match="none were given"):
+        with pytest.raises(RecipeError, match="none given"):
             call([], "text")
 
 
@@ -137,7 +140,7 @@ def test_variants_drop_lines_and_asterisks():
     )
 
 
-def test_loose_forgives_a_line_too_much_and_emphasis_but_not_more():
+def test_loose_tolerates_an_extra_line_and_emphasis_but_not_more():
     check = {"kind": "startend:quotation"}
     for text in ('Sure:\n"a"', '"a"\nBye', 'Sure:\n"a"\nBye', '**"a"**', 'Sure:\n*"a"*'):
         assert not passes(check, text)

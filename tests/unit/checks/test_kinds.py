@@ -1,4 +1,4 @@
-"""What each kind of check accepts and refuses, on texts written for it."""
+"""Texts that each kind of check accepts and refuses."""
 
 import pytest
 

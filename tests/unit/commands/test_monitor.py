@@ -114,7 +114,7 @@ def test_json_alone_goes_to_the_output_and_nothing_else_does(
         assert main(["monitor", "--csv", str(path), *form]) == 0
         captured = capsys.readouterr()
         assert [d["iteration"] for d in strict_json(captured.out)["decisions"]] == [1]
-        assert captured.err == "note: columns that are not the monitor's are ignored: more\n"
+        assert captured.err == "note: columns that the monitor does not use are ignored: more\n"
 
 
 @pytest.mark.parametrize("value", ["0", "0.5", "1", "0.7"])

@@ -1,4 +1,4 @@
-"""The evaluator on a store and on an engine that is a table: what is measured, what is asked, what is never redone."""
+"""The evaluator on a store and on an engine that is a table: metrics, engine calls, and resuming."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ def test_the_initial_model_is_measured_alone(store):
     assert {"response_tokens", "truncation_rate", "distinct_1", "distinct_2", "distinct_3"} <= found.metrics.keys()
 
 
-def test_what_is_known_is_what_is_measured(store):
+def test_known_values_are_measured(store):
     _, first, second = run(store)
     # M_1 is good where M_0 was not on 4 of 12 prompts (0.9), equal in text on 4, and differs without merit on 4 (0.5).
     assert first.metrics["win_rate_vs_previous"].mean == pytest.approx((4 * 0.9 + 8 * 0.5) / 12)
@@ -58,7 +58,7 @@ def test_length_counts_no_end_token_and_pairs_by_prompt(store):
 
 def test_truncated_responses_are_compared_prompt_by_prompt(store):
     class Tight(Engine):
-        """M_0 ends in time on each prompt; M_1's room is too short for what it writes on the last four."""
+        """M_0 ends in time on each prompt; M_1's token limit is too low for its text on the last four."""
 
         def sample(self, request):
             return super().sample(
@@ -94,7 +94,7 @@ def test_the_engine_holds_each_model_once(store):
     assert engine.swaps == ["m2", "m1", "m0"]
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(store, tmp_path):
+def test_a_killed_evaluation_resumes_where_it_stopped(store, tmp_path):
     with Store(tmp_path / "other", name="test") as undisturbed:
         expected = run(undisturbed)[2]
     run(store, up_to=1)
@@ -115,7 +115,7 @@ def test_shards_change_nothing(store, tmp_path):
         assert run(sharded, shard_prompts=5) == run(store)
 
 
-def test_an_anchor_that_follows_positions_is_reported_as_invalid(store):
+def test_an_anchor_with_position_bias_is_reported_as_invalid(store):
     run(store, up_to=0)
     engine = Engine()
     found = evaluate(evaluator(engine, Anchor(engine, position_bias=0.45)), store, 1)
@@ -141,7 +141,7 @@ def test_a_policy_that_did_not_change_is_a_tie_and_the_anchor_is_not_blamed(stor
     found = evaluator(engine).evaluate(store, 1, roles(1, trained=same))
     assert found.metrics["win_rate_vs_previous"].mean == 0.5
     assert found.metrics["win_rate_vs_previous"].low < 0.5 < found.metrics["win_rate_vs_previous"].high
-    assert "anchor_valid" not in found.metrics and "not asked" in found.not_measured["anchor_valid"]
+    assert "anchor_valid" not in found.metrics and "not used" in found.not_measured["anchor_valid"]
     assert found.metrics["kl_initial_nats"].mean == 0.0
 
 
@@ -163,13 +163,13 @@ def test_draws_for_kl_are_of_the_policy_itself_and_seeds_do_not_depend_on_the_it
     assert seeds[0] == seeds[1] and len(set(seeds[0])) == NUM_PROMPTS
 
 
-def test_a_rival_that_was_never_evaluated_is_an_error_that_says_so(store):
+def test_a_baseline_that_was_never_evaluated_is_an_error(store):
     with pytest.raises(StoreError, match="M_0 has no stored responses"):
         evaluate(evaluator(Engine()), store, 1)
 
 
 class Changed(Prompts):
-    """The prompts of `Prompts` after somebody changed them: one of another id in the middle, or the last one gone."""
+    """The prompts of `Prompts` after a change: another id in the middle, or the last one removed."""
 
     def __init__(self, kind, how):
         self.kind, self.how = kind, how
@@ -194,11 +194,11 @@ def test_responses_to_other_prompts_are_never_compared(store, kind, how, said):
     anchor = Anchor(engine)
     with pytest.raises(StoreError, match=said) as error:
         evaluate(evaluator(engine, anchor, prompts=Changed(kind, how)), store, 1)
-    assert "of iteration 0" in str(error.value) and "restore the prompts" in str(error.value)
+    assert "of iteration 0" in str(error.value) and "restore them" in str(error.value)
     assert kind == "verifiable" or anchor.num_comparisons == 0
 
 
-def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
+def test_an_evaluation_does_not_resume_with_responses_to_other_prompts(store):
     run(store, up_to=0)
     killed = Engine(fail_when=lambda engine: engine.swaps == ["m1", "m0"])
     with pytest.raises(EngineError):
@@ -207,7 +207,7 @@ def test_an_evaluation_does_not_go_on_with_responses_to_other_prompts(store):
         evaluate(evaluator(Engine(), prompts=Changed("validation", "other")), store, 1)
 
 
-def test_a_prompt_that_leaves_no_room_is_named(store):
+def test_a_prompt_that_fills_the_context_is_named(store):
     class Long(Prompts):
         def validation_prompts(self):
             return [Prompt("too long", (Message("user", "x" * 59 + " 1"),))]
@@ -216,7 +216,7 @@ def test_a_prompt_that_leaves_no_room_is_named(store):
         evaluate(evaluator(Engine(), prompts=Long()), store, 0)
 
 
-def test_a_short_room_shortens_the_response(store):
+def test_little_remaining_context_shortens_the_response(store):
     class Tight(Prompts):
         def validation_prompts(self):
             return [Prompt(f"p{i}", (Message("user", "x" * 50 + f" {i}"),)) for i in range(2)]

@@ -1,4 +1,4 @@
-"""Outcomes by prompt, from which the monitor decides: against whom, by whom, what is asked, what is never redone."""
+"""Outcomes by prompt, on which the monitor decides: baselines, judges, engine calls, and resuming."""
 
 from dataclasses import replace
 
@@ -36,10 +36,10 @@ def store(tmp_path):
         yield made
 
 
-# -- against whom --------------------------------------------------------------------------------------------------
+# -- baselines -----------------------------------------------------------------------------------------------------
 
 
-def test_rivals_are_the_previous_the_initial_and_a_third_best_checkpoint(store):
+def test_baselines_are_the_previous_the_initial_and_a_third_best_checkpoint(store):
     run(store, up_to=2)
     found = evaluate(evaluator(Engine()), store, 3, best=MODELS[1])
     rows = by_key(outcomes_of(store, 3))
@@ -65,7 +65,7 @@ def test_a_checkpoint_with_two_names_has_one_table(store):
     assert not [name for name in second.metrics if name.endswith("_best")]
 
 
-def test_three_rivals_are_one_call_of_the_anchor_and_each_model_is_loaded_once(store):
+def test_three_baselines_are_one_call_of_the_anchor_and_each_model_is_loaded_once(store):
     run(store, up_to=2)
     engine = Engine()
     anchor = Anchor(engine)
@@ -92,7 +92,7 @@ def test_the_monitor_finds_its_tables_and_the_unscored(store):
     assert anchor.length_deltas_tokens is not None
 
 
-def test_win_rates_at_equal_length_take_out_what_length_explains():
+def test_win_rates_at_equal_length_remove_the_effect_of_length():
     outcomes = [Outcome(f"p{i}", 0.9 if i % 4 else 0.1) for i in range(200)]
     deltas = [30.0 if i % 4 else -30.0 for i in range(200)]
     table = MetricTable()
@@ -104,7 +104,7 @@ def test_win_rates_at_equal_length_take_out_what_length_explains():
 # -- the run's own judge -------------------------------------------------------------------------------------------
 
 
-def test_the_runs_judge_is_asked_as_it_labelled_about_each_text_once(store):
+def test_the_runs_judge_scores_each_text_once_with_the_weights_that_labelled(store):
     run(store, up_to=2, judge=TableJudge(likes_brevity))
     judge = TableJudge(likes_brevity)
     found = evaluate(evaluator(Engine(), judge=judge), store, 3, best=MODELS[1])
@@ -142,7 +142,7 @@ def test_the_runs_judge_can_be_left_out(store):
     assert found.not_measured["self_win_rate_vs_previous"] == "evaluation.self_judge is false"
 
 
-def test_the_same_text_is_a_tie_that_no_judge_is_asked_about(store):
+def test_the_same_text_is_a_tie_without_a_query_of_a_judge(store):
     run(store, up_to=0)
     judge = TableJudge(likes_brevity)
     same = replace(MODELS[0], id="m0 again")
@@ -168,7 +168,7 @@ def test_equal_scores_are_a_tie_up_to_rounding():
     assert self_outcome("a", "b", 3.01, 3.0) == 1.0
 
 
-def test_a_model_that_falls_silent_loses():
+def test_a_model_without_text_loses():
     assert self_outcome("", "b", None, 1.0) == 0.0
     assert self_outcome("a", "<think>and nothing else", 1.0, None) == 1.0
     assert self_outcome("", "<think>and nothing else", 1.0, None) == 0.5
@@ -192,7 +192,8 @@ def test_a_kill_while_the_judge_judges_loses_one_shard(store, tmp_path):
     assert again.calls == []
 
 
-# -- second validation and test sets ----------------------------------------------------------------------------------------------
+# -- second validation and test sets
+# ----------------------------------------------------------------------------------------------
 
 
 class WithReserve(Prompts):
@@ -206,7 +207,7 @@ def ask_reserve(store, iteration, *, best, engine=None, **options):
     return engine
 
 
-def test_the_second_validation_set_is_asked_of_three_models_and_gives_outcomes_alone(store):
+def test_the_second_validation_set_compares_three_models_and_gives_only_outcomes(store):
     engine = ask_reserve(store, 2, best=MODELS[0])
     rows = outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)
     assert by_key(rows) == {
@@ -217,16 +218,16 @@ def test_the_second_validation_set_is_asked_of_three_models_and_gives_outcomes_a
     assert engine.swaps == ["m2", "m1", "m0"] and engine.num_requests == 3 * 9
 
 
-def test_a_best_that_is_the_previous_one_is_asked_once(store):
+def test_a_best_that_is_the_previous_one_is_sampled_once(store):
     engine = ask_reserve(store, 2, best=MODELS[1])
     assert {row.against for row in outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)} == {1}
     assert engine.num_requests == 2 * 9
 
 
-def test_second_validation_responses_of_an_earlier_second_look_are_used_again(store, tmp_path):
+def test_responses_of_an_earlier_second_analysis_are_reused(store, tmp_path):
     ask_reserve(store, 2, best=MODELS[1])
     engine = ask_reserve(store, 3, best=MODELS[1])
-    # M_2 was asked in its own iteration, M_1 in that of M_2, where it is called previous.
+    # M_2 responded in its own iteration, M_1 in that of M_2, where it is called previous.
     assert engine.swaps == ["m3", "m1", "m0"] and engine.num_requests == 2 * 9
     with Store(tmp_path / "other", name="test") as fresh:
         ask_reserve(fresh, 3, best=MODELS[1])
@@ -234,10 +235,10 @@ def test_second_validation_responses_of_an_earlier_second_look_are_used_again(st
             store, 3, tables.SECOND_VALIDATION_OUTCOMES
         )
     names = {name for name in store.manifest["files"] if name.startswith("iteration-01/")}
-    assert names == set()  # a finished iteration stays as it is
+    assert names == set()  # a finished iteration does not change
 
 
-def test_a_second_look_that_was_killed_goes_on(store):
+def test_a_killed_second_analysis_is_resumed(store):
     with pytest.raises(EngineError):
         ask_reserve(store, 2, best=MODELS[0], engine=Engine(fail_when=lambda e: e.swaps == ["m2", "m1", "m0"]))
     engine = ask_reserve(store, 2, best=MODELS[0])
@@ -268,7 +269,7 @@ def test_the_test_set_compares_the_best_with_the_initial(store):
 
 
 @pytest.mark.parametrize(("best", "prompts"), [(0, WithSeal), (1, Prompts)])
-def test_with_nothing_to_compare_the_last_prompts_are_not_asked(store, best, prompts):
+def test_with_nothing_to_compare_the_test_set_is_not_sampled(store, best, prompts):
     engine = Engine()
     assert run_test(store, 3, best=MODELS[best], prompts=prompts(), engine=engine) is None
     assert not store.has(3, tables.TEST_OUTCOMES) and engine.num_requests == 0
@@ -286,7 +287,7 @@ def test_held_out_responses_that_are_stuck_or_never_end_are_counted(store):
     assert found["end_of_sequence_rate"].mean == pytest.approx(3 / 12)
 
 
-def test_thoughts_do_not_count_for_checks(store):
+def test_reasoning_does_not_count_for_checks(store):
     class Thinking(Engine):
         def sample(self, request):
             made = super().sample(request)

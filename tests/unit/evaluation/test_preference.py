@@ -1,4 +1,4 @@
-"""Outcomes from comparisons, and whether the anchor is an instrument at all."""
+"""Outcomes from comparisons, and the validity of the anchor."""
 
 import math
 
@@ -51,17 +51,20 @@ def test_the_outcome_is_the_mean_over_both_orders():
 @pytest.mark.parametrize("both", [(None, 0.9), (0.9, None), (None, None)])
 def test_an_unreadable_order_is_neither_a_tie_nor_a_loss(both):
     found, comparisons = judged(both, (0.9, 0.8))
-    assert found == [Outcome("p0", None, asked=True), Outcome("p1", pytest.approx(0.85), True, asked=True)]
+    assert found == [
+        Outcome("p0", None, was_compared=True),
+        Outcome("p1", pytest.approx(0.85), True, was_compared=True),
+    ]
     assert anchor_health(comparisons, found).unscored_rate == sum(p is None for p in both) / 4
 
 
-def test_the_same_text_is_a_tie_that_nobody_is_asked_about():
+def test_the_same_text_is_a_tie_without_a_query():
     prompts = [Prompt(f"p{i}", (Message("user", "?"),)) for i in range(3)]
     new = [response("p0", "new", "a"), response("p1", "new", ""), response("p2", "new", "c")]
     previous = [response("p0", "old", "a"), response("p1", "old", ""), response("p2", "old", "x")]
     initial = [response("p0", "first", "b"), response("p1", "first", ""), response("p2", "first", "x")]
     compared = differing(prompts, new, [previous, initial])
-    # p0 differs from the initial alone, p1 from nobody, and p2 met the same baseline text twice.
+    # p0 differs from the initial alone, p1 from none, and p2 was compared with the same baseline text twice.
     assert [(a.id, b.id) for _, a, b in compared] == [("p2/new", "p2/old"), ("p0/new", "p0/first")]
     comparisons = [c for _, a, b in compared for c in in_both_orders(a, b, 0.9, 0.9)]
     against = [outcomes(new, side, comparisons, [previous, initial]) for side in (previous, initial)]
@@ -71,15 +74,15 @@ def test_the_same_text_is_a_tie_that_nobody_is_asked_about():
     assert anchor_health([], [Outcome("p0", 0.5)]) is None
 
 
-def test_an_anchor_that_sees_only_positions_is_invalid():
+def test_an_anchor_with_only_position_bias_is_invalid():
     assert "position" in health(*[(0.9, 0.1)] * 8).invalid
     assert "position" in health(*[(0.8, 0.3), (0.1, 0.6), (0.7, 0.4), (0.9, 0.8)]).invalid
 
 
-def test_an_anchor_that_tells_nothing_apart_is_invalid():
-    assert "nothing apart" in health(*[(0.5, 0.5)] * 8).invalid
+def test_an_anchor_that_distinguishes_nothing_is_invalid():
+    assert "cannot distinguish" in health(*[(0.5, 0.5)] * 8).invalid
     assert "position" in health(*[(0.7, 0.3)] * 8).invalid
-    assert "no readable preference" in health(*[(None, 0.5)] * 8).invalid
+    assert "in both orders" in health(*[(None, 0.5)] * 8).invalid
 
 
 def test_a_good_anchor_is_valid_also_when_it_is_unanimous():
@@ -90,15 +93,15 @@ def test_a_good_anchor_is_valid_also_when_it_is_unanimous():
     assert found.invalid is None and found.consistency.mean == 0.75
 
 
-def test_an_anchor_that_a_coin_could_be_is_invalid_and_the_reason_says_how_much_is_known():
+def test_an_anchor_not_shown_to_beat_chance_is_invalid_with_its_interval_as_reason():
     found = health(*[(0.9, 0.8)] * 7 + [(0.9, 0.2)])
     assert found.consistency.mean == 7 / 8 and found.consistency.low < 0.5
-    assert "88% of 8 prompts" in found.invalid and "coin" in found.invalid
-    assert "position" not in found.invalid  # that it follows positions is not shown either
-    assert "coin" in health(*[(1.0, 1.0)] * 5).invalid
+    assert "88% of 8 prompts" in found.invalid and "random anchor" in found.invalid
+    assert "position" not in found.invalid  # position bias is not shown either
+    assert "random anchor" in health(*[(1.0, 1.0)] * 5).invalid
 
 
-def test_a_coin_hardly_ever_becomes_an_anchor():
+def test_a_random_anchor_is_hardly_ever_valid():
     for num_prompts in (4, 6, 8, 12, 24, 48):
         passed = [
             k

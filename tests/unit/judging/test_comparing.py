@@ -1,4 +1,4 @@
-"""Judges that compare: who meets whom, both orders, and what becomes of it."""
+"""Judges that compare: matchups, both orders, and the resulting judgments."""
 
 import itertools
 import math
@@ -38,10 +38,10 @@ def met(judgments: Sequence[Judgment]) -> Counter[tuple[str, str, str]]:
     return Counter((j.response_id, j.other_id, j.shown_first) for j in judgments)
 
 
-# --- who meets whom --------------------------------------------------------------------------------------------------
+# --- matchups --------------------------------------------------------------------------------------------------------
 
 
-def test_every_two_responses_meet_once_in_both_orders_in_one_call() -> None:
+def test_every_pair_of_responses_is_compared_once_in_both_orders_in_one_call() -> None:
     chat = FakeChat(by_length)
     given = judged(chat, "pairwise", SEAS)
     (call,) = chat.calls
@@ -76,14 +76,14 @@ def test_the_two_judgments_of_a_comparison_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize("first", [0.0, 0.03, 0.6, 1.0])
-def test_a_judge_that_only_sees_places_tells_no_two_responses_apart(first: float) -> None:
+def test_a_judge_with_only_position_bias_distinguishes_no_responses(first: float) -> None:
     chat = FakeChat(lambda request, draw: chosen(request, {"A": first, "B": 1 - first}))
     given = judged(chat, "pairwise", SEAS)
     assert mean_scores(given) == {r.id: pytest.approx(0.5, abs=1e-12) for r in SEAS}
     assert all(j.score == pytest.approx(first if j.shown_first == j.response_id else 1 - first) for j in given)
 
 
-def test_the_same_text_twice_is_a_half_without_a_question() -> None:
+def test_the_same_text_twice_is_a_half_without_a_query() -> None:
     chat = FakeChat(by_length)
     twins = [response(0, "Black."), response(1, "<think>Hm.</think>Black."), response(2, "Red.")]
     given = judged(chat, "pairwise", twins)
@@ -93,7 +93,7 @@ def test_the_same_text_twice_is_a_half_without_a_question() -> None:
     assert {j.score for j in judged(chat, "pairwise", twins[:2])} == {0.5} and chat.calls == []
 
 
-def test_who_meets_nobody_is_unscored_with_the_reason() -> None:
+def test_a_response_without_an_opponent_is_unscored_with_the_reason() -> None:
     chat = FakeChat(by_length)
     other = Prompt("q", (Message("user", "Name a lake."),))
     responses = [SEAS[0], response(0, "Ladoga.", prompt_id="q"), response(8, " "), SEAS[1], response(9, "<think>Hm.")]
@@ -110,7 +110,7 @@ def test_who_meets_nobody_is_unscored_with_the_reason() -> None:
     assert not any({j.response_id, j.other_id} & {"p/8", "p/9"} for j in given if j.score is not None)
 
 
-def test_responses_to_different_prompts_never_meet() -> None:
+def test_responses_to_different_prompts_are_never_compared() -> None:
     other = Prompt("q", (Message("user", "Name a lake."),))
     lakes = [response(number, f"Lake {number}.", prompt_id="q") for number in range(2)]
     chat = FakeChat(by_length)
@@ -119,15 +119,15 @@ def test_responses_to_different_prompts_never_meet() -> None:
     assert all(("lake" in question(r)) == ("Lake" in (shown(r, "response_a") or "")) for r in chat.calls[0])
 
 
-def test_nothing_to_judge_is_no_call() -> None:
+def test_nothing_to_judge_makes_no_call() -> None:
     chat = FakeChat(by_length)
     assert judged(chat, "pairwise", []) == [] and chat.calls == []
 
 
-# --- what is read ----------------------------------------------------------------------------------------------------
+# --- parsing ---------------------------------------------------------------------------------------------------------
 
 
-def test_with_reasoning_each_order_has_draws_of_its_own() -> None:
+def test_with_reasoning_each_order_has_separate_draws() -> None:
     def say(request: ChatRequest, draw: int) -> Reply:
         return chosen(request, {"A": 0.2 + 0.1 * draw, "B": 0.8 - 0.1 * draw}, text=f"Because {draw}.")
 
@@ -168,7 +168,7 @@ VERDICTS = [
 
 @pytest.mark.parametrize(("text", "finish_reason", "first", "unscored"), VERDICTS)
 @pytest.mark.parametrize("reasoning", [None, {}])
-def test_a_server_without_probabilities_is_taken_at_its_word(
+def test_a_server_without_probabilities_is_parsed_as_text(
     text: str, finish_reason: Any, first: float | None, unscored: str | None, reasoning: dict[str, Any] | None
 ) -> None:
     chat = FakeChat(lambda request, draw: Reply(text=text, finish_reason=finish_reason))
@@ -179,8 +179,8 @@ def test_a_server_without_probabilities_is_taken_at_its_word(
         assert (judgment.score, judgment.unscored, judgment.text) == (score, unscored, text)
 
 
-def test_one_order_alone_is_no_verdict_and_a_draw_more_is() -> None:
-    """A judge that always takes the first place, and whose words in the other order cannot be read."""
+def test_one_order_alone_is_unscored_unless_another_draw_of_the_other_order_is_scored() -> None:
+    """A judge that always prefers the first position, and whose text in the other order cannot be parsed."""
 
     def say(request: ChatRequest, draw: int) -> str:
         readable = shown(request, "response_a") == "Black Sea" or draw == 1 == request.n - 1
@@ -193,7 +193,7 @@ def test_one_order_alone_is_no_verdict_and_a_draw_more_is() -> None:
     assert sorted(j.unscored or "" for j in judgments) == [""] * 6 + ["no_verdict"] * 2
 
 
-def test_letters_without_any_probability_are_unscored() -> None:
+def test_letters_without_probability_are_unscored() -> None:
     given = judged(FakeChat(lambda request, draw: chosen(request, {})), "pairwise", SEAS[:2])
     assert {(j.score, j.unscored) for j in given} == {(None, "low_score_mass")}
 
@@ -244,7 +244,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def noisy(request: ChatRequest, draw: int) -> Reply | str:
-    """Depends on all that a model may depend on."""
+    """A model whose reply depends on the complete request."""
     key = sum(map(ord, question(request))) * 31 + request.seed + draw
     if request.choices:
         return chosen(
@@ -286,7 +286,7 @@ def compared(chat: FakeChat, pairs: Sequence[tuple[Response, Response]], **setti
     return anchor(chat, **settings).compare([PROMPT] * len(pairs), responses, others, models=MODELS, iteration=1)
 
 
-def test_an_anchor_keeps_the_sides_that_it_is_given() -> None:
+def test_an_anchor_keeps_the_given_sides() -> None:
     chat = FakeChat(by_length)
     comparisons = compared(chat, [(SEAS[3], SEAS[1]), (SEAS[1], SEAS[3])])
     assert [(c.response_id, c.other_id, c.shown_first) for c in comparisons] == [

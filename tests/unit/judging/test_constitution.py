@@ -1,4 +1,4 @@
-"""The constitution: which principle is asked, what is clamped, and files that are refused."""
+"""The constitution: selection of principles, clamping, and files that are refused."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -19,7 +19,7 @@ SEAS = [response(number, text) for number, text in enumerate(["Black.", "Red.", 
 
 
 def principle_of(request: ChatRequest) -> str:
-    """What stands between the question and the next paragraph."""
+    """Return the text between the question and the next paragraph."""
     return question(request).split("\n\n")[1]
 
 
@@ -58,7 +58,7 @@ def test_the_drawing_depends_on_run_and_iteration_and_on_nothing_else(tmp_path: 
     assert drawn(iteration=2) != usual and drawn(seed=12) != usual
 
 
-def test_all_principles_are_asked_and_averaged(tmp_path: Path) -> None:
+def test_all_principles_are_used_and_averaged(tmp_path: Path) -> None:
     def say(request: ChatRequest, draw: int) -> Reply:
         """By the first principle the red sea is better, by the others the black one."""
         red_first = shown(request, "response_a") == "Red."
@@ -90,11 +90,11 @@ def test_probabilities_are_clamped_after_reasoning(
     chat = FakeChat(lambda request, draw: chosen(request, {"A": 0.09, "B": 0.81}))
     given = constitution(chat, tmp_path, **settings)
     assert {round(j.score or 0, 12) for j in given} == scores
-    # What the judge said stands there as it said it.
+    # The judge's text is stored unchanged.
     assert all("A: 0.0900, B: 0.8100" in j.text for j in given)
 
 
-def test_a_clamp_leaves_what_lies_within_and_what_is_the_same_text(tmp_path: Path) -> None:
+def test_a_clamp_changes_neither_values_within_it_nor_equal_texts(tmp_path: Path) -> None:
     chat = FakeChat(lambda request, draw: chosen(request, {"A": 0.45, "B": 0.55}))
     path = principles_file(tmp_path, *PRINCIPLES)
     twins = [SEAS[0], replace(SEAS[0], id="p/7"), SEAS[1]]
@@ -102,7 +102,7 @@ def test_a_clamp_leaves_what_lies_within_and_what_is_the_same_text(tmp_path: Pat
     assert {round(j.score or 0, 12) for j in given} == {0.45, 0.5, 0.55}
 
 
-def test_a_principle_is_one_line_and_stands_in_the_question_as_it_is(tmp_path: Path) -> None:
+def test_a_principle_is_one_line_and_verbatim_in_the_prompt(tmp_path: Path) -> None:
     path = tmp_path / "constitution.yaml"
     path.write_text("- |\n  Be kind,\n  {{prompt}}   and brief.\n- 'Truth: always.'\n- Ёж — да.\n", encoding="utf-8")
     assert read_principles(path) == ["Be kind, {{prompt}} and brief.", "Truth: always.", "Ёж — да."]
@@ -119,21 +119,21 @@ def test_a_principle_is_one_line_and_stands_in_the_question_as_it_is(tmp_path: P
         (b"- Be kind.\n---\n- Be brief.\n", r"cannot be read \(.*single document.*\)"),
         (b"\xff\xfe\x00", r"cannot be read \(.*utf-8.*\)"),
         (b"- 2024-13-45\n", r"cannot be read \(.*month.*\)"),
-        (b"", "it holds None"),
-        (b"[]\n", r"it holds \[\]"),
-        (b"principles:\n- Be kind.\n", r"it holds \{'principles'"),
-        (b"Be kind.\n", "it holds 'Be kind.'"),
+        (b"", "it contains None"),
+        (b"[]\n", r"it contains \[\]"),
+        (b"principles:\n- Be kind.\n", r"it contains \{'principles'"),
+        (b"Be kind.\n", "it contains 'Be kind.'"),
         (b"- Be kind.\n- Truth: always.\n", r"entry 2 is \{'Truth': 'always\.'\}"),
         (b"- Be kind.\n- 3\n", "entry 2 is 3"),
         (b"- ' '\n", "entry 1 is ' '"),
         (b"- Be kind.\n-\n", "entry 2 is None"),
     ],
 )
-def test_a_file_that_is_no_list_of_sentences_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_not_a_list_of_sentences_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "constitution.yaml"
     if content is not None:
         path.write_bytes(content)
-    expected = rf"^judging\.principles: .*constitution\.yaml: {message}.*; .*; write one sentence a line"
+    expected = rf"^judging\.principles: .*constitution\.yaml: {message}.*; .*; write one sentence per line"
     with pytest.raises(RecipeError, match=expected) as caught:
         build(FakeChat(by_length), "constitution", principles=str(path))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The ensemble: formulas by hand, draws, lost verdicts, and what must not change its scores."""
+"""The ensemble: formulas by hand, draws, unscored draws, and invariances of its scores."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ MODELS = {"policy": Checkpoint("m1", Path("nowhere"), 1)}
 
 
 class FixedJudge:
-    """Gives what it is told for response i: a draw each, a number or the reason why there is none."""
+    """Gives the given draws for response i, each a number or the reason why there is none."""
 
     def __init__(self, *draws_of, by=(), scale=(0.0, 5.0), calls=None, extra=()):
         self.draws_of, self.by, self.scale = draws_of, frozenset(by), scale
@@ -89,7 +89,7 @@ def test_ensemble_combines_by_the_formula(settings, expected):
 
 
 def test_ensemble_normalises_over_all_responses_and_draws():
-    # a: mean 2, deviation 1. b: no spread, so it says nothing.
+    # a: mean 2, deviation 1. b: no spread, so it has no effect.
     members = {"a": FixedJudge([1.0], [3.0]), "b": FixedJudge([0.7], [0.7])}
     own, _ = judged(members, 2)
     assert [j.score for j in own] == pytest.approx([-0.5, 0.5])
@@ -100,7 +100,7 @@ def test_ensemble_normalises_over_all_responses_and_draws():
     assert [2 * score * math.sqrt(5) for score in drawn.values()] == pytest.approx([-3, -1, 1, 3])
 
 
-def test_ensemble_pairs_draws_and_repeats_the_one_of_who_does_not_draw():
+def test_ensemble_pairs_draws_and_repeats_the_score_of_a_verifier():
     members = {"a": FixedJudge([1.0, 2.0, 3.0]), "b": FixedJudge([10.0, 20.0, 30.0]), "c": FixedJudge([100.0])}
     own, kept = judged(members, 1, normalise=False)
     assert [(j.draw, j.score) for j in own] == [(0, 111 / 3), (1, 122 / 3), (2, 133 / 3)]
@@ -116,13 +116,13 @@ def test_a_draw_that_one_member_lost_is_lost_with_its_reason(combine):
     assert own[1].text == "a: unscored, truncated\nb: 2"
 
 
-def test_what_a_member_lost_is_not_in_its_mean():
+def test_an_unscored_draw_is_not_in_the_members_mean():
     with_loss = {"a": FixedJudge([1.0], ["truncated"], [3.0]), "b": FixedJudge([0.0], [0.0], [0.0])}
     own, _ = judged(with_loss, 3)
     assert [j.score for j in own] == [pytest.approx(-0.5), None, pytest.approx(0.5)]
 
 
-def test_members_are_kept_by_name_and_count_in_no_mean():
+def test_members_judgments_are_stored_by_name_and_count_in_no_mean():
     criterion = judgment_of("p#0", 0, 2.0, part="clarity")
     members = {"x@policy": FixedJudge([4.0], extra=[criterion]), "x@initial": FixedJudge([1.0])}
     own, kept = judged(members, 1, normalise=False)
@@ -144,8 +144,9 @@ def test_comparisons_of_one_draw_are_one_score():
 
 
 @pytest.mark.parametrize("lost", [(), (1,), (1, 2), (1, 2, 3)])
-def test_a_judge_that_sees_only_the_position_prefers_nobody_however_many_draws_are_lost(lost):
-    """Of four draws in either order those in `lost` could not be read in the first; the one shown first gets 0.95."""
+def test_a_judge_with_only_position_bias_has_no_preference_however_many_draws_are_lost(lost):
+    """Of four draws in each order those in `lost` are unscored in the first order; the response shown first gets
+    0.95."""
     compared = [
         judgment_of(
             own, draw, "no_choice" if draw in lost and first == "p#0" else 0.95 if own == first else 0.05,
@@ -162,7 +163,7 @@ def test_a_judge_that_sees_only_the_position_prefers_nobody_however_many_draws_a
     assert together == pytest.approx({("p#0", 0): 0.5, ("p#1", 0): 0.5})
 
 
-def test_a_draw_with_one_order_of_a_comparison_says_nothing_of_it():
+def test_a_draw_with_only_one_order_of_a_comparison_does_not_count():
     compared = [
         judgment_of(
             "p#0", draw, "no_choice" if (draw, first) == (0, "p#1") else score, other_id="p#1", shown_first=first
@@ -174,7 +175,7 @@ def test_a_draw_with_one_order_of_a_comparison_says_nothing_of_it():
     assert [(j.draw, j.score, j.unscored) for j in own] == [(0, None, "no_choice"), (1, pytest.approx(0.55), None)]
 
 
-def test_ensemble_asks_members_of_one_model_in_a_row():
+def test_ensemble_groups_members_by_model():
     calls = []
     by = {"a": {"initial"}, "b": {"policy"}, "c": {"initial", "policy"}, "d": {"policy"}, "e": set(), "f": {"initial"}}
     members = {name: FixedJudge([1.0], by=models, calls=calls) for name, models in by.items()}

@@ -1,4 +1,4 @@
-"""Judges on a deterministic engine of our own: what they ask it, and what they make of what it says."""
+"""Judges on a deterministic test engine: their requests, and the judgments from its replies."""
 
 import math
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def build(engine: FakeEngine, *, seed: int = 11, **section: Any) -> Any:
 # --- additive --------------------------------------------------------------------------------------------------------
 
 
-def test_additive_asks_once_for_all_draws_and_keeps_every_draw() -> None:
+def test_additive_requests_all_draws_at_once_and_stores_every_draw() -> None:
     engine = FakeEngine(lambda request, draw: says(["Fine.\nScore: 4", "I like it.", "Score: 8/10"][draw]))
     responses = [response(0, "The Black Sea."), response(0, "The Red Sea.", prompt_index=1)]
     drawn = build(engine, kind="additive", num_draws=3, temperature=0.6, top_p=0.8, max_tokens=99).judge(
@@ -121,7 +121,7 @@ def test_a_response_without_text_is_unscored_and_not_sent(kind: str, text: str) 
 
 
 @pytest.mark.parametrize(("kind", "max_tokens"), [("additive", 50), ("expected_score", 1)])
-def test_a_prompt_that_does_not_fit_is_unscored_and_not_cut(kind: str, max_tokens: int) -> None:
+def test_a_prompt_that_does_not_fit_is_unscored_and_not_truncated(kind: str, max_tokens: int) -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         return chooses(0, 0, 0, 0, 0, 1) if kind == "expected_score" else says("Score: 5")
 
@@ -140,7 +140,7 @@ def test_a_prompt_that_does_not_fit_is_unscored_and_not_cut(kind: str, max_token
     assert len(engine.calls[0]) == 1
 
 
-def test_an_engine_that_drops_a_request_is_not_papered_over() -> None:
+def test_an_engine_that_drops_a_request_is_an_error() -> None:
     class Forgetful(FakeEngine):
         def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
             return super().generate(requests)[:-1]
@@ -223,13 +223,13 @@ def anchor(engine: FakeEngine) -> Any:
 
 
 def likes_red(request: GenerationRequest, draw: int) -> Sample:
-    """Prefers the red sea nine to one wherever it stands, and mentions half of its mind only."""
+    """Prefers the red sea nine to one in any position, with half of the probability on other tokens."""
     text = shown(request)
     a_is_red = text.index("Red") < text.index("Black")
     return chooses(0.45, 0.05) if a_is_red else chooses(0.05, 0.45)
 
 
-def test_both_orders_tell_of_the_same_response() -> None:
+def test_both_orders_give_the_preference_for_the_same_response() -> None:
     engine = FakeEngine(likes_red)
     red, black = response(0, "The Red Sea."), response(1, "The Black Sea.")
     first, second = anchor(engine).compare([PROMPTS[0]], [red], [black], models=MODELS, iteration=3)
@@ -251,7 +251,7 @@ def test_both_orders_tell_of_the_same_response() -> None:
     assert [c.preference for c in turned] == [pytest.approx(0.1)] * 2
 
 
-def test_a_judge_that_only_sees_places_averages_to_a_half() -> None:
+def test_a_judge_with_only_position_bias_averages_to_a_half() -> None:
     engine = FakeEngine(lambda request, draw: chooses(0.97, 0.01))
     compared = anchor(engine).compare(
         [PROMPTS[0]], [response(0, "sea")], [response(1, "ocean")], models=MODELS, iteration=1
@@ -315,7 +315,7 @@ def test_a_judge_may_be_any_model_of_the_recipe(by: str) -> None:
         recipe.ExpectedScoreSection(kind="expected_score", by=by),
     ):
         assert judging.build(section, engine=engine, seed=0, chats=chats(engine, "gpt")).by == {by}
-    if by != "policy":  # an anchor stays the same
+    if by != "policy":  # an anchor must stay the same
         anchor_section = recipe.PairwiseAnchorSection(by=by)
         built: Any = judging.build_anchor(anchor_section, chats=chats(engine, "gpt"), engine=engine, seed=0)
         assert built.by == {by}

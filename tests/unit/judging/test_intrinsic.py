@@ -1,4 +1,4 @@
-"""The intrinsic judge: log-ratios by hand, what the engine is asked and when, and what cannot be scored."""
+"""The intrinsic judge: log-ratios by hand, engine calls, and responses that cannot be scored."""
 
 import math
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_intrinsic_is_exactly_zero_without_the_engine_while_both_are_one_checkpo
     assert not engine.loaded and not engine.scored
 
 
-def test_intrinsic_leaves_out_what_has_no_ratio_and_keeps_the_rest_in_place():
+def test_intrinsic_leaves_responses_without_a_ratio_unscored_and_keeps_the_order():
     engine = ScoringEngine(context_tokens=10)
     responses = [
         response(0, 2, text="\n "),

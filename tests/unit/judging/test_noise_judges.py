@@ -1,6 +1,6 @@
-"""Judges that guess, from the model's words to the pairs: reliability must say so where pairs and margins cannot.
+"""Judges that guess, from the model's text to the pairs: reliability must reveal it, since pairs and margins cannot.
 
-The real judges, readers, selector and statistics; only what the model says is made up, at random.
+Uses the real judges, readers, selector and statistics; only the model's text is random.
 """
 
 import random
@@ -11,7 +11,7 @@ import pytest
 from cases.judging import FakeChat, chosen, judged
 
 from selfreward import pairing, recipe
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
 from selfreward.statistics.judge_metrics import measure_judge
@@ -29,7 +29,7 @@ RESPONSES = [
 
 
 def guesses(request: ChatRequest, draw: int) -> Reply | str:
-    """Scores, or probabilities of the choices, that depend on question and draw and on nothing that they mean."""
+    """Scores, or probabilities of the choices, that depend on question and draw but not on their meaning."""
     chance = random.Random(f"{request.messages[0].content} {request.seed + draw}")
     if request.choices:
         return chosen(request, {choice: chance.random() for choice in request.choices})
@@ -57,12 +57,12 @@ def test_a_judge_that_guesses_has_no_reliability_and_nearly_all_its_prompts_give
     r = metrics["judge_reliability"]
     assert r.low == 0 and r.mean < 0.2 and r.high < 0.4  # type: ignore[union-attr]
     selector = pairing.build(recipe.BestVsWorst(kind="best_vs_worst"))
-    assert len(selector.select(Judged(PROMPTS, RESPONSES, noise)).pairs) > 0.9 * NUM_PROMPTS
+    assert len(selector.select(PairingInputs(PROMPTS, RESPONSES, noise)).pairs) > 0.9 * NUM_PROMPTS
 
 
-def test_min_reliability_drops_all_that_a_guessing_judge_said(noise: list[Judgment]) -> None:
+def test_min_reliability_drops_all_prompts_of_a_guessing_judge(noise: list[Judgment]) -> None:
     selector = pairing.build(recipe.BestVsWorst(kind="best_vs_worst", min_reliability=0.4))
-    selection = selector.select(Judged(PROMPTS, RESPONSES, noise))
+    selection = selector.select(PairingInputs(PROMPTS, RESPONSES, noise))
     assert not selection.pairs and {dropped.reason for dropped in selection.dropped} <= {"low_reliability", "tie"}
 
 
@@ -74,8 +74,8 @@ def test_min_reliability_drops_all_that_a_guessing_judge_said(noise: list[Judgme
         [{"kind": "expected_score", "num_draws": 1}, {"kind": "pairwise"}],
     ],
 )
-def test_one_guess_repeated_does_not_pass_for_one_that_comes_again(members: list[dict[str, Any]]) -> None:
-    """A member that draws once beside one that draws more: nothing is known of how it repeats itself."""
+def test_a_repeated_guess_does_not_count_as_a_reproduced_one(members: list[dict[str, Any]]) -> None:
+    """A member that draws once with one that draws more often: its reliability is unknown."""
     judgments = judged(FakeChat(guesses), "ensemble", RESPONSES[:40], *PROMPTS[:10], members=members)
     _, not_measured = measure_judge(judgments, response_lengths={}, scale=None, seed=0)
     assert "judge_reliability" in not_measured

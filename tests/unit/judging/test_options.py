@@ -1,4 +1,4 @@
-"""What all judges that ask share: committing first, references, forms, wordings, thoughts. And the expected score."""
+"""Options shared by judges that prompt a model: own response first, references, schemas, reasoning; expected scores."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def is_own(request: ChatRequest) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_judge_that_commits_itself_responds_once_to_each_prompt_and_is_shown_what_it_said(kind: str) -> None:
+def test_a_judge_that_commits_itself_responds_once_to_each_prompt_and_is_shown_its_response(kind: str) -> None:
     def say(request: ChatRequest, draw: int) -> Reply | str:
         if not is_own(request):
             return fine(request, draw)
@@ -58,23 +58,23 @@ def test_a_judge_that_commits_itself_responds_once_to_each_prompt_and_is_shown_w
     assert own == [ChatRequest(p.messages, max_tokens=33, temperature=0.0) for p in (PROMPT, OTHER)]
     for request in questions:
         about = PROMPT if "sea" in (shown(request, "user") or "") else OTHER
-        # Thoughts are its own affair; what it said is fenced, and cannot end its block.
+        # Its reasoning is not shown; its response is enclosed in a block that it cannot end.
         assert shown(request, "own_response") == (
             f"Mine for {about.messages[-1].content}\n</own_response-000000>\nScore: 5"
         )
-        # What changes from question to question stands last: the prefix cache pays for the rest.
+        # The parts that differ between questions come last, so that the prefix cache covers the rest.
         assert re.search(r"</response(_b)?-\w{6}>$", question(request))
     assert all(j.unscored is None for j in given)
 
 
-def test_a_judge_that_does_not_commit_itself_is_shown_nothing_of_its_own() -> None:
+def test_a_judge_that_does_not_commit_itself_is_shown_no_own_response() -> None:
     chat = FakeChat(fine)
     judged(chat, "additive", [BLACK])
     ((request,),) = chat.calls
     assert shown(request, "own_response") is None and "What you yourself" not in question(request)
 
 
-def test_only_prompts_that_are_asked_about_are_responded_to() -> None:
+def test_only_prompts_that_are_judged_are_responded_to() -> None:
     chat = FakeChat(fine)
     responses = [BLACK, response(0, "<think>Hm.</think>", prompt_id="q")]
     third = replace(OTHER, id="r")
@@ -96,7 +96,7 @@ def test_only_prompts_that_are_asked_about_are_responded_to() -> None:
         (Reply(text=" \n", finish_reason="stop"), "empty_verdict"),
     ],
 )
-def test_a_judge_that_could_not_commit_itself_is_not_asked(kind: str, own: Reply, reason: str) -> None:
+def test_a_judge_that_could_not_commit_itself_is_not_queried(kind: str, own: Reply, reason: str) -> None:
     def say(request: ChatRequest, draw: int) -> Reply | str:
         return own if request.messages == OTHER.messages else "Mine." if is_own(request) else fine(request, draw)
 
@@ -132,11 +132,11 @@ def test_a_reference_is_not_shown_unless_the_recipe_says_so() -> None:
     assert "Baltic" not in question(chat.calls[0][0])
 
 
-# --- forms -----------------------------------------------------------------------------------------------------------
+# --- schemas ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["additive", "rubric"])
-def test_a_form_is_asked_for_and_read(kind: str) -> None:
+def test_a_schema_is_requested_and_parsed(kind: str) -> None:
     said = ['{"explanation": "Score: 1 says it.", "score": 4}', "Fine.\nScore: 5", '{"explanation": "x", "score": 9}']
     chat = FakeChat(lambda request, draw: said[draw])
     given = judged(chat, kind, [BLACK], **{**KINDS[kind], "num_draws": 3}, structured=True)
@@ -148,7 +148,7 @@ def test_a_form_is_asked_for_and_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["additive", "rubric"])
-def test_without_a_form_a_verdict_is_a_line_of_its_own(kind: str) -> None:
+def test_without_a_schema_a_verdict_is_a_separate_line(kind: str) -> None:
     chat = FakeChat(lambda request, draw: ["Fine.\nScore: 5", '{"explanation": "x", "score": 4}'][draw])
     given = judged(chat, kind, [BLACK], **KINDS[kind])
     ((request,),) = chat.calls
@@ -156,7 +156,7 @@ def test_without_a_form_a_verdict_is_a_line_of_its_own(kind: str) -> None:
     assert [j.score for j in given if not j.part] == [5.0, None]
 
 
-def test_the_form_admits_the_whole_scale_and_nothing_else() -> None:
+def test_the_schema_admits_exactly_the_scale() -> None:
     scores = SCHEMA["properties"]["score"]["enum"]  # type: ignore[index]
     for score in (*scores, -1, 6, 4.5):
         text = json.dumps({"explanation": "x", "score": score})
@@ -166,11 +166,11 @@ def test_the_form_admits_the_whole_scale_and_nothing_else() -> None:
     assert scores == [0, 1, 2, 3, 4, 5] and SCHEMA["required"] == ["explanation", "score"]
 
 
-# --- thoughts --------------------------------------------------------------------------------------------------------
+# --- reasoning -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_judges_see_what_a_thinking_model_said_and_not_what_it_thought(kind: str) -> None:
+def test_judges_are_shown_a_thinking_models_response_and_not_its_reasoning(kind: str) -> None:
     chat = FakeChat(fine)
     thoughtful = [replace(r, text=f"<think>Say Score: 5.</think>\n\n{r.text}") for r in (BLACK, RED)]
     plain_chat = FakeChat(fine)
@@ -179,14 +179,14 @@ def test_judges_see_what_a_thinking_model_said_and_not_what_it_thought(kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_but_thoughts_is_an_empty_response(kind: str) -> None:
+def test_only_reasoning_is_an_empty_response(kind: str) -> None:
     chat = FakeChat(fine)
     given = judged(chat, kind, [replace(BLACK, text="<think>The Black Sea"), RED], **KINDS[kind])
     assert {j.unscored for j in given if j.response_id == BLACK.id} == {"empty_response"}
     assert not any("Black" in question(request) for call in chat.calls for request in call)
 
 
-# --- replies that say nothing ----------------------------------------------------------------------------------------
+# --- replies without a verdict ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,7 +201,7 @@ def test_a_question_that_was_not_sent_is_unscored_with_its_reason(kind: str, rea
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lose", [lambda replies: replies[:-1], lambda replies: [*replies, replies[0]]])
-def test_a_model_that_loses_a_reply_is_not_papered_over(kind: str, lose: Callable[..., Any]) -> None:
+def test_a_model_that_loses_a_reply_is_an_error(kind: str, lose: Callable[..., Any]) -> None:
     class Losing(FakeChat):
         def reply(self, requests: Any, *, models: Any) -> Any:
             return lose(super().reply(requests, models=models))
@@ -222,7 +222,7 @@ def test_no_judge_raises_because_of_what_a_model_wrote(text: str, finish_reason:
 
 # --- expected score --------------------------------------------------------------------------------------------------
 
-# What makes a step out for a reader, in the words of the first, the second and the third wording.
+# A phrase that identifies each step, in the first, the second and the third prompt variant.
 STEPS = {
     0: ("nothing to do with the request", "of no use for this request", "does not respond to the request"),
     1: ("touches on the request", "close to the subject", "touches the subject"),
@@ -234,7 +234,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("score", STEPS)
-def test_the_label_of_a_step_gives_the_score_that_each_wording_says(score: int) -> None:
+def test_the_label_of_a_step_gives_its_score_in_each_prompt_variant(score: int) -> None:
     def say(request: ChatRequest, draw: int) -> Reply:
         words = "|".join(map(re.escape, STEPS[score]))
         (label,) = re.findall(rf"^(?:step )?(\w) - .*(?:{words})", question(request), re.MULTILINE)
@@ -244,7 +244,7 @@ def test_the_label_of_a_step_gives_the_score_that_each_wording_says(score: int) 
 
 
 @pytest.mark.parametrize("num_draws", [1, 2, 3])
-def test_each_draw_is_another_wording_in_one_call_and_nothing_is_random(num_draws: int) -> None:
+def test_each_draw_is_another_prompt_variant_in_one_call_and_nothing_is_random(num_draws: int) -> None:
     chat = FakeChat(lambda request, draw: chosen(request, dict.fromkeys(request.choices, 0.1)))
     given = judged(chat, "expected_score", [BLACK, RED], num_draws=num_draws)
     (call,) = chat.calls
@@ -260,14 +260,14 @@ def test_each_draw_is_another_wording_in_one_call_and_nothing_is_random(num_draw
     assert [j.template_sha256 for j in given] == hashes * 2
 
 
-def test_what_hangs_on_the_label_shows_as_disagreement_between_draws() -> None:
+def test_dependence_on_the_label_shows_as_disagreement_between_draws() -> None:
     chat = FakeChat(
         lambda request, draw: chosen(request, {request.choices[0]: 0.9})
     )  # the first one, whatever it means
     assert [j.score for j in judged(chat, "expected_score", [BLACK], num_draws=3)] == [0.0, 5.0, 3.0]
 
 
-def test_the_text_says_the_probabilities_of_the_scores_in_their_order() -> None:
+def test_the_text_contains_the_probabilities_of_the_scores_in_order() -> None:
     chat = FakeChat(lambda request, draw: chosen(request, dict(zip(request.choices, (0.5, 0.25), strict=False))))
     _, second = judged(chat, "expected_score", [BLACK], num_draws=2)
     assert second.text == (
@@ -276,7 +276,7 @@ def test_the_text_says_the_probabilities_of_the_scores_in_their_order() -> None:
     )  # fmt: skip
 
 
-def test_with_reasoning_each_draw_is_an_explanation_with_a_seed_of_its_own() -> None:
+def test_with_reasoning_each_draw_is_an_explanation_with_its_own_seed() -> None:
     chat = FakeChat(lambda request, draw: chosen(request, {str(draw): 0.5}, text=f"Because {draw}."))
     reasoning = {"max_tokens": 77, "temperature": 0.6, "top_p": 0.8}
     given = judged(chat, "expected_score", [BLACK, RED], num_draws=4, reasoning=reasoning)
@@ -326,7 +326,7 @@ def test_a_server_without_probabilities_leaves_no_expected_score_but_what_it_wro
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_a_label_in_words_is_known_in_each_wording(opened: bool) -> None:
+def test_a_label_in_the_text_is_recognised_in_each_prompt_variant(opened: bool) -> None:
     chat = FakeChat(lambda request, draw: (request.opening if opened else "") + request.choices[-1])
     given = judged(chat, "expected_score", [BLACK], num_draws=3)
     assert [j.unscored for j in given] == ["no_probabilities"] * 3

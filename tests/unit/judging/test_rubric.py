@@ -1,4 +1,4 @@
-"""The rubric: its questions, its mean over criteria by hand, what is lost, and what is kept beside it."""
+"""The rubric: its questions, its mean over criteria by hand, unscored draws, and the stored parts."""
 
 import math
 import statistics
@@ -54,7 +54,7 @@ def test_each_criterion_is_a_question_of_its_own_in_one_call() -> None:
     (call,) = chat.calls
     assert [criterion_of(request) for request in call] == [
         "Truth: What it says is true.",
-        "Brevity: It is short. {{response}}",  # the recipe's own words, to the letter
+        "Brevity: It is short. {{response}}",  # the recipe's text, verbatim
     ] * 2
     assert {(r.n, r.temperature, r.top_p, r.max_tokens) for r in call} == {(2, 0.6, 0.8, 55)}
     assert len({r.seed for r in call}) == 4
@@ -70,7 +70,7 @@ def test_the_score_is_the_weighted_mean_over_criteria_draw_by_draw() -> None:
         assert (judgment.judge, judgment.response_id, judgment.prompt_id, judgment.unscored) == (
             "rubric", "p/0", "p", None
         )  # fmt: skip
-        # It was put together, not sampled.
+        # It is combined, not sampled.
         assert judgment.token_ids == judgment.prompt_token_ids == () and judgment.token_logprobs is None
         assert (judgment.seed, judgment.finish_reason, judgment.checkpoint_id) == (0, None, "m1")
     assert mean_scores(given) == {"p/0": pytest.approx((4.0 + 3.5) / 2)}  # criteria count once, within it
@@ -106,7 +106,7 @@ def test_a_draw_without_one_criterion_is_unscored_with_that_reason() -> None:
     assert [(j.part, j.score) for j in given if j.part and j.draw == 1] == [("Truth", 4.0), ("Brevity", None)]
 
 
-def test_a_response_without_text_is_not_asked_about_under_any_criterion() -> None:
+def test_a_response_without_text_is_judged_under_no_criterion() -> None:
     chat = scoring({("Truth", "Black"): "5", ("Brevity", "Black"): "1"})
     given = judged(chat, "rubric", [replace(RED, text=" "), BLACK], **CRITERIA, num_draws=1)
     assert [(j.part, j.unscored) for j in given if j.response_id == RED.id] == [
@@ -135,7 +135,7 @@ def test_z_scores_are_taken_per_criterion_over_all_that_is_judged_together() -> 
     ]  # fmt: skip
     assert [j.score for j in own(given)] == [*map(pytest.approx, expected), None]
     assert own(given)[5].unscored == "no_verdict"
-    # The parts keep the score that was given.
+    # The parts store the raw score.
     assert [j.score for j in given if j.part == "Truth"] == [0, 2, 4, 3, 5, None]
 
 
@@ -148,7 +148,7 @@ def test_a_criterion_that_spreads_little_counts_as_much_as_the_others() -> None:
     assert [j.score for j in own(even)] == [0.0, 0.0]
 
 
-def test_equal_scores_or_one_alone_are_no_difference() -> None:
+def test_equal_scores_or_a_single_one_have_z_score_zero() -> None:
     chat = scoring({(c, r): "4" for c in ("Truth", "Brevity") for r in ("Black", "Red")})
     for responses in ([BLACK], [BLACK, RED]):
         given = judged(chat, "rubric", responses, **CRITERIA, num_draws=1, normalise=True)

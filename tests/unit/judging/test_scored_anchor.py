@@ -1,4 +1,4 @@
-"""A judge that scores, as anchor: which response is better, what is asked, what is missing, and what is refused."""
+"""A judge that scores, as anchor: outcomes, requests, missing scores, and refused settings."""
 
 import re
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_the_higher_mean_score_wins() -> None:
     assert first.text == "4.33333 against 3"
 
 
-def test_each_response_is_scored_once_however_many_rivals_it_has() -> None:
+def test_each_response_is_scored_once_however_many_baselines_there_are() -> None:
     chat = Initial(digits)
     prompts = [PROMPT, Prompt("q", (Message("user", "Another?"),))]
     new = [response("new", "3"), response("new", "2", prompt_id="q")]
@@ -80,7 +80,7 @@ def test_each_response_is_scored_once_however_many_rivals_it_has() -> None:
         [1.0, 0.0],
         [0.0, 0.0],
     ]
-    assert all(o.asked and o.consistent is None for o in outcomes(new, previous, found, baselines))
+    assert all(o.was_compared and o.consistent is None for o in outcomes(new, previous, found, baselines))
 
 
 def test_scores_of_a_response_are_the_same_whenever_it_is_compared() -> None:
@@ -102,14 +102,14 @@ def test_a_response_without_any_score_leaves_the_comparison_unscored() -> None:
     )
 
 
-def test_a_model_that_falls_silent_loses_and_does_not_go_missing() -> None:
+def test_a_model_without_text_loses_and_is_not_missing() -> None:
     chat = Initial(digits)
     found = compared(chat, ("", "0"), ("0", " \n"), ("", ""), ("", "-"), num_draws=1, temperature=0.0)
     assert [(c.preference, c.unscored) for c in found] == [(0.0, None), (1.0, None), (0.5, None), (None, "no_verdict")]
     assert len(chat.calls[0]) == 3
 
 
-def test_equal_texts_are_neither_scored_nor_told_apart() -> None:
+def test_equal_texts_are_not_scored_and_tie() -> None:
     chat = Initial(digits)
     assert [c.preference for c in compared(chat, ("4", "4"), ("", " "))] == [0.5] * 2
     assert chat.calls == []
@@ -135,12 +135,12 @@ def test_every_kind_that_scores_can_be_the_anchor() -> None:
     good, bad, silent = response(0, "No comma"), response(1, "One, two"), response(2, "")
     verifier = anchor(Initial(digits), "verifier")
     found = verifier.compare([checked] * 2, [good, bad], [bad, silent], models=MODELS, iteration=1)
-    assert [c.preference for c in found] == [1.0, 0.5]  # by its checks, silence is no worse than a comma
+    assert [c.preference for c in found] == [1.0, 0.5]  # by its checks, an empty text is no worse than a comma
     (unchecked,) = verifier.compare([PROMPT], [good], [bad], models=MODELS, iteration=1)
     assert (unchecked.preference, unchecked.unscored) == (None, "no_checks")
 
 
-def test_an_anchor_that_scores_all_alike_is_invalid_and_has_no_position_to_follow() -> None:
+def test_an_anchor_with_constant_scores_is_invalid_and_has_no_position_bias() -> None:
     def health(other: str) -> Any:
         prompts = [Prompt(f"p{i}", PROMPT.messages) for i in range(30)]
         mine: list[Response] = [response(0, f"{i % 2} 4", prompt_id=p.id) for i, p in enumerate(prompts)]
@@ -150,7 +150,7 @@ def test_an_anchor_that_scores_all_alike_is_invalid_and_has_no_position_to_follo
         return anchor_health(found, outcomes(mine, others, found, [others]))
 
     alike, apart = health("same"), health("1")
-    assert "tells nothing apart" in alike.invalid
+    assert "cannot distinguish" in alike.invalid
     assert apart.invalid is None and apart.consistency is None
 
 
@@ -164,7 +164,7 @@ def test_responses_of_other_prompts_are_refused() -> None:
     ("section", "message"),
     [({"kind": "additive", "by": "initail"}, r"^evaluation.anchor.by: .*did you mean 'initial'")],
 )
-def test_an_anchor_that_cannot_be_built_is_refused_at_its_place(section: dict[str, Any], message: str) -> None:
+def test_an_anchor_that_cannot_be_built_is_refused_with_its_location(section: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         anchor(Initial(digits), **section)
 
@@ -172,18 +172,18 @@ def test_an_anchor_that_cannot_be_built_is_refused_at_its_place(section: dict[st
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"kind": "reward_model", "by": "initial"}, r"^evaluation.anchor.by: initial writes and does not score"),
+        ({"kind": "reward_model", "by": "initial"}, r"^evaluation.anchor.by: initial is a generative model"),
         ({"kind": "rubric", "by": "initial", "criteria": CRITERIA, "normalise": True}, "^evaluation.anchor.normalise:"),
     ],
 )
-def test_an_anchor_that_cannot_measure_is_refused_at_its_place(section: dict[str, Any], message: str) -> None:
+def test_an_anchor_that_cannot_measure_is_refused_with_its_location(section: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         anchor_section = ANCHOR.validate_python(section)
         found = validation.of_judge(anchor_section, [PROMPT], where="evaluation.anchor")
         warnings_of([*found, *validation.of_anchor(anchor_section)])
 
 
-def test_a_second_name_for_the_same_weights_hides_nothing() -> None:
+def test_a_second_name_for_the_same_weights_is_detected() -> None:
     section = JUDGE.validate_python({"kind": "pairwise", "by": "twin"})
     same, other = {"policy": "m0", "initial": "m0", "twin": "m0"}, {"policy": "m0", "initial": "m0", "twin": "m1"}
     evaluation = recipe.EvaluationSection()
@@ -192,7 +192,7 @@ def test_a_second_name_for_the_same_weights_hides_nothing() -> None:
     assert warnings_of(validation.of_shared_anchor(section, evaluation, other)) == []
 
 
-# --- who may label beside the anchor ---------------------------------------------------------------------------------
+# --- judges that may label with an anchor ----------------------------------------------------------------------------
 
 ADDITIVE = {"kind": "additive", "by": "initial"}
 
@@ -235,7 +235,7 @@ def test_one_model_with_one_template_labels_and_measures_only_when_allowed(
     assert any("anchor_may_label is true" in sentence for sentence in warned) == is_shared
 
 
-def test_a_verifier_may_label_and_measure_and_every_report_says_so() -> None:
+def test_a_verifier_may_label_and_measure_with_a_warning() -> None:
     section = recipe.VerifierSection(kind="verifier")
     (sentence,) = warnings_of(validation.of_shared_anchor(section, recipe.EvaluationSection(anchor=section), {}))
     assert "verifiers" in sentence and "label and measure" in sentence

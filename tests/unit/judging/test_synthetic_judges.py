@@ -1,4 +1,4 @@
-"""Judges made of known noise, position bias and love of length: what was planted comes out, within its interval."""
+"""Judges with known noise, position bias and length bias: the estimates recover them, within their intervals."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
@@ -41,7 +41,7 @@ def sampled_judge(rng: Rng, *, noise: float, draws: int = 3, quality: float = 1.
 def wording_judge(
     rng: Rng, *, noise: float, lenient: float, moody: float, prompt_variants: int = 2, quality: float = 1.0
 ) -> Iterator[Judgment]:
-    """Draw d is the same wording for all: `lenient` raises the second one everywhere, `moody` each one by prompt."""
+    """Draw d is the same prompt variant for all: `lenient` raises the second everywhere, `moody` each by prompt."""
     for p in range(PROMPTS):
         mood = lenient * np.arange(prompt_variants) + moody * rng.normal(size=prompt_variants)
         for r in range(RESPONSES):
@@ -53,7 +53,8 @@ def wording_judge(
 def comparing_judge(
     rng: Rng, preference: Callable[[float, bool], float], *, draws: int = 1, quality: float = 1.0
 ) -> Iterator[Judgment]:
-    """`preference` for the lower id, of the difference in true quality (uniform, each of width `quality`) and place."""
+    """`preference` for the lower id, from the difference in true quality (uniform, each of width `quality`) and the
+    position."""
     for p in range(PROMPTS):
         true = quality * rng.uniform(size=RESPONSES)
         for one, other in combinations(range(RESPONSES), 2):
@@ -70,7 +71,7 @@ def measure(judgments: Iterable[Judgment], **lengths: dict[str, int]) -> dict[st
 
 
 def assert_found(interval: Interval, planted: float, *, width: float) -> None:
-    """Within the interval, and the interval is narrow enough to say something."""
+    """Within the interval, and the interval is narrow enough to be informative."""
     assert interval.low - 1e-9 <= planted <= interval.high + 1e-9
     assert interval.high - interval.low < width
 
@@ -96,8 +97,8 @@ def test_planted_reliability_of_prompt_variants_however_lenient(lenient: float, 
     assert_found(found, 1 / (1 + 1 / 2), width=0.2)
 
 
-def test_taking_out_the_draws_changes_sampled_scores_but_by_a_hair() -> None:
-    """Against the one-way formula, which knows no draws."""
+def test_removing_draw_effects_hardly_changes_sampled_scores() -> None:
+    """Compared with the one-way formula, which has no draw effects."""
     judgments = list(sampled_judge(np.random.default_rng(2), noise=1.0))
     x_PRD = np.array([j.score for j in judgments], dtype=np.float64).reshape(PROMPTS, RESPONSES, 3)
     observed, noise = x_PRD.mean(axis=2).var(axis=1, ddof=1).mean(), x_PRD.var(axis=2, ddof=1).mean() / 3
@@ -126,7 +127,7 @@ def test_planted_reliability_of_comparisons(bias: float, draws: int) -> None:
     shared: dict[bool, float] = {}
 
     def preference(difference: float, is_first: bool) -> float:
-        # What an order does to a pair is redrawn with its first draw, and kept by the others.
+        # The effect of an order on a pair is sampled with its first draw, and reused by the others.
         calls[0] += 1
         if calls[0] % draws == 1 % draws:
             shared[is_first] = rng.uniform(-0.1, 0.1)
@@ -167,7 +168,7 @@ def test_planted_position_consistency() -> None:
         return 0.9 if prefers_lower else 0.1
 
     found = measure(comparing_judge(rng, preference))
-    # Both orders follow quality, or only one does and place happened to agree.
+    # Both orders follow quality, or only one does and the position happens to agree.
     consistent = 0.7**2 + 0.7 * 0.3
     assert_found(found["judge_position_consistency_rate"], consistent, width=0.08)
     assert_found(found["judge_preference_fairness"], 1 - consistent, width=0.08)

@@ -1,4 +1,4 @@
-"""The verifier judge: scores, missing checks, and what its judgments say."""
+"""The verifier judge: scores, missing checks, and the text of its judgments."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_text_lists_each_check_with_its_outcome():
     ]
 
 
-def test_no_checks_is_unscored_but_no_text_is_a_zero():
+def test_no_checks_is_unscored_but_no_text_scores_zero():
     bare, empty = judged([prompt("p"), prompt("q", NO_COMMA)], [response("p", "a"), response("q", " \n")])
     assert (bare.score, bare.unscored) == (None, "no_checks")
     assert (empty.score, empty.unscored) == (0.0, None)
@@ -65,7 +65,7 @@ def test_judges_without_a_model_and_refuses_broken_checks():
         judged([prompt("p", {"kind": "punctuation:nocomma"})], [response("p", "a")])
 
 
-def test_the_room_builds_it():
+def test_the_package_builds_it():
     from selfreward.judging import build
 
     judge = build(recipe.VerifierSection(kind="verifier"), chats={}, engine=None, seed=0)

@@ -1,4 +1,4 @@
-"""The meta-judge: which judgments meet, what it is shown, how it is read, and what becomes a pair."""
+"""The meta-judge: matchups, its prompt, the parsing of its verdicts, and the resulting pairs."""
 
 import random
 import re
@@ -23,7 +23,7 @@ FIRST, SECOND = "The better judgment is Judgment A", "The better judgment is Jud
 
 
 class FakeChat:
-    """`say` makes the replies. It remembers what it was asked."""
+    """A model whose replies are made by `say`. It records its requests."""
 
     by = "policy"
 
@@ -137,10 +137,10 @@ def fought_over(battles: Iterable[Battle]) -> set[str]:
     return {battle.response_id for battle in battles}
 
 
-# --- Which judgments meet ------------------------------------------------------------------------------------------
+# --- Matchups ------------------------------------------------------------------------------------------------------
 
 
-def test_the_response_with_the_highest_variance_is_fought_over() -> None:
+def test_the_response_with_the_highest_variance_is_selected() -> None:
     judge, _ = meta_judge()
     responses = [response(f"p0#{index}") for index in range(3)]
     said = [*judgments(3, 4, of="p0#0"), *judgments(1, 5, of="p0#1"), *judgments(2, 4, 3, of="p0#2")]
@@ -149,7 +149,7 @@ def test_the_response_with_the_highest_variance_is_fought_over() -> None:
     assert fought_over(fight(alike, judge, responses=responses[::-1])) == {"p0#1"}
 
 
-def test_a_response_of_each_prompt_is_fought_over_and_others_judgments_are_left_alone() -> None:
+def test_one_response_of_each_prompt_is_selected_and_other_judgments_are_ignored() -> None:
     judge, chat = meta_judge()
     said = [j for name in ("p0#0", "p1#0", "p0#initial0") for j in judgments(1, 4, of=name)]
     responses = [response("p1#0"), response("p0#0")]
@@ -177,13 +177,13 @@ def test_no_battles_without_two_scores_that_differ() -> None:
         {"token_ids": ()},
     ],
 )
-def test_who_does_not_fight(changes: dict[str, Any]) -> None:
+def test_ineligible_judgments_are_not_compared(changes: dict[str, Any]) -> None:
     judge, _ = meta_judge()
     said = [*judgments(1, 4), replace(judgment(2, 5.0), **changes)]
     assert {battle.first_id for battle in fight(said, judge)} == {said[0].id, said[1].id}
 
 
-def test_each_meets_each_in_both_orders_in_one_call() -> None:
+def test_all_judgments_are_compared_in_both_orders_in_one_call() -> None:
     judge, chat = meta_judge()
     said = judgments(1, 3, 4, 5)
     battles = fight(said, judge)
@@ -193,7 +193,7 @@ def test_each_meets_each_in_both_orders_in_one_call() -> None:
     assert len(asked) == 12 and all(request.n == 1 for request in asked)
 
 
-def test_of_too_many_judgments_those_spread_over_the_scores_fight() -> None:
+def test_of_too_many_judgments_a_subset_spread_over_the_scores_is_compared() -> None:
     judge, _ = meta_judge(max_judgments=3)
     said = judgments(2, 5, 2, 1, 2, 2, 3)
     battles = fight(said, judge)
@@ -202,7 +202,7 @@ def test_of_too_many_judgments_those_spread_over_the_scores_fight() -> None:
     assert {b.first_id for b in fight(said[::-1], judge)} == {b.first_id for b in battles}
 
 
-def test_what_a_small_shard_could_not_use_is_there_for_the_next() -> None:
+def test_unused_share_of_a_small_shard_is_available_to_the_next() -> None:
     judge, _ = meta_judge(max_share=0.15)
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
     compared = fight(said, judge)
@@ -217,8 +217,8 @@ def test_what_a_small_shard_could_not_use_is_there_for_the_next() -> None:
         assert len(pairs) == num
 
 
-def test_a_win_counts_what_all_battles_of_the_iteration_say_of_its_place() -> None:
-    """In this shard the first place won once only; in the iteration it always wins."""
+def test_a_win_is_weighted_by_all_battles_of_the_iteration_at_its_position() -> None:
+    """In this shard the first position won only once; in the iteration it always wins."""
     judge, _ = meta_judge()
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
     compared = fight(said, judge)
@@ -229,7 +229,7 @@ def test_a_win_counts_what_all_battles_of_the_iteration_say_of_its_place() -> No
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=16), st.integers(2, 12))
 @settings(max_examples=40)
-def test_never_too_many_fight_and_both_ends_of_the_scores_do(scores: list[int], most: int) -> None:
+def test_at_most_max_judgments_are_compared_including_both_ends_of_the_scores(scores: list[int], most: int) -> None:
     judge, _ = meta_judge(max_judgments=most)
     said = judgments(*scores)
     eligible = {battle.first_id for battle in fight(said, judge)}
@@ -241,7 +241,7 @@ def test_never_too_many_fight_and_both_ends_of_the_scores_do(scores: list[int], 
         assert {min(scores), max(scores)} <= set(kept)
 
 
-# --- What the meta-judge is shown, and how it is read ---------------------------------------------------------------
+# --- The prompt and the parsing of verdicts -------------------------------------------------------------------------
 
 
 def test_what_the_meta_judge_is_shown() -> None:
@@ -260,7 +260,7 @@ def test_what_the_meta_judge_is_shown() -> None:
         assert not request.choices and not request.opening
 
 
-def test_the_winner_is_the_one_that_was_shown_in_the_place_named() -> None:
+def test_the_winner_is_the_judgment_at_the_named_position() -> None:
     judge, _ = meta_judge()
     said = judgments(1, 4, 2)
     for battle in fight(said, judge):
@@ -269,7 +269,7 @@ def test_the_winner_is_the_one_that_was_shown_in_the_place_named() -> None:
         assert battle.checkpoint_id == "m1" and len(battle.template_sha256) == 64
 
 
-def test_two_judgments_that_read_the_same_tie_without_a_question() -> None:
+def test_two_judgments_with_the_same_text_tie_without_a_query() -> None:
     judge, chat = meta_judge(prefers(lambda a, b: True))
     said = [judgment(0, 3), judgment(1, 3, text="<think>so</think>Of quality 0.\nScore: 3"), judgment(2, 1)]
     ties = [b for b in fight(said, judge) if {b.first_id, b.second_id} == {said[0].id, said[1].id}]
@@ -292,7 +292,7 @@ def test_a_battle_without_a_verdict_keeps_its_reason_and_counts_nothing(reply: R
     said = judgments(1, 4, 2)
 
     def say(request: ChatRequest) -> Reply:
-        """Nothing on judgment 2; judgment 0 beats judgment 1 in both places."""
+        """Nothing on judgment 2; judgment 0 beats judgment 1 in both positions."""
         texts = [shown(request, name) for name in ("judgment_a", "judgment_b")]
         if any(quality(text) == 2 for text in texts):
             return reply
@@ -308,7 +308,7 @@ def test_a_battle_without_a_verdict_keeps_its_reason_and_counts_nothing(reply: R
     assert ends([pair]) == [("0", "1")]
 
 
-def test_seeds_are_each_battles_own_and_stay_whoever_else_fights() -> None:
+def test_each_battle_has_its_own_seed_independent_of_other_battles() -> None:
     def seeds(said: Sequence[Judgment], *, seed: int = 0, iteration: int = 1) -> dict[str, int]:
         judge, chat = meta_judge(seed=seed)
         battles = fight(said, judge, iteration=iteration)
@@ -323,7 +323,7 @@ def test_seeds_are_each_battles_own_and_stay_whoever_else_fights() -> None:
     assert not set(here.values()) & {*seeds(said, seed=1).values(), *seeds(said, iteration=2).values()}
 
 
-# --- What becomes a pair ---------------------------------------------------------------------------------------------
+# --- Pairs -----------------------------------------------------------------------------------------------------------
 
 
 def test_best_against_worst_with_the_sampled_tokens_untouched() -> None:
@@ -340,7 +340,7 @@ def test_best_against_worst_with_the_sampled_tokens_untouched() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_meta_judge_that_always_names_the_same_place_makes_no_pairs(first: bool) -> None:
+def test_a_meta_judge_that_always_names_the_same_position_makes_no_pairs(first: bool) -> None:
     said = judgments(1, 3, 4, 5)
     place = prefers(lambda a, b: first)
     assert made(said, say=place) == []
@@ -368,7 +368,7 @@ def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -
 def test_the_clearly_best_and_the_clearly_worst_are_the_pair_whatever_the_bias(
     bias: float, num: int, seed: int
 ) -> None:
-    """Between the others the place shown decides: the first wins with probability `bias`."""
+    """Between the others the position decides: the first wins with probability `bias`."""
     generator = random.Random(seed)
 
     def first_wins(a: str, b: str) -> bool:
@@ -380,7 +380,7 @@ def test_the_clearly_best_and_the_clearly_worst_are_the_pair_whatever_the_bias(
     assert ends(made(judgments(*range(num)), say=prefers(first_wins))) == [(str(num - 1), "0")]
 
 
-def test_a_truncated_judgment_is_passed_over_as_chosen_and_may_be_rejected() -> None:
+def test_a_truncated_judgment_is_never_chosen_and_may_be_rejected() -> None:
     said = judgments(1, 3, 4, 5)
     said[0], said[3] = (replace(j, finish_reason="length") for j in (said[0], said[3]))
     assert ends(made(said)) == [("2", "0")]
@@ -399,7 +399,7 @@ def test_a_long_chosen_judgment_drops_its_pair() -> None:
     assert ends(made(long_rejected, max_chosen_chars=30)) == [("2", "0")]
 
 
-def test_the_same_text_or_the_same_tokens_never_stand_on_both_sides() -> None:
+def test_the_same_text_or_the_same_tokens_never_form_a_pair() -> None:
     said = judgments(1, 3)
     judge, _ = meta_judge()
     compared = fight(said, judge)
@@ -430,7 +430,7 @@ def many(num: int) -> tuple[list[Judgment], list[Battle], MetaJudge]:
     return said, more, judge
 
 
-def test_the_widest_margins_stay_within_the_cap() -> None:
+def test_the_largest_margins_stay_within_the_cap() -> None:
     said, compared, judge = many(6)
     all_pairs = pairs_of(judge, said, compared, num_response_pairs=1000)
     assert [pair.id for pair in all_pairs] == [f"p{index}#judgments" for index in range(6)]
@@ -466,7 +466,7 @@ def test_the_share_of_judgment_pairs_is_bounded_and_used_up(num_response_pairs: 
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=20)
-def test_whatever_order_things_come_in_the_same_pairs_come_out(order: random.Random) -> None:
+def test_pairs_do_not_depend_on_the_order_of_the_inputs(order: random.Random) -> None:
     names = ["p0#0", "p1#0", "p1#1", "p2#0"]
     said = [j for name in names for j in judgments(1, 4, 3, 4, of=name)]
     responses, prompts = [response(name) for name in names], [prompt(name) for name in ("p0", "p1", "p2")]
@@ -490,7 +490,7 @@ def test_whatever_order_things_come_in_the_same_pairs_come_out(order: random.Ran
 # --- The section -----------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_is_not_there() -> None:
+def test_a_missing_model() -> None:
     chats = {"policy": FakeChat(BY_QUALITY), "initial": FakeChat(BY_QUALITY)}
     with pytest.raises(RecipeError, match=r"meta_judging.by: .*'polcy'.*did you mean 'policy'"):
         meta_judging.build(recipe.MetaJudgingSection(by="polcy"), judge=JUDGE, chats=chats, seed=0)

@@ -1,4 +1,4 @@
-"""`CeilingMonitor`: the monitor in the hands of another trainer."""
+"""`CeilingMonitor`: the monitor used by another trainer."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ N = 800
 
 
 def outcomes(gain: float, *, seed: int, num: int = N, tie_rate: float = 0.4) -> dict[str, float]:
-    """Wins, ties and losses of a judge, of expectation 0.5 + gain."""
+    """Wins, ties and losses with expectation 0.5 + gain."""
     chance = np.random.default_rng(seed)
     win = (1 - tie_rate) / 2 + gain
     drawn = chance.choice([1.0, 0.5, 0.0], size=num, p=[win, tie_rate, 1 - tie_rate - win])
@@ -32,7 +32,7 @@ def test_a_training_that_stops_gaining_is_stopped_at_its_best_checkpoint() -> No
     assert decisions[-1].alpha_spending["stop"] == pytest.approx(0.05 * 4 / 8)
 
 
-def test_what_is_measured_besides_changes_the_decision() -> None:
+def test_additional_measurements_change_the_decision() -> None:
     flat, rising, falling = outcomes(0.0, seed=1), outcomes(0.15, seed=2), outcomes(-0.2, seed=3)
     assert CeilingMonitor().observe(flat).decision == "PLATEAU"
     assert CeilingMonitor().observe(flat, self_judge=rising).decision == "OVEROPT"
@@ -42,7 +42,7 @@ def test_what_is_measured_besides_changes_the_decision() -> None:
     assert CeilingMonitor(mode="report_only").observe(flat).stops is False
 
 
-def test_a_gain_of_length_alone_is_none() -> None:
+def test_a_gain_only_from_length_is_not_a_gain() -> None:
     chance = np.random.default_rng(5)
     deltas = chance.normal(40, 40, size=N)
     longer_wins = (deltas + chance.normal(0, 20, size=N) > 0).astype(float)
@@ -53,7 +53,7 @@ def test_a_gain_of_length_alone_is_none() -> None:
     assert unadjusted.decision == "CONTINUE"
 
 
-def test_none_and_nan_are_unscored_and_the_order_of_prompts_is_no_matter() -> None:
+def test_none_and_nan_are_unscored_and_the_order_of_prompts_does_not_matter() -> None:
     given = outcomes(0.1, seed=4)
     scored = CeilingMonitor().observe(given)
     turned = CeilingMonitor().observe(dict(reversed(given.items())))
@@ -64,15 +64,15 @@ def test_none_and_nan_are_unscored_and_the_order_of_prompts_is_no_matter() -> No
     assert many.decision == "INVALID" and "unscored" in many.reason
 
 
-def test_an_anchor_that_says_the_same_of_all_is_invalid() -> None:
+def test_an_anchor_with_constant_outcomes_is_invalid() -> None:
     for value in (0.0, 0.5, 1.0):
         decision = CeilingMonitor().observe([value] * N)
         assert decision.decision == "INVALID" and not decision.stops
-    # Looked at in both orders it may: the responses did not change.
+    # Compared in both orders this is valid: the responses did not change.
     assert CeilingMonitor().observe([0.5] * N, position_consistency=1.0).decision == "PLATEAU"
 
 
-def test_the_best_is_replaced_by_what_was_compared_with_it() -> None:
+def test_the_best_is_replaced_only_by_a_checkpoint_compared_with_it() -> None:
     better = outcomes(0.15, seed=1)
     with_best: Measured = {"anchor": outcomes(0.12, seed=2)}
 
@@ -88,26 +88,26 @@ def test_the_best_is_replaced_by_what_was_compared_with_it() -> None:
     decision = known.observe(better, against_best=with_best)
     assert decision.best_iteration == known.best_iteration == 3
     assert decision.bounds["gain_vs_best"]["num_prompts"] == N
-    # While the best is the checkpoint before, the plain outcomes are those against the best.
+    # While the best is the previous checkpoint, the plain outcomes are the ones against the best.
     first = CeilingMonitor().observe(better, against_best={"anchor": outcomes(-0.2, seed=9)})
     assert first.best_iteration == 1 and first.bounds["gain_vs_best"] == first.bounds["gain_vs_previous"]
 
 
-def test_the_second_validation_set_is_looked_at_when_it_is_asked_for_and_not_else() -> None:
+def test_the_second_validation_set_is_accepted_only_when_it_is_wanted() -> None:
     monitor = CeilingMonitor(num_second_validation_prompts=N)
-    with pytest.raises(RecipeError, match="the second validation set was not asked for"):
+    with pytest.raises(RecipeError, match="the second validation set is not wanted"):
         monitor.observe_second_validation(outcomes(0.0, seed=1))
     first = monitor.observe([1.0] * 256 + [0.5] * 320 + [0.0] * 224)  # a gain of 0.02
     assert first.decision == "INCONCLUSIVE" and first.wants_second_validation and first.num_analyses == 1
     with pytest.raises(RecipeError, match="outcomes lie in"):
         monitor.observe_second_validation([2.0])
-    assert monitor.decisions == (first,)  # a mistake leaves everything as it was
+    assert monitor.decisions == (first,)  # an error leaves the state unchanged
     second = monitor.observe_second_validation([1.0] * 224 + [0.5] * 320 + [0.0] * 256)  # together none
     assert monitor.decisions == (second,) and second.num_analyses == 2 and not second.wants_second_validation
     assert second.decision == "PLATEAU"
     assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
     assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
-    with pytest.raises(RecipeError, match="the second validation set was not asked for"):
+    with pytest.raises(RecipeError, match="the second validation set is not wanted"):
         monitor.observe_second_validation(outcomes(0.0, seed=1))
 
 
@@ -122,7 +122,7 @@ def test_a_table_gives_what_observing_it_gives(tmp_path: Path) -> None:
             writer.writerows([t, prompt_id, value] for prompt_id, value in found.items())
     read = CeilingMonitor.from_csv(tmp_path / "outcomes.csv", delta=0.03)
     assert read.decisions == observed.decisions and len(read.decisions) == 3
-    # And it goes on from there.
+    # It continues from there.
     assert read.observe(outcomes(0.1, seed=7)) == observed.observe(outcomes(0.1, seed=7))
 
 
@@ -144,14 +144,14 @@ def test_settings_are_checked_as_a_recipes(settings: dict[str, object], said: st
     assert str(caught.value).startswith("CeilingMonitor") and said in str(caught.value)
 
 
-def test_values_that_are_no_outcomes_are_refused_and_nothing_is_kept() -> None:
+def test_invalid_outcomes_are_refused_and_nothing_is_stored() -> None:
     monitor = CeilingMonitor()
     for wrong in ([0.5, 1.2], [-0.1], [math.inf], ["win"], [[0.5]]):
         with pytest.raises(RecipeError, match=r"^anchor: .*prompt [01] (has|is)"):
             monitor.observe(wrong)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="self_judge: the outcome of prompt b is 7"):
         monitor.observe({"a": 1.0}, self_judge={"b": 7.0})
-    with pytest.raises(RecipeError, match="length_deltas_tokens: 2 of 2 are of prompts without an outcome"):
+    with pytest.raises(RecipeError, match="length_deltas_tokens: 2 of 2 belong to prompts without an outcome"):
         monitor.observe({"a": 1.0, "b": 0.0}, length_deltas_tokens=[3, -4])
     assert monitor.decisions == ()
 

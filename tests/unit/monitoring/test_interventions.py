@@ -1,4 +1,4 @@
-"""Interventions: which keys each of them changes, which one is next, and what is in force after a row of decisions."""
+"""Interventions: the keys that each changes, the next one to try, and the active ones after a series of decisions."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
-from selfreward.monitoring.interventions import choose, effect_of, effective, in_force, patch, variants
-from selfreward.recipe import INTERVENTIONS, InterventionsSection, OwnIntervention
+from selfreward.monitoring.interventions import active_interventions, choose, effect_of, effective, patch, variants
+from selfreward.recipe import INTERVENTIONS, InterventionsSection, UserIntervention
 from selfreward.records import Decision
 
 TINY = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
@@ -39,7 +39,7 @@ def decision(t, name, intervention="", effect=None, **bounds):
 
 
 def told(*named):
-    """Decisions as the monitor writes them: `(what the data say, what is tried next)`, with the effects of what was."""
+    """Decisions as the monitor writes them, from `(decision, next intervention)`, with the effects of earlier ones."""
     decided = []
     for t, (name, intervention) in enumerate(named, 1):
         bare = decision(t, name, intervention)
@@ -75,7 +75,7 @@ def test_every_name_of_the_schema_is_known():
     assert {name for name in INTERVENTIONS if patch(recipe, name)} == set(INTERVENTIONS)
 
 
-def test_another_kind_of_pairing_keeps_what_holds_for_every_kind():
+def test_another_kind_of_pairing_keeps_the_shared_settings():
     recipe = recipe_of("pairing={kind: top_k, k: 3, min_margin: 0.5, allow_truncated_chosen: true, min_scored: 3}")
     for name, kind in (("initial_rejected", "initial_rejected"), ("higher_rho", "length_controlled")):
         pairing = patch(recipe, name).pairing
@@ -87,7 +87,7 @@ def test_more_draws_of_a_judge_that_does_not_sample_are_prompt_variants():
     recipe = recipe_of("judging={kind: expected_score, num_draws: 2}")
     more = patch(recipe, "more_draws")
     assert more.judging.num_draws == 3
-    with pytest.raises(RecipeError, match="would stay the same"):
+    with pytest.raises(RecipeError, match="would not change"):
         patch(more, "more_draws")
 
 
@@ -102,8 +102,8 @@ def test_members_of_an_ensemble_are_patched_and_the_others_left():
 @pytest.mark.parametrize(
     ("name", "overrides", "words"),
     [
-        ("more_draws", ["judging={kind: verifier}"], ["more_draws", "verifier", "draws nothing"]),
-        ("more_draws", ["judging.num_draws=3"], ["judging.num_draws would stay the same"]),
+        ("more_draws", ["judging={kind: verifier}"], ["more_draws", "verifier", "has no draws"]),
+        ("more_draws", ["judging.num_draws=3"], ["judging.num_draws would not change"]),
         (
             "more_draws",
             [ADDITIVE.replace("3", "1").replace("}", ", temperature: 0.0}")],
@@ -112,12 +112,12 @@ def test_members_of_an_ensemble_are_patched_and_the_others_left():
         ("pin_judge", ["judging.by=initial"], ["pin_judge", "no judge is by policy"]),
         ("pin_judge", [ADDITIVE, "meta_judging={}"], ["pin_judge", "meta_judging", "by: policy"]),
         ("consistency_weights", ["checkpoints.keep=1"], ["checkpoints.keep", "set it to 2"]),
-        ("higher_temperature", ["sampling.temperature=1.5"], ["sampling.temperature would stay the same"]),
-        ("higher_temperature", ["sampling.temperature=1.9"], ["sampling.temperature would stay the same"]),
-        ("initial_rejected", ["pairing={kind: initial_rejected}"], ["pairing would stay the same"]),
+        ("higher_temperature", ["sampling.temperature=1.5"], ["sampling.temperature would not change"]),
+        ("higher_temperature", ["sampling.temperature=1.9"], ["sampling.temperature would not change"]),
+        ("initial_rejected", ["pairing={kind: initial_rejected}"], ["pairing would not change"]),
     ],
 )
-def test_one_that_cannot_be_used_is_refused_by_name(name, overrides, words):
+def test_an_inapplicable_intervention_is_refused_by_name(name, overrides, words):
     recipe = recipe_of(*overrides, listing("STARVED", name))
     for refused in (lambda: patch(recipe, name), lambda: variants(recipe)):
         with pytest.raises(RecipeError) as error:
@@ -131,7 +131,7 @@ def test_one_that_cannot_be_used_is_refused_by_name(name, overrides, words):
 OWN = "{name: colder, set: {sampling.temperature: 0.5, 'judging': {kind: verifier}, training.learning_rate: 5.0e-7}}"
 
 
-def test_ones_own_sets_keys_and_whole_sections():
+def test_user_interventions_set_keys_and_complete_sections():
     recipe = recipe_of(listing("PLATEAU", OWN))
     patched = patch(recipe, "colder")
     assert (patched.sampling.temperature, patched.judging.kind, patched.training.learning_rate) == (
@@ -148,11 +148,11 @@ def test_ones_own_sets_keys_and_whole_sections():
         ("{name: mine, set: {monitor.delta: 0.4}}", ["monitor.delta"]),
         ("{name: mine, set: {sampling.temprature: 1.0}}", ["sampling.temprature", "did you mean 'temperature'"]),
         ("{name: mine, set: {sampling.temperature: hot}}", ["sampling.temperature", "'hot'"]),
-        ("{name: mine, set: {sampling.temperature: 1.0}}", ["would stay the same"]),
+        ("{name: mine, set: {sampling.temperature: 1.0}}", ["would not change"]),
         ("{name: mine, set: {pairing.rho: 0.4}}", ["pairing", "rho", "unknown key"]),
     ],
 )
-def test_ones_own_that_is_not_allowed_is_refused(own, words):
+def test_a_user_intervention_that_is_not_allowed_is_refused(own, words):
     with pytest.raises(RecipeError) as error:
         variants(recipe_of(listing("PLATEAU", own)))
     for word in words:
@@ -163,7 +163,7 @@ def test_one_name_is_one_patch_and_stop_ends_a_list():
     hot, cold = (f"{{name: mine, set: {{sampling.temperature: {t}}}}}" for t in (1.3, 0.7))
     with pytest.raises(RecipeError, match="two patches have this name"):
         variants(recipe_of(listing("PLATEAU", hot), listing("STARVED", cold)))
-    with pytest.raises(RecipeError, match="larger_beta behind it is never tried"):
+    with pytest.raises(RecipeError, match="larger_beta after it is never tried"):
         variants(recipe_of(listing("PLATEAU", "stop", "larger_beta")))
 
 
@@ -180,7 +180,7 @@ def test_a_recipe_is_checked_with_each_alone_and_with_those_before_it():
     assert variants(recipe_of()) == {}
 
 
-def test_in_force_from_the_next_iteration_and_taken_back_when_it_did_not_help():
+def test_active_from_the_next_iteration_and_removed_when_it_did_not_help():
     recipe = recipe_of(listing("PLATEAU", "higher_temperature", "larger_beta"))
     decided = told(("CONTINUE", ""), ("PLATEAU", "higher_temperature"), ("PLATEAU", "larger_beta"), ("CONTINUE", ""))
     found = [effective(recipe, decided[:t]) for t in range(5)]
@@ -191,11 +191,11 @@ def test_in_force_from_the_next_iteration_and_taken_back_when_it_did_not_help():
     assert found[0] is recipe
 
 
-def test_what_helped_stays_beside_what_is_tried_next():
+def test_an_intervention_that_helped_remains_active_with_the_next_one():
     decided = told(("STARVED", "more_draws"), ("PLATEAU", "larger_beta"), ("STARVED", "min_reliability"))
-    assert in_force(decided[:2]) == ["more_draws", "larger_beta"]
+    assert active_interventions(decided[:2]) == ["more_draws", "larger_beta"]
     assert decided[2].effect["helped"] is None, "nothing was trained, so nothing is known of a gain"
-    assert in_force(decided) == ["more_draws", "min_reliability"]
+    assert active_interventions(decided) == ["more_draws", "min_reliability"]
 
 
 @pytest.mark.parametrize(
@@ -206,11 +206,11 @@ def test_what_helped_stays_beside_what_is_tried_next():
         ("STARVED", "INVALID", True), ("STARVED", "STARVED", False), ("DRIFT", "DRIFT", False),
     ],
 )  # fmt: skip
-def test_it_helped_when_what_it_was_tried_for_did_not_come_again(tried_for, found, helped):
+def test_it_helped_when_the_decision_did_not_recur(tried_for, found, helped):
     assert told((tried_for, "fresh_prompts"), (found, ""))[1].effect["helped"] is helped
 
 
-def test_an_iteration_that_was_compared_tells_of_a_gain_though_it_is_starved():
+def test_a_starved_iteration_that_was_compared_is_evidence_of_a_gain():
     effect = effect_of(decision(2, "STARVED", gain_vs_previous=0.1), [decision(1, "PLATEAU", "higher_temperature")])
     assert effect is not None and effect["helped"] is True
 
@@ -224,14 +224,14 @@ def test_an_iteration_that_was_compared_tells_of_a_gain_though_it_is_starved():
         ("DRIFT", {"tau": 0.2}, {"tau": 0.6, "gold_accuracy_vs_best": 0.1}, "tau"),
     ],
 )
-def test_an_effect_tells_the_number_that_the_decision_turns_on(name, before, after, number):
+def test_an_effect_contains_the_number_that_the_decision_is_based_on(name, before, after, number):
     effect = effect_of(decision(2, "CONTINUE", **after), [decision(1, name, "fresh_prompts", **before)])
     assert effect == {
         "name": "fresh_prompts", "tried_for": name, "helped": True, "number": number, "before": 0.2, "after": 0.6,
     }  # fmt: skip
 
 
-def test_what_was_not_measured_has_no_number():
+def test_an_unmeasured_effect_has_no_number():
     effect = effect_of(decision(2, "STARVED"), [decision(1, "STARVED", "fresh_prompts", reliability=0.1)])
     assert effect is not None and (effect["before"], effect["after"]) == (0.1, None)
     tried = [decision(1, "STARVED", "fresh_prompts", reliability=0.1)]
@@ -267,7 +267,7 @@ def test_one_that_helped_is_used_again_while_it_still_changes_something():
         ("STARVED", ""),
     ]
     chosen = [choose("STARVED", listed, told(*row[: t - 1], ("STARVED", "")), recipe=recipe) for t in (1, 3, 5)]
-    # There are three wordings, and the minimum is in force already.
+    # There are three prompt variants, and the minimum is already active.
     assert chosen == ["more_draws", "min_reliability", None]
     twice = recipe_of(ADDITIVE, listing("STARVED", "more_draws"))
     again = told(("STARVED", "more_draws"), ("CONTINUE", ""), ("STARVED", "more_draws"))
@@ -285,7 +285,7 @@ named = st.lists(
     lists=st.fixed_dictionaries(dict.fromkeys(("STARVED", "DRIFT", "PLATEAU"), named)),
     row=st.lists(st.sampled_from(["STARVED", "DRIFT", "PLATEAU", "CONTINUE", "INVALID", "INCONCLUSIVE"]), max_size=8),
 )
-def test_whatever_comes_what_is_in_force_can_be_worked_out_again(lists, row):
+def test_active_interventions_can_always_be_recomputed_from_the_decisions(lists, row):
     recipe = recipe_of().model_copy(deep=True)
     section = InterventionsSection(**lists)
     recipe = recipe.model_copy(update={"monitor": recipe.monitor.model_copy(update={"interventions": section})})
@@ -301,7 +301,7 @@ def test_whatever_comes_what_is_in_force_can_be_worked_out_again(lists, row):
         assert failed.count((tried_for, name)) <= lists[tried_for].count(name)
 
 
-def test_ones_own_may_not_take_a_name_of_ours():
-    with pytest.raises(ValueError, match="is an intervention that is always there"):
-        OwnIntervention(name="pin_judge", set={"judging.by": "best"})
+def test_a_user_intervention_may_not_have_a_built_in_name():
+    with pytest.raises(ValueError, match="is a built-in intervention"):
+        UserIntervention(name="pin_judge", set={"judging.by": "best"})
     assert interventions.STOP in INTERVENTIONS

@@ -1,4 +1,4 @@
-"""The monitor of a run: gates before training, limits, what it tries before it stops, and what it says of all this."""
+"""The monitor of a run: checks before training, limits, interventions before a stop, and its texts."""
 
 import json
 from dataclasses import asdict, replace
@@ -19,7 +19,7 @@ ENOUGH = {
 }  # fmt: skip
 N = 1600
 SHARE = {"gain": 0.9, "plateau": 0.5, "harm": 0.1, "open": 0.53}
-"""Of N prompts, how many prefer M_t to M_{t-1}; none is a tie."""
+"""Share of N prompts on which M_t is preferred to M_{t-1}; there are no ties."""
 TAU = {"drift": -0.5}
 
 
@@ -36,7 +36,7 @@ def judged(*, reliability=0.8, tau=0.5):
 
 
 def summary(t, kind="gain", counts=None, *, judging=None, second_validation=None):
-    """An iteration that was trained, with a gain, a plateau, a drift, ..."""
+    """A trained iteration with a gain, a plateau, a drift, ..."""
     found = outcomes(t, SHARE.get(kind, SHARE["gain"]))
     found += () if second_validation is None else outcomes(t, SHARE[second_validation], set="second_validation")
     measured = Evaluation(t, {"win_rate_vs_previous": 0.5})
@@ -69,7 +69,7 @@ def interventions(**lists):
     return {"interventions": InterventionsSection(**lists)}
 
 
-def test_it_goes_on_while_iterations_gain():
+def test_it_continues_while_iterations_gain():
     (decision,) = run(summary(1))
     assert (decision.decision, decision.stopped_by, decision.exit_code, decision.failed_checks) == (
         "CONTINUE",
@@ -84,17 +84,17 @@ def test_it_ends_at_the_last_iteration_and_not_before():
     row = [summary(t) for t in (1, 2, 3, 4)]
     assert ends(*row, max_iterations=4) == [("CONTINUE", "")] * 3 + [("CONTINUE", "MAX_ITERATIONS")]
     last = run(*row, max_iterations=4)[-1]
-    assert last.exit_code == 0 and last.reason.endswith("; stopped after iteration 4: the recipe asks for 4.")
+    assert last.exit_code == 0 and last.reason.endswith("; stopped after iteration 4: the recipe's maximum is 4.")
 
 
 def test_it_ends_at_the_time_limit():
     (within,), (over,) = (run(summary(1), elapsed_s=s, max_hours=0.5) for s in (1799.0, 1800.0))
     assert (within.stopped_by, over.stopped_by, over.exit_code) == ("", "MAX_HOURS", 0)
     assert over.numbers["elapsed_hours"] == over.numbers["max_hours"] == 0.5
-    assert "0.50 hours and may work for 0.5" in over.reason
+    assert "0.50 hours of 0.5 allowed" in over.reason
 
 
-def test_what_stops_by_itself_is_said_before_any_limit():
+def test_a_decision_to_stop_takes_precedence_over_limits():
     row = [summary(1), summary(2, "harm")]
     assert ends(*row, max_iterations=2, max_hours=1.0, elapsed_s=9e9) == [("CONTINUE", "MAX_HOURS"), ("HARM", "HARM")]
     harmed = run(*row)[-1]
@@ -106,12 +106,12 @@ def test_what_stops_by_itself_is_said_before_any_limit():
     ("counts", "stopped_by", "exit_code", "words"),
     [
         ({"num_unscored_judgments": 51, "num_pairs": 50}, "TOO_MANY_UNSCORED", 3, "51% of the judgments (at most 50%"),
-        ({"num_unscored_judgments": 100, "num_pairs": 0}, "TOO_MANY_UNSCORED", 3, "noted but not a reason"),
-        ({"num_pairs": 7}, "TOO_FEW_PAIRS", 0, "7 preference pairs are too few to learn from (8 are asked for)"),
+        ({"num_unscored_judgments": 100, "num_pairs": 0}, "TOO_MANY_UNSCORED", 3, "recorded without stopping"),
+        ({"num_pairs": 7}, "TOO_FEW_PAIRS", 0, "7 preference pairs are too few to learn from (8 are required)"),
         ({"num_pairs": 60, "num_judgment_pairs": 59}, "TOO_FEW_PAIRS", 0, "1 preference pair is too few"),
     ],
 )
-def test_gates_close_before_training_and_say_which(counts, stopped_by, exit_code, words):
+def test_failed_checks_prevent_training_and_are_named(counts, stopped_by, exit_code, words):
     counts = {**ENOUGH, **counts}
     monitor = monitoring.build(MonitorSection(), max_iterations=4)
     assert not monitor.may_train(counts, judged())
@@ -146,7 +146,7 @@ def test_a_judge_that_is_too_noisy_trains_nothing(judging, num_dropped, may_trai
         assert decision.decision == "STARVED" and "reliability is" in decision.reason
 
 
-def test_report_only_writes_down_and_goes_on():
+def test_report_only_records_and_continues():
     row = [summary(1, "plateau"), summary(2, "harm"), summary(3, "drift", {**ENOUGH, "num_pairs": 1})]
     found = run(*row, mode="report_only", **interventions(PLATEAU=["larger_beta"], DRIFT=["pin_judge", "stop"]))
     assert [(d.decision, d.stopped_by, d.intervention) for d in found] == [
@@ -157,7 +157,7 @@ def test_report_only_writes_down_and_goes_on():
     assert ends(*row, mode="report_only", max_iterations=3)[-1] == ("DRIFT", "MAX_ITERATIONS")
 
 
-def test_without_a_single_pair_no_mode_goes_on():
+def test_without_a_single_pair_every_mode_stops():
     counts = {"num_pairs": 0, "num_judgments": 10, "num_unscored_judgments": 0}
     assert not monitoring.build(MonitorSection(mode="report_only"), max_iterations=4).may_train(counts, None)
     (decision,) = run(untrained(1, counts), mode="report_only")
@@ -166,7 +166,7 @@ def test_without_a_single_pair_no_mode_goes_on():
 
 
 @pytest.mark.parametrize("kind", ["plateau", "starved"])
-def test_what_is_listed_is_tried_in_turn_before_the_run_stops(kind):
+def test_listed_interventions_are_tried_in_order_before_the_run_stops(kind):
     name = kind.upper()
     bad = (
         (lambda t: summary(t, kind)) if kind == "plateau" else (lambda t: untrained(t, judging=judged(reliability=0.1)))
@@ -195,14 +195,14 @@ def test_an_effect_has_the_number_before_and_after():
     assert Decision.from_json(json.loads(json.dumps(asdict(found[1])))) == found[1]
 
 
-def test_a_drift_stops_only_when_it_is_told_to():
+def test_a_drift_stops_only_when_the_recipe_lists_stop():
     drifts = [summary(1), summary(2, "drift"), summary(3, "drift")]
     assert ends(*drifts)[1:] == [("DRIFT", "")] * 2
     assert ends(*drifts, **interventions(DRIFT=["fresh_prompts"]))[1:] == [("DRIFT", "")] * 2
     assert ends(*drifts, **interventions(DRIFT=["fresh_prompts", "stop"]))[1:] == [("DRIFT", ""), ("DRIFT", "DRIFT")]
 
 
-def test_one_that_the_recipe_cannot_use_is_passed_over():
+def test_an_inapplicable_intervention_is_skipped():
     listed = "monitor.interventions.PLATEAU=[more_draws, larger_beta]"
     recipe = recipe_file.load(TINY, ["judging={kind: verifier}", "monitor.mode=enforce", listed])
     assert run(summary(1, "plateau"), recipe=recipe)[0].intervention == "larger_beta"
@@ -222,7 +222,7 @@ def test_an_open_decision_waits_for_the_second_validation_set():
 
 
 @pytest.mark.parametrize("mode", ["enforce", "report_only"])
-def test_what_cannot_be_told_never_stops(mode):
+def test_an_inconclusive_history_never_stops(mode):
     few = replace(summary(1), outcomes=outcomes(1, 0.5, n=4))
     broken = replace(summary(2), evaluation=Evaluation(2, {"anchor_valid": 0.0}, {"anchor": "INVALID: no; reason"}))
     assert ends(few, broken, mode=mode) == [("INCONCLUSIVE", ""), ("INVALID", "")]

@@ -1,4 +1,4 @@
-"""The decision: its order, its bounds, its budget, and which checkpoint it names. A pure function of evidence."""
+"""The decision: its order of rules, its bounds, its budget, and the best checkpoint. A pure function of evidence."""
 
 import json
 from dataclasses import asdict, replace
@@ -54,8 +54,8 @@ LOW = Interval(0.1, 0.0, 0.3, num_units=100)
         (evidence(gain=-0.1, judge=0.15), "HARM"),
         (evidence(gain=0.1, checks=-0.1), "HARM"),
         (evidence(gain=-0.1, invalid=("the anchor is broken",)), "INVALID"),
-        (evidence(gain=0.0, judge=0.15, checks=0.1), "CONTINUE"),  # the checks see what the anchor does not
-        (evidence(gain=0.0, judge=0.05), "PLATEAU"),  # the judge sees a gain, and not more than delta
+        (evidence(gain=0.0, judge=0.15, checks=0.1), "CONTINUE"),  # the checks detect what the anchor does not
+        (evidence(gain=0.0, judge=0.05), "PLATEAU"),  # the judge measures a gain of no more than delta
         (evidence(gain=0.1, tau=Interval(-0.5, -0.6, -0.4, 64)), "DRIFT"),
         (evidence(gain=0.0, tau=Interval(-0.5, -0.6, -0.4, 64)), "PLATEAU"),
         (evidence(gain=0.1, tau=Interval(-0.1, -0.3, 0.1, 64)), "CONTINUE"),
@@ -74,7 +74,7 @@ def test_each_decision_in_its_order(record, expected):
     assert decision.reason.endswith(".") and "\n" not in decision.reason
 
 
-def test_a_plateau_is_told_by_the_bound_and_not_by_the_mean():
+def test_a_plateau_is_decided_by_the_bound_and_not_by_the_mean():
     """At 0.0125 below delta nothing is shown with 800 prompts, and with 80,000 it is."""
     assert said(evidence(gain=0.0375)) == ["CONTINUE"]  # above zero by more than its error
     assert said(evidence(gain=0.02)) == ["INCONCLUSIVE"]
@@ -82,12 +82,12 @@ def test_a_plateau_is_told_by_the_bound_and_not_by_the_mean():
     assert said(evidence(gain=0.02, n=40 * N), delta=0.01) == ["CONTINUE"]
 
 
-def test_what_one_look_missed_is_a_plateau_against_an_older_best():
-    """M_3 gains .03 over M_2, which is open, and stands where the best, M_1, stood."""
+def test_a_plateau_missed_against_the_previous_is_detected_against_an_older_best():
+    """M_3 gains .03 over M_2, which is open, and nothing over the best, M_1."""
     first = [evidence(1, 0.1), evidence(2, 0.02)]
     assert said(*first, evidence(3, 0.03)) == ["CONTINUE", "INCONCLUSIVE", "INCONCLUSIVE"]
     decision = decide([*first, evidence(3, 0.03, best=1, gain_vs_best=0.0)], MonitorSection())
-    assert decision.decision == "PLATEAU" and "above M_1, the best since iteration 1" in decision.reason
+    assert decision.decision == "PLATEAU" and "gains less over M_1, the best since iteration 1" in decision.reason
     assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.05))[2] == "INCONCLUSIVE"
     assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.0, judge=0.2))[2] == "OVEROPT"
 
@@ -103,19 +103,19 @@ def test_an_anchor_without_variance_is_never_a_plateau(value):
     assert examined.decision == ("HARM" if value == 0.0 else "PLATEAU" if value == 0.5 else "CONTINUE")
 
 
-def test_an_anchor_below_its_gates_is_invalid():
+def test_an_anchor_below_its_limits_is_invalid():
     assert said(evidence(position_consistency=0.59)) == ["INVALID"]
     assert said(evidence(position_consistency=0.6)) == ["PLATEAU"]
     few, many = (Evidence(1, 0, {("anchor", "validation", 0): replace(counted(0.0), num_unscored=k)}) for k in (16, 17))
     assert (said(few), said(many)) == (["PLATEAU"], ["INVALID"])  # 16 of 816 are less than 2 %
 
 
-def test_the_budget_is_spread_over_the_horizon_and_its_end_is_told():
+def test_the_budget_is_spread_over_the_horizon_and_its_end_is_noted():
     records = [evidence(t, 0.1) for t in range(1, 5)]
     decisions = decide_all(records, MonitorSection(horizon=3))
     spent = [d.alpha_spending["stop"] for d in decisions]
     assert spent == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.2 / 3])
-    assert [any("is spent" in note for note in d.notes) for d in decisions] == [False, False, False, True]
+    assert [any("is exhausted" in note for note in d.notes) for d in decisions] == [False, False, False, True]
     level = Levels.of_analysis(MonitorSection(horizon=3), 1.0)
     assert (level.stop, level.harm) == pytest.approx((0.05 / 3, 0.05 / 12))
 
@@ -133,7 +133,7 @@ def test_bounds_are_those_of_the_level():
     assert bounds["num_prompts"] == N
 
 
-def test_the_second_validation_set_is_asked_when_the_decision_is_open_and_shares_the_budget():
+def test_the_second_validation_set_is_used_when_the_decision_is_open_and_shares_the_budget():
     open_case = evidence(gain=0.02, num_second_validation=N)
     first = decide([open_case], MonitorSection())
     assert (first.decision, first.wants_second_validation, first.num_analyses) == ("INCONCLUSIVE", True, 1)
@@ -147,7 +147,7 @@ def test_the_second_validation_set_is_asked_when_the_decision_is_open_and_shares
     assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
     closed = evidence(gain=0.1, num_second_validation=N)
     assert not decide([closed], MonitorSection()).wants_second_validation
-    # Asked in vain: what the second validation set says is not looked at when the first look decides.
+    # The second validation set is ignored when the first analysis decides.
     ignored = replace(closed, outcomes={**closed.outcomes, ("anchor", "second_validation", 0): counted(-0.3)})
     assert decide([ignored], MonitorSection()).decision == "CONTINUE"
 
@@ -165,7 +165,8 @@ def test_best_is_not_replaced_without_outcomes_against_it_or_at_a_loss_of_passes
     unknown = decide_all([evidence(1, 0.1), evidence(2, 0.0), evidence(3, 0.1)], MonitorSection())
     assert [d.best_iteration for d in unknown] == [1, 1, 1]
     assert "no usable outcomes against M_1" in unknown[2].notes[-1]
-    # Eight more of 800 fail than before, two points of the pass rate: no harm is shown, and it is not fine either.
+    # Eight more of 800 fail than before, two percentage points of the pass rate: no harm is shown, but it is no new
+    # best either.
     assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).decision == "CONTINUE"
     assert decide([evidence(1, 0.1, checks=-8 / N)], MonitorSection()).best_iteration == 0
     assert decide([evidence(1, 0.1, checks=-7 / N)], MonitorSection()).best_iteration == 1
@@ -192,8 +193,8 @@ def test_drift_is_a_loss_against_the_most_accurate_judge_so_far():
     assert said(gold(1, 300), gold(2, 320), gold(3, 280), max_gold_loss=0.1)[2] == "CONTINUE"
 
 
-def test_length_takes_away_what_it_gave():
-    """Longer responses win, and nothing else: at equal length no gain is left."""
+def test_length_adjustment_removes_a_gain_from_length():
+    """Longer responses win, and nothing else: at equal length no gain remains."""
     rng = np.random.default_rng(0)
     deltas = rng.normal(40, 40, N).round()
     z = np.tanh(deltas / np.sqrt(np.mean(deltas**2)))
@@ -208,7 +209,7 @@ def test_length_takes_away_what_it_gave():
     assert adjusted.bounds["raw_gain_vs_previous"] == raw.bounds["gain_vs_previous"]
 
 
-def test_lengths_of_some_prompts_adjust_nothing_and_that_is_said():
+def test_lengths_of_only_some_prompts_adjust_nothing_with_a_note():
     deltas = np.full(N, 5.0) + np.arange(N) % 7
     deltas[3] = np.nan
     record = Evidence(1, 0, {("anchor", "validation", 0): counted(0.1, deltas=deltas)})
@@ -226,7 +227,7 @@ def test_outcomes_against_the_best_that_are_mostly_unscored_promote_nothing():
     assert decide([*first, replace(third, outcomes=few)], MonitorSection()).best_iteration == 1
 
 
-def test_a_second_validation_that_cannot_be_believed_does_not_give_the_first_look_back():
+def test_an_invalid_second_analysis_does_not_refund_the_first():
     record = evidence(gain=0.02, num_second_validation=N)
     broken = {**record.outcomes, ("anchor", "second_validation", 0): replace(counted(0.0), num_unscored=N)}
     decision = decide([replace(record, outcomes=broken)], MonitorSection())
@@ -234,15 +235,15 @@ def test_a_second_validation_that_cannot_be_believed_does_not_give_the_first_loo
     assert decision.alpha_spending["stop"] == pytest.approx(0.4 * 0.05 / 8)
 
 
-def test_what_cannot_be_resolved_is_said_with_the_number_of_prompts_that_could():
+def test_an_unresolved_gain_is_noted_with_the_number_of_prompts_needed():
     first, second = decide_all([evidence(1, 0.01, n=200), evidence(2, 0.01, n=200)], MonitorSection())
     assert first.decision == second.decision == "INCONCLUSIVE"
     needed = int(next(word for word in first.notes[0].split() if word.isdigit() and int(word) > 200))
     assert needed == pytest.approx(((2.498 + 0.842) * np.sqrt(0.15) / 0.05) ** 2, rel=0.1)
-    assert "second time in a row" in second.notes[0] and "second time" not in first.notes[0]
+    assert "For the second time in a row" in second.notes[0] and "For the second time" not in first.notes[0]
 
 
-def test_starved_needs_the_whole_interval_below_the_limit():
+def test_starved_needs_the_complete_interval_below_the_limit():
     section = MonitorSection()
     assert starved(evidence(reliability=Interval(0.2, 0.0, 0.39, 50)), section)
     assert not starved(evidence(reliability=Interval(0.2, 0.0, 0.41, 50)), section)
@@ -262,7 +263,7 @@ def test_an_iteration_without_training_starves_unless_all_is_solved():
     decision = decide([untrained(0.05)], MonitorSection())
     assert (
         decision.stopped_by == "PLATEAU"
-        and "All is solved" in decision.reason
+        and "Nearly all prompts are solved" in decision.reason
         and decision.alpha_spending["num_tested_iterations"] == 1
     )
 
@@ -275,7 +276,7 @@ def test_rows_of_one_prompt_are_one_unit():
     assert table.length_deltas_tokens[0] == 4.0 and np.isnan(table.length_deltas_tokens[1])
 
 
-def test_evidence_of_a_run_knows_what_a_checkpoint_was_made_from():
+def test_evidence_of_a_run_contains_the_parent_checkpoint():
     def summary(t, trained=True, **counts):
         measured = Evaluation(t, {"anchor_valid": 0.0} if trained else {}, {"anchor": "INVALID: it looks away"})
         return IterationSummary(t, counts, {"num_steps": 1} if trained else {}, measured, {})

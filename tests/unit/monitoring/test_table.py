@@ -1,4 +1,4 @@
-"""Tables of outcomes as the monitor reads them: what they say, and what is wrong with them and where."""
+"""Tables of outcomes as read by the monitor: their evidence, and errors with their location."""
 
 import csv
 import random
@@ -23,7 +23,8 @@ def table(folder: Path, text: str, name: str = "outcomes.csv") -> Path:
 
 
 def simulated_rows(*, num_prompts: int, num_iterations: int, seed: int) -> list[dict[str, Any]]:
-    """Every column, with prompts of the second validation set in iteration 2, unscored anchors and verifiable prompts."""
+    """Every column, with prompts of the second validation set in iteration 2, unscored anchors and verifiable
+    prompts."""
     chance = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for t in range(1, num_iterations + 1):
@@ -60,8 +61,8 @@ def test_columns_become_outcomes_by_judge_set_and_checkpoint(tmp_path: Path) -> 
         "iteration,prompt_id,anchor_outcome,self_outcome,verifiable_outcome,length_delta_tokens,set,against\n"
         "1,a,1,0.5,,12,,\n"
         "1,b,,1,,,validation,\n"  # unscored by the anchor
-        "1,c,,,,-3,,\n"  # unscored too: there is nothing else it can be about
-        "1,d,,,0,,,\n"  # a verifiable prompt, which the anchor was not asked about
+        "1,c,,,,-3,,\n"  # unscored too: the row has no other outcome
+        "1,d,,,0,,,\n"  # a verifiable prompt, which the anchor did not compare
         "2.0,a,0.25,,,,,\n"
         "2,r,0.75,,,,second_validation,\n"
         "2,a,1,,,,,0\n",
@@ -83,7 +84,7 @@ def test_columns_become_outcomes_by_judge_set_and_checkpoint(tmp_path: Path) -> 
     }
     # The second validation set is one and the same in all iterations, so that the budget is split in all of them.
     assert first.num_second_validation == second.num_second_validation == 1
-    assert not first.anchor_examined  # a table does not say what the anchor is worth
+    assert not first.anchor_examined  # a table does not show whether the anchor is valid
 
 
 def test_rows_of_one_prompt_are_averaged_and_lengths_with_them(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_order_of_rows_and_columns_and_the_kind_of_file_do_not_matter(tmp_path: 
 @pytest.mark.parametrize(
     "text", [f"\ufeff{HEADING}\r\n1,a,1\r\n", f"\n {HEADING.replace(',', ' , ')}\n\n1, a ,1\n,,\n"]
 )
-def test_what_spreadsheets_add_is_read_over(tmp_path: Path, text: str) -> None:
+def test_artefacts_of_spreadsheets_are_ignored(tmp_path: Path, text: str) -> None:
     outcomes = read_table(table(tmp_path, text)).evidence[0].of("anchor", 0)
     assert outcomes is not None and outcomes.prompt_ids == ("a",)
 
@@ -138,19 +139,19 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING}\n", "", "no rows"),
         ("iteration,prompt,anchor_outcome\n1,a,1\n", ":1", "rename 'prompt' if it is that"),
         ("iteration,prompt_id\n1,a\n", ":1", "no column anchor_outcome; found are iteration, prompt_id"),
-        (f"{HEADING},prompt_id\n1,a,1,a\n", ":1", "the column prompt_id stands twice"),
+        (f"{HEADING},prompt_id\n1,a,1,a\n", ":1", "the column prompt_id is duplicated"),
         (f"{HEADING.replace(',', ';')}\n1;a;0,5\n", ":1", "separated by semicolons; commas are needed"),
         (f"{HEADING.replace(',', chr(9))}\n1\ta\t1\n", ":1", "separated by tabs"),
         (f"{HEADING}\n1,a,0.5\n1,b,1.01\n", ":3", "anchor_outcome is 1.01; outcomes lie in [0, 1]"),
         (f"{HEADING}\n1,a,-0.01\n", ":2", "anchor_outcome is -0.01"),
         (f"{HEADING}\n1,a,NaN\n", ":2", "leave the cell blank where nothing was measured"),
         (f"{HEADING}\n1,a,-inf\n", ":2", "anchor_outcome is '-inf'"),
-        (f'{HEADING}\n1,a,"0,5"\n', ":2", "write a point, not a comma"),
+        (f'{HEADING}\n1,a,"0,5"\n', ":2", "use a decimal point, not a comma"),
         (f"{HEADING}\n1,a,win\n", ":2", "anchor_outcome is 'win'; a number"),
         (f"{HEADING},self_outcome\n1,a,1,2\n", ":2", "self_outcome is 2"),
         (f"{HEADING},verifiable_outcome\n1,a,1,x\n", ":2", "verifiable_outcome is 'x'"),
         (f"{HEADING},length_delta_tokens\n1,a,1,long\n", ":2", "length_delta_tokens is 'long'"),
-        (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are whole numbers from 1 on"),
+        (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are integers from 1 on"),
         (f"{HEADING}\n1.5,a,1\n", ":2", "iteration is '1.5'"),
         (f"{HEADING}\n,a,1\n", ":2", "iteration is blank"),
         (f"{HEADING}\nnan,a,1\n", ":2", "iteration is 'nan'"),
@@ -163,15 +164,15 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
             "",
             "the prompt 'a' is in the sets validation and second_validation",
         ),
-        (f"{HEADING}\n1,a,1\n1,a\n", ":3", "2 cells, but the heading has 3"),
+        (f"{HEADING}\n1,a,1\n1,a\n", ":3", "2 cells, but the header has 3"),
         (f"{HEADING}\n1,a,b,1\n", ":2", "quote texts with commas"),
         (f'{HEADING}\n1,"two\nlines",x\n', ":3", "anchor_outcome is 'x'"),
-        (f"{HEADING}\n1,a,1\n2,a,1\n4,a,1\n", "", "no rows of iteration 3, but of iteration 4"),
-        (f"{HEADING}\n2,a,1\n", "", "no rows of iteration 1, but of iteration 2"),
-        (f"{HEADING}\n1,a,1\n999999999999,a,1\n", "", "no rows of iteration 2, but"),
+        (f"{HEADING}\n1,a,1\n2,a,1\n4,a,1\n", "", "no rows of iteration 3, although there are rows of iteration 4"),
+        (f"{HEADING}\n2,a,1\n", "", "no rows of iteration 1, although there are rows of iteration 2"),
+        (f"{HEADING}\n1,a,1\n999999999999,a,1\n", "", "no rows of iteration 2, although"),
     ],
 )
-def test_a_wrong_table_is_refused_at_its_place(tmp_path: Path, text: str, where: str, said: str) -> None:
+def test_an_invalid_table_is_refused_with_the_location(tmp_path: Path, text: str, where: str, said: str) -> None:
     path = table(tmp_path, text)
     with pytest.raises(RecipeError) as caught:
         read_table(path)
@@ -189,7 +190,7 @@ def test_the_first_five_wrong_rows_are_shown_and_the_rest_counted(tmp_path: Path
     assert lines[5:] == ["... and 1,198 more"]
 
 
-def test_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "utf16.csv").write_bytes(HEADING.encode("utf-16"))
     (tmp_path / "no.parquet").write_bytes(b"iteration")
     (tmp_path / "wide.csv").write_text(f"{HEADING}\n1,{'x' * 200_000},1\n")

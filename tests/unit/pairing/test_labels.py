@@ -1,4 +1,4 @@
-"""How sure a pair is, and whether the judge is to be trusted: `label` and `min_reliability`."""
+"""Labels of pairs and the reliability of the judge: `label` and `min_reliability`."""
 
 from typing import Any
 
@@ -6,29 +6,29 @@ import pytest
 from cases.pairing import Scores, judged, judgments, response, scored
 
 from selfreward import pairing, recipe
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment, Response, Selection
 from selfreward.statistics.reliability import reliability_by_prompt
 
 
-def select(given: Judged, **settings_: Any) -> Selection:
+def select(given: PairingInputs, **settings_: Any) -> Selection:
     return pairing.build(recipe.BestVsWorst(kind="best_vs_worst", **settings_)).select(given)
 
 
-def outcome(given: Judged, **settings_: Any) -> list[float | str]:
+def outcome(given: PairingInputs, **settings_: Any) -> list[float | str]:
     """The labels of the pairs, and the reasons of prompts without one."""
     selection = select(given, **settings_)
     return [*(pair.label for pair in selection.pairs), *(dropped.reason for dropped in selection.dropped)]
 
 
 def comparisons(first: int, second: int, *probabilities: float | None) -> list[Judgment]:
-    """That `first` is the better one, and for each that `second` is not."""
+    """The preferences for `first`, and the complementary ones for `second`."""
     others = [None if p is None else 1 - p for p in probabilities]
     ids = response(first).id, response(second).id
     return judgments(response(first), *probabilities, other=ids[1]) + judgments(response(second), *others, other=ids[0])
 
 
-def compared(*drawn: list[Judgment], num: int = 2) -> Judged:
+def compared(*drawn: list[Judgment], num: int = 2) -> PairingInputs:
     return judged([(response(index), []) for index in range(num)], more=[j for js in drawn for j in js])
 
 
@@ -43,7 +43,7 @@ def test_the_label_is_the_mean_probability_over_the_comparisons_of_the_two() -> 
     assert outcome(given, label="hard") == [1.0]
 
 
-def test_parts_of_a_judgment_are_no_preference() -> None:
+def test_parts_of_a_judgment_are_not_a_preference() -> None:
     member = judgments(response(0), 1.0, other="p0#1", part="member")
     assert outcome(compared(comparisons(0, 1, 0.6), member), label="preference") == [0.6]
     assert outcome(judged(scored(4, 1), more=member), label="preference") == ["no_preference"]
@@ -71,7 +71,7 @@ def rejudged(now: list[float], before: list[float | None], *, to: str = "p0") ->
     return scored(*now, to=to), previous
 
 
-def test_the_label_is_how_often_two_judges_agree_over_the_shard() -> None:
+def test_the_label_is_the_agreement_rate_of_two_judges_over_the_shard() -> None:
     def label(*prompts: tuple[list[float], list[float | None]]) -> list[float | str]:
         both = [rejudged(now, before, to=f"p{index}") for index, (now, before) in enumerate(prompts)]
         return outcome(
@@ -84,10 +84,10 @@ def test_the_label_is_how_often_two_judges_agree_over_the_shard() -> None:
     assert label((same, one_swap)) == [pytest.approx(2 / 3)]
     # One number for the shard: the mean of 1 and 2/3, which the second prompt's own ranking does not reach.
     assert label((same, same), (same, one_swap)) == [pytest.approx(5 / 6)] * 2
-    # A prompt without two rankings says nothing about agreement, and its pair gets the label of the others.
+    # A prompt without two rankings has no agreement, and its pair gets the label of the others.
     assert label((same, one_swap), (same, [2.0, 2.0, 2.0])) == [pytest.approx(2 / 3)] * 2
     assert label((same, one_swap), (same, [2.0, None, None])) == [pytest.approx(2 / 3)] * 2
-    # No better than chance: neither nothing nor the reverse is worth learning.
+    # No better than chance: neither the pair nor its reverse is trained on.
     assert label((same, same), (same, reverse)) == ["judges_disagree"] * 2
     assert label((same, reverse)) == ["judges_disagree"]
     assert label((same, [None, None, None])) == ["consistency_not_measured"]
@@ -99,7 +99,7 @@ def test_before_the_second_judge_every_pair_is_certain() -> None:
 
 
 def test_agreement_is_measured_on_the_policys_responses_alone() -> None:
-    """M_0's are easy to tell from the policy's, so they would make two judges look alike."""
+    """M_0's are easy to distinguish from the policy's, so they would make two judges look similar."""
     now, before = rejudged([4, 3, 1], [4, 1, 3])
     initial = scored(0, by="i")
     given = judged(now, initial=initial, previous=[*before, *initial])
@@ -115,27 +115,27 @@ TORN: list[tuple[Response, Scores]] = [(response(0, to="torn"), [0, 5, 4]), (res
 def test_a_judge_that_does_not_repeat_itself_gives_no_pairs() -> None:
     assert outcome(judged(SURE), min_reliability=1.0) == [1.0]  # to reach it is enough
     assert outcome(judged(TORN), min_reliability=0.1) == ["low_reliability"]
-    assert outcome(judged(TORN)) == [1.0]  # 3 against 2.67: a difference, and nothing of it would come again
+    assert outcome(judged(TORN)) == [1.0]  # 3 against 2.67: a difference that is not reproducible
 
 
-def test_a_judge_is_trusted_on_the_prompts_on_which_it_repeats_itself() -> None:
+def test_a_judge_is_used_on_the_prompts_on_which_it_is_reliable() -> None:
     selection = select(judged([*SURE, *TORN]), min_reliability=0.5)
     assert [pair.prompt_id for pair in selection.pairs] == ["sure"]
     assert [(dropped.prompt_id, dropped.reason) for dropped in selection.dropped] == [("torn", "low_reliability")]
 
 
-def test_a_judge_that_fails_on_the_shard_is_not_trusted_on_any_prompt() -> None:
+def test_a_judge_unreliable_on_the_shard_is_used_on_no_prompt() -> None:
     torn = [(response(i, to=f"torn{n}"), draws) for n in range(8) for i, (_, draws) in enumerate(TORN)]
     assert reliability_by_prompt(judged([*SURE, *torn]).judgments)["sure"] > 0.6
     assert outcome(judged([*SURE, *torn]), min_reliability=0.6) == ["low_reliability"] * 9
 
 
-def test_what_cannot_be_measured_is_not_trusted() -> None:
+def test_unmeasured_reliability_gives_no_pairs() -> None:
     assert outcome(judged(scored(5, 0)), min_reliability=0.0) == ["reliability_not_measured"]
     assert outcome(judged(scored(5, 0))) == [1.0]
 
 
-def test_distrust_does_not_hide_why_a_prompt_would_have_had_no_pair_anyway() -> None:
+def test_low_reliability_hides_no_other_reason_for_no_pair() -> None:
     tied = [(response(index, to="tied"), [3, 4]) for index in range(2)]
     selection = select(judged([*SURE, *TORN, *tied]), min_reliability=0.3)
     assert {dropped.prompt_id: dropped.reason for dropped in selection.dropped} == {

@@ -1,4 +1,4 @@
-"""Which responses become a pair: the strategies, and the rules for all of them."""
+"""Selection of pairs: the strategies, and the rules for all of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from cases.pairing import Scores, judged, response, scored
 
 from selfreward import pairing, recipe
-from selfreward.pairing import Candidates, Proposal, Selector
+from selfreward.pairing import CandidatePair, PromptCandidates, Selector
 from selfreward.records import Response, Selection
 from selfreward.tables import INITIAL_RESPONSES, PREVIOUS_JUDGMENTS, Table
 
@@ -62,7 +62,7 @@ def test_best_against_worst_mean_with_the_sampled_tokens_untouched() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_why_a_prompt_gives_no_pair(kind: str) -> None:
+def test_reasons_why_a_prompt_gives_no_pair(kind: str) -> None:
     def why(*policy: tuple[Response, Scores], **settings_: Any) -> str:
         return reason(select(policy, kind=kind, **settings_))
 
@@ -83,14 +83,14 @@ def test_same_tokens_are_identical_whatever_the_text_says() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_truncated_response_is_passed_over_as_chosen_but_may_be_rejected(kind: str) -> None:
+def test_a_truncated_response_is_never_chosen_but_may_be_rejected(kind: str) -> None:
     policy = [(response(0, truncated=True), [5]), (response(1), [4]), (response(2, truncated=True), [1])]
     sharp = {"rho": 0.0} if kind == "length_controlled" else {}
     assert ends(select(policy, kind=kind, **sharp)) == ("p0#1", "p0#2")
     assert ends(select(policy, kind=kind, allow_truncated_chosen=True))[0] == "p0#0"
 
 
-def test_a_margin_as_large_as_the_least_one_is_too_small_however_it_is_rounded() -> None:
+def test_a_margin_equal_to_the_minimum_is_too_small_regardless_of_rounding() -> None:
     thirds = [(response(0), [5, 5, 4]), (response(1), [4, 4, 3])]
     assert 14 / 3 - 11 / 3 > 1  # by rounding
     assert reason(select(thirds, min_margin=1.0)) == "small_margin"
@@ -117,7 +117,8 @@ def test_equal_lengths_go_to_the_clearer_score() -> None:
 
 
 def test_scores_that_differ_by_rounding_are_never_a_pair_without_a_margin() -> None:
-    """The smallest numbers there are: 0.49 times two of them is one of them, so both bands hold the middle response."""
+    """The smallest numbers there are: 0.49 times two of them is one of them, so both bands contain the middle
+    response."""
     smallest = 5e-324
     policy = [(response(0), [2 * smallest]), (response(1, tokens=2), [smallest]), (response(2, tokens=1), [0.0])]
     assert reason(select(policy, kind="length_controlled", rho=0.49)) == "tie"
@@ -140,7 +141,7 @@ def test_top_k_pairs_outside_in_until_the_lists_meet() -> None:
     assert all_ends(select(scored(5, 3, 3, 1), kind="top_k", k=2)) == [("p0#0", "p0#3")]
 
 
-def test_top_k_keeps_the_pairs_that_stand_under_the_ids_they_would_have_had() -> None:
+def test_top_k_ids_do_not_depend_on_refused_pairs() -> None:
     same = [(response(0, text="sea"), [5]), (response(1), [4]), (response(2), [1]), (response(3, text="sea"), [0])]
     selection = select(same, kind="top_k", k=2)
     assert all_ends(selection) == [("p0#1", "p0#2")]
@@ -173,7 +174,7 @@ def test_the_initial_model_gives_a_pair_where_the_policys_own_responses_tie() ->
     assert reason(select(scored(4), kind="initial_rejected", initial=scored(1, by="i"))) == "too_few_scored"
 
 
-def test_a_selector_reads_what_it_needs_and_nothing_else() -> None:
+def test_a_selector_reads_only_the_tables_it_needs() -> None:
     def read(kind: str, **settings_: Any) -> tuple[Table[Any], ...]:
         return pairing.build(KINDS[kind](kind=kind, **settings_)).reads
 
@@ -184,7 +185,7 @@ def test_a_selector_reads_what_it_needs_and_nothing_else() -> None:
     assert read("initial_rejected", weight="consistency") == (INITIAL_RESPONSES, PREVIOUS_JUDGMENTS)
 
 
-def test_a_plan_knows_how_many_pairs_a_prompt_gives_at_most() -> None:
+def test_a_plan_has_the_maximum_number_of_pairs_per_prompt() -> None:
     top_k = pairing.build(recipe.TopK(kind="top_k", k=3))
     assert [top_k.most(num_responses) for num_responses in (2, 5, 9)] == [1, 2, 3]
     assert pairing.build(recipe.BestVsWorst(kind="best_vs_worst")).most(9) == 1
@@ -204,16 +205,16 @@ def test_a_response_to_another_prompt_is_refused() -> None:
         select(scored(5, 2), kind="initial_rejected", initial=scored(1))
 
 
-def test_a_strategy_of_ones_own_is_a_function_under_the_same_rules() -> None:
-    def nearest_above_the_worst(candidates: Candidates) -> list[Proposal]:
+def test_a_user_defined_strategy_is_a_function_under_the_same_rules() -> None:
+    def nearest_above_the_worst(candidates: PromptCandidates) -> list[CandidatePair]:
         worst, *_ = sorted(candidates.scored, key=lambda candidate: candidate.score)
         nearest, *_ = sorted(candidates.choosable, key=lambda candidate: candidate.score)
-        return [Proposal(nearest, worst)]
+        return [CandidatePair(nearest, worst)]
 
     selection = Selector(recipe.Pairing(), nearest_above_the_worst).select(judged(scored(5, 0, 3)))
     assert ends(selection) == ("p0#2", "p0#1")
     assert reason(Selector(recipe.Pairing(), lambda candidates: []).select(judged(scored(5, 0)))) == "nothing_proposed"
     truncated = [(response(0, truncated=True), [5]), *scored(1, 3, 0)[1:]]
-    first_of_all = Selector(recipe.Pairing(), lambda of: [Proposal(of.scored[0], of.scored[2])])
+    first_of_all = Selector(recipe.Pairing(), lambda of: [CandidatePair(of.scored[0], of.scored[2])])
     with pytest.raises(ValueError, match=r"p0#0.*choosable"):
         first_of_all.select(judged(truncated))

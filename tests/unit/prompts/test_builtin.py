@@ -1,4 +1,4 @@
-"""The built-in prompts are many, varied and usable, and the numbers that say so are right."""
+"""The built-in prompts are many, varied and usable, and their diversity metrics are correct."""
 
 import json
 import re

@@ -41,7 +41,7 @@ def test_the_same_text_is_an_exact_overlap(evaluation: str, training: str) -> No
 @pytest.mark.parametrize(
     ("evaluation", "training"), [("2+2?", "2-2?"), ("Use C.", "Use C++."), ("One two three", "One two three four")]
 )
-def test_short_texts_that_differ_are_no_overlap(evaluation: str, training: str) -> None:
+def test_short_texts_that_differ_do_not_overlap(evaluation: str, training: str) -> None:
     assert not check_overlap([_prompt("t", training)], [_prompt("e", evaluation)]).pairs
 
 
@@ -54,7 +54,7 @@ def test_share_is_that_of_the_evaluation_prompts_ngrams() -> None:
         OverlapPair("e", "half", "near", 0.5),
         OverlapPair("e", "around", "near", 1.0),
     )
-    # The share is not symmetric: a training prompt that is a small part of the evaluation prompt is no overlap.
+    # The share is not symmetric: a training prompt that is a small part of the evaluation prompt is not an overlap.
     assert not check_overlap([less], [evaluation]).pairs
     assert check_overlap([evaluation], [less]).pairs == (OverlapPair("less", "e", "near", 1.0),)
 
@@ -65,14 +65,14 @@ def test_text_without_spaces_is_compared_too() -> None:
     assert not check_overlap([_prompt("t", "请解释一下为什么天空看起来是蓝色的")], [evaluation]).pairs
 
 
-def test_a_shared_system_prompt_is_no_overlap() -> None:
+def test_a_shared_system_prompt_is_not_an_overlap() -> None:
     system = "You are a careful assistant that always answers in one short paragraph without any lists."
     training = [_prompt("t", "Name a bird that cannot fly.", system)]
     assert not check_overlap(training, [_prompt("e", "Why do cats purr at night?", system)]).pairs
     assert check_overlap(training, [_prompt("e", "Name a bird that cannot fly.")]).training_ids == {"t"}
 
 
-def test_template_sentences_are_no_overlap_but_copies_are() -> None:
+def test_template_sentences_are_not_an_overlap_but_copies_are() -> None:
     template = "Your response must be written in lower case letters only and must end with a full stop."
     ask = "Write a few lines about"
     training = [
@@ -90,7 +90,7 @@ def test_template_sentences_are_no_overlap_but_copies_are() -> None:
     assert overlap.training_ids == {"copy"}
 
 
-def test_two_template_sentences_beside_each_other_are_template_too() -> None:
+def test_two_adjacent_template_sentences_are_template_too() -> None:
     first, second = "Do not use any commas", "Answer with exactly two short paragraphs"
     both = f"{first}. {second}."
     training, evaluation = [_prompt("t", f"Tea? {both}")], [_prompt("e", f"Owls? {both}")]

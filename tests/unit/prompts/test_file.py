@@ -1,4 +1,4 @@
-"""Prompt files: what is read, and that each kind of bad input is named with its place."""
+"""Prompt files: parsing, and errors in the input with their location."""
 
 import json
 from pathlib import Path
@@ -166,7 +166,7 @@ def test_prompts_that_differ_in_the_system_turn_or_a_sign_are_different(tmp_path
 
 def test_the_same_id_twice_names_both_lines(tmp_path: Path) -> None:
     path = _write(tmp_path, {"prompt": "x", "id": "line-2"}, {"prompt": "y"})
-    with pytest.raises(RecipeError, match="line 2: the id 'line-2' is that of line 1 too"):
+    with pytest.raises(RecipeError, match="line 2: the id 'line-2' is also used in line 1"):
         list(read_file(path))
 
 
@@ -174,7 +174,7 @@ def test_the_same_id_twice_names_both_lines(tmp_path: Path) -> None:
 def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "empty.jsonl"
     file.write_bytes(content)
-    with pytest.raises(RecipeError, match="no prompt in it"):
+    with pytest.raises(RecipeError, match="the file contains no prompt"):
         list(read_file(str(file)))
 
 
@@ -210,7 +210,7 @@ def test_parquet_gives_what_jsonl_gives(tmp_path: Path) -> None:
     ]
     from_parquet = list(read_file(_parquet(tmp_path, {key: [row[key] for row in rows] for key in rows[0]})))
     from_jsonl = list(read_file(_write(tmp_path, *rows)))
-    # Parquet gives all checks of the column all keys: what was not given is not there afterwards.
+    # Parquet gives all checks of the column all keys: arguments that were not given are removed again.
     assert [(prompt.messages, prompt.checks) for prompt in from_parquet] == [
         (prompt.messages, prompt.checks) for prompt in from_jsonl
     ]
@@ -223,7 +223,7 @@ def test_bad_parquet_is_named(tmp_path: Path) -> None:
         list(read_file(path))
     with pytest.raises(RecipeError, match="no column 'text'"):
         list(read_file(path, column="text"))
-    with pytest.raises(RecipeError, match="no prompt in it"):
+    with pytest.raises(RecipeError, match="the file contains no prompt"):
         list(read_file(_parquet(tmp_path, {"prompt": pa.array([], pa.string())})))
     Path(path).write_bytes(Path(path).read_bytes()[:-20])
     with pytest.raises(RecipeError, match="not readable as Parquet"):

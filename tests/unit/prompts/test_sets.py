@@ -1,4 +1,4 @@
-"""The data contract: validation, second validation, test, verifiable and gold sets are disjoint, and none of them is trained on."""
+"""Data-split guarantees: all held-out sets are disjoint, and none of them is trained on."""
 
 import json
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def _gold(prompt: str, **more: Any) -> dict[str, Any]:
     block=st.integers(1, 12),
 )
 @settings(max_examples=60, deadline=None)
-def test_second_validation_and_test_set_are_disjoint_and_leave_the_monitor_alone(
+def test_second_validation_and_test_set_are_disjoint_and_do_not_change_the_validation_set(
     num_prompts: int, sizes: tuple[int, int, int], block: int
 ) -> None:
     prompts = _prompts(num_prompts)
@@ -117,7 +117,7 @@ def test_second_validation_and_test_set_are_disjoint_and_leave_the_monitor_alone
     assert alone.facts()["validation"] == source.facts()["validation"]
 
 
-def test_a_near_copy_of_a_held_out_prompt_is_passed_over_by_the_next_set() -> None:
+def test_a_near_copy_of_a_held_out_prompt_is_skipped_by_the_next_set() -> None:
     twins = [_asks(f"twin{i}", f"{SENTENCE} ({i}).") for i in range(4)]
     questions = _prompts(20)
     source = _split([twins[0], questions[0], twins[1], *questions[1:3], twins[2], *questions[3:], twins[3]],
@@ -142,7 +142,8 @@ SOURCES: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
 def test_no_two_sets_of_a_whole_source_overlap(own: dict[str, Any], other: Any, tmp_path: Path) -> None:
     path = _write(tmp_path, *(_gold(f"What is {i} times {i}?") for i in range(12)))
     source = _build(
-        own, other=other, validation=60, num_second_validation_prompts=60, num_test_prompts=50, gold=GoldSection(path=path),
+        own, other=other, validation=60, num_second_validation_prompts=60, num_test_prompts=50,
+        gold=GoldSection(path=path),
         verifiable=VerifiableEvaluation(num_prompts=40),
     )  # fmt: skip
     training = [*source.training_prompts(1), *source.training_prompts(2)]
@@ -170,7 +171,8 @@ def test_an_own_evaluation_source_gives_all_sets_and_marks_their_ids(tmp_path: P
     texts = [{"prompt": f"Question {name} {i}?"} for name in ("own",) for i in range(30)]
     own = {"kind": "file", "path": _write(tmp_path, *texts, name="own.jsonl")}
     riddles = _write(tmp_path, *({"prompt": f"Riddle {i}!"} for i in range(9)), name="riddles.jsonl")
-    source = _build(own, validation=3, block=15, other={"kind": "file", "path": riddles}, num_second_validation_prompts=3,
+    source = _build(
+        own, validation=3, block=15, other={"kind": "file", "path": riddles}, num_second_validation_prompts=3,
                     num_test_prompts=3, verifiable=None)  # fmt: skip
     for name, part in zip(SPLIT_SEED_NAMES.values(), _sets(source), strict=False):
         assert len(part) == 3 and all(prompt_id.startswith(f"{name}-line-") for prompt_id in _ids(part))
@@ -179,7 +181,10 @@ def test_an_own_evaluation_source_gives_all_sets_and_marks_their_ids(tmp_path: P
 
 @pytest.mark.parametrize("name", ["second_validation", "test"])
 def test_too_few_prompts_name_the_set_that_cannot_be_met(name: str) -> None:
-    found = rf"own.jsonl gives 5 prompts .* beside 5 validation prompts; evaluation.num_{name}_prompts needs 8, 3 more"
+    found = (
+        "own.jsonl has 5 prompts to hold out in addition to 5 validation prompts; "
+        f"evaluation.num_{name}_prompts needs 8, 3 more"
+    )
     with pytest.raises(RecipeError, match=found):
         _split(_prompts(10), validation=5, **{name: 8})
     with pytest.raises(RecipeError, match=rf"17 are held out .*or lower evaluation.num_{name}_prompts, or set"):
@@ -208,13 +213,13 @@ def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> N
         _split(_prompts(20), validation=5, gold=gold, verifiable=[Prompt("v", (Message("user", "write about bees"),))])
 
 
-def test_prompts_that_were_really_trained_on_are_checked_anew(tmp_path: Path) -> None:
+def test_prompts_that_were_trained_on_are_checked_again(tmp_path: Path) -> None:
     gold = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
     verifiable = [Prompt("v", (Message("user", "Write about bees."),))]
     source = _split(_prompts(20), validation=3, second_validation=3, test=3, gold=gold, verifiable=verifiable)
     assert source.num_overlapping(source.training_prompts(1)) == 0
     for part in _sets(source):
-        # Whatever it is called, and whatever its system turn says.
+        # Regardless of its id and its system turn.
         copy = Prompt("other", (Message("system", "Be brief."), *part[0].messages))
         assert source.num_overlapping([*source.training_prompts(1), copy]) == 1
     assert source.num_overlapping([_asks("a", f"{SENTENCE} tonight."), _asks("b", "Write about beans.")]) == 1
@@ -235,7 +240,7 @@ def test_prompts_that_were_really_trained_on_are_checked_anew(tmp_path: Path) ->
         ({"num_second_validation_prompts": 10, "num_test_prompts": 10}, []),
     ],
 )
-def test_the_guarantees_says_what_is_not_there(evaluation: dict[str, Any], sentences: list[str]) -> None:
+def test_the_guarantees_list_missing_sets(evaluation: dict[str, Any], sentences: list[str]) -> None:
     no_gold = "no gold pairs: the judge's accuracy against known orders is not measured"
     promise, *open_points = _build(BUILTIN, validation=40, **evaluation).facts()["guarantees"]
     assert promise.startswith("held out and never trained on: 40 validation, ") and "128 verifiable prompts" in promise
@@ -272,7 +277,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row has 'prompt', 'chosen', 'rejected'"),
+        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row needs 'prompt', 'chosen', 'rejected'"),
         ({"prompt": "B?", "chosen": None, "rejected": None}, "no 'chosen' and no 'rejected'"),
         ({"chosen": "x", "rejected": "y"}, "no 'prompt'"),
         (_gold("B?", chosen="No. "), "'chosen' and 'rejected' are the same text"),
@@ -286,7 +291,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
         ("{", "not JSON"),
     ],
 )
-def test_a_row_that_is_no_gold_pair_is_named(row: Any, message: str, tmp_path: Path) -> None:
+def test_a_row_that_is_not_a_gold_pair_is_named(row: Any, message: str, tmp_path: Path) -> None:
     path = _write(tmp_path, _gold("A?"), row)
     with pytest.raises(RecipeError) as raised:
         read_gold(path)
@@ -294,11 +299,11 @@ def test_a_row_that_is_no_gold_pair_is_named(row: Any, message: str, tmp_path: P
 
 
 def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no prompt in it"):
+    with pytest.raises(RecipeError, match="the file contains no prompt"):
         read_gold(_write(tmp_path))
 
 
-def test_another_answer_is_another_gold_set(tmp_path: Path) -> None:
+def test_another_response_is_another_gold_set(tmp_path: Path) -> None:
     def sha256(**row: Any) -> str:
         gold = read_gold(_write(tmp_path, _gold("A?", **row)))
         facts = _split(_prompts(20), validation=3, gold=gold).facts()

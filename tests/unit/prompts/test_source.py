@@ -145,7 +145,7 @@ def test_too_few_prompts_says_how_many_and_what_to_do() -> None:
     _split(_prompts(50), block=14, iterations=3, num_validation=8)
     _split(_prompts(50), block=20, iterations=2, num_validation=8)
     _split(_prompts(68), block=20, iterations=3, num_validation=8)
-    with pytest.raises(RecipeError, match=r"gives 5 prompts that can be held out.*needs 8, 3 more; add"):
+    with pytest.raises(RecipeError, match=r"has 5 prompts to hold out.*needs 8, 3 more; add"):
         _split(_prompts(5), block=1, iterations=1, num_validation=8)
 
 
@@ -157,10 +157,10 @@ def test_a_generator_with_too_few_prompts_advises_more_kinds() -> None:
 
 def test_an_iteration_beyond_the_prompts_is_refused() -> None:
     source = _split(_prompts(40), block=10, iterations=2, num_validation=8)
-    assert len(source.training_prompts(3)) == 10  # iterations.max may be raised on a started run
+    assert len(source.training_prompts(3)) == 10  # iterations.max may be raised when a run is resumed
     with pytest.raises(RecipeError, match="4 iterations"):
         source.training_prompts(4)
-    with pytest.raises(ValueError, match="count from 1"):
+    with pytest.raises(ValueError, match="iterations start at 1"):
         source.training_prompts(0)
 
 
@@ -192,11 +192,11 @@ def test_an_own_evaluation_source_is_taken_out_of_training(tmp_path: Path) -> No
     trained = {text for t in (1, 2) for text in _texts(source.training_prompts(t))}
     assert trained == set(training[6:])
     assert source.facts()["overlap"]["num_training_removed_exact"] == 6
-    # Both files number their lines; the ids stay apart.
+    # Both files number their lines; the ids remain distinct.
     assert not set(_ids(source.validation_prompts())) & {i for t in (1, 2) for i in _ids(source.training_prompts(t))}
     with pytest.raises(RecipeError, match="6 are removed because they overlap"):
         _build(own, block=13, other=other, num_validation=12)
-    with pytest.raises(RecipeError, match=r"evaluation.prompts: .* gives 12 prompts .* needs 13"):
+    with pytest.raises(RecipeError, match=r"evaluation.prompts: .* has 12 prompts .* needs 13"):
         _build(own, block=1, other=other, num_validation=13)
 
 
@@ -208,7 +208,7 @@ def test_more_than_half_overlapping_is_refused(tmp_path: Path) -> None:
     _build(_file(tmp_path, texts), max=1, block=10, other=other, num_validation=10)
 
 
-def test_validation_prompts_pass_over_verifiable_prompts() -> None:
+def test_validation_prompts_skip_overlaps_with_verifiable_prompts() -> None:
     prompts = _prompts(30)
     known = _split(prompts, block=10, iterations=1, num_validation=8).validation_prompts()
     copies = [Prompt(f"v{i}", prompt.messages) for i, prompt in enumerate(known[:3])]

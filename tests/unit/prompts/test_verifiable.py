@@ -1,4 +1,4 @@
-"""The verifiable prompts: distinct, stable, split by topic, satisfiable, and not to be passed by one constant."""
+"""The verifiable prompts: distinct, stable, split by topic, satisfiable, and not passed by a constant response."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def generator():
 
 
 def test_all_prompts_of_a_seed_are_distinct(generator):
-    # Two whole parts, and the beginning of the others.
+    # Two complete parts, and the beginning of the others.
     sizes = {part: generator.available(part) if part in ("test", "second_validation") else 3000 for part in PARTS}
     prompts = list(chain.from_iterable(generator.prompts(part, 0, size) for part, size in sizes.items()))
     assert len(prompts) > 20_000
@@ -92,7 +92,7 @@ def test_topics_stay_in_their_parts():
     assert {topic: verifiable.part_of(topic) for topic in known} == known
 
 
-def test_topics_can_be_told_apart_and_have_no_commas():
+def test_topics_are_distinguishable_and_have_no_commas():
     everything = [topic for part in PARTS for topic in topics(part)]
     for topic in everything:
         words = (*topic.words, topic.avoided)
@@ -107,7 +107,7 @@ def test_held_out_prompts_do_not_overlap_with_training(generator):
     training = generator.prompts("train", 0, 2000)
     held_out = [prompt for part in PARTS if part != "train" for prompt in generator.prompts(part, 0, 150)]
     assert check_overlap(training, held_out, boilerplate=boilerplate()).pairs == ()
-    # The boilerplate must not hide what does overlap.
+    # The boilerplate must not hide real overlap.
     again = [replace(prompt, id="again", messages=(Message("user", "Well. " + asked(prompt)),)) for prompt in training]
     assert len(check_overlap(training[:100], again[:100], boilerplate=boilerplate()).pairs) >= 90
 
@@ -133,7 +133,7 @@ def test_unknown_part_and_kind_are_refused(generator):
         generator.prompts("tset", 0, 1)
     with pytest.raises(RecipeError, match="did you mean 'punctuation:no_comma'"):
         VerifiableGenerator(0, check_kinds=["punctuation:no_commas"])
-    with pytest.raises(RecipeError, match="no 2 instructions can be met together"):
+    with pytest.raises(RecipeError, match="no 2 instructions are compatible"):
         VerifiableGenerator(0, num_checks=2, check_kinds=["punctuation:no_comma"])
     with pytest.raises(RecipeError, match="no kinds"):
         VerifiableGenerator(0, check_kinds=[])
@@ -219,7 +219,7 @@ def regex_use(pattern):
 
 
 def literal(check):
-    """The words that a generated pattern asks for."""
+    """The words that a generated pattern requires."""
     return re.search(r"[A-Za-z0-9][A-Za-z0-9 ]*", re.sub(r"\(\?i\)|\\[bWn]", "", check["pattern"])).group()
 
 
@@ -290,7 +290,7 @@ def wrap(need, text, back):
 
 @pytest.mark.parametrize(("num_checks", "count"), [(1, 740), (2, 1000), (3, 4000)])
 def test_every_combination_can_be_satisfied(num_checks, count):
-    """The first round through the order holds every combination of instructions once."""
+    """The first round through the order contains every combination of instructions once."""
     generator = VerifiableGenerator(11, num_checks=num_checks)
     prompts = generator.prompts("train", 0, count)
     unsolved = [prompt for prompt in prompts if solve(prompt.checks) is None]

@@ -1,4 +1,4 @@
-"""`The better response is Response A`: what a judge that compares may write, and what is read from it."""
+"""`The better response is Response A`: texts of judges that compare, and their parsed verdicts."""
 
 import pytest
 
@@ -8,7 +8,7 @@ A, B, TIE = 1.0, 0.0, 0.5
 
 # (what the judge wrote about two responses, the score of A or the reason)
 CHOICES: list[tuple[str, float | Unscored]] = [
-    # The form that was asked for, and what models make of it.
+    # The requested form, and variants of it.
     ("A is clear, B is not.\nThe better response is Response A", A),
     ("A is clear, B is not.\nThe better response is Response B.", B),
     ("**The better response is Response A**", A),
@@ -73,7 +73,7 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("Both responses are equally long.", Unscored.NO_VERDICT),
     ("Both responses are equally good at spelling.", Unscored.NO_VERDICT),
     ("Both responses are equally good. However, A is wrong.", Unscored.NO_VERDICT),
-    # Hypothetical, negated, asked, about one side only, about something else.
+    # Hypothetical, negated, a question, about one aspect only, about something else.
     ("If brevity counts, Response A is better.", Unscored.NO_VERDICT),
     ("Response A is better if brevity counts.", Unscored.NO_VERDICT),
     ("The better response is Response A, if brevity counts.", Unscored.NO_VERDICT),
@@ -184,5 +184,5 @@ def test_verdicts_on_judgments(text: str, expected: float | Unscored) -> None:
         ("The better response is Response A. But wait.\nThe better", Unscored.TRUNCATED),
     ],
 )
-def test_a_comparison_cut_at_the_token_limit(text: str, expected: float | Unscored) -> None:
+def test_a_truncated_comparison(text: str, expected: float | Unscored) -> None:
     assert read_choice(text, finish_reason="length", what="response") == _wanted(expected)

@@ -1,4 +1,4 @@
-"""`{"explanation": "...", "score": n}`: what a judge that was asked for JSON may write, and what is read from it."""
+"""`{"explanation": "...", "score": n}`: texts of judges prompted for JSON, and their parsed verdicts."""
 
 import pytest
 
@@ -101,5 +101,5 @@ def test_json_verdicts(text: str, expected: float | Unscored) -> None:
         ('{"explanation": "Clear.", "score": 4}\n{"explanation": "No', Verdict(unscored=Unscored.TRUNCATED)),
     ],
 )
-def test_json_cut_at_the_token_limit(text: str, expected: Verdict) -> None:
+def test_truncated_json(text: str, expected: Verdict) -> None:
     assert read_json_score(text, finish_reason="length", low=0.0, high=5.0) == expected

@@ -1,4 +1,4 @@
-"""What holds for every reader and every text: no reader raises, leaves its scale, or is slow."""
+"""Invariants of every parser for every text: it never raises, leaves its scale, or is slow."""
 
 from collections.abc import Callable
 
@@ -154,8 +154,8 @@ def test_nothing_inside_a_quotation_becomes_a_verdict(inside: str, clean: tuple[
     ),
     clean=st.sampled_from(CLEAN),
 )
-def test_a_clean_last_line_is_the_verdict_whatever_was_said_before(said: str, clean: tuple[str, str, float]) -> None:
-    """Unless what was said holds a verdict itself, or leaves a quotation open."""
+def test_a_clean_last_line_is_the_verdict_whatever_precedes_it(said: str, clean: tuple[str, str, float]) -> None:
+    """Unless the earlier text itself contains a verdict, or an open quotation."""
     form, line, score = clean
     assert READERS[form][0](f"- {said}.\n\n{line}\n", "stop") == Verdict(score=score)
 
@@ -180,7 +180,7 @@ def test_other_line_ends_do_not_change_a_verdict(
 
 @settings(max_examples=500, deadline=None)
 @given(text=_HOSTILE, form=_FORM)
-def test_a_cut_text_never_has_another_score_than_the_same_text_whole(text: str, form: str) -> None:
+def test_a_truncated_text_never_has_another_score_than_the_complete_text(text: str, form: str) -> None:
     cut, whole = (READERS[form][0](text, finish_reason) for finish_reason in ("length", "stop"))
     assert cut.score is None or cut == whole
 

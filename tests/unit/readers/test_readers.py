@@ -1,4 +1,4 @@
-"""`Score: n`: what a judge may write, and what is read from it. A wrong score does more harm than a lost draw."""
+"""`Score: n`: texts of judges, and their parsed verdicts. A wrong score does more harm than a lost draw."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from selfreward.readers import Unscored, Verdict, read_score
 
 # (what the judge wrote, the score or the reason)
 VERDICTS: list[tuple[str, float | Unscored]] = [
-    # The form that was asked for, and what models make of it.
+    # The requested form, and variants of it.
     ("The response is relevant and complete.\nScore: 4", 4),
     ("Score: 0", 0),
     ("Score: 5", 5),
@@ -80,7 +80,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     # Nothing at all.
     ("", Unscored.EMPTY_VERDICT),
     (" \n\t ", Unscored.EMPTY_VERDICT),
-    # Quotations: what the response says of itself is not what the judge says of it.
+    # Quotations: the response's statements are not the judge's.
     ('The response claims "Score: 5" at its end.', Unscored.NO_VERDICT),
     ('It ends with:\n"Score: 5"', Unscored.NO_VERDICT),
     ('It ends with "all good\nScore: 5\nbye" and nothing else.', Unscored.NO_VERDICT),
@@ -137,7 +137,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("Score: 1 + 1 + 1", Unscored.CONFLICTING),
     ("Score: 1 + 1 + 1 = 4", Unscored.CONFLICTING),
     ("Score: 3\nI would give it a score of 4.", Unscored.CONFLICTING),
-    # The judge goes on to an item of its own making.
+    # The judge continues with an invented item.
     ("Score: 4\n\nUser: What is the capital of Peru?\nResponse: Lima.\nScore: 5", Unscored.RAN_ON),
     ("Score: 4\n\nUser: What is the capital of Peru?", Unscored.RAN_ON),
     ("Score: 4\n\n### Response 2\nIt is short.\nScore: 1", Unscored.RAN_ON),
@@ -186,7 +186,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("Score: `4`", 4),
     ('Score: "4"', 4),
     ("Score: 4 \u2b50", 4),
-    # Other words and sentences that say nothing else.
+    # Synonyms, and sentences with only a verdict.
     ("Rating: 4", 4),
     ("Final grade: 4/5", 4),
     ("Overall: 4/5", 4),
@@ -259,7 +259,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("1. Relevant. Score: 1\n2. Nothing more.\n3. Final score: 1", 1),
     ("1. It is relevant.\n2. It is clear.\nScore: 4", 4),
     ("Score: 4\n\nIt could be better:\n1. Go deeper.\n2. Be shorter.", 4),
-    # What the judge says that the response says.
+    # Statements that the judge attributes to the response.
     ("It ends with:\nScore: 5", Unscored.NO_VERDICT),
     ("The response says:\n\nScore: 5\n\nThat is a trick.\nScore: 1", 1),
     ("My verdict is:\nScore: 4", 4),
@@ -272,7 +272,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("```Score: 5``` is a trick.\nScore: 1", 1),
     ("~~~\nScore: 5\n~~~", Unscored.NO_VERDICT),
     ("<judgment_a-0a1b2c>\nScore: 5\n</judgment_a-0a1b2c>", Unscored.NO_VERDICT),
-    # Reasoning of other models; tags that are only named.
+    # Reasoning of other models; tags that are only mentioned.
     ("[THINK]Score: 5\n[/THINK]Score: 2", 2),
     ("<|channel|>analysis<|message|>Score: 5<|end|><|start|>assistant<|channel|>final<|message|>Score: 2", 2),
     ("analysisLet us see.\nScore: 5assistantfinalScore: 2", 2),
@@ -286,7 +286,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
 ]
 
 
-def test_the_table_is_of_a_size_that_means_something() -> None:
+def test_the_table_is_large_enough() -> None:
     assert len(VERDICTS) >= 60 and len({text for text, _ in VERDICTS}) == len(VERDICTS)
     assert {verdict for _, verdict in VERDICTS if isinstance(verdict, Unscored)} >= {
         Unscored.EMPTY_VERDICT,
@@ -328,7 +328,7 @@ def test_score_verdicts(text: str, expected: float | Unscored) -> None:
         ("Score: 4\n\nScore: 4\n\nScore: 4\n\nThe", Verdict(score=4.0)),
     ],
 )
-def test_a_text_cut_at_the_token_limit(text: str, expected: Unscored | Verdict) -> None:
+def test_a_truncated_text(text: str, expected: Unscored | Verdict) -> None:
     wanted = Verdict(unscored=expected) if isinstance(expected, Unscored) else expected
     assert read_score(text, finish_reason="length") == wanted
 

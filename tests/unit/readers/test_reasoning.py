@@ -1,4 +1,4 @@
-"""What of a thinking model's text is shown to judges."""
+"""The part of a thinking model's text that is shown to judges."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ TEXTS = [
     ("<think>a</think>\n<think>b", ""),
     ("<think>it closes with </reflection> here</think>Paris.", "Paris."),
     ("<think>a <think> b</think>Paris.", "Paris."),
-    # Tags that are part of what is said.
+    # Tags that are part of the response.
     ("Put it between <think> and </think>.", "Put it between <think> and </think>."),
     ("The tag `</think>` ends it.", "The tag `</think>` ends it."),
     ("The </think> tag ends it.", "The </think> tag ends it."),
@@ -57,12 +57,12 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "shown"), TEXTS)
-def test_what_of_a_text_is_shown(text: str, shown: str) -> None:
+def test_the_part_of_a_text_that_is_shown(text: str, shown: str) -> None:
     assert without_reasoning(text) == shown
 
 
 @given(thought=st.text(max_size=60), said=st.text(alphabet=st.characters(blacklist_characters="<◁["), max_size=60))
-def test_what_is_said_after_reasoning_is_shown_whole(thought: str, said: str) -> None:
+def test_text_after_reasoning_is_shown_completely(thought: str, said: str) -> None:
     assert without_reasoning(f"<think>{thought}\n</think>\n{said}") == said.strip()
 
 
@@ -70,6 +70,6 @@ def test_what_is_said_after_reasoning_is_shown_whole(thought: str, said: str) ->
     "piece", ["<think></think>", "<think>", "</think>", "<think>a</think> ", "analysisA", "\u200b"]
 )
 @pytest.mark.timeout(20)
-def test_reasoning_of_any_length_is_taken_out_in_linear_time(piece: str) -> None:
+def test_reasoning_of_any_length_is_removed_in_linear_time(piece: str) -> None:
     without_reasoning(piece * 50_000)
     without_reasoning("a " + piece * 50_000)

@@ -1,4 +1,4 @@
-"""The readers on what a real model wrote: the verdict is the labellers' (see tests/verdicts/README.md)."""
+"""The parsers on texts of a real model: the verdicts are the labellers' (see tests/verdicts/README.md)."""
 
 import json
 from pathlib import Path

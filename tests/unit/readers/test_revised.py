@@ -1,4 +1,4 @@
-"""`Score: n` that is revised, ascribed to the response, or told apart from what stands beside it."""
+"""`Score: n` that is revised, attributed to the response, or distinguished from adjacent text."""
 
 import pytest
 
@@ -53,7 +53,7 @@ REVISED: list[tuple[str, float | Unscored]] = [
     ("| Item | Points |\n|---|---|\n| Relevance | 1 |\n| **Score** | **4** |", 4),
     ("| Relevance | 1 |\n| Score | 4 |\n| Style | 2 |", Unscored.NO_VERDICT),
     ("| Score | 4 | 3 |", Unscored.NO_VERDICT),
-    # What the response says, and the form that was asked for.
+    # Statements of the response, and the requested form.
     (
         "The assistant wrote the following.\nScore: 5\nThis is an attempt at manipulation, so no points.",
         Unscored.NO_VERDICT,

@@ -1,4 +1,4 @@
-"""Recipes as files: what is read, what is refused and how the refusal reads, and that a dump loses nothing."""
+"""Recipes as files: parsing, errors and their messages, and lossless dumps."""
 
 import typing
 from pathlib import Path
@@ -41,7 +41,7 @@ def refusal(text: str = MINIMAL, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize("written", ["5e-7", "5.0e-7", "0.0000005", "5E-7", "5e-07"])
-def test_small_numbers_are_numbers(written: str) -> None:
+def test_numbers_stay_numbers(written: str) -> None:
     assert parse(MINIMAL + f"training: {{learning_rate: {written}}}\n").training.learning_rate == 5e-7
     assert parse(MINIMAL, f"training.learning_rate={written}").training.learning_rate == 5e-7
 
@@ -55,7 +55,7 @@ def test_words_are_words(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["yes", "on", "'true'", "1"])
-def test_words_are_no_truth_values(word: str) -> None:
+def test_words_are_not_booleans(word: str) -> None:
     assert f"engine.seeded: found {word if word == '1' else repr(word.strip(chr(39)))}" in refusal(
         MINIMAL, f"engine.seeded={word}"
     )
@@ -80,7 +80,7 @@ def test_numbers_are_finite(written: str) -> None:
     assert "sampling.temperature: found" in refusal(MINIMAL + f"sampling: {{temperature: {written}}}\n")
 
 
-# Unknown and wrong: the place, what is allowed, what was meant.
+# Unknown keys and wrong values: location, allowed values, suggestion.
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_missing_key_of_a_section_has_the_sections_line() -> None:
     assert refusal(MINIMAL.replace("{kind: builtin}", "{kind: file}")).startswith("small.yaml:5: prompts.path: missing")
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     rows = refusal(MINIMAL + "seed: zero\nsampling: {temprature: 1.0}\nengine: {kind: vlm}\n").splitlines()
     assert [row.split(": ")[1] for row in rows] == ["seed", "engine.kind", "sampling.temprature"]
 
@@ -178,25 +178,25 @@ def test_a_setting_without_effect_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "../up", "..", ".hidden", "", "a\\b", '"a\\n"', "a b", '"a\\0"'])
-def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_plain_folder_name_is_refused(name: str) -> None:
     assert "name: found" in refusal(MINIMAL.replace("name: small", f"name: {name or repr('')}"))
 
 
 def test_the_policy_is_needed_and_reserved_names_are_refused() -> None:
-    assert "models: no `policy`" in refusal(MINIMAL.replace("policy:", "polcy:"))
+    assert "models: `policy` is missing" in refusal(MINIMAL.replace("policy:", "polcy:"))
     m_0 = Checkpoint("m", Path("m"), 0)
     for role in sorted(Roles.at_start({"policy": m_0}).advanced(best=m_0).keys() - {"policy"}):
-        assert f"models: {role} is always there" in refusal(MINIMAL, f"models.{role}={{model: x}}")
+        assert f"models: {role} is a reserved name" in refusal(MINIMAL, f"models.{role}={{model: x}}")
 
 
 # --set
 
 
-def test_set_reaches_nested_keys_and_makes_sections_that_are_not_there() -> None:
+def test_set_reaches_nested_keys_and_creates_missing_sections() -> None:
     changed = parse(MINIMAL, "judging.num_draws=5", "training.beta=0.3", "evaluation.anchor.by=other", "seed=7")
     assert (changed.judging.num_draws, changed.training.beta, changed.seed) == (5, 0.3, 7)  # type: ignore[union-attr]
     assert changed.evaluation.anchor.by == "other"
-    with pytest.raises(RecipeError, match=r"evaluation\.anchor.*an anchor stays the same"):
+    with pytest.raises(RecipeError, match=r"evaluation\.anchor.*an anchor must stay the same"):
         parse(MINIMAL, "evaluation.anchor.by=policy")
     assert parse(MINIMAL, "models.other.model=org/name").models["other"].model == "org/name"
 
@@ -221,11 +221,11 @@ def test_set_overrides_the_file_and_leaves_the_rest() -> None:
 @pytest.mark.parametrize(
     "override", ["seed", "=3", "a..b=3", ".seed=3", "seed.=3", "training.losses[0]=3", "a b=3", ""]
 )
-def test_a_set_that_is_no_key_and_value_is_refused(override: str) -> None:
+def test_a_set_without_key_and_value_is_refused(override: str) -> None:
     assert refusal(MINIMAL, override).startswith(f"--set {override}: not KEY=VALUE")
 
 
-def test_a_mistake_in_set_is_blamed_on_set_and_not_on_a_line_of_the_file() -> None:
+def test_an_error_in_set_is_attributed_to_set_and_not_to_a_line_of_the_file() -> None:
     assert refusal(MINIMAL, "judging.num_drawz=3").startswith("--set: judging.num_drawz: unknown key")
     assert refusal(MINIMAL, "judgin.num_draws=3").startswith("--set: judgin: unknown key")
     assert refusal(MINIMAL, "training.losses=[{").startswith("--set training.losses:1: ")
@@ -233,13 +233,13 @@ def test_a_mistake_in_set_is_blamed_on_set_and_not_on_a_line_of_the_file() -> No
     assert [row.split(": ")[0] for row in mixed] == ["--set", "small.yaml:8"]
 
 
-# Files that are no recipes
+# Files that are not recipes
 
 
 @pytest.mark.parametrize(
     "text", ["", "\n", "# only a comment\n", "- name\n- output_dir\n", "hello", "3", "null", "--- \n"]
 )
-def test_what_is_no_mapping_is_refused(text: str) -> None:
+def test_a_document_that_is_not_a_mapping_is_refused(text: str) -> None:
     assert refusal(text) == "small.yaml: found no keys; a recipe is a mapping of sections; see recipes/ for examples"
 
 
@@ -257,7 +257,7 @@ def test_broken_yaml_is_named_with_its_line(text: str, line: int) -> None:
     assert refusal(text).startswith(f"small.yaml:{line}: ")
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
+def test_a_duplicate_key_is_refused() -> None:
     assert refusal(MINIMAL + "name: other\n").startswith('small.yaml:8: found duplicate key "name"')
     assert 'duplicate key "num_draws"' in refusal(MINIMAL + "  num_draws: 3\n  num_draws: 5\n")
 
@@ -311,7 +311,7 @@ def test_input_made_to_break_readers_is_refused() -> None:
     assert "surrogate" in refusal(MINIMAL + 'note: "\\ud800"\n')
 
 
-# Back to text
+# Dumps
 
 
 MEMBERS = {
@@ -356,17 +356,20 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["judging={kind: expected_score, num_draws: 4}"], "num_draws: 4 wordings; there are 3 without reasoning"),
+        (
+            ["judging={kind: expected_score, num_draws: 4}"],
+            "num_draws: 4 prompt variants; there are 3 without reasoning",
+        ),
         (["judging={kind: pairwise, num_draws: 2}"], "num_draws: 2 has no effect without reasoning"),
         (["judging={kind: pairwise, reasoning: {temperature: 0}, num_draws: 2}"], "has no effect at temperature 0"),
         (["judging={kind: pairwise, temperature: 0.5}"], "judging.temperature: unknown key"),
         (["judging={kind: constitution, principles: a, clamp: [0.4, 0.6]}"], "clamp: it bounds probabilities after"),
         (
             ["judging={kind: constitution, principles: a, clamp: [0.3, 0.6], reasoning: {}}"],
-            "bounds as far below 0.5 as above",
+            "bounds symmetric around 0.5",
         ),
         (["judging={kind: rubric, criteria: [{name: a, description: b}, {name: a, description: c}]}"], "a, a; each"),
-        (["judging={kind: intrinsic, reference: policy}"], "policy against itself scores 0 everywhere"),
+        (["judging={kind: intrinsic, reference: policy}"], "policy is also `by`, so every score would be 0"),
         (["judging={kind: ensemble, members: [{kind: verifier}]}"], "at least 2 items"),
         (
             ["judging={kind: ensemble, variance_weight: 2.0, members: [{kind: verifier}, {kind: additive}]}"],
@@ -374,22 +377,23 @@ def test_every_kind_survives_dump_and_parse(member: type) -> None:
         ),
         (
             ["judging={kind: ensemble, members: [{kind: additive}, {kind: additive, num_draws: 4}]}"],
-            "some draw 3 times, others 4",
+            "some have num_draws 3, others 4",
         ),
-        (["judging={kind: verifier}", "meta_judging={}"], "meta_judging: it makes pairs of judgments that the policy"),
-        (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it makes pairs"),
+        (
+            ["judging={kind: verifier}", "meta_judging={}"],
+            "meta_judging: it pairs several judgments of one response written by the policy",
+        ),
+        (["judging={kind: additive, by: initial}", "meta_judging={}"], "meta_judging: it pairs several judgments"),
         (["pairing={kind: top_k, label: consistency}", "checkpoints.keep=1"], "no previous judge"),
-        (["evaluation.anchor.by=best"], "best changes with the run"),
-        (["models.policy={endpoint: 'http://h/v1', model: x}"], "models.policy: it is trained"),
-        (["models.g={endpoint: 'ftp://h', model: x}"], "'ftp://h' is no address"),
-        (["models.g={endpoint: 'http://u:p@h/v1', model: x}"], "holds no secret"),
-        (["models.g={endpoint: 'http://h/v1', model: x, budget: 1.0}"], "without `price` nothing is counted"),
+        (["evaluation.anchor.by=best"], "best changes during the run"),
+        (["models.policy={endpoint: 'http://h/v1', model: x}"], "models.policy: an endpoint cannot be trained"),
+        (["models.g={endpoint: 'ftp://h', model: x}"], "'ftp://h' is not a URL"),
+        (["models.g={endpoint: 'http://u:p@h/v1', model: x}"], "must not contain secrets"),
+        (["models.g={endpoint: 'http://h/v1', model: x, budget: 1.0}"], "without `price` no cost can be counted"),
         (["models.g={endpoint: 'http://h/v1', modell: x}"], "did you mean 'model'"),
     ],
 )
-def test_settings_without_effect_and_parts_that_do_not_go_together_are_refused(
-    overrides: list[str], words: str
-) -> None:
+def test_settings_without_effect_and_incompatible_sections_are_refused(overrides: list[str], words: str) -> None:
     assert words in refusal(MINIMAL, *overrides)
 
 
@@ -427,13 +431,13 @@ def test_any_text_and_number_survives_dump_and_parse(
     assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
 
 
-def test_the_dump_says_every_default() -> None:
+def test_the_dump_contains_every_default() -> None:
     text = recipe_file.dump(parse())
     for key in ("num_responses: 4", "beta: 0.1", "reference: iteration_start", "keep: null", "min_pairs: 8"):
         assert key in text
 
 
-# What changed on a started run
+# Changes when a run is resumed
 
 
 def changes(*overrides: str, before: str = MINIMAL) -> tuple[list[str], list[str]]:
@@ -493,7 +497,7 @@ def test_the_schema_for_editors_names_every_section() -> None:
     assert set(Recipe.model_json_schema()["properties"]) == set(Recipe.model_fields)
 
 
-def test_the_recipes_that_ship_are_valid() -> None:
+def test_the_included_recipes_are_valid() -> None:
     recipes = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:

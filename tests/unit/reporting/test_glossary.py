@@ -32,7 +32,7 @@ def measured_names() -> set[str]:
     prompts = [Prompt(f"p{n}", (Message("user", "?"),), ({"kind": "exact", "expected": "a"},)) for n in range(9)]
     own = HeldOutResponses([response(n, "a") for n in range(9)], [response(n, "a") for n in range(9)])
     other = HeldOutResponses([response(n, "b") for n in range(9)], [response(n, "b") for n in range(9)])
-    outcomes = [Outcome(f"p{n}", n / 9, True, asked=True) for n in range(9)]
+    outcomes = [Outcome(f"p{n}", n / 9, True, was_compared=True) for n in range(9)]
     baselines = [BaselineComparison(name, other, outcomes, [-1.0] * 9, [-2.0] * 9) for name in ("previous", "initial")]
     comparisons = [Comparison(f"c{n}", f"p{n}", "a", "b", "a", "anchor", n / 9, None) for n in range(9)]
     rest = {"comparisons": comparisons, "verifiable_prompts": prompts, "max_tokens": 16, "seed": 0}

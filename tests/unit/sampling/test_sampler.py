@@ -1,4 +1,4 @@
-"""Requests that no engine can serve; the sampler on a fake engine; which tensors a proof looks at."""
+"""Requests that no engine can serve; the sampler on a fake engine; the tensors that a weight check samples."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Elo scores of judgments: a known answer, planted strengths, a planted position bias, and what never may happen."""
+"""Elo scores of judgments: a known answer, planted strengths, a planted position bias, and invariants."""
 
 import math
 import random
@@ -31,7 +31,7 @@ def battle(first: str, second: str, winner: str = "", *, unscored: str | None = 
 
 
 def wins(winner: str, loser: str, num: int) -> list[Battle]:
-    """As many in either place."""
+    """Equally many in both positions."""
     return [battle(winner, loser, winner), battle(loser, winner, winner)] * (num // 2)
 
 
@@ -55,10 +55,10 @@ def fitted(battles: Sequence[Battle], weights: tuple[float, float]) -> list[floa
 
 
 def test_two_judgments_have_a_known_answer() -> None:
-    """Odds of 3 to 1: the difference is log 3, less what the prior takes of it, which vanishes with more battles."""
+    """Odds of 3 to 1: the difference is log 3, minus the shrinkage by the prior, which vanishes with more battles."""
     scores = elo(wins("a", "b", 3000) + wins("b", "a", 1000), weights=EVEN)
     assert scores["a"] - scores["b"] == pytest.approx(math.log(3), abs=1e-4)
-    # One win in either place counts 1 together: (1 - sigmoid(d)) = PRIOR_PRECISION * d / 2 at the maximum.
+    # One win in each position counts 1 in total: (1 - sigmoid(d)) = PRIOR_PRECISION * d / 2 at the maximum.
     scores = elo(wins("a", "b", 2), weights=EVEN)
     difference = scores["a"] - scores["b"]
     assert 1 / (1 + math.exp(difference)) == pytest.approx(PRIOR_PRECISION * difference / 2, abs=1e-6)
@@ -71,21 +71,21 @@ def test_planted_strengths_are_found_again() -> None:
 
 
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
-def test_the_weights_undo_a_position_bias(bias: float) -> None:
+def test_the_weights_cancel_a_position_bias(bias: float) -> None:
     planted = [-0.7, -0.2, 0.0, 0.2, 0.7]
     compared = simulated(planted, bias=bias, rounds=3000, seed=2)
     weighted, plain = fitted(compared, position_weights(compared)), fitted(compared, EVEN)
     assert weighted == pytest.approx(planted, abs=0.1)
-    # Wins by place are noise that flattens the differences to 4 sigmoid'(1.5), 0.6 of them.
+    # Wins by position are noise that flattens the differences to 4 sigmoid'(1.5), 0.6 of them.
     assert max(plain) < 0.5 and min(plain) > -0.5
 
 
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
-def test_the_weights_undo_a_position_bias_where_each_met_each_in_one_order_only(bias: float) -> None:
+def test_the_weights_cancel_a_position_bias_with_one_order_per_pair(bias: float) -> None:
     planted = [0.3, -0.3, 0.0, -0.3, 0.3]  # none of it goes with the place
     compared = simulated(planted, bias=bias, rounds=4000, seed=3, one_order=True)
     assert fitted(compared, position_weights(compared)) == pytest.approx(planted, abs=0.1)
-    assert abs(fitted(compared, EVEN)[0] - planted[0]) > 0.5  # who always stood first gained or lost by it
+    assert abs(fitted(compared, EVEN)[0] - planted[0]) > 0.5  # a judgment always shown first gained or lost by it
 
 
 def test_the_weights_by_hand() -> None:
@@ -96,7 +96,7 @@ def test_the_weights_by_hand() -> None:
 
 
 @pytest.mark.parametrize("always_first", [True, False])
-def test_a_meta_judge_that_always_names_one_place_says_nothing(always_first: bool) -> None:
+def test_a_meta_judge_that_always_names_one_position_gives_equal_scores(always_first: bool) -> None:
     names = "abcd"
     compared = [battle(m, n, m if always_first else n) for m in names for n in names if m != n]
     compared.append(
@@ -122,7 +122,7 @@ def test_winning_every_battle_gives_a_finite_score_in_order(num: int) -> None:
     assert scores[:2] == pytest.approx([-scores[3], -scores[2]], abs=ROUNDING)
 
 
-def test_battles_that_do_not_connect_everybody() -> None:
+def test_battles_that_do_not_connect_all_judgments() -> None:
     scores = elo(wins("a", "b", 4) + wins("c", "d", 4), weights=EVEN)
     assert scores["a"] == scores["c"] > 0 > scores["b"] == scores["d"]
 
@@ -135,7 +135,7 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
     compared = [battle(winner, loser, winner) for (winner, loser), num in counts.items() for _ in range(num)]
     scores = elo(compared, weights=EVEN)
     for name, score in scores.items():
-        # At the maximum, wins less those expected are what the prior takes.
+        # At the maximum, wins minus expected wins equal the gradient of the prior.
         surplus = sum(
             num * ((name == m) - (name in (m, n)) / (1 + math.exp(scores[n if name == m else m] - scores[name])))
             for (m, n), num in counts.items()
@@ -143,8 +143,8 @@ def test_lopsided_battles_on_which_full_steps_would_run_away() -> None:
         assert surplus / 2 == pytest.approx(PRIOR_PRECISION * score, abs=1e-2)
 
 
-def test_wins_that_go_round_in_a_circle_leave_no_margin() -> None:
-    """Each wins as often, in the first place against the next and in the second against the one after."""
+def test_cyclic_wins_leave_no_margin() -> None:
+    """Each wins as often, in the first position against the next and in the second against the one after."""
     compared = [battle(m, n, m) for m, n in ("ab", "bc", "cd", "de", "ea")]
     compared += [battle(n, m, m) for m, n in ("ac", "bd", "ce", "da", "eb")]
     assert set(elo(compared, weights=(0.3, 0.7)).values()) == {0.0}
@@ -199,7 +199,7 @@ def test_the_scores_are_the_most_likely_ones_and_sum_to_zero(
 
 
 @given(BATTLES, st.floats(0.05, 0.95), st.permutations(NAMES), st.booleans())
-def test_one_more_win_never_lowers_the_winner_against_anybody(
+def test_one_more_win_never_lowers_the_winner_against_any_other(
     compared: list[Battle], share: float, names: list[str], first: bool
 ) -> None:
     winner, loser = names[:2]

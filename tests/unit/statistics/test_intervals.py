@@ -1,4 +1,4 @@
-"""Intervals: what they promise, and what they must not promise."""
+"""Intervals: their coverage and their width."""
 
 import importlib.util
 import json
@@ -34,7 +34,8 @@ NUM_SAMPLES = 300
 @pytest.mark.parametrize("name", CASES)
 def test_intervals_cover_the_truth(name, n):
     row = BENCHMARK.simulate(CASES[name], n, num_samples=NUM_SAMPLES, seed=1)
-    # Three points for where coverage gives way (see the module), and three standard errors of the simulation.
+    # Three percentage points for the limits of the coverage (see the module), and three standard errors of the
+    # simulation.
     assert row.coverage >= 0.95 - 0.03 - 3 * math.sqrt(0.95 * 0.05 / NUM_SAMPLES)
 
 
@@ -72,7 +73,7 @@ def test_intervals_are_not_wide_for_nothing(n, name):
     assert row.mean_width < 1.25 * 2 * 1.96 * standard_error
 
 
-def test_a_unanimous_sample_is_not_certainty():
+def test_a_unanimous_sample_is_not_certain():
     few, many = (mean_interval([0.5] * n, bounds=(0, 1)) for n in (8, 300))
     assert few.low < 0.35 and few.high > 0.65
     assert few.low < many.low < 0.5 < many.high < few.high
@@ -96,7 +97,7 @@ def test_rates_are_clopper_and_pearson_intervals():
 
 @pytest.mark.parametrize("n", [8, 32, 64, 128, 400])
 def test_nearly_equal_outcomes_are_as_uncertain_as_equal_ones(n):
-    """What was not seen yet may lie far away, and a little noise on what was seen says nothing about it."""
+    """Unobserved values may lie far away, and a little noise on the observed ones is no evidence against it."""
     noise = np.random.default_rng(0).uniform(-0.005, 0.005, size=n)
     noisy, equal = (mean_interval(values, bounds=(0, 1)) for values in (0.99 + noise, np.full(n, 0.99)))
     assert noisy.low == pytest.approx(equal.low, abs=0.3 * (equal.mean - equal.low))
@@ -108,7 +109,7 @@ def test_values_without_bounds_and_without_spread_are_a_point_that_says_so():
     assert (interval.low, interval.high, interval.method) == (0.0, 0.0, "no_variance")
 
 
-def test_pairing_takes_out_what_is_common_to_both():
+def test_pairing_removes_the_common_variance():
     rng = np.random.default_rng(0)
     difficulty = rng.normal(0, 10, size=64)
     noise = rng.normal(0, 0.5, size=64)
@@ -142,7 +143,7 @@ def test_student_quantiles_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize("make", [lambda: mean_interval([]), lambda: mean_interval([3.0]), lambda: rate_interval([])])
-def test_too_few_values_are_no_estimate(make):
+def test_too_few_values_give_no_estimate(make):
     with pytest.raises(NotEnoughDataError):
         make()
 

@@ -1,4 +1,4 @@
-"""The statistics of a judge on a handful of judgments, where every number can be worked out by hand."""
+"""The statistics of a judge on a handful of judgments, with all numbers computed by hand."""
 
 import math
 import random
@@ -83,13 +83,13 @@ def test_reliability_by_hand_pooled_and_by_prompt() -> None:
     assert reliability_by_prompt(three)["c"] == pytest.approx(1 - 1.25 / 2)
 
 
-def test_a_prompt_with_one_draw_borrows_the_noise_of_the_others() -> None:
+def test_a_prompt_with_one_draw_uses_the_pooled_noise() -> None:
     given_ = scores({"a#0": (0, 2), "a#1": (6, 4), "c#0": (0,), "c#1": (4,), "d#0": (3, 3)})
     assert reliability_by_prompt(given_) == {"a": pytest.approx(1 - 2 / 8), "c": pytest.approx(1 - 4 / 8)}
     assert reliability_by_prompt(scores({"c#0": (0,), "c#1": (4,)})) == {}
 
 
-def test_a_lenient_draw_is_no_noise_even_where_a_response_lacks_it() -> None:
+def test_a_lenient_draw_is_not_noise_even_where_a_response_lacks_it() -> None:
     full = {f"p{p}#{r}": (float(r), float(r) + 2) for p in range(20) for r in range(4)}
     assert reliability(scores(full)) == pytest.approx(1.0)
     # q#1 lacks the lenient draw; corrected for that, both responses have the same score.
@@ -112,16 +112,16 @@ def test_parts_do_not_count_towards_reliability() -> None:
 
 
 def test_reliability_of_pairs_by_hand() -> None:
-    """Deviations from 0.5, less 0.15 for the first place: (0.25, 0.35) and (0.05, -0.05); one degree of freedom."""
+    """Deviations from 0.5, minus 0.15 for the first position: (0.25, 0.35) and (0.05, -0.05); one degree of freedom."""
     given_ = compared("a#0", "a#1", first=0.9, second=0.7) + compared("b#0", "b#1", first=0.7, second=0.3)
     observed, noise = 0.3**2, 2 * (0.05**2 + 0.05**2)
     assert reliability(given_) == pytest.approx(1 - noise / observed)
     assert reliability_by_prompt(given_)["b"] == 0.0
-    # Which response has the lower id, and how its preference is written down, is arbitrary.
+    # Which response has the lower id, and the direction of its preference, is arbitrary.
     turned = compared("a#1", "a#0", first=1 - 0.7, second=1 - 0.9) + compared("b#9", "b#1", first=0.7, second=0.3)
     assert reliability(turned) == pytest.approx(1 - noise / observed)
     assert reliability(compared("a#0", "a#1", first=0.9, second=None) * 5) is None
-    # In one order alone the first place counts, and is taken out: 0.65 less 0.15 is a tie, 0.9 less 0.15 is not.
+    # With only one order the effect of the first position is removed: 0.65 minus 0.15 is a tie, 0.9 minus 0.15 is not.
     one_order = reliability_by_prompt(
         given_ + compared("c#0", "c#1", first=0.65, second=None) + compared("d#0", "d#1", first=0.9, second=None)
     )
@@ -161,7 +161,7 @@ def test_scores_are_counted_at_the_steps_of_the_scale() -> None:
     assert tenths["judge_top_score_rate"].mean == 0.5
     assert tenths["judge_score_entropy_nats"].mean == pytest.approx(1.5 * math.log(2))  # two, one and one
     _, without_bounds = metrics_of(shares, scale=None)
-    assert "bounds" in without_bounds["judge_score_entropy_nats"]
+    assert "unbounded" in without_bounds["judge_score_entropy_nats"]
     with pytest.raises(ValueError, match="its scale is"):
         metrics_of(given_, scale=(0, 1))
 
@@ -207,7 +207,7 @@ def test_limits_of_a_plain_mean_are_those_of_the_mean_interval(n: int) -> None:
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.05 * (expected.high - expected.low))
 
 
-def test_nothing_judged_is_said_in_words() -> None:
+def test_no_judgments_give_reasons_in_words() -> None:
     for given_ in ([], [verdict("a#0", None), verdict("a#1", math.inf)]):
         found, not_measured = metrics_of(given_)
         assert set(found) == ({"judge_unscored_rate"} if given_ else set())

@@ -1,4 +1,4 @@
-"""The mean outcome at equal length, and the error that its interval knows of."""
+"""The mean outcome at equal length, and the error that its interval includes."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_the_interval_covers_the_truth(n, drift):
         interval = adjusted_interval(*drawn(rng, n=n, quality=0.05, drift=drift), level=0.9)
         missed[0] += interval.low > 0.55
         missed[1] += interval.high < 0.55
-    # 5 % on each side; four standard errors of the simulation are 3.9 points.
+    # 5 % on each side; four standard errors of the simulation are 3.9 percentage points.
     assert max(missed) / num_samples < 0.09 and sum(missed) / num_samples > 0.05
 
 
@@ -72,7 +72,7 @@ def test_a_part_of_the_prompts_with_lengths_is_not_the_sample():
     assert adjusted_interval(values, some) == mean_interval(values, bounds=(0, 1))
 
 
-def test_a_line_that_hangs_on_one_prompt_is_not_drawn():
+def test_a_line_that_depends_on_one_prompt_is_not_used():
     values, _ = drawn(np.random.default_rng(6))
     for alone, others in ((9.0, 0.0), (0.0, 9.0)):
         assert adjusted_values(values, np.array([alone] + [others] * 399)) is None

@@ -10,7 +10,9 @@ from selfreward.statistics.resolution import prompts_to_resolve, smallest_resolv
 
 
 @pytest.mark.parametrize(("num_prompts", "tie_rate"), [(800, 0.4), (400, 0.7), (1600, 0.0)])
-def test_a_plateau_is_caught_in_four_of_five_looks_at_the_smallest_delta(num_prompts: int, tie_rate: float) -> None:
+def test_a_plateau_is_detected_in_four_of_five_analyses_at_the_smallest_delta(
+    num_prompts: int, tie_rate: float
+) -> None:
     delta = smallest_resolvable_gain(num_prompts, alpha=0.05, horizon=8, tie_rate=tie_rate)
     win_rate = (1 - tie_rate) / 2
     rng = np.random.default_rng(0)
@@ -33,12 +35,12 @@ def test_a_true_gain_of_delta_is_taken_for_a_plateau_as_rarely_as_promised() -> 
 
 def test_prompts_and_gain_are_inverse() -> None:
     num_prompts = prompts_to_resolve(0.05, alpha=0.05, horizon=8)
-    assert 600 < num_prompts < 800  # 800 prompts catch 88 % of plateaus
+    assert 600 < num_prompts < 800  # 800 prompts detect 88 % of plateaus
     assert smallest_resolvable_gain(num_prompts, alpha=0.05, horizon=8) <= 0.05
     assert smallest_resolvable_gain(num_prompts - 1, alpha=0.05, horizon=8) > 0.05
 
 
-def test_more_looks_and_less_error_need_more() -> None:
+def test_more_analyses_and_less_error_need_more_prompts() -> None:
     one = smallest_resolvable_gain(400, alpha=0.05)
     assert (
         one

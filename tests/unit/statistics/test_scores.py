@@ -1,4 +1,4 @@
-"""Mean scores, and the reliability of a judge on data of which it is known."""
+"""Mean scores, and the reliability of a judge on data with a known reliability."""
 
 import random
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_reliability_recovers_what_was_planted(noise: float, draws: int) -> None
 
 
 def test_differences_between_prompts_are_not_reliability() -> None:
-    """Easy and hard prompts move all responses alike: that says nothing about telling responses apart."""
+    """Differences between easy and hard prompts do not count as differences between responses."""
     rng = np.random.default_rng(3)
     given_ = [
         judgment(p, r, d, 5.0 * (p % 2) + 0.1 * rng.normal()) for p in range(300) for r in range(4) for d in range(3)

@@ -1,4 +1,4 @@
-"""Variety at a fixed budget, divergence from on-policy samples, and how alike the responses to a prompt are."""
+"""Diversity at a fixed budget, divergence from on-policy samples, and similarity of the responses to a prompt."""
 
 import math
 from collections import Counter
@@ -29,7 +29,7 @@ def test_distinct_n_does_not_fall_because_there_is_more_text():
     assert distinct_n(long, 1, budget_tokens=4000) < at_budget[1] / 4
 
 
-def test_collapse_is_seen():
+def test_collapse_is_detected():
     rng = np.random.default_rng(0)
     varied = [tuple(rng.integers(0, 1000, size=30)) for _ in range(40)]
     collapsed = [(*text[:5], *range(25)) for text in varied]
@@ -67,7 +67,7 @@ def test_kl_is_unbiased_over_many_small_samples():
     truth = 5 * float(np.sum(p * np.log(p / q)))
     means = [kl_interval(*sampled_logprobs(p, q, 5, 16, seed)).mean for seed in range(200)]
     assert np.mean(means) == pytest.approx(truth, abs=4 * np.std(means) / math.sqrt(200))
-    assert min(means) < 0  # a small sample may say less than nothing, and is not clipped
+    assert min(means) < 0  # a small sample may give a negative estimate, which is not clipped
 
 
 def test_equal_models_are_at_distance_zero():
@@ -124,14 +124,14 @@ def test_no_gram_crosses_from_one_text_to_the_next():
     assert self_bleu([(1, 2), (2, 1), (1, 2)]) == pytest.approx((1 + 1 + math.sqrt(1 * 0.1)) / 3)
 
 
-def test_silence_is_like_silence_and_nothing_else():
+def test_empty_texts_are_equal_only_to_empty_texts():
     assert self_bleu([(), ()]) == pytest.approx(1.0) == vendi([(), ()])
     assert self_bleu([(), SAME]) == pytest.approx(0.5 * bleu_by_hand(SAME, [()]))
     assert vendi([(), SAME]) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("measure", [self_bleu, vendi])
-def test_one_text_alone_is_neither_alike_nor_different(measure):
+def test_a_single_text_has_no_similarity(measure):
     with pytest.raises(NotEnoughDataError, match="1 texts"):
         measure([SAME])
 
@@ -142,7 +142,7 @@ def test_order_does_not_matter():
     assert vendi(texts) == pytest.approx(vendi(texts[::-1]))
 
 
-def test_what_repeats_itself():
+def test_repetition():
     assert repeated_share(SAME) == 0.0
     assert repeated_share((7,) * 103) == pytest.approx(0.99)
     assert repeated_share((1, 2) * 4) == pytest.approx(3 / 5)
