@@ -82,7 +82,7 @@ def _outcomes(cells: Cells, iteration: int) -> list[PromptOutcome]:
         raise _InvalidRow("prompt_id is blank; each row belongs to a prompt; fill in the prompt's id")
     name = _text(cells.get("set")) or "validation"
     if name in OUTCOME_SETS:
-        raise _Wrong(f"set is {name!r}, which was renamed; it is called {OUTCOME_SETS[name]} now; rename it")
+        raise _InvalidRow(f"set is {name!r}, which was renamed; it is called {OUTCOME_SETS[name]} now; rename it")
     if name not in _SETS:
         raise _InvalidRow(f"set is {name!r:.60}; allowed are {', '.join(_SETS)}; {_suggest(name, _SETS)}")
     against = iteration - 1
