@@ -89,7 +89,7 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
     def usage(self) -> Mapping[str, float]:
-        """Counters since the start: num_requests, num_prompt_tokens, num_generated_tokens, num_swaps, swap_s."""
+        """Counters since the start: num_requests, num_prompt_tokens, num_generated_tokens, num_weight_syncs, weight_sync_s."""
 
     def facts(self) -> Mapping[str, Any]:
         """For the report: engine, versions, device, dtype, determinism guarantee, proof of the last swap."""

@@ -7,7 +7,7 @@ from selfreward.records import Evaluation, Interval
 from selfreward.reporting.formatting import amount, bounds, centre, reason_not_measured
 from selfreward.reporting.glossary import label_of
 from selfreward.reporting.judge_remarks import LENGTH, LOW_RELIABILITY, RELIABILITY
-from selfreward.reporting.measurements import in_order
+from selfreward.reporting.measurements import in_glossary_order
 from selfreward.reporting.text import one_line, visible
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _CLEAR_CORRELATION = 0.3
 def table(judged: "JudgeResult") -> str:
     """Lines of at most 80 columns, the path of the written file last and in full."""
     evaluation = judged.evaluation
-    names = [*in_order(evaluation.metrics), *in_order(evaluation.not_measured)]
+    names = [*in_glossary_order(evaluation.metrics), *in_glossary_order(evaluation.not_measured)]
     levels = sorted({f"{v.level * 100:g} %" for v in evaluation.metrics.values() if isinstance(v, Interval)})
     head = f"{'How far the judge is to be trusted':{_LABEL}}{'value':>{_VALUE}}"
     measured = [head + (f"   {' and '.join(levels)} interval" if levels else "")]

@@ -69,10 +69,10 @@ class InProcessEngine(ABC):
         }
         self._loaded = checkpoint
 
-    def _swapped(self, *, reload_s: float, swap_s: float) -> None:
-        """`swap_s` holds the reading of the weights, `reload_s`, and their proof."""
-        self._last_swap |= {"reload_s": reload_s, "swap_s": swap_s}
-        self._usage.swapped(swap_s)
+    def _swapped(self, *, reload_s: float, weight_sync_s: float) -> None:
+        """`weight_sync_s` holds the reading of the weights, `reload_s`, and their proof."""
+        self._last_swap |= {"reload_s": reload_s, "weight_sync_s": weight_sync_s}
+        self._usage.swapped(weight_sync_s)
 
     def facts(self) -> Mapping[str, Any]:
         import torch

@@ -56,7 +56,7 @@ class Usage:
 
     counts: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(
-            ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_swaps", "swap_s"), 0
+            ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_weight_syncs", "weight_sync_s"), 0
         )
     )
 
@@ -70,8 +70,8 @@ class Usage:
         self.counts["num_prompt_tokens"] += sum(len(r.prompt_token_ids) + len(r.token_ids) for r in requests)
 
     def swapped(self, seconds: float) -> None:
-        self.counts["num_swaps"] += 1
-        self.counts["swap_s"] += seconds
+        self.counts["num_weight_syncs"] += 1
+        self.counts["weight_sync_s"] += seconds
 
     def snapshot(self) -> Mapping[str, float]:
         return dict(self.counts)

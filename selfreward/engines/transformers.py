@@ -48,7 +48,7 @@ class TransformersEngine(InProcessEngine):
         reload_s = time.monotonic() - started
         self._prove(list(_samples(self._model)), checkpoint)
         if not starts:
-            self._swapped(reload_s=reload_s, swap_s=time.monotonic() - started)
+            self._swapped(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
     def _read(self, checkpoint: Checkpoint) -> Any:
         import torch

@@ -114,7 +114,7 @@ class VllmEngine(InProcessEngine):
             self._llm.reset_prefix_cache()
         reload_s = time.monotonic() - started
         self._prove(self._samples_of_weights(), checkpoint)
-        self._swapped(reload_s=reload_s, swap_s=time.monotonic() - started)
+        self._swapped(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
     def _wake(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()

@@ -142,16 +142,16 @@ class EngineContract:
         self, engine: Engine, first: Checkpoint, second: Checkpoint
     ) -> None:
         request = ask(engine, "hello", seed=3)
-        before, num_swaps = engine.generate([request]), engine.usage()["num_swaps"]
+        before, num_weight_syncs = engine.generate([request]), engine.usage()["num_weight_syncs"]
         engine.load(second)
         swapped = engine.facts()["last_swap"]
         assert swapped["checkpoint_id"] == second.id
         assert swapped["changed_rate"] > 0.9
         assert swapped["num_tensors_not_comparable"] == 0
-        assert 0 < swapped["reload_s"] < swapped["swap_s"]
+        assert 0 < swapped["reload_s"] < swapped["weight_sync_s"]
         assert engine.generate([request]) != before
         engine.load(second)
-        assert engine.usage()["num_swaps"] == num_swaps + 1
+        assert engine.usage()["num_weight_syncs"] == num_weight_syncs + 1
         engine.sleep()  # Nothing to give back on the CPU; on a GPU the weights must come back by themselves.
         assert engine.generate([request]) != before
         engine.load(first)

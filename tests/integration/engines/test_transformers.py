@@ -141,7 +141,7 @@ def test_a_first_load_of_another_checkpoint_needs_no_swap(first: Checkpoint, sec
     engine = build(SECTION, first=first)
     engine.load(second)
     assert engine.facts()["last_swap"]["checkpoint_id"] == second.id
-    assert engine.usage()["num_swaps"] == 0
+    assert engine.usage()["num_weight_syncs"] == 0
 
 
 class ForgetfulEngine(TransformersEngine):
