@@ -23,7 +23,7 @@ from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.preference import anchor_health, outcomes
 from selfreward.evaluation.samples import SampledPrompt, SampledTexts, measure_samples, sampled_prompts, sampled_texts
 from selfreward.evaluation.tables import BEST_AND_WORST, GOLD_OUTCOMES, POOL_JUDGMENTS, POOL_PROMPTS, POOL_RESPONSES
-from selfreward.parts import Judge, Judged
+from selfreward.parts import Judge, PairingInputs
 from selfreward.records import Comparison, Evaluation, Interval, Judgment, Prompt, Response
 from selfreward.roles import CHANGING
 from selfreward.seeding import seed_of
@@ -34,7 +34,7 @@ from selfreward.statistics.kendall import mean_tau
 from selfreward.statistics.scores import mean_scores
 from selfreward.steps import Probe, Read, Reading, Stage
 from selfreward.tables import JUDGE, JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import Workload, asked_before
+from selfreward.workload import Workload, all_cached
 
 TAU = "judge_tau_previous"
 AGREEMENT = "judge_anchor_agreement_rate"
@@ -94,9 +94,9 @@ class _JudgeProbe:
             return tuple(Stage(table, partial(self._kept, part), WHOLE, num_shards=1) for table, part in kept)
         work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
         again = Stage(
-            POOL_JUDGMENTS, self._judge_again, asks=self.judge.by, num_shards=1,
+            POOL_JUDGMENTS, self._judge_again, queries=self.judge.by, num_shards=1,
             reads=(Read(POOL_PROMPTS, "earlier"), Read(POOL_RESPONSES, "earlier")),
-            most=lambda lengths: asked_before(self.judge.most(work, lengths)),
+            most=lambda lengths: all_cached(self.judge.most(work, lengths)),
             only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
         )  # fmt: skip
         return (again,)
@@ -121,7 +121,7 @@ class _JudgeProbe:
             return anchor.compare(prompts, best, worst, models=reading.roles, iteration=reading.iteration)
 
         stage = Stage(
-            BEST_AND_WORST, make, reads=WHOLE, asks=anchor.by, num_shards=1,
+            BEST_AND_WORST, make, reads=WHOLE, queries=anchor.by, num_shards=1,
             most=lambda lengths: anchor.most(work, lengths),
             only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
         )  # fmt: skip
@@ -217,16 +217,16 @@ class _JudgeProbe:
             raise NotEnoughDataError("evaluation.num_judge_prompts is 0")
 
 
-def _shards(reading: Reading) -> Iterator[Judged]:
+def _shards(reading: Reading) -> Iterator[PairingInputs]:
     for shard in range(reading.num_shards(PROMPTS)):
-        yield Judged(
+        yield PairingInputs(
             list(reading.rows(PROMPTS, shard=shard)),
             list(reading.rows(RESPONSES, shard=shard)),
             list(reading.rows(JUDGMENTS, shard=shard)),
         )
 
 
-def _cases(shard: Judged) -> list[_Case]:
+def _cases(shard: PairingInputs) -> list[_Case]:
     """Without parts of judgments, and without what was said about other responses than the policy's."""
     responses: defaultdict[str, list[Response]] = defaultdict(list)
     for response in shard.responses:

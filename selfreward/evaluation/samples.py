@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.responding import text_token_ids
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Interval, Response
 from selfreward.seeding import seed_of
 from selfreward.statistics import NotEnoughDataError
@@ -43,7 +43,7 @@ class SampledTexts:
     texts: tuple[tuple[int, ...], ...]
 
 
-def sampled_prompts(shard: Judged, *, full_score: float | None) -> list[SampledPrompt]:
+def sampled_prompts(shard: PairingInputs, *, full_score: float | None) -> list[SampledPrompt]:
     """`full_score` of a judge that is a program: what it says of a response without fault. None for a model."""
     scores = mean_scores(shard.judgments)
     found = []
@@ -63,7 +63,7 @@ def sampled_prompts(shard: Judged, *, full_score: float | None) -> list[SampledP
     return found
 
 
-def sampled_texts(shard: Judged, before: Sequence[SampledTexts], *, seed: int) -> list[SampledTexts]:
+def sampled_texts(shard: PairingInputs, before: Sequence[SampledTexts], *, seed: int) -> list[SampledTexts]:
     """MAX_PROMPTS of the prompts that have two responses or more, of this shard and of those `before`."""
     found = [
         SampledTexts(seed_of(seed, 0, "samples", prompt_id), tuple(map(text_token_ids, responses)))
@@ -106,7 +106,7 @@ def _failing(rates: Sequence[float], seed: int) -> Interval:
     return mean_interval(rates, bounds=RATE, seed=seed)
 
 
-def _by_prompt(shard: Judged) -> dict[str, list[Response]]:
+def _by_prompt(shard: PairingInputs) -> dict[str, list[Response]]:
     found: defaultdict[str, list[Response]] = defaultdict(list)
     for response in shard.responses:
         found[response.prompt_id].append(response)

@@ -71,10 +71,10 @@ class ScoredAnchor:
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Each response is scored once; of those that were scored before, an endpoint's replies are kept."""
         asked = self._judge.most(work, lengths)
-        if not work.seen_before:
+        if not work.already_judged:
             return asked
         num_seen = work.num_responses - 1
-        return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in asked]
+        return [replace(each, num_cached=each.times * num_seen // work.num_responses) for each in asked]
 
     def _scores(self, asked: Sequence[tuple[Prompt, Matchup]], models: Models) -> Mapping[str, _Score]:
         """By response id. Parts of a judgment, such as a rubric's criteria, do not count beside the whole."""

@@ -30,7 +30,7 @@ from typing import Literal, assert_never
 
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.strategy import Proposal
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment
 from selfreward.statistics.kendall import kendall_tau
 from selfreward.statistics.scores import mean_scores
@@ -38,7 +38,7 @@ from selfreward.statistics.scores import mean_scores
 Label = Callable[[Proposal], float | DropReason]
 
 
-def labeller(kind: Literal["hard", "preference", "consistency"], judged: Judged) -> Label:
+def labeller(kind: Literal["hard", "preference", "consistency"], judged: PairingInputs) -> Label:
     """From a proposal to its label in (0.5, 1], or to the reason why it should not be trained on."""
     match kind:
         case "hard":
@@ -68,12 +68,12 @@ def _preference(judgments: Iterable[Judgment]) -> Label:
     return label
 
 
-def weights(kind: Literal["equal", "consistency"], judged: Judged) -> dict[str, float]:
+def weights(kind: Literal["equal", "consistency"], judged: PairingInputs) -> dict[str, float]:
     """What a pair of each prompt counts, by prompt id; 1 where a prompt is absent."""
     return {prompt_id: (tau + 1) / 2 for prompt_id, tau in _taus(judged).items()} if kind == "consistency" else {}
 
 
-def _consistency(judged: Judged) -> float | DropReason:
+def _consistency(judged: PairingInputs) -> float | DropReason:
     if not judged.previous_judgments:
         return 1.0
     taus = _taus(judged)
@@ -83,7 +83,7 @@ def _consistency(judged: Judged) -> float | DropReason:
     return consistency if consistency > 0.5 else DropReason.JUDGES_DISAGREE
 
 
-def _taus(judged: Judged) -> dict[str, float]:
+def _taus(judged: PairingInputs) -> dict[str, float]:
     """Kendall's tau of this judge and the previous one, by prompt id, where both rank the policy's responses."""
     now, before = mean_scores(judged.judgments), mean_scores(judged.previous_judgments)
     ranked: defaultdict[str, list[str]] = defaultdict(list)

@@ -8,11 +8,11 @@ judge that draws at random still has a favourite.
 """
 
 from selfreward.pairing.reasons import DropReason
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.statistics.reliability import reliability, reliability_by_prompt
 
 
-def low_reliability(judged: Judged, min_reliability: float | None) -> dict[str, DropReason]:
+def low_reliability(judged: PairingInputs, min_reliability: float | None) -> dict[str, DropReason]:
     """The prompts whose scores are not to be trusted, by id. What cannot be measured is not trusted."""
     if min_reliability is None:
         return {}

@@ -23,7 +23,7 @@ from selfreward.pairing.labels import Label, labeller, weights
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.reliability import low_reliability
 from selfreward.pairing.strategy import Candidate, Candidates, Proposal, Strategy, score_of
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import DroppedPrompt, PreferencePair, Prompt, Response, Selection
 from selfreward.statistics.scores import mean_scores
 from selfreward.tables import PREVIOUS_JUDGMENTS, Table
@@ -53,7 +53,7 @@ class Selector:
         """So many pairs of a prompt at most: no response stands in two."""
         return min(self._max_pairs, num_responses // 2)
 
-    def select(self, judged: Judged) -> Selection:
+    def select(self, judged: PairingInputs) -> Selection:
         """Pairs in the order of the prompts, a prompt's in that of its strategy.
 
         Raises ValueError for responses that do not belong to the prompts or are not told apart by their ids, and for
@@ -137,7 +137,7 @@ def _by_prompt(responses: Sequence[Response], prompts: Sequence[Prompt]) -> defa
     return responses_of
 
 
-def _refuse_shared_ids(judged: Judged) -> None:
+def _refuse_shared_ids(judged: PairingInputs) -> None:
     """Scores are found by the id of the response."""
     ids = {response.id for response in judged.responses}
     if shared := sorted(ids & {response.id for response in judged.initial_responses}):

@@ -5,21 +5,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from selfreward.pairing.rules import Selector
-from selfreward.parts import Judged, MorePairs
+from selfreward.parts import ExtraPairs, PairingInputs
 from selfreward.records import DroppedPrompt, PreferencePair, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, Table
-from selfreward.workload import Candidates, Lengths, PairBound, Workload
+from selfreward.workload import Lengths, PairBound, ResponseBound, Workload
 
 Also = Sequence[Table[Any]]
 """The tables of `selector.reads` that this iteration has."""
 
-CandidateTables = Mapping[Table[Response], Candidates]
+CandidateTables = Mapping[Table[Response], ResponseBound]
 """The responses that were judged, by table."""
 
 
 def pairs(
-    selector: Selector, candidates: CandidateTables, also: Also = (), *, more: MorePairs | None = None
+    selector: Selector, candidates: CandidateTables, also: Also = (), *, more: ExtraPairs | None = None
 ) -> Stage[PreferencePair]:
     """Of responses, and `more` behind them."""
 
@@ -40,11 +40,11 @@ def dropped_prompts(selector: Selector, candidates: CandidateTables, also: Also 
     )
 
 
-def judged(reading: Reading, candidates: CandidateTables, also: Also = ()) -> Judged:
+def judged(reading: Reading, candidates: CandidateTables, also: Also = ()) -> PairingInputs:
     """What the pairs of a shard are made of. Tables that a selector reads besides are no candidates of their own."""
     own = [response for table in candidates if table not in also for response in reading.rows(table)]
-    besides = {table.name: list(reading.rows(table)) for table in also}  # called as the fields of `Judged`
-    return Judged(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **besides)
+    besides = {table.name: list(reading.rows(table)) for table in also}  # called as the fields of `PairingInputs`
+    return PairingInputs(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **besides)
 
 
 def bounds(

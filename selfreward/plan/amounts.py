@@ -93,7 +93,7 @@ def endpoint_work(requests: Requests, section: EndpointSection) -> Work:
     What a server that does would not read again is in `num_repeated_tokens`. A limit that `extra_body` takes away
     leaves what is generated unbounded, and then nothing is counted for it.
     """
-    ask, times = requests.ask, requests.times - requests.num_known
+    ask, times = requests.ask, requests.times - requests.num_cached
     lengths = [first + requests.rest for first in requests.first_P for _ in range(times)]
     if ask is None:
         raise ValueError(f"{requests.by}: an endpoint cannot score given tokens")

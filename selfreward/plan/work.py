@@ -91,10 +91,10 @@ def _split(stage: Stage[Any], recipe: Recipe, lengths: Lengths) -> tuple[list[Wo
     others: defaultdict[str, list[Work]] = defaultdict(list)
     num_too_long = 0
     for requests in stage.most(lengths):
-        if requests.by not in stage.asks:
+        if requests.by not in stage.queries:
             raise ValueError(f"{stage.name} counts requests to {requests.by}, which it does not say that it asks")
         endpoint = recipe.endpoints.get(requests.by)
-        if not requests.lengths or (endpoint and requests.num_known == requests.times):
+        if not requests.lengths or (endpoint and requests.num_cached == requests.times):
             continue
         if endpoint is not None:
             others[requests.by].append(endpoint_work(requests, endpoint))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment, Message, Prompt, Response
 
 Scores = Sequence[float | None]
@@ -61,10 +61,10 @@ def judged(
     previous: Sequence[tuple[Response, Scores]] = (),
     more: Sequence[Judgment] = (),
     prompts: Sequence[Prompt] | None = None,
-) -> Judged:
+) -> PairingInputs:
     """`previous`: what the previous judge said of the policy's responses. `more`: further judgments of this judge."""
     names = sorted({item.prompt_id for item, _ in policy}) or ["p0"]
-    return Judged(
+    return PairingInputs(
         prompts=[prompt(name) for name in names] if prompts is None else prompts,
         responses=[item for item, _ in policy],
         judgments=[*(j for item, draws in (*policy, *initial) for j in judgments(item, *draws)), *more],

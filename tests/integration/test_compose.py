@@ -36,7 +36,7 @@ def test_stages_count_requests_of_nobody_but_whom_they_ask(tmp_path, judge):
     for iteration in composed:
         for stage in iteration.stages:
             asked = {requests.by for requests in stage.most(lengths)}
-            assert asked <= stage.asks, f"iteration {iteration.number}, {stage.name}"
+            assert asked <= stage.queries, f"iteration {iteration.number}, {stage.name}"
             counted += bool(asked)
     assert counted > len(composed)
 
@@ -46,7 +46,7 @@ def test_with_meta_judging_one_stage_more_is_composed(tmp_path):
     without, _ = iterations_of(BYTES / "meta.yaml", tmp_path, "meta_judging=null")
     for more, fewer in zip(with_it[1:], without[1:], strict=True):
         added = [stage for stage in more.stages if stage.name not in {other.name for other in fewer.stages}]
-        assert len(added) == 1 and {r.by for r in added[0].most(lengths)} == added[0].asks
+        assert len(added) == 1 and {r.by for r in added[0].most(lengths)} == added[0].queries
         assert [s.name for s in more.stages if s not in added] == [s.name for s in fewer.stages]
 
 

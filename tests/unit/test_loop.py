@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selfreward import history, judging, loop, meta_judging, monitoring, pairing, prompts
 from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES, TEST_OUTCOMES
-from selfreward.parts import Judged, Models
+from selfreward.parts import Models, PairingInputs
 from selfreward.records import (
     Battle,
     Checkpoint,
@@ -47,7 +47,7 @@ from selfreward.tables import (
     TRAINING,
     Table,
 )
-from selfreward.workload import Candidates, Requests, UpdateWork, Workload
+from selfreward.workload import Requests, ResponseBound, UpdateWork, Workload
 
 
 class Killed(BaseException):
@@ -70,7 +70,7 @@ class World:
     meta_iterations: int = 0
     counted: list[tuple[int, int]] = field(default_factory=list)
     judged_at_once: list[int] = field(default_factory=list)
-    selected: list[Judged] = field(default_factory=list)
+    selected: list[PairingInputs] = field(default_factory=list)
     wording: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
@@ -114,7 +114,7 @@ class World:
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
         also = self.reads if t > 1 else ()
-        candidates = {t: Candidates(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
+        candidates = {t: ResponseBound(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
         test_set = (self.probe(TEST, "test", TEST_OUTCOMES, when="at_end"),) if self.num_test else ()
         return Iteration(
             t,
@@ -202,7 +202,7 @@ class World:
         return []
 
     # Selector
-    def select(self, judged: Judged) -> Selection:
+    def select(self, judged: PairingInputs) -> Selection:
         self.selected.append(judged)
         scores = {j.response_id: j.score for j in judged.judgments if j.score is not None}
         paired = [p for p in judged.prompts if f"{p.id}/0" in scores]
@@ -652,16 +652,16 @@ def test_the_policy_never_means_two_things() -> None:
     assert (updated["policy"], updated["previous"], updated["trained"]) == (zero, zero, one)
     second = updated.advanced(best=one)
     assert (second["policy"], second["best"], second["initial"], second["gpt"]) == (one, one, zero, two)
-    assert second.before["policy"] == zero and not start.before
+    assert second.at_previous_start["policy"] == zero and not start.at_previous_start
 
 
 def test_a_role_is_known_as_the_iteration_began_and_as_the_one_before_did() -> None:
     """A judge that is trained judged as it was when the iteration began, whatever was updated since."""
     zero, one, two = (Checkpoint(f"m{t}", Path(f"m{t}"), t) for t in range(3))
     first = Roles.at_start({"policy": zero, "judge": zero}).advanced(best=zero).updated("judge", one)
-    assert (first["judge"], first.began["judge"], first.before["judge"]) == (one, zero, zero)
+    assert (first["judge"], first.at_iteration_start["judge"], first.at_previous_start["judge"]) == (one, zero, zero)
     second = first.advanced(best=zero).updated("judge", two)
-    assert (second["judge"], second.began["judge"], second.before["judge"]) == (two, one, zero)
+    assert (second["judge"], second.at_iteration_start["judge"], second.at_previous_start["judge"]) == (two, one, zero)
 
 
 def test_a_role_that_is_no_model_is_refused_before_anything_is_made(world: World) -> None:

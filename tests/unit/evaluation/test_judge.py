@@ -19,7 +19,7 @@ from cases.evaluation import (
 
 from selfreward.errors import EngineError
 from selfreward.evaluation.tables import GOLD_OUTCOMES
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import GoldPair, Message, Prompt, PromptOutcome, Response
 from selfreward.reporting.glossary import numbers
 from selfreward.store import Store
@@ -96,7 +96,7 @@ def shard(texts_of_prompts, likes=likes_brevity, truncated=()):
         for i, texts in enumerate(texts_of_prompts)
         for n, text in enumerate(texts)
     ]  # fmt: skip
-    return Judged(prompts, responses, [judgment(r, likes(r.text)) for r in responses])
+    return PairingInputs(prompts, responses, [judgment(r, likes(r.text)) for r in responses])
 
 
 def test_what_was_sampled_is_measured_over_all_shards(store):
@@ -126,7 +126,7 @@ def test_similarity_is_measured_on_a_sample_that_does_not_depend_on_shards(store
     whole = evaluate_judge(store, TableJudge(likes_brevity), [shard(texts)])
     made = shard(texts)
     parts = [
-        Judged(made.prompts[i : i + 50], made.responses[2 * i : 2 * i + 100], made.judgments[2 * i : 2 * i + 100])
+        PairingInputs(made.prompts[i : i + 50], made.responses[2 * i : 2 * i + 100], made.judgments[2 * i : 2 * i + 100])
         for i in range(0, 300, 50)
     ]
     with Store(tmp_path / "other", name="test") as other:

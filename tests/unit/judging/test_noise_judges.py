@@ -11,7 +11,7 @@ import pytest
 from cases.judging import FakeChat, chosen, judged
 
 from selfreward import pairing, recipe
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment, Message, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
 from selfreward.statistics.judge_metrics import measure_judge
@@ -57,12 +57,12 @@ def test_a_judge_that_guesses_has_no_reliability_and_nearly_all_its_prompts_give
     r = metrics["judge_reliability"]
     assert r.low == 0 and r.mean < 0.2 and r.high < 0.4  # type: ignore[union-attr]
     selector = pairing.build(recipe.BestVsWorst(kind="best_vs_worst"))
-    assert len(selector.select(Judged(PROMPTS, RESPONSES, noise)).pairs) > 0.9 * NUM_PROMPTS
+    assert len(selector.select(PairingInputs(PROMPTS, RESPONSES, noise)).pairs) > 0.9 * NUM_PROMPTS
 
 
 def test_min_reliability_drops_all_that_a_guessing_judge_said(noise: list[Judgment]) -> None:
     selector = pairing.build(recipe.BestVsWorst(kind="best_vs_worst", min_reliability=0.4))
-    selection = selector.select(Judged(PROMPTS, RESPONSES, noise))
+    selection = selector.select(PairingInputs(PROMPTS, RESPONSES, noise))
     assert not selection.pairs and {dropped.reason for dropped in selection.dropped} <= {"low_reliability", "tie"}
 
 

@@ -6,16 +6,16 @@ import pytest
 from cases.pairing import Scores, judged, judgments, response, scored
 
 from selfreward import pairing, recipe
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Judgment, Response, Selection
 from selfreward.statistics.reliability import reliability_by_prompt
 
 
-def select(given: Judged, **settings_: Any) -> Selection:
+def select(given: PairingInputs, **settings_: Any) -> Selection:
     return pairing.build(recipe.BestVsWorst(kind="best_vs_worst", **settings_)).select(given)
 
 
-def outcome(given: Judged, **settings_: Any) -> list[float | str]:
+def outcome(given: PairingInputs, **settings_: Any) -> list[float | str]:
     """The labels of the pairs, and the reasons of prompts without one."""
     selection = select(given, **settings_)
     return [*(pair.label for pair in selection.pairs), *(dropped.reason for dropped in selection.dropped)]
@@ -28,7 +28,7 @@ def comparisons(first: int, second: int, *probabilities: float | None) -> list[J
     return judgments(response(first), *probabilities, other=ids[1]) + judgments(response(second), *others, other=ids[0])
 
 
-def compared(*drawn: list[Judgment], num: int = 2) -> Judged:
+def compared(*drawn: list[Judgment], num: int = 2) -> PairingInputs:
     return judged([(response(index), []) for index in range(num)], more=[j for js in drawn for j in js])
 
 

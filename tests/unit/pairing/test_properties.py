@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selfreward import pairing, recipe
 from selfreward.pairing import DropReason
-from selfreward.parts import Judged
+from selfreward.parts import PairingInputs
 from selfreward.records import Response
 
 _SHARED: dict[str, Any] = {
@@ -38,7 +38,7 @@ _DRAWN = st.tuples(
 
 
 @st.composite
-def shards(draw: st.DrawFn) -> Judged:
+def shards(draw: st.DrawFn) -> PairingInputs:
     """Scored by a judge that scores or by one that compares; with and without a judge before."""
 
     def responses(to: str, by: str, *, most: int) -> list[tuple[Response, Scores]]:
@@ -65,7 +65,7 @@ def shards(draw: st.DrawFn) -> Judged:
 
 @settings(max_examples=200, deadline=None)
 @given(section=SECTIONS, shard=shards(), rng=st.randoms())
-def test_whatever_comes_in(section: Any, shard: Judged, rng: random.Random) -> None:
+def test_whatever_comes_in(section: Any, shard: PairingInputs, rng: random.Random) -> None:
     selector = pairing.build(section)
     selection = selector.select(shard)
 
@@ -110,9 +110,9 @@ def test_whatever_comes_in(section: Any, shard: Judged, rng: random.Random) -> N
     assert set(again.pairs) == set(selection.pairs) and set(again.dropped) == set(selection.dropped)
 
 
-def _shuffled(shard: Judged, rng: random.Random) -> Judged:
+def _shuffled(shard: PairingInputs, rng: random.Random) -> PairingInputs:
     items = {field.name: list(getattr(shard, field.name)) for field in fields(shard)}
-    return Judged(**{name: rng.sample(values, len(values)) for name, values in items.items()})
+    return PairingInputs(**{name: rng.sample(values, len(values)) for name, values in items.items()})
 
 
 @settings(deadline=None)
@@ -124,7 +124,7 @@ def test_a_tie_never_becomes_a_pair(section: Any, score: float, lengths: list[in
 
 @settings(max_examples=100, deadline=None)
 @given(section=SECTIONS, shard=shards())
-def test_the_reliability_asked_for_only_takes_prompts_away(section: Any, shard: Judged) -> None:
+def test_the_reliability_asked_for_only_takes_prompts_away(section: Any, shard: PairingInputs) -> None:
     """And says so in its own reasons: the other prompts keep their pairs, or the reason they had."""
     trusting, wary = (
         pairing.build(section.model_copy(update={"min_reliability": least})).select(shard) for least in (None, 0.4)
@@ -137,7 +137,7 @@ def test_the_reliability_asked_for_only_takes_prompts_away(section: Any, shard: 
 
 @settings(max_examples=100, deadline=None)
 @given(section=SECTIONS, shard=shards())
-def test_in_the_first_iteration_the_initial_models_rejected_is_the_policys_own(section: Any, shard: Judged) -> None:
+def test_in_the_first_iteration_the_initial_models_rejected_is_the_policys_own(section: Any, shard: PairingInputs) -> None:
     first = replace(shard, initial_responses=[], previous_judgments=[])
     shared = {name: getattr(section, name) for name in recipe.Pairing.model_fields}
     anchored = pairing.build(recipe.InitialRejected(kind="initial_rejected", **shared)).select(first)

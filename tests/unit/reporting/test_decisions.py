@@ -36,7 +36,8 @@ def decision_and_outcomes(evidence: Evidence) -> tuple[str, dict[str, str]]:
 @pytest.mark.parametrize(
     ("anchor", "own", "checks", "decision", "expected"),
     [
-        (0.15, None, None, "CONTINUE", {"gain_vs_previous": "a gain", "gain_vs_best": "better than the best earlier model"}),
+        (0.15, None, None, "CONTINUE", {"gain_vs_previous": "a gain",
+         "gain_vs_best": "better than the best earlier model"}),
         (0.0, None, None, "PLATEAU", {"gain_vs_previous": "below 0.05"}),
         (-0.1, None, None, "HARM", {"gain_vs_previous": "a loss"}),
         (0.0, 0.2, None, "OVEROPT", {"self_gain_vs_previous": "own judge: a gain above 0.05"}),
