@@ -13,7 +13,7 @@ from selfreward.errors import SelfRewardError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code.
 
-    0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 the environment failed, 75 preempted, 130 Ctrl-C.
+    0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 environment failed, 75 preempted, 130 Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:

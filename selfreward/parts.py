@@ -147,7 +147,7 @@ class Judge(Protocol):
 
 
 class Anchor(Protocol):
-    """The judge that measures: it compares two responses to a prompt, pairwise in both orders or by separate scores."""
+    """The judge that measures. It compares two responses, pairwise in both orders or by separate scores."""
 
     @property
     def by(self) -> frozenset[str]: ...
@@ -159,7 +159,7 @@ class Anchor(Protocol):
         """Compare `responses[i]` with `others[i]` for each prompt i, at least once in each order, or once without order."""
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        """Return an upper bound on the requests of `compare` when the first response is compared with all others."""
+        """Return an upper bound on the requests of `compare` for the first response against all others."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Facts:
 
 
 def too_long(prompts: Iterable[Prompt], max_tokens: int, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for the first prompt that leaves fewer than `max_tokens` of the context for the response, if any."""
+    """Yield a problem for the first prompt that leaves less than `max_tokens` of the context for the response."""
     context = facts.engine.context_tokens
     for prompt in prompts:
         if (num_tokens := facts.lengths.prompt(prompt)) + max_tokens > context:

@@ -193,9 +193,7 @@ def _override(tree: dict[str, Any], override: str) -> KeyPath:
     """Set the key of KEY=VALUE; return its path."""
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise RecipeError(
-            f"--set {override}: not of the form KEY=VALUE; an example is judging.num_draws=5; fix the argument"
-        )
+        raise RecipeError(f"--set {override}: not KEY=VALUE; an example is judging.num_draws=5; fix the argument")
     return _set(tree, key.split("."), _plain(_yaml_of(text, f"--set {key}")) if text else None)
 
 
@@ -218,7 +216,7 @@ def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Seque
     where = ": ".join(("--set" if from_set else name + _line(tree, path), *filter(None, [".".join(map(str, path))])))
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_allowed_keys(path[:-1], tree))
-        return f"{where}: unknown key; allowed keys are {', '.join(allowed)}; {_suggest(str(path[-1]), allowed)}"
+        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(path[-1]), allowed)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this key is required; add it"
     if problem["type"] in ("union_tag_invalid", "literal_error"):
@@ -226,7 +224,7 @@ def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Seque
         allowed = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected")))
         found = str(context.get("tag", problem["input"]))
         dot = ".kind" if problem["type"] == "union_tag_invalid" else ""
-        return f"{where}{dot}: found {found!r}; allowed values are {', '.join(allowed)}; {_suggest(found, allowed)}"
+        return f"{where}{dot}: found {found!r}; allowed are {', '.join(allowed)}; {_suggest(found, allowed)}"
     if problem["type"] == "union_tag_not_found":
         return f"{where}: no `kind`; this section is selected by its kind; add `kind: ...`"
     message = problem["msg"].removeprefix("Value error, ")

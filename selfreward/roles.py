@@ -6,6 +6,9 @@
     initial   M_0; `given` is models.policy, from which a seed stage trains M_0
     best      the checkpoint that the monitor selected as best after iteration t-1
 
+and every other model that the recipe names. An update may train any role.
+"""
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -72,13 +75,11 @@ class Roles(Mapping[str, Checkpoint]):
         return self["initial"] if role == "policy" else self.models[role]
 
     def updated(self, role: str, weights: Checkpoint) -> "Roles":
-        """Return the roles after an update of `role`. An update of the policy sets `trained`; `policy` stays M_{t-1}."""
+        """Return the roles after an update of `role`. The policy's sets `trained`; `policy` stays M_{t-1}."""
         return replace(self, weights={**self.weights, "trained" if role == "policy" else role: weights})
 
     def advanced(self, *, best: Checkpoint) -> "Roles":
         """Return the roles at the start of the next iteration, where M_t becomes the policy."""
         trained = self["trained"]
         weights = {**self.weights, "policy": trained, "previous": trained, "trained": trained, "best": best}
-        return Roles(
-            weights, self.models, at_iteration_start=weights, at_previous_start=self.at_iteration_start
-        )
+        return Roles(weights, self.models, at_iteration_start=weights, at_previous_start=self.at_iteration_start)

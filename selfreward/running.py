@@ -105,7 +105,7 @@ class Runner:
         return counts
 
     def _num_shards(self, t: int, stage: Stage[Any]) -> int:
-        """Return the stage's own number of shards, or that of the first table that it reads by shard; 0 without that table."""
+        """Return the number of shards: the stage's own, or that of the table it reads by shard (0 without it)."""
         table = stage.sharded_by
         if stage.num_shards is not None or table is None:
             return stage.num_shards or 0

@@ -65,7 +65,9 @@ class IntrinsicJudge:
         return [
             requests
             for name in sorted(self.by)
-            for requests in forward_requests(name, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+            for requests in forward_requests(
+                name, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses
+            )
         ]
 
     def _request(self, response: Response) -> ScoreRequest | Unscored:

@@ -66,7 +66,9 @@ class RewardModelJudge:
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        asked = forward_requests(self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+        asked = forward_requests(
+            self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses
+        )
         return [replace(requests, in_engine=False) for requests in asked]
 
     def _scores(self, checkpoint: Checkpoint, rows: Sequence[tuple[int, ...]]) -> list[float]:

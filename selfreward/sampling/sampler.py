@@ -31,7 +31,9 @@ class Sampler:
         self._engine.load(model)
         samples = self._engine.generate(requests)
         return [
-            response_record(request, sample, id=f"{prompt.id}/{infix}{draw}", prompt_id=prompt.id, model=model, draw=draw)
+            response_record(
+                request, sample, id=f"{prompt.id}/{infix}{draw}", prompt_id=prompt.id, model=model, draw=draw
+            )
             for prompt, request, samples_of in zip(prompts, requests, samples, strict=True)
             for draw, sample in enumerate(samples_of)
         ]

@@ -1,4 +1,4 @@
-"""manifest.json: what in the run folder is finished, its hash, what it cost, and what happened to the run."""
+"""manifest.json: the finished files of the run folder, their hashes and costs, and the events of the run."""
 
 import json
 import time
@@ -12,9 +12,9 @@ SCHEMA = 1
 
 
 class Manifest:
-    """An entry exists exactly when the file or folder it names (relative to the run folder) is complete.
+    """An entry exists exactly when its file or folder (relative to the run folder) is complete.
 
-    `seconds` and `usage` (the engine's counters) of an entry are what making it cost.
+    `seconds` and `usage` (the engine's counters) of an entry are its cost.
     """
 
     def __init__(self, path: Path, *, name: str) -> None:
@@ -32,7 +32,7 @@ class Manifest:
             files = content["files"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"{self._path}: not a manifest of a run ({error}); it must be the file that selfreward wrote; "
+                f"{self._path}: not a manifest of a run ({error}); it must be a file written by selfreward; "
                 "restore it, or choose another output_dir"
             ) from error
         if content.get("schema") != SCHEMA or not isinstance(files, dict):
@@ -47,7 +47,7 @@ class Manifest:
         return found
 
     def record(self, name: str, entry: dict[str, Any] | None, *, drop: list[str] | None = None) -> None:
-        """Sets (or with None removes) one entry and removes those in `drop`, in one write."""
+        """Set (or with None remove) one entry and remove the entries in `drop`, in one write."""
         for old in [*(drop or []), *([name] if entry is None else [])]:
             self.content["files"].pop(old, None)
         if entry is not None:

@@ -126,7 +126,9 @@ def test_similarity_is_measured_on_a_sample_that_does_not_depend_on_shards(store
     whole = evaluate_judge(store, TableJudge(likes_brevity), [shard(texts)])
     made = shard(texts)
     parts = [
-        PairingInputs(made.prompts[i : i + 50], made.responses[2 * i : 2 * i + 100], made.judgments[2 * i : 2 * i + 100])
+        PairingInputs(
+            made.prompts[i : i + 50], made.responses[2 * i : 2 * i + 100], made.judgments[2 * i : 2 * i + 100]
+        )
         for i in range(0, 300, 50)
     ]
     with Store(tmp_path / "other", name="test") as other:

@@ -137,7 +137,9 @@ def test_the_reliability_asked_for_only_takes_prompts_away(section: Any, shard: 
 
 @settings(max_examples=100, deadline=None)
 @given(section=SECTIONS, shard=shards())
-def test_in_the_first_iteration_the_initial_models_rejected_is_the_policys_own(section: Any, shard: PairingInputs) -> None:
+def test_in_the_first_iteration_the_initial_models_rejected_is_the_policys_own(
+    section: Any, shard: PairingInputs
+) -> None:
     first = replace(shard, initial_responses=[], previous_judgments=[])
     shared = {name: getattr(section, name) for name in recipe.Pairing.model_fields}
     anchored = pairing.build(recipe.InitialRejected(kind="initial_rejected", **shared)).select(first)
