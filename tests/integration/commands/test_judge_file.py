@@ -1,4 +1,4 @@
-"""`selfreward judge` on real parts: shapes that people rely on, bad rows, kills, and an endpoint that is paid once."""
+"""`selfreward judge` on real parts: the public output format, bad rows, kills, and an endpoint that is paid once."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def read(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
 
 
-def test_a_line_for_each_row_in_the_shape_that_people_rely_on(tmp_path: Path) -> None:
+def test_each_row_gives_a_line_in_the_public_format(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     judged = judge_file(recipe_of(), written(tmp_path, ROWS), out)
     lines = read(out)
@@ -57,7 +57,7 @@ def test_a_line_for_each_row_in_the_shape_that_people_rely_on(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
 
 
-def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None:
+def test_scores_of_members_are_separate_from_the_judges_own(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     section = "judging={kind: ensemble, normalise: false, members: [{kind: expected_score}, {kind: verifier}]}"
     judge_file(recipe_of(section), written(tmp_path, [ROWS[2]]), out)
@@ -75,11 +75,11 @@ def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None
     [
         ("{", "rows.jsonl:2: not JSON"),
         ("[1]", "list, not an object"),
-        ('{"id": "a", "prompt": "x", "response": "y"}', "'a' stands twice"),
+        ('{"id": "a", "prompt": "x", "response": "y"}', "'a' occurs twice"),
         ('{"id": [1], "prompt": "x", "response": "y"}', "the id is [1]"),
         ('{"id": "\\ud800", "prompt": "x", "response": "y"}', "the id is"),
-        ('{"prompt": "x"}', "it needs `response`"),
-        ('{"prompt": "x", "response": "y", "responses": []}', "not both"),
+        ('{"prompt": "x"}', "either `response`"),
+        ('{"prompt": "x", "response": "y", "responses": []}', "either `response`"),
         ('{"prompt": "x", "response": 4}', "the response is int"),
         ('{"prompt": "x", "responses": ["a", null]}', "the response is NoneType"),
         ('{"prompt": "", "response": "y"}', "is empty"),
@@ -115,7 +115,7 @@ def says_three(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
-    """The server dies in the middle; what had arrived is not asked for again."""
+    """The server dies during the run; stored replies are not requested again."""
     rows, out = written(tmp_path, ROWS), tmp_path / "out.jsonl"
     with EndpointServer() as server:
         server.answer = says_three
@@ -141,7 +141,7 @@ def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
     assert sorted(scores, key=str) == [3.0] * 8 + [None] * 2
 
 
-def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
+def test_more_draws_pay_only_for_new_replies(tmp_path: Path) -> None:
     rows, out = written(tmp_path, ROWS[:1]), tmp_path / "out.jsonl"
     with EndpointServer() as server:
         server.answer = says_three
@@ -151,11 +151,11 @@ def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
             assert sum(body.get("n", 1) for body in server.answered) == num_paid
             assert len(read(out)[0]["judgments"]) == num_draws
         assert judged.cost is not None and judged.cost > 0
-        assert f"Paid for replies that were not there before: {judged.cost:,.6g}" in table(judged)
+        assert f"Cost of new replies: {judged.cost:,.6g}" in table(judged)
 
 
-def test_lines_end_where_jsonl_says(tmp_path: Path) -> None:
-    """Some line ends of Unicode are legal inside a JSON text; and Windows puts a mark before all."""
+def test_only_newlines_end_a_row(tmp_path: Path) -> None:
+    """Unicode line ends are legal in JSON texts; Windows writes a byte order mark at the beginning."""
     file = tmp_path / "rows.jsonl"
     row = {"id": 1, "prompt": "a\u2028b\u0085c", "response": "d", "reference": None, "responses": None}
     file.write_text("\ufeff" + json.dumps(row, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
@@ -183,7 +183,7 @@ def test_judges_that_cannot_be_are_refused_before_anything_is_made(tmp_path: Pat
     assert words in str(refusal.value)
 
 
-def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_command_resumes(tmp_path: Path) -> None:
     rows = written(tmp_path, [{"id": n, "prompt": f"Name sea {n}.", "response": f"Sea {n}."} for n in range(6)])
     out = tmp_path / "out.jsonl"
     with EndpointServer() as server:

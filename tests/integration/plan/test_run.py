@@ -1,4 +1,4 @@
-"""A plan beside the run that it was made for: the same stages, and no fewer requests than there really were."""
+"""A plan compared with its run: the same stages, and at least as many requests as the run made."""
 
 import math
 from pathlib import Path

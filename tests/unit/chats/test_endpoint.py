@@ -383,7 +383,7 @@ def test_a_corrupt_cache_says_what_to_do(server: EndpointServer, make: Make, tmp
 
 def test_a_cache_that_cannot_be_written_says_so(server: EndpointServer, make: Make, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(StoreError, match="choose a place whose parents are folders"):
+    with pytest.raises(StoreError, match="choose a path whose parents are folders"):
         make().reply([ask()], models={})
     assert not server.received
 

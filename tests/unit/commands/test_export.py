@@ -51,7 +51,7 @@ def prompt(name: str, text: str) -> Prompt:
 
 
 def make_run(folder: Path, *iterations: Sequence[tuple[str, str, str]], unpaired: str = "no pair of this") -> Path:
-    """Make a run folder whose iteration t has the pairs (prompt, chosen, rejected) of `iterations[t - 1]`, two per shard."""
+    """Make a run folder whose iteration t has the pairs (prompt, chosen, rejected) of `iterations[t - 1]`."""
     with Store(folder, name="by-hand") as store:
         for number, texts in enumerate(iterations, start=1):
             prompts = [prompt(f"p{number}-{i}", text) for i, (text, _, _) in enumerate(texts)]

@@ -246,7 +246,7 @@ def test_missing_outcomes_of_the_second_validation_set_are_reported(tmp_path: Pa
     assert [d.num_analyses for d in monitored.decisions] == [1, 2]
     text = " ".join(render(monitored).split())
     assert (
-        text.count("The second validation set would have been asked") == 1
+        text.count("The monitor would use the second validation set here") == 1
         and text.count("with the second validation set") == 1
     )
     assert monitored.settings == MonitorSection()
