@@ -104,7 +104,7 @@ def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(
     fresh = printed(f"output_dir={tmp_path / 'fresh'}")
     assert f"{planned.iterations[2].num_requests} " in fresh and "GFLOP/s" in fresh and "already spent" not in fresh
     assert not (tmp_path / "fresh").exists()
-    assert "everything has run" in printed()
+    assert "the run is finished" in printed()
     longer = printed("iterations.max=3")
     assert "already spent" in longer and "warning" not in longer
     assert "holds a run of another recipe (seed: 0 -> 1)" in printed("seed=1")

@@ -191,8 +191,8 @@ def test_a_run_is_decided_again_from_its_folder(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
-        ({"stopped_by": "MAX_ITERATIONS"}, "the run itself was ended by MAX_ITERATIONS"),
-        ({"stopped_by": "", "intervention": "more_draws"}, "the run went on with the intervention more_draws"),
+        ({"stopped_by": "MAX_ITERATIONS"}, "the run itself was stopped by MAX_ITERATIONS"),
+        ({"stopped_by": "", "intervention": "more_draws"}, "the run continued with the intervention more_draws"),
     ],
 )
 def test_differences_from_the_run_are_noted(

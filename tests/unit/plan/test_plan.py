@@ -99,7 +99,7 @@ def test_a_verifier_makes_no_request() -> None:
     assert "judgments" not in first.stages
 
 
-def test_comparisons_are_in_both_orders_and_against_one_more_baseline_in_each_of_three_iterations() -> None:
+def test_comparisons_are_in_both_orders_and_add_a_baseline_in_each_of_three_iterations() -> None:
     (_, first, second, third, fourth), _ = count(make_recipe("iterations.max=4"))
     opening = len(Template.load("pairwise").opening.split())
     one = rubric("pairwise", Source().validation_prompts()[0], response_a="", response_b="") + opening + 2 * 20
@@ -493,7 +493,7 @@ def test_the_text_states_bounds_assumptions_and_resolution() -> None:
         "upper bounds",
         "an estimate",
         "15% to 70% of the matrix rate",
-        "Left out: activations",
+        "Not included: activations",
         "100 GFLOP/s in bfloat16",
     ):
         assert words_ in text
