@@ -294,7 +294,7 @@ class EndpointChat:
 
 
 def _tasks(requests: Sequence[ChatRequest], keys: Sequence[tuple[str, ...]], known: Mapping[str, Reply]) -> list[_Task]:
-    """Return tasks for all replies that are not cached, each once, grouped into consecutive replies of a request."""
+    """Return tasks for all uncached replies, each once, grouped into consecutive replies of a request."""
     tasks: list[_Task] = []
     planned = set(known)
     for request, draws in zip(requests, keys, strict=True):

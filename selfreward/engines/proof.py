@@ -147,9 +147,9 @@ class WeightVerifier:
         if difference > canary.tolerance:
             raise EngineError(
                 f"engine canary: with checkpoint {checkpoint.id} ({checkpoint.path}) the log-probability of a fixed "
-                f"text differs from {canary.against} by {difference:.3f} nats per token; {canary.tolerance} is allowed; "
-                "the engine does not compute with these weights: run the same command again, and report it if it "
-                "repeats"
+                f"text differs from {canary.against} by {difference:.3f} nats per token; {canary.tolerance} is "
+                "allowed; the engine does not compute with these weights: run the same command again, and report it "
+                "if it repeats"
             )
         return facts | {"canary_against": canary.against, "canary_difference_nats": difference}
 

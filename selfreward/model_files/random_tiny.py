@@ -33,7 +33,7 @@ def write_random_tiny(folder: Path) -> None:
 
 
 def _byte_tokenizer() -> Any:
-    """Return the tokenizer: token i < 256 is byte i, then three special tokens. Any text round-trips; any ids decode."""
+    """Return the tokenizer: token i < 256 is byte i, then 3 special tokens. Any text round-trips; any ids decode."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -73,7 +73,7 @@ class ChatTokenizer:
             roles = ", ".join(message.role for message in messages) or "none"
             raise RecipeError(
                 f"conversation with the turns {roles}: the model's chat template cannot render it ({error}); "
-                "only turns that the template supports are allowed; change the roles, or the system prompt, or the model"
+                "only turns that the template supports are allowed; change the roles, the system prompt or the model"
             ) from error
         return tuple(ids) if thinking else (*ids, *self._closing(ids))
 

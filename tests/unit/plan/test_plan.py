@@ -515,8 +515,8 @@ def test_an_endpoint_has_its_own_entry_with_its_maximum_cost() -> None:
     generated = 24 * 5 * 30
     text = " ".join(render(make_plan(recipe)).split())
     assert (
-        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the whole run, "
-        f"which cost {(5 * once * 2 + generated * 10) / 1e6:.2f} at most; the budget is 7."
+        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the complete run, "
+        f"which cost at most {(5 * once * 2 + generated * 10) / 1e6:.2f}; the budget is 7."
     ) in text
     assert f"processes {once:,} prompt tokens ({(once * 2 + generated * 10) / 1e6:.2f} in total)" in text
     assert "the server's tokenizer may give more or fewer tokens" in text
