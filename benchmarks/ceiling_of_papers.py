@@ -1,4 +1,4 @@
-"""What the monitor would have said of published runs: tables and plots of docs/ceiling.md.
+"""The monitor's decisions on published runs: tables and plots of docs/ceiling.md.
 
     python benchmarks/ceiling_of_papers.py [--quick] [--json FILE]
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[1] / "docs"
 DELTAS = (0.05, 0.03)
 ALPACA_EVAL, ARENA_HARD = 805, 500  # prompts
-CORRELATION = 0.5  # assumed, between two win rates on the same prompts against the same opponent; no paper prints it
+CORRELATION = (
+    0.5  # assumed correlation of two win rates on the same prompts against the same opponent; no paper reports it
+)
 CORRELATIONS = (0.0, CORRELATION, 0.8)
 Triple = tuple[float, float, float]
 MARKS = {"PLATEAU": 4, "HARM": 5, "CONTINUE": 1, "INCONCLUSIVE": 2, "OVEROPT": 3}
@@ -43,19 +45,19 @@ MARKS = {"PLATEAU": 4, "HARM": 5, "CONTINUE": 1, "INCONCLUSIVE": 2, "OVEROPT": 3
 
 @dataclass(frozen=True)
 class Published:
-    """Win rates of M_0, M_1, ... against one fixed opponent, in percent, as printed; `num_prompts` of the benchmark."""
+    """Published win rates of M_0, M_1, ... against one fixed opponent, in percent; `num_prompts` of the benchmark."""
 
     name: str
     paper: str
     benchmark: str
     win_rates: tuple[float, ...]
     num_prompts: int
-    first: int = 0  # the number by which the paper calls the first of them
+    first: int = 0  # the paper's number of the first model
 
 
 @dataclass(frozen=True)
 class HeadToHead:
-    """Wins, ties and losses of each iteration against the one before, in percent, as printed."""
+    """Published wins, ties and losses of each iteration against the previous one, in percent."""
 
     name: str
     paper: str
@@ -89,7 +91,7 @@ RUNS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """Of one iteration, counted as the paper does: the gain, in [-0.5, 0.5], with the bounds that decide on a stop."""
+    """The gain of one iteration, numbered as in the paper, in [-0.5, 0.5], with its stop bounds."""
 
     iteration: int
     decision: DecisionName
@@ -100,7 +102,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Said:
-    """What is said of a run at one delta; `correlation` where the gains are implied."""
+    """The decisions on a run at one delta; `correlation` where the gains are implied."""
 
     run: Published | HeadToHead
     correlation: float | None
@@ -116,13 +118,15 @@ def ask(run: Published | HeadToHead, *, delta: float, correlation: float = CORRE
 
 
 def read_results(run: HeadToHead, settings: MonitorSection) -> list[Reading]:
-    """By the monitor itself. Only consecutive checkpoints met, so there is an older best only where it is M_{t-1}."""
+    """Decide with the monitor itself. Only consecutive checkpoints were compared, so the best is always M_{t-1}."""
     records = []
     for t, (wins, ties, _) in enumerate(run.results, start=1):
         n = run.num_prompts
         num_wins, num_ties = round(n * wins / 100), round(n * ties / 100)
         values = np.repeat([1.0, 0.5, 0.0], (num_wins, num_ties, n - num_wins - num_ties))
-        records.append(Evidence(t, t - 1, {("anchor", "validation", t - 1): Outcomes(tuple(map(str, range(n))), values)}))
+        records.append(
+            Evidence(t, t - 1, {("anchor", "validation", t - 1): Outcomes(tuple(map(str, range(n))), values)})
+        )
     found = []
     for decision in decide_all(records, settings):
         bound = decision.bounds["gain_vs_previous"]
@@ -131,7 +135,7 @@ def read_results(run: HeadToHead, settings: MonitorSection) -> list[Reading]:
 
 
 def read_table(run: Published, settings: MonitorSection, correlation: float) -> list[Reading]:
-    """In the order of `monitoring/decide.py`, by what a table allows: gains over M_{t-1} and over the best shown."""
+    """Decide in the order of `monitoring/decide.py`, as far as a table allows: gains over M_{t-1} and the best."""
     found = []
     best = 0
     for t in range(1, len(run.win_rates)):
@@ -151,7 +155,7 @@ def read_table(run: Published, settings: MonitorSection, correlation: float) -> 
 
 
 def implied(run: Published, t: int, k: int, settings: MonitorSection, correlation: float) -> Triple:
-    """Gain of M_t over M_k with its bounds, when Bradley and Terry's model holds of both and the opponent.
+    """Return the gain of M_t over M_k with its bounds, under the Bradley-Terry model of both and the opponent.
 
     Delta method: gain = sigmoid(logit p - logit q) - 0.5, and the logit of a share p of n prompts has the variance
     1 / (n p (1 - p)); `correlation` is that of the two shares. HARM has the level of a stop, as by default.
@@ -165,7 +169,7 @@ def implied(run: Published, t: int, k: int, settings: MonitorSection, correlatio
 
 
 def table(asked: Sequence[tuple[Said, Said]]) -> str:
-    """A row for each run: gain with bounds by iteration, and what is said at both deltas."""
+    """Return a row for each run: gain with bounds by iteration, and the decisions at both deltas."""
     lines = [
         "| run, printed in | measured by | prompts | gains | gain of each iteration (bounds) | δ = 0.05 | δ = 0.03 |",
         "|---|---|---|---|---|---|---|",
@@ -189,7 +193,7 @@ def _between(reading: Reading) -> str:
 
 
 def correlation_matters(runs: Sequence[Published]) -> str:
-    """Which decisions change with the correlation that is assumed, with the bounds of each."""
+    """Return the decisions that depend on the assumed correlation, with their bounds."""
     titles = " | ".join("unpaired (0)" if c == 0 else f"correlation {c:g}" for c in CORRELATIONS)
     lines = [f"| run, measured by | M | gain | {titles} |", f"|---|---|---|{'---|' * len(CORRELATIONS)}"]
     for run in runs:
@@ -214,15 +218,15 @@ text { font-family: sans-serif; }
 
 
 def write_svg(path: Path, svg: str) -> None:
-    """A figure of the page as a file of its own."""
-    opening, body = str(svg).split(">", 1)  # plain text: markup would escape what is added
+    """Write a figure of the page as an SVG file."""
+    opening, body = str(svg).split(">", 1)  # plain text: Markup would escape the added text
     width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)[0])
     size = f'xmlns="http://www.w3.org/2000/svg" width="{width * 1.39:.0f}" height="{height * 1.39:.0f}"'
     path.write_text(f"{opening.replace('<svg', f'<svg {size}', 1)}>{STYLE}{body}\n", encoding="utf-8")
 
 
 def plot_gains(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
-    """A panel for each run; the colour of a point is what is said at delta 0.05."""
+    """Plot a panel for each run; the colour of a point is the decision at delta 0.05."""
     num_columns = 3
     num_rows = math.ceil(len(asked) / num_columns)
 
@@ -261,7 +265,7 @@ def _key(axes: "Axes") -> None:
 
 
 def plot_resolution(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
-    """What a number of prompts can tell from no gain, and the gains that were to be told."""
+    """Plot the smallest gain that a number of prompts can resolve, and the gains of the runs."""
 
     def plot(axes: "Axes") -> None:
         sizes = np.geomspace(100, 6400, 60)
@@ -290,7 +294,7 @@ def plot_resolution(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
 
 
 def plot_second_benchmark(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
-    """The same checkpoints on two benchmarks."""
+    """Plot the same checkpoints on two benchmarks."""
 
     def draw(figure: "Figure") -> None:
         pairs = [("SynPO, Mistral-7B", SYNPO), ("SynPO, Llama-3-8B", SYNPO), ("Meta-Rewarding, 8B", META)]
@@ -317,7 +321,7 @@ def plot_second_benchmark(asked: Sequence[tuple[Said, Said]], path: Path) -> Non
 
 
 def insert(text: str, mark: str, content: str) -> str:
-    """The document with everything between two marks replaced."""
+    """Return the document with the text between two marks replaced."""
     start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
     before, rest = text.split(start)
     _, after = rest.split(end)
@@ -326,8 +330,8 @@ def insert(text: str, mark: str, content: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the same: it takes seconds")
-    parser.add_argument("--json", type=Path, help="write every decision with its bounds there")
+    parser.add_argument("--quick", action="store_true", help="no effect: the benchmark takes seconds")
+    parser.add_argument("--json", type=Path, help="write every decision with its bounds to this file")
     arguments = parser.parse_args()
 
     asked = [(ask(run, delta=DELTAS[0]), ask(run, delta=DELTAS[1])) for run in (DIRECT, *RUNS)]

@@ -281,8 +281,8 @@ class EndpointChat:
                 if not self._num_in_flight:
                     raise BudgetError(
                         f"{self._connection.where}: {self._cache.spent():.6g} is spent, and the next request may cost "
-                        f"{worst:.6g}; {self._section.budget:.6g} in total is allowed; raise models.{self._name}.budget "
-                        "and run the same command again: received replies are stored"
+                        f"{worst:.6g}; {self._section.budget:.6g} in total is allowed; raise "
+                        f"models.{self._name}.budget and run the same command again: received replies are stored"
                     )
                 self._ended.wait()
 

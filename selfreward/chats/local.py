@@ -47,7 +47,7 @@ class LocalChat:
         return self._choose(requests, tokens, self._write(requests, replies))
 
     def _ready(self, request: ChatRequest, tokens: ChoiceTokens | None) -> list[Reply]:
-        """Return `n` empty replies with the prompt's tokens, or with the reason why it is not sent (never truncated)."""
+        """Return `n` empty replies with the prompt's tokens, or the reason why it is not sent (never truncated)."""
         choice = len(tokens.opening_ids) + 1 if tokens else 0
         needed = request.max_tokens + choice + (_SPARE_TOKENS if choice and request.max_tokens else 0)
         # Requests with choices or a JSON schema prescribe their own reasoning, so thinking is off.

@@ -473,7 +473,7 @@ def test_the_same_draw_twice_in_a_call_is_sent_once_and_another_seed_is_another(
     assert server.texts_answered == sorted(f"reply to hello with seed {seed}" for seed in (0, 1, 2, 9))
 
 
-# --- cost, rate limit, keys ---------------------------------------------------------------------------------------------
+# --- cost, rate limit, keys ----------------------------------------------------------------------------------------
 
 
 def cost_of(num_replies: int) -> float:

@@ -169,7 +169,7 @@ def test_invalid_probabilities_are_an_engine_error(logprobs: tuple[float, ...]) 
         ask(FakeEngine(say), ChatRequest(USER, max_tokens=9, opening="Best: ", choices=("A", "B")))
 
 
-# --- context length ------------------------------------------------------------------------------------------------------------
+# --- context length --------------------------------------------------------------------------------------------------
 
 PROMPT, OPENING = len("[user]Name a sea.[assistant]"), len("Score: ")
 WITH_CHOICES: dict[str, Any] = {"opening": "Score: ", "choices": SCORES}

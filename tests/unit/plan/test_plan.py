@@ -453,8 +453,8 @@ def rows_under(title: str, text: str) -> dict[str, list[int]]:
 def test_enough_prompts_resolve_delta_and_the_second_validation_set_counts_too() -> None:
     enough = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=800", "monitor.delta=0.06"))).split())
     assert (
-        "800 validation prompts resolve a gain of about 0.05, and with the second validation set 1,600 prompts one of 0.034"
-        in enough
+        "800 validation prompts resolve a gain of about 0.05, "
+        "and with the second validation set 1,600 prompts one of 0.034" in enough
     )
     assert "monitor.delta is 0.06, which is large enough." in enough
 
@@ -515,8 +515,8 @@ def test_an_endpoint_has_its_own_entry_with_its_maximum_cost() -> None:
     generated = 24 * 5 * 30
     text = " ".join(render(make_plan(recipe)).split())
     assert (
-        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the complete run, "
-        f"which cost at most {(5 * once * 2 + generated * 10) / 1e6:.2f}; the budget is 7."
+        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the complete "
+        f"run, which cost at most {(5 * once * 2 + generated * 10) / 1e6:.2f}; the budget is 7."
     ) in text
     assert f"processes {once:,} prompt tokens ({(once * 2 + generated * 10) / 1e6:.2f} in total)" in text
     assert "the server's tokenizer may give more or fewer tokens" in text
