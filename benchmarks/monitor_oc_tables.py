@@ -210,8 +210,8 @@ def bounds() -> Table:
     ]
     return Table(
         "Misses of the gain's one-sided bounds",
-        "At the levels of an interim analysis, over the eight iterations of each run, 40 % ties; nominal rates in square "
-        "brackets.",
+        "At the levels of an interim analysis, over the eight iterations of each run, 40 % ties; nominal rates in "
+        "square brackets.",
         (
             misses("stop: lower too high", bound=1, above=True, nominal=0.05 / 8),
             misses("stop: upper too low", bound=2, above=False, nominal=0.05 / 8),

@@ -156,7 +156,7 @@ class Anchor(Protocol):
         self, prompts: Sequence[Prompt], responses: Sequence[Response], others: Sequence[Response],
         *, models: Models, iteration: int,
     ) -> list[Comparison]:  # fmt: skip
-        """Compare `responses[i]` with `others[i]` for each prompt i, at least once in each order, or once without order."""
+        """Compare `responses[i]` with `others[i]` for each prompt i, at least once per order, or once without order."""
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests of `compare` for the first response against all others."""

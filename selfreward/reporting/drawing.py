@@ -44,12 +44,14 @@ def line_at(axes: "Axes", value: float, *, dashed: bool = True) -> None:
     axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (3, 3)) if dashed else "-")
 
 
-def plotted(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
+def render_plot(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
     """Return the SVG of what `plot` draws on one pair of axes; `width` and `height` in inches of 100 pixels."""
-    return drawn(lambda figure: plot(figure.subplots()), alt=alt, width=width, height=height)
+    return render_figure(lambda figure: plot(figure.subplots()), alt=alt, width=width, height=height)
 
 
-def drawn(draw: Callable[["Figure"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
+def render_figure(
+    draw: Callable[["Figure"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT
+) -> Markup:
     """Return the SVG of what `draw` draws on an empty figure."""
     import matplotlib
     from matplotlib.figure import Figure

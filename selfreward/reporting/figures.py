@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from selfreward.records import Interval
-from selfreward.reporting.drawing import MUTED, RULE, legend, line_at, plotted, series
+from selfreward.reporting.drawing import MUTED, RULE, legend, line_at, render_plot, series
 from selfreward.reporting.formatting import model_name
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def curves_over_iterations(
         if len(drawn) > 1:
             legend(axes)
 
-    return plotted(plot, alt=alt)
+    return render_plot(plot, alt=alt)
 
 
 def _error_bars(axes: "Axes", curve: Curve, *, shift: float) -> None:
@@ -132,7 +132,7 @@ def histogram(bars: Mapping[float, float], *, axis: ScoreAxis, top: float, alt: 
         else:
             axes.locator_params(axis="x", nbins=5)
 
-    return plotted(plot, alt=alt, width=2.4, height=1.5)
+    return render_plot(plot, alt=alt, width=2.4, height=1.5)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, a
         axes.set_ylim(0, max(1.0, 1.08 * max(r.high for r in (*chosen, *rejected))))
         legend(axes)
 
-    return plotted(plot, alt=alt)
+    return render_plot(plot, alt=alt)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def over_steps(parts: Sequence[StepSeries], *, alt: str, neutral: float | None =
         axes.set_xlim(0.5 - 0.01 * total, total + 0.5 + 0.01 * total)
         axes.locator_params(axis="x", nbins=7, integer=True)
 
-    return plotted(plot, alt=alt)
+    return render_plot(plot, alt=alt)
 
 
 def _blocks(values: Sequence[float], size: int) -> tuple[list[float], list[float]]:
@@ -233,7 +233,7 @@ def stacked_seconds(rows: Sequence[tuple[str, Mapping[str, float]]], order: Mapp
         axes.grid(axis="x", color=RULE, linewidth=1)
         axes.grid(axis="y", visible=False)
 
-    return plotted(plot, alt=alt, height=0.75 + 0.24 * len(rows))
+    return render_plot(plot, alt=alt, height=0.75 + 0.24 * len(rows))
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def forest(rows: Sequence[ForestRow], *, delta: float, alt: str) -> Markup | Non
         axes.grid(axis="y", visible=False)
         legend(axes)
 
-    return plotted(plot, alt=alt, width=5.4, height=0.6 + 0.3 * len(rows))
+    return render_plot(plot, alt=alt, width=5.4, height=0.6 + 0.3 * len(rows))
 
 
 @dataclass(frozen=True)
@@ -322,4 +322,4 @@ def gains_by_distance(
         axes.set_xlabel("distance from M₀, square root of nats", color=MUTED)
         legend(axes)
 
-    return plotted(plot, alt=alt, width=5.4, height=2.9)
+    return render_plot(plot, alt=alt, width=5.4, height=2.9)

@@ -23,7 +23,7 @@ class ShownJudgment:
     """One judgment of a sampled response; exactly one of `score` and `unscored` is set.
 
     `part` names a criterion or an ensemble member. With `other_id` the score is the probability that the response is
-    preferred to that one, and `is_first` tells whether it was shown first.
+    preferred to that one, and `is_first` is true if it was shown first.
     """
 
     judge: str

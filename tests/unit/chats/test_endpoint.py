@@ -515,7 +515,7 @@ def test_a_budget_holds_where_a_server_counts_far_more_than_the_prompt(server: E
     """Eight requests fit into the budget by the length of their texts, four by the server's count of 2005 each."""
     server.answer = counting(2000)
     chat = make(price=PRICE, budget=10_000, max_concurrency=8)
-    with pytest.raises(BudgetError, match=r"8020 is spent, and the next request may cost 200[56]; 10000 in all"):
+    with pytest.raises(BudgetError, match=r"8020 is spent, and the next request may cost 200[56]; 10000 in total"):
         chat.reply(asks(8), models={})
     assert len(server.received) == 4
     assert chat.usage()["cost"] == 8020
@@ -533,7 +533,7 @@ def test_before_the_first_count_each_byte_is_assumed_to_be_a_token(
 ) -> None:
     """3000 bytes exceed the budget at one token per byte, but not at one token per three bytes."""
     money = {"price": PRICE, "budget": 2000, "max_concurrency": 1}
-    with pytest.raises(BudgetError, match=r"0 is spent, and the next request may cost 30[0-9]{2}; 2000 in all"):
+    with pytest.raises(BudgetError, match=r"0 is spent, and the next request may cost 30[0-9]{2}; 2000 in total"):
         make(**money).reply([ask(content)], models={})
     assert not server.received
     requests = [ask("hello"), ask(content)]
