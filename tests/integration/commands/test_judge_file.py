@@ -52,7 +52,7 @@ def test_each_row_gives_a_line_in_the_public_format(tmp_path: Path) -> None:
         (0, None), (0, None), (1, "empty_response"), (1, "empty_response"), (2, None), (2, None),
     ]  # fmt: skip
     assert (judged.num_responses, judged.num_judgments, judged.unscored) == (5, 10, {"empty_response": 2})
-    # Rows a and 7 share a prompt, so there is something that r can tell apart; row c is alone.
+    # Rows a and 7 share a prompt, so r can be measured; row c is alone.
     assert judged.evaluation.metrics["judge_unscored_rate"].mean == pytest.approx(0.2, abs=0.2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
 
@@ -94,7 +94,7 @@ def test_a_bad_row_is_named_with_its_line(line: str, words: str) -> None:
     assert words in str(refusal.value) and str(refusal.value).startswith("rows.jsonl:2: ")
 
 
-def test_files_that_cannot_be_are_refused_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_files_are_refused_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     for file, words in ((empty, "no rows"), (tmp_path / "none.jsonl", "cannot be read")):
@@ -176,7 +176,7 @@ def test_only_newlines_end_a_row(tmp_path: Path) -> None:
         ("{kind: additive, by: gtp}", "did you mean 'gpt'"),
     ],
 )
-def test_judges_that_cannot_be_are_refused_before_anything_is_made(tmp_path: Path, judging: str, words: str) -> None:
+def test_invalid_judges_are_refused_before_anything_is_made(tmp_path: Path, judging: str, words: str) -> None:
     recipe = recipe_of("models.gpt={endpoint: 'http://127.0.0.1:9/v1', model: m}", f"judging={judging}")
     with pytest.raises(RecipeError) as refusal:
         judge_file(recipe, written(tmp_path, ROWS), tmp_path / "out.jsonl")
@@ -211,7 +211,7 @@ def test_a_killed_command_resumes(tmp_path: Path) -> None:
         finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert finished.returncode == 0, finished.stderr
         asked_again = [json.dumps(body["messages"]) for body in server.answered[before:]]
-        # The fourth was on its way when the process died; the three before it are not asked for again.
+        # The fourth was in flight when the process died; the three before it are not requested again.
         assert len(asked_again) == 3 and not set(asked_again) & {json.dumps(b["messages"]) for b in server.answered[:3]}
     assert [line["judgments"][0]["score"] for line in read(out)] == [3.0] * 6
     assert "6 responses" in finished.stdout
