@@ -1,12 +1,12 @@
-"""What the monitor would have said of published runs: tables and plots of docs/ceiling.md.
+"""The monitor's decisions on published runs: tables and plots of docs/ceiling.md.
 
     python benchmarks/ceiling_of_papers.py [--quick] [--json FILE]
 
 Papers print win rates, not outcomes by prompt. Head-to-heads with wins, ties and losses become as many outcomes, and
 `selfreward.monitoring.decide` decides on these as on those of a run. Win rates against a fixed opponent imply gains
 only by a model, and there are no outcomes behind them; they get bounds by the delta method, and a decision from these
-bounds in the same order. Nothing is drawn at random, and it takes seconds, with and without `--quick`. The tables
-between the marks in docs/ceiling.md, and docs/ceiling_*.svg, are written anew.
+bounds in the same order. There is no randomness, and it takes seconds, with and without `--quick`. The tables
+between the marks in docs/ceiling.md, and docs/ceiling_*.svg, are rewritten.
 """
 
 import argparse
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[1] / "docs"
 DELTAS = (0.05, 0.03)
 ALPACA_EVAL, ARENA_HARD = 805, 500  # prompts
-CORRELATION = 0.5  # assumed, between two win rates on the same prompts against the same opponent; no paper prints it
+CORRELATION = (
+    0.5  # assumed correlation of two win rates on the same prompts against the same opponent; no paper reports it
+)
 CORRELATIONS = (0.0, CORRELATION, 0.8)
 Triple = tuple[float, float, float]
 MARKS = {"PLATEAU": 4, "HARM": 5, "CONTINUE": 1, "INCONCLUSIVE": 2, "OVEROPT": 3}
@@ -43,19 +45,19 @@ MARKS = {"PLATEAU": 4, "HARM": 5, "CONTINUE": 1, "INCONCLUSIVE": 2, "OVEROPT": 3
 
 @dataclass(frozen=True)
 class Published:
-    """Win rates of M_0, M_1, ... against one fixed opponent, in percent, as printed; `num_prompts` of the benchmark."""
+    """Published win rates of M_0, M_1, ... against one fixed opponent, in percent; `num_prompts` of the benchmark."""
 
     name: str
     paper: str
     benchmark: str
     win_rates: tuple[float, ...]
     num_prompts: int
-    first: int = 0  # the number by which the paper calls the first of them
+    first: int = 0  # the paper's number of the first model
 
 
 @dataclass(frozen=True)
 class HeadToHead:
-    """Wins, ties and losses of each iteration against the one before, in percent, as printed."""
+    """Published wins, ties and losses of each iteration against the previous one, in percent."""
 
     name: str
     paper: str
@@ -89,7 +91,7 @@ RUNS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """Of one iteration, counted as the paper does: the gain, in [-0.5, 0.5], with the bounds that decide on a stop."""
+    """The gain of one iteration, numbered as in the paper, in [-0.5, 0.5], with its stop bounds."""
 
     iteration: int
     decision: DecisionName
@@ -99,8 +101,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said of a run at one delta; `correlation` where the gains are implied."""
+class RunDecisions:
+    """The decisions on a run at one delta; `correlation` where the gains are implied."""
 
     run: Published | HeadToHead
     correlation: float | None
@@ -108,15 +110,15 @@ class Said:
     readings: list[Reading]
 
 
-def ask(run: Published | HeadToHead, *, delta: float, correlation: float = CORRELATION) -> Said:
+def decide_run(run: Published | HeadToHead, *, delta: float, correlation: float = CORRELATION) -> RunDecisions:
     settings = MonitorSection(delta=delta)
     if isinstance(run, HeadToHead):
-        return Said(run, None, delta, read_results(run, settings))
-    return Said(run, correlation, delta, read_table(run, settings, correlation))
+        return RunDecisions(run, None, delta, read_results(run, settings))
+    return RunDecisions(run, correlation, delta, read_table(run, settings, correlation))
 
 
 def read_results(run: HeadToHead, settings: MonitorSection) -> list[Reading]:
-    """By the monitor itself. Only consecutive checkpoints met, so there is an older best only where it is M_{t-1}."""
+    """Decide with the monitor itself. Only consecutive checkpoints were compared, so the best is always M_{t-1}."""
     records = []
     for t, (wins, ties, _) in enumerate(run.results, start=1):
         n = run.num_prompts
@@ -133,7 +135,7 @@ def read_results(run: HeadToHead, settings: MonitorSection) -> list[Reading]:
 
 
 def read_table(run: Published, settings: MonitorSection, correlation: float) -> list[Reading]:
-    """In the order of `monitoring/decide.py`, by what a table allows: gains over M_{t-1} and over the best shown."""
+    """Decide in the order of `monitoring/decide.py`, as far as a table allows: gains over M_{t-1} and the best."""
     found = []
     best = 0
     for t in range(1, len(run.win_rates)):
@@ -153,7 +155,7 @@ def read_table(run: Published, settings: MonitorSection, correlation: float) -> 
 
 
 def implied(run: Published, t: int, k: int, settings: MonitorSection, correlation: float) -> Triple:
-    """Gain of M_t over M_k with its bounds, when Bradley and Terry's model holds of both and the opponent.
+    """Return the gain of M_t over M_k with its bounds, under the Bradley-Terry model of both and the opponent.
 
     Delta method: gain = sigmoid(logit p - logit q) - 0.5, and the logit of a share p of n prompts has the variance
     1 / (n p (1 - p)); `correlation` is that of the two shares. HARM has the level of a stop, as by default.
@@ -166,18 +168,18 @@ def implied(run: Published, t: int, k: int, settings: MonitorSection, correlatio
     return rate - 0.5, rate - 0.5 - margin, rate - 0.5 + margin
 
 
-def table(asked: Sequence[tuple[Said, Said]]) -> str:
-    """A row for each run: gain with bounds by iteration, and what is said at both deltas."""
+def table(decided: Sequence[tuple[RunDecisions, RunDecisions]]) -> str:
+    """Return a row for each run: gain with bounds by iteration, and the decisions at both deltas."""
     lines = [
         "| run, printed in | measured by | prompts | gains | gain of each iteration (bounds) | δ = 0.05 | δ = 0.03 |",
         "|---|---|---|---|---|---|---|",
     ]
-    for wide, narrow in asked:
+    for wide, narrow in decided:
         run = wide.run
         gains = "<br>".join(f"M{r.iteration}: {_points(r.mean)} {_between(r)}" for r in wide.readings)
-        said = ("<br>".join(r.decision for r in one.readings) for one in (wide, narrow))
+        decisions = ("<br>".join(r.decision for r in one.readings) for one in (wide, narrow))
         kind = "direct" if isinstance(run, HeadToHead) else "implied"
-        cells = [f"{run.name}, {run.paper}", run.benchmark, str(run.num_prompts), kind, gains, *said]
+        cells = [f"{run.name}, {run.paper}", run.benchmark, str(run.num_prompts), kind, gains, *decisions]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -191,12 +193,12 @@ def _between(reading: Reading) -> str:
 
 
 def correlation_matters(runs: Sequence[Published]) -> str:
-    """Which decisions change with the correlation that is assumed, with the bounds of each."""
+    """Return the decisions that depend on the assumed correlation, with their bounds."""
     titles = " | ".join("unpaired (0)" if c == 0 else f"correlation {c:g}" for c in CORRELATIONS)
     lines = [f"| run, measured by | M | gain | {titles} |", f"|---|---|---|{'---|' * len(CORRELATIONS)}"]
     for run in runs:
-        by_correlation = [ask(run, delta=DELTAS[0], correlation=c) for c in CORRELATIONS]
-        for readings in zip(*(said.readings for said in by_correlation), strict=True):
+        by_correlation = [decide_run(run, delta=DELTAS[0], correlation=c) for c in CORRELATIONS]
+        for readings in zip(*(decisions.readings for decisions in by_correlation), strict=True):
             if len({r.decision for r in readings}) > 1:
                 cells = " | ".join(f"{r.decision} {_between(r)}" for r in readings)
                 first = readings[0]
@@ -216,39 +218,39 @@ text { font-family: sans-serif; }
 
 
 def write_svg(path: Path, svg: str) -> None:
-    """A figure of the page as a file of its own."""
-    opening, body = str(svg).split(">", 1)  # plain text: markup would escape what is added
+    """Write a figure of the page as an SVG file."""
+    opening, body = str(svg).split(">", 1)  # plain text: Markup would escape the added text
     width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)[0])
     size = f'xmlns="http://www.w3.org/2000/svg" width="{width * 1.39:.0f}" height="{height * 1.39:.0f}"'
     path.write_text(f"{opening.replace('<svg', f'<svg {size}', 1)}>{STYLE}{body}\n", encoding="utf-8")
 
 
-def plot_gains(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
-    """A panel for each run; the colour of a point is what is said at delta 0.05."""
+def plot_gains(decided: Sequence[tuple[RunDecisions, RunDecisions]], path: Path) -> None:
+    """Plot a panel for each run; the colour of a point is the decision at delta 0.05."""
     num_columns = 3
-    num_rows = math.ceil(len(asked) / num_columns)
+    num_rows = math.ceil(len(decided) / num_columns)
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
-        for axes, (said, _) in zip(panels, asked, strict=False):
-            _panel(axes, said)
-        for axes in panels[len(asked) :]:
+        for axes, (decisions, _) in zip(panels, decided, strict=False):
+            _panel(axes, decisions)
+        for axes in panels[len(decided) :]:
             axes.axis("off")
-        _key(panels[len(asked)] if len(panels) > len(asked) else panels[-1])
+        _key(panels[len(decided)] if len(panels) > len(decided) else panels[-1])
 
     alt = "Gain of each iteration over the one before, with the bounds that a stop is decided by, for published runs"
-    write_svg(path, drawing.drawn(draw, alt=alt, width=9.6, height=2.15 * num_rows))
+    write_svg(path, drawing.render_figure(draw, alt=alt, width=9.6, height=2.15 * num_rows))
 
 
-def _panel(axes: "Axes", said: Said) -> None:
+def _panel(axes: "Axes", decisions: RunDecisions) -> None:
     drawing.line_at(axes, 0.0, dashed=False)
-    drawing.line_at(axes, said.delta)
-    for reading in said.readings:
+    drawing.line_at(axes, decisions.delta)
+    for reading in decisions.readings:
         colour = drawing.series(MARKS[reading.decision])
         axes.vlines([reading.iteration], [reading.low], [reading.high], color=colour, linewidth=1.8)
         axes.plot([reading.iteration], [reading.mean], color=colour, marker="o", markersize=5, markeredgewidth=0)
-    axes.set_title(f"{said.run.name}\n{said.run.benchmark}")
-    ticks = [reading.iteration for reading in said.readings]
+    axes.set_title(f"{decisions.run.name}\n{decisions.run.benchmark}")
+    ticks = [reading.iteration for reading in decisions.readings]
     axes.set_xticks(ticks, [f"M{t}" for t in ticks])
     axes.set_xlim(ticks[0] - 0.6, max(ticks[-1], ticks[0] + 2) + 0.6)
     axes.set_ylim(-0.12, 0.46)
@@ -262,8 +264,8 @@ def _key(axes: "Axes") -> None:
     axes.legend(loc="center left", frameon=False, labelcolor=drawing.INK)
 
 
-def plot_resolution(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
-    """What a number of prompts can tell from no gain, and the gains that were to be told."""
+def plot_resolution(decided: Sequence[tuple[RunDecisions, RunDecisions]], path: Path) -> None:
+    """Plot the smallest gain that a number of prompts can resolve, and the gains of the runs."""
 
     def plot(axes: "Axes") -> None:
         sizes = np.geomspace(100, 6400, 60)
@@ -274,10 +276,12 @@ def plot_resolution(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
         z = NormalDist().inv_cdf(1 - 0.05 / 8) + NormalDist().inv_cdf(0.8)
         gains = list(z / 4 * np.sqrt(2 * (1 - CORRELATION) / (0.21 * sizes)))
         axes.plot(sizes, gains, color=drawing.series(2), linewidth=1.6, label="implied by win rates near 30 %")
-        for said, _ in asked:
-            last = said.readings[-1].mean
+        for decisions, _ in decided:
+            last = decisions.readings[-1].mean
             if last > 0:
-                axes.plot([said.run.num_prompts], [last], color=drawing.INK, marker="_", markersize=9, linestyle="")
+                axes.plot(
+                    [decisions.run.num_prompts], [last], color=drawing.INK, marker="_", markersize=9, linestyle=""
+                )
         axes.set_xscale("log")
         axes.set_xticks([100, 200, 400, 800, 1600, 3200, 6400], ["100", "200", "400", "800", "1,600", "3,200", "6,400"])
         axes.minorticks_off()
@@ -287,12 +291,14 @@ def plot_resolution(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
             drawing.line_at(axes, delta)
         drawing.legend(axes)
 
-    alt = "The smallest gain that one look tells from none with 80 % power, by the number of prompts"
-    write_svg(path, drawing.plotted(plot, alt=alt, width=6.4, height=3.0))
+    alt = (
+        "The smallest gain that one interim analysis distinguishes from none with 80 % power, by the number of prompts"
+    )
+    write_svg(path, drawing.render_plot(plot, alt=alt, width=6.4, height=3.0))
 
 
-def plot_second_benchmark(asked: Sequence[tuple[Said, Said]], path: Path) -> None:
-    """The same checkpoints on two benchmarks."""
+def plot_second_benchmark(decided: Sequence[tuple[RunDecisions, RunDecisions]], path: Path) -> None:
+    """Plot the same checkpoints on two benchmarks."""
 
     def draw(figure: "Figure") -> None:
         pairs = [("SynPO, Mistral-7B", SYNPO), ("SynPO, Llama-3-8B", SYNPO), ("Meta-Rewarding, 8B", META)]
@@ -300,14 +306,14 @@ def plot_second_benchmark(asked: Sequence[tuple[Said, Said]], path: Path) -> Non
         for axes, (name, paper) in zip(panels, pairs, strict=True):
             drawing.line_at(axes, 0.0, dashed=False)
             drawing.line_at(axes, 0.05)
-            both = [said for said, _ in asked if (said.run.name, said.run.paper) == (name, paper)]
-            for index, shift, said in zip((1, 4), (-0.08, 0.08), both, strict=True):
-                readings = said.readings
+            both = [decisions for decisions, _ in decided if (decisions.run.name, decisions.run.paper) == (name, paper)]
+            for index, shift, decisions in zip((1, 4), (-0.08, 0.08), both, strict=True):
+                readings = decisions.readings
                 x, means = [r.iteration + shift for r in readings], [r.mean for r in readings]
                 axes.vlines(
                     x, [r.low for r in readings], [r.high for r in readings], color=drawing.series(index), linewidth=1.8
                 )
-                label = "AlpacaEval 2 LC" if said.run.benchmark == LC else said.run.benchmark
+                label = "AlpacaEval 2 LC" if decisions.run.benchmark == LC else decisions.run.benchmark
                 axes.plot(x, means, color=drawing.series(index), marker="o", markersize=4.6, linewidth=1.1, label=label)
             axes.set_title(name, y=1.12)
             axes.set_xticks([1, 2, 3, 4], ["M1", "M2", "M3", "M4"])
@@ -315,11 +321,11 @@ def plot_second_benchmark(asked: Sequence[tuple[Said, Said]], path: Path) -> Non
         drawing.legend(panels[-1])
 
     alt = "Gain of each iteration on two benchmarks: the second one stops rising earlier"
-    write_svg(path, drawing.drawn(draw, alt=alt, width=9.6, height=2.7))
+    write_svg(path, drawing.render_figure(draw, alt=alt, width=9.6, height=2.7))
 
 
 def insert(text: str, mark: str, content: str) -> str:
-    """The document with everything between two marks replaced."""
+    """Return the document with the text between two marks replaced."""
     start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
     before, rest = text.split(start)
     _, after = rest.split(end)
@@ -328,21 +334,21 @@ def insert(text: str, mark: str, content: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the same: it takes seconds")
-    parser.add_argument("--json", type=Path, help="write every decision with its bounds there")
+    parser.add_argument("--quick", action="store_true", help="no effect: the benchmark takes seconds")
+    parser.add_argument("--json", type=Path, help="write every decision with its bounds to this file")
     arguments = parser.parse_args()
 
-    asked = [(ask(run, delta=DELTAS[0]), ask(run, delta=DELTAS[1])) for run in (DIRECT, *RUNS)]
+    decided = [(decide_run(run, delta=DELTAS[0]), decide_run(run, delta=DELTAS[1])) for run in (DIRECT, *RUNS)]
     page = DOCS / "ceiling.md"
-    text = insert(page.read_text(encoding="utf-8"), "what the monitor says", table(asked))
+    text = insert(page.read_text(encoding="utf-8"), "what the monitor says", table(decided))
     text = insert(text, "correlation", correlation_matters(RUNS))
     page.write_text(text, encoding="utf-8")
-    plot_gains(asked, DOCS / "ceiling_gains.svg")
-    plot_second_benchmark(asked, DOCS / "ceiling_benchmarks.svg")
-    plot_resolution(asked, DOCS / "ceiling_prompts.svg")
-    print(table(asked), correlation_matters(RUNS), sep="\n\n")
+    plot_gains(decided, DOCS / "ceiling_gains.svg")
+    plot_second_benchmark(decided, DOCS / "ceiling_benchmarks.svg")
+    plot_resolution(decided, DOCS / "ceiling_prompts.svg")
+    print(table(decided), correlation_matters(RUNS), sep="\n\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(said) for both in asked for said in both], indent=1))
+        arguments.json.write_text(json.dumps([asdict(decisions) for both in decided for decisions in both], indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Takes one figure out of a report.html and makes it a file of its own, for example for a README.
+"""Extracts one figure of a report.html as an SVG file, for example for a README.
 
 python benchmarks/figure_of_report.py runs/verifier/report.html "Pass rate" docs/verifier.svg
 """
@@ -15,7 +15,7 @@ text { font: 11px sans-serif; }
 
 
 def figure(page: str, label: str) -> str:
-    """The SVG whose label begins with `label`, with the colours that the page would give it."""
+    """Return the SVG whose label begins with `label`, with the colours of the page."""
     found = re.search(rf'<svg ([^>]*aria-label="{re.escape(label)}[^"]*"[^>]*)>(.*?)</svg>', page, re.DOTALL)
     if found is None:
         labels = re.findall(r'aria-label="([^"]+)"', page)

@@ -1,10 +1,9 @@
-"""How often the shipped intervals contain the truth, on samples like those of an evaluation.
+"""Coverage of the shipped intervals, on samples like those of an evaluation.
 
     python benchmarks/interval_coverage.py [--quick] [--json FILE] [--seed N]
 
-Each row: a kind of outcome, n prompts, the method that was mostly chosen, the coverage of the 95 % interval with the
-Monte-Carlo standard error of that figure, on which side the misses are, and the mean width. The cases never tell the
-interval what they are.
+Each row: a kind of outcome, n prompts, the coverage of the 95 % interval with its Monte-Carlo standard error, the rate
+of misses on each side, the mean width, and the most frequent method. The intervals do not know the case.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from selfreward.statistics.intervals import mean_interval, paired_interval, rate
 Array = NDArray[np.float64]
 SIZES = (4, 8, 32, 128, 512)
 LEVEL = 0.95
-# Near the edges, where the usual intervals fail at n = 128, 32, 8 and 4; in the middle; at the other edge.
+# Near the lower edge, where the usual intervals fail at n = 128, 32, 8 and 4; in the middle; at the upper edge.
 RATES = (0.00125, 0.0055, 0.022, 0.0455, 0.3, 0.9, 0.995)
 MAX_TOKENS = 128
 FAR_MAX_TOKENS = 1024
@@ -33,7 +32,7 @@ FAR_MAX_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Case:
-    """`draw(rng, n)` gives n values with mean `truth`; `interval` makes the shipped interval of them."""
+    """`draw(rng, n)` returns n values with mean `truth`; `interval` returns their shipped interval."""
 
     name: str
     truth: float
@@ -66,7 +65,7 @@ def rate(values: Array) -> Interval:
 
 
 def passes(differences: Array) -> Interval:
-    """Through the paired form: any two pass series with these differences give the same interval."""
+    """Return the paired interval: any two pass series with these differences give the same one."""
     return paired_interval(differences > 0, differences < 0, bounds=(0, 1))
 
 
@@ -94,7 +93,7 @@ def far_log_normal(rng: np.random.Generator, n: int) -> Array:
 
 
 def confident(loss_rate: float) -> Case:
-    """An anchor that gives .99 or .01, give or take .005: hardly two outcomes are equal, and most are nearly so."""
+    """Return the case of an anchor that gives .99 or .01, plus or minus .005: outcomes are distinct but similar."""
 
     def draw(rng: np.random.Generator, n: int) -> Array:
         return np.where(rng.random(n) < loss_rate, 0.01, 0.99) + rng.uniform(-0.005, 0.005, size=n)
@@ -103,7 +102,7 @@ def confident(loss_rate: float) -> Case:
 
 
 def changed_lengths(rng: np.random.Generator, n: int) -> Array:
-    """Differences of which most are zero, because greedy responses of close checkpoints are often the same."""
+    """Return differences, mostly zero, because greedy responses of similar checkpoints are often the same."""
     difference = cut_log_normal(rng, n) - cut_log_normal(rng, n)
     return np.where(rng.random(n) < 0.7, 0.0, difference)
 
@@ -148,14 +147,14 @@ def cases() -> list[Case]:
 
 
 def _mean_of_cut(limit: float) -> float:
-    """E min(X, limit) of the log-normal, on a grid of the normal behind it."""
+    """Return E min(X, limit) of the log-normal, on a grid of the underlying normal."""
     grid = np.linspace(-8, 8, 200_001)
     density = np.exp(-(grid**2) / 2)
     return float(np.average(np.minimum(np.exp(4.5 + 0.7 * grid), limit), weights=density))
 
 
 def simulate(case: Case, n: int, *, num_samples: int, seed: int) -> Row:
-    """Coverage of one case at one size. The samples depend on `seed`, the case and n."""
+    """Return the coverage of one case at one size. The samples depend on `seed`, the case and n."""
     rng = np.random.default_rng([seed, n, *case.name.encode()])
     intervals = [case.interval(case.draw(rng, n)) for _ in range(num_samples)]
     # A limit that equals the truth up to rounding contains it.

@@ -1,10 +1,10 @@
-"""How often the intervals of a judge's statistics contain the truth, for judges of which it is known.
+"""Coverage of the intervals of a judge's statistics, for simulated judges with known truth.
 
     python benchmarks/judge_statistics.py [--quick] [--json FILE] [--seed N]
 
-Each row: a statistic and a judge, n prompts, the coverage of the 95 % interval with the Monte-Carlo standard error of
-that figure, on which side the misses are, the mean width, and the method that was mostly chosen. The truth is what the
-estimate is for very many prompts. Last, how often a judge that draws at random reaches a reliability on one prompt.
+Each row: a statistic and a judge, n prompts, the coverage of the 95 % interval with its Monte-Carlo standard error, the
+rate of misses on each side, the mean width, and the most frequent method. The truth is the estimate for very many
+prompts. The last rows show how often a judge with random scores reaches a given reliability on one prompt.
 """
 
 import argparse
@@ -44,7 +44,7 @@ MAX_TOKENS = 512
 
 @dataclass(frozen=True)
 class Case:
-    """`measure` draws n prompts and gives the shipped interval, or None when it could not be measured."""
+    """`measure` simulates n prompts and returns the shipped interval, or None when it could not be measured."""
 
     name: str
     measure: Callable[[Rng, int], Interval | None]
@@ -67,13 +67,13 @@ class Row:
 def sampled(
     rng: Rng, n: int, *, quality: float, mean: float = 3.8, draws: int = 3, responses: int = RESPONSES
 ) -> Array:
-    """Integer scores 0 to 5, shape (prompts, responses, draws): quality, plus noise of 0.7 in every draw."""
+    """Return integer scores 0 to 5, shape (prompts, responses, draws): quality, plus noise of 0.7 in every draw."""
     true = rng.normal(mean, 0.4, size=(n, 1, 1)) + quality * rng.normal(size=(n, responses, 1))
     return np.clip(np.round(true + 0.7 * rng.normal(size=(n, responses, draws))), *SCALE)
 
 
 def worded(rng: Rng, n: int, *, quality: float, uneven: bool = False) -> Array:
-    """Two wordings, the second one more lenient by 0.5, give or take 0.5; `uneven`: spread varies by prompt."""
+    """Return scores of two prompt variants, the second more lenient by 0.5 +- 0.5; `uneven`: spread by prompt."""
     spread, noise = (np.sqrt(rng.gamma(0.5, 2.0, size=(n, 1, 1))) if uneven else 1.0 for _ in range(2))
     shift = np.concatenate([np.zeros((n, 1, 1)), rng.normal(0.5, 0.5, size=(n, 1, 1))], axis=2)
     true = quality * spread * rng.normal(size=(n, RESPONSES, 1))
@@ -96,7 +96,7 @@ def scored(x_PRD: Array) -> ScoreTable:
 
 
 def compared(rng: Rng, n: int, *, quality: float, bias: float, noise: float = 1.0) -> ScoreTable:
-    """Each response against each other in both orders; logistic in the difference, noise and `bias` to the first."""
+    """Return comparisons of all pairs in both orders: logistic in the difference, noise and `bias` to the first."""
     one, other = np.triu_indices(RESPONSES, 1)
     true = quality * rng.normal(size=(n, RESPONSES))
     difference = (true[:, one] - true[:, other])[:, :, None] + noise * rng.normal(size=(n, len(one), 2))
@@ -131,7 +131,7 @@ def means_of(mean_PR: Array) -> Means:
 
 
 def length_correlation(rng: Rng, n: int, *, slope: float, uneven: bool) -> Interval:
-    """Log-normal lengths up to a limit, `slope` points for 80 tokens, plus noise; `uneven`: spread varies."""
+    """Return the interval for log-normal lengths up to a limit, `slope` points per 80 tokens, plus noise."""
     spread = rng.uniform(0.1, 1.0, size=(n, 1)) if uneven else 0.5
     length_PR = np.minimum(np.round(np.exp(5 + spread * rng.normal(size=(n, RESPONSES)))), MAX_TOKENS)
     score_PR = slope * (length_PR - 150) / 80 + rng.normal(size=(n, RESPONSES))
@@ -140,7 +140,7 @@ def length_correlation(rng: Rng, n: int, *, slope: float, uneven: bool) -> Inter
 
 
 def tau(rng: Rng, n: int, *, quality: float) -> Interval | None:
-    """Two judges that share the quality, each with its own draws."""
+    """Return the interval for two judges of the same quality, each with its own draws."""
     true = quality * rng.normal(size=(n, RESPONSES, 1)) + rng.normal(3.8, 0.4, size=(n, 1, 1))
     now, before = (
         np.clip(np.round(true + 0.7 * rng.normal(size=(n, RESPONSES, 3))), *SCALE).mean(axis=2) for _ in range(2)
@@ -201,7 +201,7 @@ def measured(case: Case, rng: Rng, n: int) -> Interval | None:
 
 
 def simulate(case: Case, n: int, *, truth: float, num_samples: int, seed: int) -> Row:
-    """Coverage of one case at one size. The samples depend on `seed`, the case and n."""
+    """Return the coverage of one case at one size. The samples depend on `seed`, the case and n."""
     rng = np.random.default_rng([seed, n, *case.name.encode()])
     drawn = [measured(case, rng, n) for _ in range(num_samples)]
     intervals = [interval for interval in drawn if interval is not None]
@@ -230,7 +230,7 @@ def truth_of(case: Case) -> float:
 
 
 def by_prompt_under_noise(num_prompts: int, seed: int) -> dict[str, dict[str, float]]:
-    """How often a judge that draws at random reaches a reliability on a single prompt."""
+    """Return how often a judge with random scores reaches a reliability on a single prompt."""
     rng = np.random.default_rng(seed)
     judges = {
         "integers, 4 responses, 3 draws": scored(sampled(rng, num_prompts, quality=0)),

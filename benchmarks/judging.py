@@ -1,44 +1,44 @@
-"""Judgments per second: this library's judges against vLLM by hand and against the usual script, in one run.
+"""Judgments per second of this library's judges, compared with direct vLLM calls and with the usual script.
 
     python benchmarks/judging.py [--quick] [--json FILE]
 
-SmolLM2-135M on vLLM's CPU build judges its own responses (80 tokens at most) to built-in prompts: 4 to a prompt, 4
-draws of 64 tokens at most. The contenders take turns in one process, on one engine, with the prefix cache emptied
-before each of them; a ratio is the median of the ratios of single turns, which stand in brackets. There are 3 turns,
-fewer when that would take too long, and one of 3 prompts instead of 6 with --quick.
+SmolLM2-135M on vLLM's CPU build judges its own responses (at most 80 tokens) to built-in prompts: 4 responses per
+prompt, 4 draws of at most 64 tokens. The contenders take turns in one process, on one engine, and the prefix cache is
+emptied before each; a ratio is the median of the ratios of single turns, which are printed in brackets. There are 3
+turns, fewer when that would take too long, and one turn of 3 prompts instead of 6 with --quick.
 
-`share_of_raw_engine`: judgments per second of the whole call of the additive judge (rendering, encoding, generation,
-decoding, reading, records), over those of `llm.generate` with the very same token ids and SamplingParams. Both must
-give the same token ids in every turn, or the exit code is 1. `share_inside_vllm` is a steadier view of the same: of one
-judge call's seconds those that vLLM takes.
-`seeds_cost`: seconds of these requests with their seeds, over those without.
-`ratio_vs_passes`: judgments per second of the judge call, over those of the usual script: a template that puts the
+`share_of_raw_engine`: judgments per second of the complete call of the additive judge (rendering, encoding, generation,
+decoding, parsing, records), divided by those of `llm.generate` with the same token ids and SamplingParams. Both must
+give the same token ids in every turn, or the exit code is 1. `share_inside_vllm` is a less noisy form: the share of a
+judge call's seconds spent in vLLM.
+`seeds_cost`: seconds of these requests with seeds, divided by seconds without.
+`ratio_vs_passes`: judgments per second of the judge call, divided by those of the usual script: a template with the
 response first (the same words; the prompts' mean lengths must agree to 2 %, or the exit code is 1), and for each draw
-a pass with n = 1, a seed and an emptied prefix cache. In the script's favour its prompts are rendered and encoded
-before the clock starts, and nothing reads its verdicts. Draws end where the model ends them, so the texts differ:
-`ratio_vs_passes_per_token` is that of generated tokens per second, and where the numbers of generated tokens differ by
-more than 10 %, `ratio_vs_passes_equal_lengths` is measured too, vLLM alone with every draw at its limit, for both.
-`ratio_vs_passes_cache_kept`: the cache stays between the passes. Here it then holds all prompts of a pass, which it
-does not for a run's thousands, where the least recently used ones are gone before the next pass comes to them.
-`ratio_prefill`: responses per second of the expected-score judge with its default two draws, over those of the same
-script; `ratio_prefill_one_draw` with one.
-Names that end in `_cpu` are the same of processor seconds, which others on the machine disturb less than the clock's.
+a pass with n = 1, a seed and an emptied prefix cache. In the script's favour, its prompts are rendered and encoded
+before timing starts, and its verdicts are not parsed. Draws end where the model ends them, so the texts differ:
+`ratio_vs_passes_per_token` is the ratio of generated tokens per second, and where the numbers of generated tokens
+differ by more than 10 %, `ratio_vs_passes_equal_lengths` is also measured, vLLM alone with every draw at its limit.
+`ratio_vs_passes_cache_kept`: the cache is retained between the passes. Here it contains all prompts of a pass, but not
+with the thousands of prompts of a run, where the least recently used ones are evicted before the next pass needs them.
+`ratio_prefill`: responses per second of the expected-score judge with its default two draws, divided by those of the
+same script; `ratio_prefill_one_draw` with one draw.
+Names that end in `_cpu` are the same ratios of processor seconds, which other processes disturb less than wall time.
 
-The table of reliability: r (`selfreward.statistics.reliability`) of the scores that each way gave, with its interval
-and the seconds it took. A small model seldom comes to a verdict within 64 tokens; `expected_score, reasoning` draws as
-many tokens and is then held to one. r of one prefill is found from that of two by Spearman-Brown. r / (1 - r), signal
-over noise of the mean score, grows in proportion to the draws, so that by second it compares ways with different
-numbers of them. The draws of expected_score are different wordings, all others one wording drawn again: what hangs on
-the wording counts as noise for the first only. Two dozen responses to six prompts leave wide intervals. And r says
-whether a judge repeats itself, never whether it is right; one that looks at length alone repeats itself well.
+The table of reliability: r (`selfreward.statistics.reliability`) of the scores of each way of judging, with its
+interval and time. A small model seldom reaches a verdict within 64 tokens; `expected_score, reasoning` samples as many
+tokens and then reads the score's probabilities. r of one prefill is computed from that of two by Spearman-Brown.
+r / (1 - r), the signal-to-noise ratio of the mean score, is proportional to the number of draws, so per second it
+compares ways with different numbers. The draws of expected_score are different prompt variants, all others repeat one
+variant: an effect of the variant counts as noise only for the former. Two dozen responses to six prompts give wide
+intervals. r shows whether a judge is consistent, never whether it is right; a judge of length alone is consistent.
 
-Predicted before the first run. A judge prompt here has about 540 tokens (rubric 376, conversation 62, response 100),
-one of expected_score 445 (rubric 280); the CPU build's prefix cache shares whole blocks of 128. A prompt's 16 judgments
+Predictions before the first run. A judge prompt here has about 540 tokens (rubric 376, conversation 62, response 100),
+one of expected_score 445 (rubric 280); the CPU build's prefix cache shares blocks of 128. A prompt's 16 judgments
 compute 16 * 540 = 8,640 prompt tokens in the script; here 128 for the conversation, 4 * 156 for the responses and
 12 * 28 for further draws, 1,088; both generate 1,024. With 1,340 prompt tokens and 315 generated tokens per second
 (measured on another day, with larger batches) that is 9.7 s and 4.1 s: `ratio_vs_passes` 2.4. Two prefills of 4
-responses compute 8 * 189 = 1,512: 1.1 s, `ratio_prefill` 9, one draw 17. Each run predicts again, from tokens it counts
-and rates it measures before the turns, with every draw at its limit, and prints both.
+responses compute 8 * 189 = 1,512: 1.1 s, `ratio_prefill` 9, one draw 17. Each run makes and prints
+new predictions, from counted tokens and rates measured before the turns, with every draw at its limit.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def plans(contenders: Contenders, passes: Sequence[Sequence[Job]]) -> dict[str, 
 
 
 def run_all(contenders: Contenders, passes: Sequence[Sequence[Job]], *, quick: bool) -> Runs:
-    """Turns of all contenders, at least one, as long as the next one is likely to end within `TURNS_S`."""
+    """Run turns of all contenders, at least one, as long as the next is likely to end within `TURNS_S`."""
     runs: Runs = {}
 
     def keep(name: str, run: Run) -> None:
@@ -117,17 +117,17 @@ def show(result: dict[str, Any]) -> None:
             f"{each['seconds']:8.1f} {each['cpu_seconds']:8.1f} {each['vllm_seconds']:14.1f}"
         )
     for name, turns in result["in_turns"].items():
-        told = "not measured" if result[name] is None else f"{result[name]:.3g}"
+        shown = "not measured" if result[name] is None else f"{result[name]:.3g}"
         each = f" ({', '.join(format(turn, '.3g') for turn in turns)})" if len(turns) > 1 else ""
         guess = f"; predicted {result['predicted'][name]:.3g}" if name in result["predicted"] else ""
-        print(f"  {name}: {told}{each}{guess}")
+        print(f"  {name}: {shown}{each}{guess}")
     print("way                       draws  scored  seconds  r                  r / (1 - r) per s")
     for each in result["reliability"]:
         r = each["r"]
-        told = each["not_measured"] or f"{r['mean']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
+        shown = each["not_measured"] or f"{r['mean']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
         rate = "" if each["per_second"] is None else f"{each['per_second']:.3g}"
         share = f"{each['scored_share']:.0%}"
-        print(f"{each['way']:25s} {each['draws']:5d} {share:>7s} {each['seconds']:8.1f}  {told:17s}  {rate}")
+        print(f"{each['way']:25s} {each['draws']:5d} {share:>7s} {each['seconds']:8.1f}  {shown:17s}  {rate}")
 
 
 def measure(size: Size, *, quick: bool) -> dict[str, Any]:
@@ -165,10 +165,10 @@ def measure(size: Size, *, quick: bool) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the benchmark and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 minutes on two slow cores: 3 prompts, one turn")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TORCH_CPP_LOG_LEVEL="ERROR")

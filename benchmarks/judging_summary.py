@@ -1,4 +1,4 @@
-"""From runs to rows, ratios, reliability per second, and what is not as equal as it must be."""
+"""Summary of the runs: rows, ratios, reliability per second, and violated conditions."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ from selfreward.statistics.score_table import score_table
 
 Runs = dict[str, list[Run]]
 
-# Relative differences: of the templates' lengths, which may not be larger; of generated tokens, before the same is
-# measured with equal ones.
+# Relative differences: the maximum allowed for the templates' lengths; and for generated tokens, above which the
+# comparison is repeated with equal lengths.
 TEMPLATES_DIFFER = 0.02
 LENGTHS_DIFFER = 0.10
 
 
 @dataclass(frozen=True)
 class Row:
-    """A contender: medians over its turns. `expected` is None for one whose requests depend on what was generated."""
+    """Medians of a contender over its turns. `expected` is None when its requests depend on generated text."""
 
     contender: str
     turns: int
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Repeats:
-    """How far a way of judging repeats itself, and what it costs. `seconds` for all responses."""
+    """The reliability of a way of judging, and its cost; `seconds` for all responses."""
 
     way: str
     draws: int
@@ -61,7 +61,7 @@ def row(name: str, runs: list[Run], expected: Expected | None) -> Row:
 
 def ratios(runs: Runs, expected: dict[str, Expected]) -> dict[str, Any]:
     def of(slow: str, fast: str, *, what: str = "seconds") -> list[float]:
-        # From the last turn on, beside which stands what runs only once.
+        # Aligned at the last turn, in which the contenders that run only once are run.
         both = zip(reversed(runs.get(slow, [])), reversed(runs.get(fast, [])), strict=False)
         return [getattr(one, what) / getattr(other, what) for one, other in both][::-1]
 
@@ -128,7 +128,7 @@ def repeats(runs: Runs, num_draws: Callable[[str], int]) -> list[Repeats]:
 
 
 def spearman_brown(r: float, times: float) -> float:
-    """The reliability of a mean of `times` as many draws as that of which `r` is; it grows with r."""
+    """Return the reliability of a mean of `times` as many draws as that of `r`; it increases with r."""
     return times * r / (1 + (times - 1) * r)
 
 
@@ -140,7 +140,7 @@ def reliability_of(judgments: Sequence[Judgment]) -> tuple[Interval | None, str]
 
 
 def complaints(runs: Runs, lengths: dict[str, float]) -> list[str]:
-    """What is not as equal as it must be."""
+    """Return the conditions of a fair comparison that are violated."""
     found = []
     expected = runs["ours"][0].token_ids
     for name in ("ours", "raw"):

@@ -1,9 +1,9 @@
-"""What the monitor's decision does on runs whose truth is known: false stops, missed plateaus, and where it gives way.
+"""Operating characteristics of the monitor's decision on simulated runs: false stops, missed plateaus, failures.
 
     python benchmarks/monitor_oc.py [--quick] [--json FILE] [--text FILE] [--seed N] [--processes N]
 
-It simulates the shipped `decide`, which gets outcomes per prompt and never sees what the truth is. Each figure has its
-Monte-Carlo standard error in round brackets and, where there is one, its prediction in square brackets.
+It runs the shipped `decide` on simulated outcomes per prompt, without access to the truth. Each number has its
+Monte-Carlo standard error in round brackets and, if there is one, its prediction in square brackets.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CHUNK = 50
 
 @dataclass(frozen=True)
 class Scale:
-    """How many runs a line of weight 1 has; fewer where intervals are bootstrapped, which costs thirty times more.
+    """The number of runs of a line of weight 1; lower with bootstrapped intervals, which cost thirty times as much.
 
     With `num_bootstrapped` 0 such lines are left out.
     """
@@ -49,20 +49,20 @@ QUICK, FULL = Scale(60, 0), Scale(400, 60)
 
 
 def in_chunks(pool: ProcessPoolExecutor, seed: int, scenario: Scenario, *, num_runs: int) -> list[Run]:
-    """The runs 0 to num_runs - 1, whichever process makes which."""
+    """Return the runs 0 to num_runs - 1, independently of the assignment to processes."""
     starts = range(0, num_runs, CHUNK)
     blocks = [range(start, min(start + CHUNK, num_runs)) for start in starts]
     return [run for block in pool.map(partial(simulate, scenario, seed=seed), blocks) for run in block]
 
 
 def measured(table: Table, line: Line, simulated: Callable[..., list[Run]]) -> list[dict[str, Any]]:
-    """One entry for each column: what was found, its standard error, and what was predicted."""
+    """Return one entry per column: estimate, standard error and prediction."""
     entries = []
     for number, column in enumerate(table.columns):
         scenario = column.variant(line.scenario)
         runs = simulated(scenario)
         values = [value for run in runs if (value := column.of(scenario, line.rule, run)) is not None]
-        # A rate that was found to be 0 or 1 need not be.
+        # An estimated rate of 0 or 1 still has an error.
         variance = float(np.var(values)) if values else None
         if variance == 0 and values[0] in (0, 1):
             variance = 1 / len(values)
@@ -87,14 +87,14 @@ def cell(entry: dict[str, Any]) -> str:
 def report(
     table: Table, simulated: Callable[..., list[Run]], scale: Scale, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Prints the table line by line as it is simulated."""
+    """Print the table line by line as it is simulated."""
     widths = [max(len(column.name), 21) for column in table.columns]
     width = max(len(line.name) for line in table.lines)
     say(f"\n## {table.title}\n\n{textwrap.fill(table.note, 110)}\n")
     names = [f"{column.name:{w}s}" for column, w in zip(table.columns, widths, strict=True)]
     say(f"{'':{width}s}  {'runs':>5s}  " + "  ".join(names).rstrip())
     rows = []
-    # Lines and columns of the same scenario read the same runs.
+    # Lines and columns of the same scenario use the same runs.
     simulated = cache(simulated)
     for line in table.lines:
         if not (num_runs := scale.runs_of(line)):
@@ -107,17 +107,17 @@ def report(
 
 
 def required(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The figures that the rule has to reach, by name, each with its standard error."""
-    by_place = {(row["scenario"], entry["column"]): entry for row in rows for entry in row["measures"]}
+    """Return the required figures by name, each with its standard error."""
+    by_cell = {(row["scenario"], entry["column"]): entry for row in rows for entry in row["measures"]}
     found: dict[str, float] = {}
     for name, requirement in REQUIRED.items():
-        entry = by_place[requirement.line, requirement.column]
+        entry = by_cell[requirement.line, requirement.column]
         found |= {name: entry["found"], f"{name}_se": entry["se"]}
     return found
 
 
 def verdicts(found: dict[str, float]) -> list[str]:
-    """Whether each requirement is met; a figure on the wrong side by two standard errors or less cannot be told."""
+    """Return whether each requirement is met; a miss of up to two standard errors is inconclusive."""
     sentences = []
     for name, requirement in REQUIRED.items():
         value, error = found[name], found[f"{name}_se"]
@@ -142,7 +142,7 @@ def main() -> None:
         lines.append(text)
         print(text, flush=True)
 
-    say("Operating characteristics of the monitor: found (Monte-Carlo standard error) [predicted]")
+    say("Operating characteristics of the monitor: estimate (Monte-Carlo standard error) [prediction]")
     found: dict[str, Any] = {}
     by_title: dict[str, list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(arguments.processes) as pool:

@@ -1,4 +1,4 @@
-"""Tables of `monitor_oc.py` where an assumption of the rule breaks: prompts, noise, lengths, judges."""
+"""Tables of `monitor_oc.py` with a violated assumption of the rule: prompts, noise, lengths, judges."""
 
 from dataclasses import replace
 
@@ -43,12 +43,12 @@ def prompts() -> Table:
         Line(losses.name, losses, ("", "", "", "")),
     ]
     return Table(
-        "Prompts that hang together, outcomes that are missing",
+        "Correlated prompts, missing outcomes",
         "800 prompts. False stops where every iteration gains delta; the next two columns with the gains .22 .18 "
-        ".06 0. Documents of four prompts share a part of the outcome (its correlation: ICC); the cure is to name "
+        ".06 0. Documents of four prompts share a part of the outcome (its correlation: ICC); the remedy is to give "
         "the document as `prompt_id`, so that its rows are averaged. `responses make .9 of the noise`: the same "
-        "prompts each time, so that comparisons with a common checkpoint depend on each other. INVALID comes from 2 "
-        "% unscored on.",
+        "prompts each time, so that comparisons with a common checkpoint are dependent. INVALID starts at 2 % "
+        "unscored.",
         (
             replace(FALSE_STOP, name="false stop"),
             replace(AT_ONCE, name="plateau at once", variant=at_plateau),
@@ -72,11 +72,11 @@ def noise() -> Table:
         (replace(longer, name="shorter by .5 sd, raw", longer=through(-0.5), length_adjusted=False), "1.00", ""),
     )
     return Table(
-        "Noise that grows, lengths that drift",
+        "Growing noise, drifting lengths",
         "800 prompts. False stops where every iteration gains delta at equal length; the other columns with the "
-        "gains .22 .18 .06 0. A standard deviation of length adds 0.3 to the deviate that is cut into win, tie and "
-        "loss, which is a raw gain of .05 for half of one; the adjustment is linear and these outcomes are not, so "
-        "it is off by up to .005. A random verdict looks at nothing.",
+        "gains .22 .18 .06 0. One standard deviation of length adds 0.3 to the deviate that is thresholded into win, "
+        "tie and loss, so half of one is a raw gain of .05; the adjustment is linear and these outcomes are not, so "
+        "it is off by up to .005. A random verdict ignores the responses.",
         (
             replace(FALSE_STOP, name="false stop"),
             replace(AT_ONCE, name="plateau at once", variant=at_plateau),
@@ -106,8 +106,8 @@ def judges() -> Table:
         lines.append(Line(name, scenario, ("", "", found, "" if drop else ".000")))
     return Table(
         "The run's own judge",
-        "800 prompts. On 400 gold pairs the judge is right in 80 %; two versions that are equally accurate differ "
-        "on 10 or 20 % of the pairs. A drop of 3 points is the most that is allowed.",
+        "800 prompts. On 400 gold pairs the judge has 80 % accuracy; two equally accurate versions differ on 10 or "
+        "20 % of the pairs. A drop of at most 3 pp is allowed.",
         (OVEROPT, FALSE_STOP, decided("DRIFT", first=4, last=4, where="in 4"), decided("DRIFT")),
         tuple(lines),
     )

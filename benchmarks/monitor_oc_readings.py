@@ -1,4 +1,4 @@
-"""What the tables of `monitor_oc.py` are made of, and what is read off a simulated run."""
+"""The parts of the tables of `monitor_oc.py`, and the measures of a simulated run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ def unpredicted(scenario: Scenario) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A scenario and, unless the columns predict, a prediction for each column ("" where there is none)."""
+    """A scenario and, unless the columns predict, a prediction for each column ("" without one)."""
 
     name: str
     scenario: Scenario
@@ -28,9 +28,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """What is read off a run of a variant of the line's scenario: `of(scenario, rule, run)`.
+    """A measure of a run of a variant of the line's scenario: `of(scenario, rule, run)`.
 
-    It gives a number, or None where the run says nothing.
+    It returns a number, or None where the measure is undefined.
     """
 
     name: str
@@ -60,7 +60,7 @@ def stopped_by(*names: str) -> Column:
 
 
 def stopped_from(first: int, last: int, name: str) -> Column:
-    """In one of these iterations, counted from the first that gains nothing; a stop before them is none of these."""
+    """Return a stop in one of these iterations, counted from the first without a gain; earlier stops do not count."""
 
     def of(scenario: Scenario, rule: str, run: Run) -> float | None:
         at, useful = run.stopped_at[rule] or HORIZON + 1, scenario.last_useful
@@ -70,10 +70,12 @@ def stopped_from(first: int, last: int, name: str) -> Column:
 
 
 def decided(name: str, *, first: int = 1, last: int = HORIZON, where: str = "ever") -> Column:
-    """At least one such decision in these iterations, whether it stops the run or not."""
+    """Return whether there is such a decision in these iterations, whether or not it stops the run."""
     return Column(
         f"{name} {where}",
-        lambda scenario, rule, run: float(any(seen.decision == name for seen in run.seen[first - 1 : last])),
+        lambda scenario, rule, run: float(
+            any(decision.decision == name for decision in run.decisions[first - 1 : last])
+        ),
     )
 
 
@@ -86,7 +88,7 @@ def _wasted(scenario: Scenario, rule: str, run: Run) -> float:
 
 
 def _gain_left(scenario: Scenario, rule: str, run: Run) -> float:
-    return sum(scenario.gains[run.seen[-1].best : scenario.last_useful])
+    return sum(scenario.gains[run.decisions[-1].best : scenario.last_useful])
 
 
 FALSE_STOP = stopped_by("PLATEAU", "OVEROPT")
@@ -100,9 +102,11 @@ WHILE_GAINING = Column(
 )
 LOST = Column("iterations lost", _lost)
 WASTED = Column("iterations wasted", _wasted)
-MOVES_AT_ONCE = Column("best moves in 1", lambda scenario, rule, run: float(run.seen[0].best == 1))
-MOVES = Column("best ever moves", lambda scenario, rule, run: float(run.seen[-1].best > 0))
-RIGHT_BEST = Column("best is the best", lambda scenario, rule, run: float(run.seen[-1].best == scenario.last_useful))
+MOVES_AT_ONCE = Column("best moves in 1", lambda scenario, rule, run: float(run.decisions[0].best == 1))
+MOVES = Column("best ever moves", lambda scenario, rule, run: float(run.decisions[-1].best > 0))
+RIGHT_BEST = Column(
+    "best is the best", lambda scenario, rule, run: float(run.decisions[-1].best == scenario.last_useful)
+)
 GAIN_LEFT = Column("gain not in best", _gain_left)
 
 PLATEAU_GAINS = through(0.22, 0.18, 0.06, 0.0)

@@ -1,8 +1,8 @@
-"""Simulated runs for `monitor_oc.py`: what each checkpoint is worth, and what held-out prompts then say of it.
+"""Simulated runs for `monitor_oc.py`: the true gain of each checkpoint, and the outcomes on held-out prompts.
 
-An outcome is a threshold on a normal deviate, so that P(win) - P(loss) = 2 * gain and the ties have their rate, for
-every scenario; the scenarios differ in how the deviates hang together. A gain against an older checkpoint is the sum
-of the gains since. Draws depend on the seed, the run and what is compared, never on the order in which it is asked.
+An outcome is a thresholded normal deviate, so that P(win) - P(loss) = 2 * gain and the ties have their rate in every
+scenario; the scenarios differ in the correlation of the deviates. A gain over an older checkpoint is the sum of the
+gains since. Random numbers depend on seed, run and comparison, never on the order of the calls.
 """
 
 import math
@@ -26,19 +26,13 @@ TOKENS_PER_SD = 50.0
 # The pass rate's difference has the noise sqrt(.12 / n): 12 % of the prompts are discordant.
 VERIFIABLE_TIE_RATE = 0.88
 CODES = {
-    "anchor": 0,
-    "self": 1,
-    "checks": 2,
-    "validation": 3,
-    "second_validation": 4,
-    "verifiable": 5,
-    "quality": 6,
+    "anchor": 0, "self": 1, "checks": 2, "validation": 3, "second_validation": 4, "verifiable": 5, "quality": 6,
     "gold": 7,
-}
+}  # fmt: skip
 
 
 def through(*gains: float) -> tuple[float, ...]:
-    """One value per iteration; the last is repeated up to the horizon."""
+    """Return one value per iteration; the last is repeated up to the horizon."""
     return gains + gains[-1:] * (HORIZON - len(gains))
 
 
@@ -48,17 +42,17 @@ def rising(first: float, last: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is true, iteration by iteration, and how it is measured.
+    """The truth, iteration by iteration, and its measurement.
 
-    `gains` are the anchor's, as a win rate above 0.5 against the previous checkpoint; `self_gains` the own judge's (not
-    measured when None); `pass_gains` differences of the verifiable pass rate. `document_size` prompts share a part
-    `document_share` of an outcome's variance; `by_document` averages them first. `checkpoint_share` of the variance
-    belongs to the responses of the two checkpoints, so that comparisons with a common checkpoint depend on each other.
-    `random_verdicts` are shares of the anchor's verdicts that look at nothing. `longer` is the mean length difference,
-    in standard deviations of it, and `length_effect` what a standard deviation adds to the deviate; gains are those at
-    equal length. `lost_wins` and `lost_losses`: the shares of the anchor's wins and losses that are unscored.
-    `gold` is the accuracy of each iteration's judge on 400 pairs, `gold_discordance` how often two equally accurate
-    versions differ. Without `stops` the rule only reports, and all iterations are seen.
+    `gains` are by the anchor, as a win rate above 0.5 against the previous checkpoint; `self_gains` by the own judge
+    (not measured when None); `pass_gains` are differences of the verifiable pass rate. `document_size` prompts share a
+    part `document_share` of an outcome's variance; `by_document` averages them first. A part `checkpoint_share` of the
+    variance is due to the responses of the two checkpoints, so comparisons with a common checkpoint are dependent.
+    `random_verdicts` are shares of random verdicts of the anchor. `longer` is the mean length difference in standard
+    deviations, and `length_effect` the effect of one standard deviation on the deviate; gains are length-adjusted.
+    `lost_wins` and `lost_losses`: the shares of the anchor's wins and losses that are unscored. `gold` is the accuracy
+    of each iteration's judge on 400 pairs, `gold_discordance` the share on which two equally accurate versions differ.
+    Without `stops` the rule only reports, and all iterations are run.
     """
 
     name: str
@@ -95,7 +89,7 @@ class Scenario:
 
     @property
     def last_useful(self) -> int:
-        """The iteration after which nothing is gained any more; the horizon when every iteration gains something."""
+        """The last iteration with a gain; the horizon when every iteration has one."""
         return max((t for t, gain in enumerate(self.gains, 1) if gain > 0), default=0)
 
 
@@ -108,7 +102,7 @@ class World:
     number: int
 
     def evidence(self, t: int, *, best: int, with_second_validation: bool = False) -> Evidence:
-        """What is known of M_t: against M_{t-1}, and against `best` where that is another checkpoint."""
+        """Return the evidence on M_t: against M_{t-1}, and against `best` if that is another checkpoint."""
         s = self.scenario
         judges = ("anchor",) if s.self_gains is None else ("anchor", "self")
         outcomes = {}
@@ -136,7 +130,7 @@ class World:
         deviates = self._deviates(rng, s.n, where, t, against)
         lengths = None
         if s.longer is not None:
-            # The judges see the same responses, so their lengths have draws of their own.
+            # Both judges compare the same responses, so lengths have a separate random stream.
             sd_lengths = self._rng("quality", where, t, against).standard_normal(s.n) + sum(s.longer[against:t])
             deviates, lengths = deviates + s.length_effect * sd_lengths, np.round(TOKENS_PER_SD * sd_lengths)
         values = _thresholded(deviates, gain=sum(gains[against:t]), tie_rate=s.tie_rates[t - 1])
@@ -151,7 +145,7 @@ class World:
         return Outcomes(_ids(where, len(values)), values, length_deltas_tokens=lengths)
 
     def passes(self, t: int, against: int) -> Outcomes:
-        """A pass rate's difference of d is a mean outcome of 0.5 + d / 2."""
+        """Return pass outcomes; a difference d of pass rates is a mean outcome of 0.5 + d / 2."""
         s = self.scenario
         rng = self._rng("checks", "verifiable", t, against)
         deviates = self._deviates(rng, s.num_verifiable, "verifiable", t, against)
@@ -159,7 +153,7 @@ class World:
         return Outcomes(_ids("verifiable", s.num_verifiable), values)
 
     def gold_outcomes(self, t: int) -> Outcomes:
-        """Right or wrong on the same pairs in every iteration; versions of the judge agree more than by chance."""
+        """Return right or wrong on the same pairs in every iteration; judge versions agree more than by chance."""
         s = self.scenario
         assert s.gold is not None
         shared = shared_variance(s.gold[0], s.gold_discordance)
@@ -169,7 +163,7 @@ class World:
         return Outcomes(_ids("gold", NUM_GOLD), right.astype(np.float64))
 
     def _deviates(self, rng: np.random.Generator, n: int, where: str, t: int, against: int) -> Array:
-        """Standard normal, shape (n,)."""
+        """Return standard normal deviates, shape (n,)."""
         s = self.scenario
         own = rng.standard_normal(n)
         if s.checkpoint_share:
@@ -187,7 +181,7 @@ class World:
 
 
 def stepped(world: World) -> list[Decision]:
-    """The decisions of one run, up to the one that stops it. The second validation set is evaluated where the decision asks for it."""
+    """Return the decisions of one run up to the stop, with the second validation set where it is requested."""
     records: list[Evidence] = []
     decided: list[Decision] = []
     for t in range(1, HORIZON + 1):
@@ -204,21 +198,21 @@ def stepped(world: World) -> list[Decision]:
 
 
 def _thresholded(deviates: Array, *, gain: float, tie_rate: float) -> Array:
-    """1, 0.5 or 0 for each; a gain that the ties leave no room for is cut."""
+    """Return outcomes 1, 0.5 or 0; a gain that is impossible at this tie rate is reduced."""
     loses_below, wins_above = _thresholds(round(gain, 9), tie_rate)
     return np.asarray((deviates > wins_above) * 0.5 - (deviates < loses_below) * 0.5 + 0.5)
 
 
 @lru_cache(maxsize=4096)
 def _thresholds(gain: float, tie_rate: float) -> tuple[float, float]:
-    room = (1 - tie_rate) / 2
-    gain = max(-0.999 * room, min(0.999 * room, gain))
-    return NormalDist().inv_cdf(room - gain), NormalDist().inv_cdf(1 - room - gain)
+    max_gain = (1 - tie_rate) / 2
+    gain = max(-0.999 * max_gain, min(0.999 * max_gain, gain))
+    return NormalDist().inv_cdf(max_gain - gain), NormalDist().inv_cdf(1 - max_gain - gain)
 
 
 @lru_cache(maxsize=64)
 def shared_variance(accuracy: float, discordance: float) -> float:
-    """The correlation of two normal deviates, both below the same limit at this rate, that differ at this rate."""
+    """Return the correlation of two normal deviates, each below a limit at rate `accuracy`, for this discordance."""
     limit = NormalDist().inv_cdf(accuracy)
     grid = np.linspace(-7, 7, 1401)
     density = np.exp(-(grid**2) / 2)

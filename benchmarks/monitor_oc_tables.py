@@ -1,7 +1,7 @@
-"""The tables of `monitor_oc.py`: which scenarios, what is read off them, and what was predicted.
+"""The tables of `monitor_oc.py`: scenarios, measures and predictions.
 
-Predictions come from an earlier simulation of such a rule with a normal model, else from normal theory for independent
-looks (`monitor_oc_rules.predicted`), never from the shipped rule.
+Predictions come from an earlier simulation of such a rule with a normal model, or from normal theory for independent
+analyses (`monitor_oc_rules.predicted`), never from the shipped rule.
 """
 
 from dataclasses import replace
@@ -48,7 +48,7 @@ REQUIRED = {
 
 
 def tables() -> tuple[Table, ...]:
-    """The first holds the figures of REQUIRED."""
+    """Return all tables; the first contains the figures of REQUIRED."""
     return (
         required(),
         sizes(),
@@ -65,10 +65,10 @@ def tables() -> tuple[Table, ...]:
 def required() -> Table:
     honest = replace(plateau, name="the same, self-judge agrees", self_gains=PLATEAU_GAINS)
     return Table(
-        "What the rule has to reach",
-        "800 monitor prompts, 40 % ties, delta 0.05, eight iterations; 541 verifiable prompts whose pass rate does "
-        "not change. `at once`: stopped in the first iteration that gains nothing, `within two`: in that or the "
-        "next; both of all runs, also of those that stopped too early (`stop while gaining`).",
+        "Requirements of the rule",
+        "800 validation prompts, 40 % ties, delta 0.05, eight iterations; 541 verifiable prompts whose pass rate does "
+        "not change. `at once`: stopped in the first iteration without a gain, `within two`: in that or the "
+        "next; both as shares of all runs, including runs stopped too early (`stop while gaining`).",
         (FALSE_STOP, OVEROPT, HARM, AT_ONCE, WITHIN_TWO, WHILE_GAINING),
         (
             Line(worst.name, worst, (".048", "0", ".016", "", "", ""), weight=20),
@@ -76,12 +76,7 @@ def required() -> Table:
             Line(plateau.name, plateau, (".99", "0", "", ".88", ".99", ""), weight=100),
             Line(honest.name, honest, (".99", ".000", "", ".86", "", ""), weight=2),
             Line(goodhart.name, goodhart, ("", ".96", ".04", ".86", "", ""), weight=10),
-            Line(
-                "the same with a second validation set of 800",
-                with_second_validation(goodhart),
-                ("", "", "", "", "", ""),
-                weight=2,
-            ),
+            Line("the same with a second validation set of 800", with_second_validation(goodhart), ("",) * 6, weight=2),
         ),
     )
 
@@ -109,7 +104,7 @@ def sizes() -> Table:
     return Table(
         "By delta, prompts and ties",
         "False stops where every iteration gains delta; gains .22 .18 .06 0 at the plateau. On the right with a "
-        "second validation set of as many prompts, evaluated when the first analysis leaves the decision open.",
+        "second validation set of the same size, used when the first analysis is inconclusive.",
         columns,
         tuple(
             Line(name, Scenario(name, PLATEAU_GAINS, n=n, tie_rates=through(ties), delta=delta), weight=0.8)
@@ -128,10 +123,10 @@ def rules_in_use() -> Table:
         plateau.name: ("", ".51", ".76", "", ""),
     }
     return Table(
-        "Beside three rules in use",
+        "Comparison with three rules in use",
         "On the same outcomes: three iterations always; the first mean outcome of 0.5 or less; the first score on a "
-        "benchmark that is no higher than the best before. To see a plateau takes an iteration: 1 wasted is the "
-        "least for a rule that looks. A fixed number is right where the plateau happens to be there.",
+        "benchmark that is not above the earlier maximum. Detecting a plateau takes an iteration, so a rule that "
+        "measures wastes at least 1. A fixed number is right where the plateau happens to be there.",
         (WHILE_GAINING, AT_ONCE, WITHIN_TWO, LOST, WASTED),
         tuple(
             Line(f"{s.name}: {rule}", s, of_mean.get(s.name, ()) if rule == "mean" else (), weight=2, rule=rule)
@@ -154,8 +149,8 @@ def harm() -> Table:
         (Scenario("-0.05 from 4, none verifiable", through(*up, -0.05), num_verifiable=0), ".77"),
     ]
     return Table(
-        "Harm, and the checkpoint to go back to",
-        "Gains .20 .15 .10, then a loss; 40 % ties. Where HARM is not seen, PLATEAU mostly is. `gain not in best` "
+        "Harm, and the checkpoint to return to",
+        "Gains .20 .15 .10, then a loss; 40 % ties. Where HARM is not decided, PLATEAU mostly is. `gain not in best` "
         "is the sum of the gains that the best checkpoint of the last decision lacks.",
         (decided("HARM", first=4, last=4, where="in 4"), decided("HARM"), FALSE_STOP, RIGHT_BEST, GAIN_LEFT),
         tuple(Line(s.name, s, (found, "", "", "", "")) for s, found in scenarios),
@@ -183,7 +178,7 @@ def best() -> Table:
         lines.append(Line(name, scenario, (moves, "", ""), weight=0.1 if num == 128 else 1))
     return Table(
         "When the best checkpoint moves",
-        "800 prompts; decisions are only reported, so that all eight iterations are seen. Where nothing is gained, "
+        "800 prompts; decisions are only reported, so that all eight iterations are run. Where nothing is gained, "
         "every move is false, and so is every HARM.",
         (MOVES_AT_ONCE, MOVES, decided("HARM")),
         tuple(lines),
@@ -191,15 +186,17 @@ def best() -> Table:
 
 
 def misses(name: str, *, bound: int, above: bool, nominal: float) -> Column:
-    """How often a bound of the gain is above, or below, the truth; over all iterations of a run that came to it."""
+    """Return the rate at which a bound of the gain is above, or below, the truth, over all iterations of a run."""
 
     def of(scenario: Scenario, rule: str, run: Run) -> float | None:
-        looks = [
-            (seen.gain[bound], gain)
-            for seen, gain in zip(run.seen, scenario.gains, strict=False)
-            if seen.gain is not None and (seen.num_analyses == 2) == scenario.second_validation
+        analyses = [
+            (decision.gain[bound], gain)
+            for decision, gain in zip(run.decisions, scenario.gains, strict=False)
+            if decision.gain is not None and (decision.num_analyses == 2) == scenario.second_validation
         ]
-        return sum(limit > gain if above else limit < gain for limit, gain in looks) / len(looks) if looks else None
+        if not analyses:
+            return None
+        return sum(limit > gain if above else limit < gain for limit, gain in analyses) / len(analyses)
 
     return Column(name, of, predict=lambda scenario: f"{nominal:.4f}".removeprefix("0"))
 
@@ -213,7 +210,8 @@ def bounds() -> Table:
     ]
     return Table(
         "Misses of the gain's one-sided bounds",
-        "At the levels of a look, over the eight iterations of each run, 40 % ties; nominal rates in square brackets.",
+        "At the levels of an interim analysis, over the eight iterations of each run, 40 % ties; nominal rates in "
+        "square brackets.",
         (
             misses("stop: lower too high", bound=1, above=True, nominal=0.05 / 8),
             misses("stop: upper too low", bound=2, above=False, nominal=0.05 / 8),

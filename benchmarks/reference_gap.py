@@ -1,13 +1,13 @@
-"""How far the engine's log-probabilities are from the trainer's on the same tokens, and what that does to a margin.
+"""The gap between the engine's and the trainer's log-probabilities of the same tokens, and its effect on a margin.
 
     python benchmarks/reference_gap.py [--quick] [--json FILE] [--seed N]
 
-SmolLM2-135M-Instruct answers built-in prompts on vLLM, in bfloat16 and in float32, and the trainer reads the same
-tokens in float32 and under bfloat16 autocast. A response that is cut has the log-probabilities of its first tokens, so
-one sampling gives every length. `margin` is beta * ((engine - trainer) of one response - that of another response to
-the same prompt), as a root mean square: the error that a reference of the engine puts on a pair's reward margin. The
-row of "the trainer in float32" says how much of it is bfloat16 arithmetic alone. One real update of the default recipe
-then gives the size of a true margin after one step, beside which these errors are to be seen.
+SmolLM2-135M-Instruct responds to built-in prompts on vLLM, in bfloat16 and in float32, and the trainer scores the same
+tokens in float32 and under bfloat16 autocast. A truncated response has the log-probabilities of its first tokens, so
+one sampling gives every length. `margin` is the root mean square of beta * (gap of one response - gap of another
+response to the same prompt), where a gap is engine minus trainer: the error of a pair's reward margin with the engine's
+reference. The row "the trainer in float32" shows the part due to bfloat16 arithmetic alone. One real update of the
+default recipe then gives the size of a true margin after one step, for comparison.
 """
 
 import argparse
@@ -44,8 +44,8 @@ TEMPERATURE = 0.8
 @dataclass(frozen=True)
 class Size:
     num_prompts: int
-    cuts: tuple[int, ...]  # tokens of a response that are looked at
-    num_updated: int  # pairs of the one optimizer step; 0: none is made
+    cuts: tuple[int, ...]  # lengths in tokens to which responses are truncated
+    num_updated: int  # pairs of the one optimizer step; 0: no step
 
 
 FULL = Size(num_prompts=24, cuts=(16, 64, 256), num_updated=8)
@@ -54,9 +54,9 @@ QUICK = Size(num_prompts=6, cuts=(16, 48), num_updated=0)
 
 @dataclass(frozen=True)
 class Row:
-    """`gap_nats` is the mean size of engine minus trainer per response, `bias_nats` its mean with the sign.
+    """`gap_nats` is the mean absolute value of engine minus trainer per response, `bias_nats` its signed mean.
 
-    `gap_per_token_nats` is the gap of a response divided by its tokens; `mean_tokens` counts those after the cut.
+    `gap_per_token_nats` is the gap of a response divided by its tokens; `mean_tokens` counts truncated responses.
     """
 
     engine: str
@@ -82,7 +82,7 @@ class Update:
 
 
 def sample(folder: Path, dtype: str, size: Size, seed: int) -> list[Response]:
-    """Two responses to each prompt, in a process of its own: there can be one vLLM in a process."""
+    """Sample two responses to each prompt; run in a separate process, which can have only one vLLM."""
     section = EngineSection.model_validate(
         {"kind": "vllm", "dtype": dtype, "context_tokens": 1024, "kv_cache_gib": 1.0}
     )
@@ -102,7 +102,7 @@ def in_another_process(folder: Path, dtype: str, size: Size, seed: int) -> list[
 
 
 def read_by_trainer(folder: Path, responses: Sequence[Response], *, dtype: str) -> list[Array]:
-    """Token log-probabilities under float32 weights; `bfloat16` is autocast, as the trainer does on CUDA."""
+    """Return token log-probabilities under float32 weights; `bfloat16` uses autocast, as the trainer does on CUDA."""
     import torch
     from transformers.utils.logging import disable_progress_bar
 
@@ -125,7 +125,7 @@ def read_by_trainer(folder: Path, responses: Sequence[Response], *, dtype: str) 
 
 
 def row(engine: str, trainer: str, cut: int, engine_ones: Sequence[Array], trainer_ones: Sequence[Array]) -> Row:
-    """Responses 2i and 2i + 1 are of one prompt."""
+    """Return a row of the table; responses 2i and 2i + 1 belong to one prompt."""
     gap_B = np.array([e[:cut].sum() - t[:cut].sum() for e, t in zip(engine_ones, trainer_ones, strict=True)])
     num_tokens_B = np.array([min(cut, len(e)) for e in engine_ones])
     margin_B = TrainingSection().beta * (gap_B[0::2] - gap_B[1::2])
@@ -156,7 +156,7 @@ def rows_of(
 def updated(
     folder: Path, responses: Sequence[Response], before_ones: Sequence[Array], *, cut: int, num_pairs: int, seed: int
 ) -> Update:
-    """One optimizer step on pairs of responses, the first chosen, and the true margins in float32 after it."""
+    """Take one optimizer step on pairs of responses, the first chosen; return the true margins in float32 after it."""
     from selfreward.updates.settings import Settings
     from selfreward.updates.update import train
 

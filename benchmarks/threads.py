@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def step_seconds(folder: Path, sampled: list[Any]) -> float:
         section = TrainingSection(batch_size=4, num_epochs=2, save_every_steps=1000)
         report = lambda phase, *_: at.append(time.perf_counter()) if phase == "update" else None  # noqa: E731
         train(job, Settings(training=section, engine_dtype="float32"), report=report)
-    return statistics.median([b - a for a, b in zip(at, at[1:], strict=False)])
+    return statistics.median([b - a for a, b in pairwise(at)])
 
 
 def in_a_process(environment: Mapping[str, str], num_repeats: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Trains a language model on its own judgment. `selfreward.run("recipe.yaml")` is what `selfreward run` calls."""
+"""Trains a language model on its own judgments. `selfreward.run("recipe.yaml")` does the same as `selfreward run`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ __all__ = ["CeilingMonitor", "run"]
 
 
 def run(recipe: str | Path, overrides: Sequence[str] = ()) -> "RunResult":
-    """Runs, or continues, the recipe in this file; `overrides` are `key.path=value`, as for `--set`.
+    """Run, or resume, the recipe in this file; `overrides` are `key.path=value`, as for `--set`.
 
-    Returns the run folder and the monitor's last decision. Raises a SelfRewardError that says what to do.
+    Returns the run folder and the monitor's last decision. Raises a SelfRewardError whose message states what to do.
     Call it under `if __name__ == "__main__":`, because the engine may start processes.
     """
     from selfreward import recipe_file
@@ -25,7 +25,7 @@ def run(recipe: str | Path, overrides: Sequence[str] = ()) -> "RunResult":
 
 
 def __getattr__(name: str) -> object:
-    """`selfreward.CeilingMonitor`, imported when it is asked for."""
+    """Import `selfreward.CeilingMonitor` at its first use."""
     if name == "CeilingMonitor":
         from selfreward.monitoring.ceiling import CeilingMonitor
 

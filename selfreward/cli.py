@@ -1,4 +1,4 @@
-"""The commands: parse, call, exit code. What is heavy is imported by the command that needs it."""
+"""The command line: parse, call, exit code. Each command imports its heavy dependencies itself."""
 
 import argparse
 import json
@@ -12,7 +12,10 @@ from selfreward.errors import SelfRewardError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 the environment failed, 75 preempted."""
+    """Run a command; return its exit code.
+
+    0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 environment failed, 75 preempted, 130 Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     # Read when torch is imported: OpenMP threads that wait asleep. Threads that spin are no faster on quiet cores, and
     # several times slower than one thread where other programs want the cores too (benchmarks/threads.py).
@@ -24,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except MemoryError:
         print(
-            "selfreward: memory: this machine has no more; a smaller engine.max_num_seqs or "
-            "training.micro_batch_tokens needs less; set it and give the same command again",
+            "selfreward: out of memory on this machine; a smaller engine.max_num_seqs or training.micro_batch_tokens "
+            "needs less; set it and run the same command again",
             file=sys.stderr,
         )
         return 4
     except KeyboardInterrupt:
-        print("\nselfreward: interrupted; the same command continues", file=sys.stderr)
+        print("\nselfreward: interrupted; the same command resumes the run", file=sys.stderr)
         return 130
 
 
@@ -44,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    def add_of_recipe(name: str, command: object, help_text: str) -> argparse.ArgumentParser:
+    def add_recipe_command(name: str, command: object, help_text: str) -> argparse.ArgumentParser:
         sub = add(name, command, help_text)
         sub.add_argument("recipe", type=Path, help="the recipe, a YAML file")
         sub.add_argument(
@@ -53,36 +56,38 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         return sub
 
-    add_of_recipe("run", _run, "run a recipe, or continue it where it stopped")
-    add_of_recipe("plan", _plan, "say what a run will cost: requests, tokens, steps, memory, time")
-    add_of_recipe("validate", _validate, "check a recipe and its prompts, and start nothing")
-    sub = add_of_recipe(
-        "judge", _judge, "judge a file of responses, and say how far the recipe's judge is to be trusted"
-    )
+    add_recipe_command("run", _run, "run a recipe, or resume it where it stopped")
+    add_recipe_command("plan", _plan, "estimate the cost of a run: requests, tokens, steps, memory, time")
+    add_recipe_command("validate", _validate, "check a recipe and its prompts without running it")
+    sub = add_recipe_command("judge", _judge, "judge a file of responses, and measure the quality of the judge on it")
     sub.add_argument("file", type=Path, help='a JSONL file of {"id", "prompt", "response"} (or "responses") rows')
-    sub.add_argument("--out", type=Path, required=True, metavar="OUT.jsonl", help="the judgments, a line for each row")
-    sub = add("status", _status, "say where a run stands")
+    sub.add_argument(
+        "--out", type=Path, required=True, metavar="OUT.jsonl", help="output file, one line of judgments per row"
+    )
+    sub = add("status", _status, "print the status of a run")
     sub.add_argument("run", type=Path, help="the run folder")
-    sub.add_argument("--json", action="store_true", help="as JSON")
-    sub = add("monitor", _monitor, "decide again on a run's iterations, or on a table of outcomes by any trainer")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = add(
+        "monitor", _monitor, "repeat the monitor's decisions on a run, or decide on a table of outcomes of any trainer"
+    )
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("run", type=Path, nargs="?", help="the run folder")
     source.add_argument(
-        "--csv", type=Path, metavar="FILE", help="a .csv or .parquet table; docs/monitor.md has its columns"
+        "--csv", type=Path, metavar="FILE", help="a .csv or .parquet table; docs/monitor.md lists its columns"
     )
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="a key of the recipe's section monitor, for example delta=0.03; may be repeated",
+        help="override a key of the recipe's section monitor, for example delta=0.03; may be repeated",
     )  # fmt: skip
     sub.add_argument(
-        "--json", nargs="?", const="-", metavar="OUT", help="write JSON to this file; without one, or with -, print it"
+        "--json", nargs="?", const="-", metavar="OUT", help="write JSON to this file, or print it without OUT or with -"
     )
-    sub = add("report", _report, "write the reports of a run again")
+    sub = add("report", _report, "rewrite the reports of a run")
     sub.add_argument("run", type=Path, help="the run folder")
-    sub = add("export", _export, "write the preference pairs of a run for other trainers")
+    sub = add("export", _export, "export the preference pairs of a run for other trainers")
     sub.add_argument("run", type=Path, help="the run folder")
-    sub.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="a .jsonl or .parquet file to write")
-    sub.add_argument("--iteration", type=int, default=None, help="of this iteration only")
+    sub.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="the output file, .jsonl or .parquet")
+    sub.add_argument("--iteration", type=int, default=None, help="export only this iteration")
     add("schema", _schema, "print the JSON schema of recipes, for editors")
     return parser
 
@@ -97,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         result = local.run(recipe, progress=console)
     except local.Preempted as signal:
-        print(f"selfreward: {signal}; everything finished is stored; the same command continues", file=sys.stderr)
+        print(f"selfreward: {signal}; all finished work is stored; the same command resumes the run", file=sys.stderr)
         return local.PREEMPTED
     print(console.closing(result))
     return result.decision.exit_code
@@ -118,7 +123,7 @@ def _validate(options: argparse.Namespace) -> int:
     recipe = recipe_file.load(options.recipe, options.overrides)
     for warning in check(recipe):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{options.recipe}: fine")
+    print(f"{options.recipe}: valid")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""What one iteration consists of, in order.
+"""The steps of one iteration, in order.
 
-Each line is made by the package of a section of the recipe. `steps.py` says what steps are, `loop.py` runs them, and
-`plan` adds up what they ask. Iteration 0 measures M_0 and trains nothing.
+The package of each recipe section makes its steps. `steps.py` defines steps, `loop.py` runs them, and `plan` sums their
+requests. Iteration 0 measures M_0 and trains nothing.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from selfreward.workload import Workload
 
 
 def compose(
-    given: Recipe,
+    original: Recipe,
     t: int,
     decisions: Sequence[Decision],
     tools: Tools,
@@ -26,21 +26,21 @@ def compose(
     judge: Judge | None = None,
     selector: pairing.Selector | None = None,
 ) -> Iteration:
-    """Iteration `t` of the recipe, as the interventions of the monitor's `decisions` patch it.
+    """Return iteration `t` of the recipe, patched by the interventions of the monitor's `decisions`.
 
-    `judge` and `selector` take the place of the recipe's. Raises RecipeError for a patch that cannot be used.
+    `judge` and `selector` replace the recipe's. Raises RecipeError for a patch that cannot be used.
     """
-    recipe = interventions.effective(given, decisions)
+    recipe = interventions.effective(original, decisions)
     text = recipe_file.dump(recipe)
-    # Held-out responses are drawn as the run began, or else checkpoints could not be compared.
-    bench = evaluation.bench(given, source=tools.source, engine=tools.engine, anchor=tools.anchor)
+    # Held-out responses are sampled by the unpatched recipe, so that checkpoints of all iterations are comparable.
+    bench = evaluation.bench(original, source=tools.source, engine=tools.engine, anchor=tools.anchor)
     if t == 0:
         return Iteration(0, (evaluation.held_out(bench, 0),), text)
 
     judge = judge or tools.judge(recipe)
     meta_judge = tools.meta_judge(recipe, t)
     selector = selector or pairing.build(recipe.pairing)
-    also = selector.reads if t > 1 else ()  # in the first iteration M_0 is the policy, and no judge came before
+    also = selector.reads if t > 1 else ()  # in iteration 1 M_0 is the policy, and there is no previous judge
     candidates = sampling.candidates(recipe, also)
     work = Workload(tools.source.training_prompts(t), recipe.sampling.num_responses, recipe.sampling.max_tokens, t)
     steps: tuple[Step, ...] = (

@@ -1,4 +1,4 @@
-"""What finished iterations come to, read from a run folder alone."""
+"""Summaries of finished iterations, read from a run folder alone."""
 
 from selfreward import recipe_file
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES
@@ -9,7 +9,7 @@ from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, TEST, TRAININ
 
 
 def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:
-    """The finished iterations of a run folder, their decisions, and the evaluation of M_0."""
+    """Return the finished iterations of a run folder, their decisions, and the evaluation of M_0."""
     history: list[IterationSummary] = []
     decisions: list[Decision] = []
     while stored := store.read_json(len(history) + 1, DECISION):
@@ -19,14 +19,14 @@ def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], 
 
 
 def initial_evaluation(store: Store) -> Evaluation | None:
-    """Of M_0."""
+    """Return the evaluation of M_0."""
     return _evaluation(store, 0, EVALUATION)
 
 
 def summarise(store: Store, iteration: int) -> IterationSummary:
-    """An iteration that was measured, from its files; the decision on it need not be made yet."""
+    """Return the summary of a measured iteration, from its files; the decision on it may still be missing."""
     seconds = store.seconds_by_stage(iteration)
-    seconds.pop(DECISION, None)  # it is made from this summary, which must be the same when it is read again
+    seconds.pop(DECISION, None)  # the decision is made from this summary, which must be the same when it is read again
     return IterationSummary(
         iteration=iteration,
         counts=store.read_json(iteration, COUNTS) or {},
@@ -57,12 +57,12 @@ def _not_trained(iteration: int) -> Evaluation:
 
 
 def _recipe_changes(store: Store, iteration: int) -> tuple[str, ...]:
-    """`key: old -> new` for each key that interventions changed in this iteration.
+    """Return `key: old -> new` for each key that interventions changed in this iteration.
 
-    A run that goes on writes the recipe of every iteration anew, so that runtime keys do not differ.
+    A resumed run rewrites the recipe of every iteration, so keys that changed on resume do not differ.
     """
     paths = [store.folder / "recipe.yaml", store.folder / folder_of(iteration) / "recipe.yaml"]
     if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
-        return ()  # as it nearly always is, and reading YAML takes its time
+        return ()  # the usual case; parsing YAML is slow
     may, may_not = recipe_file.changed_keys(*map(recipe_file.load, paths))
     return tuple(sorted([*may, *may_not]))

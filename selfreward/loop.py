@@ -1,11 +1,11 @@
 """The algorithm, top to bottom.
 
-M_{t-1} generates responses and judges them in its own second role; fresh preference pairs and an on-policy DPO
-update make M_t; M_t is measured on held-out prompts; the monitor decides whether another iteration is worth it. The
-steps of an iteration, in order, stand in `compose.py`.
+M_{t-1} generates responses and, in its second role, judges them. New preference pairs and an on-policy DPO update give
+M_t. M_t is evaluated on held-out prompts, and the monitor decides whether another iteration is worth its cost.
+`compose.py` lists the steps of an iteration in order.
 
-Every step goes through the store, which runs it only when its files are not there yet: a run that was killed
-at any moment and is started again takes exactly this path, and does nothing twice.
+Every step runs through the store, which skips it when its files exist. A run that was killed at any moment and is
+started again follows the same path, and repeats nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,15 @@ from selfreward.steps import Iteration
 from selfreward.store import Store
 from selfreward.tables import DECISION
 
-RUNTIME_LIMITS = ("MAX_ITERATIONS", "MAX_HOURS")  # recipe keys that may have been raised since the run stopped
+RAISABLE_LIMITS = ("MAX_ITERATIONS", "MAX_HOURS")  # limits of the recipe that may be raised on resume
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that the loop works with. `compose` gives iteration t, from 0, after the decisions on 1..t-1.
+    """The inputs of the loop. `compose` returns iteration t, from 0, given the decisions on iterations 1..t-1.
 
-    `models` are the recipe's by name; `keep_checkpoints` bounds how many of the newest stay on disk (None: all).
+    `models` are the recipe's models by name; `keep_checkpoints` is the number of newest checkpoints that stay on disk
+    (None: all).
     """
 
     compose: Callable[[int, Sequence[Decision]], Iteration]
@@ -41,7 +42,7 @@ class Run:
 
 
 def run(parts: Run, store: Store) -> Decision:
-    """Iterates until the monitor says stop; returns its last decision. Raises SelfRewardError."""
+    """Iterate until the monitor stops the run; return its last decision. Raises SelfRewardError."""
     runner = Runner(store, parts.engine)
     roles = runner.run(parts.compose(0, ()), Roles.at_start(parts.models))
     checkpoints = [roles["trained"]]  # M_0, M_1, ...
@@ -56,14 +57,14 @@ def run(parts: Run, store: Store) -> Decision:
         checkpoints.append(roles["trained"])
         history.append(summarise(store, t))
         decide = partial(decision_on, parts.monitor, runner, iteration, roles, history, decisions)
-        stored = store.once_json(t, DECISION, decide, again_if=partial(is_open, store, t))
+        stored = store.once_json(t, DECISION, decide, again_if=partial(may_still_change, store, t))
         decisions.append(Decision.from_json(stored))
         best = best_of(checkpoints, decisions)
-        point_to(store, best)
+        link_best(store, best)
         prune_checkpoints(store, iteration, decisions, keep=parts.keep_checkpoints)
         if decisions[-1].stops:
-            measure_at_end(runner, iteration, roles.updated("best", best), history)
-        if any(parts.engine.usage().values()):  # an engine that was not needed has no swap to tell of
+            run_final_probes(runner, iteration, roles.updated("best", best), history)
+        if any(parts.engine.usage().values()):  # an engine that was never used has no weight sync to report
             store.record_facts(engine=parts.engine.facts())
         parts.reporter.write(history, decisions, initial_evaluation(store))
     return decisions[-1]
@@ -77,7 +78,7 @@ def decision_on(
     history: list[IterationSummary],
     decisions: Sequence[Decision],
 ) -> dict[str, object]:
-    """The monitor's decision on the last of `history`, where it stays open with the outcomes of a second look."""
+    """Return the decision on the last iteration; an inconclusive one is made again with the second validation set."""
     found = monitor.decide(history, decisions, elapsed_s=runner.store.elapsed_s())
     if found.wants_second_validation:
         for probe in iteration.probes("on_request"):
@@ -87,13 +88,13 @@ def decision_on(
     return asdict(found)
 
 
-def is_open(store: Store, t: int, decided: Mapping[str, Any]) -> bool:
-    """Whether a stored decision may still change: at a limit that was raised, or before anything followed it."""
-    return decided["stopped_by"] in RUNTIME_LIMITS or not store.began(t + 1)
+def may_still_change(store: Store, t: int, decided: Mapping[str, Any]) -> bool:
+    """Return whether a stored decision may still change: a limit may have been raised, or no later iteration began."""
+    return decided["stopped_by"] in RAISABLE_LIMITS or not store.began(t + 1)
 
 
-def measure_at_end(runner: Runner, iteration: Iteration, roles: Roles, history: list[IterationSummary]) -> None:
-    """What is measured once in the life of a run, whenever it stops."""
+def run_final_probes(runner: Runner, iteration: Iteration, roles: Roles, history: list[IterationSummary]) -> None:
+    """Run the probes that are run once, when the run stops, unless an earlier stop already did."""
     for probe in iteration.probes("at_end"):
         if not any(runner.store.read_json(summary.iteration, probe.name) for summary in history):
             runner.probe(iteration.number, probe, roles)
@@ -101,23 +102,23 @@ def measure_at_end(runner: Runner, iteration: Iteration, roles: Roles, history: 
 
 
 def best_of(checkpoints: Sequence[Checkpoint], decisions: Sequence[Decision]) -> Checkpoint:
-    """The checkpoint to use now: M_0 until another one was shown to be better."""
+    """Return the checkpoint to use now: M_0 until another one was shown to be better."""
     return checkpoints[decisions[-1].best_iteration] if decisions else checkpoints[0]
 
 
-def point_to(store: Store, best: Checkpoint) -> None:
-    """`best`, a link in the run folder: relative to it for a checkpoint of the run."""
+def link_best(store: Store, best: Checkpoint) -> None:
+    """Set the link `best` in the run folder; it is relative for a checkpoint of the run."""
     inside = best.path.is_relative_to(store.folder)
     store.point("best", str(best.path.relative_to(store.folder) if inside else best.path.absolute()))
 
 
 def prune_checkpoints(store: Store, iteration: Iteration, decisions: Sequence[Decision], *, keep: int | None) -> None:
-    """Removes old checkpoints of each trained role to bound the disk: all but the newest, and those that may judge."""
+    """Remove old checkpoints of each trained role, except the newest `keep` and those that may still judge."""
     if keep is None:
         return
-    judges = {decision.best_iteration for decision in decisions[-2:]}  # this `best` and the one before
+    judges = {decision.best_iteration for decision in decisions[-2:]}  # the current and the previous `best`
     for folder in map(iteration.folder_of, iteration.updates):
-        made = [t for t in store.folders(folder) if t <= len(decisions)]  # a resumed run has later ones too
+        made = [t for t in store.folders(folder) if t <= len(decisions)]  # a resumed run may have later ones
         for old in made[:-keep]:
             if old not in judges:
                 store.remove_folder(old, folder)

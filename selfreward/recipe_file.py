@@ -1,6 +1,6 @@
-"""Recipes as files: YAML 1.2, overrides, errors that name the place, and what changed since a run began.
+"""Recipe files: YAML 1.2, overrides, errors with line numbers, and the changes of a recipe on resume.
 
-ruamel.yaml reads YAML 1.2, where `5e-7` is a number and `on` and `no` are words, and keeps line numbers.
+ruamel.yaml reads YAML 1.2, where `5e-7` is a number and `on` and `no` are strings, and provides line numbers.
 """
 
 import difflib
@@ -23,12 +23,12 @@ from selfreward.recipe import Recipe
 from selfreward.recipe.renamed import KEYS
 from selfreward.recipe.section import UNION_TAGS
 
-Place = tuple[str | int, ...]
-DEEPEST = 50
+KeyPath = tuple[str | int, ...]
+MAX_NESTING = 50
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, with `key.path=value` overrides. Raises RecipeError."""
+    """Read the recipe of a file, with `key.path=value` overrides. Raises RecipeError."""
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; a recipe is a YAML file; check the path")
     try:
@@ -39,7 +39,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse(text: str, *, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a YAML text. `name` stands in errors for the file."""
+    """Parse the recipe of a YAML text. `name` is the file name in errors. Raises RecipeError."""
     tree = _yaml_of(text, name)
     if not isinstance(tree, dict):
         raise RecipeError(f"{name}: found no keys; a recipe is a mapping of sections; see recipes/ for examples")
@@ -47,19 +47,19 @@ def parse(text: str, *, name: str = "recipe", overrides: Sequence[str] = ()) -> 
 
 
 def validated(tree: dict[str, Any], *, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of nested mappings. Raises RecipeError."""
+    """Return the recipe of nested mappings. Raises RecipeError."""
     overridden = [_override(tree, override) for override in overrides]
     return _validated(tree, name, overridden)
 
 
 def patched(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
-    """The recipe with other values under some `key.path`s. Raises RecipeError, which names the key."""
+    """Return the recipe with other values at some `key.path`s. Raises RecipeError, which names the key."""
     tree = recipe.model_dump(mode="json")
-    places = [_set(tree, key.split("."), value) for key, value in keys.items()]
-    return _validated(tree, "patch", places)
+    paths = [_set(tree, key.split("."), value) for key, value in keys.items()]
+    return _validated(tree, "patch", paths)
 
 
-def _validated(tree: Any, name: str, overridden: Sequence[Place]) -> Recipe:
+def _validated(tree: Any, name: str, overridden: Sequence[KeyPath]) -> Recipe:
     try:
         return Recipe.model_validate(_plain(tree))
     except ValidationError as error:
@@ -68,7 +68,7 @@ def _validated(tree: Any, name: str, overridden: Sequence[Place]) -> Recipe:
 
 
 def dump(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as YAML that `parse` reads back to an equal recipe."""
+    """Return the complete recipe, with defaults, as YAML that `parse` reads back to an equal recipe."""
     stream = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
@@ -79,16 +79,13 @@ def dump(recipe: Recipe) -> str:
 
 
 def _represent_text(representer: Any, text: str) -> Any:
-    """Control characters and rare line ends in double quotes, where they are escaped: elsewhere some are lost."""
+    """Represent text with control characters or unusual line ends in double quotes: unescaped, some would be lost."""
     style = None if text.replace("\n", "").isprintable() else '"'
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def changed_keys(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
-    """Which keys differ: those that may change on a started run, and those that may not.
-
-    Each is shown as `key: old -> new`.
-    """
+    """Return the keys that differ: those that may change on resume, and those that may not, as `key: old -> new`."""
     may: list[str] = []
     may_not: list[str] = []
     old, new = _flat(before), _flat(now)
@@ -100,12 +97,12 @@ def changed_keys(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
 
 
 def fixed_keys(recipe: Recipe) -> dict[str, Any]:
-    """Every key that may not change on a started run, with its value."""
+    """Return every key that may not change on resume, with its value."""
     return {key: value for key, (value, is_runtime) in _flat(recipe).items() if not is_runtime}
 
 
 def _flat(section: BaseModel, prefix: str = "") -> dict[str, tuple[Any, bool]]:
-    """Every leaf key with its value and whether it is a runtime key."""
+    """Return every leaf key with its value and whether it may change on resume."""
     leaves: dict[str, tuple[Any, bool]] = {}
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
@@ -128,7 +125,7 @@ def _shown(value: Any) -> Any:
 
 
 class _CoreSchema(VersionedResolver):
-    """YAML 1.2's core schema has no dates: `name: 2026-01-31` is text."""
+    """YAML 1.2's core schema, which has no dates: `name: 2026-01-31` is text."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)
@@ -139,7 +136,7 @@ def _yaml_of(text: str, name: str) -> Any:
     yaml = YAML(typ="rt")
     yaml.Resolver = _CoreSchema
     try:
-        _refuse_what_no_recipe_needs(text, name)
+        _refuse_tags_aliases_and_deep_nesting(text, name)
         return yaml.load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -152,8 +149,8 @@ def _yaml_of(text: str, name: str) -> Any:
         raise RecipeError(f"{name}: {error}; numbers have a few digits; fix the number") from None
 
 
-def _refuse_what_no_recipe_needs(text: str, name: str) -> None:
-    """A tag could ask for an object; aliases and nesting grow without bound."""
+def _refuse_tags_aliases_and_deep_nesting(text: str, name: str) -> None:
+    """Refuse YAML features that no recipe needs: tags create objects; aliases and nesting can grow without bound."""
     depth = 0
     for event in YAML(typ="rt").parse(text):
         tag = getattr(event, "tag", None) if isinstance(event, NodeEvent) else None
@@ -163,8 +160,8 @@ def _refuse_what_no_recipe_needs(text: str, name: str) -> None:
             found = f"the alias *{event.anchor}"
         elif tag is not None:
             found = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')}"
-        elif depth > DEEPEST:
-            found = f"values nested more than {DEEPEST} deep"
+        elif depth > MAX_NESTING:
+            found = f"values nested more than {MAX_NESTING} deep"
         if found:
             raise RecipeError(
                 f"{name}:{event.start_mark.line + 1}: {found}; a recipe is plain mappings, lists, texts and numbers; "
@@ -173,7 +170,7 @@ def _refuse_what_no_recipe_needs(text: str, name: str) -> None:
 
 
 def _plain(node: Any) -> Any:
-    """ruamel's round-trip types to plain ones, because the schema is strict about types."""
+    """Convert ruamel's round-trip types to plain types, because the schema is strict about types."""
     if isinstance(node, Mapping):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -186,21 +183,23 @@ def _plain(node: Any) -> Any:
     if isinstance(node, str):
         text = str(node)
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise RecipeError(f"recipe: {text!r} has half a surrogate pair; texts are Unicode; write the character")
+            raise RecipeError(
+                f"recipe: {text!r} contains a lone surrogate; texts are Unicode; write the character itself"
+            )
         return text
     return node
 
 
-def _override(tree: dict[str, Any], override: str) -> Place:
-    """Sets the key of KEY=VALUE; returns its place."""
+def _override(tree: dict[str, Any], override: str) -> KeyPath:
+    """Set the key of KEY=VALUE; return its path."""
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise RecipeError(f"--set {override}: not KEY=VALUE; for example judging.num_draws=5; fix the argument")
+        raise RecipeError(f"--set {override}: not KEY=VALUE; an example is judging.num_draws=5; fix the argument")
     return _set(tree, key.split("."), _plain(_yaml_of(text, f"--set {key}")) if text else None)
 
 
-def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> Place:
-    """Sets one key, making the sections above it where they are not there; returns its place."""
+def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> KeyPath:
+    """Set one key, creating missing sections above it; return its path."""
     *parents, last = steps
     node: Any = tree
     for parent in parents:
@@ -211,18 +210,18 @@ def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> Place:
     return tuple(steps)
 
 
-def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequence[Place]) -> str:
-    """One validation error in the project's form: where: what was found; what is allowed; what to do."""
-    place = tuple(part for part in _steps(tree, problem["loc"]))
-    from_set = any(place and (place[: len(key)] == key or key[: len(place)] == place) for key in overridden)
-    where = ": ".join(("--set" if from_set else name + _line(tree, place), *filter(None, [".".join(map(str, place))])))
-    if problem["type"] == "extra_forbidden" and (new := KEYS.get(".".join(map(str, place)))):
+def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequence[KeyPath]) -> str:
+    """Format one validation error as: where: what was found; what is allowed; what to do."""
+    path = tuple(part for part in _steps(tree, problem["loc"]))
+    from_set = any(path and (path[: len(key)] == key or key[: len(path)] == path) for key in overridden)
+    where = ": ".join(("--set" if from_set else name + _line(tree, path), *filter(None, [".".join(map(str, path))])))
+    if problem["type"] == "extra_forbidden" and (new := KEYS.get(".".join(map(str, path)))):
         return f"{where}: this key was renamed; it is called {new} now; rename it"
     if problem["type"] == "extra_forbidden":
-        allowed = sorted(_allowed_keys(place[:-1], tree))
-        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(place[-1]), allowed)}"
+        allowed = sorted(_allowed_keys(path[:-1], tree))
+        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(path[-1]), allowed)}"
     if problem["type"] == "missing":
-        return f"{where}: missing; the key is required; add it"
+        return f"{where}: missing; this key is required; add it"
     if problem["type"] in ("union_tag_invalid", "literal_error"):
         context = problem["ctx"]
         allowed = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected")))
@@ -230,7 +229,7 @@ def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Seque
         dot = ".kind" if problem["type"] == "union_tag_invalid" else ""
         return f"{where}{dot}: found {found!r}; allowed are {', '.join(allowed)}; {_suggest(found, allowed)}"
     if problem["type"] == "union_tag_not_found":
-        return f"{where}: no `kind`; a section like this is chosen by its kind; add `kind: ...`"
+        return f"{where}: no `kind`; this section is selected by its kind; add `kind: ...`"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}"
@@ -238,7 +237,7 @@ def _explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Seque
 
 
 def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:
-    """Pydantic's location without the union tags it inserts, which are no keys of the file."""
+    """Yield Pydantic's location without the union tags that it inserts, which are not keys of the file."""
     node = tree
     for step in loc:
         if step in UNION_TAGS:
@@ -254,10 +253,10 @@ def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:
         yield step
 
 
-def _line(tree: Any, place: Place) -> str:
-    """`:LINE` of a key, or of the deepest parent that stands in the file."""
+def _line(tree: Any, path: KeyPath) -> str:
+    """Return `:LINE` of a key, or of its deepest parent in the file."""
     node, line = tree, None
-    for step in place:
+    for step in path:
         marks = getattr(node, "lc", None)
         try:
             if marks is not None and marks.data is not None:
@@ -268,11 +267,11 @@ def _line(tree: Any, place: Place) -> str:
     return f":{line + 1}" if line is not None else ""
 
 
-def _allowed_keys(place: Place, tree: Any) -> list[str]:
-    """The keys of the section at `place`, from the schema."""
+def _allowed_keys(path: KeyPath, tree: Any) -> list[str]:
+    """Return the keys of the section at `path`, from the schema."""
     schema = Recipe.model_json_schema()
     node, content = schema, tree
-    for step in place:
+    for step in path:
         node = _resolve_union(schema, node, content)
         inside = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
         node = inside or node.get("additionalProperties") or {}
@@ -281,7 +280,7 @@ def _allowed_keys(place: Place, tree: Any) -> list[str]:
 
 
 def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -> dict[str, Any]:
-    """Follows `$ref`, and of a union takes the member that `kind` names (or the one that is not null)."""
+    """Follow `$ref`; of a union return the member that `kind` names (or the member that is not null)."""
     while True:
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
@@ -295,7 +294,7 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
             node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
         elif "allOf" in node:
             node = node["allOf"][0]
-        elif "oneOf" in node:  # told apart by their keys: the one that shares most of them
+        elif "oneOf" in node:  # distinguished by keys: the member with the most keys in common
             members = [_resolve_union(schema, member, content) for member in node["oneOf"]]
             node = max(members, key=lambda member: len(member.get("properties", {}).keys() & set(content)))
         else:

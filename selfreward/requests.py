@@ -1,4 +1,4 @@
-"""What engines and chats are asked, and what they give back."""
+"""Requests to engines and chats, and their results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from selfreward.roles import Weights
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """`n` draws that continue `prompt_token_ids`, `max_tokens` at most each.
+    """`n` samples that continue `prompt_token_ids`, of at most `max_tokens` tokens each.
 
-    Temperature 0 is greedy. Draw i is seeded with `seed` + i. When `choice_token_ids` is given, the raw
-    log-probabilities of exactly these tokens at the first sampled position come back with each sample.
-    `json_schema` enforces a JSON text of that form; an engine that cannot raises RecipeError.
+    Temperature 0 is greedy. Sample i is seeded with `seed` + i. With `choice_token_ids`, each sample includes the raw
+    log-probabilities of exactly these tokens at the first sampled position. `json_schema` enforces JSON text of that
+    schema; an engine that cannot enforce it raises RecipeError.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -29,7 +29,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Sample:
-    """One draw. `token_ids` include the end token when `finish_reason` is "stop"; `text` does not."""
+    """One sample. `token_ids` include the end token when `finish_reason` is "stop"; `text` does not."""
 
     token_ids: tuple[int, ...]
     token_logprobs: tuple[float, ...]
@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Asks for the log-probabilities of `token_ids`, each given all tokens before it."""
+    """A request for the log-probabilities of `token_ids`, each conditioned on all tokens before it."""
 
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
@@ -48,11 +48,11 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """`n` replies to a conversation, for which draw i is seeded with `seed` + i. Temperature 0 is greedy.
+    """`n` replies to a conversation; reply i is seeded with `seed` + i. Temperature 0 is greedy.
 
-    With `choices`, texts that are one token each, a reply ends right before one of them, and their log-probabilities
-    there come back: at once, after `opening` alone; or, with `max_tokens` > 0, after that many tokens of free text at
-    most and then `opening`. Without choices, `max_tokens` of free text are all of it. `json_schema` enforces its form.
+    With `choices`, texts of one token each, a reply ends before one of them and includes their log-probabilities there:
+    directly after `opening`, or, with `max_tokens` > 0, after at most that many tokens of free text and then `opening`.
+    Without choices, a reply is at most `max_tokens` of free text. `json_schema` enforces its form.
     """
 
     messages: tuple[Message, ...]
@@ -68,10 +68,10 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """One draw. `skipped` is the reason why the request was not sent at all or not served; all else is then empty.
+    """One reply. `skipped` is the reason why the request was not sent or not served; all else is then empty.
 
-    `choice_logprobs` belong to `choices`, natural and raw, -inf for one that is out of sight. `text` is the free text.
-    Token fields are empty for a model whose tokens are not ours to see.
+    `choice_logprobs` are the raw natural log-probabilities of `choices`, -inf for one that was not returned. `text` is
+    the free text. Token fields are empty for a model that does not return its tokens.
     """
 
     text: str = ""
@@ -83,10 +83,10 @@ class Reply:
     skipped: str | None = None
 
 
-def drawn(
+def response_record(
     request: GenerationRequest, sample: Sample, *, id: str, prompt_id: str, model: Weights, draw: int = 0
 ) -> Response:
-    """The record of a sample: draw `draw` of a request about a prompt."""
+    """Return the record of a sample: sample number `draw` of a request for a prompt."""
     return Response(
         id, prompt_id, request.prompt_token_ids, sample.token_ids, sample.token_logprobs, sample.text,
         sample.finish_reason, request.seed + draw, model.id,

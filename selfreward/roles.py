@@ -1,12 +1,12 @@
-"""Which weights each role stands for, from iteration to iteration.
+"""The weights of each role, from iteration to iteration.
 
-    policy    generates and judges in iteration t: M_{t-1}, from the iteration's first step to its last
-    previous  M_{t-1} too, as what M_t is compared with
-    trained   M_t, once the updates of iteration t have made it
-    initial   M_0; `given` is models.policy, of which a seed stage makes M_0
-    best      the checkpoint that the monitor named best after iteration t-1
+    policy    generates and judges in iteration t: M_{t-1}, from the first step of the iteration to the last
+    previous  M_{t-1} as the baseline of M_t
+    trained   M_t, after the updates of iteration t
+    initial   M_0; `given` is models.policy, from which a seed stage trains M_0
+    best      the checkpoint that the monitor selected as best after iteration t-1
 
-and every other model that the recipe names. An update may be of any role.
+and every other model that the recipe names. An update may train any role.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,18 +15,18 @@ from typing import Protocol
 
 from selfreward.records import Checkpoint
 
-OF_THE_RUN = frozenset({"policy", "initial", "best"})
-"""Models that are there without being named and as whom a judge may speak: they stand for the policy's weights."""
+POLICY_MODELS = frozenset({"policy", "initial", "best"})
+"""Models that exist in every recipe and may judge: they have weights of the policy."""
 
 CHANGING = frozenset({"policy", "best"})
-"""Models whose weights change from iteration to iteration. A recipe that trains another role has one more of them."""
+"""Models whose weights change from iteration to iteration, in addition to other roles that a recipe trains."""
 
-RESERVED = OF_THE_RUN - {"policy"} | {"given", "previous", "trained"}
-"""Roles that the run alone gives weights to: no model of a recipe has such a name, and no update such a role."""
+RESERVED = POLICY_MODELS - {"policy"} | {"given", "previous", "trained"}
+"""Roles whose weights only the run sets: no model of a recipe may have such a name, and no update such a role."""
 
 
 class Weights(Protocol):
-    """What a record says of the model that it is by: `id` is a hash of its weights, `iteration` t means M_t.
+    """The identity of a model in records: `id` is a hash of its weights, `iteration` t means M_t.
 
     A `Checkpoint` is weights with a folder.
     """
@@ -40,22 +40,22 @@ class Weights(Protocol):
 
 @dataclass(frozen=True)
 class Roles(Mapping[str, Checkpoint]):
-    """A mapping from role to weights as they are now, after the updates that were made.
+    """A mapping from role to current weights, after the updates made so far.
 
-    `models` are the recipe's. `began` are those with which the iteration began, and `before` those with which the one
-    before it did.
+    `models` are the recipe's models. `at_iteration_start` are the weights at the start of this iteration, and
+    `at_previous_start` the weights at the start of the previous one.
     """
 
     weights: Mapping[str, Checkpoint]
     models: Mapping[str, Checkpoint]
-    began: Mapping[str, Checkpoint]
-    before: Mapping[str, Checkpoint]
+    at_iteration_start: Mapping[str, Checkpoint]
+    at_previous_start: Mapping[str, Checkpoint]
 
     @classmethod
     def at_start(cls, models: Mapping[str, Checkpoint]) -> "Roles":
-        """Before iteration 0, of the recipe's models by name: everything that the run makes begins as models.policy."""
+        """Return the roles before iteration 0, given the recipe's models: all roles of the run are models.policy."""
         weights = {**models, **dict.fromkeys(("given", "initial", "policy", "trained", "best"), models["policy"])}
-        return cls(weights, models, began=weights, before={})
+        return cls(weights, models, at_iteration_start=weights, at_previous_start={})
 
     def __getitem__(self, role: str) -> Checkpoint:
         return self.weights[role]
@@ -67,19 +67,19 @@ class Roles(Mapping[str, Checkpoint]):
         return len(self.weights)
 
     def latest(self, role: str) -> Checkpoint:
-        """What an update of `role` starts from: of the policy what an update before it made."""
+        """Return the weights from which an update of `role` starts; for the policy, the latest update of M_t."""
         return self["trained" if role == "policy" else role]
 
     def first(self, role: str) -> Checkpoint:
-        """What `role` was before any update: of the policy M_0."""
+        """Return the weights of `role` before any update; M_0 for the policy."""
         return self["initial"] if role == "policy" else self.models[role]
 
     def updated(self, role: str, weights: Checkpoint) -> "Roles":
-        """After an update of `role`. What the update of the policy made is `trained`; `policy` stays what it was."""
+        """Return the roles after an update of `role`. The policy's sets `trained`; `policy` stays M_{t-1}."""
         return replace(self, weights={**self.weights, "trained" if role == "policy" else role: weights})
 
     def advanced(self, *, best: Checkpoint) -> "Roles":
-        """The roles with which the next iteration begins: M_t is the policy now."""
+        """Return the roles at the start of the next iteration, where M_t becomes the policy."""
         trained = self["trained"]
         weights = {**self.weights, "policy": trained, "previous": trained, "trained": trained, "best": best}
-        return Roles(weights, self.models, began=weights, before=self.began)
+        return Roles(weights, self.models, at_iteration_start=weights, at_previous_start=self.at_iteration_start)

@@ -1,4 +1,4 @@
-"""Runs the steps of an iteration, each through the store: what is there is not made again."""
+"""Runs the steps of an iteration through the store: existing results are not computed again."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from selfreward.errors import RecipeError
 from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Evaluation
 from selfreward.roles import Roles
-from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update, whole
+from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update, complete_tables
 from selfreward.store import Store
 from selfreward.tables import COUNTS, DECISION
 
@@ -24,13 +24,13 @@ class Runner:
     engine: Engine
 
     def run(self, iteration: Iteration, roles: Roles) -> Roles:
-        """Every step in order; returns the roles after the updates.
+        """Run every step in order; return the roles after the updates.
 
-        Where a gate finds nothing to learn from, the rest is left out: nothing is trained, and M_t is M_{t-1}. Raises
-        RecipeError for an update of a role that is no model of the recipe.
+        When a gate finds nothing to learn from, the remaining steps are skipped: nothing is trained, and M_t is
+        M_{t-1}. Raises RecipeError for an update of a role that is not a model of the recipe.
         """
         if missing := [update.role for update in iteration.updates if update.role not in roles]:
-            raise RecipeError(f"models: no {missing[0]!r}, which an update trains; add it to `models`")
+            raise RecipeError(f"models: an update trains {missing[0]!r}, which is not defined; add it to `models`")
         measured: dict[str, Evaluation] = {}
         done: list[Stage[Any]] = []
         for step in iteration.steps:
@@ -51,7 +51,7 @@ class Runner:
         return roles
 
     def stage(self, t: int, stage: Stage[Any], roles: Roles) -> None:
-        """Shard after shard, those that are not stored yet; what may have changed outside since then is checked."""
+        """Make the shards that are not stored yet, then check stored records against the current inputs."""
         if not self.store.has(t, stage.table):
             num_shards = self._num_shards(t, stage)
             if num_shards == 0 or not stage.only_if(self._reading(t, stage.reads, roles)):
@@ -61,7 +61,7 @@ class Runner:
             stage.check(self._reading(t, (Read(stage.table, "iteration"),), roles))
 
     def update(self, iteration: Iteration, step: Update, roles: Roles) -> Checkpoint:
-        """New weights of a role, as a function of files. The engine sleeps meanwhile."""
+        """Train new weights of a role, as a function of files. The engine sleeps meanwhile."""
         t, work_folder = iteration.number, self.store.work_folder(iteration.number, step.name)
         files = {r.table.name: self.store.path(t, r.table) for r in step.reads if self.store.has(t, r.table)}
         block = Block(t, files, roles, roles.latest(step.role), roles.first(step.role), work_folder)
@@ -70,13 +70,13 @@ class Runner:
         return Checkpoint(weights_hash[:16], path, t)
 
     def counts(self, t: int, stages: Sequence[Stage[Any]]) -> Mapping[str, int]:
-        """The funnel from prompts to pairs."""
+        """Return the counts of the funnel from prompts to pairs."""
         stored: Mapping[str, int] = self.store.once_json(t, COUNTS, partial(self._tally, t, stages))
         return stored
 
     def probe(self, t: int, step: Probe, roles: Roles) -> Evaluation | None:
-        """Its stages, then its measurement; None when it is not due, or gives records alone."""
-        reading = self._reading(t, (*step.reads, *whole(step.stages)), roles)
+        """Run a probe's stages, then its measurement; None when it is not due or only makes records."""
+        reading = self._reading(t, (*step.reads, *complete_tables(step.stages)), roles)
         if (stored := self.store.read_json(t, step.name)) is not None:
             return Evaluation.from_json(stored)
         if not step.only_if(reading):
@@ -105,7 +105,7 @@ class Runner:
         return counts
 
     def _num_shards(self, t: int, stage: Stage[Any]) -> int:
-        """Its own number, or that of the first table that it reads by shard; 0 when that one was not due."""
+        """Return the number of shards: the stage's own, or that of the table it reads by shard (0 without it)."""
         table = stage.sharded_by
         if stage.num_shards is not None or table is None:
             return stage.num_shards or 0

@@ -1,7 +1,7 @@
-"""What an iteration is made of: stages, gates, updates and probes, in the order in which they run.
+"""The parts of an iteration: stages, gates, updates and probes, in the order in which they run.
 
-A step is data: what it is called, what it reads, whom it asks, and a function that does the work. `compose.py` puts an
-iteration together, `running.py` runs it, `plan` adds up what it asks. None of the three knows what a step does.
+A step is data: its name, the tables it reads, the models it queries, and a function that does the work. `compose.py`
+composes an iteration, `running.py` runs it, `plan` sums its requests. None of the three knows what a step does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -19,13 +19,13 @@ Scope = Literal["shard", "so_far", "iteration", "earlier"]
 
 
 class Stored(Protocol):
-    """What steps may ask of the run folder."""
+    """The part of the run folder that steps may read."""
 
     def has(self, iteration: int, table: Table[Any]) -> bool:
-        """Whether the table is complete."""
+        """Return whether the table is complete."""
 
     def read(self, iteration: int, table: Table[R], shard: int | None = None) -> Iterator[R]:
-        """Its records, or those of one shard. Raises StoreError when there are none."""
+        """Return the records of a table or of one shard. Raises StoreError when there are none."""
 
     def num_shards(self, iteration: int, table: Table[Any]) -> int: ...
 
@@ -34,8 +34,8 @@ class Stored(Protocol):
 class Read:
     """A table that a step reads.
 
-    `shard`: the shard at hand. `so_far`: the shards before it. `iteration`: all of this iteration's. `earlier`: those
-    of past iterations. `if_made`: taken along where somebody else wants it; alone it is no reason to make it.
+    `shard`: the current shard. `so_far`: the shards before it. `iteration`: all shards of this iteration. `earlier`:
+    the tables of past iterations. `if_made`: read the table if another step needs it, but do not cause it to be made.
     """
 
     table: Table[Any]
@@ -45,7 +45,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a step sees: the iteration, its roles, and the tables that the step declared. `shard` is the one at hand."""
+    """The input of a step: the iteration, its roles, the tables that the step declared, and the current `shard`."""
 
     iteration: int
     roles: Roles
@@ -54,10 +54,10 @@ class Reading:
     shard: int = 0
 
     def rows(self, table: Table[R], *, iteration: int | None = None, shard: int | None = None) -> Iterator[R]:
-        """The records of a table as far as the step declared it; none when it was not due.
+        """Return the records of a table within the declared scope; none when the table was not made.
 
-        Of one `shard`: that at hand, or any of a table that is declared whole. Of a past `iteration` if one is given.
-        Raises LookupError for what the step did not declare.
+        `shard` selects one shard: the current one, or any shard of a table declared with scope `iteration`.
+        `iteration` selects a past iteration. Raises LookupError for an undeclared read.
         """
         if iteration is not None:
             self._require(table, "earlier")
@@ -72,12 +72,12 @@ class Reading:
         return self.stored.read(self.iteration, table, shard) if self.stored.has(self.iteration, table) else iter(())
 
     def has(self, table: Table[Any], *, iteration: int) -> bool:
-        """Whether a past iteration made a table. Raises LookupError as `rows` does."""
+        """Return whether a past iteration made a table. Raises LookupError as `rows` does."""
         self._require(table, "earlier")
         return self.stored.has(iteration, table)
 
     def num_shards(self, table: Table[Any]) -> int:
-        """Of a table that is declared whole. Raises LookupError as `rows` does."""
+        """Return the number of shards of a table declared with scope `iteration`. Raises LookupError as `rows` does."""
         self._require(table, "iteration")
         return self.stored.num_shards(self.iteration, table)
 
@@ -104,18 +104,18 @@ def _no_counts(_: Iterable[Any]) -> Mapping[str, int]:
 
 @dataclass(frozen=True)
 class Stage(Generic[R]):
-    """Makes a table, shard by shard.
+    """A step that makes a table, shard by shard.
 
-    `asks` are the roles and models that it may ask, and `most` what it asks of them at most. It has `num_shards`, or
-    as many as the first table that it reads by shard. `only_if_read`: it is left out unless a later step reads its
-    table. `only_if` decides when it is due. `tally`: what the funnel counts of its records. `check` raises StoreError
-    when stored records are not those that a resumed run would make.
+    `queries` are the roles and models that it may query, and `most` returns an upper bound on the requests to them. The
+    stage has `num_shards`, or as many as the first table that it reads by shard. `only_if_read`: the stage is left out
+    unless a later step reads its table. `only_if` decides whether it is due. `tally` counts its records for the funnel.
+    `check` raises StoreError when a resumed run would make other records than the stored ones.
     """
 
     table: Table[R]
     make: Callable[[Reading], Iterable[R]]
     reads: tuple[Read, ...] = ()
-    asks: frozenset[str] = frozenset()
+    queries: frozenset[str] = frozenset()
     most: Callable[[Lengths], Sequence[Requests]] = _nothing
     num_shards: int | None = None
     only_if_read: bool = False
@@ -129,15 +129,15 @@ class Stage(Generic[R]):
 
     @property
     def sharded_by(self) -> Table[Any] | None:
-        """The table whose number of shards it has, unless it has its own."""
+        """The table that sets the stage's number of shards, unless the stage sets its own."""
         return next((read.table for read in self.reads if read.scope == "shard" and not read.if_made), None)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether there is something to learn from what was made so far; if not, the rest of the iteration is left out.
+    """The step that decides whether there is something to learn from; if not, the remaining steps are skipped.
 
-    `may_train` gets the counts of the stages and the measurements of the probes before it, by name.
+    `may_train` takes the counts of the earlier stages and the evaluations of the earlier probes, by name.
     """
 
     may_train: Callable[[Mapping[str, int], Mapping[str, Evaluation]], bool]
@@ -145,10 +145,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Block:
-    """What a learner gets at once: the files of the tables that its update reads, by name, and the weights by role.
+    """The input of one call of a learner: the files of the tables that its update reads, and the weights by role.
 
-    It starts from `start`; `first` is what its role was before any update. `work_folder` is the update's alone and
-    survives a kill, so that training resumes inside.
+    Training starts from `start`; `first` are the role's weights before any update. `work_folder` belongs to this update
+    and survives a kill, so that training resumes from it.
     """
 
     iteration: int
@@ -160,22 +160,22 @@ class Block:
 
 
 class Learner(Protocol):
-    """Holds the state of training: open for one iteration, or for a whole run that updates at every step."""
+    """The state of training, open for one iteration, or for a complete run that updates at every step."""
 
     def learn(self, block: Block) -> Mapping[str, Any]:
-        """Takes the optimizer steps of a block; returns metrics. Raises TrainingError."""
+        """Take the optimizer steps of a block; return metrics. Raises TrainingError."""
 
     def save(self, folder: Path) -> None:
-        """Leaves the weights as they are now in `folder`, a model folder that has its name only when it is complete."""
+        """Save the current weights as the model folder `folder`, which gets its name only when it is complete."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Update:
-    """Makes new weights of `role` out of whole tables of the iteration.
+    """A step that trains new weights of `role` on complete tables of the iteration.
 
-    `name` is that of its metrics, `iteration-NN/NAME.json`. `most`: what it computes at most.
+    Its metrics are stored as `iteration-NN/NAME.json`. `most` returns an upper bound on its computation.
     """
 
     name: str
@@ -187,10 +187,10 @@ class Update:
 
 @dataclass(frozen=True)
 class Probe:
-    """Measures. Its stages run first; `measure` reads them and gives the metrics of `iteration-NN/NAME.json`.
+    """A measurement. Its stages run first; `measure` reads their tables and returns `iteration-NN/NAME.json`.
 
-    It reads the whole of what its stages made and read, and `reads` besides. `when`: in its place among the steps; only
-    when a decision stays open; or once in the life of a run, when it stops.
+    It reads the complete tables of its stages, their tables of past iterations, and `reads`. `when`: in order among the
+    steps; on request, when a decision is inconclusive; or once per run, when it stops.
     """
 
     name: str
@@ -206,10 +206,10 @@ Step = Stage[Any] | Gate | Update | Probe
 
 @dataclass(frozen=True)
 class Iteration:
-    """Iteration `number`, step by step. `recipe_text` is the recipe that is in force in it.
+    """The steps of iteration `number`. `recipe_text` is the recipe used in it, with all interventions.
 
-    Raises ValueError for steps that do not fit together: two of one name, one that reads what nobody made, one whose
-    number of shards nothing says, or one behind the gate that the funnel would have to count.
+    Raises ValueError for inconsistent steps: two with the same name, one that reads a table that no step makes, one
+    without a number of shards, or one after the gate that the funnel would have to count.
     """
 
     number: int
@@ -221,9 +221,7 @@ class Iteration:
         made: set[str] = set()
         names = [COUNTS, DECISION]
         if taken := RESERVED & {update.role for update in self.updates}:
-            raise ValueError(
-                f"{', '.join(sorted(taken))}: the run alone gives this role its weights; update another one"
-            )
+            raise ValueError(f"{', '.join(sorted(taken))}: the run sets the weights of this role; update another role")
         for step in self.steps:
             for stage in _stages_of(step):
                 _require(stage.name, stage.reads, made)
@@ -234,14 +232,14 @@ class Iteration:
                 _require(step.name, step.reads, made)
                 names.append(step.name)
             if isinstance(step, Update) and any(read.scope != "iteration" for read in step.reads):
-                raise ValueError(f"{step.name}: an update reads whole tables of its iteration; use that scope")
+                raise ValueError(f"{step.name}: an update reads complete tables; use the scope `iteration`")
         _require_once(names)
         _require_once([*made, *map(self.folder_of, self.updates)])
         _require_counted(self.steps)
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
-        """All, those of probes too."""
+        """All stages, including those of probes."""
         return tuple(stage for step in self.steps for stage in _stages_of(step))
 
     @property
@@ -249,7 +247,7 @@ class Iteration:
         return tuple(step for step in self.steps if isinstance(step, Update))
 
     def folder_of(self, update: Update) -> str:
-        """Where its checkpoint lies in the iteration's folder: under its role, if no other of this role follows it."""
+        """The name of the update's checkpoint folder: its role's, if no later update has this role, else its own."""
         *_, last = (other for other in self.updates if other.role == update.role)
         if update is not last:
             return update.name
@@ -269,8 +267,8 @@ def _stages_of(step: Step) -> tuple[Stage[Any], ...]:
             return ()
 
 
-def whole(stages: Sequence[Stage[Any]]) -> tuple[Read, ...]:
-    """All that these stages made, and what they read of past iterations."""
+def complete_tables(stages: Sequence[Stage[Any]]) -> tuple[Read, ...]:
+    """Return reads of the complete tables that these stages make, and of past iterations' tables that they read."""
     earlier = dict.fromkeys(read for stage in stages for read in stage.reads if read.scope == "earlier")
     return (*(Read(stage.table, "iteration") for stage in stages), *earlier)
 
@@ -284,24 +282,24 @@ def _require(reader: str, reads: Sequence[Read], made: Set[str]) -> None:
 
 def _require_shards(stage: Stage[Any]) -> None:
     if stage.num_shards is None and not stage.sharded_by:
-        raise ValueError(f"{stage.name}: it reads nothing by shard and has no num_shards; give one of the two")
+        raise ValueError(f"{stage.name}: no table is read by shard and num_shards is not set; set one of the two")
 
 
 def _require_once(names: Sequence[str]) -> None:
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{', '.join(sorted(twice))}: the name of two things in one folder; rename one")
+        raise ValueError(f"{', '.join(sorted(twice))}: two files or folders have this name; rename one")
 
 
 def _require_counted(steps: Sequence[Step]) -> None:
-    """The funnel is counted once, at the gate: what lies behind it would be missing there without a word."""
-    behind = list(dropwhile(lambda step: not isinstance(step, Gate), steps))[1:]
-    for step in behind:
+    """Refuse stages after the gate that the funnel counts: the counts are made once, at the gate."""
+    after_gate = list(dropwhile(lambda step: not isinstance(step, Gate), steps))[1:]
+    for step in after_gate:
         if isinstance(step, Gate) or (isinstance(step, Stage) and step.tally is not _no_counts):
-            raise ValueError("a stage with a tally, or a second gate, behind the gate: the funnel ends at the gate")
+            raise ValueError("a stage with a tally, or a second gate, follows the gate; the funnel ends at the gate")
 
 
 def _needed(steps: Sequence[Step]) -> list[Step]:
-    """All steps but the stages that nobody asked for, in order."""
+    """Return the steps in order, without the `only_if_read` stages that no later step reads."""
     kept: list[Step] = []
     read: set[str] = set()
     for step in reversed(steps):

@@ -1,7 +1,7 @@
-"""The records that flow through an iteration. A table is one file, `iteration-NN/NAME.parquet`, and is named once.
+"""The tables of an iteration. A table is one file, `iteration-NN/NAME.parquet`.
 
-prompts -> responses -> judgments (-> battles) -> pairs, and the prompts that gave none. Tables that one package alone
-writes and reads stand in that package.
+prompts -> responses -> judgments (-> battles) -> pairs, and the prompts without a pair. Tables that only one package
+writes and reads are defined in that package.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Table(Generic[R]):
-    """`name`: the file, the line on the console, the row in reports. `record`: what a row is.
+    """`name`: the file, the line on the console, the row in reports. `record`: the type of a row.
 
-    `group`: under which name reports add up its cost ("": its own). `column`: the same in a plan, and `note` is what a
-    reader of the plan should know of that column. `seeds`: the name that seeds and ids are made of, where a table was
-    renamed and its draws must stay the same ("": `name`).
+    `group`: the name under which reports sum its cost ("": its own). `column`: the same in a plan, and `note` explains
+    that column. `seeds`: the name used in seeds and ids, where a table was renamed and its samples must stay the same
+    ("": `name`).
     """
 
     name: str
@@ -33,8 +33,8 @@ class Table(Generic[R]):
         return self.seeds or self.name
 
 
-# One value for each iteration, `iteration-NN/NAME.json`: the funnel, what was measured of the judge, of the update, of
-# M_t, of the best checkpoint at the end, and the decision.
+# One JSON file per iteration, `iteration-NN/NAME.json`: the counts of the funnel, the evaluation of the judge, the
+# metrics of the update, the evaluation of M_t, the test results of the best checkpoint, and the decision.
 COUNTS, JUDGE, TRAINING, EVALUATION, TEST, DECISION = "counts", "judge", "training", "evaluation", "test", "decision"
 
 PROMPTS = Table("prompts", Prompt)

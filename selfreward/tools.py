@@ -1,6 +1,6 @@
-"""What a run works with from its beginning to its end: prompts, models, engine, anchor, monitor.
+"""The objects that a run uses from start to end: prompts, models, engine, anchor, monitor.
 
-No intervention changes any of it: what measures is measured with to the end.
+No intervention changes any of them, so measurements stay comparable.
 """
 
 from collections import Counter
@@ -27,15 +27,15 @@ from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem
 from selfreward.recipe import AdditiveSection, Recipe, RewardModelSection
 from selfreward.records import Checkpoint
-from selfreward.roles import OF_THE_RUN
+from selfreward.roles import POLICY_MODELS
 from selfreward.workload import Lengths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """The models of a recipe by name, the engine that holds them in turn, and what judges speak to.
+    """The models of a recipe by name, the engine that loads them in turn, and the chats that judges query.
 
-    `judges` are those that were built: a file that one names and that changes in mid-run changes nothing.
+    `judges` caches the judges already built, so that a change of a judge's files during a run has no effect.
     """
 
     engine: Engine
@@ -44,7 +44,7 @@ class Inference:
     judges: dict[str, Judge] = field(default_factory=dict)
 
     def judge(self, recipe: Recipe) -> Judge:
-        """The judge that labels by this recipe. Raises RecipeError."""
+        """Return the judge that labels responses in this recipe. Raises RecipeError."""
         key = recipe.judging.model_dump_json()
         if key not in self.judges:
             self.judges[key] = judging.build(
@@ -54,7 +54,7 @@ class Inference:
         return self.judges[key]
 
     def meta_judge(self, recipe: Recipe, iteration: int) -> meta_judging.MetaJudge | None:
-        """Who judges the judgments of an iteration; None where nobody does. Raises RecipeError."""
+        """Return the meta-judge of an iteration; None without meta-judging. Raises RecipeError."""
         section = recipe.meta_judging
         judge = recipe.judging
         if section is None or iteration not in section.iterations or not isinstance(judge, AdditiveSection):
@@ -62,7 +62,7 @@ class Inference:
         return meta_judging.build(section, judge=judge, chats=self.chats, seed=recipe.seed)
 
     def usage(self) -> Mapping[str, float]:
-        """What engine and endpoints did so far; counters that only grow."""
+        """Return the counters of engine and endpoints since the start; they only grow."""
         used = Counter(self.engine.usage())
         for chat in self.chats.values():
             used.update(chat.usage())
@@ -71,7 +71,7 @@ class Inference:
 
 @dataclass(frozen=True, kw_only=True)
 class Tools(Inference):
-    """And the prompts, the judge that measures, and the monitor."""
+    """The inference objects, and the prompts, the anchor and the monitor."""
 
     source: PromptSource
     anchor: Anchor
@@ -79,20 +79,20 @@ class Tools(Inference):
 
 
 def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
-    """Puts models on disk; the engine starts at its first use. `cache_folder` keeps what endpoints replied."""
+    """Store the models on disk; the engine starts at its first use. `cache_folder` stores the replies of endpoints."""
     models = {
         name: model_files.checkpoint_of(model_files.materialise(section), iteration=0)
         for name, section in recipe.local_models.items()
     }
     models["initial"] = models["policy"]
     engine = engines.build(recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code)
-    local = dict.fromkeys((*sorted(OF_THE_RUN), *models))
+    local = dict.fromkeys((*sorted(POLICY_MODELS), *models))
     built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
     return Inference(engine=engine, chats=built, models=models)
 
 
 def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
-    """Raises RecipeError for prompts, models and names that cannot be used."""
+    """Build the tools of a recipe. Raises RecipeError for prompts, models and names that cannot be used."""
     source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
     inference = inference_of(recipe, cache_folder=cache_folder)
     anchor = judging.build_anchor(
@@ -109,9 +109,10 @@ def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
 
 
 def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[Problem]:
-    """What is wrong with a recipe, also with the interventions that it lists.
+    """Yield the problems of a recipe, also with each of its interventions.
 
-    Of a run that was `begun` the lengths of prompts are not asked again: the keys that would help may not change.
+    For a run that has `begun` the lengths of prompts are not checked again, because the keys that would help may not
+    change on resume.
     """
     lengths = Lengths(tools.engine)
     variants = interventions.variants(recipe)
@@ -132,7 +133,7 @@ def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[P
 
 
 def _of_sections(recipe: Recipe, tools: Tools, lengths: Lengths) -> Iterator[Problem]:
-    """Of the sections that an intervention may change."""
+    """Yield the problems of the sections that an intervention may change."""
     facts = Facts(recipe, tools.source, tools.engine, tools.models, lengths)
     yield from judging.problems(recipe.judging, facts)
     yield from pairing.problems(recipe.pairing, facts)
@@ -141,13 +142,13 @@ def _of_sections(recipe: Recipe, tools: Tools, lengths: Lengths) -> Iterator[Pro
         tools.judge(recipe)
         for iteration in recipe.meta_judging.iterations if recipe.meta_judging else ():
             tools.meta_judge(recipe, iteration)
-    except RecipeError as error:  # a model that is not there, principles that cannot be read
+    except RecipeError as error:  # an unknown model, principles that cannot be read
         yield Problem(str(error))
 
 
 def _reward_models(*recipes: Recipe) -> set[str]:
-    """Names of models that score and do not generate, so that the engine never holds them."""
+    """Return the names of models that only score, so that the engine never loads them."""
     judges = [
         judge for r in recipes for section in (r.judging, r.evaluation.anchor) for judge in judging.members(section)
     ]
-    return {judge.by for judge in judges if isinstance(judge, RewardModelSection)} - OF_THE_RUN
+    return {judge.by for judge in judges if isinstance(judge, RewardModelSection)} - POLICY_MODELS

@@ -1,7 +1,7 @@
-"""What a stage or an update asks at most: upper bounds on the run's real prompts, which `selfreward plan` adds up.
+"""Upper bounds on the requests of a stage and the work of an update, on the run's real prompts; `plan` sums them.
 
-Everything that asks a model says so beside the code that does: a judge in `most`, next to `judge`. Nothing here knows a
-judge, a selector or a stage.
+Every part that queries a model defines its bound next to the code that queries it: a judge has `most` next to `judge`.
+This module knows no judge, selector or stage.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,21 +14,21 @@ from selfreward.requests import ChatRequest
 
 @dataclass(frozen=True)
 class Workload:
-    """`num_responses` to each prompt, of `max_tokens` tokens at most, as a judge meets them in `iteration`.
+    """`num_responses` to each prompt, of at most `max_tokens` tokens, as the input of a judge in `iteration`.
 
-    `seen_before`: all of these responses but the first one of a prompt were judged with the same question before.
+    `already_judged`: all responses except the first to each prompt were judged with the same request before.
     """
 
     prompts: Sequence[Prompt]
     num_responses: int
     max_tokens: int
     iteration: int
-    seen_before: bool = False
+    already_judged: bool = False
 
 
 @dataclass(frozen=True)
-class CandidateWorkload:
-    """What a table of responses has to each prompt at most: so many, of so many tokens."""
+class ResponseBound:
+    """Upper bounds on a table of responses: responses per prompt, and tokens per response."""
 
     num_responses: int
     max_tokens: int
@@ -36,13 +36,14 @@ class CandidateWorkload:
 
 @dataclass(frozen=True)
 class Requests:
-    """`times` requests about each of several prompts, to the model `by`.
+    """`times` requests for each of several prompts, to the model `by`.
 
-    The prompt of a request has `first_P` tokens that it shares with the others about the same prompt, of which
-    `num_common` stand in all requests, and then `rest` tokens of responses. `ask` is the request without its messages,
-    and `opening_tokens` belong to its opening; None computes the prompt and no more. `in_engine` is false for a model
-    that scores beside it. `num_known` of the `times` were asked before: an endpoint's replies are kept, and only what
-    is new is sent. `may_not_fit`: a prompt that exceeds the context is not asked, and its judgment unscored.
+    The prompt of a request has `first_P` tokens shared with the other requests for the same prompt, of which
+    `num_common` are shared by all requests, and then `rest` tokens of responses. `ask` is the request without its
+    messages, and `opening_tokens` the length of its opening; None for a forward pass only. `in_engine` is false for a
+    model that scores outside the engine. `num_cached` of the `times` are cached: an endpoint's replies are stored, and
+    only new requests are sent. `may_not_fit`: a prompt that exceeds the context is not sent, and its judgment is
+    unscored.
     """
 
     by: str
@@ -53,23 +54,23 @@ class Requests:
     ask: ChatRequest | None = None
     opening_tokens: int = 0
     in_engine: bool = True
-    num_known: int = 0
+    num_cached: int = 0
     may_not_fit: bool = False
 
     @property
     def lengths(self) -> list[int]:
-        """Of the prompts, one for each request."""
+        """Prompt lengths in tokens, one for each request."""
         return [first + self.rest for first in self.first_P for _ in range(self.times)]
 
 
-def asked_before(requests: Sequence[Requests]) -> list[Requests]:
-    """The same questions as in an earlier iteration, all of them."""
-    return [replace(each, num_known=each.times) for each in requests]
+def all_cached(requests: Sequence[Requests]) -> list[Requests]:
+    """Return the same requests, all of them cached from an earlier iteration."""
+    return [replace(each, num_cached=each.times) for each in requests]
 
 
 @dataclass(frozen=True)
 class PairBound:
-    """A pair that may come of a prompt: its prompt and each of its two sides have so many tokens at most."""
+    """Upper bounds on a pair that a prompt may give: tokens of its prompt and of each of its two sides."""
 
     kind: Literal["response", "judgment"]
     prompt_tokens: int
@@ -78,7 +79,7 @@ class PairBound:
 
 @dataclass(frozen=True)
 class UpdateWork:
-    """What an update computes at most; `num_training_tokens` are those of all its steps."""
+    """Upper bounds on the computation of an update; `num_training_tokens` counts all its steps."""
 
     num_pairs: int = 0
     num_judgment_pairs: int = 0
@@ -89,13 +90,13 @@ class UpdateWork:
 
 
 def total(works: Sequence[UpdateWork]) -> UpdateWork:
-    """Of updates one after the other."""
+    """Return the work of several updates, one after another."""
     sums = {field.name: sum(getattr(work, field.name) for work in works) for field in fields(UpdateWork)}
     return UpdateWork(**{**sums, "longest_pair_tokens": max((work.longest_pair_tokens for work in works), default=0)})
 
 
 class Tokenizer(Protocol):
-    """Of an engine what counting needs."""
+    """The part of an engine that is needed to count tokens."""
 
     @property
     def context_tokens(self) -> int: ...
@@ -105,8 +106,8 @@ class Tokenizer(Protocol):
     def encode_text(self, text: str) -> tuple[int, ...]: ...
 
 
-class Question(Protocol):
-    """Of a template what counting needs."""
+class PromptTemplate(Protocol):
+    """The part of a prompt template that is needed to count tokens."""
 
     @property
     def name(self) -> str: ...
@@ -115,7 +116,7 @@ class Question(Protocol):
 
 
 class Lengths:
-    """How long prompts are in the tokens of the model that will read them; each is measured once."""
+    """Lengths of prompts in tokens of the model that will be prompted; each is measured once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -131,15 +132,15 @@ class Lengths:
     def prompts(self, prompts: Sequence[Prompt]) -> tuple[int, ...]:
         return tuple(map(self.prompt, prompts))
 
-    def question(self, template: Question, prompt: Prompt, *, thinking: bool, **values: str | None) -> int:
-        """A judge's prompt about `prompt`; a response in it that is "" leaves its empty block."""
+    def question(self, template: PromptTemplate, prompt: Prompt, *, thinking: bool, **values: str | None) -> int:
+        """Return the length of a judge's prompt about `prompt`; an empty response ("") leaves an empty block."""
         return self._once(
             (template.name, prompt.id, thinking, *sorted(values.items(), key=lambda item: item[0])),
             lambda: len(self._tokenizer.encode(template.render(prompt=prompt.messages, **values), thinking=thinking)),
         )
 
     def opening(self, ask: ChatRequest) -> int:
-        """What the assistant's turn begins with; the choice that follows is one token."""
+        """Return the length of the opening of the assistant's turn; the choice that follows is one token."""
         return len(self._tokenizer.encode_text(ask.opening + ask.choices[0])) - 1 if ask.choices else 0
 
     def text(self, text: str) -> int:
@@ -151,12 +152,16 @@ class Lengths:
         return self._known[key]
 
 
-def draws(by: str, prompts: Sequence[Prompt], lengths: Lengths, *, max_tokens: int, n: int = 1) -> list[Requests]:
-    """`n` responses of a model to each prompt."""
+def sampling_requests(
+    by: str, prompts: Sequence[Prompt], lengths: Lengths, *, max_tokens: int, n: int = 1
+) -> list[Requests]:
+    """Return the requests that sample `n` responses to each prompt."""
     ask = ChatRequest((), max_tokens=max_tokens, n=n)
     return [Requests(by, lengths.prompts(prompts), ask=ask)] if prompts else []
 
 
-def forward(by: str, prompts: Sequence[Prompt], lengths: Lengths, *, max_tokens: int, times: int = 1) -> list[Requests]:
-    """Each prompt with a response of `max_tokens` once through a model, `times` over."""
+def forward_requests(
+    by: str, prompts: Sequence[Prompt], lengths: Lengths, *, max_tokens: int, times: int = 1
+) -> list[Requests]:
+    """Return the requests for `times` forward passes over each prompt with a response of `max_tokens`."""
     return [Requests(by, lengths.prompts(prompts), rest=max_tokens, times=times)] if prompts else []

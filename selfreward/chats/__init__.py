@@ -1,4 +1,4 @@
-"""Models as judges speak to them, by name: in the run's own engine, or behind an OpenAI-compatible endpoint."""
+"""Models that judges query by name: in the run's own engine, or behind an OpenAI-compatible endpoint."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from selfreward.recipe import EndpointSection
 def build(
     local: Iterable[str], endpoints: Mapping[str, EndpointSection], *, engine: Engine, cache_folder: Path
 ) -> dict[str, Chat]:
-    """All models that can judge, by name. Replies of endpoints are kept in `cache_folder`, a file for each model."""
+    """Return all models that can judge, by name. `cache_folder` stores the replies of endpoints, a file per model."""
     from selfreward.chats.local import LocalChat
 
     chats: dict[str, Chat] = {name: LocalChat(name, engine) for name in local}

@@ -1,8 +1,8 @@
 """A model behind an OpenAI-compatible chat-completions server, as `parts.Chat`: it judges, and is never trained.
 
-What it does: every draw has a key of its own, made of the address and of the body that would ask for it alone. Draws
-that the cache file has are never sent; the others go in as few requests as possible, each answer into the cache at the
-moment it arrives. So a run that was killed, or that stopped for want of money or of a server, pays for nothing twice.
+Every reply has a key, made of the address and of the request body for this reply alone. Replies in the cache file are
+never requested again; the others are requested in as few requests as possible, and each answer is cached when it
+arrives. So a run that was killed, or that stopped because of its budget or the server, pays for no reply twice.
 """
 
 import threading
@@ -41,12 +41,12 @@ _COUNTERS = ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_c
 
 
 class _Stopped(Exception):
-    """Another request failed, or the process was asked to end; whoever stopped this one has the reason."""
+    """Another request failed, or the process was stopped; the exception that caused this has the reason."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Consecutive draws of one request; `keys[i]` is that of draw `first` + i."""
+    """Consecutive replies of one request; `keys[i]` is the key of reply `first` + i."""
 
     request: ChatRequest
     first: int
@@ -54,7 +54,7 @@ class _Task:
 
 
 class EndpointChat:
-    """`parts.Chat`. `name` is the model's in the recipe; the money that `cache_file` knows of is counted under it.
+    """A `parts.Chat`. `name` is the model's name in the recipe, under which `cache_file` counts its cost.
 
     Raises RecipeError when the environment variable of the key is not set.
     """
@@ -70,10 +70,10 @@ class EndpointChat:
         self._dialect = Dialect()
         self._counts = dict.fromkeys((*_COUNTERS, *(("cost",) if section.price else ())), 0.0)
         self._lock = threading.Lock()
-        self._ended = threading.Condition()  # one of those in flight
+        self._ended = threading.Condition()  # notified when a request in flight ends
         self._num_in_flight = 0
         self._first = threading.Lock()
-        self._tokens_per_byte: float | None = None  # the most that the server has counted; None before its first answer
+        self._tokens_per_byte: float | None = None  # the server's largest count; None before its first answer
 
     @property
     def by(self) -> str:
@@ -83,7 +83,7 @@ class EndpointChat:
         return model_id(self._section)
 
     def reply(self, requests: Sequence[ChatRequest], *, models: Mapping[str, Checkpoint]) -> list[list[Reply]]:
-        """Raises EngineError when the server fails for good, BudgetError, StoreError; the same call then goes on."""
+        """Raises EngineError when the server fails permanently, BudgetError, StoreError; the same call then resumes."""
         keys = [self._keys(request, where=f"request {i}") for i, request in enumerate(requests)]
         known = self._cache.read(key for draws in keys for key in draws)
         self._count(num_cached_replies=len(known))
@@ -91,7 +91,7 @@ class EndpointChat:
         return [[known[key] for key in draws] for draws in keys]
 
     def usage(self) -> Mapping[str, float]:
-        """Counters since the start. `cost` is there where a price is; lost answers count at their worst case in it."""
+        """Return counters since the start. `cost` exists with a price; lost answers count at their maximum cost."""
         with self._lock:
             return dict(self._counts)
 
@@ -100,11 +100,11 @@ class EndpointChat:
         self._cache.close()
 
     def _keys(self, request: ChatRequest, *, where: str) -> tuple[str, ...]:
-        """One for each draw; equal ones are the same draw, as all are at temperature 0."""
+        """Return one key per reply; at temperature 0 all replies are the same, with the same key."""
         if request.n < 1 or request.max_tokens < (0 if request.choices else 1):
             raise EngineError(
-                f"{self._connection.where}: {where} has n {request.n} and max_tokens {request.max_tokens}; 1 or more "
-                "is allowed; correct them"
+                f"{self._connection.where}: {where} has n {request.n} and max_tokens {request.max_tokens}; both "
+                "must be at least 1; correct them"
             )
         draws = range(request.n) if request.temperature > 0 else [0] * request.n
         bodies = (chat_body(request, self._section, draw=draw) for draw in draws)
@@ -138,14 +138,14 @@ class EndpointChat:
                     bar.update(len(new))
             except BaseException:
                 stop.set()
-                # Those in flight end and are kept; the others are not sent.
+                # Requests in flight finish and are stored; the others are not sent.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return replies
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """With a budget, tasks go one by one until the first answer has shown how many tokens the server counts."""
+        """With a budget, run tasks one by one until the first answer shows how many tokens the server counts."""
         with self._first:
             if self._section.budget is not None and self._tokens_per_byte is None:
                 yield
@@ -153,14 +153,14 @@ class EndpointChat:
         yield
 
     def _ask_task(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
-        """A server may give fewer draws than it was asked for; it is asked for the rest, from the next seed on."""
+        """Return all replies of a task; if the server returns too few, request the rest with the next seeds."""
         replies: dict[str, Reply] = {}
         while rest := task.keys[len(replies) :]:
             replies |= self._ask(_Task(task.request, task.first + len(replies), rest), stop)
         return replies
 
     def _ask(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
-        """The first reply of the task at least. Raises EngineError when no attempt brings one, and _Stopped."""
+        """Return at least the first reply of the task. Raises EngineError when all attempts fail, and _Stopped."""
         import tenacity
 
         attempts = tenacity.Retrying(
@@ -176,34 +176,34 @@ class EndpointChat:
         except LostAnswer as lost:
             raise EngineError(
                 f"{self._connection.where}: no answer after {self._section.max_attempts} attempts, the last time "
-                f"because of: {lost}; a server that answers is needed; start it, wait, or lower max_concurrency, then "
-                "give the same command again: what has arrived is kept"
+                f"because of: {lost}; the server must answer; start it, wait, or lower max_concurrency, then "
+                "run the same command again: received replies are stored"
             ) from None
         except Refused as refused:
             raise EngineError(
                 f"{self._connection.where}: the server refused the request: {refused}; {_advice(refused.status)}, then "
-                "give the same command again: what has arrived is kept"
+                "run the same command again: received replies are stored"
             ) from None
 
     def _attempt(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
-        """Asks in another dialect at once where the server refuses this one; that is no failure."""
+        """Send the request; if the server refuses this dialect, try another at once, without counting a failure."""
         while True:
             dialect = self._dialect
             keys = task.keys if dialect.many_draws else task.keys[:1]
-            body = dialect.spoken(chat_body(task.request, self._section, draw=task.first), n=len(keys))
+            body = dialect.apply(chat_body(task.request, self._section, draw=task.first), n=len(keys))
             try:
                 return self._exchange(task.request, body, keys=keys, stop=stop)
             except Refused as refused:
                 if reason := skipped_reason(refused):
                     skipped = dict.fromkeys(task.keys, Reply(skipped=reason))
-                    self._cache.keep(skipped)
+                    self._cache.store(skipped)
                     return skipped
-                mended = dialect.mended(refused, body=body)
-                if mended is None:
+                adapted = dialect.adapted(refused, body=body)
+                if adapted is None:
                     raise
                 with self._lock:
-                    if self._dialect == dialect:  # else another thread was refused, too, and has learnt from it
-                        self._dialect = mended
+                    if self._dialect == dialect:  # otherwise another thread has already adapted it
+                        self._dialect = adapted
 
     def _exchange(
         self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], stop: threading.Event
@@ -211,14 +211,14 @@ class EndpointChat:
         if stop.is_set() or stop.wait(self._pace.wait_s()):
             raise _Stopped
         with self._paid(body) as (sent, worst):
-            if stop.is_set():  # while the money for it was waited for
+            if stop.is_set():  # while waiting for the budget
                 raise _Stopped
             self._count(num_requests=1)
             answer = self._connection.post(body)
             replies = dict(zip(keys, read_replies(answer, request), strict=False))
             used = used_tokens(answer)
             self._learn(body, used)
-            self._cache.keep(replies, sent=sent, cost=self._cost(used or worst))
+            self._cache.store(replies, sent=sent, cost=self._cost(used or worst))
             self._count(
                 num_prompt_tokens=used[0] if used else 0,
                 num_generated_tokens=used[1] if used else 0,
@@ -227,7 +227,7 @@ class EndpointChat:
         return replies
 
     def _learn(self, body: Mapping[str, Any], used: tuple[int, int] | None) -> None:
-        """Without the server's count a byte remains a token."""
+        """Update the tokens per byte; without a count by the server, one byte counts as one token."""
         with self._lock:
             if used:
                 self._tokens_per_byte = max(self._tokens_per_byte or TOKENS_PER_BYTE, used[0] / prompt_bytes(body))
@@ -244,9 +244,9 @@ class EndpointChat:
 
     @contextmanager
     def _paid(self, body: Mapping[str, Any]) -> Iterator[tuple[int | None, tuple[int, int]]]:
-        """Money is put aside before a request is sent, and given back when it was surely not spent.
+        """Reserve the maximum cost before a request is sent, and release it when it was certainly not charged.
 
-        Gives the id of what was put aside, None without a price, and the tokens that it is enough for.
+        Yields the id of the reservation (None without a price) and the tokens that it covers.
         """
         if self._section.price is None:
             yield None, self._worst_tokens(body)
@@ -269,10 +269,10 @@ class EndpointChat:
                 self._ended.notify_all()
 
     def _reserve(self, body: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
-        """What is in flight mostly costs less than its worst case: that is waited for. Raises BudgetError."""
+        """Reserve the maximum cost, waiting for requests in flight, which may cost less. Raises BudgetError."""
         with self._ended:
             while True:
-                worst_tokens = self._worst_tokens(body)  # anew each time: answers teach
+                worst_tokens = self._worst_tokens(body)  # computed again each time, because answers update the estimate
                 worst = self._cost(worst_tokens)
                 sent = self._cache.reserve(worst, budget=self._section.budget)
                 if sent is not None:
@@ -281,8 +281,8 @@ class EndpointChat:
                 if not self._num_in_flight:
                     raise BudgetError(
                         f"{self._connection.where}: {self._cache.spent():.6g} is spent, and the next request may cost "
-                        f"{worst:.6g}; {self._section.budget:.6g} in all is allowed; raise models.{self._name}.budget "
-                        "and give the same command again: what has arrived is kept"
+                        f"{worst:.6g}; {self._section.budget:.6g} in total is allowed; raise "
+                        f"models.{self._name}.budget and run the same command again: received replies are stored"
                     )
                 self._ended.wait()
 
@@ -294,7 +294,7 @@ class EndpointChat:
 
 
 def _tasks(requests: Sequence[ChatRequest], keys: Sequence[tuple[str, ...]], known: Mapping[str, Reply]) -> list[_Task]:
-    """All draws that are not known, each once: of every request the runs of draws that follow each other."""
+    """Return tasks for all uncached replies, each once, grouped into consecutive replies of a request."""
     tasks: list[_Task] = []
     planned = set(known)
     for request, draws in zip(requests, keys, strict=True):
@@ -311,7 +311,7 @@ def _tasks(requests: Sequence[ChatRequest], keys: Sequence[tuple[str, ...]], kno
 
 
 def _wait_s(state: "tenacity.RetryCallState") -> float:
-    """As long as the server says, else longer each time; never all threads at the same moment."""
+    """Return the wait that the server requests, else an exponential backoff; jitter spreads the threads out."""
     import tenacity
 
     lost = state.outcome.exception() if state.outcome else None
@@ -324,8 +324,8 @@ def _wait_s(state: "tenacity.RetryCallState") -> float:
 def _advice(status: int) -> str:
     match status:
         case 401 | 403:
-            return "a key that it accepts is needed; check the variable that api_key_env names"
+            return "it needs a valid key; check the variable that api_key_env names"
         case 404:
-            return "an address and a model that it serves are needed; check endpoint and model"
+            return "it must serve this address and model; check endpoint and model"
         case _:
-            return "a request that it understands is needed; check model and extra_body"
+            return "it must support the request; check model and extra_body"

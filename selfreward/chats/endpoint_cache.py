@@ -1,4 +1,4 @@
-"""Replies that were paid for, and what they cost, in one SQLite file: what has arrived survives any kill."""
+"""Paid replies and their cost in one SQLite file: received replies survive any kill."""
 
 import json
 import sqlite3
@@ -20,17 +20,17 @@ CREATE TABLE spent (account TEXT PRIMARY KEY, cost REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE sent (id INTEGER PRIMARY KEY, account TEXT NOT NULL, worst REAL NOT NULL);
 PRAGMA user_version = 1;
 """
-# The most that SQLite has always allowed in one query is 999.
+# All versions of SQLite allow 999 parameters per query.
 _KEYS_PER_QUERY = 500
 _FULL, _READ_ONLY = ("disk is full", "disk I/O error"), ("readonly", "unable to open")
 
 
 class ReplyCache:
-    """Opened at its first use; threads may share it.
+    """A cache of replies, opened at its first use; threads may share it.
 
-    A row of `sent` is a request that may be paid, at its worst case. It goes when the reply comes (what that cost is
-    then in `spent`) or when the server refused it. One whose answer was lost, by a time-out or because this process was
-    killed, stays: whoever has a budget counts on having paid it.
+    A row of `sent` is a request that may be charged, at its maximum cost. It is removed when the reply arrives (its
+    cost is then in `spent`) or when the server refuses it. A request whose answer was lost, by a time-out or a kill of
+    this process, remains: the budget counts it as charged.
     """
 
     def __init__(self, file: Path, *, account: str) -> None:
@@ -40,7 +40,7 @@ class ReplyCache:
         self._connection: sqlite3.Connection | None = None
 
     def read(self, keys: Iterable[str]) -> dict[str, Reply]:
-        """Those of `keys` that are there."""
+        """Return the cached replies among `keys`."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Reply] = {}
         with self._transaction() as connection:
@@ -51,8 +51,8 @@ class ReplyCache:
                 found |= {key: _read_reply(text) for key, text in rows}
         return found
 
-    def keep(self, replies: Mapping[str, Reply], *, sent: int | None = None, cost: float = 0.0) -> None:
-        """Replies, the end of the request `sent` and its cost, all in one transaction."""
+    def store(self, replies: Mapping[str, Reply], *, sent: int | None = None, cost: float = 0.0) -> None:
+        """Store replies, the end of the request `sent` and its cost in one transaction."""
         rows = [(key, json.dumps(asdict(reply))) for key, reply in replies.items()]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
@@ -64,9 +64,9 @@ class ReplyCache:
                 )
 
     def reserve(self, worst: float, *, budget: float | None) -> int | None:
-        """The id of a request that is about to be sent; None when it could go beyond `budget`."""
+        """Return the id of a request about to be sent; None when it could exceed `budget`."""
         with self._transaction() as connection:
-            # What is spent and may yet be: a sum of many small floats, so a billionth of slack.
+            # Spent plus reserved cost, a sum of many small floats, hence the tolerance of 1e-9.
             if budget is not None and self._spent(connection) + worst > budget * (1 + 1e-9):
                 return None
             return connection.execute(
@@ -74,12 +74,12 @@ class ReplyCache:
             ).lastrowid
 
     def release(self, sent: int) -> None:
-        """The request was surely not paid."""
+        """Remove a request that was certainly not charged."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM sent WHERE id = ?", (sent,))
 
     def spent(self) -> float:
-        """In all runs that used this file; requests of unknown end count at their worst case."""
+        """Return the cost over all runs that used this file; lost answers count at their maximum cost."""
         with self._transaction() as connection:
             return self._spent(connection)
 
@@ -110,7 +110,7 @@ class ReplyCache:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._file, timeout=60, isolation_level=None, check_same_thread=False)
         try:
-            # A reader never waits for a writer, and a kill at any moment leaves whole transactions.
+            # A reader never waits for a writer, and a kill at any moment leaves complete transactions.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._make_tables(connection)
@@ -137,17 +137,17 @@ class ReplyCache:
         except (sqlite3.Error, ValueError, TypeError) as error:
             words = str(error)
             if any(known in words for known in _FULL):
-                what = "a disk with room is needed; free some disk space"
+                what = "the disk must have free space; free some disk space"
             elif any(known in words for known in _READ_ONLY):
-                what = "a file that can be written is needed; make its folder writable"
+                what = "the file must be writable; make its folder writable"
             elif "locked" in words:
-                what = "one run at a time writes it; wait for the other one to end"
+                what = "only one run at a time can write it; wait for the other run to end"
             else:
                 what = (
-                    "a cache that this program wrote is needed; move the file away (replies that are only there are "
-                    "asked and paid for again, and what was spent counts from 0)"
+                    "it must be a cache written by this program; move the file away (its replies are then requested "
+                    "and paid for again, and the cost counts from 0)"
                 )
-            raise StoreError(f"{self._file}: {words}; {what}, then give the same command again") from error
+            raise StoreError(f"{self._file}: {words}; {what}, then run the same command again") from error
 
 
 def _read_reply(text: str) -> Reply:

@@ -1,8 +1,9 @@
-"""The choices' log-probabilities in what a server wrote: it cannot be made to begin with the opening, so it is found.
+"""The choices' log-probabilities in a server's reply, which cannot be forced to begin with the opening.
 
-The place is the token after the last opening, where that token is one of the choices. Where there is no opening and no
-free text was asked for, it is the first token that is a choice, if it opens the reply or no other choice is named in
-it. Anything else would be a guess: then there are no log-probabilities, and judges read the text.
+They are read at the token after the last opening, if that token is one of the choices. Without an opening, and if no
+free text was requested, they are read at the first token that is a choice, if it begins the reply or if the reply
+contains no other choice. Otherwise the position would be a guess: there are then no log-probabilities, and judges parse
+the text.
 """
 
 import math
@@ -14,22 +15,22 @@ from typing import Any
 
 from selfreward.requests import ChatRequest
 
-# White space, Markdown, and the marks that some tokenizers write for a space.
+# White space, Markdown, and the symbols that some tokenizers use for a space.
 _BARE = string.whitespace + "\u00a0*_`#~▁Ġ"
 _BLANKS = f"[{re.escape(_BARE)}]*"
 # Letters and digits of scripts that put spaces between words.
 _LETTER = r"[^\W_\u2e80-\U0010ffff]"
-# After "4": the token was the beginning of "4th", "42" or "4.5", and not a choice.
-_GOES_ON = re.compile(rf"{_LETTER}|[.,][0-9]")
-_COMES_FROM = re.compile(rf"(?:{_LETTER}|[0-9][.,])\Z")
+# After "4": the token is the beginning of "4th", "42" or "4.5", and not a choice.
+_CONTINUES = re.compile(rf"{_LETTER}|[.,][0-9]")
+_IS_CONTINUATION = re.compile(rf"(?:{_LETTER}|[0-9][.,])\Z")
 _THOUGHT = "</think>"
-# What vLLM writes for -inf.
-_OUT_OF_SIGHT = -9999.0
+# vLLM's value for -inf.
+_MINUS_INFINITY = -9999.0
 
 
 @dataclass(frozen=True)
 class _Token:
-    """`start` and `end` are its place in the text that all tokens make."""
+    """A token of the reply; `start` and `end` are its position in the text of all tokens."""
 
     text: str
     start: int
@@ -42,21 +43,22 @@ class _Token:
 
 
 def choice_logprobs(logprobs: Any, request: ChatRequest) -> tuple[float, ...]:
-    """One for each of `request.choices`, -inf for one out of sight; empty when the reply holds no place to read them.
+    """Return one log-probability for each of `request.choices`; empty when the reply has no position to read them.
 
-    `logprobs` is the server's, of one reply. Tokens that are the same choice but for white space add up.
+    A choice that the server did not list has -inf. `logprobs` is the server's field of one reply. Probabilities of
+    tokens that differ from a choice only in white space are summed.
     """
     tokens = list(_tokens(logprobs))
     text = "".join(token.text for token in tokens)
-    token = _place(tokens, text, request)
+    token = _verdict_token(tokens, text, request)
     if token is None or not token.alternatives:
         return ()
     return tuple(_log_sum(token.alternatives, choice) for choice in request.choices)
 
 
 def _log_sum(alternatives: frozenset[tuple[str, float]], choice: str) -> float:
-    """log sum_i exp(logprob_i) over the tokens that are `choice`."""
-    values = [value for text, value in alternatives if text.strip(_BARE) == choice and value > _OUT_OF_SIGHT]
+    """Return log sum_i exp(logprob_i) over the tokens that are `choice`."""
+    values = [value for text, value in alternatives if text.strip(_BARE) == choice and value > _MINUS_INFINITY]
     if not values:
         return -math.inf
     top = max(values)
@@ -73,7 +75,7 @@ def _tokens(logprobs: Any) -> Iterator[_Token]:
         others = entry.get("top_logprobs")
         pairs = [_pair(other) for other in others] if isinstance(others, list) else []
         seen = frozenset(pair for pair in pairs if pair)
-        # The token itself may stand outside the most probable ones; alone it says nothing about the others.
+        # The token itself may not be among the most probable ones; alone it gives no probabilities of the others.
         yield _Token(token[0], start, start + len(token[0]), seen | {token} if seen else seen)
         start += len(token[0])
 
@@ -87,35 +89,35 @@ def _pair(entry: Any) -> tuple[str, float] | None:
     return entry["token"], float(value)
 
 
-def _place(tokens: Sequence[_Token], text: str, request: ChatRequest) -> _Token | None:
-    """The token in whose stead the choices are compared."""
+def _verdict_token(tokens: Sequence[_Token], text: str, request: ChatRequest) -> _Token | None:
+    """Return the token at whose position the choices are compared."""
     begin = text.rfind(_THOUGHT) + len(_THOUGHT) if _THOUGHT in text else 0
     if "<think>" in text[begin:]:
-        return None  # cut off while it was thinking
+        return None  # truncated while it was thinking
     opening = _opening(request.opening)
     ends = [match.end() for match in opening.finditer(text, begin)] if opening else []
     begin = ends[-1] if ends else begin
     visible = [token for token in tokens if text[max(token.start, begin) : token.end].strip(_BARE)]
-    standing = [token for token in visible if token.start >= begin and _is_choice(token, text, request.choices)]
-    if not standing:
+    candidates = [token for token in visible if token.start >= begin and _is_choice(token, text, request.choices)]
+    if not candidates:
         return None
-    first = standing[0]
+    first = candidates[0]
     if first is visible[0]:
         return first if ends or request.max_tokens == 0 else None
-    is_the_only_one = all(token.bare == first.bare for token in standing)
+    is_the_only_one = all(token.bare == first.bare for token in candidates)
     return first if not ends and request.max_tokens == 0 and is_the_only_one else None
 
 
 def _opening(opening: str) -> re.Pattern[str] | None:
-    """Finds its words and signs in their order, whatever white space and Markdown is between them."""
+    """Return a pattern for the words and signs of the opening, with any white space and Markdown between them."""
     parts = [part for part in re.findall(r"[^\W_]+|[^\w\s]", opening) if part.strip(_BARE)]
     return re.compile(_BLANKS.join(re.escape(part) for part in parts)) if parts else None
 
 
 def _is_choice(token: _Token, text: str, choices: Sequence[str]) -> bool:
-    """Whether it is a choice that stands by itself: no part of a longer word or number."""
+    """Return whether the token is a standalone choice, not part of a longer word or number."""
     if token.bare not in choices:
         return False
     start = text.index(token.bare, token.start)
-    is_inside = _COMES_FROM.search(text[max(start - 2, 0) : start])
-    return not is_inside and not _GOES_ON.match(text, start + len(token.bare))
+    is_inside = _IS_CONTINUATION.search(text[max(start - 2, 0) : start])
+    return not is_inside and not _CONTINUES.match(text, start + len(token.bare))

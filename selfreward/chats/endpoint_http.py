@@ -1,4 +1,4 @@
-"""One exchange with an OpenAI-compatible server: what went wrong, in words that never hold the key."""
+"""One exchange with an OpenAI-compatible server; error messages never contain the key."""
 
 import email.utils
 import json
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _MAX_WORDS = 300
-# A longer wait that a server asks for ends the run instead, which says so.
+# When a server requests a longer wait, the run stops with an error instead.
 _MAX_RETRY_AFTER_S = 600.0
-# A shorter key may be a word that a model writes: it is hidden in errors, but not in replies.
+# A shorter key may be a word in a model's text: it is hidden in errors, but not in replies.
 _MIN_KEY_IN_TEXT = 8
 _HIDDEN = "***"
 
@@ -31,7 +31,7 @@ def chat_url(section: EndpointSection) -> str:
 
 
 class Pace:
-    """At most `per_minute` requests in any minute, evenly spread over all threads; None is no limit."""
+    """A rate limit of `per_minute` requests in any minute, evenly spaced over all threads; None for no limit."""
 
     def __init__(self, per_minute: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval_s = 60 / per_minute if per_minute else 0.0
@@ -40,9 +40,9 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait_s(self) -> float:
-        """Takes the next free place, and says how long it is until then.
+        """Reserve the next free time slot and return the seconds until then.
 
-        A bucket that holds one token: with more, a burst and the refill after it would go beyond the limit.
+        A token bucket of size one: with a larger one, a burst and the refill after it would exceed the limit.
         """
         with self._lock:
             now = self._clock()
@@ -52,7 +52,7 @@ class Pace:
 
 
 class Connection:
-    """Threads share it. `where` names the endpoint in errors."""
+    """An HTTP connection, shared by threads. `where` names the endpoint in errors."""
 
     def __init__(self, name: str, section: EndpointSection) -> None:
         import httpx
@@ -65,12 +65,12 @@ class Connection:
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {self._key or 'none'}", "Content-Type": "application/json"},
             timeout=section.timeout_s,
-            # Idle connections go before a server closes them, which would look like a lost answer.
+            # Idle connections are closed before the server closes them, which would look like a lost answer.
             limits=httpx.Limits(max_connections=section.max_concurrency, keepalive_expiry=3.0),
         )
 
     def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The server's answer, a JSON object. Raises LostAnswer and Refused."""
+        """Return the server's answer, a JSON object. Raises LostAnswer and Refused."""
         import httpx
 
         try:
@@ -78,7 +78,7 @@ class Connection:
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
             raise Refused(0, self.clean(str(error)), about="") from None
         except httpx.RequestError as error:
-            # Without a connection nothing was sent; otherwise the server may have done its work.
+            # Without a connection nothing was sent; otherwise the server may have processed the request.
             unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             words = f"no answer within {self._timeout_s:g} s" if isinstance(error, httpx.TimeoutException) else error
             raise LostAnswer(f"{type(error).__name__}: {self.clean(str(words))}", paid=not unconnected) from None
@@ -90,14 +90,14 @@ class Connection:
         self._http.close()
 
     def clean(self, words: str) -> str:
-        """On one line, short, without control characters and without the key."""
+        """Return a message on one line, short, without control characters and without the key."""
         if self._hidden:
             words = self._hidden.sub(_HIDDEN, words)
         words = " ".join("".join(char if char.isprintable() else " " for char in words).split())
         return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " ..."
 
     def _exchange(self, content: bytes) -> "httpx.Response":
-        """httpx's time-out is one for each piece of the answer; this one is for all of it."""
+        """Send a request with a time-out for the complete answer; httpx's time-out is per piece of it."""
         import httpx
 
         deadline = time.monotonic() + self._timeout_s
@@ -116,9 +116,9 @@ class Connection:
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
-            raise LostAnswer(f"the answer is no JSON: {self.clean(text[:200])!r}", paid=True) from None
+            raise LostAnswer(f"the answer is not JSON: {self.clean(text[:200])!r}", paid=True) from None
         if not isinstance(answer, dict):
-            raise LostAnswer("the answer is no JSON object", paid=True)
+            raise LostAnswer("the answer is not a JSON object", paid=True)
         return answer
 
     def _failure(self, response: "httpx.Response") -> LostAnswer | Refused:
@@ -128,32 +128,32 @@ class Connection:
         may_pass = status in (408, 409, 429) or status >= 500
         wait_s = _retry_after_s(response.headers)
         if not may_pass or "insufficient_quota" in about or (wait_s or 0) > _MAX_RETRY_AFTER_S:
-            asks = f" (it asks to wait {wait_s:.0f} s)" if wait_s else ""
-            return Refused(status, words + asks, about=about)
+            wait = f" (it requests a wait of {wait_s:.0f} s)" if wait_s else ""
+            return Refused(status, words + wait, about=about)
         return LostAnswer(f"{status} {words}", paid=False, retry_after_s=wait_s)
 
 
 def _key(name: str, section: EndpointSection) -> str:
-    """From the environment; "" when the endpoint needs none. No message holds it."""
+    """Return the key from the environment; "" when the endpoint needs none. No message contains it."""
     variable = section.api_key_env
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
     if not key:
         raise RecipeError(
-            f"models.{name}.api_key_env: the environment variable {variable} is not set; it must hold the key of "
+            f"models.{name}.api_key_env: the environment variable {variable} is not set; it must contain the key of "
             f"{section.endpoint}; export it, or remove api_key_env for a server that needs no key"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise RecipeError(
-            f"models.{name}.api_key_env: what {variable} holds is no key; letters, digits and signs on one line are "
-            "allowed; set it to the key alone"
+            f"models.{name}.api_key_env: the value of {variable} is not a key; letters, digits and signs on one "
+            "line are allowed; set it to the key alone"
         )
     return key
 
 
 def _key_pattern(key: str) -> re.Pattern[str] | None:
-    """The key, also as a server's message shows it in part: its first letters and then stars."""
+    """Return a pattern for the key, and for its masked form in a server's messages: its first letters, then stars."""
     if not key:
         return None
     part = rf"|{re.escape(key[:6])}\S*" if len(key) >= 2 * 6 else ""
@@ -161,12 +161,12 @@ def _key_pattern(key: str) -> re.Pattern[str] | None:
 
 
 def _plain(headers: "httpx.Headers") -> dict[str, str]:
-    """What a decoded body must no longer be said to be."""
+    """Return only the headers that are used; headers on the encoding do not apply to a decoded body."""
     return {name: headers[name] for name in ("retry-after", "retry-after-ms") if name in headers}
 
 
 def _words(text: str) -> tuple[str, str]:
-    """The message of an error, as OpenAI, FastAPI or anybody else writes it, and all that it says."""
+    """Return the message of an error, as written by OpenAI, FastAPI and others, and the message with its codes."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
@@ -182,7 +182,7 @@ def _words(text: str) -> tuple[str, str]:
 
 
 def _retry_after_s(headers: "httpx.Headers") -> float | None:
-    """Seconds, at least 0; None when the server names none that can be read."""
+    """Return seconds, at least 0; None when the server gives no readable value."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
         if milliseconds is not None:

@@ -1,4 +1,4 @@
-"""What goes to an OpenAI-compatible server and what comes back, as pure functions: bodies, keys, replies."""
+"""Requests to an OpenAI-compatible server and their replies, as pure functions: bodies, keys, parsing."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from selfreward.recipe import EndpointSection
 from selfreward.requests import ChatRequest, Reply
 
 _SEED_MASK = 0x7FFFFFFF
-# Room for a verdict in a server's own words, beside the opening.
+# Additional tokens for a verdict in the server's own words, besides the opening.
 _VERDICT_TOKENS = 16
-# An estimate on the safe side for the tokenizers of today.
+# A conservative estimate for current tokenizers.
 TOKENS_PER_BYTE = 1 / 3
-# With another way of finding the choices a kept reply would not be what it says.
+# Part of the cache key: increased when the way of finding the choices changes.
 _CHOICES_VERSION = 1
 
 
 class LostAnswer(Exception):
-    """No usable answer came, and another attempt may bring one. `paid`: it may have been paid all the same."""
+    """No usable answer arrived, and another attempt may succeed. `paid`: the request may have been charged."""
 
     def __init__(self, cause: str, *, paid: bool, retry_after_s: float | None = None) -> None:
         super().__init__(cause)
@@ -32,7 +32,7 @@ class LostAnswer(Exception):
 
 
 class Refused(Exception):
-    """The server will not answer this request. `words` are its own, `about` also its codes, in small letters."""
+    """The server refuses this request. `words` is its message, `about` the message with its codes, in lower case."""
 
     def __init__(self, status: int, words: str, *, about: str) -> None:
         super().__init__(f"{status}: {words}")
@@ -42,28 +42,28 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a server understands; learnt from what it refuses."""
+    """The API variant that a server supports, inferred from its refusals."""
 
     limit: str = "max_tokens"
     many_draws: bool = True
     num_top_logprobs: int = 20  # 20, 5, or 0 for none
 
-    def spoken(self, body: Mapping[str, Any], *, n: int) -> dict[str, Any]:
-        """The body for `n` draws in this dialect."""
-        said = dict(body)
-        if self.limit != "max_tokens" and "max_tokens" in said:
-            said.setdefault(self.limit, said.pop("max_tokens"))
+    def apply(self, body: Mapping[str, Any], *, n: int) -> dict[str, Any]:
+        """Return the body for `n` replies in this dialect."""
+        adapted = dict(body)
+        if self.limit != "max_tokens" and "max_tokens" in adapted:
+            adapted.setdefault(self.limit, adapted.pop("max_tokens"))
         if n > 1:
-            said["n"] = n
-        if "top_logprobs" in said:
-            said["top_logprobs"] = min(said["top_logprobs"], self.num_top_logprobs)
-            if said["top_logprobs"] == 0:
-                del said["top_logprobs"]
-                said.pop("logprobs", None)
-        return said
+            adapted["n"] = n
+        if "top_logprobs" in adapted:
+            adapted["top_logprobs"] = min(adapted["top_logprobs"], self.num_top_logprobs)
+            if adapted["top_logprobs"] == 0:
+                del adapted["top_logprobs"]
+                adapted.pop("logprobs", None)
+        return adapted
 
-    def mended(self, refusal: Refused, *, body: Mapping[str, Any]) -> "Dialect | None":
-        """The dialect without what was refused in `body`; None when the refusal is about something else."""
+    def adapted(self, refusal: Refused, *, body: Mapping[str, Any]) -> "Dialect | None":
+        """Return the dialect without the refused part of `body`; None when the refusal has another cause."""
         if refusal.status not in (400, 422):
             return None
         if "max_completion_tokens" in refusal.about and "max_tokens" in body:
@@ -84,7 +84,7 @@ _FILTERED = re.compile(r"content_filter|content_policy|responsibleaipolicy")
 
 
 def skipped_reason(refusal: Refused) -> str | None:
-    """Why this one request cannot be served, where that says nothing about the others."""
+    """Return the reason why this request alone cannot be served; None for other refusals."""
     if refusal.status not in (400, 413, 422):
         return None
     if _TOO_LONG.search(refusal.about):
@@ -92,16 +92,18 @@ def skipped_reason(refusal: Refused) -> str | None:
     return Unscored.REFUSED.value if _FILTERED.search(refusal.about) else None
 
 
-def whole(text: str) -> str:
-    """Without half surrogates, which no UTF-8 file and few servers can hold."""
+def without_lone_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 files and most servers cannot represent."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def chat_body(request: ChatRequest, section: EndpointSection, *, draw: int) -> dict[str, Any]:
-    """What asks for this draw alone. A null in `extra_body` leaves a key out."""
+    """Return the request body for this reply alone. A null in `extra_body` removes a key."""
     body: dict[str, Any] = {
         "model": section.model,
-        "messages": [{"role": message.role, "content": whole(message.content)} for message in request.messages],
+        "messages": [
+            {"role": message.role, "content": without_lone_surrogates(message.content)} for message in request.messages
+        ],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": (request.seed + draw) & _SEED_MASK,
@@ -118,7 +120,7 @@ def chat_body(request: ChatRequest, section: EndpointSection, *, draw: int) -> d
 
 
 def draw_key(url: str, body: Mapping[str, Any], request: ChatRequest) -> str:
-    """sha256 of the address, of the body that asks for this draw alone, and of what is read from the reply."""
+    """Return the sha256 of the address, of the body for this reply alone, and of how the reply is parsed."""
     how = [_CHOICES_VERSION, request.opening, request.choices, request.max_tokens == 0] if request.choices else []
     canonical = json.dumps([url, body, *how], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -129,20 +131,20 @@ def _num_bytes(text: str) -> int:
 
 
 def prompt_bytes(body: Mapping[str, Any]) -> int:
-    """What prompt tokens are estimated from: the bytes (UTF-8) of all that a server makes a prompt of."""
+    """Return the UTF-8 bytes of all parts of the prompt, from which prompt tokens are estimated."""
     asked = [body["messages"], body.get("response_format"), body.get("tools")]
     return _num_bytes(json.dumps(asked, ensure_ascii=False))
 
 
 def worst_tokens(body: Mapping[str, Any], *, tokens_per_byte: float = TOKENS_PER_BYTE) -> tuple[int, int]:
-    """Prompt tokens (estimated) and generated tokens of all draws together (at most) that `body` can cost."""
+    """Return the estimated prompt tokens and the maximum generated tokens of all replies to `body`."""
     num_prompt = math.ceil(prompt_bytes(body) * tokens_per_byte)
     limits = [body[key] for key in ("max_tokens", "max_completion_tokens") if isinstance(body.get(key), int)]
     return num_prompt, body.get("n", 1) * max(limits, default=0)
 
 
 def used_tokens(answer: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Prompt and generated tokens that the server counted, if it did."""
+    """Return the prompt and generated tokens that the server counted, if it did."""
     usage = answer.get("usage")
     counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")] if isinstance(usage, Mapping) else []
     if len(counts) != 2 or not all(isinstance(count, int) and count >= 0 for count in counts):
@@ -151,14 +153,14 @@ def used_tokens(answer: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def read_replies(answer: Mapping[str, Any], request: ChatRequest) -> list[Reply]:
-    """One for each choice of the answer, at least one. Raises LostAnswer."""
+    """Return one reply for each choice of the answer, at least one. Raises LostAnswer."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise LostAnswer(f"the answer has no choices{_error_in(answer)}", paid=True)
     if not all(isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping) for choice in choices):
         raise LostAnswer("the answer has a choice without a message", paid=True)
     if any(choice.get("finish_reason") in ("abort", "error") for choice in choices):
-        raise LostAnswer("the server broke off while it wrote the answer", paid=True)
+        raise LostAnswer("the server aborted the answer", paid=True)
     indices = [choice.get("index") for choice in choices]
     if sorted(indices, key=str) == sorted(range(len(choices)), key=str):
         choices = sorted(choices, key=lambda choice: int(choice["index"]))
@@ -166,7 +168,7 @@ def read_replies(answer: Mapping[str, Any], request: ChatRequest) -> list[Reply]
 
 
 def _error_in(answer: Mapping[str, Any]) -> str:
-    """Some gateways answer 200 with an error inside."""
+    """Return the error in an answer with status 200, as some gateways send it."""
     error = answer.get("error")
     return f": {error.get('message')}" if isinstance(error, Mapping) else ""
 
@@ -176,14 +178,14 @@ def _read_reply(choice: Mapping[str, Any], request: ChatRequest) -> Reply:
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
         return Reply(skipped=Unscored.REFUSED.value)
     return Reply(
-        text=whole(_text(message.get("content"))),
+        text=without_lone_surrogates(_text(message.get("content"))),
         finish_reason="length" if choice.get("finish_reason") == "length" else "stop",
         choice_logprobs=choice_logprobs(choice.get("logprobs"), request) if request.choices else (),
     )
 
 
 def _text(content: Any) -> str:
-    """Reasoning stands beside the content and is no part of it; a few servers give the content in parts."""
+    """Return the text of the content, which excludes reasoning; a few servers return the content in parts."""
     if isinstance(content, str):
         return content
     parts: Sequence[Any] = content if isinstance(content, list) else ()

@@ -1,7 +1,7 @@
-"""A named model in the run's own engine, as judges speak to it: conversations in, texts and probabilities out.
+"""A named model in the run's own engine, as `parts.Chat`: conversations in, texts and probabilities out.
 
-What stands between judge and engine is here: the chat template, room in the context, text that must not become a
-control token, and the tokens that stand for choices.
+This module handles the chat template, the context length, text that must not become a control token, and the tokens of
+choices.
 """
 
 import re
@@ -16,13 +16,13 @@ from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
 from selfreward.requests import ChatRequest, GenerationRequest, Reply, Sample
 
-# Text that is cut and encoded anew may take a few tokens more than it was sampled in.
+# Text that is truncated and encoded again may have a few more tokens than were sampled.
 _SPARE_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class LocalChat:
-    """`parts.Chat` on an engine: one engine call for all that is written, and one for all choices."""
+    """A `parts.Chat` on an engine: one engine call for all free text, and one for all choices."""
 
     by: str
     engine: Engine
@@ -32,7 +32,7 @@ class LocalChat:
         return models[self.by].id
 
     def usage(self) -> Mapping[str, float]:
-        """The engine counts what it is asked."""
+        """Return no counters, because the engine counts these requests."""
         return {}
 
     def reply(self, requests: Sequence[ChatRequest], *, models: Mapping[str, Checkpoint]) -> list[list[Reply]]:
@@ -47,10 +47,10 @@ class LocalChat:
         return self._choose(requests, tokens, self._write(requests, replies))
 
     def _ready(self, request: ChatRequest, tokens: ChoiceTokens | None) -> list[Reply]:
-        """`n` replies without a word yet: the prompt in tokens, or why it is not sent. Cut, it would ask otherwise."""
+        """Return `n` empty replies with the prompt's tokens, or the reason why it is not sent (never truncated)."""
         choice = len(tokens.opening_ids) + 1 if tokens else 0
         needed = request.max_tokens + choice + (_SPARE_TOKENS if choice and request.max_tokens else 0)
-        # Who is to choose, or to fill in a form, has been told how to explain itself: no thinking before.
+        # Requests with choices or a JSON schema prescribe their own reasoning, so thinking is off.
         prompt = self._encode(request.messages, thinking=tokens is None and request.json_schema is None)
         if prompt is None:
             return [Reply(skipped=Unscored.CONTROL_TOKENS.value)] * request.n
@@ -59,20 +59,20 @@ class LocalChat:
         return [Reply(prompt_token_ids=prompt)] * request.n
 
     def _write(self, requests: Sequence[ChatRequest], replies: list[list[Reply]]) -> list[list[Reply]]:
-        """The free text of all that may be sent."""
-        places = [
+        """Generate the free text of all requests that may be sent."""
+        positions = [
             index for index, request in enumerate(requests) if request.max_tokens and replies[index][0].skipped is None
         ]
-        asked = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in places]
-        for index, samples in zip(places, self.engine.generate(asked) if asked else [], strict=True):
+        asked = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in positions]
+        for index, samples in zip(positions, self.engine.generate(asked) if asked else [], strict=True):
             replies[index] = [_written(reply, sample) for reply, sample in zip(replies[index], samples, strict=True)]
         return replies
 
     def _choose(
         self, requests: Sequence[ChatRequest], tokens: Sequence[ChoiceTokens | None], replies: list[list[Reply]]
     ) -> list[list[Reply]]:
-        """The probabilities of the choices, after what was written; text cut at its limit is held to a choice too."""
-        places = [
+        """Add the probabilities of the choices after the free text, also when that was truncated."""
+        positions = [
             (index, draw, choices)
             for index, choices in enumerate(tokens)
             if choices is not None
@@ -86,10 +86,10 @@ class LocalChat:
                 temperature=0.0,
                 choice_token_ids=choices.choice_ids,
             )
-            for index, draw, choices in places
+            for index, draw, choices in positions
         ]
         samples = self.engine.generate(asked) if asked else []
-        for (index, draw, choices), request, (sample,) in zip(places, asked, samples, strict=True):
+        for (index, draw, choices), request, (sample,) in zip(positions, asked, samples, strict=True):
             reply = replace(replies[index][draw], choice_logprobs=checked_logprobs(sample, choices))
             if not requests[index].max_tokens:
                 reply = _written(replace(reply, prompt_token_ids=request.prompt_token_ids), sample)
@@ -97,22 +97,24 @@ class LocalChat:
         return replies
 
     def _so_far(self, request: ChatRequest, reply: Reply) -> tuple[int, ...]:
-        """The prompt and what was written, up to the place where the model began the opening by itself."""
+        """Return the tokens of the prompt and the free text, up to where the model itself began the opening."""
         if not request.max_tokens:
             return reply.prompt_token_ids
         begun = [found.start() for found in _begun(request.opening).finditer(reply.text)]
         text = reply.text[: begun[-1] if begun else None].rstrip() + "\n"
-        said = self.engine.encode_text(text)
-        if not self._controls(said) <= self._controls(reply.token_ids[: -1 if reply.finish_reason == "stop" else None]):
-            said = tuple(i for i in self.engine.encode_text(self._break(text)) if i not in self._control_ids)
+        written = self.engine.encode_text(text)
+        if not self._controls(written) <= self._controls(
+            reply.token_ids[: -1 if reply.finish_reason == "stop" else None]
+        ):
+            written = tuple(i for i in self.engine.encode_text(self._break(text)) if i not in self._control_ids)
         limit = len(reply.token_ids) + _SPARE_TOKENS
-        return (*reply.prompt_token_ids, *said[:limit])
+        return (*reply.prompt_token_ids, *written[:limit])
 
     def _encode(self, messages: Sequence[Message], *, thinking: bool) -> tuple[int, ...] | None:
-        """Token ids in which only the chat template wrote control tokens; None when that cannot be had.
+        """Return token ids whose control tokens all come from the chat template; None when this is impossible.
 
-        A template may not escape what it is given, and a tokenizer may read control tokens where the text has none (it
-        folds characters), so what counts is found in the tokens.
+        A template may not escape its input, and a tokenizer may produce control tokens that the text does not contain
+        (it normalises characters), so the check is on the tokens.
         """
         silent = [replace(message, content="x") for message in messages]
         expected = self._controls(self.engine.encode(silent, thinking=thinking))
@@ -124,7 +126,7 @@ class LocalChat:
         return token_ids if self._controls(token_ids) == expected else None
 
     def _break(self, text: str) -> str:
-        """Control tokens with a space after their first character."""
+        """Return the text with a space after the first character of each control token."""
         for token in sorted(self.engine.control_tokens, key=len, reverse=True):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
@@ -139,7 +141,7 @@ class LocalChat:
 
 
 def _begun(opening: str) -> re.Pattern[str]:
-    """Finds the opening with the Markdown before it, which would be left dangling."""
+    """Return a pattern for the opening with the Markdown before it, which must not be left unclosed."""
     return re.compile(rf"[ \t*_#]{{0,8}}{re.escape(opening.strip())}")
 
 

@@ -1,1 +1,1 @@
-"""What the commands of `cli.py` do beside running a recipe: judge a file, decide on a table, export pairs."""
+"""The commands of `cli.py` other than running a recipe: judge a file, decide on a table, export pairs."""

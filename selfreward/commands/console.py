@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one line for each finished stage, and a short table at the end."""
+"""Console output of a run: one line for each finished stage, and a short table at the end."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from selfreward.launch.local import RunResult
 from selfreward.reporting.text import one_line, visible
 
 _MAX_NOTE = 2000
-# Two lines of heads, so that the table fits into 80 columns.
+# Two lines of column heads, so that the table fits into 80 columns.
 _HEADS = (
     ("", "", "un-", "win rate", "win rate", "", "", ""),
     ("", "pairs", "scored", "vs previous", "vs M_0", "pass rate", "tokens", "decision"),
@@ -19,7 +19,7 @@ _RATES = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate")
 
 
 class Console:
-    """Progress as plain lines; while a stage runs, the engine and the trainer show their own bars on a terminal."""
+    """Progress as plain lines; while a stage runs, engine and trainer show their own progress bars on a terminal."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -27,14 +27,14 @@ class Console:
 
     def __call__(self, what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
         if what == "warning":
-            self._say(f"warning: {stage}")
+            self._print(f"warning: {stage}")
         if what == "started" and iteration != self._iteration:
             self._iteration = iteration
             title = f"iteration {iteration}" if iteration else "the initial model"
-            self._say(f"── {title} " + "─" * (60 - len(title)))
-        # A stage of shards was told of shard by shard.
+            self._print(f"── {title} " + "─" * (60 - len(title)))
+        # Stages with shards are printed shard by shard.
         if what == "shard" or (what == "finished" and "shard_records" not in details):
-            self._say(self._line(stage, details))
+            self._print(self._line(stage, details))
 
     def _line(self, stage: str, details: Mapping[str, Any]) -> str:
         seconds, shard = details["seconds"], details.get("shard", 0)
@@ -48,11 +48,11 @@ class Console:
             parts.append(f"{tokens / seconds:9,.0f} tokens/s")
         return "".join(parts).rstrip()
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
     def closing(self, result: RunResult) -> str:
-        """The table of models, the decision in a sentence, and where to read on: printable characters only."""
+        """Return the table of models, the decision's reason, and the path of the report, in printable characters."""
         report = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
         page = visible(str((result.folder / "report.html").resolve()))
         parts = [table(report), _wrapped(result.decision.reason), _wrapped(report.get("note") or ""), page]
@@ -60,7 +60,7 @@ class Console:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The models of report.json, M_0 first, in 80 columns; rates in percent with the bounds of their intervals."""
+    """Return the models of report.json as a table of 80 columns, M_0 first; rates in percent with their intervals."""
     rows: list[tuple[str, ...]] = [*_HEADS]
     if report.get("initial"):
         rows.append(("M_0", "", "", "", "", *_measured(report["initial"]["metrics"])[2:], ""))
@@ -82,7 +82,7 @@ def _row(iteration: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """The three rates, and the length without its interval."""
+    """Return the three rates, and the length without its interval."""
     cells = [_rate(metrics.get(name)) for name in _RATES]
     if metrics.get("anchor_valid") == 0:
         cells[:2] = ["invalid" if cell != "-" else cell for cell in cells[:2]]
@@ -92,7 +92,7 @@ def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rate(metric: Any) -> str:
-    """57% [54–61]; a minus stands for what was not measured."""
+    """Format a rate as 57% [54–61]; "-" when it was not measured."""
     if not isinstance(metric, Mapping):
         return "-" if metric is None else f"{metric:.0%}"
     mean, low, high = (metric[key] for key in ("mean", "low", "high"))
@@ -103,7 +103,7 @@ def _rate(metric: Any) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """The text without control characters, its lines broken between words where the terminal ends, if it is one."""
+    """Return the text without control characters, wrapped between words at the width of the terminal, if any."""
     columns = shutil.get_terminal_size((_MAX_NOTE, 24)).columns
     lines = (one_line(line, _MAX_NOTE) for line in text.splitlines())
     return "\n".join(textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False) for line in lines)

@@ -1,4 +1,4 @@
-"""Preference pairs for other trainers: conversational rows, as TRL, axolotl and LLaMA-Factory read them."""
+"""Export of preference pairs for other trainers, as conversational rows for TRL, axolotl and LLaMA-Factory."""
 
 import json
 from collections.abc import Iterator
@@ -15,24 +15,23 @@ from selfreward.tables import PAIRS, PROMPTS
 
 
 def export_pairs(run: Path, file: Path, *, iteration: int | None = None) -> int:
-    """Writes the pairs of a run (or of one iteration) to a .jsonl or .parquet file; returns how many.
+    """Write the pairs of a run (or of one iteration) to a .jsonl or .parquet file; return their number.
 
-    Reads runs of version 0.1 too.
-
-    A row holds `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
-    `rejected_message` as single ones (LLaMA-Factory), the two scores and the iteration.
-    Raises RecipeError for another suffix or an iteration that has no pairs, StoreError for no run folder.
+    A row contains `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
+    `rejected_message` as single messages (LLaMA-Factory), the two scores and the iteration.
+    Raises RecipeError for another suffix or an iteration without pairs, StoreError when `run` is not a run folder.
+    Also reads run folders of version 0.1.
     """
     if file.suffix not in (".jsonl", ".parquet"):
-        raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; .jsonl and .parquet can be written; rename it")
+        raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; allowed are .jsonl and .parquet; rename the file")
     store = Store(run, write=False, earlier=True)
     found = _with_pairs(store)
     rows = [row for i in found if iteration in (None, i) for row in _rows(store, i)]
     if not rows:
         wanted = "this run" if iteration is None else f"iteration {iteration}"
         raise RecipeError(
-            f"{run}: {wanted} has no pairs; iterations whose pairs are made: {found or 'none'}; "
-            "name one of these, or let the run go on"
+            f"{run}: {wanted} has no pairs; iterations with pairs: {found or 'none'}; use one of these, or continue "
+            "the run"
         )
     _write(rows, file)
     return len(rows)

@@ -1,7 +1,7 @@
-"""`selfreward judge`: a recipe's judge on any file of responses, and how far it is to be trusted on them.
+"""`selfreward judge`: run a recipe's judge on any file of responses, and measure its quality on them.
 
-Rows that share a prompt are judged as responses to that prompt, so that r has something to tell apart. Work goes
-through a store beside the output, shard by shard; the same command continues after a kill, and pays nothing twice.
+Rows with the same prompt are judged as responses to that prompt, so that the reliability r can be measured. Results are
+stored shard by shard next to the output; the same command resumes after a kill, and pays for no request twice.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _SHOWN_DEFECTS = 5
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the file: its id as it was written, and the ids of its responses."""
+    """One line of the file: its id as responses, and the ids of its responses."""
 
     id: str | int
     response_ids: tuple[str, ...]
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class InputRows:
-    """A file of responses: prompts are told apart by what they say, not by the row."""
+    """A file of responses; prompts are distinguished by content, not by row."""
 
     rows: list[Row]
     prompts: dict[str, Prompt]
@@ -51,7 +51,7 @@ class InputRows:
 
 @dataclass(frozen=True)
 class JudgeResult:
-    """`evaluation` holds the statistics of the judge (docs/metrics.md); `unscored` counts reasons."""
+    """`evaluation` contains the statistics of the judge (docs/metrics.md); `unscored` counts reasons."""
 
     out: Path
     num_responses: int
@@ -63,15 +63,15 @@ class JudgeResult:
 
 
 def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
-    """Judges every row of `file` and writes `out`, a line a row. Raises a SelfRewardError."""
+    """Judge every row of `file` and write `out`, one line per row. Raises a SelfRewardError."""
     recipe = with_dtype(recipe)
     text = _read(file)
     inputs = read_rows(text, name=str(file))
     if not out.parent.is_dir():
-        raise StoreError(f"{out}: its folder does not exist; an existing folder is needed; make it")
+        raise StoreError(f"{out}: the folder does not exist; the output needs an existing folder; create it")
     work = out.with_name(f".{out.name}.{_fingerprint(recipe, text)[:12]}")
     with Store(work, name=out.name) as store:
-        # Beside the output and for good: another number of draws, or a raised budget, pays for what is new alone.
+        # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
         inference = inference_of(recipe, cache_folder=out.with_name(f".{out.name}.replies"))
         warnings = warnings_of(of_judge(recipe.judging, list(inputs.prompts.values())))
         store.meter = inference.usage
@@ -89,7 +89,7 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
 
 
 def read_rows(text: str, *, name: str) -> InputRows:
-    """Rows `{"id", "prompt", "response"}` or with `responses`, a list; also `reference` and `checks`. RecipeError."""
+    """Parse rows `{"id", "prompt", "response"}`, or with `responses`; also `reference`, `checks`. RecipeError."""
     inputs = InputRows([], {}, {})
     seen: set[str] = set()
     prompt_ids: dict[str, str] = {}
@@ -104,7 +104,7 @@ def read_rows(text: str, *, name: str) -> InputRows:
             continue
         row_id, prompt, texts, has_list = found
         if str(row_id) in seen:
-            defects.append(f"{where}: the id {str(row_id)!r:.60} stands twice; each row has its own; rename one")
+            defects.append(f"{where}: the id {str(row_id)!r:.60} occurs twice; ids must be unique; rename one")
             continue
         seen.add(str(row_id))
         prompt_id = prompt_ids.setdefault(repr(replace(prompt, id="")), f"p{len(prompt_ids)}")
@@ -116,30 +116,32 @@ def read_rows(text: str, *, name: str) -> InputRows:
         more = f"\n... and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
         raise RecipeError("\n".join(defects[:_SHOWN_DEFECTS]) + more)
     if not inputs.rows:
-        raise RecipeError(f'{name}: no rows; a row is {{"id", "prompt", "response"}} on one line; check the file')
+        raise RecipeError(f'{name}: no rows; each line is a row {{"id", "prompt", "response"}}; check the file')
     return inputs
 
 
 def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt, list[str], bool] | str:
-    """Id, prompt, responses, and whether they were a list; or what is wrong with the row."""
+    """Return id, prompt, responses and whether they were a list; or a text that describes the defect of the row."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return f"not JSON ({error}); one JSON object a line is needed; fix the line"
+        return f"not JSON ({error}); each line is one JSON object; fix the line"
     if not isinstance(row, dict):
         return f"{type(row).__name__}, not an object; a row is {{id, prompt, response}}; fix the line"
-    row = {key: value for key, value in row.items() if value is not None}  # as tables write what is not there
+    row = {
+        key: value for key, value in row.items() if value is not None
+    }  # exported tables write missing values as null
     row_id = row.get("id", number)
     if isinstance(row_id, bool) or isinstance(row_id if isinstance(row_id, int) else read_text(row_id, "id"), Defect):
         return f"the id is {row_id!r:.60}; ids are text or whole numbers; rename it"
     prompt = read_row({**row, "id": None}, column="prompt", default_id="row", source="file", where=where)
     if isinstance(prompt, Defect):
         return f"{prompt.found}; {prompt.advice}"
-    given = row.get("responses") if "responses" in row else [row.get("response")]
-    if not isinstance(given, list) or ("response" in row) == ("responses" in row):
-        return "it needs `response`, a text, or `responses`, a list of texts, and not both; fix the row"
+    responses = row.get("responses") if "responses" in row else [row.get("response")]
+    if not isinstance(responses, list) or ("response" in row) == ("responses" in row):
+        return "a row has either `response`, a text, or `responses`, a list of texts; fix the row"
     texts = []
-    for response in given:
+    for response in responses:
         text = read_text(response, "the response")
         if isinstance(text, Defect):
             return f"{text.found}; {text.advice}"
@@ -148,7 +150,7 @@ def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt
 
 
 def _judge(recipe: Recipe, inputs: InputRows, store: Store, inference: Inference) -> dict[str, int]:
-    """Judges all shards; returns the length of each response in tokens, by id."""
+    """Judge all shards; return the length of each response in tokens, by id."""
     models, engine, judge = Roles.at_start(inference.models), inference.engine, inference.judge(recipe)
     by_prompt: defaultdict[str, list[str]] = defaultdict(list)
     for response_id, (prompt_id, _) in inputs.texts.items():
@@ -211,9 +213,9 @@ def _lines(inputs: InputRows, store: Store) -> Iterator[str]:
 
 
 def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | int]) -> dict[str, Any]:
-    """The shape that people rely on; `response` says which of `responses`, `part` which criterion or member.
+    """Return the public JSON format: `response` is the index in `responses`, `part` the criterion or member.
 
-    `other` is whom the response was compared with: a row's id, with "/INDEX" in a row with `responses`.
+    `other` is the id of the row of the compared response, with "/INDEX" in a row with `responses`.
     """
     entry: dict[str, Any] = {"score": judgment.score, "reason": judgment.unscored, "text": judgment.text}
     entry["draw"] = judgment.draw
@@ -229,10 +231,10 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
-            f"{file}: cannot be read ({error}); a JSONL file in UTF-8 is needed; check the path"
+            f"{file}: cannot be read ({error}); the input is a JSONL file in UTF-8; check the path"
         ) from error
 
 
 def _fingerprint(recipe: Recipe, text: str) -> str:
-    """Of all that what is judged depends on: not of the keys that may change on the way."""
+    """Return a hash of everything that judgments depend on, without the keys that may change on resume."""
     return hashlib.sha256(f"{recipe_file.fixed_keys(recipe)!r}\x1f{text}".encode("utf-8", "replace")).hexdigest()

@@ -1,4 +1,4 @@
-"""What `selfreward judge` says at the end: what was judged, how far the judge is to be trusted, where the file is."""
+"""The summary that `selfreward judge` prints: counts, judge quality, and the path of the output."""
 
 import textwrap
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ from selfreward.records import Evaluation, Interval
 from selfreward.reporting.formatting import amount, bounds, centre, reason_not_measured
 from selfreward.reporting.glossary import label_of
 from selfreward.reporting.judge_remarks import LENGTH, LOW_RELIABILITY, RELIABILITY
-from selfreward.reporting.measurements import in_order
+from selfreward.reporting.measurements import in_glossary_order
 from selfreward.reporting.text import one_line, visible
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ _CLEAR_CORRELATION = 0.3
 
 
 def table(judged: "JudgeResult") -> str:
-    """Lines of at most 80 columns, the path of the written file last and in full."""
+    """Return lines of at most 80 columns; the last is the complete path of the output."""
     evaluation = judged.evaluation
-    names = [*in_order(evaluation.metrics), *in_order(evaluation.not_measured)]
+    names = [*in_glossary_order(evaluation.metrics), *in_glossary_order(evaluation.not_measured)]
     levels = sorted({f"{v.level * 100:g} %" for v in evaluation.metrics.values() if isinstance(v, Interval)})
-    head = f"{'How far the judge is to be trusted':{_LABEL}}{'value':>{_VALUE}}"
+    head = f"{'Judge quality':{_LABEL}}{'value':>{_VALUE}}"
     measured = [head + (f"   {' and '.join(levels)} interval" if levels else "")]
     measured += [line for name in names for line in _lines(evaluation, name)]
     explained = [_wrapped(text) for text in _explanations(evaluation)]
-    paid = [] if judged.cost is None else [f"Paid for replies that were not there before: {judged.cost:,.6g}"]
+    paid = [] if judged.cost is None else [f"Cost of new replies: {judged.cost:,.6g}"]
     parts = [_counted(judged), *paid, "\n".join(measured), *explained, f"Written to\n{visible(str(judged.out))}"]
     return "\n" + "\n\n".join(parts)
 
@@ -49,7 +49,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _lines(evaluation: Evaluation, name: str) -> list[str]:
-    """A metric with its interval, or why there is none, as far as it needs below each other."""
+    """Return a metric with its interval, or the reason why it was not measured, wrapped to the width."""
     label = f"{one_line(label_of(name), _LABEL - 2):{_LABEL}}"
     value = evaluation.metrics.get(name)
     if value is None:
@@ -60,13 +60,13 @@ def _lines(evaluation: Evaluation, name: str) -> list[str]:
 
 
 def _explanations(evaluation: Evaluation) -> list[str]:
-    """What somebody has to know who never saw these numbers."""
+    """Return explanations for readers who do not know these metrics."""
     found = []
     r, length = (centre(evaluation.metrics.get(name)) for name in (RELIABILITY, LENGTH))
     if r is not None:
         found.append(
-            "r is the share of the differences between the scores of a prompt's responses that the judge would give "
-            "again. It says that the judge repeats itself, not that it is right."
+            "r is the judge's reliability: the share of the score differences between a prompt's responses that the "
+            "judge would give again. A high r shows that the judge is consistent, not that it is right."
         )
     if r is not None and r < LOW_RELIABILITY:
         found[0] += (
@@ -74,8 +74,8 @@ def _explanations(evaluation: Evaluation) -> list[str]:
         )
     if length is not None and abs(length) >= _CLEAR_CORRELATION:
         longer = "longer" if length > 0 else "shorter"
-        found.append(f"Score and length go together ({amount(LENGTH, length)}): {longer} responses score higher.")
-    return [*found, "What each number means, and what to do about it: docs/metrics.md."]
+        found.append(f"Score and length correlate ({amount(LENGTH, length)}): {longer} responses score higher.")
+    return [*found, "docs/metrics.md explains each number and what to do about it."]
 
 
 def _wrapped(text: str) -> str:

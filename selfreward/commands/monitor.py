@@ -1,6 +1,6 @@
-"""`selfreward monitor`: the decisions on a finished or running run, or on a table of any trainer, made again.
+"""`selfreward monitor`: repeat the decisions on a finished or running run, or decide on a table of any trainer.
 
-Nothing is generated or judged: the outcomes by prompt are there, so other settings can be tried on them at once.
+Nothing is generated or judged: the command uses the stored outcomes by prompt, so other settings can be tried quickly.
 """
 
 import json
@@ -35,8 +35,8 @@ _ENTRY = (
 
 
 @dataclass(frozen=True)
-class Monitored:
-    """`decisions` are on iterations 1..T, also after a stop; `notes` are on the data alone."""
+class MonitorResult:
+    """`decisions` are on iterations 1..T, also after a stop; `notes` are about the data."""
 
     name: str
     settings: MonitorSection
@@ -45,27 +45,27 @@ class Monitored:
 
     @property
     def stop(self) -> Decision | None:
-        """The first decision that stops."""
+        """The first decision that stops the run."""
         return next((decision for decision in self.decisions if decision.stops), None)
 
     @property
     def best_iteration(self) -> int:
-        """The checkpoint to use: as the stop says, or the last decision when there was none."""
+        """The checkpoint to use, from the stopping decision, or from the last decision without a stop."""
         return (self.stop or self.decisions[-1]).best_iteration
 
 
-def monitor_table(file: Path, overrides: Sequence[str] = ()) -> Monitored:
-    """Of a table; `overrides` are KEY=VALUE of the recipe's section `monitor`. Raises RecipeError."""
+def monitor_table(file: Path, overrides: Sequence[str] = ()) -> MonitorResult:
+    """Decide on a table; `overrides` are KEY=VALUE of the recipe's section `monitor`. Raises RecipeError."""
     unused = RUN_SETTINGS | JUDGE_SETTINGS | {"min_position_consistency"}
     settings = settings_of({}, overrides, unused=unused, name="--set")
     table = read_table(file)
-    return Monitored(str(file), settings, tuple(decide_all(table.evidence, settings)), table.notes)
+    return MonitorResult(str(file), settings, tuple(decide_all(table.evidence, settings)), table.notes)
 
 
-def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> Monitored:
-    """Of the finished iterations of a run folder, which is not changed. Raises StoreError and RecipeError."""
+def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> MonitorResult:
+    """Decide on the finished iterations of a run folder, without changing it. Raises StoreError and RecipeError."""
     if folder.is_file():
-        raise RecipeError(f"{folder}: a file; a run folder is needed; give a table as --csv {folder}")
+        raise RecipeError(f"{folder}: a file; this argument is a run folder; pass a table as --csv {folder}")
     store = Store(folder, write=False)
     recipe = recipe_file.load(folder / "recipe.yaml")
     settings = settings_of(
@@ -73,57 +73,53 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> Monitored:
     )
     summaries, made, _ = history.read_history(store)
     if not summaries:
-        raise StoreError(f"{folder}: no finished iteration yet; a decision is on one; let the run go on")
+        raise StoreError(f"{folder}: no finished iteration yet; a decision needs one; continue the run")
     decisions = decide_all(
         evidence_of(summaries, num_second_validation=recipe.evaluation.second_validation_size), settings
     )
-    return Monitored(str(folder), settings, tuple(decisions), tuple(_differences(decisions, made)))
+    return MonitorResult(str(folder), settings, tuple(decisions), tuple(_differences(decisions, made)))
 
 
 def _differences(now: Iterable[Decision], made: Iterable[Decision]) -> Iterator[str]:
-    """What the run itself decided otherwise, or was ended by."""
+    """Yield notes on where the run itself decided differently, was stopped, or used an intervention."""
     for ours, theirs in zip(now, made, strict=True):
         if ours.decision != theirs.decision:
             yield f"iteration {ours.iteration}: the run itself decided {theirs.decision}"
         if theirs.intervention:
-            yield f"iteration {ours.iteration}: the run went on with the intervention {theirs.intervention}"
+            yield f"iteration {ours.iteration}: the run continued with the intervention {theirs.intervention}"
         elif theirs.stopped_by and theirs.stopped_by != ours.stopped_by:
-            yield f"iteration {ours.iteration}: the run itself was ended by {theirs.stopped_by}"
+            yield f"iteration {ours.iteration}: the run itself was stopped by {theirs.stopped_by}"
 
 
-def as_json(monitored: Monitored) -> str:
-    """The shape that people rely on, strict JSON."""
-    decisions = [{key: value for key, value in asdict(d).items() if key in _ENTRY} for d in monitored.decisions]
-    whole: dict[str, Any] = {
+def as_json(result: MonitorResult) -> str:
+    """Return the public JSON format, as strict JSON."""
+    decisions = [{key: value for key, value in asdict(d).items() if key in _ENTRY} for d in result.decisions]
+    data: dict[str, Any] = {
         "schema": 1,
-        "stopped_at": monitored.stop.iteration if monitored.stop else None,
-        "best_iteration": monitored.best_iteration,
-        "settings": monitored.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS)),
-        "notes": list(monitored.notes),
+        "stopped_at": result.stop.iteration if result.stop else None,
+        "best_iteration": result.best_iteration,
+        "settings": result.settings.model_dump(mode="json", exclude=set(RUN_SETTINGS)),
+        "notes": list(result.notes),
         "decisions": [{key: entry[key] for key in _ENTRY} for entry in decisions],
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def render(monitored: Monitored) -> str:
-    """Lines of at most 88 columns; the last says what to do."""
-    stop = monitored.stop
-    lines = [
-        *_heading(monitored),
-        "",
-        f"{'iteration':>9}  {'decision':12}  {'gain, pp':>12}   bounds           prompts",
-    ]
-    for decision in monitored.decisions:
+def render(result: MonitorResult) -> str:
+    """Return lines of at most 88 columns; the last line states what to do."""
+    stop = result.stop
+    lines = [*_heading(result), "", f"{'iteration':>9}  {'decision':12}  {'gain, pp':>12}   bounds           prompts"]
+    for decision in result.decisions:
         lines += [*_entry(decision), ""]
-        if decision is stop and decision is not monitored.decisions[-1]:
+        if decision is stop and decision is not result.decisions[-1]:
             lines += [f"{' after the stop ':-^{_COLUMNS}}", ""]
-    return "\n".join([*lines, *_wrapped(_outcome(monitored))])
+    return "\n".join([*lines, *_wrapped(_outcome(result))])
 
 
-def _heading(monitored: Monitored) -> list[str]:
-    settings = monitored.settings
+def _heading(result: MonitorResult) -> list[str]:
+    settings = result.settings
     return _wrapped(
-        f"{monitored.name}: a gain of {100 * settings.delta:g} pp is worth an iteration; over {settings.horizon} "
+        f"{result.name}: a gain of {100 * settings.delta:g} pp is worth an iteration; over {settings.horizon} "
         f"iterations a false stop has a probability of {settings.alpha_stop:g} at most, a false alarm of harm of "
         f"{settings.alpha_harm:g}."
     )
@@ -136,21 +132,21 @@ def _entry(decision: Decision) -> list[str]:
         low, high = (f"{100 * bound:+.1f}" for bound in gain["stop"])
         numbers = f"{100 * gain['mean']:>+12.1f}   {f'{low} to {high}':15}  {gain['num_prompts']:>7,}"
     second = "" if decision.num_analyses == 1 else "  with the second validation set"
-    said = [*_wrapped(decision.reason, indent=11)]
+    lines = [*_wrapped(decision.reason, indent=11)]
     for note in decision.notes:
-        said += _wrapped(note, indent=11)
+        lines += _wrapped(note, indent=11)
     if decision.wants_second_validation:
-        said += _wrapped("The second validation set would have been asked; its outcomes are not there.", indent=11)
-    return [f"{decision.iteration:>9}  {decision.decision:12}  {numbers}{second}".rstrip(), *said]
+        lines += _wrapped("The monitor would use the second validation set here; its outcomes are missing.", indent=11)
+    return [f"{decision.iteration:>9}  {decision.decision:12}  {numbers}{second}".rstrip(), *lines]
 
 
-def _outcome(monitored: Monitored) -> str:
-    last, best = monitored.decisions[-1], f"use M_{monitored.best_iteration}"
-    if monitored.best_iteration == 0:
-        best += ", the model that the training began with"
-    if monitored.stop:
-        return f"Stop after iteration {monitored.stop.iteration} by {monitored.stop.stopped_by}; {best}."
-    why = " in mode report_only" if monitored.settings.mode == "report_only" else ""
+def _outcome(result: MonitorResult) -> str:
+    last, best = result.decisions[-1], f"use M_{result.best_iteration}"
+    if result.best_iteration == 0:
+        best += ", the initial model"
+    if result.stop:
+        return f"Stop after iteration {result.stop.iteration} by {result.stop.stopped_by}; {best}."
+    why = " in mode report_only" if result.settings.mode == "report_only" else ""
     return f"No stop up to iteration {last.iteration}{why}; {best}."
 
 

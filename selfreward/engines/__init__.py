@@ -1,4 +1,4 @@
-"""Engines: where text is generated and scored. vLLM where it is installed, plain transformers anywhere."""
+"""Inference engines, which generate and score text: vLLM where it is installed, transformers anywhere."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from selfreward.records import Checkpoint
 
 
 def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> Engine:
-    """The engine of a run; it starts at its first use. `first` gives tokenizer, configuration and first weights."""
+    """Return the engine of a run; it starts at its first use. `first` gives tokenizer, configuration and weights."""
     kind = section.kind
     if kind == "auto":
         kind = "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
@@ -19,10 +19,10 @@ def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool 
         case "vllm":
             if importlib.util.find_spec("vllm") is None:
                 raise RecipeError(
-                    "engine.kind: vllm is not installed; auto takes transformers then; set engine.kind to auto, or "
+                    "engine.kind: vllm is not installed; auto would select transformers; set engine.kind to auto, or "
                     "install selfreward-lm[cpu] or selfreward-lm[cuda]"
                 )
-            # Read when torch is imported; what it would print at vLLM's start no user can act on.
+            # Read when torch is imported; the messages that it hides at vLLM's start need no action by users.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             from selfreward.engines.vllm import VllmEngine
 

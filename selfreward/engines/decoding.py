@@ -1,8 +1,8 @@
-"""Sampling and scoring with a plain transformers model: batches by length, a key-value cache, one stream a draw.
+"""Sampling and scoring with a transformers model: batches by length, a key-value cache, one random stream per sample.
 
-Each draw has its own stream of uniform numbers, made of its seed alone, and turns one number into one token by the
-inverse of the cumulative distribution. So a draw does not depend on what else is in the batch, except where the
-rounding of the logits does.
+Each sample has its own stream of uniform numbers, derived from its seed alone, and maps one number to one token by the
+inverse of the cumulative distribution. So a sample does not depend on the rest of the batch, except through the
+rounding of logits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +16,15 @@ from selfreward.requests import GenerationRequest, ScoreRequest
 
 T = TypeVar("T")
 
-# Floats of logits that a scoring batch may hold at once: 512 MiB.
+# Maximum number of logits (floats) of a scoring batch: 512 MiB.
 MAX_LOGITS = 2**27
-# Top-p looks at this many of the most probable tokens before it sorts the whole vocabulary.
+# Top-p sorts this many of the most probable tokens first, and the complete vocabulary only if they are not enough.
 NUCLEUS_TOKENS = 1024
 
 
 @dataclass(frozen=True)
 class Row:
-    """One draw of one request."""
+    """One sample of one request."""
 
     request_index: int
     draw: int
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass
 class Draw:
-    """What was sampled for a row; `choice_logprobs` are of the first position."""
+    """The sampled tokens of a row; `choice_logprobs` are those at the first position."""
 
     token_ids: list[int]
     token_logprobs: list[float]
@@ -41,7 +41,7 @@ class Draw:
 
 
 def generation_rows(requests: Sequence[GenerationRequest]) -> list[Row]:
-    """One row for each draw, and one alone for a greedy request, whose draws are all the same."""
+    """Return one row per sample, and a single row for a greedy request, whose samples are all the same."""
     return [
         Row(index, draw, request)
         for index, request in enumerate(requests)
@@ -52,9 +52,9 @@ def generation_rows(requests: Sequence[GenerationRequest]) -> list[Row]:
 def batches(
     items: Sequence[T], *, size: Callable[[T], tuple[int, ...]], fits: Callable[[int, Sequence[int]], bool]
 ) -> list[list[T]]:
-    """Cuts items, sorted by `size`, into batches; `fits(num_items, largest sizes)` says whether one is small enough.
+    """Split items, sorted by `size`, into batches; `fits(num_items, largest sizes)` tests whether a batch is allowed.
 
-    The same items give the same batches. A batch holds one item at least.
+    The same items give the same batches. A batch contains at least one item.
     """
     cut: list[list[T]] = []
     largest: list[int] = []
@@ -70,7 +70,7 @@ def batches(
 
 
 def generation_batches(rows: Sequence[Row], *, batch_tokens: int, max_rows: int) -> list[list[Row]]:
-    """Batches of at most `batch_tokens` padded tokens, prompt and max_tokens together."""
+    """Return batches of at most `batch_tokens` padded tokens, prompt plus max_tokens."""
     return batches(
         rows,
         size=lambda row: (len(row.request.prompt_token_ids), row.request.max_tokens),
@@ -81,7 +81,7 @@ def generation_batches(rows: Sequence[Row], *, batch_tokens: int, max_rows: int)
 def score_batches(
     requests: Sequence[tuple[int, ScoreRequest]], *, batch_tokens: int, max_rows: int, vocab_size: int
 ) -> list[list[tuple[int, ScoreRequest]]]:
-    """Batches of at most `batch_tokens` padded tokens and MAX_LOGITS logits."""
+    """Return batches of at most `batch_tokens` padded tokens and MAX_LOGITS logits."""
     return batches(
         requests,
         size=lambda item: (len(item[1].prompt_token_ids) + len(item[1].token_ids), len(item[1].token_ids)),
@@ -93,7 +93,7 @@ def score_batches(
 
 @torch.inference_mode()
 def draw_batch(model: Any, rows: Sequence[Row], *, end_token_ids: Sequence[int], seeded: bool) -> list[Draw]:
-    """Samples all rows to their end. Returns one `Draw` for each, in order."""
+    """Sample all rows to their end. Return one `Draw` for each, in order."""
     streams = _streams(rows, seeded=seeded)  # [rows, max_tokens]
     draws = [Draw([], []) for _ in rows]
     live = list(range(len(rows)))  # The row that each line of the tensors below belongs to.
@@ -126,14 +126,14 @@ def draw_batch(model: Any, rows: Sequence[Row], *, end_token_ids: Sequence[int],
 
 
 def _streams(rows: Sequence[Row], *, seeded: bool) -> np.ndarray:
-    """Uniform numbers in [0, 1), [rows, max_tokens]; PCG64, seeded with all bits of the draw's seed."""
+    """Return uniform numbers in [0, 1), [rows, max_tokens]; PCG64, seeded with all bits of the sample's seed."""
     longest = max(row.request.max_tokens for row in rows)
     generators = [np.random.default_rng(row.request.seed + row.draw if seeded else None) for row in rows]
     return np.stack([generator.random(longest) for generator in generators])
 
 
 def _prefill(model: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-    """Logits after each prompt, cache and mask, one line a row; draws of one request share their prompt's pass."""
+    """Return logits after each prompt, cache and mask, one line per row; samples of a request share its prefill."""
     distinct = list(dict.fromkeys(row.request_index for row in rows))
     prompts = {row.request_index: row.request.prompt_token_ids for row in rows}
     input_ids, mask = _left_padded([prompts[index] for index in distinct], device=model.device)
@@ -177,7 +177,7 @@ def _note(
     logprobs: torch.Tensor,
     end_token_ids: Sequence[int],
 ) -> list[bool]:
-    """Writes down the tokens of rows that go on, and says of each line whether its row has ended by now."""
+    """Append the tokens of unfinished rows, and return for each line whether its row has ended."""
     sampled_logprobs = logprobs.gather(1, token_ids[:, None])[:, 0].tolist()
     finished = []
     for row, token_id, logprob in zip(live, token_ids.tolist(), sampled_logprobs, strict=True):
@@ -194,7 +194,7 @@ def _has_ended(draw: Draw, request: GenerationRequest, end_token_ids: Sequence[i
 
 
 def _pick(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> torch.Tensor:
-    """One token id for each line; logits [lines, vocabulary], uniform [lines] in [0, 1)."""
+    """Return one token id per line; logits [lines, vocabulary], uniform [lines] in [0, 1)."""
     picked = logits.argmax(dim=-1)
     sampled = [line for line, row in enumerate(rows) if row.request.temperature > 0]
     if not sampled:
@@ -207,25 +207,25 @@ def _pick(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> t
 
     num_nucleus = min(NUCLEUS_TOKENS, probabilities.shape[1])
     values, order = probabilities.topk(num_nucleus, dim=-1)
-    # The choice is each line's own, whatever the others need.
-    whole = values.sum(dim=-1, dtype=torch.float64) <= top_p + 1e-6
-    narrow = ~whole
+    # Decided per line, independently of the rest of the batch.
+    needs_all = values.sum(dim=-1, dtype=torch.float64) <= top_p + 1e-6
+    narrow = ~needs_all
     if narrow.any():
         ids[narrow] = _inverse(values[narrow], order[narrow], top_p[narrow], uniform[narrow])
-    if whole.any():
-        values, order = probabilities[whole].sort(dim=-1, descending=True, stable=True)
-        ids[whole] = _inverse(values, order, top_p[whole], uniform[whole])
+    if needs_all.any():
+        values, order = probabilities[needs_all].sort(dim=-1, descending=True, stable=True)
+        ids[needs_all] = _inverse(values, order, top_p[needs_all], uniform[needs_all])
     picked[sampled] = ids
     return picked
 
 
 def _inverse(values: torch.Tensor, order: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Token ids at `uniform` of the distribution over the smallest set of tokens whose probability reaches `top_p`.
+    """Return the token ids at quantile `uniform` over the smallest set of tokens whose probability reaches `top_p`.
 
-    `values` are probabilities in falling order, [lines, tokens]; `order` the token ids they belong to.
+    `values` are probabilities in descending order, [lines, tokens]; `order` are their token ids.
     """
     cumulative = values.double().cumsum(dim=-1)
-    # A token is in the set when those before it do not reach top_p; the first one always is.
+    # A token is in the set when the tokens before it do not reach top_p; the first token always is.
     num_kept = (cumulative - values < top_p[:, None]).sum(dim=-1).clamp(min=1)
     mass = cumulative.gather(1, num_kept[:, None] - 1)
     rank = (cumulative <= uniform[:, None] * mass).sum(dim=-1)
@@ -235,8 +235,8 @@ def _inverse(values: torch.Tensor, order: torch.Tensor, top_p: torch.Tensor, uni
 
 @torch.inference_mode()
 def score_batch(model: Any, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-    """Log-probabilities of the requests' token ids, of which each has one at least."""
-    # With padding on the left the positions that predict a row's m tokens are the last m.
+    """Return the log-probabilities of the requests' token ids; each request has at least one."""
+    # With left padding, the positions that predict a row's m tokens are the last m.
     num_scored = max(len(request.token_ids) for request in requests)
     input_ids, mask = _left_padded(
         [(*request.prompt_token_ids, *request.token_ids[:-1]) for request in requests], device=model.device

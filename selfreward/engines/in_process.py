@@ -1,11 +1,11 @@
-"""What the engines of this process share: tokens, the proof of the loaded weights, and what is told of them."""
+"""The common part of the engines in this process: tokenisation, verification of loaded weights, usage and facts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from selfreward.dtypes import engine_dtype
-from selfreward.engines.proof import CANARY_TEXT, SwapProof, TensorSample
+from selfreward.engines.proof import CANARY_TEXT, TensorSample, WeightVerifier
 from selfreward.engines.requests import Usage
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
@@ -14,7 +14,7 @@ from selfreward.requests import ScoreRequest
 
 
 class InProcessEngine(ABC):
-    """An engine but for its model: how weights are loaded and text is drawn is the subclass's.
+    """An engine without its model: subclasses load weights and generate text.
 
     `first` gives tokenizer and configuration, and the weights unless another checkpoint is loaded first.
     """
@@ -29,12 +29,12 @@ class InProcessEngine(ABC):
         self._first = first
         self._trust_remote_code = trust_remote_code
         self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
-        self._proof = SwapProof(dtype=dtype)
+        self._verifier = WeightVerifier(dtype=dtype)
         self._usage = Usage()
         self._loaded: Checkpoint | None = None
         self._asleep = False
         self._context_tokens: int | None = None
-        self._last_swap: dict[str, Any] = {}
+        self._last_sync: dict[str, Any] = {}
 
     @property
     def context_tokens(self) -> int:
@@ -57,24 +57,24 @@ class InProcessEngine(ABC):
 
     @abstractmethod
     def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
-        """What `score` gives, on a model that is loaded and awake, with nothing checked or counted."""
+        """Return the results of `score` on a loaded, awake model, without checks and counters."""
 
-    def _prove(self, samples: Sequence[TensorSample], checkpoint: Checkpoint) -> None:
-        """Holds `samples` of the weights in use against the checkpoint. Sets `_loaded`, or raises EngineError."""
-        tensors = self._proof.tensors(samples, checkpoint)
-        canary = self._proof.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
+    def _verify(self, samples: Sequence[TensorSample], checkpoint: Checkpoint) -> None:
+        """Compare `samples` of the weights in use with the checkpoint. Sets `_loaded`, or raises EngineError."""
+        tensors = self._verifier.tensors(samples, checkpoint)
+        canary = self._verifier.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
         (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
-        self._last_swap = {
+        self._last_sync = {
             "checkpoint_id": checkpoint.id,
             **tensors,
-            **self._proof.check_canary(canary, logprobs, checkpoint),
+            **self._verifier.check_canary(canary, logprobs, checkpoint),
         }
         self._loaded = checkpoint
 
-    def _swapped(self, *, reload_s: float, swap_s: float) -> None:
-        """`swap_s` holds the reading of the weights, `reload_s`, and their proof."""
-        self._last_swap |= {"reload_s": reload_s, "swap_s": swap_s}
-        self._usage.swapped(swap_s)
+    def _synced(self, *, reload_s: float, weight_sync_s: float) -> None:
+        """Record a weight sync; `weight_sync_s` includes reading the weights, `reload_s`, and their verification."""
+        self._last_sync |= {"reload_s": reload_s, "weight_sync_s": weight_sync_s}
+        self._usage.synced(weight_sync_s)
 
     def facts(self) -> Mapping[str, Any]:
         import torch
@@ -88,5 +88,5 @@ class InProcessEngine(ABC):
             "context_tokens": self.context_tokens,
             "seeded": self._section.seeded,
             "determinism": self.determinism if self._section.seeded else "none: engine.seeded is false",
-            "last_swap": dict(self._last_swap),
+            "last_swap": dict(self._last_sync),
         }

@@ -1,12 +1,12 @@
-"""Proof that an engine holds the weights of a checkpoint: hashes of sampled tensors, and a canary.
+"""Verification that an engine has the weights of a checkpoint: hashes of sampled tensors, and a canary.
 
-The engine hashes a few columns of its own matrices and all of its norms. The same columns are read from the
-checkpoint's safetensors, cast to the engine's dtype, and hashed here. The two must be equal, bit by bit. This finds a
-swap that did not happen, also where the update is too small to show in any log-probability. The canary is the
-log-probability of a fixed text: it finds weights that are right in memory and wrong in use.
+The engine hashes a few columns of its matrices and all of its norms. The same columns are read from the checkpoint's
+safetensors files, cast to the engine's dtype, and hashed here; the hashes must be equal. This detects a weight sync
+that did not happen, even if the update is too small to change any log-probability. The canary is the log-probability of
+a fixed text: it detects weights that are right in memory but wrong in use.
 
-A swap that silently does nothing is the worst fault of an iterated loop: one trainer's weights did not reach its
-engine for ten months, and training went on.
+A weight sync that silently does nothing is the worst fault of an iterated loop: one trainer's weights did not reach its
+engine for ten months, while training continued.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ CANARY_TEXT = (
 
 @dataclass(frozen=True)
 class TensorSample:
-    """One tensor of the engine. `sources` are the ways in which a checkpoint may name it, each a list of tensors
-    that are stacked by rows; `columns` is None for a vector; `num_rows` leaves padding rows out."""
+    """One tensor of the engine. `sources` are its possible names in a checkpoint, each a list of tensors that are
+    stacked by rows; `columns` is None for a vector; `num_rows` excludes padding rows."""
 
     name: str
     sources: tuple[tuple[str, ...], ...]
@@ -42,13 +42,13 @@ class TensorSample:
 
 
 def sampled_columns(width: int) -> tuple[int, ...]:
-    """Up to NUM_COLUMNS columns, evenly spread, the first and the last among them."""
+    """Return up to NUM_COLUMNS evenly spaced columns, including the first and the last."""
     count = min(width, NUM_COLUMNS)
     return tuple(sorted({round(i * (width - 1) / max(count - 1, 1)) for i in range(count)}))
 
 
 def chosen_names(names: Sequence[str]) -> list[str]:
-    """All names, or MAX_TENSORS of a large model's, spread over kinds and layers; first and last tensors always."""
+    """Return all names, or MAX_TENSORS of a large model over all kinds and layers, with the first and last ones."""
     if len(names) <= MAX_TENSORS:
         return list(names)
     ranked = sorted(names[2:-8], key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -57,8 +57,8 @@ def chosen_names(names: Sequence[str]) -> list[str]:
 
 
 def hash_of(values: Any) -> str:
-    """SHA-256 of a tensor's bytes. Zeros lose their sign and subnormals become zero: a matrix kernel that is asked
-    for its weights by one-hot inputs cannot show either."""
+    """Return the SHA-256 of a tensor's bytes, with unsigned zeros and subnormals set to zero: a matrix kernel that is
+    read with one-hot inputs preserves neither."""
     import torch
 
     values = values.detach().to("cpu")
@@ -66,23 +66,23 @@ def hash_of(values: Any) -> str:
     return hashlib.sha256(values.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-class SwapProof:
-    """Compares an engine with checkpoints, and remembers what it saw of the last one. Tolerances are in nats."""
+class WeightVerifier:
+    """Compares an engine with checkpoints, storing the last one's sampled values. Tolerances are in nats."""
 
     def __init__(self, *, dtype: str) -> None:
-        # Mean absolute difference of a token's log-probability, engine in its dtype against a float32 trainer.
+        # Mean absolute difference of a token's log-probability, engine in its dtype and float32 trainer.
         self.trainer_tolerance = 0.02 if dtype == "float32" else 0.25
-        # The same weights in the same engine again.
+        # The same difference for the same weights in the same engine.
         self.repeat_tolerance = 0.005
         self._values: dict[str, Any] = {}
         self._canaries: dict[str, tuple[float, ...]] = {}
 
     def require_readable(self, checkpoint: Checkpoint) -> None:
-        """Raises EngineError when a weights file is missing or cut off: before the engine's own weights are touched."""
+        """Raise EngineError when a weights file is missing or truncated, before the engine's weights are changed."""
         _index(checkpoint.path)
 
     def tensors(self, samples: Sequence[TensorSample], checkpoint: Checkpoint) -> dict[str, Any]:
-        """Facts of the comparison; raises EngineError when a tensor differs or nothing can be compared."""
+        """Return facts of the comparison; raises EngineError when a tensor differs or none can be compared."""
         index = _index(checkpoint.path)
         differing, values_by_name = [], {}
         for sample in samples:
@@ -95,14 +95,14 @@ class SwapProof:
         if differing:
             raise EngineError(
                 f"engine weights: after loading checkpoint {checkpoint.id} ({checkpoint.path}) {len(differing)} of "
-                f"{len(values_by_name)} sampled tensors are not those of the checkpoint, for example "
-                f"{', '.join(differing[:3])}; all must be equal after the cast; the swap did not happen or went "
-                "wrong: run the same command again, and report it if it repeats"
+                f"{len(values_by_name)} sampled tensors differ from the checkpoint's, for example "
+                f"{', '.join(differing[:3])}; all must be equal after the cast; the weight sync did not happen or "
+                "failed: run the same command again, and report it if it repeats"
             )
         if not any(values.dim() == 2 for values in values_by_name.values()):
             raise EngineError(
-                f"engine weights: none of the matrices of checkpoint {checkpoint.path} has a counterpart in the engine "
-                "by name; at least one must, or no swap can be proved; use engine.kind: transformers for this model"
+                f"engine weights: no matrix of checkpoint {checkpoint.path} has a counterpart of the same name in the "
+                "engine; at least one is needed to verify a weight sync; use engine.kind: transformers for this model"
             )
         facts = {
             "num_tensors_compared": len(values_by_name),
@@ -114,7 +114,7 @@ class SwapProof:
         return facts
 
     def _changed_rate(self, values_by_name: Mapping[str, Any]) -> float | None:
-        """Share of sampled values that differ from the checkpoint before, in the engine's dtype; None at first."""
+        """Return the share of sampled values changed since the previous checkpoint, in the engine's dtype, or None."""
         if self._values.keys() != values_by_name.keys():
             return None
         pairs = [(self._values[name], values) for name, values in values_by_name.items()]
@@ -123,7 +123,7 @@ class SwapProof:
         return num_changed / num_values
 
     def canary(self, checkpoint: Checkpoint, *, default_ids: Sequence[int]) -> "Canary":
-        """The text to score now, and what its log-probabilities must be, if that is known."""
+        """Return the text to score, and its expected log-probabilities if they are known."""
         file = checkpoint.path / "canary.json"
         if file.is_file():
             return _trainers_canary(file, tolerance=self.trainer_tolerance)
@@ -131,12 +131,12 @@ class SwapProof:
         return Canary(tuple(default_ids), seen, "the engine's own first pass over it", self.repeat_tolerance)
 
     def check_canary(self, canary: "Canary", logprobs: Sequence[float], checkpoint: Checkpoint) -> dict[str, Any]:
-        """Facts of the comparison; raises EngineError."""
+        """Return facts of the comparison; raises EngineError."""
         if not all(math.isfinite(logprob) for logprob in logprobs):
             raise EngineError(
                 f"engine canary: checkpoint {checkpoint.id} ({checkpoint.path}) gives a fixed text a log-probability "
-                "that is not finite; finite numbers are needed; its weights have overflowed: lower the learning rate "
-                "or use a wider dtype"
+                "that is not finite; it must be finite; the weights have overflowed: lower the learning rate or use a "
+                "wider dtype"
             )
         facts: dict[str, Any] = {"canary_logprob": sum(logprobs), "canary_against": None}
         if canary.logprobs is None:
@@ -147,16 +147,16 @@ class SwapProof:
         if difference > canary.tolerance:
             raise EngineError(
                 f"engine canary: with checkpoint {checkpoint.id} ({checkpoint.path}) the log-probability of a fixed "
-                f"text differs from {canary.against} by {difference:.3f} nats a token; {canary.tolerance} is allowed; "
-                "the engine does not compute with these weights: run the same command again, and report it if it "
-                "repeats"
+                f"text differs from {canary.against} by {difference:.3f} nats per token; {canary.tolerance} is "
+                "allowed; the engine does not compute with these weights: run the same command again, and report it "
+                "if it repeats"
             )
         return facts | {"canary_against": canary.against, "canary_difference_nats": difference}
 
 
 @dataclass(frozen=True)
 class Canary:
-    """`logprobs` are those of `token_ids[1:]`, each given all tokens before it; None when there is nothing to match."""
+    """`logprobs` are those of `token_ids[1:]`, conditioned on all tokens before each; None when not known yet."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
@@ -165,7 +165,7 @@ class Canary:
 
 
 def _trainers_canary(file: Path, *, tolerance: float) -> Canary:
-    """Reads `{"token_ids": [...], "token_logprobs": [...]}`; the first token's log-probability may be there or not."""
+    """Reads `{"token_ids": [...], "token_logprobs": [...]}`; the first token's log-probability is optional."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         token_ids = tuple(int(token) for token in content["token_ids"])
@@ -175,21 +175,21 @@ def _trainers_canary(file: Path, *, tolerance: float) -> Canary:
             raise ValueError(f"{len(token_ids)} token ids and {len(content['token_logprobs'])} log-probabilities")
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(
-            f"canary file {file}: it cannot be read ({error}); token_ids and one log-probability for each but the "
-            "first are needed; delete the file, or make the checkpoint again"
+            f"canary file {file}: it cannot be read ({error}); it needs token_ids and one log-probability for each "
+            "token after the first; delete the file, or make the checkpoint again"
         ) from error
     return Canary(token_ids, logprobs, "the trainer's", tolerance)
 
 
 def _index(folder: Path) -> dict[str, Path]:
-    """Tensor name to the file that holds it."""
+    """Map each tensor name to its file."""
     from safetensors import SafetensorError, safe_open
 
     index: dict[str, Path] = {}
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise EngineError(
-            f"checkpoint {folder}: it has no .safetensors file; the engine reads its weights from one; "
+            f"checkpoint {folder}: it has no .safetensors file; the engine reads weights from safetensors files; "
             "run the same command to make the checkpoint again"
         )
     for file in files:
@@ -198,14 +198,14 @@ def _index(folder: Path) -> dict[str, Path]:
                 index.update(dict.fromkeys(tensors.keys(), file))
         except SafetensorError as error:
             raise EngineError(
-                f"checkpoint file {file}: it cannot be read ({error}); a whole safetensors file is needed; "
+                f"checkpoint file {file}: it cannot be read ({error}); it must be a complete safetensors file; "
                 "delete the checkpoint and run the same command to make it again"
             ) from error
     return index
 
 
 def _values_of(sample: TensorSample, index: Mapping[str, Path]) -> Any:
-    """What the engine should hold, or None when the checkpoint has no such tensor by name and shape."""
+    """Return the expected values, or None when the checkpoint has no tensor of this name and shape."""
     import torch
 
     names = next((names for names in sample.sources if all(name in index for name in names)), None)

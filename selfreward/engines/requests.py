@@ -1,4 +1,4 @@
-"""What every engine checks of a request before any work is done, and what it counts."""
+"""Checks of requests before any work is done, and usage counters, for all engines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,57 +6,59 @@ from dataclasses import dataclass, field
 from selfreward.errors import EngineError
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
-# vLLM's limit for the log-probabilities of named tokens.
+# vLLM's limit on the number of tokens whose log-probabilities can be requested.
 MAX_CHOICES = 128
 
 
 def check_generation(requests: Sequence[GenerationRequest], *, context_tokens: int) -> None:
-    """Raises EngineError that names the first request which cannot be served."""
+    """Raise an EngineError for the first request that cannot be served."""
     for index, request in enumerate(requests):
         where = f"generation request {index} of {len(requests)}"
         num_prompt = len(request.prompt_token_ids)
         if num_prompt == 0:
-            raise EngineError(f"{where}: its prompt has no tokens; one at least is needed; encode it as a conversation")
+            raise EngineError(f"{where}: its prompt has no tokens; at least one is needed; encode it as a conversation")
         if request.n < 1 or request.max_tokens < 1:
             raise EngineError(
-                f"{where}: n is {request.n} and max_tokens {request.max_tokens}; 1 or more is allowed; correct them"
+                f"{where}: n is {request.n} and max_tokens {request.max_tokens}; both must be at least 1; correct them"
             )
         if num_prompt + request.max_tokens > context_tokens:
             raise EngineError(
                 f"{where}: {num_prompt} prompt tokens and max_tokens {request.max_tokens} are "
                 f"{num_prompt + request.max_tokens} tokens; {context_tokens} are allowed (engine.context_tokens, or "
-                "what the model was made for); shorten the prompt, lower max_tokens, or raise engine.context_tokens"
+                "the model's maximum); shorten the prompt, lower max_tokens, or raise engine.context_tokens"
             )
         choices = request.choice_token_ids
         if len(set(choices)) != len(choices) or len(choices) > MAX_CHOICES:
             raise EngineError(
-                f"{where}: {len(choices)} choice tokens, {len(set(choices))} of them different; up to {MAX_CHOICES} "
-                "different ones are allowed; name each token once"
+                f"{where}: {len(choices)} choice tokens, {len(set(choices))} of them distinct; up to {MAX_CHOICES} "
+                "distinct tokens are allowed; list each token once"
             )
 
 
 def check_scores(requests: Sequence[ScoreRequest], *, context_tokens: int) -> None:
-    """Raises EngineError that names the first request which cannot be served."""
+    """Raise an EngineError for the first request that cannot be served."""
     for index, request in enumerate(requests):
         where = f"score request {index} of {len(requests)}"
         num_prompt, num_scored = len(request.prompt_token_ids), len(request.token_ids)
         if num_prompt == 0:
-            raise EngineError(f"{where}: its prompt has no tokens; a token's probability needs one before it; give one")
+            raise EngineError(
+                f"{where}: its prompt has no tokens; scoring needs at least one token of context; add one"
+            )
         if num_prompt + num_scored > context_tokens:
             raise EngineError(
-                f"{where}: {num_prompt} prompt tokens and {num_scored} scored tokens; {context_tokens} together are "
-                "allowed (engine.context_tokens, or what the model was made for); shorten it, or raise "
+                f"{where}: {num_prompt} prompt tokens and {num_scored} scored tokens; {context_tokens} in total are "
+                "allowed (engine.context_tokens, or the model's maximum); shorten the text, or raise "
                 "engine.context_tokens"
             )
 
 
 @dataclass
 class Usage:
-    """Counters since the start. A prompt counts once, however many draws continue it."""
+    """Counters since the start. A prompt counts once per request, whatever its number of samples."""
 
     counts: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(
-            ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_swaps", "swap_s"), 0
+            ("num_requests", "num_prompt_tokens", "num_generated_tokens", "num_weight_syncs", "weight_sync_s"), 0
         )
     )
 
@@ -69,9 +71,9 @@ class Usage:
         self.counts["num_requests"] += len(requests)
         self.counts["num_prompt_tokens"] += sum(len(r.prompt_token_ids) + len(r.token_ids) for r in requests)
 
-    def swapped(self, seconds: float) -> None:
-        self.counts["num_swaps"] += 1
-        self.counts["swap_s"] += seconds
+    def synced(self, seconds: float) -> None:
+        self.counts["num_weight_syncs"] += 1
+        self.counts["weight_sync_s"] += seconds
 
     def snapshot(self) -> Mapping[str, float]:
         return dict(self.counts)

@@ -1,4 +1,4 @@
-"""The engine on plain transformers: runs anywhere, batched by length. On the CPU the same call gives the same bytes."""
+"""The transformers engine: runs anywhere, batched by length. On the CPU the same call gives the same bytes."""
 
 import gc
 import time
@@ -20,7 +20,7 @@ _FAILURES = (RuntimeError, ValueError, OSError, MemoryError)
 
 
 class TransformersEngine(InProcessEngine):
-    """`Engine` on transformers."""
+    """A `parts.Engine` on transformers."""
 
     name = "transformers"
     enforces_schema = False
@@ -38,7 +38,7 @@ class TransformersEngine(InProcessEngine):
         if self._loaded is not None and self._loaded.id == checkpoint.id:
             return
         started, starts = time.monotonic(), self._model is None
-        self._proof.require_readable(checkpoint)
+        self._verifier.require_readable(checkpoint)
         self._loaded = None
         with self._failing("loading of weights"):
             if starts:
@@ -46,15 +46,15 @@ class TransformersEngine(InProcessEngine):
             else:
                 self._reload(checkpoint)
         reload_s = time.monotonic() - started
-        self._prove(list(_samples(self._model)), checkpoint)
+        self._verify(list(_samples(self._model)), checkpoint)
         if not starts:
-            self._swapped(reload_s=reload_s, swap_s=time.monotonic() - started)
+            self._synced(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
     def _read(self, checkpoint: Checkpoint) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
 
-        # A bar at every swap would say nothing that a user needs.
+        # A progress bar at every weight sync would not inform a user.
         with quiet_transformers(on_a_terminal_too=True):
             return AutoModelForCausalLM.from_pretrained(
                 checkpoint.path,
@@ -67,7 +67,7 @@ class TransformersEngine(InProcessEngine):
         self._model.load_state_dict(self._read(checkpoint).state_dict())
 
     def sleep(self) -> None:
-        """The weights move to host memory. No-op on the CPU."""
+        """Move the weights to host memory. No-op on the CPU."""
         if self._model is None or self._asleep or _device() == "cpu":
             return
         import torch
@@ -88,14 +88,14 @@ class TransformersEngine(InProcessEngine):
         gc.collect()
 
     def _ready(self) -> Any:
-        """The model, awake and with a proved checkpoint."""
+        """Return the model, awake and with a verified checkpoint."""
         if self._model is None:
             self.load(self._first)
         self.wake()
         if self._loaded is None:
             raise EngineError(
-                "transformers engine: its last swap of weights failed; a proved checkpoint is needed; "
-                "run the same command to continue from the last finished shard"
+                "transformers engine: the last weight sync failed; a verified checkpoint is needed; "
+                "run the same command to resume from the last finished shard"
             )
         return self._model
 
@@ -107,7 +107,7 @@ class TransformersEngine(InProcessEngine):
             return []
         if any(request.json_schema for request in requests):
             raise RecipeError(
-                "engine.kind: transformers cannot enforce the form of a text; vllm and endpoints can; set "
+                "engine.kind: transformers cannot enforce a JSON schema; vllm and endpoints can; set "
                 "engine.kind to vllm, or `structured: false`"
             )
         from selfreward.engines.decoding import draw_batch, generation_batches, generation_rows
@@ -166,15 +166,15 @@ class TransformersEngine(InProcessEngine):
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
-        """Turns what torch and transformers raise into EngineError."""
+        """Turn exceptions of torch and transformers into EngineError."""
         try:
             yield
         except EngineError:
             raise
         except _FAILURES as error:
             raise EngineError(
-                f"transformers engine: {what}: {type(error).__name__}: {error}; it must run to the end; if memory was "
-                "short, lower engine.batch_tokens or engine.context_tokens; then run the same command to continue from "
+                f"transformers engine: {what}: {type(error).__name__}: {error}; the call must not fail; if memory was "
+                "short, lower engine.batch_tokens or engine.context_tokens; then run the same command to resume from "
                 "the last finished shard"
             ) from error
 
@@ -202,7 +202,7 @@ def _samples(model: Any) -> Iterator[TensorSample]:
 
 
 def _with_progress(cut: Sequence[T], what: str) -> Iterable[T]:
-    """Shown on a terminal only, with the rate and the time left."""
+    """Show a progress bar on a terminal only, with the rate and the time left."""
     from tqdm import tqdm
 
     shown: Iterable[T] = tqdm(cut, desc=what, unit="batch", disable=None, dynamic_ncols=True)

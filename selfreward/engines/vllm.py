@@ -1,7 +1,7 @@
 """The engine on vLLM, GPU or CPU build, inside the driver's process.
 
-In-process, and with the prefix cache reset at the start of each call, the same call gives the same bytes. Weights are
-swapped in place between checkpoints; nothing is restarted. vLLM is imported when the engine starts, at its first use.
+In-process, and with the prefix cache reset at the start of each call, the same call gives the same bytes. Weights of
+other checkpoints are loaded in place, without a restart. vLLM is imported when the engine starts, at its first use.
 """
 
 import gc
@@ -20,18 +20,18 @@ from selfreward.errors import EngineError
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
-# What vLLM raises for a bad setting, a failed kernel, a full disk or too little memory.
+# Exceptions of vLLM for a bad setting, a failed kernel, a full disk or too little memory.
 _FAILURES = (RuntimeError, ValueError, OSError, MemoryError, AssertionError, SubprocessError)
 
 
 class VllmEngine(InProcessEngine):
-    """`Engine` on vLLM."""
+    """A `parts.Engine` on vLLM."""
 
     name = "vllm"
     enforces_schema = True
     determinism = (
         "vLLM in the driver's process, prefix cache reset at the start of each call: the same call on the same machine "
-        "gives the same bytes; a call cut into other shards is equal in distribution only"
+        "gives the same bytes; a call split into other shards is equal in distribution only"
     )
 
     _llm: Any = None
@@ -42,17 +42,17 @@ class VllmEngine(InProcessEngine):
     def load(self, checkpoint: Checkpoint) -> None:
         if self._dead is None and self._loaded is not None and self._loaded.id == checkpoint.id and not self._asleep:
             return
-        self._proof.require_readable(checkpoint)
+        self._verifier.require_readable(checkpoint)
         self._require_alive()
         if self._llm is None:
             self._start(checkpoint)
         elif self._asleep:
             self._wake(checkpoint)
         else:
-            self._swap(checkpoint)
+            self._sync(checkpoint)
 
     def sleep(self) -> None:
-        """Level 2: weights and KV cache leave the device, and waking reads the weights again. No-op on the CPU."""
+        """Sleep at level 2: free weights and KV cache on the device; waking reloads the weights. No-op on the CPU."""
         if self._llm is None or self._asleep or not _on_cuda():
             return
         with self._failing("sleep"):
@@ -75,7 +75,7 @@ class VllmEngine(InProcessEngine):
         cleanup_dist_env_and_memory()
 
     def _ready(self) -> Any:
-        """The engine, awake and with a proved checkpoint."""
+        """Return the engine, awake and with a verified checkpoint."""
         self._require_alive()
         if self._llm is None:
             self._start(self._first)
@@ -83,8 +83,8 @@ class VllmEngine(InProcessEngine):
             self.wake()
         elif self._loaded is None:
             raise EngineError(
-                "vLLM engine: its last swap of weights failed; a proved checkpoint is needed; "
-                "run the same command to continue from the last finished shard"
+                "vLLM engine: the last weight sync failed; a verified checkpoint is needed; "
+                "run the same command to resume from the last finished shard"
             )
         return self._llm
 
@@ -92,7 +92,7 @@ class VllmEngine(InProcessEngine):
         if self._dead is not None:
             raise EngineError(
                 f"vLLM engine: it failed before ({self._dead}); a failed engine is not used again; "
-                "run the same command to continue from the last finished shard"
+                "run the same command to resume from the last finished shard"
             )
 
     def _start(self, checkpoint: Checkpoint) -> None:
@@ -104,36 +104,36 @@ class VllmEngine(InProcessEngine):
                 context_tokens=self.context_tokens,
                 trust_remote_code=self._trust_remote_code,
             )
-        self._prove(self._samples_of_weights(), checkpoint)
+        self._verify(self._samples_of_weights(), checkpoint)
 
-    def _swap(self, checkpoint: Checkpoint) -> None:
+    def _sync(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
         self._loaded = None
-        with self._failing("swap of weights"):
+        with self._failing("weight sync"):
             self._reload(checkpoint)
             self._llm.reset_prefix_cache()
         reload_s = time.monotonic() - started
-        self._prove(self._samples_of_weights(), checkpoint)
-        self._swapped(reload_s=reload_s, swap_s=time.monotonic() - started)
+        self._verify(self._samples_of_weights(), checkpoint)
+        self._synced(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
     def _wake(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
         self._loaded = None
         with self._failing("waking"):
             self._llm.wake_up(tags=["weights"])
-            # At level 2 the weights are gone: without this the engine would respond with garbage and say nothing.
+            # At level 2 the weights are discarded: without a reload the engine would silently generate garbage.
             self._reload(checkpoint)
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
         self._asleep = False
-        self._prove(self._samples_of_weights(), checkpoint)
-        self._usage.swapped(time.monotonic() - started)
+        self._verify(self._samples_of_weights(), checkpoint)
+        self._usage.synced(time.monotonic() - started)
 
     def _reload(self, checkpoint: Checkpoint) -> None:
         self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(checkpoint.path)})
 
     def _samples_of_weights(self) -> list[TensorSample]:
-        with self._failing("proof of the weights"):
+        with self._failing("verification of the weights"):
             (found,) = self._llm.collective_rpc("sample_weights")
         return [TensorSample(**sample) for sample in found]
 
@@ -159,7 +159,7 @@ class VllmEngine(InProcessEngine):
         return scores
 
     def _run(self, llm: Any, jobs: Sequence[tuple[tuple[int, ...], Any]], *, progress: bool) -> list[Any]:
-        """One vLLM call for all (prompt token ids, sampling parameters)."""
+        """Make one vLLM call for all (prompt token ids, sampling parameters)."""
         with self._failing("call"):
             llm.reset_prefix_cache()
             outputs = llm.generate(
@@ -176,13 +176,13 @@ class VllmEngine(InProcessEngine):
         greedy = request.temperature == 0
         choices = list(request.choice_token_ids)
         params = SamplingParams(
-            # Greedy draws are all the same: vLLM refuses more than one, so one is made and given n times.
+            # Greedy samples are all the same: vLLM refuses more than one, so one is made and returned n times.
             n=1 if greedy else request.n,
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=request.max_tokens,
             seed=request.seed if self._section.seeded and not greedy else None,
-            # 0: the sampled token's own; raw, before temperature and top-p. With choices: theirs beside it.
+            # 0: only the sampled token's, raw, before temperature and top-p. With choices: the choices' as well.
             logprobs=None if choices else 0,
             logprob_token_ids=choices or None,
             stop_token_ids=list(self._chat.end_token_ids),
@@ -198,8 +198,8 @@ class VllmEngine(InProcessEngine):
             draws *= request.n
         if len(draws) != request.n:
             raise EngineError(
-                f"vLLM engine: {len(draws)} draws came back for a request of {request.n}; each must come back; "
-                "run the same command to continue from the last finished shard"
+                f"vLLM engine: {len(draws)} samples were returned for a request of {request.n}; all must be returned; "
+                "run the same command to resume from the last finished shard"
             )
         return draws
 
@@ -208,8 +208,8 @@ class VllmEngine(InProcessEngine):
         stopped = bool(token_ids) and token_ids[-1] in end_token_ids
         if draw.finish_reason not in ("stop", "length") or (draw.finish_reason == "stop") != stopped:
             raise EngineError(
-                f"vLLM engine: a draw of {len(token_ids)} tokens finished with {draw.finish_reason!r}; an end token or "
-                "max_tokens must end it; run the same command to continue from the last finished shard"
+                f"vLLM engine: a sample of {len(token_ids)} tokens finished with {draw.finish_reason!r}; an end token "
+                "or max_tokens must end it; run the same command to resume from the last finished shard"
             )
         flat = draw.logprobs
         choice_logprobs: tuple[float, ...] = ()
@@ -217,8 +217,8 @@ class VllmEngine(InProcessEngine):
             first = slice(flat.start_indices[0] + 1, flat.start_indices[0] + 1 + len(request.choice_token_ids))
             if tuple(flat.token_ids[first]) != request.choice_token_ids:
                 raise EngineError(
-                    "vLLM engine: it gave the log-probabilities of other tokens than those that were named; "
-                    "exactly these are needed; use a vLLM version that the project supports"
+                    "vLLM engine: it returned the log-probabilities of other tokens than requested; "
+                    "exactly the requested ones are needed; use a vLLM version that the project supports"
                 )
             choice_logprobs = tuple(flat.logprobs[first])
         return Sample(
@@ -230,8 +230,8 @@ class VllmEngine(InProcessEngine):
         )
 
     def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
-        """The last token is asked for as a choice at the first sampled position, so that a request may fill the whole
-        context; those before it are prompt log-probabilities. One token alone can so use the prefix cache."""
+        """The last token is requested as a choice at the first sampled position, so that a request may fill the
+        context; the tokens before it are prompt log-probabilities. A single token can thus use the prefix cache."""
         from vllm import SamplingParams
 
         jobs = []
@@ -259,7 +259,7 @@ class VllmEngine(InProcessEngine):
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
-        """Turns what vLLM raises into EngineError, and remembers that the engine is not to be used again."""
+        """Turn exceptions of vLLM into EngineError, and mark the engine as failed."""
         try:
             yield
         except EngineError:
@@ -267,9 +267,9 @@ class VllmEngine(InProcessEngine):
         except _FAILURES as error:
             self._dead = f"{what}: {type(error).__name__}: {error}"
             raise EngineError(
-                f"vLLM engine: {self._dead}; it must run to the end; if memory was short, lower engine.max_num_seqs, "
+                f"vLLM engine: {self._dead}; the call must not fail; if memory was short, lower engine.max_num_seqs, "
                 "engine.context_tokens or engine.kv_cache_gib (CPU), or engine.gpu_memory_utilization (GPU); then run "
-                "the same command to continue from the last finished shard"
+                "the same command to resume from the last finished shard"
             ) from error
 
 
@@ -285,7 +285,7 @@ def _scores(request: ScoreRequest, outputs: Iterator[Any]) -> tuple[float, ...]:
     position = last.start_indices[0] + 1
     if last.token_ids[position] != request.token_ids[-1]:
         raise EngineError(
-            "vLLM engine: it gave the log-probability of another token than the one that was named; exactly this one "
+            "vLLM engine: it returned the log-probability of another token than requested; exactly the requested one "
             "is needed; use a vLLM version that the project supports"
         )
     before: list[float] = []

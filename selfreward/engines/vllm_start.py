@@ -1,4 +1,4 @@
-"""Starts vLLM inside this process, quietly, and leaves the process as it was."""
+"""Starts vLLM inside this process without its log output, and restores the state of the process."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ WORKER_EXTENSION = "selfreward.engines.worker.WeightProof"
 def start_vllm(
     section: EngineSection, *, model: Path, tokenizer: Path, context_tokens: int, trust_remote_code: bool
 ) -> Any:
-    """A `vllm.LLM` with the weights of `model`, in this process. Raises what vLLM raises."""
+    """Return a `vllm.LLM` with the weights of `model`, in this process. Exceptions of vLLM are not caught."""
     import torch
 
     # Read by vLLM when it is imported or started.
@@ -28,17 +28,17 @@ def start_vllm(
     if torch.cuda.is_available():
         device = {"gpu_memory_utilization": section.gpu_memory_utilization, "enable_sleep_mode": True}
     else:
-        # The same as VLLM_CPU_KVCACHE_SPACE, which takes whole GiB only.
+        # The same as VLLM_CPU_KVCACHE_SPACE, which accepts only integer GiB.
         device = {"kv_cache_memory_bytes": int(section.kv_cache_gib * 2**30), "enforce_eager": True}
-        # vLLM 0.31 cuts prompts that do not fit into a step, and then rewinds the generators of seeded requests, which
-        # only CUDA's can do ("CPU Generator does not use offset"). Whole prompts only, then, of which one always fits.
+        # vLLM 0.31 splits prompts that do not fit into a step, and then rewinds the generators of seeded requests,
+        # which only CUDA supports ("CPU Generator does not use offset"). So prompts are not split, and one always fits.
         device |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(STEP_TOKENS, context_tokens)}
-        # On the CPU vLLM still compiles its small sampling functions, with a C++ compiler that a machine may lack and
-        # for ten seconds; uncompiled they cost nothing that can be measured.
+        # On the CPU vLLM still compiles its small sampling functions, which takes ten seconds and a C++ compiler that
+        # a machine may lack; uncompiled, their cost is not measurable.
         import torch._dynamo
 
         torch._dynamo.config.disable = True
-    with _process_kept(), _quiet():
+    with _restored_process_state(), _quiet():
         from vllm import LLM
 
         return LLM(
@@ -57,9 +57,9 @@ def start_vllm(
 
 
 @contextmanager
-def _process_kept() -> Iterator[None]:
-    """vLLM seeds the global generators, and its CPU build replaces `torch.set_num_threads`. The training that may
-    follow in this process is not to notice."""
+def _restored_process_state() -> Iterator[None]:
+    """Restore the global generators, which vLLM seeds, and `torch.set_num_threads`, which its CPU build replaces, so
+    that later training in this process is not affected."""
     import numpy as np
     import torch
 
@@ -78,11 +78,11 @@ def _process_kept() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Only errors while it starts, since its warnings then are about settings chosen here; warnings too afterwards.
-    VLLM_LOGGING_LEVEL, when it is set, decides instead."""
+    """Log only errors during the start, whose warnings are about settings chosen here, and also warnings afterwards.
+    VLLM_LOGGING_LEVEL, when it is set, takes precedence."""
     logger = logging.getLogger("vllm")
-    asked_for = "VLLM_LOGGING_LEVEL" in os.environ
-    if not asked_for:
+    is_set = "VLLM_LOGGING_LEVEL" in os.environ
+    if not is_set:
         os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
         logger.setLevel(logging.ERROR)
     try:
@@ -90,8 +90,8 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        # It warns at every swap of a tied output layer and of tables that are no weights; the proof covers both.
+        # It warns at every weight sync about tied output layers and tables that are not weights; both are verified.
         logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
-        if not asked_for:
+        if not is_set:
             del os.environ["VLLM_LOGGING_LEVEL"]
             logger.setLevel(logging.WARNING)

@@ -16,7 +16,7 @@ from selfreward.parts import Anchor, Engine, PromptSource
 from selfreward.records import Checkpoint, Comparison, Prompt, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import Table
-from selfreward.workload import Workload, draws
+from selfreward.workload import Workload, sampling_requests
 
 Prompts = Sequence[Prompt]
 
@@ -68,8 +68,8 @@ class Bench:
             _aligned(prompts, list(reading.rows(table)), f"{table.name} of iteration {reading.iteration}")
 
         return Stage(
-            table, make, asks=frozenset({role}), num_shards=self.num_shards(prompts), check=check,
-            most=lambda lengths: draws(role, prompts, lengths, max_tokens=how.max_tokens), **more,
+            table, make, queries=frozenset({role}), num_shards=self.num_shards(prompts), check=check,
+            most=lambda lengths: sampling_requests(role, prompts, lengths, max_tokens=how.max_tokens), **more,
         )  # fmt: skip
 
     def comparisons(
@@ -90,7 +90,7 @@ class Bench:
             return self.anchor.compare(*both, models=reading.roles, iteration=reading.iteration) if both else []
 
         return Stage(
-            table, make, reads=reads, asks=self.anchor.by, num_shards=self.num_shards(prompts),
+            table, make, reads=reads, queries=self.anchor.by, num_shards=self.num_shards(prompts),
             most=lambda lengths: self.anchor.most(work, lengths),
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.intervals import mean_interval, rate_interval
 from selfreward.statistics.scores import mean_scores, preferred
 from selfreward.steps import Read, Reading, Stage
-from selfreward.workload import Lengths, Requests, Workload, asked_before
+from selfreward.workload import Lengths, Requests, Workload, all_cached
 
 GOLD_ACCURACY = "judge_gold_accuracy"
 GOLD_UNSCORED = "judge_gold_unscored_rate"
@@ -36,14 +36,14 @@ def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[An
         """Return an upper bound on the requests, with all responses as long as the longest one."""
         longest = max(lengths.text(text) for pair in pairs for text in (pair.chosen, pair.rejected))
         asked = judge.most(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
-        return asked_before(asked) if iteration > 1 else asked
+        return all_cached(asked) if iteration > 1 else asked
 
     def compared(reading: Reading) -> list[PromptOutcome]:
         scores = mean_scores(reading.rows(GOLD_JUDGMENTS))
         return [PromptOutcome(p.prompt.id, "gold", "self", NO_CHECKPOINT, _outcome(p, scores)) for p in pairs]
 
     return (
-        Stage(GOLD_JUDGMENTS, judged, asks=judge.by, most=most, num_shards=bench.num_shards(pairs)),
+        Stage(GOLD_JUDGMENTS, judged, queries=judge.by, most=most, num_shards=bench.num_shards(pairs)),
         Stage(GOLD_OUTCOMES, compared, reads=(Read(GOLD_JUDGMENTS, "iteration"),), num_shards=1),
     )
 

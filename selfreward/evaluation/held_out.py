@@ -28,9 +28,9 @@ from selfreward.parts import Judge
 from selfreward.records import Checkpoint, Comparison, Evaluation, Judgment, Prompt, PromptOutcome
 from selfreward.roles import Roles
 from selfreward.seeding import seed_of
-from selfreward.steps import Probe, Read, Reading, Stage, whole
+from selfreward.steps import Probe, Read, Reading, Stage, complete_tables
 from selfreward.tables import EVALUATION
-from selfreward.workload import Workload, forward
+from selfreward.workload import Workload, forward_requests
 
 KL_PROMPTS = 32
 EARLIER = (Read(RESPONSES, "earlier"), Read(VERIFIABLE_RESPONSES, "earlier"))
@@ -67,7 +67,7 @@ class _HeldOut:
 
     def of_trained(self, iteration: int) -> Probe:
         tokens = self.bench.decoding.max_tokens
-        work = Workload(self.validation, 1 + min(iteration, 3), tokens, iteration, seen_before=iteration > 1)
+        work = Workload(self.validation, 1 + min(iteration, 3), tokens, iteration, already_judged=iteration > 1)
         both = (Read(RESPONSES), EARLIER[0])
         own, previous, initial = self._divergence()
         stages = (
@@ -78,7 +78,7 @@ class _HeldOut:
             self.bench.comparisons(COMPARISONS, self.validation, self._sides, reads=both, work=work),
             *initial,
         )
-        made = Stage(OUTCOMES, self._outcomes, reads=(*whole(stages), *EARLIER), num_shards=1)
+        made = Stage(OUTCOMES, self._outcomes, reads=(*complete_tables(stages), *EARLIER), num_shards=1)
         return Probe(EVALUATION, (*stages, made), EARLIER, self._measure)
 
     # -- stages ---------------------------------------------------------------------------------------------------
@@ -112,8 +112,8 @@ class _HeldOut:
 
         tokens = self.bench.decoding.max_tokens
         return Stage(
-            LOGPROBS[role], make, reads=(Read(KL_RESPONSES),), asks=frozenset({role}),
-            most=lambda lengths: forward(role, drawn, lengths, max_tokens=tokens),
+            LOGPROBS[role], make, reads=(Read(KL_RESPONSES),), queries=frozenset({role}),
+            most=lambda lengths: forward_requests(role, drawn, lengths, max_tokens=tokens),
         )  # fmt: skip
 
     def _self_judgments(self, judge: Judge, reads: tuple[Read, ...], work: Workload) -> Stage[Judgment]:
@@ -125,11 +125,11 @@ class _HeldOut:
         def make(reading: Reading) -> list[Judgment]:
             sides, asked = self._sides(reading, reading.shard), self.bench.block(self.validation, reading.shard)
             all_sides = [sides.own, *sides.against]
-            models = reading.roles.began  # the weights with which it labelled, before the update
+            models = reading.roles.at_iteration_start  # the weights with which it labelled, before the update
             return self_judgments(asked, all_sides, judge=judge, models=models, iteration=reading.iteration)
 
         return Stage(
-            SELF_JUDGMENTS, make, reads=reads, asks=judge.by, num_shards=self.bench.num_shards(self.validation),
+            SELF_JUDGMENTS, make, reads=reads, queries=judge.by, num_shards=self.bench.num_shards(self.validation),
             most=lambda lengths: judge.most(work, lengths),
         )  # fmt: skip
 

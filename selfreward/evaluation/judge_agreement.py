@@ -35,7 +35,7 @@ from selfreward.statistics.kendall import mean_tau
 from selfreward.statistics.scores import mean_scores
 from selfreward.steps import Probe, Read, Reading, Stage
 from selfreward.tables import JUDGE, JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import Workload, asked_before
+from selfreward.workload import Workload, all_cached
 
 TAU = "judge_tau_previous"
 AGREEMENT = "judge_anchor_agreement_rate"
@@ -96,9 +96,9 @@ class _JudgeProbe:
             return tuple(Stage(table, partial(self._kept, part), ALL_SHARDS, num_shards=1) for table, part in kept)
         work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
         again = Stage(
-            POOL_JUDGMENTS, self._judge_again, asks=self.judge.by, num_shards=1,
+            POOL_JUDGMENTS, self._judge_again, queries=self.judge.by, num_shards=1,
             reads=(Read(POOL_PROMPTS, "earlier"), Read(POOL_RESPONSES, "earlier")),
-            most=lambda lengths: asked_before(self.judge.most(work, lengths)),
+            most=lambda lengths: all_cached(self.judge.most(work, lengths)),
             only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
         )  # fmt: skip
         return (again,)
@@ -123,7 +123,7 @@ class _JudgeProbe:
             return anchor.compare(prompts, best, worst, models=reading.roles, iteration=reading.iteration)
 
         stage = Stage(
-            BEST_AND_WORST, make, reads=ALL_SHARDS, asks=anchor.by, num_shards=1,
+            BEST_AND_WORST, make, reads=ALL_SHARDS, queries=anchor.by, num_shards=1,
             most=lambda lengths: anchor.most(work, lengths),
             only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
         )  # fmt: skip

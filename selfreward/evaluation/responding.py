@@ -7,7 +7,7 @@ from selfreward.errors import RecipeError
 from selfreward.evaluation.records import ResponseLogprob
 from selfreward.parts import Engine
 from selfreward.records import Checkpoint, Prompt, Response
-from selfreward.requests import GenerationRequest, ScoreRequest, drawn
+from selfreward.requests import GenerationRequest, ScoreRequest, response_record
 from selfreward.seeding import seed_of
 from selfreward.statistics.divergence import sequence_logprob
 
@@ -37,7 +37,7 @@ def respond(
     ]
     samples = engine.generate(requests)
     return [
-        drawn(request, sample, id=f"{prompt.id}/{stage}/{model.iteration}", prompt_id=prompt.id, model=model)
+        response_record(request, sample, id=f"{prompt.id}/{stage}/{model.iteration}", prompt_id=prompt.id, model=model)
         for prompt, request, (sample,) in zip(prompts, requests, samples, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from selfreward.evaluation.tables import (
 )  # fmt: skip
 from selfreward.records import Prompt, PromptOutcome, Response
 from selfreward.roles import Roles
-from selfreward.steps import Probe, Read, Reading, Stage, whole
+from selfreward.steps import Probe, Read, Reading, Stage, complete_tables
 from selfreward.workload import Workload
 
 EARLIER = Read(SECOND_VALIDATION_RESPONSES, "earlier")
@@ -47,7 +47,7 @@ class _SecondValidation:
             SECOND_VALIDATION_COMPARISONS, self.prompts, self._sides, reads=reads, work=work
         )
         stages: tuple[Stage[Any], ...] = (*responses, compared)
-        made = Stage(SECOND_VALIDATION_OUTCOMES, self._outcomes, reads=whole(stages), num_shards=1)
+        made = Stage(SECOND_VALIDATION_OUTCOMES, self._outcomes, reads=complete_tables(stages), num_shards=1)
         return Probe(SECOND_VALIDATION, (*stages, made), when="on_request")
 
     def _responses(self, role: str) -> Stage[Response]:

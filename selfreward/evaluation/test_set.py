@@ -12,7 +12,7 @@ from selfreward.evaluation.outcomes import length_deltas, rows
 from selfreward.evaluation.preference import Outcome, outcomes
 from selfreward.evaluation.tables import TEST_COMPARISONS, TEST_OUTCOMES, TEST_RESPONSES_OF
 from selfreward.records import Evaluation, PromptOutcome
-from selfreward.steps import Probe, Read, Reading, Stage, whole
+from selfreward.steps import Probe, Read, Reading, Stage, complete_tables
 from selfreward.tables import TEST
 from selfreward.workload import Workload
 
@@ -34,7 +34,7 @@ class _TestSet:
         reads, work = tuple(map(Read, TEST_RESPONSES_OF.values())), Workload(prompts, 2, bench.decoding.max_tokens, 1)
         compared = bench.comparisons(TEST_COMPARISONS, prompts, self._sides, reads=reads, work=work)
         stages: tuple[Stage[Any], ...] = (*responses, compared)
-        made = Stage(TEST_OUTCOMES, self._outcomes, reads=whole(stages), num_shards=1)
+        made = Stage(TEST_OUTCOMES, self._outcomes, reads=complete_tables(stages), num_shards=1)
         return Probe(TEST, (*stages, made), measure=self._measure, when="at_end", only_if=_is_due)
 
     def _sides(self, reading: Reading, shard: int | None = None) -> Sides:

@@ -21,8 +21,8 @@ from selfreward.parts import Engine, Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
 from selfreward.requests import ScoreRequest
-from selfreward.roles import OF_THE_RUN
-from selfreward.workload import Lengths, Requests, Workload, forward
+from selfreward.roles import POLICY_MODELS
+from selfreward.workload import Lengths, Requests, Workload, forward_requests
 
 NAME: Final = "intrinsic"
 
@@ -60,12 +60,14 @@ class IntrinsicJudge:
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        if work.iteration == 1 and self.by <= OF_THE_RUN:
+        if work.iteration == 1 and self.by <= POLICY_MODELS:
             return []  # all of them are M_0
         return [
             requests
             for name in sorted(self.by)
-            for requests in forward(name, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+            for requests in forward_requests(
+                name, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses
+            )
         ]
 
     def _request(self, response: Response) -> ScoreRequest | Unscored:

@@ -22,7 +22,7 @@ from selfreward.judging.client import finite, plain_judgment
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
-from selfreward.workload import Lengths, Requests, Workload, forward
+from selfreward.workload import Lengths, Requests, Workload, forward_requests
 
 NAME: Final = "reward_model"
 
@@ -66,7 +66,9 @@ class RewardModelJudge:
         return judgments
 
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        encoded = forward(self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses)
+        encoded = forward_requests(
+            self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses
+        )
         return [replace(requests, in_engine=False) for requests in encoded]
 
     def _scores(self, checkpoint: Checkpoint, rows: Sequence[tuple[int, ...]]) -> list[float]:

@@ -73,10 +73,10 @@ class ScoredAnchor:
     def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests: one scoring per response; an endpoint's earlier replies are reused."""
         pairs = self._judge.most(work, lengths)
-        if not work.seen_before:
+        if not work.already_judged:
             return pairs
         num_seen = work.num_responses - 1
-        return [replace(each, num_known=each.times * num_seen // work.num_responses) for each in pairs]
+        return [replace(each, num_cached=each.times * num_seen // work.num_responses) for each in pairs]
 
     def _scores(self, pairs: Sequence[tuple[Prompt, Matchup]], models: Models) -> Mapping[str, _Score]:
         """Return the scores by response id. Parts of a judgment, such as a rubric's criteria, are ignored."""

@@ -8,12 +8,10 @@ from selfreward.parts import Judge, Models
 from selfreward.records import Judgment, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import JUDGMENTS, PREVIOUS_JUDGMENTS, PROMPTS, RESPONSES, Table
-from selfreward.workload import CandidateWorkload, Workload, asked_before
+from selfreward.workload import ResponseBound, Workload, all_cached
 
 
-def judgments(
-    judge: Judge, candidates: Mapping[Table[Response], CandidateWorkload], *, work: Workload
-) -> Stage[Judgment]:
+def judgments(judge: Judge, candidates: Mapping[Table[Response], ResponseBound], *, work: Workload) -> Stage[Judgment]:
     """Return the stage that judges all candidates; `candidates` maps each table of responses to its workload."""
     num_responses = sum(each.num_responses for each in candidates.values())
     met = replace(work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values()))
@@ -21,7 +19,7 @@ def judgments(
         JUDGMENTS,
         lambda reading: _judge(judge, reading, candidates, reading.roles),
         reads=(Read(PROMPTS), *map(Read, candidates)),
-        asks=judge.by,
+        queries=judge.by,
         most=lambda lengths: judge.most(met, lengths),
         tally=count,
     )
@@ -31,10 +29,10 @@ def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
     """Return the stage that judges the same responses with the previous iteration's judge, from iteration 2 on."""
     return Stage(
         PREVIOUS_JUDGMENTS,
-        lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.before),
+        lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.at_previous_start),
         reads=(Read(PROMPTS), Read(RESPONSES)),
-        asks=judge.by,
-        most=lambda lengths: asked_before(judge.most(replace(work, iteration=work.iteration - 1), lengths)),
+        queries=judge.by,
+        most=lambda lengths: all_cached(judge.most(replace(work, iteration=work.iteration - 1), lengths)),
         only_if_read=True,
     )
 

@@ -6,7 +6,7 @@ from itertools import chain
 from selfreward import recipe
 from selfreward.problems import Facts, Problem, warning
 from selfreward.records import Prompt
-from selfreward.roles import CHANGING, OF_THE_RUN
+from selfreward.roles import CHANGING, POLICY_MODELS
 
 ANCHOR = "evaluation.anchor"
 
@@ -47,12 +47,12 @@ def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "jud
                 yield warning(
                     f"{where}.kind is verifier, but some prompts have no checks: their responses stay unscored"
                 )
-            case recipe.RewardModelSection() if judge.by in OF_THE_RUN:
+            case recipe.RewardModelSection() if judge.by in POLICY_MODELS:
                 yield Problem(
                     f"{where}.by: {judge.by} is a generative model; a reward model is a classifier with one output; "
                     "add it under `models` by its own name"
                 )
-            case recipe.IntrinsicSection() if {judge.by, judge.reference} <= OF_THE_RUN:
+            case recipe.IntrinsicSection() if {judge.by, judge.reference} <= POLICY_MODELS:
                 yield warning(
                     f"{where}.kind is intrinsic: in the first iteration {judge.by} and {judge.reference} are the same "
                     "model, so every score is 0 and no pair is made; name another model as the reference"
@@ -138,7 +138,7 @@ def _same_model_at_start(judge: Labelling, anchor: recipe.AnchorSection, weights
     """Whether both use one model, or names that refer to the same weights when the run begins."""
     by, measuring = getattr(judge, "by", ""), getattr(anchor, "by", "")
     same = by in weights and weights[by] == weights.get(measuring)
-    return same or by == measuring or {by, measuring} <= OF_THE_RUN
+    return same or by == measuring or {by, measuring} <= POLICY_MODELS
 
 
 def _labels_and_measures(judge: Labelling, anchor: recipe.AnchorSection) -> str:

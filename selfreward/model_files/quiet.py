@@ -1,4 +1,4 @@
-"""Progress bars of transformers, shown only where a person can use them."""
+"""Progress bars of transformers, shown only where they are useful."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers(*, on_a_terminal_too: bool) -> Iterator[None]:
-    """No bars of transformers, for as long as it lasts, unless a terminal shows them."""
+    """Disable the progress bars of transformers in this context; by default they stay on a terminal."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,9 +1,8 @@
 """`random:tiny`: a two-layer Llama-style model with random weights and a byte tokenizer, made here, no download.
 
-For tests, for trying a recipe, for a cluster's first job. It knows no language, but it is shaped so that a loop has
-something to work on: its responses look like words of lower-case letters and end after some 30 tokens, because the
-first hidden channel is nearly constant and the output layer turns it into a bias. The weights are the same on every
-call.
+For tests, for trying a recipe, for the first job on a cluster. It has learned no language, but its responses look like
+words of lower-case letters and end after some 30 tokens, so that a loop can process them: the first hidden channel is
+nearly constant, and the output layer turns it into a bias. The weights are the same on every call.
 """
 
 from pathlib import Path
@@ -21,12 +20,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 
-# How often each kind of token is sampled at temperature 1, but for the random part of the logits.
+# Probability of each kind of token at temperature 1, apart from the random part of the logits.
 END_SHARE, SPACE_SHARE, LETTER_SHARE, OTHER_PRINTABLE_SHARE, OTHER_BYTE_SHARE = 0.04, 0.13, 0.65, 0.15, 0.03
 
 
 def write_random_tiny(folder: Path) -> None:
-    """Writes config, safetensors (float32) and tokenizer with chat template into the empty `folder`."""
+    """Write config, safetensors (float32) and tokenizer with chat template into the empty `folder`."""
     tokenizer = _byte_tokenizer()
     tokenizer.save_pretrained(folder)
     with quiet_transformers(on_a_terminal_too=True):
@@ -34,7 +33,7 @@ def write_random_tiny(folder: Path) -> None:
 
 
 def _byte_tokenizer() -> Any:
-    """Token i < 256 is byte i; three special tokens follow. Any text round-trips; any ids decode."""
+    """Return the tokenizer: token i < 256 is byte i, then 3 special tokens. Any text round-trips; any ids decode."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +54,7 @@ def _byte_tokenizer() -> Any:
 
 
 def _byte_symbols() -> list[str]:
-    """The character by which the ByteLevel alphabet writes each byte: itself when visible, else one from U+0100 on."""
+    """Return the ByteLevel alphabet's character for each byte: itself when visible, else one from U+0100 on."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     symbols, num_hidden = [], 0
     for byte in range(256):

@@ -1,4 +1,4 @@
-"""Text to token ids and back, the same for every engine: the model's own tokenizer and chat template."""
+"""Conversion of text to token ids and back for all engines, with the model's own tokenizer and chat template."""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from typing import Any
 from selfreward.errors import RecipeError
 from selfreward.records import Message
 
-# What templates of thinking models call it; others do not look at it.
+# The variable in templates of thinking models; other templates ignore it.
 _NO_THINKING = {"enable_thinking": False}
 _TAG = re.compile(r"[<\[|｜].{1,40}[>\]|｜]")
 _OPENED_REASONING = re.compile(r"<((?:\w+:)?(?:think|thinking|thought|reasoning))>\s*\Z")
-_TAIL_TOKENS = 32  # more than any such tag is spelt in
+_TAIL_TOKENS = 32  # more tokens than any such tag has
 
 
 class ChatTokenizer:
-    """The tokenizer of a model folder. It is read at first use, in about a second."""
+    """The tokenizer of a model folder. It is loaded at first use, in about a second."""
 
     def __init__(self, folder: Path, *, trust_remote_code: bool = False) -> None:
         self._folder = folder
@@ -41,27 +41,27 @@ class ChatTokenizer:
         ids.discard(None)
         if not ids:
             raise RecipeError(
-                f"model {self._folder}: it has no end token; a chat model needs one so that a response can end; "
+                f"model {self._folder}: it has no end token; a chat model needs one to end a response; "
                 "set eos_token in its tokenizer_config.json"
             )
         return tuple(sorted(ids))
 
-    def context_tokens(self, asked: int) -> int:
-        """`asked`, or the positions the model was made for when these are fewer."""
+    def context_tokens(self, requested: int) -> int:
+        """Return `requested`, or the model's maximum number of positions if that is smaller."""
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
         positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-        return min(asked, positions) if positions else asked
+        return min(requested, positions) if positions else requested
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """Added tokens that a text could spell: special ones, and those that look like a tag."""
+        """Added tokens that a text could contain: special tokens, and tokens that look like a tag."""
         added = self._tokenizer.added_tokens_decoder.values()
         return tuple(sorted({token.content for token in added if token.special or _TAG.fullmatch(token.content)}))
 
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
-        """Token ids of a conversation, ready for the assistant's turn. Raises RecipeError."""
+        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises RecipeError."""
         import jinja2
 
         conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
@@ -72,27 +72,27 @@ class ChatTokenizer:
         except (jinja2.TemplateError, ValueError, TypeError) as error:
             roles = ", ".join(message.role for message in messages) or "none"
             raise RecipeError(
-                f"conversation with the turns {roles}: the model's chat template cannot write it ({error}); "
-                "turns that the template knows are allowed; change the roles, or the system prompt, or the model"
+                f"conversation with the turns {roles}: the model's chat template cannot render it ({error}); "
+                "only turns that the template supports are allowed; change the roles, the system prompt or the model"
             ) from error
         return tuple(ids) if thinking else (*ids, *self._closing(ids))
 
     def _closing(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Ends the model's thoughts where the template itself began them, as some do whatever they are told."""
+        """Return the tokens that close a thinking block which the template itself opened, as some always do."""
         tail = self._tokenizer.decode(list(ids[-_TAIL_TOKENS:]), clean_up_tokenization_spaces=False)
         opened = _OPENED_REASONING.search(str(tail))
         return self.encode_text(f"\n</{opened[1]}>\n\n") if opened else ()
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Token ids of plain text, without special tokens."""
+        """Return the token ids of plain text, without special tokens."""
         return tuple(self._tokenizer.encode(_encodable(text), add_special_tokens=False))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of any ids: special tokens left out, broken UTF-8 as U+FFFD."""
+        """Return the text of any ids: special tokens left out, invalid UTF-8 as U+FFFD."""
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
 
 def _encodable(text: str) -> str:
-    """Half a surrogate pair is legal in JSON and has no bytes in UTF-8: it becomes a question mark."""
+    """Replace lone surrogates, legal in JSON but not in UTF-8, by a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Models that one engine cannot hold in turn."""
+"""The check that one engine can load all models of a recipe in turn."""
 
 import json
 from collections.abc import Iterator, Mapping, Set
@@ -12,14 +12,14 @@ _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size",
 
 
 def problems(section: Mapping[str, NamedModel], facts: Facts, *, scoring: Set[str]) -> Iterator[Problem]:
-    """Weights are swapped in place, so shapes must agree; `scoring` models run beside the engine."""
+    """Yield models whose shape differs from the policy's; `scoring` models run outside the engine."""
     policy = _shape(facts.models["policy"].path)
     for name in section:
         model = facts.models.get(name)
         if model is not None and name not in scoring and (found := _shape(model.path)) != policy:
             yield Problem(
-                f"models.{name}: its shape is {found}; the policy's is {policy}, and the engine swaps weights in "
-                "place, so the two must agree; use a model of the policy's architecture"
+                f"models.{name}: its shape is {found}; the policy's is {policy}, and the engine loads weights in "
+                "place, so the two must be equal; use a model of the policy's architecture"
             )
 
 

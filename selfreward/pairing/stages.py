@@ -5,21 +5,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from selfreward.pairing.rules import Selector
-from selfreward.parts import MorePairs, PairingInputs
+from selfreward.parts import ExtraPairs, PairingInputs
 from selfreward.records import DroppedPrompt, PreferencePair, Response
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import DROPPED_PROMPTS, JUDGMENTS, PAIRS, PROMPTS, Table
-from selfreward.workload import CandidateWorkload, Lengths, PairBound, Workload
+from selfreward.workload import Lengths, PairBound, ResponseBound, Workload
 
 Also = Sequence[Table[Any]]
 """Those tables of `selector.reads` that exist in this iteration."""
 
-CandidateTables = Mapping[Table[Response], CandidateWorkload]
+CandidateTables = Mapping[Table[Response], ResponseBound]
 """The workload of the judged responses, by table."""
 
 
 def pairs(
-    selector: Selector, candidates: CandidateTables, also: Also = (), *, more: MorePairs | None = None
+    selector: Selector, candidates: CandidateTables, also: Also = (), *, more: ExtraPairs | None = None
 ) -> Stage[PreferencePair]:
     """Return the stage of the pairs of responses, followed by the pairs of `more`."""
 

@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs."""
+"""The cost of a run, estimated before it runs."""
 
 from selfreward.plan.planning import Plan, plan
 from selfreward.plan.text import render

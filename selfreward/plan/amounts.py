@@ -1,4 +1,4 @@
-"""From questions to amounts: what requests ask of the engine, of an endpoint, or of a reward model."""
+"""Amounts of work: requests and tokens for the engine, an endpoint, or a reward model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from selfreward.workload import Requests
 
 @dataclass(frozen=True)
 class Work:
-    """What one stage asks. A prompt counts once for each request, however many draws continue it.
+    """The requests of one stage. A prompt counts once for each request, whatever its number of samples.
 
-    `num_sequences` are the draws; `max_generated_tokens` is the longest draw. `num_repeated_tokens` are those of the
-    prompt tokens that begin another request's prompt too: a prefix cache may save them. `parts` are the calls of a
-    stage that makes several.
+    `num_sequences` counts samples; `max_generated_tokens` is the longest sample. `num_repeated_tokens` counts prompt
+    tokens in a prefix shared with another request, which a prefix cache may save. `parts` are the calls of a stage with
+    several.
     """
 
     num_requests: int
@@ -49,27 +49,27 @@ def summed(works: Sequence[Work]) -> Work:
 
 
 def engine_work(requests: Requests, *, context: int) -> tuple[list[Work], int]:
-    """The calls, and how many of the requests may not fit into the context, for which they would not be asked."""
+    """Return the engine calls, and the number of requests that may not fit into the context and would be skipped."""
     ask, lengths = requests.ask, requests.lengths
     if ask is None:
         return [Work(len(lengths), sum(lengths))], 0
-    room = context - ask.max_tokens - (requests.opening_tokens + 1 if ask.choices else 0)
-    fitted = [min(length, room) for length in lengths]
+    max_prompt_tokens = context - ask.max_tokens - (requests.opening_tokens + 1 if ask.choices else 0)
+    fitted = [min(length, max_prompt_tokens) for length in lengths]
     shared = _num_shared(requests)
     calls = []
     if ask.max_tokens:
         calls.append(generated(fitted, [ask.max_tokens] * len(fitted), n=ask.n, num_repeated=shared))
     if ask.choices:
-        # After what was written and a line break comes the opening, and the choice is one token.
-        said = ask.max_tokens + 1 if ask.max_tokens else 0
-        again = [length + said + requests.opening_tokens for length in fitted for _ in range(ask.n)]
+        # The opening follows the free text and a line break, and the choice is one token.
+        written = ask.max_tokens + 1 if ask.max_tokens else 0
+        again = [length + written + requests.opening_tokens for length in fitted for _ in range(ask.n)]
         repeated = ask.n * sum(fitted) if ask.max_tokens else shared
         calls.append(generated(again, [1] * len(again), num_repeated=repeated))
-    return calls, sum(length > room for length in lengths)
+    return calls, sum(length > max_prompt_tokens for length in lengths)
 
 
 def generated(lengths: Sequence[int], max_tokens: Sequence[int], *, n: int = 1, num_repeated: int = 0) -> Work:
-    """Requests with prompts of these lengths, each continued `n` times by as many tokens as allowed."""
+    """Return the work of requests with prompts of these lengths, each with `n` samples of maximum length."""
     return Work(
         num_requests=len(lengths),
         num_prompt_tokens=sum(lengths),
@@ -81,19 +81,19 @@ def generated(lengths: Sequence[int], max_tokens: Sequence[int], *, n: int = 1, 
 
 
 def _num_shared(requests: Requests) -> int:
-    """What is common to all is computed once, and what is common to the requests about one prompt once a prompt."""
+    """Return the tokens saved when the prefix common to all requests, and that of each prompt, are computed once."""
     common, first_P = requests.num_common, requests.first_P
     computed = common + sum(first - common for first in first_P)
     return max(0, requests.times * sum(first_P) - computed)
 
 
 def endpoint_work(requests: Requests, section: EndpointSection) -> Work:
-    """Each draw as a request of its own: not every server gives several for one prompt. Known replies are kept.
+    """Return the work of an endpoint, each sample as a separate request: not every server supports several.
 
-    What a server that does would not read again is in `num_repeated_tokens`. A limit that `extra_body` takes away
-    leaves what is generated unbounded, and then nothing is counted for it.
+    Cached replies are not counted. `num_repeated_tokens` are the prompt tokens that a server with several samples per
+    request saves. If `extra_body` removes the token limit, generated tokens are unbounded and counted as 0.
     """
-    ask, times = requests.ask, requests.times - requests.num_known
+    ask, times = requests.ask, requests.times - requests.num_cached
     lengths = [first + requests.rest for first in requests.first_P for _ in range(times)]
     if ask is None:
         raise ValueError(f"{requests.by}: an endpoint cannot score given tokens")

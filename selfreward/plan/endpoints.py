@@ -1,4 +1,4 @@
-"""What models outside the engine are asked: requests, tokens and money of endpoints, tokens of reward models."""
+"""Work of models outside the engine: requests, tokens and cost of endpoints, tokens of reward models."""
 
 from collections.abc import Sequence
 
@@ -7,26 +7,26 @@ from selfreward.plan.work import IterationWork
 from selfreward.recipe import EndpointSection, Recipe
 
 
-def work_elsewhere(iterations: Sequence[IterationWork]) -> dict[str, Work]:
-    """Of the whole run, by name of the model."""
+def work_outside_engine(iterations: Sequence[IterationWork]) -> dict[str, Work]:
+    """Return the work of the complete run by name of the model."""
     named: dict[str, list[Work]] = {}
     for iteration in iterations:
-        for others in iteration.elsewhere.values():
+        for others in iteration.outside_engine.values():
             for name, work in others.items():
                 named.setdefault(name, []).append(work)
     return {name: summed(works) for name, works in named.items()}
 
 
 def cost(section: EndpointSection, *, num_prompt: int, num_generated: int) -> float | None:
-    """In the currency of `price`; None without one."""
+    """Return the cost in the currency of `price`; None without a price."""
     price = section.price
     return None if price is None else (num_prompt * price.prompt + num_generated * price.generated) / 1e6
 
 
 def beyond_budget(recipe: Recipe, iterations: Sequence[IterationWork]) -> list[str]:
-    """A sentence for each endpoint whose budget may not suffice."""
+    """Return a sentence for each endpoint whose budget may be too small."""
     found = []
-    for name, work in work_elsewhere(iterations).items():
+    for name, work in work_outside_engine(iterations).items():
         section = recipe.endpoints.get(name)
         if section is None or section.budget is None:
             continue
@@ -34,11 +34,11 @@ def beyond_budget(recipe: Recipe, iterations: Sequence[IterationWork]) -> list[s
         if most is not None and most > section.budget:
             found.append(
                 f"models.{name}.budget is {section.budget:g}, and the run may cost up to {money(most)}: it would stop "
-                "where the money ends; a higher budget continues it"
+                "when the budget is spent; a higher budget resumes it"
             )
     return found
 
 
 def money(amount: float) -> str:
-    """Cents, and two digits where there is less than that."""
+    """Format an amount in cents, or with two digits below one cent."""
     return f"{amount:,.2f}" if amount >= 0.01 or amount == 0 else f"{amount:.1e}"

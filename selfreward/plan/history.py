@@ -1,4 +1,4 @@
-"""What a run that has begun already says about its own cost."""
+"""The recorded cost of a run that has started."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from selfreward.tables import DECISION, EVALUATION, TRAINING
 
 @dataclass(frozen=True)
 class History:
-    """Seconds and engine counters of finished stages, by iteration and stage. Empty when nothing has run.
+    """Seconds and engine counters of finished stages, by iteration and stage. Empty before the run starts.
 
-    `num_pairs` are the pairs that iterations were trained on; `finished` are the iterations that are over, their
-    evaluation included.
+    `num_pairs` are the pairs that each iteration was trained on; `finished` are the iterations that are finished,
+    including their evaluation.
     """
 
     seconds: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class History:
 
 
 def read_history(folder: Path, recipe: Recipe) -> History:
-    """Nothing but a warning for the folder of another recipe. Raises StoreError when the folder cannot be read."""
+    """Read the history of a run; only a warning for the folder of another recipe. Raises StoreError."""
     if not (folder / "manifest.json").exists() or not (folder / "recipe.yaml").exists():
         return History()
     path = folder / "recipe.yaml"
@@ -35,8 +35,8 @@ def read_history(folder: Path, recipe: Recipe) -> History:
     if fixed:
         return History(
             warnings=(
-                f"{folder} holds a run of another recipe ({'; '.join(fixed)}): `selfreward run` would refuse this "
-                "one, and the rates of that run are not used here",
+                f"{folder} contains a run of another recipe ({'; '.join(fixed)}): `selfreward run` would refuse this "
+                "recipe, and the rates of that run are not used here",
             )
         )
     store = Store(folder, write=False)

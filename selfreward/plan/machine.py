@@ -1,4 +1,4 @@
-"""What this machine can do, measured for about a second: multiplying matrices and moving memory."""
+"""The speed of this machine, measured for about a second: matrix multiplication and memory bandwidth."""
 
 import os
 import time
@@ -14,7 +14,7 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates are the best of a few sizes: what a run can reach is a share of them. `memory_bytes` is the device's."""
+    """Rates are the best of a few sizes; a run reaches a share of them. `memory_bytes` is the device's memory."""
 
     device: str
     name: str
@@ -25,7 +25,7 @@ class Machine:
 
 
 def measure_machine(*, engine_dtype: str, training_dtype: str) -> Machine:
-    """On CUDA a float32 training multiplies in bfloat16 where the device can, as the trainer does."""
+    """Measure this machine. On CUDA float32 training multiplies in bfloat16 where supported, as the trainer does."""
     import torch
 
     on_cuda = torch.cuda.is_available()
@@ -44,7 +44,7 @@ def measure_machine(*, engine_dtype: str, training_dtype: str) -> Machine:
 
 
 def _matrix_rate(device: str, dtype: str) -> float:
-    """Floating-point operations per second."""
+    """Return floating-point operations per second."""
     import torch
 
     rates = []
@@ -55,7 +55,7 @@ def _matrix_rate(device: str, dtype: str) -> float:
 
 
 def _copy_rate(device: str) -> float:
-    """Bytes per second, read and written."""
+    """Return bytes per second, reads plus writes."""
     import torch
 
     num_bytes = 2**30 if device == "cuda" else 2**27
@@ -65,7 +65,7 @@ def _copy_rate(device: str) -> float:
 
 
 def _seconds_of(action: Callable[[], Any], device: str) -> float:
-    """The fastest of the calls that fit into the time; other processes only ever slow one down."""
+    """Return the time of the fastest call within the time limit; other processes can only slow a call down."""
     import torch
 
     best = float("inf")
@@ -83,9 +83,9 @@ def _seconds_of(action: Callable[[], Any], device: str) -> float:
 
 
 def _host_memory() -> int:
-    """What this process may use: the machine's memory, or a container's limit when that is less."""
+    """Return the memory available to this process: the machine's, or a container's lower limit."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(installed, int(CGROUP_LIMIT.read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # no limit, or none that is a number
+    except (OSError, ValueError):  # no limit, or not a number
         return installed

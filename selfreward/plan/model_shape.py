@@ -1,4 +1,4 @@
-"""The size of a model, read from its config and from the headers of its weights; the weights are not loaded."""
+"""The size of a model, read from its config and the headers of its weights, without loading the weights."""
 
 import json
 import math
@@ -13,7 +13,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class ModelShape:
-    """`num_matrix_parameters` are those that a token is multiplied with: all but an input embedding of its own."""
+    """`num_matrix_parameters` excludes a separate input embedding, which is only looked up, not multiplied."""
 
     num_parameters: int
     num_matrix_parameters: int
@@ -24,20 +24,20 @@ class ModelShape:
     vocabulary: int
 
     def kv_bytes_per_token(self, dtype: str) -> int:
-        """Keys and values of one token in all layers."""
+        """Return the bytes of keys and values of one token in all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_size * BYTES[dtype]
 
     def forward_flops(self, num_tokens: float, *, context: float) -> float:
-        """Of `num_tokens` tokens, each of which attends to `context` others on average.
+        """Return the FLOPs of a forward pass over `num_tokens` tokens that attend to `context` others on average.
 
-        A multiplication and an addition for each weight (2001.08361, section 2.1), and for queries against keys and
-        for probabilities against values.
+        One multiplication and one addition per weight (2001.08361, section 2.1), for queries times keys, and for
+        attention probabilities times values.
         """
         return num_tokens * (2 * self.num_matrix_parameters + 4 * self.num_layers * self.hidden_size * context)
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """Raises RecipeError when the config does not say what kind of transformer it is."""
+    """Read the shape of a model. Raises RecipeError when the config is not that of a decoder-only transformer."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config", config)
     sizes = _parameter_counts(folder)
@@ -46,11 +46,11 @@ def read_shape(folder: Path) -> ModelShape:
         vocabulary = config["vocab_size"]
     except KeyError as error:
         raise RecipeError(
-            f"{folder / 'config.json'}: no {error}; the config of a decoder-only transformer has one; "
-            "plan cannot count this model, but run may work with it"
+            f"{folder / 'config.json'}: no {error}; the config of a decoder-only transformer has this key; "
+            "plan cannot estimate this model, but run may work with it"
         ) from error
     total = sum(sizes.values())
-    # A head of its own beside the embedding means that the embedding is only looked up.
+    # With a separate output head, the embedding is only looked up.
     looked_up = hidden * vocabulary if any(name.endswith("lm_head.weight") for name in sizes) else 0
     return ModelShape(
         num_parameters=total,
@@ -64,7 +64,7 @@ def read_shape(folder: Path) -> ModelShape:
 
 
 def _parameter_counts(folder: Path) -> dict[str, int]:
-    """Tensor name to its number of values, from the headers of the safetensors."""
+    """Map each tensor name to its number of values, from the headers of the safetensors files."""
     from safetensors import safe_open
 
     counts: dict[str, int] = {}

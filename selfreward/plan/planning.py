@@ -1,8 +1,8 @@
-"""What a run will cost, before it runs: engine requests and tokens, training, memory, disk, time.
+"""The cost of a run, before it runs: engine requests and tokens, training, memory, disk, time.
 
-The counts are upper bounds on the run's real prompts, measured with the model's own tokenizer: every response as long
-as allowed, every one judged, every prompt a pair. The time is an estimate and a range; where the run has begun, its
-own rates take the estimate's place. No weights are loaded, and no endpoint is asked.
+The counts are upper bounds on the run's real prompts, measured with the model's own tokenizer: every response has the
+maximum length, every response is judged, every prompt gives a pair. The time is an estimated range; for a started run,
+its measured rates replace the estimate. No weights are loaded, and no endpoint is queried.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from selfreward.tools import Tools, problems, tools_of
 
 @dataclass(frozen=True)
 class Plan:
-    """`iterations` begins with the evaluation of M_0; `seconds` has one entry for each of them.
+    """`iterations` starts with the evaluation of M_0; `seconds` has one entry for each iteration.
 
-    `warnings` say what `selfreward run` would refuse or what makes the numbers worth less.
+    `warnings` list what `selfreward run` would refuse, and what makes the numbers less reliable.
     """
 
     recipe: Recipe
@@ -41,7 +41,7 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Counts the work of a recipe and measures this machine for about a second. Raises RecipeError as a run would."""
+    """Count the work of a recipe and measure this machine for about a second. Raises RecipeError as a run would."""
     recipe = with_dtype(recipe)
     tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
     model = read_shape(tools.models["policy"].path)
@@ -64,7 +64,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def warnings(recipe: Recipe, tools: Tools, work: Sequence[IterationWork]) -> list[str]:
-    """What `selfreward run` would refuse or warn of, and what may not fit."""
+    """Return what `selfreward run` would refuse or warn about, and the judge prompts that may not fit."""
     found = [p.text if p.is_warning else f"`selfreward run` would refuse it: {p.text}" for p in problems(recipe, tools)]
     if num_unjudged := sum(iteration.num_unjudged for iteration in work):
         found.append(

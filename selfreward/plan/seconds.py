@@ -1,7 +1,7 @@
-"""How long it will take: a low and a high estimate, or the run's own rates where it has begun.
+"""Time estimates: a low and a high one, or from the measured rates of a started run.
 
-Prefill and training multiply matrices; decoding reads all weights once for each token of a batch (roofline of
-2402.16363, section 2). Real kernels reach a share of what was measured; the shares are assumptions and stand below.
+Prefill and training are matrix multiplications; decoding reads all weights once for each token of a batch (roofline of
+2402.16363, section 2). Real kernels reach a share of the measured rates; the shares are the assumptions below.
 """
 
 import math
@@ -21,7 +21,7 @@ from selfreward.tables import TRAINING
 
 @dataclass(frozen=True)
 class Seconds:
-    """A range. `real` seconds of it were measured in this run."""
+    """A range of seconds, of which `real` were measured in this run."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Assumption:
-    """A number that the estimate needs and nobody measured, at the fast and at the slow end."""
+    """An assumed number at the fast and at the slow end of the estimate."""
 
     fast: float
     slow: float
@@ -47,19 +47,19 @@ DECODE_SHARE = Assumption(0.6, 0.1)
 TRAINING_SHARE = Assumption(0.6, 0.15)
 # Responses may end early.
 GENERATED_SHARE = Assumption(0.5, 1.0)
-# What no rate explains: kernels started one by one, Python, files.
+# Overheads that no rate explains: kernel launches, Python, files.
 STEP_OVERHEAD_S = Assumption(0.001, 0.02)
 MICRO_BATCH_OVERHEAD_S = Assumption(0.01, 0.1)
 STAGE_OVERHEAD_S = Assumption(0.05, 1.5)
 TRAINING_OVERHEAD_S = Assumption(2.0, 20.0)
 START_S: Mapping[str, Assumption] = {"vllm": Assumption(15.0, 90.0), "transformers": Assumption(3.0, 20.0)}
-# A stage's own rate in this run, applied to the same stage of a later iteration.
+# Range around a stage's measured rate in this run, applied to the same stage of a later iteration.
 REAL_RATE = Assumption(0.8, 1.25)
 
 
 @dataclass(frozen=True)
 class _Rate:
-    """Seconds for each planned request (or pair), and for each that there really was: None when there was none."""
+    """Seconds per planned request (or pair), and per actual one; None when there was none."""
 
     per_planned_s: float
     per_real_s: float | None
@@ -68,7 +68,7 @@ class _Rate:
 def estimate(
     recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape, machine: Machine, history: History
 ) -> tuple[tuple[Seconds, ...], Seconds]:
-    """Seconds of each iteration, and of the start of the engine when anything is left to do."""
+    """Return the seconds of each iteration, and of the engine's start when any work is left."""
     clock = _Clock(recipe, model, machine)
     rates = _rates(work, history)
     seconds = tuple(_iteration(iteration, clock, rates, history) for iteration in work)
@@ -83,7 +83,7 @@ def _iteration(work: IterationWork, clock: "_Clock", rates: Mapping[str, _Rate],
         total = sum(real.values())
         return Seconds(total, total, total)
     stages = [
-        _stage(name, size, clock.stage(work, name), real, rates, is_sure=name not in work.perhaps)
+        _stage(name, size, clock.stage(work, name), real, rates, is_sure=name not in work.optional)
         for name, size in _sizes(work).items()
     ]
     return sum(stages, Seconds(0.0, 0.0))
@@ -94,7 +94,7 @@ def _stage(
 ) -> Seconds:
     if name in real:
         return Seconds(real[name], real[name], real[name])
-    if not is_sure:  # perhaps not asked at all
+    if not is_sure:  # may not run at all
         return Seconds(0.0, estimated.high if name not in rates else rates[name].per_planned_s * size * REAL_RATE.slow)
     if name not in rates:
         return estimated
@@ -105,17 +105,17 @@ def _stage(
 
 
 def _sizes(work: IterationWork) -> dict[str, float]:
-    """What the time of a stage grows with: requests, wherever they go."""
+    """Return the size with which the time of each stage grows: its requests to all models."""
     sizes: Counter[str] = Counter({name: stage.num_requests for name, stage in work.stages.items()})
-    for name, others in work.elsewhere.items():
+    for name, others in work.outside_engine.items():
         sizes[name] += sum(other.num_requests for other in others.values())
     return {**sizes, TRAINING: work.update.num_pairs} if work.update.num_pairs else dict(sizes)
 
 
 def _rates(work: Sequence[IterationWork], history: History) -> dict[str, _Rate]:
-    """The rate of each stage that this run has finished.
+    """Return the rate of each stage that this run has finished.
 
-    Iteration 0 counts only where nothing else does: its first stage contains the start of the engine.
+    Iteration 0 is used only for stages that no other iteration has: its first stage includes the engine's start.
     """
     totals: dict[str, tuple[float, float, float]] = {}
     for iteration in sorted(work, key=lambda iteration: iteration.iteration == 0):
@@ -126,7 +126,7 @@ def _rates(work: Sequence[IterationWork], history: History) -> dict[str, _Rate]:
                 continue
             done = history.usage.get(number, {}).get(name, {}).get("num_requests", 0.0)
             done = history.num_pairs.get(number, 0.0) if name == TRAINING else done
-            if name in iteration.elsewhere and name not in iteration.stages:
+            if name in iteration.outside_engine and name not in iteration.stages:
                 done = done or size  # reward models are not counted
             before = totals.get(name, (0.0, 0.0, 0.0))
             totals[name] = (before[0] + real, before[1] + size, before[2] + done)
@@ -140,7 +140,7 @@ class _Clock:
     machine: Machine
 
     def stage(self, work: IterationWork, name: str) -> Seconds:
-        """Of the engine and of training alone: nothing is known of other models until they have run."""
+        """Estimate the time of the engine and of training; the time of other models is unknown until they have run."""
         if name == TRAINING:
             return self._training(work)
         calls = work.stages[name].calls if name in work.stages else ()
@@ -154,9 +154,9 @@ class _Clock:
     def _engine_s(self, work: Work, *, fast: bool) -> float:
         length = work.num_prompt_tokens / work.num_requests
         computed: float = work.num_prompt_tokens
-        if engine_kind(self.recipe) == "transformers":  # which computes a prompt again for each of its draws
+        if engine_kind(self.recipe) == "transformers":  # it computes a prompt again for each of its samples
             computed *= max(1.0, work.num_sequences / work.num_requests)
-        elif fast:  # the prefix cache keeps everything that it can
+        elif fast:  # the prefix cache saves all shared prefixes
             computed -= work.num_repeated_tokens
         prefill_s = self.model.forward_flops(computed, context=length / 2) / self.machine.engine_flops
         num_steps, step_s = self._decoding(work, length, GENERATED_SHARE.at(fast=fast))
@@ -164,9 +164,9 @@ class _Clock:
         return prefill_s / PREFILL_SHARE.at(fast=fast) + num_steps * step_s + STAGE_OVERHEAD_S.at(fast=fast)
 
     def _decoding(self, work: Work, length: float, generated: float) -> tuple[float, float]:
-        """How many steps, and the seconds of one: the slower of reading memory and multiplying.
+        """Return the number of decoding steps and the seconds of one: the maximum of memory time and compute time.
 
-        The first token of a sequence comes with its prompt.
+        The first token of a sequence is computed with its prompt.
         """
         if work.max_generated_tokens <= 1:
             return 0.0, 0.0
@@ -193,7 +193,7 @@ class _Clock:
         num_tokens = num_passes * work.update.num_training_tokens + work.update.num_tokens_without_gradient
         flops = self.model.forward_flops(num_tokens, context=work.update.longest_pair_tokens / 4)
         update_s = flops / self.machine.training_flops / TRAINING_SHARE.at(fast=fast)
-        # One pass more than the steps make: the passes without gradients take larger batches.
+        # One more micro-batch per step: passes without gradients use larger batches.
         size = max(1, micro_batch_tokens(training, work.update.longest_pair_tokens))
         num_micro_batches = math.ceil(num_tokens / num_passes / size) + work.update.num_steps
         overhead_s = num_micro_batches * MICRO_BATCH_OVERHEAD_S.at(fast=fast) + TRAINING_OVERHEAD_S.at(fast=fast)

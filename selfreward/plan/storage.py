@@ -1,4 +1,4 @@
-"""Memory and disk that a run needs, from the sizes of its models."""
+"""Memory and disk space of a run, from the sizes of its models."""
 
 import shutil
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LOGIT_BYTES = 3 * 4  # the logits, their softmax and its gradient, float32
 
 @dataclass(frozen=True)
 class Memory:
-    """In bytes. `shared`: engine and trainer are in the same memory at the same time, as on a CPU."""
+    """Memory in bytes. `shared`: engine and trainer use the same memory at the same time, as on a CPU."""
 
     engine_weights: int
     engine_kv_cache: int
@@ -32,7 +32,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Disk:
-    """In bytes. `kept` checkpoints stay; at the peak there are the new one and the saves of its training too."""
+    """Disk space in bytes. `num_kept` checkpoints stay; the peak includes the new one and the saves of its training."""
 
     checkpoint: int
     num_kept: int
@@ -46,7 +46,7 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     weights = model.num_parameters * BYTES[dtype]
     longest = max((iteration.update.longest_pair_tokens for iteration in work), default=0)
     # Weights, gradients and the optimizer's state (1910.02054, section 3.1).
-    # Adapters and their states are small beside the weights. GPUs are counted one by one, CPU processes share.
+    # Adapters and their states are small compared with the weights. Memory is per GPU, but shared by CPU processes.
     per_weight = BYTES[training.weights_dtype] if recipe.policy.lora else _bytes_with_state(training, copies=2)
     states = per_weight * model.num_parameters
     if machine.device == "cpu":
@@ -73,7 +73,7 @@ def _bytes_with_state(training: TrainingSection, *, copies: int) -> int:
 
 
 def micro_batch_tokens(training: TrainingSection, longest_pair: int) -> int:
-    """Tokens of a micro-batch at most; a pair that is longer than the budget stands alone."""
+    """Return the maximum tokens of a micro-batch; a pair longer than the limit is its own micro-batch."""
     num_pairs = min(training.micro_batch_size or training.batch_size, training.batch_size)
     return max(longest_pair, min(training.micro_batch_tokens or num_pairs * longest_pair, num_pairs * longest_pair))
 
@@ -89,7 +89,7 @@ def _kv_cache(recipe: Recipe, weights: int, *, model: ModelShape, machine: Machi
 
 
 def engine_kind(recipe: Recipe) -> str:
-    """vllm or transformers: what `auto` will choose on this machine."""
+    """Return vllm or transformers, as `auto` chooses on this machine."""
     import importlib.util
 
     if recipe.engine.kind != "auto":
@@ -98,13 +98,13 @@ def engine_kind(recipe: Recipe) -> str:
 
 
 def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape) -> Disk:
-    """What `checkpoints.keep` leaves: the newest ones and, when it is older, the best one."""
+    """Return the disk space; `checkpoints.keep` retains the newest checkpoints and the best one."""
     num_iterations, keep = recipe.iterations.max, recipe.checkpoints.keep
     checkpoint = model.num_parameters * BYTES[recipe.training.weights_dtype]
     num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
     saves_any = any(iteration.update.num_steps > recipe.training.save_every_steps for iteration in work)
     save = _bytes_with_state(recipe.training, copies=1) * model.num_parameters if saves_any else 0
-    # A save is complete before the older one goes, and a checkpoint before an older one goes.
+    # A save is complete before the older save is removed; the same holds for checkpoints.
     peak = min(num_iterations, num_kept + 1) * checkpoint + 2 * save
     return Disk(checkpoint, num_kept, save, peak, shutil.disk_usage(_existing(Path(recipe.output_dir))).free)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from selfreward.plan import seconds as time_of
 from selfreward.plan.amounts import Work
-from selfreward.plan.endpoints import cost, money, work_elsewhere
+from selfreward.plan.endpoints import cost, money, work_outside_engine
 from selfreward.plan.planning import Plan
 from selfreward.plan.seconds import Seconds
 from selfreward.plan.storage import engine_kind
@@ -18,7 +18,7 @@ WIDTH = 100
 
 
 def render(plan: Plan) -> str:
-    """All of the plan, in lines of at most a hundred characters; a table may be wider."""
+    """Return the plan in lines of at most 100 characters; tables may be wider."""
     recipe, model = plan.recipe, plan.model
     parts = [
         _prose(
@@ -27,9 +27,9 @@ def render(plan: Plan) -> str:
             f"{model.num_parameters / 1e6:,.1f} M parameters, engine {engine_kind(recipe)} in {recipe.engine.dtype}"
         ),
         _prose(
-            "Counts are upper bounds, reached when every response is as long as allowed, every one is judged, no two "
-            "texts are equal and every prompt gives a pair. A prompt counts once for each request, whatever its number "
-            "of draws; a response in a judge's prompt counts what was sampled, which broken text may exceed."
+            "Counts are upper bounds, reached when every response has the maximum length, every response is judged, no "
+            "two texts are equal and every prompt gives a pair. A prompt counts once per request, whatever its number "
+            "of samples; a response in a judge's prompt counts its sampled tokens, which malformed text may exceed."
         ),
         "\n".join(_prose(f"warning: {warning}") for warning in plan.warnings),
         _table("engine requests", plan.iterations, lambda work: work.num_requests),
@@ -37,7 +37,7 @@ def render(plan: Plan) -> str:
         _notes(plan),
         _training_table(plan),
         _used(plan),
-        _elsewhere(plan),
+        _outside_engine(plan),
         _memory(plan),
         _disk(plan),
         _time(plan),
@@ -56,7 +56,7 @@ def _table(title: str, iterations: Sequence[IterationWork], amount: Callable[[Wo
 
 
 def _columns(iterations: Sequence[IterationWork]) -> dict[str, set[str]]:
-    """Column, and the stages that are added up in it; in the order in which an iteration makes them."""
+    """Map each column to the stages summed in it, in the order of an iteration."""
     columns: dict[str, set[str]] = {}
     for work in sorted(iterations, key=lambda work: work.iteration == 0):
         for table in work.tables.values():
@@ -84,10 +84,10 @@ def _counts(
     columns: Mapping[str, Sequence[int]],
     more: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """A table of counts with their sum in the last row. `more` are columns of text that have such a row already."""
+    """Return a table of counts with their sum in the last row. `more` are columns of text that include this row."""
     cells = {name: [f"{n:,}" if n else "-" for n in (*column, sum(column))] for name, column in columns.items()}
     cells |= {name: [*column] for name, column in (more or {}).items()}
-    rows = [["", *cells], *map(list, zip([*names, "whole run"], *cells.values(), strict=True))]
+    rows = [["", *cells], *map(list, zip([*names, "complete run"], *cells.values(), strict=True))]
     return f"{title}\n{_aligned(rows)}"
 
 
@@ -96,27 +96,27 @@ def _sums(columns: Iterable[Sequence[int]]) -> list[int]:
 
 
 def _notes(plan: Plan) -> str:
-    """What the columns hold that their names do not say."""
+    """Return explanations of the columns."""
     notes: dict[str, list[str]] = {}
     for work in sorted(plan.iterations, key=lambda work: work.iteration == 0):
         for table in work.tables.values():
-            said = notes.setdefault(table.column or table.name, [])
-            if table.note and table.note not in said:
-                said.append(table.note)
-    return _prose(" ".join(f"{column}: {'; '.join(said)}." for column, said in notes.items() if said))
+            texts = notes.setdefault(table.column or table.name, [])
+            if table.note and table.note not in texts:
+                texts.append(table.note)
+    return _prose(" ".join(f"{column}: {'; '.join(texts)}." for column, texts in notes.items() if texts))
 
 
-def _elsewhere(plan: Plan) -> str:
+def _outside_engine(plan: Plan) -> str:
     return "\n\n".join(
         _endpoint(name, plan.recipe.endpoints[name], work)
         if name in plan.recipe.endpoints
         else _entry(
-            "beside",
-            f"{name}, a reward model, reads up to {_count(work.num_requests, 'response')} of "
-            f"{_count(work.num_prompt_tokens, 'token')} (by the policy's tokenizer) in the whole run, beside the "
-            "engine: not in the tables, and neither in memory nor in time.",
+            "outside",
+            f"{name}, a reward model, scores up to {_count(work.num_requests, 'response')} of "
+            f"{_count(work.num_prompt_tokens, 'token')} (by the policy's tokenizer) in the complete run, outside the "
+            "engine: it is not included in the tables, memory and time.",
         )
-        for name, work in work_elsewhere(plan.iterations).items()
+        for name, work in work_outside_engine(plan.iterations).items()
     )
 
 
@@ -128,35 +128,35 @@ def _endpoint(name: str, section: EndpointSection, work: Work) -> str:
     )
     text = (
         f"{name}: up to {_count(work.num_requests, 'request')}, {work.num_prompt_tokens:,} prompt and "
-        f"{work.num_generated_tokens:,} generated tokens in the whole run"
+        f"{work.num_generated_tokens:,} generated tokens in the complete run"
     )
-    text += ", no price is given" if most is None else f", which cost {money(most)} at most"
+    text += ", no price is given" if most is None else f", which cost at most {money(most)}"
     text += "." if section.budget is None else f"; the budget is {section.budget:g}."
     if work.num_repeated_tokens:
-        text += f" A server that gives all draws of a question at once reads {num_once:,} prompt tokens"
-        text += "." if least is None else f" ({money(least)} in all)."
+        text += f" A server that returns all samples of a request at once processes {num_once:,} prompt tokens"
+        text += "." if least is None else f" ({money(least)} in total)."
     if not work.num_generated_tokens:
-        text += " extra_body takes the limit of its replies away: nothing is counted for them."
+        text += " extra_body removes the limit of its replies: their tokens are not counted."
     return _entry(
         "endpoint",
-        f"{text} Counted with the policy's tokenizer; the server's own may find more tokens or fewer. Attempts that "
-        "fail may be paid too. Not in the tables, and its time is left out.",
+        f"{text} Counted with the policy's tokenizer; the server's tokenizer may give more or fewer tokens. Failed "
+        "attempts may also be charged. Its requests are not in the tables, and its time is not included.",
     )
 
 
 def _used(plan: Plan) -> str:
-    """What finished stages really used of their bound: what to expect of the rest."""
+    """Return the share of their upper bound that finished stages used, as a guide for the rest."""
     planned = used = 0.0
     for work in plan.iterations:
-        # What endpoints did is in the same counters, where they took part.
-        known = work.stages.keys() - work.elsewhere.keys()
+        # Endpoints use the same counters, so stages that query them are left out.
+        known = work.stages.keys() - work.outside_engine.keys()
         for name in known & plan.history.seconds.get(work.iteration, {}).keys():
-            counters = plan.history.usage.get(work.iteration, {}).get(name, {})  # none: it asked nothing
+            counters = plan.history.usage.get(work.iteration, {}).get(name, {})  # none: the stage made no request
             planned += work.stages[name].num_tokens
             used += counters.get("num_prompt_tokens", 0) + counters.get("num_generated_tokens", 0)
     if not planned:
         return ""
-    return f"So far this run used {used / planned:.0%} of the tokens that its finished stages were allowed."
+    return f"So far this run used {used / planned:.0%} of the upper bound on tokens of its finished stages."
 
 
 _STATES = {
@@ -168,15 +168,15 @@ _STATES = {
 
 def _memory(plan: Plan) -> str:
     memory, training = plan.memory, plan.recipe.training
-    together = "both at once, in the same memory" if memory.shared else "one at a time, the engine sleeps meanwhile"
+    together = "engine and trainer share the memory" if memory.shared else "engine and trainer take turns"
     states = "weights" if plan.recipe.policy.lora else f"weights, gradients, {_STATES[training.optimizer]}"
     return _entry(
         "memory",
         f"{_gib(memory.peak)} of {_gib(memory.available)}, {together}: engine {_gib(memory.engine_weights)} weights "
         f"and {_gib(memory.engine_kv_cache)} KV cache; trainer {_gib(memory.trainer_states)} ({states} in "
-        f"{training.weights_dtype}) and up to {_gib(memory.trainer_logits)} logits of a micro-batch. Left out: "
-        "activations, which grow with training.micro_batch_tokens; libraries and their "
-        "workspaces, 1 to 3 GiB.",
+        f"{training.weights_dtype}) and up to {_gib(memory.trainer_logits)} logits of a micro-batch. Not "
+        "included: activations, which grow with training.micro_batch_tokens; libraries and their workspaces, 1 to 3 "
+        "GiB.",
     )
 
 
@@ -187,33 +187,33 @@ def _disk(plan: Plan) -> str:
     return _entry(
         "disk",
         f"{_gib(disk.peak)} at the peak, {_gib(disk.free)} are free: checkpoints of {_gib(disk.checkpoint)}, of which "
-        f"at most {disk.num_kept} stay ({rule}){saves}. Left out: records and reports, megabytes.",
+        f"at most {disk.num_kept} stay ({rule}){saves}. Not included: records and reports, a few megabytes.",
     )
 
 
 def _time(plan: Plan) -> str:
     machine, total = plan.machine, _total(plan)
     if total.real == total.high:
-        return _entry("time", f"{_range(total)}: everything has run.")
+        return _entry("time", f"{_range(total)}: the run is finished.")
     spent = f", {_duration(total.real)} of it already spent" if total.real else ""
     vllm = engine_kind(plan.recipe) == "vllm"
-    cache = "; the prefix cache saves everything that it can, or nothing" if vllm else ""
-    rates = " Finished stages give the rates of later ones; the rest is from what follows." if total.real else ""
+    cache = "; the prefix cache saves between nothing and all shared prefixes" if vllm else ""
+    rates = " Finished stages give the rates of later ones; the rest uses the following rates." if total.real else ""
     return _entry(
         "time",
-        f"{_range(total)} for the whole run{spent}: an estimate.{rates} Measured now on {machine.name}: "
+        f"{_range(total)} for the complete run{spent}: an estimate.{rates} Measured now on {machine.name}: "
         f"{machine.engine_flops / 1e9:,.0f} GFLOP/s in {plan.recipe.engine.dtype} for the engine, "
         f"{machine.training_flops / 1e9:,.0f} GFLOP/s for training, {machine.copied_bytes_per_s / 1e9:,.1f} GB/s of "
-        f"memory. Assumed: {_share(time_of.PREFILL_SHARE)} of the matrix rate are reached in prefill, "
-        f"{_share(time_of.DECODE_SHARE)} of the memory or matrix rate, whichever is slower, in decoding, "
-        f"{_share(time_of.TRAINING_SHARE)} of the matrix rate in training; responses take "
-        f"{_share(time_of.GENERATED_SHARE)} of what is allowed; the engine starts in {_range(plan.start)}; no other "
-        f"load{cache}.",
+        f"memory bandwidth. Assumptions: prefill reaches {_share(time_of.PREFILL_SHARE)} of the matrix rate, "
+        f"decoding {_share(time_of.DECODE_SHARE)} of the memory or matrix rate, whichever is slower, "
+        f"training {_share(time_of.TRAINING_SHARE)} of the matrix rate; responses use "
+        f"{_share(time_of.GENERATED_SHARE)} of their maximum length; the engine starts in {_range(plan.start)}; no "
+        f"other load{cache}.",
     )
 
 
 def _resolution(plan: Plan) -> str:
-    """What the monitor will be able to say: normal approximation, see `statistics/resolution.py`."""
+    """Return the gain that the monitor can resolve: normal approximation, see `statistics/resolution.py`."""
     monitor, evaluation = plan.recipe.monitor, plan.recipe.evaluation
     num_prompts, num_second_validation = evaluation.num_prompts, evaluation.second_validation_size
     first = monitor.alpha_stop * (monitor.first_analysis_share if num_second_validation else 1)
@@ -221,18 +221,19 @@ def _resolution(plan: Plan) -> str:
     gain = smallest_resolvable_gain(num_prompts, alpha=first, horizon=monitor.horizon)
     if gain >= 0.5:
         return _entry("resolves", f"{_count(num_prompts, 'validation prompt')} resolve no gain: expect INCONCLUSIVE.")
-    said = f"{_count(num_prompts, 'validation prompt')} resolve a gain of about {gain:.3g}"
+    text = f"{_count(num_prompts, 'validation prompt')} resolve a gain of about {gain:.3g}"
     if num_second_validation:
         gain = smallest_resolvable_gain(num_prompts + num_second_validation, alpha=last, horizon=monitor.horizon)
-        said += f", and with the second validation set {_count(num_prompts + num_second_validation, 'prompt')} one of {gain:.3g}"
-    said += (
-        f": that there is none is then shown in one analysis with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
-        f"alpha-spending budget of {monitor.horizon} iterations (2411.00640). monitor.delta asks for {monitor.delta:g}"
+        num_both = num_prompts + num_second_validation
+        text += f", and with the second validation set {_count(num_both, 'prompt')} one of {gain:.3g}"
+    text += (
+        f": one analysis shows the absence of such a gain with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
+        f"alpha-spending budget of {monitor.horizon} iterations (2411.00640). monitor.delta is {monitor.delta:g}"
     )
     if gain <= monitor.delta:
-        return _entry("resolves", f"{said}, which they do.")
+        return _entry("resolves", f"{text}, which is large enough.")
     needed = prompts_to_resolve(monitor.delta, alpha=last, horizon=monitor.horizon)
-    return _entry("resolves", f"{said}, which takes {needed:,}: expect INCONCLUSIVE where little or nothing is gained.")
+    return _entry("resolves", f"{text}, which needs {needed:,}: expect INCONCLUSIVE when the gain is small or zero.")
 
 
 def _total(plan: Plan) -> Seconds:

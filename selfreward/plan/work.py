@@ -1,7 +1,7 @@
-"""Upper bounds of the work of each stage, counted on the run's real prompts with the model's own tokenizer.
+"""Upper bounds on the work of each stage, counted on the run's real prompts with the model's own tokenizer.
 
-Each iteration is composed as a run composes it, and what its steps ask at most is added up. Stages have the names under
-which a run stores them, so that a plan can be laid beside a manifest.
+Each iteration is composed as in a run, and the bounds of its steps are summed. Stages have the names under which a run
+stores them, so a plan can be compared with a manifest.
 """
 
 from collections import defaultdict
@@ -22,16 +22,16 @@ from selfreward.workload import Lengths, UpdateWork, total
 class IterationWork:
     """Iteration 0 is the evaluation of M_0, which trains nothing.
 
-    `stages` is the engine's work; `elsewhere` that of endpoints and reward models, by stage and name of the model.
-    `perhaps` are the stages of probes that may never be due. `num_unjudged` requests may not fit into the context.
+    `stages` is the engine's work; `outside_engine` the work of endpoints and reward models, by stage and model name.
+    `optional` are the stages of probes that may not be due. `num_unjudged` requests may not fit into the context.
     """
 
     iteration: int
     stages: Mapping[str, Work]
-    elsewhere: Mapping[str, Mapping[str, Work]] = field(default_factory=dict)
+    outside_engine: Mapping[str, Mapping[str, Work]] = field(default_factory=dict)
     update: UpdateWork = field(default_factory=UpdateWork)
     tables: Mapping[str, Table[Any]] = field(default_factory=dict)
-    perhaps: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
     num_unjudged: int = 0
 
     @property
@@ -44,7 +44,7 @@ class IterationWork:
 
 
 def count_work(recipe: Recipe, tools: Tools) -> tuple[IterationWork, ...]:
-    """Iterations 0 to `iterations.max`. What is measured once, at the end, is counted in the last one."""
+    """Count iterations 0 to `iterations.max`. Probes at the end of the run are counted in the last iteration."""
     lengths = Lengths(tools.engine)
     last = recipe.iterations.max
     composed = (compose(recipe, t, (), tools) for t in range(last + 1))
@@ -53,9 +53,9 @@ def count_work(recipe: Recipe, tools: Tools) -> tuple[IterationWork, ...]:
 
 def _work_of(iteration: Iteration, recipe: Recipe, lengths: Lengths, *, is_last: bool) -> IterationWork:
     in_engine: dict[str, Work] = {}
-    elsewhere: dict[str, dict[str, Work]] = {}
+    outside_engine: dict[str, dict[str, Work]] = {}
     tables: dict[str, Table[Any]] = {}
-    perhaps: set[str] = set()
+    optional: set[str] = set()
     num_unjudged = 0
     for stage, is_sure in _due(iteration, is_last=is_last):
         calls, others, num_too_long = _split(stage, recipe, lengths)
@@ -63,16 +63,16 @@ def _work_of(iteration: Iteration, recipe: Recipe, lengths: Lengths, *, is_last:
         if calls:
             in_engine[stage.name] = summed(calls)
         if others:
-            elsewhere[stage.name] = {name: summed(works) for name, works in others.items()}
+            outside_engine[stage.name] = {name: summed(works) for name, works in others.items()}
         if calls or others:
             tables[stage.name] = stage.table
-            perhaps |= set() if is_sure else {stage.name}
+            optional |= set() if is_sure else {stage.name}
     update = total([update.most(lengths) for update in iteration.updates])
-    return IterationWork(iteration.number, in_engine, elsewhere, update, tables, frozenset(perhaps), num_unjudged)
+    return IterationWork(iteration.number, in_engine, outside_engine, update, tables, frozenset(optional), num_unjudged)
 
 
 def _due(iteration: Iteration, *, is_last: bool) -> Iterator[tuple[Stage[Any], bool]]:
-    """The stages of an iteration, and whether each is sure to be made."""
+    """Yield the stages of an iteration, and whether each is certain to be made."""
     for step in iteration.steps:
         match step:
             case Stage():
@@ -86,15 +86,17 @@ def _due(iteration: Iteration, *, is_last: bool) -> Iterator[tuple[Stage[Any], b
 
 
 def _split(stage: Stage[Any], recipe: Recipe, lengths: Lengths) -> tuple[list[Work], dict[str, list[Work]], int]:
-    """What a stage asks of the engine, of other models by name, and how many of its requests may not fit."""
+    """Return a stage's work for the engine, for other models by name, and the number of requests that may not fit."""
     calls: list[Work] = []
     others: defaultdict[str, list[Work]] = defaultdict(list)
     num_too_long = 0
     for requests in stage.most(lengths):
-        if requests.by not in stage.asks:
-            raise ValueError(f"{stage.name} counts requests to {requests.by}, which it does not say that it asks")
+        if requests.by not in stage.queries:
+            raise ValueError(
+                f"{stage.name} counts requests to {requests.by}, which is not in its `queries`; add it there"
+            )
         endpoint = recipe.endpoints.get(requests.by)
-        if not requests.lengths or (endpoint and requests.num_known == requests.times):
+        if not requests.lengths or (endpoint and requests.num_cached == requests.times):
             continue
         if endpoint is not None:
             others[requests.by].append(endpoint_work(requests, endpoint))

@@ -17,8 +17,8 @@ from selfreward.roles import RESERVED
 
 class EngineSection(Section):
     """`kind: auto` is vLLM when it is installed, else transformers. `dtype: auto` is bfloat16 where the device computes
-    in it, else float32 (`dtypes.py`); a run keeps the dtype it began with. `seeded: false` trades reproducible draws for
-    speed."""
+    in it, else float32 (`dtypes.py`); a run keeps the dtype it began with. `seeded: false` trades reproducible draws
+    for speed."""
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

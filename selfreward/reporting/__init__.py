@@ -1,4 +1,4 @@
-"""What people read: a page for each iteration, and a page and a JSON file for the run."""
+"""The reports of a run: a Markdown page for each iteration, and an HTML page and a JSON file for the run."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def build(store: "Store", *, recipe: Recipe) -> "RunReporter":
-    """The reporter of a run folder; the recipe's note and the run's warnings are said on top of every page."""
+    """Return the reporter of a run folder. Every page starts with the recipe's note and the run's warnings."""
     from selfreward.reporting.reporter import RunReporter
 
     warnings = [f"Warning: {warning}." for warning in store.manifest["facts"].get("warnings", ())]

@@ -1,7 +1,7 @@
-"""What the reports take from the records of one iteration, in one pass over each stage.
+"""The digest of one iteration's records for the reports, read in one pass over each stage.
 
-Memory does not grow with the run: counts of lengths (at most as many as there are lengths), counts of scores on a grid
-and a few sampled pairs are all that is kept, and the ids of M_0's responses where they were sampled.
+Memory does not grow with the run. A digest retains counts by length, counts by rounded score and a few sampled pairs;
+while reading, also the ids of M_0's responses.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from selfreward.records import Judgment, PreferencePair
-from selfreward.reporting.samples import Draw, SamplePair, Sources, wanted_ids
+from selfreward.reporting.samples import RandomPairSample, SamplePair, Sources, wanted_ids
 from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PAIRS, PROMPTS, RESPONSES, R, Table
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Digest:
-    """`scores` counts the judge's own judgments of the policy's responses by score (see `on_grid`).
+    """`scores` counts the judge's own judgments of the policy's responses by score (see `rounded_score`).
 
-    The length counters count pairs of responses by number of tokens; pairs of judgments are only counted.
+    The length counters count pairs of responses by number of tokens. Of pairs of judgments only the number is stored.
     """
 
     scores: Mapping[float, int] = field(default_factory=dict)
@@ -40,17 +40,17 @@ class Digest:
 
 
 def digest(store: "Store", iteration: int) -> Digest:
-    """Reads the stages of an iteration; a stage that is not there gives nothing."""
-    counted, drawn = _read_pairs(_rows(store, iteration, PAIRS), iteration)
+    """Read the stages of an iteration; a missing stage counts as empty."""
+    counted, sampled = _read_pairs(_rows(store, iteration, PAIRS), iteration)
     initial_ids = frozenset(response.id for response in _rows(store, iteration, INITIAL_RESPONSES))
     scores, judgments = _read_judgments(
         _rows(store, iteration, JUDGMENTS),
-        of_responses=wanted_ids(drawn, "response"),
-        wanted=wanted_ids(drawn, "judgment"),
+        of_responses=wanted_ids(sampled, "response"),
+        wanted=wanted_ids(sampled, "judgment"),
         initial_ids=initial_ids,
     )
-    sources = _sources(store, iteration, drawn, judgments, initial_ids)
-    return replace(counted, scores=dict(sorted(scores.items())), samples=tuple(map(sources.sample, drawn)))
+    sources = _sources(store, iteration, sampled, judgments, initial_ids)
+    return replace(counted, scores=dict(sorted(scores.items())), samples=tuple(map(sources.sample, sampled)))
 
 
 def _rows(store: "Store", iteration: int, table: Table[R]) -> Iterable[R]:
@@ -62,10 +62,10 @@ def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[Digest
     rejected: Counter[int] = Counter()
     num_judgment_pairs = num_chosen_longer = 0
     margin_sum = 0.0
-    draw = Draw(iteration)
+    sample = RandomPairSample(iteration)
     for pair in pairs:
-        draw.offer(pair)
-        if pair.kind == "judgment":  # its texts are judgments, and its scores Elo: neither belongs among the others
+        sample.add(pair)
+        if pair.kind == "judgment":  # texts are judgments and scores are Elo, which must not mix with responses
             num_judgment_pairs += 1
             continue
         num_chosen, num_rejected = len(pair.chosen_token_ids), len(pair.rejected_token_ids)
@@ -81,19 +81,19 @@ def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[Digest
         num_chosen_longer=num_chosen_longer,
         margin_sum=margin_sum,
     )
-    return counted, draw.drawn()
+    return counted, sample.pairs()
 
 
 def _read_judgments(
     judgments: Iterable[Judgment], *, of_responses: set[str], wanted: set[str], initial_ids: frozenset[str]
 ) -> tuple[Counter[float], list[Judgment]]:
-    """Counts of scores, and the judgments that are among `wanted` or of one of the responses."""
+    """Return the counts of scores, and the judgments whose id is in `wanted` or whose response is in `of_responses`."""
     scores: Counter[float] = Counter()
     kept: list[Judgment] = []
     for judgment in judgments:
         is_own = not judgment.part and judgment.response_id not in initial_ids
         if is_own and judgment.score is not None and math.isfinite(judgment.score):
-            scores[on_grid(judgment.score)] += 1
+            scores[rounded_score(judgment.score)] += 1
         if judgment.response_id in of_responses or judgment.id in wanted:
             kept.append(judgment)
     return scores, kept
@@ -102,16 +102,16 @@ def _read_judgments(
 def _sources(
     store: "Store",
     iteration: int,
-    drawn: Sequence[PreferencePair],
+    sampled: Sequence[PreferencePair],
     judgments: Sequence[Judgment],
     initial_ids: frozenset[str],
 ) -> Sources:
-    prompt_ids = {pair.prompt_id for pair in drawn}
+    prompt_ids = {pair.prompt_id for pair in sampled}
     judgments_of: dict[str, list[Judgment]] = {}
     for judgment in judgments:
         judgments_of.setdefault(judgment.response_id, []).append(judgment)
     by_id = {judgment.id: judgment for judgment in judgments}
-    judged_ids = {by_id[name].response_id for name in wanted_ids(drawn, "judgment") & by_id.keys()}
+    judged_ids = {by_id[name].response_id for name in wanted_ids(sampled, "judgment") & by_id.keys()}
     responses = _rows(store, iteration, RESPONSES) if judged_ids else ()
     return Sources(
         prompts={p.id: p for p in _rows(store, iteration, PROMPTS) if p.id in prompt_ids},
@@ -122,13 +122,13 @@ def _sources(
     )
 
 
-def on_grid(score: float) -> float:
-    """The nearest multiple of 0.01; from 10 on three digits, so that scores without bounds stay few."""
+def rounded_score(score: float) -> float:
+    """Return the nearest multiple of 0.01; from 10 on three significant digits, so that unbounded scores stay few."""
     return round(score, 2 if abs(score) < 10 else 2 - math.floor(math.log10(abs(score)))) + 0.0
 
 
 def quantile(counts: Mapping[int, int], share: float) -> float:
-    """The smallest length that at least `share` of the counted items do not exceed; NaN for no items."""
+    """Return the smallest length that at least `share` of the counted items do not exceed; NaN without items."""
     total = sum(counts.values())
     seen = 0
     for length in sorted(counts):

@@ -1,6 +1,6 @@
-"""How a plot becomes inline SVG: the same bytes for the same numbers.
+"""Conversion of plots to inline SVG, with the same bytes for the same numbers.
 
-Colours are names of CSS variables, so one picture serves the light and the dark page; text stays text.
+Colours are names of CSS variables, so one figure serves the light and the dark page. Text remains text.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Matplotlib wants colours, the page wants variables: each stands in for one and is replaced in the SVG.
-_STAND_INS = {
+# Matplotlib needs colours, the page uses CSS variables: each placeholder colour is replaced in the SVG.
+_PLACEHOLDERS = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
     "#030303": "var(--rule)",
@@ -28,7 +28,7 @@ _FONT_PX = 11
 
 
 def series(index: int) -> str:
-    """The colour of a series, 1 to 9."""
+    """Return the colour of a series, 1 to 9."""
     return f"#0404{index:02x}"
 
 
@@ -40,17 +40,19 @@ def legend(axes: "Axes") -> None:
 
 
 def line_at(axes: "Axes", value: float, *, dashed: bool = True) -> None:
-    """A level line to read values against."""
+    """Draw a horizontal reference line."""
     axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (3, 3)) if dashed else "-")
 
 
-def plotted(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
-    """What `plot` draws on one pair of axes; `width` and `height` in inches of 100 pixels."""
-    return drawn(lambda figure: plot(figure.subplots()), alt=alt, width=width, height=height)
+def render_plot(plot: Callable[["Axes"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
+    """Return the SVG of what `plot` draws on one pair of axes; `width` and `height` in inches of 100 pixels."""
+    return render_figure(lambda figure: plot(figure.subplots()), alt=alt, width=width, height=height)
 
 
-def drawn(draw: Callable[["Figure"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT) -> Markup:
-    """What `draw` makes of an empty figure."""
+def render_figure(
+    draw: Callable[["Figure"], None], *, alt: str, width: float = _WIDTH, height: float = _HEIGHT
+) -> Markup:
+    """Return the SVG of what `draw` draws on an empty figure."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -75,19 +77,19 @@ def drawn(draw: Callable[["Figure"], None], *, alt: str, width: float = _WIDTH, 
 
 
 def _inline(document: str, alt: str) -> Markup:
-    """An SVG document as an element of the page: own ids, CSS colours, the page's font, no size of its own."""
+    """Return an SVG document as an element of the page: unique ids, CSS colours, the page's font, no fixed size."""
     svg = document[document.index("<svg") :].strip()
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'\s*<g id="[^"]*">', "<g>", svg)
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
-    # Ids of several figures meet on one page: those that something refers to get a prefix of their own.
+    # Ids must be unique across the figures of a page: each figure prefixes the ids that something refers to.
     prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    for stand_in, variable in _STAND_INS.items():
-        svg = svg.replace(stand_in, variable)
+    for placeholder, variable in _PLACEHOLDERS.items():
+        svg = svg.replace(placeholder, variable)
     box = re.search(r'viewBox="([^"]*)"', svg)
     view_box = box.group(1) if box else ""
     opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(view_box, alt)
     body = re.sub(r"\s+", " ", svg[svg.index(">") + 1 :]).replace("> <", "><").replace("xlink:href", "href")
-    # Not escaped again: matplotlib made it, of numbers and labels of our own.
+    # Not escaped again: matplotlib produced it from our own numbers and labels.
     return opening + Markup(body)

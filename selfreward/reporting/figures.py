@@ -1,4 +1,4 @@
-"""Plots as inline SVG: small, one idea each; see `drawing` for how they are made."""
+"""The plots of the page as inline SVG, one quantity each; `drawing` converts them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from selfreward.records import Interval
-from selfreward.reporting.drawing import MUTED, RULE, legend, line_at, plotted, series
+from selfreward.reporting.drawing import MUTED, RULE, legend, line_at, render_plot, series
 from selfreward.reporting.formatting import model_name
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ MAX_POINTS = 300
 
 @dataclass(frozen=True)
 class Curve:
-    """One measurement over iterations; `points` holds (iteration, value) of those that were measured."""
+    """One metric over iterations; `points` are (iteration, value) for the iterations in which it was measured."""
 
     label: str
     points: Sequence[tuple[int, Interval | float]]
@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its title; `names` are the numbers that it shows."""
+    """A plot with its title; `names` are the glossary names of the numbers that it shows."""
 
     title: str
     svg: Markup
@@ -45,9 +45,10 @@ def curves_over_iterations(
     limits: tuple[float, float] | None = None,
     named: Callable[[int], str] = model_name,
 ) -> Markup | None:
-    """Values with error bars over M_0 ... M_last; `neutral` draws a line to read them against, of no difference mostly.
+    """Plot values with error bars over M_0 ... M_last; None without values.
 
-    `limits` are the ends of the axis, where the number has ends; `named` writes an iteration below it.
+    `neutral` draws a reference line, usually at the value of no difference. `limits` are the ends of the value axis,
+    where the number is bounded; `named` formats an iteration for the axis.
     """
     drawn = [curve for curve in curves if curve.points]
     if not drawn:
@@ -61,12 +62,12 @@ def curves_over_iterations(
         first = min(iteration for curve in drawn for iteration, _ in curve.points)
         _iteration_axis(axes, first, last, named)
         if limits:
-            margin = 0.03 * (limits[1] - limits[0])  # so that a point at an end is whole
+            margin = 0.03 * (limits[1] - limits[0])  # so that a point at an end is not clipped
             axes.set_ylim(limits[0] - margin, limits[1] + margin)
         if len(drawn) > 1:
             legend(axes)
 
-    return plotted(plot, alt=alt)
+    return render_plot(plot, alt=alt)
 
 
 def _error_bars(axes: "Axes", curve: Curve, *, shift: float) -> None:
@@ -90,7 +91,7 @@ _NUM_BINS = 20
 
 @dataclass(frozen=True)
 class ScoreAxis:
-    """What the histograms of a run share, so that they can be compared: the range, and whole numbers or bins."""
+    """The common axis of a run's histograms, which makes them comparable: the range, and whole numbers or bins."""
 
     low: float
     high: float
@@ -101,13 +102,13 @@ class ScoreAxis:
         return 1.0 if self.is_whole else max((self.high - self.low) / _NUM_BINS, 0.01)
 
     def bars(self, scores: Mapping[float, int]) -> dict[float, float]:
-        """Place of each bar -> its share of the scores."""
+        """Map the position of each bar to its share of the scores."""
         total = sum(scores.values())
         bars: dict[float, float] = {}
         for value, count in scores.items():
             bin_number = min(math.floor((value - self.low) / self.width), _NUM_BINS - 1)
-            place = value if self.is_whole else self.low + (bin_number + 0.5) * self.width
-            bars[place] = bars.get(place, 0.0) + count / total
+            position = value if self.is_whole else self.low + (bin_number + 0.5) * self.width
+            bars[position] = bars.get(position, 0.0) + count / total
         return bars
 
 
@@ -118,7 +119,7 @@ def score_axis(all_scores: Sequence[Mapping[float, int]]) -> ScoreAxis:
 
 
 def histogram(bars: Mapping[float, float], *, axis: ScoreAxis, top: float, alt: str) -> Markup:
-    """One small histogram; `top` is the largest share of a row of them."""
+    """Plot one small histogram; `top` is the largest share in its row of histograms."""
 
     def plot(axes: "Axes") -> None:
         width = axis.width * 0.85
@@ -131,12 +132,12 @@ def histogram(bars: Mapping[float, float], *, axis: ScoreAxis, top: float, alt: 
         else:
             axes.locator_params(axis="x", nbins=5)
 
-    return plotted(plot, alt=alt, width=2.4, height=1.5)
+    return render_plot(plot, alt=alt, width=2.4, height=1.5)
 
 
 @dataclass(frozen=True)
 class LengthRange:
-    """Quartiles of lengths in one iteration."""
+    """Quartiles of the lengths in one iteration."""
 
     iteration: int
     low: float
@@ -145,7 +146,7 @@ class LengthRange:
 
 
 def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, alt: str) -> Markup | None:
-    """Median and middle half of the lengths of chosen and rejected, side by side."""
+    """Plot median and interquartile range of the lengths of chosen and rejected responses, side by side."""
     if not chosen:
         return None
 
@@ -160,23 +161,23 @@ def lengths(chosen: Sequence[LengthRange], rejected: Sequence[LengthRange], *, a
             )  # fmt: skip
         last = max(r.iteration for r in chosen)
         _iteration_axis(axes, min(r.iteration for r in chosen), last, str)
-        # Room above, because all lengths may stand at the token limit; 1 for responses that are all empty.
+        # Space above, because all lengths may be at the token limit; 1 when all responses are empty.
         axes.set_ylim(0, max(1.0, 1.08 * max(r.high for r in (*chosen, *rejected))))
         legend(axes)
 
-    return plotted(plot, alt=alt)
+    return render_plot(plot, alt=alt)
 
 
 @dataclass(frozen=True)
 class StepSeries:
-    """Values of the optimizer steps of one iteration, in order."""
+    """A value for each optimizer step of one iteration, in order."""
 
     iteration: int
     values: Sequence[float]
 
 
 def over_steps(parts: Sequence[StepSeries], *, alt: str, neutral: float | None = None) -> Markup | None:
-    """One line for each iteration, laid end to end; long ones are shown as means of equal blocks of steps."""
+    """Plot one line for each iteration, end to end; long lines show the means of equal blocks of steps."""
     parts = [part for part in parts if part.values]
     total = sum(len(part.values) for part in parts)
     if not total:
@@ -203,7 +204,7 @@ def over_steps(parts: Sequence[StepSeries], *, alt: str, neutral: float | None =
         axes.set_xlim(0.5 - 0.01 * total, total + 0.5 + 0.01 * total)
         axes.locator_params(axis="x", nbins=7, integer=True)
 
-    return plotted(plot, alt=alt)
+    return render_plot(plot, alt=alt)
 
 
 def _blocks(values: Sequence[float], size: int) -> tuple[list[float], list[float]]:
@@ -214,7 +215,7 @@ def _blocks(values: Sequence[float], size: int) -> tuple[list[float], list[float
 
 
 def stacked_seconds(rows: Sequence[tuple[str, Mapping[str, float]]], order: Mapping[str, int], *, alt: str) -> Markup:
-    """One bar for each row (iteration), its stages end to end; `order` gives each stage its series colour."""
+    """Plot one bar for each row (iteration), its stages end to end; `order` maps each stage to its series colour."""
 
     def plot(axes: "Axes") -> None:
         longest = max((sum(stages.values()) for _, stages in rows), default=0.0)
@@ -232,7 +233,7 @@ def stacked_seconds(rows: Sequence[tuple[str, Mapping[str, float]]], order: Mapp
         axes.grid(axis="x", color=RULE, linewidth=1)
         axes.grid(axis="y", visible=False)
 
-    return plotted(plot, alt=alt, height=0.75 + 0.24 * len(rows))
+    return render_plot(plot, alt=alt, height=0.75 + 0.24 * len(rows))
 
 
 @dataclass(frozen=True)
@@ -244,16 +245,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One iteration: gains as the anchor and as its own judge see them, and what was decided."""
+    """One iteration: its gain by the anchor and by the run's own judge, and the decision."""
 
     label: str
-    said: str
+    decision: str
     anchor: Estimate | None
     own: Estimate | None = None
 
 
 def forest(rows: Sequence[ForestRow], *, delta: float, alt: str) -> Markup | None:
-    """Gains with their bounds, one row each, against lines at 0 and `delta`."""
+    """Plot gains with their bounds, one row per iteration, with reference lines at 0 and `delta`."""
     found = [estimate for row in rows for estimate in (row.anchor, row.own) if estimate]
     if not found:
         return None
@@ -261,20 +262,17 @@ def forest(rows: Sequence[ForestRow], *, delta: float, alt: str) -> Markup | Non
     def plot(axes: "Axes") -> None:
         axes.axvline(0.0, color=MUTED, linewidth=1)
         axes.axvline(delta, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        for name, label, index, shift in (
-            ("anchor", "the anchor sees", 1, 0.0),
-            ("own", "its own judge sees", 2, 0.26),
-        ):
+        for name, label, index, shift in (("anchor", "by the anchor", 1, 0.0), ("own", "by the own judge", 2, 0.26)):
             drawn = [(y + shift, getattr(row, name)) for y, row in enumerate(rows) if getattr(row, name)]
             if not drawn:
                 continue
-            places, estimates = zip(*drawn, strict=True)
-            axes.hlines(places, [e.low for e in estimates], [e.high for e in estimates], color=series(index),
+            heights, estimates = zip(*drawn, strict=True)
+            axes.hlines(heights, [e.low for e in estimates], [e.high for e in estimates], color=series(index),
                         linewidth=2.4 if name == "anchor" else 1.2)  # fmt: skip
-            axes.plot([e.mean for e in estimates], places, color=series(index), linestyle="", marker="o",
+            axes.plot([e.mean for e in estimates], heights, color=series(index), linestyle="", marker="o",
                       markersize=6 if name == "anchor" else 3.6, markeredgewidth=0, label=label)  # fmt: skip
         for y, row in enumerate(rows):
-            axes.text(1.02, y, row.said, color=MUTED, va="center", transform=axes.get_yaxis_transform())
+            axes.text(1.02, y, row.decision, color=MUTED, va="center", transform=axes.get_yaxis_transform())
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         low, high = min(0.0, *(e.low for e in found)), max(delta, *(e.high for e in found))
@@ -283,12 +281,12 @@ def forest(rows: Sequence[ForestRow], *, delta: float, alt: str) -> Markup | Non
         axes.grid(axis="y", visible=False)
         legend(axes)
 
-    return plotted(plot, alt=alt, width=5.4, height=0.6 + 0.3 * len(rows))
+    return render_plot(plot, alt=alt, width=5.4, height=0.6 + 0.3 * len(rows))
 
 
 @dataclass(frozen=True)
-class Gained:
-    """Cumulative gains against the distance: (distance, gain with its interval) of each checkpoint."""
+class GainSeries:
+    """Cumulative gains by one judge: (distance from M_0, gain with its interval) for each checkpoint."""
 
     label: str
     points: Sequence[tuple[float, Interval]]
@@ -296,14 +294,14 @@ class Gained:
 
 
 def gains_by_distance(
-    gained: Sequence[Gained],
+    gains: Sequence[GainSeries],
     *,
     alt: str,
     curve: tuple[Sequence[float], Sequence[float]] | None = None,
     band: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Markup | None:
-    """`curve` are places and heights of a fitted line, `band` its lower and upper ends at the same places."""
-    shown = [one for one in gained if one.points]
+    """Plot gains against distance; `curve` is a fitted line (x, y), `band` its lower and upper ends at the same x."""
+    shown = [one for one in gains if one.points]
     if not shown:
         return None
 
@@ -314,8 +312,8 @@ def gains_by_distance(
         if curve:
             axes.plot(*curve, color=series(1), linewidth=1.2, linestyle=(0, (4, 2)))
         reach = max(d for one in shown for d, _ in one.points) or 1.0
-        for place, one in enumerate(shown):
-            x = [d + (place - (len(shown) - 1) / 2) * 0.012 * reach for d, _ in one.points]
+        for index, one in enumerate(shown):
+            x = [d + (index - (len(shown) - 1) / 2) * 0.012 * reach for d, _ in one.points]
             colour = series(one.series)
             axes.vlines(x, [v.low for _, v in one.points], [v.high for _, v in one.points], color=colour, linewidth=1.6)
             axes.plot(x, [v.mean for _, v in one.points], color=colour, linestyle="", marker="o", markersize=5,
@@ -324,4 +322,4 @@ def gains_by_distance(
         axes.set_xlabel("distance from M₀, square root of nats", color=MUTED)
         legend(axes)
 
-    return plotted(plot, alt=alt, width=5.4, height=2.9)
+    return render_plot(plot, alt=alt, width=5.4, height=2.9)

@@ -1,4 +1,4 @@
-"""Numbers as people read them: as many digits as mean something, units by the number's name."""
+"""Formatting of numbers for people: meaningful digits only, by the unit of the number's name."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ ABSENT = "–"
 
 
 def amount(name: str, value: float | None) -> str:
-    """A number by its name: its unit in the glossary decides on the digits; ABSENT for None, NaN and infinities."""
+    """Format a number; its unit in the glossary sets the digits. ABSENT for None, NaN and infinities."""
     if value is None or not math.isfinite(value):
         return ABSENT
     number = numbers().get(name)
@@ -30,7 +30,7 @@ def amount(name: str, value: float | None) -> str:
 
 
 def _significant(value: float, *, sign: str = "") -> str:
-    """Three significant digits, in positional notation where that is short."""
+    """Format three significant digits, in positional notation where that is short."""
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
@@ -41,24 +41,24 @@ def _significant(value: float, *, sign: str = "") -> str:
 
 def _minus(text: str) -> str:
     if text.startswith("-") and not text.strip("-0."):
-        return text[1:]  # rounded to nothing
+        return text[1:]  # rounded to zero
     return text.replace("-", "\u2212", 1) if text.startswith("-") else text
 
 
 def bounds(name: str, interval: Interval) -> str:
-    """The interval's ends."""
+    """Format the interval's ends."""
     return f"{amount(name, interval.low)} to {amount(name, interval.high)}"
 
 
 def with_interval(name: str, value: Interval | float | None) -> str:
-    """A measurement in one line: 0.62 [0.55 to 0.69]."""
+    """Format a measurement in one line: 0.62 [0.55 to 0.69]."""
     if isinstance(value, Interval):
         return f"{amount(name, value.mean)} [{bounds(name, value)}]"
     return amount(name, value)
 
 
 def duration(seconds: float) -> str:
-    """48 s, 3 min 05 s, 2 h 07 min."""
+    """Format a duration: 48 s, 3 min 05 s, 2 h 07 min."""
     if not math.isfinite(seconds):
         return ABSENT
     if seconds < 10:
@@ -72,12 +72,12 @@ def duration(seconds: float) -> str:
 
 
 def model_name(iteration: int) -> str:
-    """M₀, M₁, ..., as text that needs no markup."""
+    """Return M₀, M₁, ..., as text that needs no markup."""
     return "M" + str(iteration).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
 def iterations(numbers: Sequence[int]) -> str:
-    """Iteration 3, iterations 1 and 3, iterations 2 to 5; `numbers` in order."""
+    """Return "iteration 3", "iterations 1 and 3" or "iterations 2 to 5"; `numbers` must be sorted."""
     if len(numbers) == 1:
         return f"iteration {numbers[0]}"
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
@@ -86,25 +86,25 @@ def iterations(numbers: Sequence[int]) -> str:
 
 
 def span(values: Sequence[float], shown: Callable[[float], str]) -> str:
-    """The smallest and the largest of some values; one of them when both look the same."""
+    """Format the range of some values; a single value when both ends are formatted the same."""
     low, high = shown(min(values)), shown(max(values))
     return low if low == high else f"{low} to {high}"
 
 
 def centre(value: Interval | float | None) -> float | None:
-    """The estimate itself; None when it is missing or not finite."""
+    """Return the point estimate; None when it is missing or not finite."""
     plain = value.mean if isinstance(value, Interval) else value
     return plain if plain is not None and math.isfinite(plain) else None
 
 
 def reason_not_measured(evaluation: Evaluation, name: str) -> str:
-    """Why a metric is missing, as `evaluation/` says it; `all` stands for every metric."""
+    """Return the reason for a missing metric as `evaluation/` recorded it; the key `all` applies to every metric."""
     reasons: Mapping[str, str] = evaluation.not_measured
     return reasons.get(name) or reasons.get("all", "")
 
 
 def against(value: Interval | float | None, neutral: float) -> str:
-    """above, below or open: whether the interval lies on one side of the value that means no difference."""
+    """Return `above`, `below` or `open`: the side of the value of no difference on which the whole interval lies."""
     if not isinstance(value, Interval):
         return ""
     if value.low > neutral:

@@ -1,4 +1,4 @@
-"""From prompts to pairs: every prompt and every judgment is accounted for, or the report says that it is not."""
+"""From prompts to pairs: the report accounts for every prompt and every judgment, or prints that counts differ."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ _KNOWN = frozenset({
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a bar: `share` of all prompts, `series` its colour (0: no colour of its own)."""
+    """A part of a bar: `share` of all prompts, `series` its colour (0: the neutral colour)."""
 
     label: str
     count: int
@@ -27,7 +27,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class IterationFunnel:
-    """Counts of one iteration. `problems` says in words which counts do not add up."""
+    """Counts of one iteration. `problems` describes counts that do not add up."""
 
     iteration: int
     counts: Mapping[str, int]
@@ -41,7 +41,7 @@ class IterationFunnel:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table: one count in every iteration; `depth` 1 stands under the row above."""
+    """A row of the table: one count in every iteration; `depth` 1 is part of the row above."""
 
     label: str
     name: str
@@ -66,31 +66,31 @@ def funnel_of(summary: IterationSummary) -> IterationFunnel:
 
 
 def num_response_pairs(counts: Mapping[str, int]) -> int:
-    """All pairs but those of judgments, which the meta-judge made."""
+    """Return the number of pairs of responses, without the meta-judge's pairs of judgments."""
     return counts.get("num_pairs", 0) - counts.get("num_judgment_pairs", 0)
 
 
 def reasons(counts: Mapping[str, int], name: str) -> dict[str, int]:
-    """The counts under `name:REASON`, most frequent first."""
+    """Return the counts under `name:REASON`, most frequent first."""
     found = {key.partition(":")[2]: count for key, count in counts.items() if key.startswith(f"{name}:")}
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _problems(counts: Mapping[str, int], dropped: Mapping[str, int], unscored: Mapping[str, int]) -> Iterable[str]:
     num_dropped, num_unscored = counts.get("num_dropped_prompts", 0), counts.get("num_unscored_judgments", 0)
-    # Pairs of judgments come on top: no prompt has to give one.
+    # Pairs of judgments are not expected of every prompt, so they are left out of this check.
     num_prompts, num_pairs = counts.get("num_prompts", 0), num_response_pairs(counts)
     if sum(dropped.values()) != num_dropped:
         yield f"{num_dropped} prompts without a pair, but their reasons add up to {sum(dropped.values())}"
     if sum(unscored.values()) != num_unscored:
         yield f"{num_unscored} unscored judgments, but their reasons add up to {sum(unscored.values())}"
-    # A prompt may give more than one pair of responses, never less than one without a reason.
+    # A prompt may give several pairs of responses; a prompt without one must have a reason.
     if num_pairs < num_prompts - num_dropped or (num_pairs and num_prompts <= num_dropped):
         yield f"{num_prompts} prompts, {num_dropped} of them without a pair, but {num_pairs} pairs of responses"
 
 
 def bars(funnels: Sequence[IterationFunnel]) -> list[tuple[int, int, list[Segment]]]:
-    """(iteration, number of prompts, segments) of each iteration; one reason has one colour in all of them."""
+    """Return (iteration, number of prompts, segments) per iteration; each reason has the same colour in all of them."""
     totals: Counter[str] = Counter()
     for funnel in funnels:
         totals.update(funnel.dropped)
@@ -99,22 +99,22 @@ def bars(funnels: Sequence[IterationFunnel]) -> list[tuple[int, int, list[Segmen
     for funnel in funnels:
         num_prompts = funnel.counts.get("num_prompts", 0)
         parts = [("with a pair", max(funnel.num_with_pair, 0), 1)]
-        parts += [(reason, funnel.dropped.get(reason, 0), 2 + place) for place, reason in enumerate(named)]
+        parts += [(reason, funnel.dropped.get(reason, 0), 2 + index) for index, reason in enumerate(named)]
         parts.append((_OTHER, sum(n for reason, n in funnel.dropped.items() if reason not in named), 0))
-        whole = max(1, sum(count for _, count, _ in parts))
-        segments = [Segment(label, count, count / whole, series) for label, count, series in parts if count]
+        total = max(1, sum(count for _, count, _ in parts))
+        segments = [Segment(label, count, count / total, series) for label, count, series in parts if count]
         made.append((funnel.iteration, num_prompts, segments))
     return made
 
 
 def legend(all_bars: Sequence[tuple[int, int, Sequence[Segment]]]) -> list[Segment]:
-    """Each label once, in order of colour."""
+    """Return one segment for each label, in order of colour."""
     seen = {segment.label: segment for _, _, segments in all_bars for segment in segments}
     return sorted(seen.values(), key=lambda segment: segment.series or 99)
 
 
 def table(funnels: Sequence[IterationFunnel]) -> list[Line]:
-    """All counts, iterations as columns, in the order in which they happen."""
+    """Return all counts in pipeline order, iterations as columns."""
 
     def line(label: str, name: str, counts: Iterable[int | None], depth: int = 0) -> Line:
         return Line(label, name, tuple(ABSENT if n is None else f"{n:,}" for n in counts), depth)
@@ -124,10 +124,10 @@ def table(funnels: Sequence[IterationFunnel]) -> list[Line]:
 
     lines = [counted("Prompts", "num_prompts")]
     if any("num_overlapping_prompts" in f.counts for f in funnels):
-        lines.append(counted("overlapping held-out ones", "num_overlapping_prompts", 1))
+        lines.append(counted("overlapping held-out prompts", "num_overlapping_prompts", 1))
     lines.append(counted("Responses", "num_responses"))
     if any("num_truncated_responses" in f.counts for f in funnels):
-        lines.append(counted("cut off at the token limit", "num_truncated_responses", 1))
+        lines.append(counted("truncated at the token limit", "num_truncated_responses", 1))
     lines += [
         counted("Judgments", "num_judgments"),
         line("with a score", "num_scored_judgments", (f.num_scored for f in funnels), 1),
@@ -161,6 +161,6 @@ def _by_reason(found: Sequence[Mapping[str, int]]) -> list[tuple[str, list[int]]
 
 
 def _named(totals: Counter[str]) -> list[str]:
-    """The most frequent reasons; the rest is shown as one, so that a page stays a page."""
+    """Return the most frequent reasons; the table sums the others in one row."""
     ordered = sorted(totals, key=lambda reason: (-totals[reason], reason))
     return ordered if len(ordered) <= _MAX_REASONS else ordered[: _MAX_REASONS - 1]

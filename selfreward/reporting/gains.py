@@ -1,4 +1,4 @@
-"""The view of over-optimisation: what the anchor, the run's own judge and checks say, against the distance from M_0.
+"""The over-optimisation figure: gains by the anchor, by the run's own judge and in pass rate, over the KL from M_0.
 
 Paper: 2210.10760 (the axis, and the curve that is fitted to the anchor's gains); see `statistics/overoptimisation.py`.
 """
@@ -9,13 +9,13 @@ import numpy as np
 
 from selfreward.records import Evaluation, Interval
 from selfreward.reporting import figures
-from selfreward.reporting.figures import Figure, Gained
+from selfreward.reporting.figures import Figure, GainSeries
 from selfreward.reporting.measurements import is_invalid
 from selfreward.statistics import overoptimisation
 
-TITLE = "Gain over M₀ against the distance from it"
-# Metric, label, what is subtracted so that no difference is 0, colour.
-_SEEN_BY = (
+TITLE = "Gain over M₀ by distance from M₀"
+# Metric, label, value of no difference (subtracted), colour.
+_GAIN_METRICS = (
     ("win_rate_vs_initial", "anchor", 0.5, 1),
     ("self_win_rate_vs_initial", "own judge", 0.5, 2),
     ("pass_rate_vs_initial", "pass rate", 0.0, 3),
@@ -25,33 +25,34 @@ _Z = 1.959964
 
 
 def gains_figure(evaluations: Sequence[Evaluation]) -> Figure | None:
-    """None where no checkpoint has both a gain and a distance."""
-    seen_by, lengths = _seen_by(evaluations)
-    gained = [Gained(label, _points(evaluations, name, neutral), index) for name, label, neutral, index in seen_by]
-    curve, band, said = _fitted(gained[0].points)
-    svg = figures.gains_by_distance(gained, alt=TITLE, curve=curve, band=band)
+    """Return the figure, or None when no checkpoint has both a gain and a distance."""
+    chosen, lengths = _chosen_metrics(evaluations)
+    gains = [GainSeries(label, _points(evaluations, name, neutral), index) for name, label, neutral, index in chosen]
+    curve, band, fit_note = _fitted(gains[0].points)
+    svg = figures.gains_by_distance(gains, alt=TITLE, curve=curve, band=band)
     if svg is None:
         return None
-    shown = tuple(name for (name, *_), one in zip(seen_by, gained, strict=True) if one.points)
+    shown = tuple(name for (name, *_), one in zip(chosen, gains, strict=True) if one.points)
     note = (
-        "Each point is a checkpoint, with its 95 % interval; right is further from M₀. Where the own judge goes on "
-        f"rising and the anchor does not, the judge is being exploited. {lengths}{said}"
+        "Each point is a checkpoint with its 95 % interval; points further right are further from M₀. Where the gain "
+        "by the own judge continues to rise and the anchor's does not, the policy exploits its judge. "
+        f"{lengths}{fit_note}"
     )
     return Figure(TITLE, svg, (*shown, _KL), note)
 
 
-def _seen_by(evaluations: Sequence[Evaluation]) -> tuple[Sequence[tuple[str, str, float, int]], str]:
-    """What is shown, and whether at equal length: for both judges or for none, so that they can be compared."""
-    *win_rates, pass_rate = _SEEN_BY
+def _chosen_metrics(evaluations: Sequence[Evaluation]) -> tuple[Sequence[tuple[str, str, float, int]], str]:
+    """Return the metrics to plot and a note: length-adjusted for both judges or for neither, so that they compare."""
+    *win_rates, pass_rate = _GAIN_METRICS
     adjusted = [(f"length_adjusted_{name}", label, neutral, index) for name, label, neutral, index in win_rates]
     num_raw, num_adjusted = (
         [len(_points(evaluations, name, neutral)) for name, _, neutral, _ in names] for names in (win_rates, adjusted)
     )
     if not any(num_raw):
-        return _SEEN_BY, ""
+        return _GAIN_METRICS, ""
     if num_adjusted == num_raw:
-        return [*adjusted, pass_rate], "Win rates are at equal length of the responses. "
-    return _SEEN_BY, "Win rates are of the responses as they came, not adjusted for their length. "
+        return [*adjusted, pass_rate], "Win rates are length-adjusted. "
+    return _GAIN_METRICS, "Win rates are not length-adjusted. "
 
 
 def _points(evaluations: Sequence[Evaluation], name: str, neutral: float) -> list[tuple[float, Interval]]:
@@ -60,9 +61,9 @@ def _points(evaluations: Sequence[Evaluation], name: str, neutral: float) -> lis
         gain, kl = evaluation.metrics.get(name), evaluation.metrics.get(_KL)
         if isinstance(gain, Interval) and kl is not None and not is_invalid(evaluation, name):
             nats = kl.mean if isinstance(kl, Interval) else kl
-            moved = Interval(gain.mean - neutral, gain.low - neutral, gain.high - neutral, gain.num_units, gain.level)
-            if np.isfinite([nats, moved.mean, moved.low, moved.high]).all():
-                found.append((overoptimisation.distance(nats), moved))
+            change = Interval(gain.mean - neutral, gain.low - neutral, gain.high - neutral, gain.num_units, gain.level)
+            if np.isfinite([nats, change.mean, change.low, change.high]).all():
+                found.append((overoptimisation.distance(nats), change))
     return found
 
 
@@ -70,7 +71,7 @@ Line = tuple[list[float], list[float]]
 
 
 def _fitted(points: Sequence[tuple[float, Interval]]) -> tuple[Line | None, Line | None, str]:
-    """The curve through the anchor's gains, its band, and what is said of them."""
+    """Return the curve fitted to the anchor's gains, its band, and a note on both."""
     distances, gains = [d for d, _ in points], [gain.mean for _, gain in points]
     found = overoptimisation.fit(distances, gains)
     if found is None:
@@ -81,17 +82,17 @@ def _fitted(points: Sequence[tuple[float, Interval]]) -> tuple[Line | None, Line
     band = None if ends is None else (ends[0].tolist(), ends[1].tolist())
     peak = found.peak
     if peak is None:
-        top = "it has no top"
+        maximum = "it has no maximum"
     elif peak > 2 * max(distances):
-        top = "its top lies far beyond what was seen"
+        maximum = "its maximum lies far outside the measured range"
     else:
-        top = f"its top would be at d* = {peak:.2g}"
-    said = (
+        maximum = f"its maximum would be at d* = {peak:.2g}"
+    note = (
         f"Dashed, descriptive: d (a \u2212 b log d) with a = {_signed(found.a)} and b = {_signed(found.b)}, fitted to "
-        f"the anchor's gains; {top}. The form is from reinforcement learning against a frozen reward model "
-        "(2210.10760), and a few points decide little."
+        f"the anchor's gains; {maximum}. The form is from reinforcement learning against a frozen reward model "
+        "(2210.10760), and a few points determine it poorly."
     )
-    return (grid.tolist(), found.at(grid).tolist()), band, said
+    return (grid.tolist(), found.at(grid).tolist()), band, note
 
 
 def _signed(value: float) -> str:

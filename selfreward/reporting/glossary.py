@@ -1,4 +1,4 @@
-"""What every number means: one table for the pages and for docs/metrics.md."""
+"""The glossary: the meaning of every number, one table for the report pages and for docs/metrics.md."""
 
 import tomllib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Number:
-    """One number of the reports: how it is called, what it means, and what to do when it is not healthy."""
+    """One number of the reports: its label, its unit, its meaning, its healthy range and what to do outside of it."""
 
     name: str
     label: str
@@ -20,7 +20,7 @@ class Number:
 
     @property
     def anchor(self) -> str:
-        """Name of its place on the page."""
+        """HTML id of its entry on the page."""
         return f"number-{self.name.replace('.', '-')}"
 
 
@@ -33,7 +33,7 @@ class Group:
 
 @cache
 def groups() -> tuple[Group, ...]:
-    """The table, in the order of the pages."""
+    """The table, in the order in which the pages show it."""
     table = tomllib.loads(files("selfreward.reporting").joinpath("glossary.toml").read_text(encoding="utf-8"))
     return tuple(
         Group(title=group["title"], intro=group["intro"], numbers=tuple(Number(**n) for n in group["number"]))
@@ -48,6 +48,6 @@ def numbers() -> Mapping[str, Number]:
 
 
 def label_of(name: str) -> str:
-    """A name for people; a number that the table does not know keeps its own name."""
+    """The label of a number; a number that is not in the glossary keeps its own name."""
     number = numbers().get(name)
     return number.label if number else name

@@ -1,4 +1,4 @@
-"""The section "How far the judge is to be trusted": what was measured of each iteration's judge, and two plots."""
+"""The section "Judge quality": the measurements of each iteration's judge, and two plots."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from selfreward.reporting.formatting import iterations
 from selfreward.reporting.judge_remarks import LOW_RELIABILITY, judge_remarks
 from selfreward.reporting.measurements import about_intervals, cell_of, measured_names, not_measured, points
 
-# A judge whose scores gather at the top repeats itself less and less: the two are looked at side by side.
-# Number, title, line to read it against, note.
+# A judge whose scores concentrate at the top becomes less reliable, so the two numbers are plotted side by side.
+# Number, title, reference line, note.
 _FIGURES: tuple[tuple[str, str, float | None, str], ...] = (
     (
         "judge_reliability",
         "Reliability of the judge, r",
         LOW_RELIABILITY,
-        f"Dashed: {LOW_RELIABILITY}; below, pairs are mostly noise.",
+        f"Dashed: {LOW_RELIABILITY}; below it, pairs are mostly noise.",
     ),
     (
         "judge_top_score_rate",
         "Scores at the top of the scale, share",
         None,
-        "Towards 1 the judge has nothing left to tell apart.",
+        "Towards 1 the judge no longer distinguishes responses.",
     ),
 )
 
 
 def judge_section(history: Sequence[IterationSummary], *, judging: JudgingSection) -> dict[str, Any]:
-    """What the templates show of these iterations; `rows` hold a cell for each of `columns`."""
+    """Return what the templates show of these iterations; each of `rows` has one cell per column."""
     judgings = [summary.judging for summary in history if summary.judging is not None]
     return {
         "columns": [found.iteration for found in judgings],

@@ -1,4 +1,4 @@
-"""Measurements as the pages show them: a number, its interval, what that says, or why there is none."""
+"""Measurements as the pages show them: a number, its interval and sign, or the reason for its absence."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,13 +9,13 @@ from selfreward.reporting.formatting import ABSENT, against, amount, bounds, cen
 from selfreward.reporting.glossary import numbers
 
 _WIN_RATE = re.compile(r"(length_adjusted_)?(self_|test_)?win_rate_vs_\w+")
-# Marked in the small picture, without a sign: a value to read the number against, not one of no difference.
+# Reference values, marked in the interval plot; they are not values of no difference, so they give no sign.
 _MARKS = {"judge_reliability": 0.4, "judge_anchor_agreement_rate": 0.5}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is shown; `low`, `mean`, `high` place the small picture of a rate on [0, 1]."""
+    """A number as it is shown; `low`, `mean`, `high` are the positions of a rate's interval plot on [0, 1]."""
 
     name: str
     text: str
@@ -30,18 +30,18 @@ class Cell:
 
 
 def is_invalid(evaluation: Evaluation, name: str) -> bool:
-    """Whether a number was measured with an instrument that failed its own test: it says nothing, not even 0.5."""
+    """Return whether a number was measured by an invalid anchor: it then means nothing, not even at 0.5."""
     by_anchor = _WIN_RATE.fullmatch(name) and "self_" not in name
     return bool(by_anchor) and evaluation.metrics.get("anchor_valid") == 0
 
 
 def _no_difference(name: str) -> float | None:
-    """What the interval is held against. Pass rate and length are judged by their differences."""
+    """Return the value of no difference. Pass rate and length are judged by their paired differences."""
     return 0.5 if _WIN_RATE.fullmatch(name) else 0.0 if name.startswith("pass_rate_vs_") else None
 
 
 def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
-    """One metric of one checkpoint."""
+    """Return the cell of one metric of one checkpoint."""
     value = evaluation.metrics.get(name) if evaluation else None
     if evaluation is None or value is None:
         return Cell(name, ABSENT, reason=reason_not_measured(evaluation, name) if evaluation else "")
@@ -64,23 +64,23 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
 
 
 def plain_cell(name: str, value: float | None) -> Cell:
-    """A number without an interval."""
+    """Return the cell of a number without an interval."""
     return Cell(name, amount(name, value))
 
 
 def measured_names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """All metrics that any of these has, in the order of the glossary, unknown ones last."""
-    return in_order({name for evaluation in evaluations for name in evaluation.metrics})
+    """Return the names of all metrics that any evaluation has, in the order of the glossary, unknown names last."""
+    return in_glossary_order({name for evaluation in evaluations for name in evaluation.metrics})
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """As in the glossary, unknown ones last."""
-    order = {name: place for place, name in enumerate(numbers())}
+def in_glossary_order(names: Iterable[str]) -> list[str]:
+    """Sort names in the order of the glossary, unknown names last."""
+    order = {name: index for index, name in enumerate(numbers())}
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
 def points(evaluations: Sequence[Evaluation], name: str) -> list[tuple[int, Interval | float]]:
-    """(iteration, value) where the metric was measured, by a valid instrument."""
+    """Return (iteration, value) wherever the metric was measured and is valid."""
     return [
         (e.iteration, e.metrics[name])
         for e in evaluations
@@ -89,14 +89,14 @@ def points(evaluations: Sequence[Evaluation], name: str) -> list[tuple[int, Inte
 
 
 def models(iterations: Sequence[int]) -> str:
-    """M₁, M₂: the checkpoints that these iterations made."""
+    """Return the names of the checkpoints of these iterations: M₁, M₂."""
     return ", ".join(map(model_name, iterations))
 
 
 def not_measured(
     evaluations: Sequence[Evaluation], *, named: Callable[[Sequence[int]], str] = models
 ) -> list[tuple[str, str, str]]:
-    """(metrics, of what, reason), one for each reason and set of iterations, which `named` puts into words."""
+    """Return (metrics, iterations, reason) for each reason and set of iterations; `named` formats the iterations."""
     by_reason: dict[str, dict[str, list[int]]] = {}
     for evaluation in evaluations:
         for name, reason in evaluation.not_measured.items():
@@ -109,7 +109,7 @@ def not_measured(
 
 
 def about_intervals(evaluations: Sequence[Evaluation], *, over: str = "held-out prompts") -> str:
-    """One line on what the intervals are; empty when there is none."""
+    """Return one line on level, units and method of the intervals; empty without intervals."""
     found = [v for e in evaluations for v in e.metrics.values() if isinstance(v, Interval)]
     if not found:
         return ""
@@ -126,7 +126,7 @@ def _label(name: str) -> str:
 
 
 def as_json(metrics: Mapping[str, Interval | float]) -> dict[str, object]:
-    """Metrics of report.json; a number that is not finite is null."""
+    """Return the metrics of report.json; a number that is not finite is null."""
     return {
         name: {
             "mean": centre(v.mean), "low": centre(v.low), "high": centre(v.high),

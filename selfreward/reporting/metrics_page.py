@@ -1,4 +1,4 @@
-"""The glossary as a page: `python -m selfreward.reporting.metrics_page > docs/metrics.md` brings it up to date."""
+"""Print the glossary as a page: `python -m selfreward.reporting.metrics_page > docs/metrics.md` updates the docs."""
 
 from selfreward.reporting.glossary import groups
 from selfreward.reporting.templating import render

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page for the whole run. What is shown is chosen here, how it looks in templates/."""
+"""report.html: one self-contained page for the run. This module selects the content; templates/ set its form."""
 
 import math
 import re
@@ -47,9 +47,9 @@ _MAX_TIME_BARS = 30
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the pages are made of. `history`, `decisions` and `digests` run over iterations 1..t.
+    """The input of all pages. `history`, `decisions` and `digests` cover iterations 1..t.
 
-    `test set` is the evaluation on the test prompts, and the checkpoint that it was opened for; None while it is closed.
+    `test_set` is the evaluation on the test set and the iteration of its checkpoint; None before it was evaluated.
     """
 
     manifest: Mapping[str, Any]
@@ -69,12 +69,12 @@ class Run:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """M_0 first when it was measured."""
+        """All evaluations, with M_0 first when it was measured."""
         return [*([self.initial] if self.initial else []), *(s.evaluation for s in self.history)]
 
 
 def page(run: Run) -> str:
-    """The whole page."""
+    """Return the complete page."""
     funnels = [funnel.funnel_of(summary) for summary in run.history]
     bars = funnel.bars(funnels)
     curves = _curves(run)
@@ -122,16 +122,16 @@ def page(run: Run) -> str:
 
 
 def _clauses(decision: Decision | None) -> list[str]:
-    """The decision's reason as one sentence for each of its clauses: the first, what was decided, can stand out."""
+    """Split the decision's reason into one sentence per clause, so that the page can emphasise the first."""
     if decision is None:
         return []
     clauses = [c.rstrip(".") for c in one_line(decision.reason, 900).split("; ")]
-    set_in_type = [re.sub(r"\bM_(\d+)\b", lambda found: model_name(int(found[1])), clause) for clause in clauses]
-    return [f"{clause[:1].upper()}{clause[1:]}." for clause in set_in_type]
+    typeset = [re.sub(r"\bM_(\d+)\b", lambda found: model_name(int(found[1])), clause) for clause in clauses]
+    return [f"{clause[:1].upper()}{clause[1:]}." for clause in typeset]
 
 
 def _tiles(run: Run) -> list[tuple[str, Cell, str]]:
-    """(label, number, remark): what a reader looks for first, about the checkpoint to use."""
+    """Return (label, number, remark) of the headline numbers of the checkpoint to use."""
     if not run.history:
         return []
     best = run.last_decision.best_iteration if run.last_decision else 0
@@ -145,8 +145,8 @@ def _tiles(run: Run) -> list[tuple[str, Cell, str]]:
     return [
         (f"Win rate of {name} vs {model_name(0)}", cell_of(evaluation, "win_rate_vs_initial"), "0.5: no difference"),
         (f"Pass rate of {name}", cell_of(evaluation, "pass_rate"), f"{model_name(0)}: {before.text}"),
-        ("Pairs in all", plain_cell("num_pairs", num_pairs), _plural(num_iterations, "iteration")),
-        ("Time in all", Cell("seconds", duration(seconds)), "of work, without pauses"),
+        ("Pairs, total", plain_cell("num_pairs", num_pairs), _plural(num_iterations, "iteration")),
+        ("Time, total", Cell("seconds", duration(seconds)), "working time, without pauses"),
     ]
 
 
@@ -159,7 +159,7 @@ def _maybe(summary: IterationSummary | None) -> list[IterationSummary]:
 
 
 def _rows(run: Run) -> list[dict[str, Any]]:
-    """The table of iterations, M_0 first."""
+    """Return the rows of the table of iterations, M_0 first."""
     measured = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate", "response_tokens", "kl_initial_nats")
     rows = []
     if run.initial:
@@ -186,7 +186,7 @@ def _measurements(run: Run) -> dict[str, Any]:
 
 
 def _curves(run: Run) -> list[tuple[str, Figure | None]]:
-    """(title, plot) of each; no plot when nothing valid was measured."""
+    """Return (title, plot) of each curve; the plot is None without a valid measurement."""
     evaluations = run.evaluations
     last = len(run.history)
 
@@ -212,7 +212,7 @@ def _curves(run: Run) -> list[tuple[str, Figure | None]]:
 
 def _histograms(run: Run) -> dict[str, Any]:
     found = [(iteration, d) for iteration, d in run.digests.items() if d.scores]
-    shown = _spread(found, _MAX_HISTOGRAMS)
+    shown = _evenly_spaced(found, _MAX_HISTOGRAMS)
     axis = figures.score_axis([d.scores for _, d in shown])
     bars = [axis.bars(d.scores) for _, d in shown]
     top = max((share for shares in bars for share in shares.values()), default=1.0)
@@ -227,15 +227,15 @@ def _histograms(run: Run) -> dict[str, Any]:
     return {"figures": figures_made, "num_iterations": len(found)}
 
 
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """All, or `most` of them: the first, the last, and evenly between."""
+def _evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
+    """Return all items, or `most` of them: the first, the last, and evenly spaced ones between."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def pair_cells(digest: Digest) -> list[Cell]:
-    """The numbers of one iteration's pairs of responses, in the order of PAIR_NUMBERS."""
+    """Return the numbers of one iteration's pairs of responses, in the order of PAIR_NUMBERS."""
     num = digest.num_response_pairs
     cells = [plain_cell("margin", digest.margin_sum / num if num else None)]
     for name, counts in (("chosen_tokens", digest.chosen_tokens), ("rejected_tokens", digest.rejected_tokens)):
@@ -258,7 +258,7 @@ def _length_figure(run: Run) -> Figure | None:
     svg = figures.lengths(
         ranges("chosen_tokens"), ranges("rejected_tokens"), alt="Lengths of chosen and rejected responses"
     )
-    note = "Dot: median. Bar: the middle half of the pairs."
+    note = "Dot: median. Bar: interquartile range over pairs."
     return Figure("Length of the pairs, tokens", svg, ("chosen_tokens", "rejected_tokens"), note) if svg else None
 
 
@@ -288,7 +288,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _training_table(run: Run) -> list[tuple[str, list[str]]]:
-    """Numbers that some iteration has, known ones first; curves are not numbers."""
+    """Return the numbers that any iteration has, known names first; series over steps are left out."""
     known = [name for name in TRAINING_SCALARS if any(training_key(name) in s.training for s in run.history)]
     shown_elsewhere = {training_key(name) for name in TRAINING_SCALARS} | {"seconds"}
     others = sorted(
@@ -301,7 +301,7 @@ def _training_table(run: Run) -> list[tuple[str, list[str]]]:
 
 
 def training_key(name: str) -> str:
-    """Its key in the trainer's metrics: one name is also a count of the funnel, and is told apart in the glossary."""
+    """Return a number's key in the trainer's metrics; the glossary adds a prefix where the funnel has the same name."""
     return name.removeprefix("training.")
 
 
@@ -316,7 +316,9 @@ def _time(run: Run) -> dict[str, Any]:
     colours = timing.colours(stages)
     return {
         "time_figure": figures.stacked_seconds(rows, colours, alt="Time by stage and iteration") if stages else None,
-        "time_note": f"The last {len(shown)} of {len(costed)} are drawn." if len(shown) < len(costed) else "",
+        "time_note": f"The last {len(shown)} of {len(costed)} iterations are shown."
+        if len(shown) < len(costed)
+        else "",
         "time_includes_initial": run.initial_cost is not None,
         "stages": stages,
         "total_seconds": sum(cost.seconds for cost in stages if cost.depth == 0),

@@ -1,4 +1,4 @@
-"""What the numbers rest on: the run's facts, flattened to lines that a person can read."""
+"""The section "Provenance": the facts of the run, flattened to readable lines."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ Line = tuple[str, str]
 
 
 def guarantee(manifest: Mapping[str, Any]) -> str:
-    """What a repetition of this run would reproduce; empty when the run does not say."""
+    """Return the reproducibility guarantee of this run; empty when none was recorded."""
     facts = manifest.get("facts", {})
     engine = facts.get("engine", {})
     found = facts.get("guarantee") or (engine.get("determinism") if isinstance(engine, Mapping) else "")
@@ -23,7 +23,7 @@ def guarantee(manifest: Mapping[str, Any]) -> str:
 
 
 def sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
-    """(title, lines) for each topmost fact; what is not nested comes first, under "Run"."""
+    """Return (title, lines) for each top-level fact; plain values come first, under "Run"."""
     facts: Mapping[str, Any] = manifest.get("facts", {})
     single = [("name", str(manifest.get("name", ""))), ("started", str(manifest.get("created_at", "")))]
     nested: list[tuple[str, list[Line]]] = []
@@ -36,7 +36,7 @@ def sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
 
 
 def files(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(file, records, start of its sha256) of the newest files of the run, oldest first."""
+    """Return (file, number of records, start of its sha256) of the newest files of the run, oldest first."""
     entries: Mapping[str, Any] = manifest.get("files", {})
     rows = [
         (name, f"{entry['num_records']:,}" if "num_records" in entry else "", str(entry.get("sha256", ""))[:16])
@@ -46,12 +46,12 @@ def files(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def events(manifest: Mapping[str, Any]) -> list[Line]:
-    """(time, what) of the newest events: starts, restarts, changed runtime keys."""
+    """Return (time, event) of the newest events: starts, restarts, keys changed on resume."""
     rows = []
     for event in list(manifest.get("events", ()))[-_MAX_EVENTS:]:
         details = {key: value for key, value in event.items() if key not in ("at", "what")}
-        said = "; ".join(f"{path}: {value}" for path, value in _flat(details, ""))
-        rows.append((str(event.get("at", "")), f"{event.get('what', '')}{f' ({said})' if said else ''}"))
+        text = "; ".join(f"{path}: {value}" for path, value in _flat(details, ""))
+        rows.append((str(event.get("at", "")), f"{event.get('what', '')}{f' ({text})' if text else ''}"))
     return rows
 
 
@@ -64,8 +64,8 @@ def _flat(value: Any, path: str) -> Iterator[Line]:
         for key, inner in value.items():
             yield from _flat(inner, f"{path} › {_words(str(key))}" if path else _words(str(key)))
     elif isinstance(value, Sequence) and not isinstance(value, str) and not all(_is_plain(item) for item in value):
-        for place, inner in enumerate(value, start=1):
-            yield from _flat(inner, f"{path} {place}".strip())
+        for number, inner in enumerate(value, start=1):
+            yield from _flat(inner, f"{path} {number}".strip())
     else:
         yield path, _shown(value)
 
@@ -75,7 +75,7 @@ def _shown(value: Any) -> str:
         return _shown(", ".join(_shown(item) for item in value) or "none")
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, Mapping):  # an empty one: others are flattened
+    if isinstance(value, Mapping):  # an empty mapping: all others are flattened
         return "none"
     clipped = clip(f"{value:.6g}" if isinstance(value, float) else str(value), _MAX_VALUE)
     return clipped.text + (f" {clipped.note}" if clipped.note else "")

@@ -1,4 +1,4 @@
-"""Writes what people read: report.md of each iteration, report.html and report.json of the run."""
+"""Writes the reports: report.md of each iteration, report.html, report.json and metrics.jsonl of the run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
-from selfreward.reporting.decisions import about, data_split_guarantees
+from selfreward.reporting.decisions import data_split_guarantees, decision_details
 from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judge_card import judge_section
@@ -24,19 +24,19 @@ _NUM_SAMPLES_IN_MARKDOWN = 2
 
 
 class RunReporter:
-    """The reports of one run folder. `banner` is what a reader must know before anything else, if anything."""
+    """The writer of one run folder's reports. `banner` is printed at the top of every page."""
 
     def __init__(self, store: "Store", *, recipe: Recipe, banner: str | None = None) -> None:
         self._store = store
         self._recipe = recipe
         self._banner = banner
-        # A finished iteration never changes, so its records are read once, not once for each later iteration.
+        # A finished iteration never changes, so its records are read only once.
         self._digests: dict[int, Digest] = {}
 
     def write(
         self, history: Sequence[IterationSummary], decisions: Sequence[Decision], initial: Evaluation | None = None
     ) -> None:
-        """Brings every report up to date. `initial` holds the measurements of M_0. Raises StoreError."""
+        """Update every report. `initial` is the evaluation of M_0. Raises StoreError."""
         for summary in history:
             if summary.iteration not in self._digests:
                 self._digests[summary.iteration] = digest(self._store, summary.iteration)
@@ -60,7 +60,7 @@ class RunReporter:
         self._store.write_text("report.html", page(run))
 
     def _initial_cost(self) -> IterationSummary | None:
-        """What measuring M_0 cost, before iteration 1."""
+        """Return time and usage of the evaluation of M_0 before iteration 1, as a summary."""
         seconds = self._store.seconds_by_stage(0)
         usage = self._store.usage_by_stage(0)
         return IterationSummary(0, {}, {}, Evaluation(0, {}), seconds, usage) if seconds else None
@@ -71,7 +71,7 @@ class RunReporter:
 
 
 def _test_results(history: Sequence[IterationSummary], decisions: Sequence[Decision]) -> tuple[Evaluation, int] | None:
-    """The newest one: a run that was resumed after its last iteration has been measured at its end again."""
+    """Return the newest test results: a run resumed after its last iteration is evaluated again at its end."""
     for summary, decision in reversed([*zip(history, decisions, strict=False)]):
         if summary.test_set:
             return summary.test_set, decision.best_iteration
@@ -79,7 +79,7 @@ def _test_results(history: Sequence[IterationSummary], decisions: Sequence[Decis
 
 
 def iteration_page(run: Run, summary: IterationSummary) -> str:
-    """report.md: what happened in one iteration, short enough for a terminal."""
+    """Return report.md: the results of one iteration, short enough for a terminal."""
     counted = funnel.funnel_of(summary)
     evaluation = summary.evaluation
     read = run.digests[summary.iteration]
@@ -90,7 +90,7 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
         banner=run.banner,
         summary=summary,
         decision=decision,
-        monitor=about(decision, summary, run.recipe.monitor) if decision else None,
+        monitor=decision_details(decision, summary, run.recipe.monitor) if decision else None,
         guarantees=data_split_guarantees(run.manifest)["guarantees"],
         funnel=counted,
         lines=funnel.table([counted]),
@@ -113,13 +113,13 @@ def iteration_page(run: Run, summary: IterationSummary) -> str:
 
 
 def _few(samples: Sequence[SamplePair]) -> list[SamplePair]:
-    """Some pairs of responses, and the pair of judgments if there is one."""
+    """Return some pairs of responses, and the pair of judgments if there is one."""
     of_responses = [sample for sample in samples if sample.kind == "response"]
     return [*of_responses[:_NUM_SAMPLES_IN_MARKDOWN], *(sample for sample in samples if sample.kind == "judgment")]
 
 
 def as_data(run: Run) -> dict[str, Any]:
-    """report.json: numbers that are not finite are null."""
+    """Return report.json; numbers that are not finite are null."""
     return {
         "schema": SCHEMA,
         "run": str(run.manifest.get("name", "")),
@@ -142,7 +142,7 @@ def as_data(run: Run) -> dict[str, Any]:
 
 
 def metrics_lines(run: Run, data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """metrics.jsonl: all numbers of an iteration in one line, those of report.json and the trainer's and engine's."""
+    """Return metrics.jsonl: one line per iteration with the numbers of report.json, the trainer's and the engine's."""
     return [
         {**entry, "training": _finite(summary.training), "usage_by_stage": _finite(summary.usage_by_stage)}
         for entry, summary in zip(data["iterations"], run.history, strict=True)
@@ -150,7 +150,7 @@ def metrics_lines(run: Run, data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    """The same value with null for every number that is not finite."""
+    """Return the value with null for every number that is not finite."""
     if isinstance(value, Mapping):
         return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -167,7 +167,7 @@ def _decision(decision: Decision | None) -> dict[str, Any] | None:
     if decision is None:
         return None
     names = (
-        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers", "failed_checks",
-        "intervention", "effect", "notes", "exit_code",
+        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers",
+        "failed_checks", "intervention", "effect", "notes", "exit_code",
     )  # fmt: skip
     return {name: _finite(getattr(decision, name)) for name in names}

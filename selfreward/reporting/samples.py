@@ -1,4 +1,4 @@
-"""A few pairs of an iteration as people look at them: what was asked, both sides, and what the judge said of them."""
+"""A random sample of an iteration's pairs for display: the prompt, both sides, and their judgments."""
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,11 +19,11 @@ _MAX_DRAWS = 3
 
 
 @dataclass(frozen=True)
-class JudgedDraw:
-    """One draw of a judge on a sampled response; exactly one of `score` and `unscored` is set.
+class ShownJudgment:
+    """One judgment of a sampled response; exactly one of `score` and `unscored` is set.
 
-    `part` names a criterion or a member. With `other_id` the score is the probability that the response is the better
-    one of the two; `is_first`: it was shown before the other.
+    `part` names a criterion or an ensemble member. With `other_id` the score is the probability that the response is
+    preferred to that one, and `is_first` is true if it was shown first.
     """
 
     judge: str
@@ -36,24 +36,24 @@ class JudgedDraw:
 
 
 @dataclass(frozen=True)
-class SampledText:
-    """One side of a pair. `draws` are a few judgments, the judge's own first; `num_left_out` counts the others.
+class PairSide:
+    """One side of a pair. `draws` are a few judgments, those without a part first; `num_left_out` counts the others.
 
-    `num_own` counts all of the judge's own. Of a pair of judgments `score` is the Elo, and `given` what the judgment
-    gave to the response.
+    `num_own` counts all judgments without a part. In a pair of judgments `score` is the Elo rating, and `given_score`
+    the score that the judgment gave to the response.
     """
 
     text: Clipped
     score: float
     num_tokens: int
-    draws: tuple[JudgedDraw, ...] = ()
+    draws: tuple[ShownJudgment, ...] = ()
     num_own: int = 0
     num_left_out: int = 0
     is_initial: bool = False
-    given: float | None = None
+    given_score: float | None = None
 
     @property
-    def own_draws(self) -> tuple[JudgedDraw, ...]:
+    def own_draws(self) -> tuple[ShownJudgment, ...]:
         return tuple(draw for draw in self.draws if not draw.part)
 
 
@@ -61,45 +61,45 @@ class SampledText:
 class SamplePair:
     """A preference pair; `turns` are (role, text) of the last turns of its prompt.
 
-    `judged` is the response that a pair of judgments is about.
+    For a pair of judgments, `judged` is the judged response.
     """
 
     id: str
     kind: Literal["response", "judgment"]
     turns: tuple[tuple[str, Clipped], ...]
     num_turns_left_out: int
-    chosen: SampledText
-    rejected: SampledText
+    chosen: PairSide
+    rejected: PairSide
     margin: float
     weight: float = 1.0
     label: float = 1.0
     judged: Clipped | None = None
 
 
-class Draw:
-    """Draws pairs of both kinds at random: those with the smallest hashes, in whatever order the pairs come."""
+class RandomPairSample:
+    """A random sample of pairs of both kinds: the pairs with the smallest hashes, independent of their order."""
 
     def __init__(self, iteration: int) -> None:
         self._iteration = iteration
         self._most = {"response": NUM_RESPONSE_PAIRS, "judgment": NUM_JUDGMENT_PAIRS}
-        self._drawn: dict[str, list[tuple[int, int, PreferencePair]]] = {kind: [] for kind in self._most}
-        self._seen = 0
+        self._sampled: dict[str, list[tuple[int, int, PreferencePair]]] = {kind: [] for kind in self._most}
+        self._num_added = 0
 
-    def offer(self, pair: PreferencePair) -> None:
-        drawn = self._drawn[pair.kind]
-        self._seen += 1  # Differs always, so that two pairs are never compared.
-        heapq.heappush(drawn, (-seed_of(0, self._iteration, "report", pair.id), self._seen, pair))
-        if len(drawn) > self._most[pair.kind]:
-            heapq.heappop(drawn)
+    def add(self, pair: PreferencePair) -> None:
+        sampled = self._sampled[pair.kind]
+        self._num_added += 1  # A unique tie-breaker, so that two pairs are never compared.
+        heapq.heappush(sampled, (-seed_of(0, self._iteration, "report", pair.id), self._num_added, pair))
+        if len(sampled) > self._most[pair.kind]:
+            heapq.heappop(sampled)
 
-    def drawn(self) -> list[PreferencePair]:
-        """Pairs of responses first."""
-        return [pair for drawn in self._drawn.values() for _, _, pair in sorted(drawn, reverse=True)]
+    def pairs(self) -> list[PreferencePair]:
+        """Return the sampled pairs, pairs of responses first."""
+        return [pair for sampled in self._sampled.values() for _, _, pair in sorted(sampled, reverse=True)]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the drawn pairs refer to, by id; `judgments_of` by the id of a response."""
+    """The records that the sampled pairs refer to, by id; `judgments_of` is keyed by the id of a response."""
 
     prompts: Mapping[str, Prompt]
     judgments_of: Mapping[str, Sequence[Judgment]]
@@ -131,19 +131,19 @@ class Sources:
         text = self.response_texts.get(judgment.response_id) if judgment else None
         return None if text is None else clip(text, _MAX_RESPONSE)
 
-    def _side(self, kind: str, side_id: str, text: str, score: float, token_ids: Sequence[int]) -> SampledText:
+    def _side(self, kind: str, side_id: str, text: str, score: float, token_ids: Sequence[int]) -> PairSide:
         if kind == "judgment":
             judgment = self.judgments.get(side_id)
-            given = judgment.score if judgment else None
-            return SampledText(clip(text, _MAX_RESPONSE), score, len(token_ids), given=given)
+            given_score = judgment.score if judgment else None
+            return PairSide(clip(text, _MAX_RESPONSE), score, len(token_ids), given_score=given_score)
         about = sorted(self.judgments_of.get(side_id, ()), key=lambda j: (bool(j.part), j.draw, j.part))
         own = [judgment for judgment in about if not judgment.part]
         shown = [*own[:_MAX_DRAWS], *about[len(own) :][:_MAX_DRAWS]]
-        return SampledText(
+        return PairSide(
             text=clip(text, _MAX_RESPONSE),
             score=score,
             num_tokens=len(token_ids),
-            draws=tuple(map(_draw, shown)),
+            draws=tuple(map(_shown_judgment, shown)),
             num_own=len(own),
             num_left_out=len(about) - len(shown),
             is_initial=side_id in self.initial_ids,
@@ -151,14 +151,14 @@ class Sources:
 
 
 def _last(messages: Sequence[Message]) -> tuple[tuple[str, Clipped], ...]:
-    """Of a long conversation the last turns are shown: they are what was responded to."""
+    """Return the last turns of a conversation, which the responses answer most directly."""
     last = messages[-_MAX_TURNS:]
     max_shown = _MAX_PROMPT // max(1, len(last))
     return tuple((message.role, clip(message.content, max_shown)) for message in last)
 
 
-def _draw(judgment: Judgment) -> JudgedDraw:
-    return JudgedDraw(
+def _shown_judgment(judgment: Judgment) -> ShownJudgment:
+    return ShownJudgment(
         judge=judgment.judge,
         part=judgment.part,
         score=judgment.score,
@@ -170,5 +170,5 @@ def _draw(judgment: Judgment) -> JudgedDraw:
 
 
 def wanted_ids(pairs: Iterable[PreferencePair], kind: str) -> set[str]:
-    """Both sides of the pairs of a kind."""
+    """Return the ids of both sides of all pairs of a kind."""
     return {side_id for pair in pairs if pair.kind == kind for side_id in (pair.chosen_id, pair.rejected_id)}

@@ -1,4 +1,4 @@
-"""The pages' Jinja2: everything escaped, everything visible, nothing undefined."""
+"""The Jinja2 environment of the pages: all values are escaped and visible, undefined names are errors."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from selfreward.reporting.timing import StageCost
 
 
 def render(template: str, /, **context: Any) -> str:
-    """A page from its template. Files that end in .html.j2 are escaped; Markdown quotes foreign text by filters."""
+    """Render a page. Templates that end in .html.j2 are escaped; Markdown templates quote foreign text with filters."""
     return _environment().get_template(template).render(**context)
 
 
@@ -24,7 +24,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_source),
         autoescape=lambda name: bool(name and ".html" in name),
         undefined=StrictUndefined,
-        # Whatever is put into a page, attributes included, cannot hide or reorder characters.
+        # No value on a page, attributes included, can hide or reorder characters.
         finalize=lambda value: text.visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -40,12 +40,12 @@ def _environment() -> Environment:
         "code_span": text.code_span,
         "prose": text.prose,
         "fenced": text.fenced,
-        # Four blanks make a line of a Markdown code block, which also keeps the columns of a terminal.
+        # Four spaces make a line of a Markdown code block, which also preserves columns in a terminal.
         "indented": lambda line: f"    {line}",
     }
     environment.filters.update(filters)
     environment.globals.update(
-        number_of=glossary.numbers().get, label_of=glossary.label_of, written_per_second=_written_per_second
+        number_of=glossary.numbers().get, label_of=glossary.label_of, tokens_per_second=_tokens_per_second
     )
     return environment
 
@@ -54,23 +54,23 @@ def _source(name: str) -> str:
     return files("selfreward.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _written_per_second(cost: StageCost) -> str:
-    for word, name in (("written", "generated"), ("read", "prompt"), ("trained", "trained")):
+def _tokens_per_second(cost: StageCost) -> str:
+    for name in ("generated", "prompt", "trained"):
         if (rate := cost.per_second(f"num_{name}_tokens")) is not None:
-            return f"{formatting.amount('tokens_per_s', rate)} tokens/s {word}"
+            return f"{formatting.amount('tokens_per_s', rate)} {name} tokens/s"
     return ""
 
 
 def stylesheet() -> Markup:
-    """The page's CSS; it is ours, so it goes in as it is."""
+    """Return the page's CSS, unescaped because it is our own file."""
     return Markup(_source("report.css"))
 
 
 def strict_json(value: Any) -> str:
-    """JSON that every parser reads: no NaN, no infinity, no half of a surrogate pair."""
+    """Return JSON that every parser accepts: no NaN, no infinity, no lone surrogate."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode() + "\n"
 
 
 def strict_json_line(value: Any) -> str:
-    """The same in one line."""
+    """Return strict JSON in one line."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode() + "\n"

@@ -1,7 +1,7 @@
-"""Foreign text made safe to look at: what a model wrote can neither break a page nor disguise itself.
+"""Safe display of foreign text: a model's text can neither break a page nor hide characters.
 
-Characters that are invisible or that reorder their neighbours are replaced by a name that can be seen. Escaping
-of HTML is left to Jinja2 (autoescape) and markupsafe; fences and code spans of Markdown are made here.
+Invisible characters and characters that reorder their neighbours are replaced by a visible name. Jinja2 (autoescape)
+and markupsafe escape HTML; this module makes the fences and code spans of Markdown.
 """
 
 import re
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-# Joiners stay: Persian, the Indic scripts and composed emoji cannot be written without them, and they reorder nothing.
+# Joiners remain: Persian, the Indic scripts and composed emoji need them, and they reorder nothing.
 _KEPT = frozenset("\n\t\u200c\u200d")
 # Categories: controls, formats (bidi, zero width, tags), surrogates, private use, line and paragraph separators.
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-# Blank glyphs that Unicode files under letters: they look like nothing, and are used to fake spaces.
+# Blank glyphs that Unicode classifies as letters: they are invisible, and are used to fake spaces.
 _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 _C0_NAMES = (
     "NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "HT", "LF", "VT", "FF", "CR", "SO", "SI",
@@ -24,8 +24,8 @@ _BACKTICKS = re.compile("`+")
 _BLANKS = re.compile(r"[ \t]+")
 
 
-def mark_of(character: str) -> str | None:
-    """What stands for a character that cannot be seen (ESC, U+202E, ...); None for one that can."""
+def visible_name(character: str) -> str | None:
+    """Return the visible name of an invisible character (ESC, U+202E, ...); None for a visible one."""
     code = ord(character)
     if character in _KEPT:
         return None
@@ -38,8 +38,8 @@ def mark_of(character: str) -> str | None:
 
 
 def visible(text: str) -> str:
-    """The text with every unseen character named; what is returned always encodes as UTF-8."""
-    return "".join(f"⟦{mark}⟧" if (mark := mark_of(character)) else character for character in text)
+    """Replace every invisible character by its name; the result always encodes as UTF-8."""
+    return "".join(f"⟦{mark}⟧" if (mark := visible_name(character)) else character for character in text)
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Clipped:
 
     @property
     def markup(self) -> Markup:
-        """HTML: everything escaped, unseen characters as small labels."""
+        """The text as escaped HTML, with invisible characters as small labels."""
         return Markup("").join(_pieces(self.text))
 
     @property
     def note(self) -> str:
-        """Says what is missing; empty when nothing is."""
+        """The number of characters left out, in words; empty when the text is complete."""
         return f"… {self.num_left_out:,} more characters are not shown" if self.num_left_out else ""
 
 
 def clip(text: str, max_shown: int) -> Clipped:
-    """The longest start of `text` that shows `max_shown` characters at most; a label counts with all its letters."""
+    """Return the longest prefix of `text` that shows at most `max_shown` characters; a name counts all its letters."""
     shown = 0
     for position, character in enumerate(text):
-        shown += len(mark_of(character) or character)
+        shown += len(visible_name(character) or character)
         if shown > max_shown:
             return Clipped(text[:position], len(text) - position)
     return Clipped(text, 0)
@@ -74,7 +74,7 @@ def _pieces(text: str) -> list[Markup]:
     pieces: list[Markup] = []
     plain_from = 0
     for position, character in enumerate(text):
-        mark = mark_of(character)
+        mark = visible_name(character)
         if mark is not None:
             pieces += [Markup.escape(text[plain_from:position]), Markup("<i>{}</i>").format(mark)]
             plain_from = position + 1
@@ -82,14 +82,14 @@ def _pieces(text: str) -> list[Markup]:
 
 
 def one_line(text: str, max_shown: int = 400) -> str:
-    """For a place that holds one line: a name, a reason, a sentence."""
+    """Return the text on one line, for a name, a reason or a sentence."""
     flat = _BLANKS.sub(" ", text.replace("\n", " ↵ ")).strip()
     clipped = clip(flat, max_shown)
     return visible(clipped.text) + ("…" if clipped.num_left_out else "")
 
 
 def code_span(text: str) -> str:
-    """A Markdown code span that also holds inside a table: no backtick or pipe of the text ends it."""
+    """Return a Markdown code span that is also safe in a table: no backtick or pipe of the text ends it."""
     line = one_line(text, 120).replace("|", "¦") or "(empty)"
     ticks = "`" * (_longest_backticks(line) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
@@ -97,12 +97,12 @@ def code_span(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """One line of plain Markdown: nothing in it is markup or an entity. M_1 stays as it is, a_word_ does not."""
+    """Return one line of plain Markdown with all markup and entities escaped. M_1 is unchanged, a_word_ is not."""
     return re.sub(r"([\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", one_line(text, 900))
 
 
 def fenced(clipped: Clipped) -> str:
-    """A Markdown code block which nothing inside can close."""
+    """Return a Markdown code block that nothing inside can close."""
     shown = visible(clipped.text)
     fence = "`" * max(3, _longest_backticks(shown) + 1)
     return f"{fence}text\n{shown}\n{fence}" + (f"\n{clipped.note}" if clipped.note else "")

@@ -1,4 +1,4 @@
-"""Where the time went, stage by stage, and how many tokens a second each stage moved."""
+"""Time by stage, and the tokens per second of each stage."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ OTHER_SERIES = 9
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage, or several that belong together, over one or all iterations.
+    """The cost of one stage or of a group of stages, over one or all iterations.
 
-    `series` is its colour; the stages inside a group have `depth` 1 and are part of the row above.
+    `series` is its colour. Stages of a group have `depth` 1 and are part of the row above.
     """
 
     stage: str
@@ -31,20 +31,21 @@ class StageCost:
 
     @property
     def label(self) -> str:
-        """Its name for people; inside a group, what it adds to the group's name."""
+        """The displayed name; within a group, the part after the group's name."""
         inside = self.stage.removeprefix(f"{self.group}_") if self.stage != self.group else "the rest"
         return (inside if self.depth else _LABELS.get(self.stage, self.stage)).replace("_", " ")
 
     def per_second(self, name: str) -> float | None:
-        """A counter of the engine over the stage's seconds; None without the counter."""
+        """Return a counter of the engine divided by the stage's seconds; None without the counter."""
         value = self.usage.get(name)
         return value / self.seconds if value and self.seconds > 0 else None
 
 
 def costs(history: Sequence[IterationSummary]) -> list[StageCost]:
-    """Sums over the given iterations in the order of the stages; what took almost no time is one row at the end.
+    """Return the cost of each stage, summed over the given iterations, in the order of the stages.
 
-    Stages of one group are one block of time: all that held-out prompts cost, all that measuring the judge cost.
+    The stages of a group are summed in one row, such as all evaluation or all measurement of the judge. Stages that
+    took almost no time are one row at the end.
     """
     seconds, usage = _sums(history)
     groups = _groups(history)
@@ -66,7 +67,7 @@ def costs(history: Sequence[IterationSummary]) -> list[StageCost]:
 
 
 def bars(history: Sequence[IterationSummary], rows: Sequence[StageCost]) -> list[dict[str, float]]:
-    """Seconds of each iteration by the rows that have a colour of their own; all others together under OTHER."""
+    """Return the seconds of each iteration by coloured row; all other rows are summed under OTHER."""
     coloured, groups = colours(rows), _groups(history)
     made = []
     for summary in history:
@@ -78,12 +79,12 @@ def bars(history: Sequence[IterationSummary], rows: Sequence[StageCost]) -> list
 
 
 def colours(rows: Sequence[StageCost]) -> dict[str, int]:
-    """Row -> series, in order, OTHER last."""
+    """Map each row to its series, in order, OTHER last."""
     return {**{row.stage: row.series for row in rows if row.depth == 0}, OTHER: OTHER_SERIES}
 
 
 def _groups(history: Sequence[IterationSummary]) -> dict[str, str]:
-    """The group of each stage: its own name where it has none."""
+    """Map each stage to its group, or to its own name without one."""
     return {stage: summary.groups.get(stage, stage) for summary in history for stage in summary.seconds_by_stage}
 
 

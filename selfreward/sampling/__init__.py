@@ -10,7 +10,7 @@ from selfreward.records import Response
 from selfreward.sampling.sampler import Sampler
 from selfreward.steps import Read, Reading, Stage
 from selfreward.tables import INITIAL_RESPONSES, PROMPTS, RESPONSES, Table
-from selfreward.workload import CandidateWorkload, Workload, draws
+from selfreward.workload import ResponseBound, Workload, sampling_requests
 
 
 def responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stage[Response]:
@@ -23,10 +23,10 @@ def initial_responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stag
     return _stage(INITIAL_RESPONSES, "initial", recipe, engine, work)
 
 
-def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], CandidateWorkload]:
+def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], ResponseBound]:
     """Return the workload of the responses to judge, by table, including M_0's if pairing uses them."""
     tables = (RESPONSES, *(table for table in also if table == INITIAL_RESPONSES))
-    return dict.fromkeys(tables, CandidateWorkload(recipe.sampling.num_responses, recipe.sampling.max_tokens))
+    return dict.fromkeys(tables, ResponseBound(recipe.sampling.num_responses, recipe.sampling.max_tokens))
 
 
 def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, work: Workload) -> Stage[Response]:
@@ -41,8 +41,8 @@ def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, wo
         table,
         make,
         reads=(Read(PROMPTS),),
-        asks=frozenset({role}),
-        most=lambda lengths: draws(
+        queries=frozenset({role}),
+        most=lambda lengths: sampling_requests(
             role, work.prompts, lengths, max_tokens=work.max_tokens, n=recipe.sampling.num_responses
         ),
         only_if_read=not own,

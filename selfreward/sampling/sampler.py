@@ -6,7 +6,7 @@ from selfreward.errors import RecipeError
 from selfreward.parts import Engine
 from selfreward.recipe import SamplingSection
 from selfreward.records import Checkpoint, Prompt, Response
-from selfreward.requests import GenerationRequest, drawn
+from selfreward.requests import GenerationRequest, response_record
 from selfreward.seeding import seed_of
 from selfreward.tables import RESPONSES, Table
 
@@ -32,7 +32,9 @@ class Sampler:
         self._engine.load(model)
         samples = self._engine.generate(requests)
         return [
-            drawn(request, sample, id=f"{prompt.id}/{infix}{draw}", prompt_id=prompt.id, model=model, draw=draw)
+            response_record(
+                request, sample, id=f"{prompt.id}/{infix}{draw}", prompt_id=prompt.id, model=model, draw=draw
+            )
             for prompt, request, samples_of in zip(prompts, requests, samples, strict=True)
             for draw, sample in enumerate(samples_of)
         ]

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, flushed to disk, renamed."""
+"""Files that are either complete or absent: written under a temporary name, flushed to disk, renamed."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from selfreward.errors import StoreError
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns an operating system's error on `path` into one that says what to do."""
+    """Turn an operating system's error on `path` into a StoreError that states what to do."""
     try:
         yield
     except StoreError:
@@ -21,34 +21,33 @@ def explained(path: Path) -> Iterator[None]:
         advice = {
             errno.ENOSPC: "free some disk space",
             errno.EDQUOT: "raise the disk quota",
-            errno.EACCES: "make its folder writable, or choose another place",
-            errno.EPERM: "make its folder writable, or choose another place",
-            errno.EROFS: "choose a place on a writable disk",
-            errno.ENOTDIR: "choose a place whose parents are folders",
-            errno.EEXIST: "choose a place whose parents are folders",
-            errno.EISDIR: "name a file, not a folder",
+            errno.EACCES: "make its folder writable, or choose another path",
+            errno.EPERM: "make its folder writable, or choose another path",
+            errno.EROFS: "choose a path on a writable disk",
+            errno.ENOTDIR: "choose a path whose parents are folders",
+            errno.EEXIST: "choose a path whose parents are folders",
+            errno.EISDIR: "give a file, not a folder",
             errno.ENAMETOOLONG: "choose a shorter name",
         }.get(error.errno or 0, "check the disk")
         raise StoreError(
-            f"{path}: {os.strerror(error.errno) if error.errno else error}; a place that can be written is needed "
-            "(a run's is its output_dir); "
-            f"{advice}, then give the same command again: nothing finished is lost"
+            f"{path}: {os.strerror(error.errno) if error.errno else error}; the path must be writable (for a run it is "
+            f"in output_dir); {advice}, then run the same command again: no finished work is lost"
         ) from error
 
 
 def write_atomically(
     path: Path, write: Callable[[Path], object], *, record: Callable[[Path], object] = lambda _: None
 ) -> None:
-    """`write` fills a temporary file beside `path`, which takes its place only when it is complete on disk.
+    """Write a temporary file next to `path` with `write`, and rename it to `path` when it is complete on disk.
 
-    `record` is called with the complete temporary file, before it gets its name: whoever sees the name can rely on the
-    record. A kill in between leaves a file that `final_name_of` tells the name of.
+    `record` is called with the complete temporary file before it is renamed, so an existing `path` is always recorded.
+    A kill in between leaves a temporary file, whose final name is `final_name_of` it.
     """
-    # With the process id, because a report may be written again while the run works.
+    # The name contains the process id, because a report may be rewritten while the run works.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():  # found out now, and not when the file is complete
+        if path.is_dir():  # checked before the file is written
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         try:
             write(temporary)
@@ -64,7 +63,7 @@ def write_atomically(
 
 
 def final_name_of(partial: Path) -> Path:
-    """What a temporary file of `write_atomically` was to be called."""
+    """Return the final name of a temporary file of `write_atomically`."""
     return partial.with_name(partial.name[1:].rsplit(".", 2)[0])
 
 
@@ -77,7 +76,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """fsync a file, or a folder so that a rename in it lasts."""
+    """fsync a file, or a folder so that a rename in it is durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -91,7 +90,7 @@ def sha256_of(path: Path) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash over all weight files of a model folder, in the order of their names."""
+    """Return one hash over all weight files of a model folder, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(f"{path.name}:{sha256_of(path)}\n".encode())

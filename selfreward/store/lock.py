@@ -1,4 +1,4 @@
-"""One process per run folder."""
+"""The lock that allows one process per run folder."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ from selfreward.store.files import explained
 
 
 class RunLock:
-    """Held from construction to `release`; the kernel lets go of it when the process dies, however it dies."""
+    """A lock held from construction to `release`; the kernel releases it when the process dies, however it dies."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / ".lock"
@@ -26,7 +26,7 @@ class RunLock:
             owner = self._file.read().strip() or "another process"
             self._file.close()
             raise StoreError(
-                f"{folder}: in use by {owner}; one process may work on a run; wait for it or stop it, "
+                f"{folder}: in use by {owner}; only one process may work on a run; wait for it or stop it, "
                 "or set another output_dir"
             ) from error
         with explained(path):
@@ -39,7 +39,7 @@ class RunLock:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process works on the run."""
+    """Return whether a live process works on the run."""
     path = folder / ".lock"
     if not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""manifest.json: what in the run folder is finished, its hash, what it cost, and what happened to the run."""
+"""manifest.json: the finished files of the run folder, their hashes and costs, and the events of the run."""
 
 import json
 import time
@@ -14,9 +14,9 @@ EARLIER_SCHEMAS = {1: "0.1"}
 
 
 class Manifest:
-    """An entry exists exactly when the file or folder it names (relative to the run folder) is complete.
+    """An entry exists exactly when its file or folder (relative to the run folder) is complete.
 
-    `seconds` and `usage` (the engine's counters) of an entry are what making it cost.
+    `seconds` and `usage` (the engine's counters) of an entry are its cost.
     """
 
     def __init__(self, path: Path, *, name: str, earlier: bool = False) -> None:
@@ -34,7 +34,7 @@ class Manifest:
             files = content["files"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"{self._path}: not a manifest of a run ({error}); it must be the file that selfreward wrote; "
+                f"{self._path}: not a manifest of a run ({error}); it must be a file written by selfreward; "
                 "restore it, or choose another output_dir"
             ) from error
         schema = content.get("schema")
@@ -42,12 +42,12 @@ class Manifest:
             if schema in EARLIER_SCHEMAS:
                 raise StoreError(
                     f"{self._path}: a run of selfreward {EARLIER_SCHEMAS[schema]}, whose stages and metrics have other "
-                    "names; this version reads runs of its own, and of earlier ones the pairs (`selfreward export`); use "
+                    "names; this version reads its own runs, and the pairs of earlier ones (`selfreward export`); use "
                     f"selfreward {EARLIER_SCHEMAS[schema]} for the rest, or choose another output_dir"
                 )
             raise StoreError(
-                f"{self._path}: schema {schema}; this version reads schema {SCHEMA}; use the version of selfreward that "
-                "made the run"
+                f"{self._path}: schema {schema}; this version reads schema {SCHEMA}; use the version of selfreward "
+                "that made the run"
             )
         return dict(content)
 
@@ -56,7 +56,7 @@ class Manifest:
         return found
 
     def record(self, name: str, entry: dict[str, Any] | None, *, drop: list[str] | None = None) -> None:
-        """Sets (or with None removes) one entry and removes those in `drop`, in one write."""
+        """Set (or with None remove) one entry and remove the entries in `drop`, in one write."""
         for old in [*(drop or []), *([name] if entry is None else [])]:
             self.content["files"].pop(old, None)
         if entry is not None:

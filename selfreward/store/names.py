@@ -1,4 +1,4 @@
-"""How things in a run folder are called, relative to it."""
+"""Names of files and folders in a run folder, relative to it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ def folder_of(iteration: int) -> str:
 
 
 def iteration_of(name: str) -> int:
-    """The iteration that `iteration-NN/...` belongs to."""
+    """Return the iteration NN of `iteration-NN/...`."""
     return int(Path(name).parts[0].removeprefix("iteration-"))
 
 

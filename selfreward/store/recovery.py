@@ -1,4 +1,4 @@
-"""What a run folder needs after a kill, or after somebody removed a part of it."""
+"""Recovery of a run folder after a kill, or after a part of it was removed."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from selfreward.store.names import folder_of, iteration_of
 
 
 def finish_interrupted_writes(folder: Path, manifest: Manifest) -> None:
-    """A kill may have come between a file's record and its name; what was not recorded was not complete."""
+    """Rename recorded temporary files, left by a kill between record and rename; delete those without a record."""
     for partial in folder.rglob(".*.partial"):
-        if partial.is_dir():  # a trainer's, which resumes inside it
+        if partial.is_dir():  # the trainer's folder, from which it resumes
             continue
         path = final_name_of(partial)
         entry = manifest.entry(str(path.relative_to(folder)))
@@ -23,26 +23,26 @@ def finish_interrupted_writes(folder: Path, manifest: Manifest) -> None:
 
 
 def forget_removed_iterations(folder: Path, manifest: Manifest, *, write: bool) -> None:
-    """Whoever removes an iteration's folder wants it made anew, with all later ones, from a policy on disk."""
+    """Drop the records of removed iterations, so that they are made again, from a policy on disk."""
     recorded = {iteration_of(name) for name in manifest.names()}
-    gone = {iteration for iteration in recorded if not (folder / folder_of(iteration)).is_dir()}
-    if not gone:
+    removed = {iteration for iteration in recorded if not (folder / folder_of(iteration)).is_dir()}
+    if not removed:
         return
-    first = restart_point(manifest, min(gone))
-    if first < min(gone) or any(iteration > min(gone) for iteration in recorded - gone):
+    first = restart_point(manifest, min(removed))
+    if first < min(removed) or any(iteration > min(removed) for iteration in recorded - removed):
         raise StoreError(
-            f"{folder}: {folder_of(min(gone))} is not there; it can only be made anew from an earlier policy "
-            f"on disk and with all later iterations; remove {folder_of(first)} and every later folder, or restore "
-            "the missing one"
+            f"{folder}: {folder_of(min(removed))} is missing; it can only be made again together with all later "
+            f"iterations, from an earlier policy on disk; remove {folder_of(first)} and every later folder, or restore "
+            "the missing folder"
         )
     if write:
         for name in manifest.names():
-            if iteration_of(name) in gone:
+            if iteration_of(name) in removed:
                 manifest.record(name, None)
 
 
 def restart_point(manifest: Manifest, iteration: int) -> int:
-    """The latest iteration, up to this one, that can be made anew: its policy is still on disk (M_0 always is)."""
+    """Return the latest iteration up to this one that can be made again: its policy is on disk (M_0 always is)."""
     for first in range(iteration, 0, -1):
         entries = (manifest.entry(f"{folder_of(i)}/checkpoint") for i in range(first - 1, 0, -1))
         policy = next((entry for entry in entries if entry is not None), None)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and the one rule of resuming: make it only when it is not there.
+"""The files of a run, and the rule of resuming: make a file only when it does not exist.
 
 runs/NAME/
   manifest.json  status.json  recipe.yaml  report.html  report.json  metrics.jsonl
@@ -32,13 +32,13 @@ from selfreward.tables import R, Table
 T = TypeVar("T")
 Meter = Callable[[], Mapping[str, float]]
 Listener = Callable[[str, int, str, Mapping[str, Any]], None]
-"""Called with ("started" | "shard" | "finished", iteration, stage, details) when something is really made."""
+"""Called with ("started" | "shard" | "finished", iteration, stage, details), but not for stored results."""
 
 
 class Store:
-    """One run folder, held by one process (`write=True`) or read by any number.
+    """One run folder, locked by one process (`write=True`) or read by any number of processes.
 
-    `meter` returns counters that only grow; what a shard adds to them is recorded beside the shard.
+    `meter` returns counters that only grow; their increase during a shard is recorded with the shard.
     """
 
     def __init__(self, folder: Path, *, name: str = "", write: bool = True, earlier: bool = False) -> None:
@@ -47,13 +47,13 @@ class Store:
         self.meter: Meter = dict
         self.listener: Listener = lambda *_: None
         self._verified: set[str] = set()
-        self._recorded: Counter[str] = Counter()  # what this process has already put into the manifest
+        self._recorded: Counter[str] = Counter()  # cost that this process has already recorded in the manifest
         if not write and not (folder / "manifest.json").exists():
-            raise StoreError(f"{folder}: no manifest.json; a run folder is what `selfreward run` made; check the path")
+            raise StoreError(f"{folder}: no manifest.json; `selfreward run` writes one to a run folder; check the path")
         if not (folder / "manifest.json").exists() and any(folder.glob("iteration-*")):
             raise StoreError(
-                f"{folder}: holds iterations but no manifest.json, so nothing says which files are whole; restore the "
-                "manifest, or choose another output_dir"
+                f"{folder}: contains iterations but no manifest.json, so it is unknown which files are complete; "
+                "restore the manifest, or choose another output_dir"
             )
         self._lock = RunLock(folder) if write else None
         self._manifest = Manifest(folder / "manifest.json", name=name or folder.name, earlier=earlier)
@@ -78,7 +78,7 @@ class Store:
         return self._manifest.content
 
     def record_facts(self, **facts: Any) -> None:
-        """Provenance, shown in the report: versions, models, engine, prompts."""
+        """Record provenance for the report: versions, models, engine, prompts."""
         self._manifest.content["facts"].update(facts)
         self._manifest.save()
 
@@ -88,7 +88,7 @@ class Store:
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def once(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> list[R]:
-        """The stored records of a shard; when they are not there, those that `make` returns, stored first."""
+        """Return the stored records of a shard; if there are none, make and store them first."""
         if not self._has_shard(iteration, table.name, shard):
             self.listener("started", iteration, table.name, {"shard": shard})
             name = shard_name(iteration, table.name, shard)
@@ -97,7 +97,7 @@ class Store:
         return list(self.read(iteration, table, shard))
 
     def stage(self, iteration: int, table: Table[R], num_shards: int, make: Callable[[int], Iterable[R]]) -> None:
-        """Makes a whole table, shard after shard, and merges it into one file."""
+        """Make a complete table, shard by shard, and merge it into one file."""
         if self.has(iteration, table):
             return
         for shard in range(num_shards):
@@ -105,7 +105,7 @@ class Store:
         self.listener("finished", iteration, table.name, self._merge(iteration, table))
 
     def read(self, iteration: int, table: Table[R], shard: int | None = None) -> Iterator[R]:
-        """Stored records, shard after shard, or of one shard. StoreError when there are none, or they were changed."""
+        """Yield the stored records of a table or of one shard. StoreError when there are none or they were changed."""
         merged = self._manifest.entry(merged_name(iteration, table.name))
         if merged is not None:
             yield from self._read_merged(iteration, table, shard, merged["shard_records"])
@@ -116,23 +116,23 @@ class Store:
             yield from from_table(table.record, pq.read_table(self._verify(name), schema=schema_of(record)))
 
     def has(self, iteration: int, table: Table[Any]) -> bool:
-        """Whether a table is complete."""
+        """Return whether a table is complete."""
         return self._manifest.entry(merged_name(iteration, table.name)) is not None
 
     def began(self, iteration: int) -> bool:
-        """Whether anything of an iteration was finished."""
+        """Return whether any file of an iteration is finished."""
         return any(name.startswith(f"{folder_of(iteration)}/") for name in self.manifest["files"])
 
     def num_shards(self, iteration: int, table: Table[Any]) -> int:
-        """Of a complete table."""
+        """Return the number of shards of a complete table."""
         return len(self.manifest["files"][merged_name(iteration, table.name)]["shard_records"])
 
     def path(self, iteration: int, table: Table[Any]) -> Path:
-        """The file of a complete table."""
+        """Return the path of a complete table."""
         return self.folder / merged_name(iteration, table.name)
 
     def _merge(self, iteration: int, table: Table[Any]) -> dict[str, Any]:
-        """All shards of a finished table become one parquet file, a row group each; their costs add up."""
+        """Merge all shards of a finished table into one parquet file, one row group each, and sum their costs."""
         stage = table.name
         names = self._shards(iteration, stage)
         entries = [self._manifest.entry(name) or {} for name in names]
@@ -162,7 +162,7 @@ class Store:
     def once_json(
         self, iteration: int, name: str, make: Callable[[], Any], *, again_if: Callable[[Any], bool] = lambda _: False
     ) -> Any:
-        """A stored JSON value (strict: no NaN); made when it is not there, or when `again_if` says so of it."""
+        """Return a stored JSON value (strict: no NaN); make it when it is missing or when `again_if(value)` is true."""
         if (value := self.read_json(iteration, name)) is not None and not again_if(value):
             return value
         file_name = f"{folder_of(iteration)}/{name}.json"
@@ -176,23 +176,23 @@ class Store:
         return json.loads((self.folder / file_name).read_text(encoding="utf-8"))
 
     def read_json(self, iteration: int, name: str) -> Any | None:
-        """A stored JSON value, or None."""
+        """Return a stored JSON value, or None."""
         file_name = f"{folder_of(iteration)}/{name}.json"
         if self._manifest.entry(file_name) is None:
             return None
         return json.loads(self._verify(file_name).read_text(encoding="utf-8"))
 
     def work_folder(self, iteration: int, name: str) -> Path:
-        """A folder that survives a kill, for a stage that resumes inside itself; `commit_checkpoint` removes it."""
+        """Return a work folder that survives a kill, so that a stage can resume; `commit_checkpoint` removes it."""
         path = self.folder / folder_of(iteration) / f".{name}"
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
     def commit_checkpoint(self, iteration: int, name: str, made: Path) -> tuple[Path, str]:
-        """Moves a complete model folder to its place and returns it with the hash of its weights.
+        """Move a complete model folder to its final path; return the path and the hash of its weights.
 
-        Of a checkpoint that was removed to save disk, the path that it had is returned.
+        For a checkpoint that was removed to save disk space, return its former path.
         """
         file_name = f"{folder_of(iteration)}/{name}"
         path = self.folder / file_name
@@ -211,12 +211,12 @@ class Store:
         return path, entry["sha256"]
 
     def folders(self, name: str) -> list[int]:
-        """The iterations that have a folder of this name on disk, in order."""
+        """Return the iterations that have a folder of this name on disk, in order."""
         entries = ((iteration_of(n), e) for n, e in self.manifest["files"].items() if Path(n).name == name)
         return sorted(iteration for iteration, entry in entries if not entry.get("removed"))
 
     def remove_folder(self, iteration: int, name: str) -> None:
-        """Frees the disk of a folder that is no longer needed; the manifest remembers its hash."""
+        """Remove a folder that is no longer needed; the manifest retains its hash."""
         file_name = f"{folder_of(iteration)}/{name}"
         entry = self._manifest.entry(file_name)
         if entry is not None and not entry.get("removed"):
@@ -224,31 +224,31 @@ class Store:
         shutil.rmtree(self.folder / file_name, ignore_errors=True)
 
     def write_text(self, relative_path: str, text: str) -> None:
-        """A text that can be made anew at any time (a report), so it is in no manifest."""
+        """Write a text that can be made again at any time, such as a report; it is not in the manifest."""
         write_text_atomically(self.folder / relative_path, text)
 
     def point(self, link: str, target: str) -> None:
-        """A symbolic link inside the run folder, swapped in one step."""
+        """Set a symbolic link in the run folder atomically."""
         temporary = self.folder / f".{link}.partial"
         with explained(self.folder / link):
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(target)
             temporary.replace(self.folder / link)
 
-    # -- what it cost ---------------------------------------------------------------------------------------------
+    # -- cost ---------------------------------------------------------------------------------------------
 
     def seconds_by_stage(self, iteration: int) -> dict[str, float]:
         return {stage: entry["seconds"] for stage, entry in self._costs(iteration)}
 
     def groups(self, iteration: int) -> dict[str, str]:
-        """Under which name the cost of a stage is added up, where that is not its own."""
+        """Map each stage with a group to the name under which its cost is summed."""
         return {stage: entry["group"] for stage, entry in self._costs(iteration) if "group" in entry}
 
     def usage_by_stage(self, iteration: int) -> dict[str, dict[str, float]]:
         return {stage: entry["usage"] for stage, entry in self._costs(iteration) if entry["usage"]}
 
     def elapsed_s(self) -> float:
-        """Seconds of work of the whole run, over all its processes."""
+        """Return the working time of the run in seconds, over all its processes."""
         return float(sum(entry["seconds"] for entry in self.manifest["files"].values()))
 
     def _costs(self, iteration: int) -> list[tuple[str, dict[str, Any]]]:
@@ -259,10 +259,10 @@ class Store:
             if name.startswith(prefix) and entry["seconds"] > 0 and not is_shard(name, iteration)
         ]
 
-    # -- inside ---------------------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------------------------
 
     def _made(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
-        """Makes, writes and records a file. What other stages inside `make` cost is theirs, not this file's."""
+        """Make, write and record a file. The cost of other stages run inside `make` is not attributed to this file."""
         before, recorded_before = self._counters(), self._recorded.copy()
         entry: dict[str, Any] = {}
 
@@ -314,13 +314,13 @@ class Store:
         names = [name for name in self._manifest.names() if name.startswith(prefix)]
         if not names:
             raise StoreError(
-                f"{self.folder}: iteration {iteration} has no {stage}; it must be made before it is read; "
+                f"{self.folder}: iteration {iteration} has no {stage}; the stage must be made before it is read; "
                 "run the recipe again"
             )
         return names
 
     def _verify(self, name: str) -> Path:
-        """The path of a finished file, after its hash was compared once in this process."""
+        """Return the path of a finished file; its hash is verified once per process."""
         path = self.folder / name
         entry = self._manifest.entry(name)
         if name not in self._verified and entry is not None:
@@ -333,6 +333,6 @@ class Store:
             raise StoreError(
                 f"{self.folder / name}: sha256 {found[:12]}; the manifest says {recorded[:12]}, so the file was "
                 f"changed after it was written; restore it, or remove the folder {folder_of(first)} and all later "
-                "ones and give the same command again to make them anew"
+                "ones and run the same command again to make them again"
             )
         self._verified.add(name)

@@ -1,6 +1,6 @@
-"""Records to parquet and back: the schema follows from the dataclass, so a record has one definition.
+"""Conversion of records to parquet and back; the schema is derived from the dataclass of the record.
 
-Text is UTF-8; tuples are lists; mappings, whose keys vary by row, are JSON text.
+Text is UTF-8; tuples are stored as lists, and mappings, whose keys vary by row, as JSON text.
 """
 
 import json
@@ -22,7 +22,7 @@ _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
 def _is_json(hint: Any) -> bool:
-    """Mappings, and tuples of them, are stored as JSON text."""
+    """Return whether a type is stored as JSON text: mappings, and tuples of them."""
     origin = get_origin(hint)
     if origin is tuple:
         return _is_json(get_args(hint)[0])
@@ -50,7 +50,7 @@ def _hints(record_type: type) -> dict[str, Any]:
 
 @cache
 def schema_of(record_type: type) -> pa.Schema:
-    """The parquet schema of a record type: one column for each field, in order."""
+    """Return the parquet schema of a record type: one column per field, in order."""
     return pa.schema([(name, _arrow_type(hint)) for name, hint in _hints(record_type).items()])
 
 
@@ -84,5 +84,5 @@ def from_table(record_type: type, table: pa.Table) -> Iterator[Any]:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """The same records always give the same bytes."""
+    """Write a table; the same records always give the same bytes."""
     pq.write_table(table, path, compression="zstd")

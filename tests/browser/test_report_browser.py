@@ -1,4 +1,4 @@
-"""report.html in a real browser: hostile text is text, nothing is fetched, it fits narrow screens and dark rooms."""
+"""report.html in a real browser: hostile text is escaped, nothing is fetched, narrow and dark screens are supported."""
 
 import functools
 import http.server
@@ -17,7 +17,7 @@ from PIL import Image
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 
-# Loads whatever a page asks for, and shows it in a frame to measure it.
+# CONTROL shows that the browser fetches and runs unprotected content; RULER shows the page in a frame to measure it.
 CONTROL = "<!doctype html><title>control</title><img src=/leak.png><script>document.title = 'owned'</script>"
 RULER = """<!doctype html><title>waiting</title>
 <iframe src="/report.html" style="width:{width}px;height:900px;border:0">
@@ -32,20 +32,20 @@ frame.onload = () => {{
 
 @dataclass(frozen=True)
 class Site:
-    """A folder served on this machine, and every path that was asked for."""
+    """A folder served on this machine, and every path that was requested."""
 
     folder: Path
     url: str
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
 
     folder = tmp_path_factory.mktemp("site") / "run"
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
@@ -57,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "control.html").write_text(CONTROL)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield Site(folder, url, asked)
+    yield Site(folder, url, requested)
     server.shutdown()
     thread.join()
     server.server_close()
@@ -83,12 +83,12 @@ def test_hostile_text_does_not_become_elements(site: Site, tmp_path: Path) -> No
 
 
 def test_nothing_is_fetched(site: Site, tmp_path: Path) -> None:
-    site.asked.clear()
+    site.requested.clear()
     browse(tmp_path / "a", "--dump-dom", f"{site.url}/control.html")
-    assert "/leak.png" in site.asked  # the browser does fetch what a page without protection asks for
-    site.asked.clear()
+    assert "/leak.png" in site.requested  # the browser fetches the content of an unprotected page
+    site.requested.clear()
     browse(tmp_path / "b", "--dump-dom", f"{site.url}/report.html")
-    assert site.asked == ["/report.html"]
+    assert site.requested == ["/report.html"]
 
 
 @pytest.mark.parametrize("width", [420, 1280])
@@ -100,7 +100,7 @@ def test_the_page_is_never_wider_than_the_window(site: Site, tmp_path: Path, wid
     assert int(found[1]) <= int(found[2]) <= width
 
 
-def test_it_is_light_in_the_light_and_dark_in_the_dark(site: Site, tmp_path: Path) -> None:
+def test_the_page_follows_the_preferred_colour_scheme(site: Site, tmp_path: Path) -> None:
     brightness = {}
     for scheme in (0, 1):  # Chromium's numbers for dark and light
         picture = tmp_path / f"{scheme}.png"
@@ -112,6 +112,6 @@ def test_it_is_light_in_the_light_and_dark_in_the_dark(site: Site, tmp_path: Pat
             grey = image.convert("L")
             assert grey.size == (800, 600)
             low, high = grey.getextrema()
-            assert high - low > 150  # the text stands out from the paper
+            assert high - low > 150  # the text contrasts with the background
             brightness[scheme] = grey.getpixel((2, 2))
     assert brightness[0] < 50 < 200 < brightness[1]

@@ -1,4 +1,4 @@
-"""What every engine must do, on `random:tiny`, with plain transformers as the referee; and checkpoints to do it with.
+"""Tests that every engine must pass, on `random:tiny`, with plain transformers as the oracle; and their checkpoints.
 
 A test class of an engine inherits `EngineContract` and gives the fixtures `first` (a checkpoint) and `engine` (on
 `first`, float32, a context of `CONTEXT_TOKENS`), and `tolerance_nats`: how far its log-probabilities may be off.
@@ -30,7 +30,7 @@ def tiny_checkpoint() -> Checkpoint:
 
 
 def changed_copy(checkpoint: Checkpoint, folder: Path, *, scale: float) -> Checkpoint:
-    """A checkpoint as an update would leave it: every matrix a little different."""
+    """Return a checkpoint like after an update: every matrix differs a little."""
     shutil.copytree(checkpoint.path, folder)
     file = folder / "model.safetensors"
     generator = torch.Generator().manual_seed(1)
@@ -47,7 +47,7 @@ def write_canary(checkpoint: Checkpoint, token_ids: Sequence[int], logprobs: Seq
 
 
 def plain_logprobs(folder: Path, token_ids: Sequence[int]) -> list[float]:
-    """Log-probabilities of `token_ids[1:]` by transformers alone: one sequence, no padding, no cache."""
+    """Return the log-probabilities of `token_ids[1:]` by transformers alone: one sequence, no padding, no cache."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         logprobs = model(torch.tensor([list(token_ids)])).logits[0].log_softmax(-1)
@@ -66,7 +66,7 @@ class EngineContract:
     def second(self, first: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
         return changed_copy(first, tmp_path_factory.mktemp("models") / "second", scale=0.01)
 
-    def test_samples_hold_the_tokens_and_their_raw_log_probabilities(self, engine: Engine, first: Checkpoint) -> None:
+    def test_samples_have_the_tokens_and_their_raw_log_probabilities(self, engine: Engine, first: Checkpoint) -> None:
         requests = [ask(engine, text, n=4, seed=100 * i) for i, text in enumerate(["a", "a much longer " * 9, "b"])]
         results = engine.generate(requests)
         assert [len(draws) for draws in results] == [4, 4, 4]
@@ -79,12 +79,12 @@ class EngineContract:
             assert end not in sample.token_ids[:-1]
             assert len(sample.token_ids) == 40 or sample.finish_reason == "stop"
             assert sample.text == chat.decode(sample.token_ids)
-            # Temperature and top-p moved the draw, not what is reported of it.
+            # Temperature and top-p affect the sampling, not the reported log-probabilities.
             whole = (*request.prompt_token_ids, *sample.token_ids)
             expected = plain_logprobs(first.path, whole)[len(request.prompt_token_ids) - 1 :]
             assert sample.token_logprobs == pytest.approx(expected, abs=self.tolerance_nats)
 
-    def test_scores_are_those_of_the_model_alone(self, engine: Engine, first: Checkpoint) -> None:
+    def test_scores_equal_those_of_plain_transformers(self, engine: Engine, first: Checkpoint) -> None:
         requests = [
             ScoreRequest(engine.encode_text("a longer beginning"), engine.encode_text("and its end")),
             ScoreRequest(engine.encode_text("b"), engine.encode_text("c")),
@@ -96,7 +96,7 @@ class EngineContract:
             expected = plain_logprobs(first.path, whole)[len(request.prompt_token_ids) - 1 :]
             assert score == pytest.approx(expected if request.token_ids else [], abs=self.tolerance_nats)
 
-    def test_draw_i_is_the_draw_of_seed_plus_i_and_draws_differ(self, engine: Engine) -> None:
+    def test_sample_i_has_seed_plus_i_and_samples_differ(self, engine: Engine) -> None:
         (three,) = engine.generate([ask(engine, "hello", seed=7)])
         assert len({sample.token_ids for sample in three}) == 3
         for i, sample in enumerate(three):
@@ -110,15 +110,15 @@ class EngineContract:
         engine.generate([ask(engine, "something else")])
         assert engine.generate(requests) == first
 
-    def test_greedy_takes_the_most_probable_token_in_every_draw(self, engine: Engine) -> None:
+    def test_greedy_takes_the_most_probable_token_in_every_sample(self, engine: Engine) -> None:
         letters = tuple(range(ord("a"), ord("z") + 1))
         (draws,) = engine.generate([ask(engine, "hello", temperature=0.0, max_tokens=1, choice_token_ids=letters)])
         assert len(draws) == 3
         assert len({sample.token_ids for sample in draws}) == 1
         assert draws[0].token_logprobs[0] == pytest.approx(max(draws[0].choice_logprobs))
 
-    def test_choices_have_the_log_probabilities_that_score_gives(self, engine: Engine) -> None:
-        # Different numbers of choices in one call; token 0 among them, which is also what vLLM pads with.
+    def test_choices_have_the_same_log_probabilities_as_score(self, engine: Engine) -> None:
+        # Different numbers of choices in one call, including token 0, which vLLM also uses as padding.
         choices = (*engine.encode_text("54321"), 0)
         requests = [
             ask(engine, "hello", n=2, max_tokens=3, temperature=1.3, choice_token_ids=choices),
@@ -133,31 +133,31 @@ class EngineContract:
             for sample in draws:
                 assert sample.choice_logprobs == pytest.approx(expected, abs=1e-4)
 
-    def test_a_request_beyond_the_context_is_refused_and_harms_nothing(self, engine: Engine) -> None:
+    def test_a_request_beyond_the_context_is_refused_without_side_effects(self, engine: Engine) -> None:
         with pytest.raises(EngineError, match=rf"request 1 of 2.*{CONTEXT_TOKENS} are allowed"):
             engine.generate([ask(engine, "short"), ask(engine, "x" * 500)])
         assert engine.generate([ask(engine, "short")])
 
-    def test_a_swap_changes_the_model_and_swapping_back_restores_it(
+    def test_a_weight_sync_changes_the_model_and_can_be_reversed(
         self, engine: Engine, first: Checkpoint, second: Checkpoint
     ) -> None:
         request = ask(engine, "hello", seed=3)
-        before, num_swaps = engine.generate([request]), engine.usage()["num_swaps"]
+        before, num_weight_syncs = engine.generate([request]), engine.usage()["num_weight_syncs"]
         engine.load(second)
-        swapped = engine.facts()["last_swap"]
-        assert swapped["checkpoint_id"] == second.id
-        assert swapped["changed_rate"] > 0.9
-        assert swapped["num_tensors_not_comparable"] == 0
-        assert 0 < swapped["reload_s"] < swapped["swap_s"]
+        sync = engine.facts()["last_swap"]
+        assert sync["checkpoint_id"] == second.id
+        assert sync["changed_rate"] > 0.9
+        assert sync["num_tensors_not_comparable"] == 0
+        assert 0 < sync["reload_s"] < sync["weight_sync_s"]
         assert engine.generate([request]) != before
         engine.load(second)
-        assert engine.usage()["num_swaps"] == num_swaps + 1
-        engine.sleep()  # Nothing to give back on the CPU; on a GPU the weights must come back by themselves.
+        assert engine.usage()["num_weight_syncs"] == num_weight_syncs + 1
+        engine.sleep()  # No-op on the CPU; on a GPU the weights must be restored automatically.
         assert engine.generate([request]) != before
         engine.load(first)
         assert engine.generate([request]) == before
 
-    def test_the_canary_must_sing_as_the_trainers(self, engine: Engine, first: Checkpoint, tmp_path: Path) -> None:
+    def test_the_canary_must_match_the_trainers(self, engine: Engine, first: Checkpoint, tmp_path: Path) -> None:
         third = changed_copy(first, tmp_path / "third", scale=0.01)
         token_ids = engine.encode_text("a fixed text")
         logprobs = plain_logprobs(third.path, token_ids)
@@ -168,10 +168,10 @@ class EngineContract:
         write_canary(third, token_ids, [logprob - 0.5 for logprob in logprobs])
         with pytest.raises(EngineError, match=r"differs from the trainer's by 0\.(5|49)"):
             engine.load(third)
-        engine.load(first)  # A failed proof is not the end of the engine.
+        engine.load(first)  # The engine remains usable after a failed verification.
         assert engine.generate([ask(engine, "hello")])
 
-    def test_a_truncated_checkpoint_is_found_before_the_weights_are_touched(
+    def test_a_truncated_checkpoint_is_detected_before_the_weights_are_changed(
         self, engine: Engine, first: Checkpoint, tmp_path: Path
     ) -> None:
         shutil.copytree(first.path, tmp_path / "cut")
@@ -183,7 +183,7 @@ class EngineContract:
             engine.load(checkpoint_of(tmp_path / "cut", 1))
         assert engine.generate([request]) == before
 
-    def test_its_facts_name_it_and_its_guarantee(self, engine: Engine) -> None:
+    def test_facts_contain_the_engine_and_its_guarantee(self, engine: Engine) -> None:
         facts = engine.facts()
         assert facts["engine"] in facts["versions"]
         assert {"torch", "transformers"} <= facts["versions"].keys()

@@ -1,4 +1,4 @@
-"""A small recipe, prompts of known lengths and a tokenizer of words, for sums that are made by hand."""
+"""A small recipe, prompts of known lengths and a word tokenizer, for sums made by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +54,7 @@ class Words:
 
 
 def words(name: str, count: int) -> Prompt:
-    """A prompt of `count` words: `count` + 2 tokens."""
+    """Return a prompt of `count` words: `count` + 2 tokens."""
     return Prompt(name, (Message("user", " ".join(["word"] * count)),))
 
 
@@ -96,7 +96,7 @@ class Source:
 
 
 class Endpoint:
-    """A model behind an endpoint, as far as it is asked before anything is sent."""
+    """A model behind an endpoint, with only the parts that are used before a request is sent."""
 
     is_local = False
 
@@ -105,7 +105,7 @@ class Endpoint:
 
 
 def tools_of(recipe: Recipe, source: Source) -> Tools:
-    """As `tools.tools_of` builds them, but for prompts and tokenizer."""
+    """Return the tools as `tools.tools_of` does, but with other prompts and tokenizer."""
     engine: Any = Words(recipe.engine.context_tokens)
     names = dict.fromkeys(("policy", "initial", "best", *recipe.local_models))
     chats: Any = {name: LocalChat(name, engine) for name in names} | {n: Endpoint(n) for n in recipe.endpoints}
@@ -119,14 +119,14 @@ def tools_of(recipe: Recipe, source: Source) -> Tools:
 
 
 def count(recipe: Recipe, source: Source | None = None) -> tuple[tuple[IterationWork, ...], list[str]]:
-    """The work of a plan, and what the plan says of lengths."""
+    """Return the work of a plan, and its warnings about lengths."""
     tools = tools_of(recipe, source or Source())
     work = count_work(recipe, tools)
     return work, [said for said in warnings(recipe, tools, work) if "context" in said]
 
 
 def rubric(name: str, prompt: Prompt, **values: str | None) -> int:
-    """Tokens of a judge's prompt around empty responses; one more where a choice is read before any thought."""
+    """Return the tokens of a judge's prompt around empty responses; one more where a choice is read directly."""
     template = Template.load(name)
     return 2 + bool(template.opening) + len(template.render(prompt=prompt.messages, **values)[0].content.split())
 

@@ -1,4 +1,4 @@
-"""Run folders made by hand for the tests of the reports: real records in a real store, invented numbers."""
+"""Hand-made run folders for the tests of the reports: real records in a real store, invented numbers."""
 
 import math
 import random
@@ -75,9 +75,9 @@ def make_run(
     name: str = "made",
     rich: bool = False,
 ) -> MadeRun:
-    """A run of `num_iterations`; with `hostile`, that text is in every place where foreign text can be.
+    """Make a run of `num_iterations`; with `hostile`, that text is in every field that can contain foreign text.
 
-    `rich`: two criteria beside each judgment, two pairs of a prompt, and pairs of judgments of a meta-judge.
+    `rich`: adds two criteria to each judgment, a second pair of a prompt, and a meta-judge's pairs of judgments.
     """
     chance = random.Random(seed)
     store = Store(folder, name=name)
@@ -103,7 +103,7 @@ def make_run(
 
 
 def without(summary: IterationSummary, *, reason: str) -> IterationSummary:
-    """The same iteration, as if nothing had been trained or measured."""
+    """Return the iteration without training and measurements."""
     nothing = Evaluation(summary.iteration, {}, {"all": reason})
     return replace(summary, training={}, evaluation=nothing, judging=None)
 
@@ -191,7 +191,7 @@ def _pair(prompt_id: str, best: tuple[float, Any], worst: tuple[float, Any]) -> 
 
 
 def _criteria(own: Judgment) -> list[Judgment]:
-    """What a rubric scored by itself, far above the judge's own score, so that nobody takes the one for the other."""
+    """Return judgments of two criteria, with scores far above the judge's own, so that a mix-up shows."""
     return [
         replace(own, id=f"{own.id}/{part}", part=part, score=None if own.score is None else own.score + 100)
         for part in ("clear", "right")
@@ -207,7 +207,7 @@ def _judgment_pair(of_one: Sequence[Judgment]) -> PreferencePair:
 
 
 def _judging(t: int, hostile: str) -> Evaluation:
-    """A judge that becomes generous, and repeats itself less and less."""
+    """Return numbers of a judge that becomes more lenient and less reliable."""
     r = 0.62 - 0.08 * t
     metrics = {
         "judge_reliability": Interval(r, max(r - 0.12, 0.0), r + 0.1, 24),
@@ -282,15 +282,15 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, hostile: str
             "num_requests": 32,
             "num_prompt_tokens": 1433,
             "num_generated_tokens": 3120,
-            "num_swaps": 1,
-            "swap_s": 1.31,
+            "num_weight_syncs": 1,
+            "weight_sync_s": 1.31,
         },
         "evaluation_comparisons": {
             "num_requests": 64,
             "num_prompt_tokens": 24100,
             "num_generated_tokens": 64,
-            "num_swaps": 1,
-            "swap_s": 1.28,
+            "num_weight_syncs": 1,
+            "weight_sync_s": 1.28,
         },
     }
     changed = (f"sampling.temperature: {hostile or '0.8 -> 1.0'}",) if t == 3 else ()
@@ -308,7 +308,7 @@ def _summary(t: int, counts: dict[str, int], chance: random.Random, hostile: str
 
 
 def bound(mean: float, half: float, num_prompts: int = 128, **more: Any) -> dict[str, Any]:
-    """A test's numbers as a decision holds them: harm has less to spend, so its bounds are wider."""
+    """Return a test's numbers as in a decision; harm has a smaller alpha, so its bounds are wider."""
     return {
         "mean": mean, "stop": [mean - half, mean + half], "harm": [mean - 1.2 * half, mean + 1.2 * half],
         "num_prompts": num_prompts, "method": "t", **more,
@@ -356,8 +356,10 @@ def _decision(t: int, last: int, hostile: str) -> Decision:
         hostile or said[decision],
         best_iteration=min(t, 2),
         bounds=_bounds(t),
-        alpha_spending={"num_tested_iterations": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05, "harm": 0.05 * t / 8,
-                "harm_total": 0.05},
+        alpha_spending={
+            "num_tested_iterations": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05,
+            "harm": 0.05 * t / 8, "harm_total": 0.05,
+        },
         notes=(hostile or "To tell 5 pp from none takes about 670 prompts; there were 128.",),
         **more,
     )  # fmt: skip
@@ -412,9 +414,9 @@ def write(
     history: Sequence[IterationSummary] | None = None,
     recipe: Recipe | None = None,
 ) -> Path:
-    """All reports of a run, and the folder that holds them."""
+    """Write all reports of a run and return the run folder."""
     from selfreward.reporting import build
 
-    asked = recipe or recipe_file.parse(RECIPE).model_copy(update={"note": banner})
-    build(run.store, recipe=asked).write(run.history if history is None else history, run.decisions, run.initial)
+    used = recipe or recipe_file.parse(RECIPE).model_copy(update={"note": banner})
+    build(run.store, recipe=used).write(run.history if history is None else history, run.decisions, run.initial)
     return run.store.folder

@@ -1,4 +1,4 @@
-"""What composed iterations say of themselves, on real recipes."""
+"""Composed iterations of real recipes: their stages, queries and bounds."""
 
 from pathlib import Path
 
@@ -30,27 +30,27 @@ def iterations_of(path, folder, *overrides):
 
 
 @pytest.mark.parametrize("judge", JUDGES.values(), ids=JUDGES)
-def test_stages_count_requests_of_nobody_but_whom_they_ask(tmp_path, judge):
+def test_stages_count_requests_only_for_the_models_that_they_query(tmp_path, judge):
     composed, lengths = iterations_of(RECIPES / "tiny.yaml", tmp_path, f"judging={judge}", "iterations.max=2")
     counted = 0
     for iteration in composed:
         for stage in iteration.stages:
             asked = {requests.by for requests in stage.most(lengths)}
-            assert asked <= stage.asks, f"iteration {iteration.number}, {stage.name}"
+            assert asked <= stage.queries, f"iteration {iteration.number}, {stage.name}"
             counted += bool(asked)
     assert counted > len(composed)
 
 
-def test_with_meta_judging_one_stage_more_is_composed(tmp_path):
+def test_meta_judging_adds_one_stage(tmp_path):
     with_it, lengths = iterations_of(BYTES / "meta.yaml", tmp_path)
     without, _ = iterations_of(BYTES / "meta.yaml", tmp_path, "meta_judging=null")
     for more, fewer in zip(with_it[1:], without[1:], strict=True):
         added = [stage for stage in more.stages if stage.name not in {other.name for other in fewer.stages}]
-        assert len(added) == 1 and {r.by for r in added[0].most(lengths)} == added[0].asks
+        assert len(added) == 1 and {r.by for r in added[0].most(lengths)} == added[0].queries
         assert [s.name for s in more.stages if s not in added] == [s.name for s in fewer.stages]
 
 
-def test_pairs_are_made_in_one_place_from_what_was_judged(tmp_path):
+def test_one_stage_makes_pairs_from_prompts_responses_and_judgments(tmp_path):
     composed, _ = iterations_of(RECIPES / "tiny.yaml", tmp_path)
     made = [step for step in composed[1].steps if isinstance(step, Stage) and step.table == PAIRS]
     assert len(made) == 1 and {read.table.name for read in made[0].reads} >= {"prompts", "responses", "judgments"}

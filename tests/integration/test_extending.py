@@ -1,4 +1,4 @@
-"""docs/extending.md on the real code: its diff on a copy of the package, and its last block, a whole run."""
+"""docs/extending.md on the real code: its diff on a copy of the package, and its last block, a complete run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the judge of the page."""
+    """Copy the package and add the judge of the page."""
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "selfreward", folder / "selfreward", ignore=shutil.ignore_patterns("__pycache__"))
     (diff,) = re.findall(r"^```diff\n(.*?)^```$", EXTENDING, re.DOTALL | re.MULTILINE)
@@ -30,7 +30,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def selfreward(folder: Path, *arguments: str) -> str:
-    """A command of the copy."""
+    """Run a command of the copy."""
     judge = ("--set", "judging={kind: brevity, max_words: 2}", "--set", "iterations.max=1")
     done = subprocess.run(
         [sys.executable, "-m", "selfreward.cli", *arguments, *judge, "--set", f"output_dir={folder / 'run'}"],
@@ -58,7 +58,7 @@ def test_the_judge_of_the_page_is_planned_runs_and_judges_a_file(extended: Path)
     assert judged["judgments"][0]["score"] == 0.5
 
 
-def test_a_run_with_a_selector_of_ones_own(
+def test_a_run_with_a_custom_selector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = re.findall(r"^```python\n(.*?)^```$", EXTENDING, re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The documents say what is true: their code runs, their links lead somewhere, no paper is missing or invented."""
+"""Tests of the documents: their code runs, their links resolve, and papers and code refer to each other."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAPERS = ROOT / "docs" / "papers.md"
 EXTENDING = ROOT / "docs" / "extending.md"
-# A block behind this mark needs a model: tests/integration/test_extending.py runs it.
+# The block after this mark needs a model: tests/integration/test_extending.py runs it.
 WHOLE_RUN = "<!-- a whole run -->\n"
 ARXIV_ID = re.compile(r"\b\d{4}\.\d{5}\b")
 
@@ -30,12 +30,12 @@ def test_the_code_of_extending_runs_in_order() -> None:
     code = blocks(text)
     for number, block in enumerate(code, start=1):
         exec(compile(block, f"{EXTENDING.name}, block {number}", "exec"), names)  # our own document
-    # Each of the parts stands there, and has worked with the others.
+    # Every part is defined and has worked with the others.
     engine, roles, responses = names["engine"], names["roles"], names["responses"]
-    # 4 prompts; then a judge's prompt for each response that has text, and a choice for each.
+    # 4 sampling requests; then two requests of the judge for each response that has text.
     num_judged = sum(bool(response.text.strip()) for response in responses)
     assert engine.usage()["num_requests"] == 4 + 2 * num_judged
-    stage = names["critiques"](names["speakers"]["policy"], work=names["Workload"](names["prompts"], 3, 40, 1))
+    stage = names["critiques"](names["chats_by_name"]["policy"], work=names["Workload"](names["prompts"], 3, 40, 1))
     stored = Stored(responses)
     num_before = engine.usage()["num_requests"]
     critiques = list(stage.make(Reading(1, roles, stage.reads, stored)))
@@ -43,12 +43,12 @@ def test_the_code_of_extending_runs_in_order() -> None:
     with pytest.raises(LookupError):
         Reading(1, roles, stage.reads, stored).rows(JUDGMENTS)
     (asked,) = stage.most(Lengths(engine))
-    assert asked.by == "policy" and stage.asks == {"policy"}
+    assert asked.by == "policy" and stage.queries == {"policy"}
     assert engine.usage()["num_requests"] - num_before == len(asked.lengths) == 4 * 3
 
 
 class Stored:
-    """A run folder that holds responses alone."""
+    """A run folder that contains only responses."""
 
     def __init__(self, responses: Any) -> None:
         self.responses = responses
@@ -63,7 +63,7 @@ class Stored:
         return 1
 
 
-def test_the_interfaces_that_extending_names_exist() -> None:
+def test_the_interfaces_in_extending_exist() -> None:
     from selfreward import parts, records
 
     lines = EXTENDING.read_text(encoding="utf-8").splitlines()
@@ -79,25 +79,25 @@ def test_the_interfaces_that_extending_names_exist() -> None:
             assert (ROOT / package / "__init__.py").is_file(), package
 
 
-def test_every_paper_of_the_code_has_a_row_and_every_row_a_place_in_the_code() -> None:
+def test_papers_in_the_code_and_rows_in_papers_md_correspond() -> None:
     sources = [path for path in (ROOT / "selfreward").rglob("*") if path.suffix in (".py", ".toml", ".txt", ".jinja")]
-    places: dict[str, set[str]] = {}
+    locations: dict[str, set[str]] = {}
     for path in sources:
         for paper in ARXIV_ID.findall(path.read_text(encoding="utf-8")):
-            places.setdefault(paper, set()).add(path.relative_to(ROOT / "selfreward").as_posix())
+            locations.setdefault(paper, set()).add(path.relative_to(ROOT / "selfreward").as_posix())
     rows = {
         row.split("|")[1].strip(): row
         for row in PAPERS.read_text(encoding="utf-8").splitlines()
         if re.match(r"\| \d{4}\.\d{5} \|", row)
     }
-    assert rows.keys() == places.keys()
-    for paper, files in places.items():
+    assert rows.keys() == locations.keys()
+    for paper, files in locations.items():
         named = set(re.findall(r"`([\w/]+\.\w+)`", rows[paper]))
         assert named == files, f"{paper}: named {sorted(named)}, found in {sorted(files)}"
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_links_and_file_names_lead_somewhere(path: Path) -> None:
+def test_links_and_file_names_resolve(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
         assert (path.parent / target).exists(), target

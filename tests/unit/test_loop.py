@@ -1,4 +1,4 @@
-"""The loop on fakes of its own interfaces: order, durability, limits, counts. No model is involved."""
+"""The loop on fakes of its interfaces: order, durability, limits, counts. No model is involved."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selfreward import history, judging, loop, meta_judging, monitoring, pairing, prompts
 from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES, TEST_OUTCOMES
-from selfreward.parts import PairingInputs, Models
+from selfreward.parts import Models, PairingInputs
 from selfreward.records import (
     Battle,
     Checkpoint,
@@ -47,16 +47,16 @@ from selfreward.tables import (
     TRAINING,
     Table,
 )
-from selfreward.workload import CandidateWorkload, Requests, UpdateWork, Workload
+from selfreward.workload import Requests, ResponseBound, UpdateWork, Workload
 
 
 class Killed(BaseException):
-    """What a SIGKILL is to the loop: nothing after it runs."""
+    """A simulated SIGKILL: nothing after it runs."""
 
 
 @dataclass
 class World:
-    """All parts of a run as fakes that write down what they were asked, and can be killed at the n-th call."""
+    """All parts of a run as fakes that record their calls, and that can be killed at the n-th call."""
 
     folder: Path
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -114,7 +114,7 @@ class World:
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
         also = self.reads if t > 1 else ()
-        candidates = {t: CandidateWorkload(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
+        candidates = {t: ResponseBound(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
         test_set = (self.probe(TEST, "test", TEST_OUTCOMES, when="at_end"),) if self.num_test else ()
         return Iteration(
             t,
@@ -154,7 +154,7 @@ class World:
         return Stage(table, make, reads=(Read(PROMPTS),), only_if_read=role != "policy", tally=count)
 
     def probe(self, name: str, what: str, table: Table[PromptOutcome], *, when: Any = "in_order") -> Probe:
-        """Two shards, each a call, and then the outcomes."""
+        """Return a probe with two shards, each one call, followed by outcomes."""
 
         def shard(reading: Reading) -> list[Response]:
             trained = reading.roles["best" if what == "test" else "trained"]
@@ -171,9 +171,10 @@ class World:
             rate = 0.6 if what == "test" else 0.5
             return Evaluation(reading.iteration, {"test_win_rate_vs_initial" if what == "test" else "pass_rate": rate})
 
-        asked = Stage(Table(f"{what}_responses", Response), shard, num_shards=2)
+        responses = Stage(Table(f"{what}_responses", Response), shard, num_shards=2)
+        stages = (responses, Stage(table, outcomes, num_shards=1))
         return Probe(
-            name, (asked, Stage(table, outcomes, num_shards=1)), (), None if what == "second_validation" else measure, when,
+            name, stages, (), None if what == "second_validation" else measure, when,
             only_if=lambda reading: what != "test" or reading.roles["best"].id != reading.roles["initial"].id,
         )  # fmt: skip
 
@@ -325,18 +326,20 @@ def test_each_policy_samples_judges_and_is_trained_in_turn(world: World) -> None
     assert world.written == [(1, 1), (2, 2)]
 
 
-def test_a_judge_by_best_is_the_checkpoint_that_the_monitor_named(world: World) -> None:
+def test_a_judge_by_best_is_the_checkpoint_that_the_monitor_selected(world: World) -> None:
     world.judge_by, world.best, world.max_iterations = "best", 1, 4
     world.run()
     judges = [call[2] for call in world.calls if call[0] == "judge" and call[3][0].endswith("-0")]
     assert judges == [0, 1, 1, 1]
 
 
-def test_a_selector_gets_what_it_needs_and_nothing_twice(world: World) -> None:
+def test_a_selector_gets_its_tables_and_nothing_is_made_twice(world: World) -> None:
     world.reads = (INITIAL_RESPONSES, PREVIOUS_JUDGMENTS)
     world.run()
     first = [(call[0], call[2]) for call in world.calls if call[:2] in (("sample", 1), ("judge", 1))]
-    assert set(first) == {("sample", 0), ("judge", 0)} and len(first) == 6  # M_0 is the policy; nothing came before
+    assert (
+        set(first) == {("sample", 0), ("judge", 0)} and len(first) == 6
+    )  # M_0 is the policy; there is no previous judge
     second = [(call[0], call[2]) for call in world.calls if call[:2] in (("sample", 2), ("judge", 2))]
     assert second == [("sample", 1)] * 3 + [("sample", 0)] * 3 + [("judge", 1)] * 3 + [("judge", 0)] * 3
     last = world.selected[-1]
@@ -361,7 +364,7 @@ def test_judgments_of_early_iterations_become_pairs_too(world: World) -> None:
     assert world.counted == [(1, 0), (3, 1), (4, 2)]  # of this shard and those before it; of those before it
 
 
-def test_how_far_the_judge_is_to_be_trusted_is_kept_with_the_iteration(world: World) -> None:
+def test_the_judges_evaluation_is_stored_with_the_iteration(world: World) -> None:
     world.run()
     summaries, _, _ = history.read_history(Store(world.folder / "run", write=False))
     assert [summary.judging and summary.judging.metrics for summary in summaries] == [{"judge_reliability": 10.0}] * 2
@@ -377,7 +380,7 @@ NUM_CALLS = 28
 
 
 @pytest.mark.parametrize("kill_at", range(NUM_CALLS))
-def test_killed_at_any_call_and_started_again_it_does_nothing_twice(world: World, kill_at: int) -> None:
+def test_a_run_killed_at_any_call_resumes_without_repeating_work(world: World, kill_at: int) -> None:
     world.wants_second_validation, world.num_test = frozenset({2}), 1
     whole = copy.deepcopy(world)
     whole.folder = world.folder / "whole"
@@ -389,13 +392,13 @@ def test_killed_at_any_call_and_started_again_it_does_nothing_twice(world: World
         world.run()
     world.kill_at = None
     world.run()
-    harmless = (("sleep",),)  # a second call does no work again
+    harmless = (("sleep",),)  # a second call repeats no work
     done = [call for call in world.calls if call not in harmless]
     assert done == [call for call in whole.calls if call not in harmless]
     assert world.contents() == whole.contents()
 
 
-def test_a_finished_run_does_nothing_but_report_again(world: World) -> None:
+def test_a_finished_run_only_rewrites_its_reports(world: World) -> None:
     world.run()
     calls = len(world.calls)
     world.run()
@@ -410,7 +413,7 @@ def test_a_raised_limit_continues_a_finished_run(world: World) -> None:
     assert stored["stopped_by"] == ""
 
 
-def test_a_lowered_limit_ends_a_run_that_already_went_further(world: World) -> None:
+def test_a_lowered_limit_ends_a_run_that_already_exceeded_it(world: World) -> None:
     world.max_iterations, world.kill_at_report = 9, 2
     with pytest.raises(Killed):
         world.run()
@@ -453,7 +456,7 @@ def test_too_few_pairs_stop_before_training(world: World) -> None:
     assert summaries[0].evaluation.not_measured
 
 
-def test_keep_bounds_the_disk_but_never_takes_the_best(world: World) -> None:
+def test_keep_bounds_the_disk_but_never_removes_the_best(world: World) -> None:
     world.max_iterations, world.best = 4, 1
     world.run(keep=1)
     left = sorted(path.parent.name for path in (world.folder / "run").glob("iteration-*/checkpoint"))
@@ -463,7 +466,7 @@ def test_keep_bounds_the_disk_but_never_takes_the_best(world: World) -> None:
     assert world.run(keep=1).iteration == 5  # a removed checkpoint is not missed
 
 
-def test_a_resumed_run_does_not_forget_its_best_while_it_looks_back(world: World) -> None:
+def test_a_resumed_run_retains_its_best_checkpoint(world: World) -> None:
     world.max_iterations, world.best = 5, 2
     world.run(keep=2)
     world.max_iterations = 6
@@ -481,7 +484,7 @@ def test_every_prompt_goes_through_exactly_one_shard(
     assert sampled == [f"1-{i}" for i in range(num_prompts)]
 
 
-def test_the_loop_needs_no_heavy_library() -> None:
+def test_the_loop_imports_no_heavy_library() -> None:
     import subprocess
     import sys
 
@@ -492,24 +495,24 @@ def test_the_loop_needs_no_heavy_library() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_the_second_validation_set_is_asked_once_when_the_monitor_wants_it(world: World) -> None:
+def test_the_second_validation_set_is_used_once_when_the_monitor_wants_it(world: World) -> None:
     world.wants_second_validation, world.max_iterations = frozenset({1, 3}), 3
     world.run()
     assert [call[1:] for call in world.calls if call[0] == "second_validation"] == [(1, 0), (1, 1), (3, 0), (3, 1)]
-    first = ("validation", "gold")
+    first, both = ("validation", "gold"), ("validation", "second_validation", "gold")
     assert world.decided_on == [
-        (1, first), (1, ("validation", "second_validation", "gold")), (2, first), (3, first), (3, ("validation", "second_validation", "gold")),
+        (1, first), (1, both), (2, first), (3, first), (3, both),
     ]  # fmt: skip
     summaries, decisions, _ = history.read_history(Store(world.folder / "run", write=False))
     assert [[o.set for o in s.outcomes] for s in summaries] == [
-        ["validation", "second_validation", "gold"], ["validation", "gold"], ["validation", "second_validation", "gold"],
+        list(both), list(first), list(both),
     ]  # fmt: skip
     assert not any(decision.wants_second_validation for decision in decisions), "the stored decision is the final one"
     world.run()
     assert sum(call[0] == "second_validation" for call in world.calls) == 4
 
 
-def test_a_decision_made_again_sees_what_it_saw_before(world: World) -> None:
+def test_a_decision_made_again_uses_the_same_outcomes(world: World) -> None:
     world.wants_second_validation = frozenset({2})
     world.run()
     before, world.decided_on = world.decided_on, []
@@ -517,7 +520,7 @@ def test_a_decision_made_again_sees_what_it_saw_before(world: World) -> None:
     assert before[-1] == (2, ("validation", "second_validation", "gold")) and world.decided_on == [before[-1]]
 
 
-def test_the_test_set_is_opened_once_in_the_life_of_a_run(world: World) -> None:
+def test_the_test_set_is_evaluated_once_per_run(world: World) -> None:
     world.num_test, world.best = 3, 1
     world.run()
     assert [call for call in world.calls if call[0] == "test"] == [("test", 2, 0), ("test", 2, 1)]
@@ -529,29 +532,27 @@ def test_the_test_set_is_opened_once_in_the_life_of_a_run(world: World) -> None:
 
 
 @pytest.mark.parametrize(("num_test", "best"), [(0, 1), (3, 0)])
-def test_without_test_set_prompts_or_a_better_checkpoint_nothing_is_opened(
-    world: World, num_test: int, best: int
-) -> None:
+def test_without_test_prompts_or_a_better_checkpoint_nothing_is_tested(world: World, num_test: int, best: int) -> None:
     world.num_test, world.best = num_test, best
     world.run()
     assert not any(call[0] == "test" for call in world.calls)
 
 
-def test_while_nothing_is_shown_to_be_better_the_best_is_the_model_given(world: World) -> None:
+def test_the_initial_model_is_the_best_until_another_is_shown_to_be_better(world: World) -> None:
     world.best = 0
     world.run()
     link = world.folder / "run/best"
     assert link.readlink() == (world.folder / "given").absolute() and link.is_dir()
 
 
-def test_an_intervention_is_a_recipe_and_the_loop_knows_no_more(world: World) -> None:
+def test_an_intervention_only_changes_the_composed_recipe(world: World) -> None:
     world.max_iterations, world.interventions = 3, {1: "more_draws", 2: "pin_judge"}
     world.run()
     texts = [(world.folder / f"run/iteration-0{t}/recipe.yaml").read_text() for t in (1, 2, 3)]
     assert texts == ["name: fake\n", "name: fake-more_draws\n", "name: fake-more_draws-pin_judge\n"]
 
 
-def test_a_step_reads_what_it_declared_and_nothing_else(world: World) -> None:
+def test_a_step_can_only_read_declared_tables(world: World) -> None:
     world.run()
     with Store(world.folder / "run") as store:
         roles = Roles.at_start({"policy": Checkpoint("M_0", world.folder, 0)})
@@ -576,15 +577,15 @@ def test_a_step_reads_what_it_declared_and_nothing_else(world: World) -> None:
         assert {j.prompt_id[0] for j in earlier.rows(JUDGMENTS, iteration=1)} == {"1"}
 
 
-def test_steps_that_do_not_fit_together_are_refused() -> None:
+def test_inconsistent_steps_are_refused() -> None:
     made: Any = Stage(RESPONSES, lambda _: [], num_shards=1)
     read: Any = Stage(JUDGMENTS, lambda _: [], reads=(Read(RESPONSES),))
     assert Iteration(1, (made, read)).stages == (made, read)
     with pytest.raises(ValueError, match="judgments reads responses, which no step before it makes"):
         Iteration(1, (read, made))
-    with pytest.raises(ValueError, match="responses: the name of two things"):
+    with pytest.raises(ValueError, match="responses: two files or folders have this name"):
         Iteration(1, (made, made))
-    with pytest.raises(ValueError, match="no num_shards"):
+    with pytest.raises(ValueError, match="num_shards is not set"):
         Iteration(1, (replace(made, num_shards=None),))
     update: Any = Update("responses_training", "policy", (), lambda: None, lambda _: UpdateWork())
     for clashing in (
@@ -594,25 +595,25 @@ def test_steps_that_do_not_fit_together_are_refused() -> None:
         (replace(update, name="counts"),),
         (update, Probe("responses_training", ())),
     ):
-        with pytest.raises(ValueError, match="the name of two things"):
+        with pytest.raises(ValueError, match="two files or folders have this name"):
             Iteration(1, clashing)
-    with pytest.raises(ValueError, match="initial: the run alone gives this role"):
+    with pytest.raises(ValueError, match="initial: the run sets the weights of this role"):
         Iteration(1, (replace(update, role="initial"),))
-    with pytest.raises(ValueError, match="whole tables"):
+    with pytest.raises(ValueError, match="complete tables"):
         Iteration(1, (made, replace(update, reads=(Read(RESPONSES),))))
     gate, counted = Gate(lambda counts, measured: True), replace(made, tally=lambda _: {"num_responses": 1})
     assert Iteration(1, (gate, made)).stages == (made,)
-    for behind in (counted, gate):
+    for after in (counted, gate):
         with pytest.raises(ValueError, match="the funnel ends at the gate"):
-            Iteration(1, (gate, behind))
+            Iteration(1, (gate, after))
     optional = replace(made, only_if_read=True)
     assert Iteration(1, (optional, read)).stages == (optional, read)
-    taken_along: Any = replace(read, reads=(Read(RESPONSES, if_made=True),), num_shards=1)
-    assert Iteration(1, (optional, taken_along)).stages == (taken_along,)
+    reads_if_made: Any = replace(read, reads=(Read(RESPONSES, if_made=True),), num_shards=1)
+    assert Iteration(1, (optional, reads_if_made)).stages == (reads_if_made,)
 
 
-def test_updates_run_in_order_and_a_later_stage_may_ask_what_they_made(world: World) -> None:
-    """A second role is trained on what the first one's stages made, and judges after it."""
+def test_updates_run_in_order_and_a_later_stage_may_query_their_models(world: World) -> None:
+    """A second role is trained on the same tables as the policy, and a later stage queries it."""
     table, asked = Table("refined", Response), []
     world.best = 0
 
@@ -624,9 +625,9 @@ def test_updates_run_in_order_and_a_later_stage_may_ask_what_they_made(world: Wo
         if t == 0:
             return world.compose(0, ())
         steps = world.compose(t, decisions).steps
-        [(place, of_policy)] = [(place, step) for place, step in enumerate(steps) if isinstance(step, Update)]
+        [(index, of_policy)] = [(index, step) for index, step in enumerate(steps) if isinstance(step, Update)]
         own = replace(of_policy, name="refiner_training", role="refiner")
-        return Iteration(t, (*steps[:place], own, Stage(table, refine, reads=(Read(PROMPTS),)), *steps[place:]))
+        return Iteration(t, (*steps[:index], own, Stage(table, refine, reads=(Read(PROMPTS),)), *steps[index:]))
 
     given = Checkpoint("M_0", world.folder / "given", 0)
     with Store(world.folder / "run") as store:
@@ -641,7 +642,7 @@ def test_updates_run_in_order_and_a_later_stage_may_ask_what_they_made(world: Wo
     assert left == ["iteration-02"]  # the disk is bounded for every role
 
 
-def test_the_policy_never_means_two_things() -> None:
+def test_policy_is_always_the_model_at_the_start_of_the_iteration() -> None:
     zero, one, two = (Checkpoint(f"m{t}", Path(f"m{t}"), t) for t in range(3))
     start = Roles.at_start({"policy": zero, "gpt": two})
     first = start.advanced(best=zero)
@@ -652,28 +653,31 @@ def test_the_policy_never_means_two_things() -> None:
     assert (updated["policy"], updated["previous"], updated["trained"]) == (zero, zero, one)
     second = updated.advanced(best=one)
     assert (second["policy"], second["best"], second["initial"], second["gpt"]) == (one, one, zero, two)
-    assert second.before["policy"] == zero and not start.before
+    assert second.at_previous_start["policy"] == zero and not start.at_previous_start
 
 
-def test_a_role_is_known_as_the_iteration_began_and_as_the_one_before_did() -> None:
-    """A judge that is trained judged as it was when the iteration began, whatever was updated since."""
+def test_roles_retain_the_weights_at_the_start_of_this_and_the_previous_iteration() -> None:
+    """A trained judge judges with its weights at the start of the iteration, regardless of later updates."""
     zero, one, two = (Checkpoint(f"m{t}", Path(f"m{t}"), t) for t in range(3))
     first = Roles.at_start({"policy": zero, "judge": zero}).advanced(best=zero).updated("judge", one)
-    assert (first["judge"], first.began["judge"], first.before["judge"]) == (one, zero, zero)
+    assert (first["judge"], first.at_iteration_start["judge"], first.at_previous_start["judge"]) == (one, zero, zero)
     second = first.advanced(best=zero).updated("judge", two)
-    assert (second["judge"], second.began["judge"], second.before["judge"]) == (two, one, zero)
+    assert (second["judge"], second.at_iteration_start["judge"], second.at_previous_start["judge"]) == (two, one, zero)
 
 
-def test_a_role_that_is_no_model_is_refused_before_anything_is_made(world: World) -> None:
+def test_an_update_of_an_unknown_role_is_refused_before_anything_is_made(world: World) -> None:
     trained = Update("critic_training", "critic", (), lambda: pytest.fail("opened"), lambda _: UpdateWork())
     never: Any = Stage(RESPONSES, lambda _: pytest.fail("made"), num_shards=1)
     roles, engine = Roles.at_start({"policy": Checkpoint("M_0", world.folder, 0)}), world
-    with Store(world.folder / "run") as store, pytest.raises(RecipeError, match="no 'critic', which an update trains"):
+    with (
+        Store(world.folder / "run") as store,
+        pytest.raises(RecipeError, match="an update trains 'critic', which is not defined"),
+    ):
         Runner(store, engine).run(Iteration(1, (never, trained)), roles)  # type: ignore[arg-type]
 
 
-def test_an_update_starts_from_what_the_one_before_it_made(world: World) -> None:
-    """Of one role: the last one's weights are the iteration's, and each has a folder of its own."""
+def test_an_update_starts_from_the_weights_of_the_previous_update(world: World) -> None:
+    """Two updates of one role: the last one's weights are the iteration's, and each has its own folder."""
     starts: list[tuple[str, int, int]] = []
 
     class Learner:
@@ -707,7 +711,7 @@ def test_an_update_starts_from_what_the_one_before_it_made(world: World) -> None
     assert again == after and (after["trained"].path / "model.safetensors").read_text() == "sft+"
 
 
-def test_a_stage_with_a_condition_is_left_out_and_reads_as_empty(world: World) -> None:
+def test_a_stage_that_is_not_due_is_left_out_and_reads_as_empty(world: World) -> None:
     roles = Roles.at_start({"policy": Checkpoint("M_0", world.folder, 0)})
     never: Any = Stage(RESPONSES, lambda _: [], num_shards=1, only_if=lambda _: False)
     nothing: Any = Stage(INITIAL_RESPONSES, lambda _: [], num_shards=0)
@@ -725,7 +729,7 @@ def test_a_stage_with_a_condition_is_left_out_and_reads_as_empty(world: World) -
     assert seen == [0]
 
 
-def test_overlap_with_held_out_prompts_is_counted_once_and_kept(world: World) -> None:
+def test_overlap_with_held_out_prompts_is_counted_once_and_stored(world: World) -> None:
     world.num_overlaps = 2
     world.run()
     world.run()
@@ -734,7 +738,7 @@ def test_overlap_with_held_out_prompts_is_counted_once_and_kept(world: World) ->
     assert [call for call in world.calls if call[0] == "overlap"] == [("overlap", 5)] * 2
 
 
-def test_a_summary_names_the_keys_that_interventions_changed(world: World) -> None:
+def test_a_summary_lists_the_keys_that_interventions_changed(world: World) -> None:
     world.run()
     tiny = (Path(__file__).parents[2] / "recipes/tiny.yaml").read_text()
     folder = world.folder / "run"
@@ -746,7 +750,7 @@ def test_a_summary_names_the_keys_that_interventions_changed(world: World) -> No
     assert [s.recipe_changes for s in summaries] == [(), ("sampling.temperature: 1.0 -> 1.2",)]
 
 
-def test_records_of_a_decision_survive_the_folder(world: World) -> None:
+def test_a_stored_decision_is_read_back_unchanged(world: World) -> None:
     decision = world.run()
     _, decisions, _ = history.read_history(Store(world.folder / "run", write=False))
     assert asdict(decisions[-1]) == asdict(decision)

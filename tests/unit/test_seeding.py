@@ -1,3 +1,5 @@
+"""Tests of the derivation of seeds."""
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -11,9 +13,9 @@ def test_seed_is_fixed_across_processes_and_machines() -> None:
 
 
 @given(KEYS, KEYS)
-def test_other_keys_give_other_seeds_far_apart(a: tuple[int, int, str, str], b: tuple[int, int, str, str]) -> None:
+def test_different_keys_give_distant_seeds(a: tuple[int, int, str, str], b: tuple[int, int, str, str]) -> None:
     assume(a != b and "\x1f" not in "".join([a[2], a[3], b[2], b[3]]))
-    assert abs(seed_of(*a) - seed_of(*b)) > 10_000  # vLLM adds the index of the draw
+    assert abs(seed_of(*a) - seed_of(*b)) > 10_000  # vLLM adds the index of the sample
 
 
 @given(KEYS, st.integers(8, 62))

@@ -1,4 +1,4 @@
-"""`selfreward judge` on real parts: shapes that people rely on, bad rows, kills, and an endpoint that is paid once."""
+"""`selfreward judge` on real parts: the public output format, bad rows, kills, and an endpoint that is paid once."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def read(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
 
 
-def test_a_line_for_each_row_in_the_shape_that_people_rely_on(tmp_path: Path) -> None:
+def test_each_row_gives_a_line_in_the_public_format(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     judged = judge_file(recipe_of(), written(tmp_path, ROWS), out)
     lines = read(out)
@@ -52,12 +52,12 @@ def test_a_line_for_each_row_in_the_shape_that_people_rely_on(tmp_path: Path) ->
         (0, None), (0, None), (1, "empty_response"), (1, "empty_response"), (2, None), (2, None),
     ]  # fmt: skip
     assert (judged.num_responses, judged.num_judgments, judged.unscored) == (5, 10, {"empty_response": 2})
-    # Rows a and 7 share a prompt, so there is something that r can tell apart; row c is alone.
+    # Rows a and 7 share a prompt, so r can be measured; row c is alone.
     assert judged.evaluation.metrics["judge_unscored_rate"].mean == pytest.approx(0.2, abs=0.2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
 
 
-def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None:
+def test_scores_of_members_are_separate_from_the_judges_own(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     section = "judging={kind: ensemble, normalise: false, members: [{kind: expected_score}, {kind: verifier}]}"
     judge_file(recipe_of(section), written(tmp_path, [ROWS[2]]), out)
@@ -75,11 +75,11 @@ def test_members_stand_apart_from_the_judge_s_own_scores(tmp_path: Path) -> None
     [
         ("{", "rows.jsonl:2: not JSON"),
         ("[1]", "list, not an object"),
-        ('{"id": "a", "prompt": "x", "response": "y"}', "'a' stands twice"),
+        ('{"id": "a", "prompt": "x", "response": "y"}', "'a' occurs twice"),
         ('{"id": [1], "prompt": "x", "response": "y"}', "the id is [1]"),
         ('{"id": "\\ud800", "prompt": "x", "response": "y"}', "the id is"),
-        ('{"prompt": "x"}', "it needs `response`"),
-        ('{"prompt": "x", "response": "y", "responses": []}', "not both"),
+        ('{"prompt": "x"}', "either `response`"),
+        ('{"prompt": "x", "response": "y", "responses": []}', "either `response`"),
         ('{"prompt": "x", "response": 4}', "the response is int"),
         ('{"prompt": "x", "responses": ["a", null]}', "the response is NoneType"),
         ('{"prompt": "", "response": "y"}', "is empty"),
@@ -94,7 +94,7 @@ def test_a_bad_row_is_named_with_its_line(line: str, words: str) -> None:
     assert words in str(refusal.value) and str(refusal.value).startswith("rows.jsonl:2: ")
 
 
-def test_files_that_cannot_be_are_refused_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_files_are_refused_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     for file, words in ((empty, "no rows"), (tmp_path / "none.jsonl", "cannot be read")):
@@ -115,7 +115,7 @@ def says_three(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
-    """The server dies in the middle; what had arrived is not asked for again."""
+    """The server dies during the run; stored replies are not requested again."""
     rows, out = written(tmp_path, ROWS), tmp_path / "out.jsonl"
     with EndpointServer() as server:
         server.answer = says_three
@@ -141,7 +141,7 @@ def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
     assert sorted(scores, key=str) == [3.0] * 8 + [None] * 2
 
 
-def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
+def test_more_draws_pay_only_for_new_replies(tmp_path: Path) -> None:
     rows, out = written(tmp_path, ROWS[:1]), tmp_path / "out.jsonl"
     with EndpointServer() as server:
         server.answer = says_three
@@ -151,11 +151,11 @@ def test_more_draws_pay_for_what_is_new_alone(tmp_path: Path) -> None:
             assert sum(body.get("n", 1) for body in server.answered) == num_paid
             assert len(read(out)[0]["judgments"]) == num_draws
         assert judged.cost is not None and judged.cost > 0
-        assert f"Paid for replies that were not there before: {judged.cost:,.6g}" in table(judged)
+        assert f"Cost of new replies: {judged.cost:,.6g}" in table(judged)
 
 
-def test_lines_end_where_jsonl_says(tmp_path: Path) -> None:
-    """Some line ends of Unicode are legal inside a JSON text; and Windows puts a mark before all."""
+def test_only_newlines_end_a_row(tmp_path: Path) -> None:
+    """Unicode line ends are legal in JSON texts; Windows writes a byte order mark at the beginning."""
     file = tmp_path / "rows.jsonl"
     row = {"id": 1, "prompt": "a\u2028b\u0085c", "response": "d", "reference": None, "responses": None}
     file.write_text("\ufeff" + json.dumps(row, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
@@ -176,14 +176,14 @@ def test_lines_end_where_jsonl_says(tmp_path: Path) -> None:
         ("{kind: additive, by: gtp}", "did you mean 'gpt'"),
     ],
 )
-def test_judges_that_cannot_be_are_refused_before_anything_is_made(tmp_path: Path, judging: str, words: str) -> None:
+def test_invalid_judges_are_refused_before_anything_is_made(tmp_path: Path, judging: str, words: str) -> None:
     recipe = recipe_of("models.gpt={endpoint: 'http://127.0.0.1:9/v1', model: m}", f"judging={judging}")
     with pytest.raises(RecipeError) as refusal:
         judge_file(recipe, written(tmp_path, ROWS), tmp_path / "out.jsonl")
     assert words in str(refusal.value)
 
 
-def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_command_resumes(tmp_path: Path) -> None:
     rows = written(tmp_path, [{"id": n, "prompt": f"Name sea {n}.", "response": f"Sea {n}."} for n in range(6)])
     out = tmp_path / "out.jsonl"
     with EndpointServer() as server:
@@ -211,7 +211,7 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
         finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert finished.returncode == 0, finished.stderr
         asked_again = [json.dumps(body["messages"]) for body in server.answered[before:]]
-        # The fourth was on its way when the process died; the three before it are not asked for again.
+        # The fourth was in flight when the process died; the three before it are not requested again.
         assert len(asked_again) == 3 and not set(asked_again) & {json.dumps(b["messages"]) for b in server.answered[:3]}
     assert [line["judgments"][0]["score"] for line in read(out)] == [3.0] * 6
     assert "6 responses" in finished.stdout

@@ -1,4 +1,4 @@
-"""The transformers engine on `random:tiny`: what every engine must do, and its own tokens, batches and proofs."""
+"""The transformers engine on `random:tiny`: the contract of all engines, and its tokens, batches and verification."""
 
 import shutil
 from collections.abc import Iterator
@@ -51,11 +51,11 @@ TEXTS = ["", "plain", "déjà vu 日本語 😀", "tab\tbell\x07null\x00", "<b>&
 def test_text_survives_tokens_and_back(first: Checkpoint, text: str) -> None:
     chat = ChatTokenizer(first.path)
     ids = chat.encode_text(text)
-    assert ids == tuple(text.encode())  # One token a byte: no text is beyond this tokenizer.
+    assert ids == tuple(text.encode())  # One token per byte: this tokenizer can encode every text.
     assert chat.decode(ids) == text
 
 
-def test_half_a_surrogate_pair_does_not_stop_a_run(engine: Engine) -> None:
+def test_a_lone_surrogate_does_not_stop_a_run(engine: Engine) -> None:
     assert engine.encode_text("a\ud83db") == engine.encode_text("a?b")
     assert engine.encode([Message("user", "a\ud83db")]) == engine.encode([Message("user", "a?b")])
 
@@ -86,7 +86,7 @@ def test_a_template_that_refuses_a_role_is_a_recipe_error(first: Checkpoint, tmp
         ChatTokenizer(folder).encode([Message("system", "x")])
 
 
-def test_a_draw_does_not_depend_on_its_batch(engine: Engine, first: Checkpoint) -> None:
+def test_a_sample_does_not_depend_on_its_batch(engine: Engine, first: Checkpoint) -> None:
     alone = engine.generate([ask(engine, "hello", seed=7)])
     others = [ask(engine, "x" * (5 * i), n=2, seed=50 + i, max_tokens=10 + i) for i in range(20)]
     crowd = engine.generate([*others[:10], ask(engine, "hello", seed=7), *others[10:]])
@@ -96,12 +96,12 @@ def test_a_draw_does_not_depend_on_its_batch(engine: Engine, first: Checkpoint) 
     assert [sample.token_ids for sample in cut] == [sample.token_ids for sample in alone[0]]
 
 
-def test_unseeded_draws_are_new_ones(first: Checkpoint) -> None:
+def test_unseeded_samples_differ_between_calls(first: Checkpoint) -> None:
     engine = build(SECTION.model_copy(update={"seeded": False}), first=first)
     assert engine.generate([ask(engine, "hello")]) != engine.generate([ask(engine, "hello")])
 
 
-def test_the_nucleus_holds_the_fewest_tokens_that_reach_top_p() -> None:
+def test_the_nucleus_has_the_fewest_tokens_that_reach_top_p() -> None:
     logits = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]]))
     count = 4000
     picks = {}
@@ -116,7 +116,7 @@ def test_the_nucleus_holds_the_fewest_tokens_that_reach_top_p() -> None:
     assert picks[0.01] == [0, 1, 0, 0]
 
 
-def test_a_flat_distribution_wider_than_the_first_look_is_sampled_whole() -> None:
+def test_a_flat_distribution_is_sampled_over_the_complete_vocabulary() -> None:
     vocabulary, count = 5000, 5000
     rows = [Row(0, 0, GenerationRequest((1,), max_tokens=1, top_p=1.0))] * count
     uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
@@ -124,7 +124,7 @@ def test_a_flat_distribution_wider_than_the_first_look_is_sampled_whole() -> Non
     assert len(set(picked.tolist())) > 4900
 
 
-def test_batches_hold_every_draw_once_and_keep_to_their_limits() -> None:
+def test_batches_contain_every_sample_once_and_respect_their_limits() -> None:
     requests = [GenerationRequest((1,) * (1 + i * 7 % 50), max_tokens=10, n=1 + i % 4) for i in range(40)]
     rows = generation_rows(requests)
     cut = generation_batches(rows, batch_tokens=300, max_rows=8)
@@ -137,39 +137,41 @@ def test_batches_hold_every_draw_once_and_keep_to_their_limits() -> None:
     assert generation_batches(huge, batch_tokens=300, max_rows=8) == [huge]
 
 
-def test_a_first_load_of_another_checkpoint_needs_no_swap(first: Checkpoint, second: Checkpoint) -> None:
+def test_a_first_load_of_another_checkpoint_needs_no_weight_sync(first: Checkpoint, second: Checkpoint) -> None:
     engine = build(SECTION, first=first)
     engine.load(second)
     assert engine.facts()["last_swap"]["checkpoint_id"] == second.id
-    assert engine.usage()["num_swaps"] == 0
+    assert engine.usage()["num_weight_syncs"] == 0
 
 
-class ForgetfulEngine(TransformersEngine):
-    """Forgets to read the weights when it is asked to swap them."""
+class SkippingEngine(TransformersEngine):
+    """An engine that skips reading the weights in a weight sync."""
 
     def _reload(self, checkpoint: Checkpoint) -> None:
         pass
 
 
 @pytest.mark.parametrize("scale", [0.01, 1e-5])
-def test_a_skipped_swap_is_found_however_small_the_update(first: Checkpoint, tmp_path: Path, scale: float) -> None:
-    engine = ForgetfulEngine(SECTION, first=first)
+def test_a_skipped_weight_sync_is_detected_for_any_size_of_update(
+    first: Checkpoint, tmp_path: Path, scale: float
+) -> None:
+    engine = SkippingEngine(SECTION, first=first)
     engine.load(first)
     third = changed_copy(first, tmp_path / "third", scale=scale)
-    with pytest.raises(EngineError, match="sampled tensors are not those of the checkpoint"):
+    with pytest.raises(EngineError, match="sampled tensors differ from the checkpoint's"):
         engine.load(third)
-    with pytest.raises(EngineError, match="last swap of weights failed"):
+    with pytest.raises(EngineError, match="last weight sync failed"):
         engine.generate([ask(engine, "hello")])
 
 
-def test_a_canary_that_cannot_be_read_is_named(first: Checkpoint, tmp_path: Path) -> None:
+def test_an_unreadable_canary_is_reported(first: Checkpoint, tmp_path: Path) -> None:
     third = changed_copy(first, tmp_path / "third", scale=0.01)
     write_canary(third, [1, 2, 3], [-0.5])
     with pytest.raises(EngineError, match=r"canary\.json"):
         build(SECTION, first=first).load(third)
 
 
-def test_weights_that_are_not_numbers_are_found(first: Checkpoint, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_detected(first: Checkpoint, tmp_path: Path) -> None:
     broken = changed_copy(first, tmp_path / "broken", scale=float("nan"))
     with pytest.raises(EngineError, match="not finite"):
         build(SECTION, first=first).load(broken)

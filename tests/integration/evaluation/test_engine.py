@@ -89,9 +89,9 @@ def measured(checkpoints, tmp_path_factory):
     made = evaluator(engine, checkpoints[0])
     found, swaps = [], []
     for checkpoint in checkpoints:
-        before = engine.usage()["num_swaps"]
+        before = engine.usage()["num_weight_syncs"]
         found.append(made.evaluate(store, checkpoint.iteration, roles(checkpoint.iteration, checkpoints)))
-        swaps.append(engine.usage()["num_swaps"] - before)
+        swaps.append(engine.usage()["num_weight_syncs"] - before)
     engine.close()
     yield store, found, swaps
     store.close()

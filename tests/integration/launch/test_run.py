@@ -1,4 +1,4 @@
-"""The program as a user meets it: `selfreward run` on a real tiny model, its files, its refusals, its exit codes."""
+"""`selfreward run` on a real tiny model: files, refusals and exit codes."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_an_update_visibly_raises_the_margin_on_its_own_pairs(finished: Path) ->
 
 
 def test_the_engine_was_given_the_new_weights(finished: Path) -> None:
-    """Responses of M_1 cannot come from M_0: their log-probabilities are those of the M_1 on disk."""
+    """Responses of M_1 do not come from M_0: their log-probabilities match the M_1 on disk."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -65,7 +65,7 @@ def test_the_engine_was_given_the_new_weights(finished: Path) -> None:
     assert row["token_logprobs"] == pytest.approx(expected, abs=2e-3)
 
 
-def test_what_was_sampled_is_what_is_trained_on(finished: Path) -> None:
+def test_the_sampled_token_ids_are_trained_on(finished: Path) -> None:
     responses = {r["id"]: r for r in pq.read_table(finished / "iteration-01/responses.parquet").to_pylist()}
     pairs = pq.read_table(finished / "iteration-01/pairs.parquet").to_pylist()
     assert pairs
@@ -86,7 +86,7 @@ def test_counts_add_up_in_the_report(finished: Path) -> None:
     assert (finished / "best/model.safetensors").exists()
 
 
-def test_status_says_how_it_ended(finished: Path) -> None:
+def test_status_reports_how_the_run_ended(finished: Path) -> None:
     status = json.loads(selfreward("status", finished, "--json").stdout)
     expected = {"state": "finished", "iteration": 2, "stopped_by": "MAX_ITERATIONS", "exit_code": 0}
     assert {key: status[key] for key in expected} == expected
@@ -103,7 +103,7 @@ def test_pairs_are_exported_as_conversations(finished: Path, tmp_path: Path) -> 
     assert [message["role"] for message in rows[0]["chosen"]] == ["assistant"]
 
 
-def test_the_same_command_again_makes_nothing_again(finished: Path) -> None:
+def test_the_same_command_again_repeats_no_work(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
     engine = json.loads((finished / "manifest.json").read_text())["facts"]["engine"]
     assert engine["last_swap"]["num_tensors_compared"] > 0
@@ -112,7 +112,7 @@ def test_the_same_command_again_makes_nothing_again(finished: Path) -> None:
     assert json.loads((finished / "manifest.json").read_text())["facts"]["engine"] == engine  # the proof stays
 
 
-def test_reports_are_written_again_from_the_folder_alone(finished: Path) -> None:
+def test_reports_are_rewritten_from_the_folder_alone(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     (finished / "report.html").unlink()
     assert selfreward("report", finished).returncode == 0
@@ -126,7 +126,7 @@ def test_a_changed_recipe_is_refused_naming_the_key(finished: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_changed_file_is_refused_and_its_iteration_can_be_made_anew(finished: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused_and_its_iteration_can_be_made_again(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)
     path = folder / "iteration-02/judgments.parquet"
@@ -171,7 +171,7 @@ def test_a_refused_first_start_can_be_corrected(tmp_path: Path) -> None:
     assert "Traceback" not in changed.stderr
 
 
-def test_a_stopped_run_says_75_and_goes_on(tmp_path: Path) -> None:
+def test_a_preempted_run_exits_with_75_and_resumes(tmp_path: Path) -> None:
     import signal
     import time
 
@@ -183,7 +183,7 @@ def test_a_stopped_run_says_75_and_goes_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
     assert process.returncode == 75, errors[-2000:]
-    assert "the same command continues" in errors
+    assert "the same command resumes the run" in errors
     assert json.loads(selfreward("status", folder, "--json").stdout)["state"] == "preempted"
 
 
@@ -206,7 +206,7 @@ def test_auto_becomes_a_dtype_once_and_the_run_keeps_it(tmp_path: Path) -> None:
     assert refused.returncode == 2 and f"engine.dtype: '{other}' -> '{chosen}'" in refused.stderr
 
 
-def test_from_python_it_is_one_call(tmp_path: Path) -> None:
+def test_a_run_is_one_call_in_python(tmp_path: Path) -> None:
     code = (
         "import sys, selfreward\n"
         "if __name__ == '__main__':\n"
@@ -235,7 +235,7 @@ def test_validate_reads_prompts_and_models_and_starts_nothing(tmp_path: Path) ->
 
 
 def test_too_many_unscored_judgments_end_with_exit_code_3(tmp_path: Path) -> None:
-    """A random model writes no verdict, so every additive judgment is unscored: no pair, no training, no tie."""
+    """A random model gives no verdict, so every additive judgment is unscored: no pair, no training, no tie."""
     overrides = ("judging={kind: additive, num_draws: 2, max_tokens: 8}", "monitor.mode=enforce")
     done = run(tmp_path / "run", *overrides, "iterations.num_prompts_per_iteration=2", "evaluation.num_prompts=2")
     assert done.returncode == 3, done.stderr[-2000:]
@@ -245,8 +245,8 @@ def test_too_many_unscored_judgments_end_with_exit_code_3(tmp_path: Path) -> Non
     assert not (tmp_path / "run/iteration-01/checkpoint").exists()
 
 
-def test_interventions_patch_the_recipe_and_reports_say_so(tmp_path: Path) -> None:
-    """Every prompt ties under a verifier that nothing passes, so there is no pair; a judge by words then gives some."""
+def test_interventions_patch_the_recipe_and_are_reported(tmp_path: Path) -> None:
+    """Every prompt ties under a verifier that no response passes, so there is no pair until the judge is replaced."""
     words = "{name: by_words, set: {judging: {kind: expected_score}}}"
     settings = (
         "judging={kind: verifier, aggregate: all}",
@@ -284,7 +284,7 @@ def decision_of(folder: Path, iteration: int) -> dict[str, Any]:
     return loaded
 
 
-def test_an_open_decision_asks_the_second_validation_set_and_is_made_once_more(tmp_path: Path) -> None:
+def test_an_inconclusive_decision_uses_the_second_validation_set_and_is_made_again(tmp_path: Path) -> None:
     monitor = "monitor={mode: enforce, min_pairs: 1, max_anchor_unscored_rate: 1.0}"
     done = run(tmp_path / "run", HELD_OUT, monitor, "iterations.max=1", "training.learning_rate=3.0e-3")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -297,7 +297,7 @@ def test_an_open_decision_asks_the_second_validation_set_and_is_made_once_more(t
     assert not (tmp_path / "run/iteration-01/test.json").exists(), "nothing is better than M_0"
 
 
-def test_the_test_set_is_opened_when_something_is_better_and_never_again(tmp_path: Path) -> None:
+def test_the_test_set_is_evaluated_once_when_a_model_is_better(tmp_path: Path) -> None:
     monitor = "monitor={mode: report_only, min_pairs: 1, horizon: 1, alpha_stop: 0.49, max_anchor_unscored_rate: 1.0}"
     settings = (HELD_OUT, monitor, "training.learning_rate=3.0e-3")
     assert run(tmp_path / "run", *settings, "iterations.max=1").returncode == 0
@@ -340,7 +340,7 @@ def test_the_test_set_is_opened_when_something_is_better_and_never_again(tmp_pat
         (["monitor=3"], ["monitor", "3"]),
     ],
 )
-def test_bad_input_is_said_clearly_with_exit_code_2(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
+def test_bad_input_is_reported_with_exit_code_2(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
     done = run(tmp_path / "run", *overrides)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
@@ -348,7 +348,7 @@ def test_bad_input_is_said_clearly_with_exit_code_2(tmp_path: Path, overrides: l
         assert word in done.stderr
 
 
-def test_a_folder_that_cannot_be_written_ends_with_exit_code_4(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_ends_with_exit_code_4(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run(tmp_path / "file" / "run")
     assert done.returncode == 4
@@ -357,7 +357,7 @@ def test_a_folder_that_cannot_be_written_ends_with_exit_code_4(tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small tmpfs needs root")
-def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_finished_work(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], check=False).returncode:
@@ -391,8 +391,8 @@ def test_threads_wait_asleep_unless_the_environment_says_otherwise(given: dict[s
     assert f"OMP_WAIT_POLICY = '{used}'" in done.stderr
 
 
-def test_help_needs_nothing_that_takes_time_to_import() -> None:
-    """`--help` answers in under half a second; imports are what would break that, on any machine."""
+def test_help_imports_no_heavy_library() -> None:
+    """`--help` takes less than half a second; a heavy import would break this on any machine."""
     code = (
         "import sys\nfrom selfreward.cli import main\n"
         "try:\n    main(['run', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"

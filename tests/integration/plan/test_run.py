@@ -1,4 +1,4 @@
-"""A plan beside the run that it was made for: the same stages, and no fewer requests than there really were."""
+"""A plan compared with its run: the same stages, and at least as many requests as the run made."""
 
 import math
 from pathlib import Path
@@ -12,9 +12,9 @@ from selfreward.store import Store
 from selfreward.tables import PAIRS
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
-# So large a step that the responses change: texts that stay the same are not compared.
+# A step large enough to change the responses: equal texts are not compared.
 OVERRIDES = ("iterations.max=2", "training.learning_rate=0.02", "evaluation.temperature=1.0")
-# Every way of asking the engine: drawn reasoning, choices, comparisons, the judge's own responses, and scoring.
+# All kinds of engine requests: sampled reasoning, choices, comparisons, the judge's own responses, and scoring.
 ENSEMBLE = (
     *OVERRIDES,
     "engine.context_tokens=3000",
@@ -47,7 +47,7 @@ def planned_and_run(
     return tiny if request.param == "tiny" else plan_and_run(tmp_path_factory.mktemp("plan"), *ENSEMBLE)
 
 
-def test_the_plan_names_every_stage_that_uses_the_engine_and_bounds_its_requests(
+def test_the_plan_lists_every_stage_that_uses_the_engine_and_bounds_its_requests(
     planned_and_run: tuple[Plan, Store, list[str]],
 ) -> None:
     planned, store, _ = planned_and_run
@@ -63,7 +63,7 @@ def test_the_plan_names_every_stage_that_uses_the_engine_and_bounds_its_requests
     assert num_planned <= 1.1 * num_real
 
 
-def test_the_planned_tokens_are_those_of_the_run_but_for_responses_that_ended_early(
+def test_the_planned_tokens_equal_the_runs_except_for_responses_that_ended_early(
     planned_and_run: tuple[Plan, Store, list[str]],
 ) -> None:
     planned, store, _ = planned_and_run
@@ -71,14 +71,14 @@ def test_the_planned_tokens_are_those_of_the_run_but_for_responses_that_ended_ea
         for stage, counters in store.usage_by_stage(work.iteration).items():
             if stage in work.stages:
                 real = counters.get("num_prompt_tokens", 0) + counters.get("num_generated_tokens", 0)
-                # The anchor is not asked about a prompt without a best and a worst response.
+                # The anchor does not compare responses to a prompt without a best and a worst response.
                 share = counters["num_requests"] / work.stages[stage].num_requests
                 planned_tokens = work.stages[stage].num_tokens
-                # Bytes that are no text become three in a judge's prompt, hence the 3 %.
+                # Invalid bytes become three bytes in a judge's prompt, hence the 3 %.
                 assert 0.85 * share * planned_tokens <= real <= 1.03 * planned_tokens, stage
 
 
-def test_pairs_and_steps_are_those_of_the_run(planned_and_run: tuple[Plan, Store, list[str]]) -> None:
+def test_pairs_and_steps_equal_the_runs(planned_and_run: tuple[Plan, Store, list[str]]) -> None:
     planned, store, _ = planned_and_run
     for work in planned.iterations[1:]:
         num_pairs = len(list(store.read(work.iteration, PAIRS)))
@@ -91,7 +91,7 @@ def test_pairs_and_steps_are_those_of_the_run(planned_and_run: tuple[Plan, Store
         assert training["num_computed_tokens"] <= work.update.num_training_tokens
 
 
-def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(
+def test_the_command_prints_the_plan_and_after_the_run_the_measured_time(
     tiny: tuple[Plan, Store, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     planned, store, overrides = tiny
@@ -104,7 +104,7 @@ def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(
     fresh = printed(f"output_dir={tmp_path / 'fresh'}")
     assert f"{planned.iterations[2].num_requests} " in fresh and "GFLOP/s" in fresh and "already spent" not in fresh
     assert not (tmp_path / "fresh").exists()
-    assert "everything has run" in printed()
+    assert "the run is finished" in printed()
     longer = printed("iterations.max=3")
     assert "already spent" in longer and "warning" not in longer
     assert "holds a run of another recipe (seed: 0 -> 1)" in printed("seed=1")
@@ -112,7 +112,7 @@ def test_the_command_prints_the_plan_and_after_the_run_what_it_really_took(
     assert 0 < planned.machine.training_flops < 1e16 and 0 < planned.machine.copied_bytes_per_s < 1e14
 
 
-def test_the_demo_stays_within_the_work_that_it_promises(tmp_path: Path) -> None:
+def test_the_demo_stays_within_its_stated_work(tmp_path: Path) -> None:
     """recipes/quickstart.yaml says so in its second line; machines vary tenfold, work does not. Its judge draws twice,
     which the reliability r needs.
     """

@@ -1,4 +1,4 @@
-"""The endpoint engine over real HTTP, against a server that misbehaves: everything comes back once, is paid once."""
+"""The endpoint chat over real HTTP, against a misbehaving server: every reply arrives and is paid for once."""
 
 import math
 import os
@@ -41,7 +41,7 @@ from selfreward.requests import ChatRequest, Reply
 KEY = "sk-test-0123456789-abcdef"
 OPENING = "Score:"
 SCORES = ("0", "1", "2", "3", "4", "5")
-# One unit of money for each token.
+# One unit of cost per token.
 PRICE = {"prompt": 1e6, "generated": 1e6}
 
 
@@ -56,7 +56,7 @@ Make = Callable[..., EndpointChat]
 
 @pytest.fixture
 def make(server: EndpointServer, tmp_path: Path) -> Iterator[Make]:
-    """Engines on the server; each is a new session on the same cache file."""
+    """Return a factory of chats on the server; each is a new session on the same cache file."""
     made: list[EndpointChat] = []
 
     def new(**settings: Any) -> EndpointChat:
@@ -80,7 +80,7 @@ def asks(number: int, **settings: Any) -> list[ChatRequest]:
 
 
 def expected(requests: list[ChatRequest]) -> list[list[str]]:
-    """What the server writes when all goes well."""
+    """Return the replies of a server without failures."""
     return [
         [f"reply to {request.messages[-1].content} with seed {request.seed + i}" for i in range(request.n)]
         for request in requests
@@ -110,7 +110,7 @@ MISBEHAVIOURS: dict[str, list[Misbehaviour]] = {
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_what_passes_is_asked_again_and_paid_once(server: EndpointServer, make: Make, name: str) -> None:
+def test_transient_failures_are_retried_and_paid_once(server: EndpointServer, make: Make, name: str) -> None:
     requests = asks(6)
     server.misbehaviours.extend(MISBEHAVIOURS[name])
     chat = make(max_concurrency=3)
@@ -122,7 +122,7 @@ def test_what_passes_is_asked_again_and_paid_once(server: EndpointServer, make: 
 
 
 @pytest.mark.parametrize("silence", [hang, trickle])
-def test_a_silent_server_is_left_after_the_time_out(server: EndpointServer, make: Make, silence: Misbehaviour) -> None:
+def test_a_silent_server_times_out(server: EndpointServer, make: Make, silence: Misbehaviour) -> None:
     server.misbehaviours.append(silence)
     started = time.monotonic()
     assert texts(make(timeout_s=0.3).reply([ask()], models={})) == expected([ask()])
@@ -130,7 +130,7 @@ def test_a_silent_server_is_left_after_the_time_out(server: EndpointServer, make
     assert len(server.received) >= 2
 
 
-def test_the_wait_that_a_server_asks_for_is_kept(server: EndpointServer, make: Make) -> None:
+def test_the_wait_that_a_server_requests_is_respected(server: EndpointServer, make: Make) -> None:
     server.misbehaviours.append(status(429, "slow down", retry_after="1"))
     make().reply([ask()], models={})
     assert server.received_at[1] - server.received_at[0] >= 1
@@ -154,7 +154,7 @@ def _well(exchange: Any, body: Body) -> None:
     exchange.send(200, answer_to(body))
 
 
-def test_a_server_that_stays_away_is_named_with_the_cause(server: EndpointServer, make: Make) -> None:
+def test_an_unreachable_server_is_reported_with_the_cause(server: EndpointServer, make: Make) -> None:
     chat = make(max_attempts=2)
     server.stop()
     with pytest.raises(EngineError, match=r"models\.grader \(http.*after 2 attempts.*ConnectError.*same command") as e:
@@ -172,14 +172,14 @@ def test_a_refusal_is_final_and_in_the_servers_words(server: EndpointServer, mak
 
 
 @pytest.mark.parametrize("answer", [status(429, "no money", retry_after="86400"), status(429, "insufficient_quota")])
-def test_what_will_not_pass_today_is_final(server: EndpointServer, make: Make, answer: Misbehaviour) -> None:
+def test_permanent_failures_are_not_retried(server: EndpointServer, make: Make, answer: Misbehaviour) -> None:
     server.misbehaviours.append(answer)
     with pytest.raises(EngineError, match="429: "):
         make().reply([ask()], models={})
     assert len(server.received) == 1
 
 
-def test_when_one_fails_those_in_flight_are_kept_and_the_others_not_sent(server: EndpointServer, make: Make) -> None:
+def test_after_a_failure_requests_in_flight_are_stored_and_others_not_sent(server: EndpointServer, make: Make) -> None:
     requests = asks(120)
     refused = threading.Event()
 
@@ -203,10 +203,10 @@ def test_when_one_fails_those_in_flight_are_kept_and_the_others_not_sent(server:
 
 
 @pytest.mark.parametrize("waiting", [{"max_requests_per_minute": 4}, {"price": PRICE, "budget": 10_000}])
-def test_who_waits_when_another_fails_gives_up_at_once(
+def test_waiting_requests_stop_at_once_after_a_failure(
     server: EndpointServer, make: Make, waiting: dict[str, Any]
 ) -> None:
-    """Three wait: for their places, 15 to 45 s away, or for the first answer."""
+    """Three requests wait: for their time slots in 15 to 45 s, or for the first answer."""
     server.misbehaviours.append(status(401, "who are you"))
     chat = make(max_concurrency=4, **waiting)
     started = time.monotonic()
@@ -216,7 +216,7 @@ def test_who_waits_when_another_fails_gives_up_at_once(
     assert len(server.received) == chat.usage()["num_requests"] == 1
 
 
-def test_who_waits_for_another_attempt_gives_up_when_one_fails(server: EndpointServer, make: Make) -> None:
+def test_waiting_retries_stop_after_a_failure(server: EndpointServer, make: Make) -> None:
     def refuse(exchange: Any, body: Body) -> None:
         server.wait_for(lambda: len(server.received) == 2)
         status(401, "who are you")(exchange, body)
@@ -239,7 +239,7 @@ def test_who_waits_for_another_attempt_gives_up_when_one_fails(server: EndpointS
         (400, "The response was filtered: content_filter", "refused"),
     ],
 )
-def test_a_request_that_cannot_be_served_is_data(
+def test_a_request_that_cannot_be_served_is_skipped_with_a_reason(
     server: EndpointServer, make: Make, code: int, words: str, reason: str
 ) -> None:
     server.misbehaviours.append(status(code, words))
@@ -254,7 +254,7 @@ def test_a_request_that_cannot_be_served_is_data(
 @pytest.mark.parametrize(
     "choice", [{"finish_reason": "content_filter"}, {"message": {"content": None, "refusal": "I will not"}}]
 )
-def test_a_refused_draw_is_data(server: EndpointServer, make: Make, choice: dict[str, Any]) -> None:
+def test_a_refused_reply_is_skipped_with_a_reason(server: EndpointServer, make: Make, choice: dict[str, Any]) -> None:
     server.answer = lambda body: answer_to(body, **choice)
     assert make().reply([ask()], models={}) == [[Reply(skipped="refused")]]
 
@@ -268,7 +268,7 @@ def test_a_refused_draw_is_data(server: EndpointServer, make: Make, choice: dict
         ({"content": "nul \x00 esc \x1b half \ud83d end é 你 😀"}, "nul \x00 esc \x1b half \ufffd end é 你 😀"),
     ],
 )
-def test_text_is_the_content_alone_whatever_stands_in_it(
+def test_the_text_is_only_the_content_of_the_message(
     server: EndpointServer, make: Make, message: dict[str, Any], text: str
 ) -> None:
     server.answer = lambda body: answer_to(body, message=message, finish_reason="length")
@@ -290,7 +290,7 @@ def test_a_second_run_of_the_same_requests_sends_nothing(server: EndpointServer,
     assert len(server.received) == 5
     assert again.usage()["num_cached_replies"] == 10
     assert again.usage()["num_requests"] == 0
-    # Whatever makes a draw another one is asked for.
+    # Every change of the request gives another reply, which is requested.
     others = [ask("question 0", **change) for change in ({"seed": 5}, {"top_p": 0.5}, {"max_tokens": 6})]
     make().reply(others, models={})
     make(model="other").reply(requests[:1], models={})
@@ -312,7 +312,7 @@ EndpointChat("grader", section, cache_file=Path(cache)).reply(requests, models={
 """
 
 
-def test_a_killed_process_paid_for_nothing_that_is_asked_again(
+def test_replies_of_a_killed_process_are_not_requested_again(
     server: EndpointServer, make: Make, tmp_path: Path
 ) -> None:
     requests = asks(12)
@@ -330,10 +330,10 @@ def test_a_killed_process_paid_for_nothing_that_is_asked_again(
     assert server.texts_answered == sorted(text for draws in expected(requests) for text in draws)
 
 
-def test_a_process_that_is_asked_to_end_does_not_wait_for_the_next_attempt(
+def test_a_terminated_process_does_not_wait_for_the_next_attempt(
     server: EndpointServer, make: Make, tmp_path: Path
 ) -> None:
-    """The wait that the server asks for is longer than any test may take."""
+    """The wait that the server requests is longer than any test may take."""
     server.misbehaviours.extend([_well, status(503, "later", retry_after="500")])
     arguments = [sys.executable, "-c", CLIENT, server.url, str(tmp_path / "cache" / "grader.sqlite")]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE) as client:
@@ -347,7 +347,7 @@ def test_a_process_that_is_asked_to_end_does_not_wait_for_the_next_attempt(
     assert chat.usage()["num_cached_replies"] == 1
 
 
-def test_order_is_kept_when_answers_come_in_another(server: EndpointServer, make: Make) -> None:
+def test_replies_are_in_the_order_of_requests(server: EndpointServer, make: Make) -> None:
     requests = asks(8)
 
     def last_first(exchange: Any, body: Body) -> None:
@@ -361,7 +361,9 @@ def test_order_is_kept_when_answers_come_in_another(server: EndpointServer, make
 
 
 @pytest.mark.parametrize("damage", ["text", "middle", "other"])
-def test_a_corrupt_cache_says_what_to_do(server: EndpointServer, make: Make, tmp_path: Path, damage: str) -> None:
+def test_a_corrupt_cache_is_reported_with_advice(
+    server: EndpointServer, make: Make, tmp_path: Path, damage: str
+) -> None:
     file = tmp_path / "cache" / "grader.sqlite"
     if damage == "middle":
         chat = make()
@@ -381,9 +383,9 @@ def test_a_corrupt_cache_says_what_to_do(server: EndpointServer, make: Make, tmp
         make().reply(asks(50), models={})
 
 
-def test_a_cache_that_cannot_be_written_says_so(server: EndpointServer, make: Make, tmp_path: Path) -> None:
+def test_a_cache_that_is_not_writable_is_reported(server: EndpointServer, make: Make, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(StoreError, match="choose a place whose parents are folders"):
+    with pytest.raises(StoreError, match="choose a path whose parents are folders"):
         make().reply([ask()], models={})
     assert not server.received
 
@@ -396,16 +398,16 @@ def test_draws_of_a_prompt_are_one_request_and_each_has_its_seed(server: Endpoin
     assert texts(make().reply(requests, models={})) == [[f"reply to hello with seed {7 + i}" for i in range(3)]]
     (body,) = server.received
     assert body["n"] == 3
-    # Two more draws of the same prompt: only these are asked for.
+    # Two more replies to the same prompt: only these are requested.
     more = make().reply([ask(n=5, seed=7)], models={})
     assert texts(more) == [[f"reply to hello with seed {7 + i}" for i in range(5)]]
     assert (server.received[1]["n"], server.received[1]["seed"]) == (2, 10)
-    # The second draw is that which this request asks for alone.
+    # The second reply equals the only one of this request.
     assert texts(make().reply([ask(seed=8)], models={})) == [["reply to hello with seed 8"]]
     assert len(server.received) == 2
 
 
-def test_a_gap_between_draws_that_are_known_is_filled_without_their_seeds(server: EndpointServer, make: Make) -> None:
+def test_a_gap_between_cached_replies_is_filled_without_requesting_them(server: EndpointServer, make: Make) -> None:
     make().reply([ask(seed=2)], models={})
     requests = [ask(seed=0, n=5)]
     assert texts(make().reply(requests, models={})) == expected(requests)
@@ -413,9 +415,7 @@ def test_a_gap_between_draws_that_are_known_is_filled_without_their_seeds(server
 
 
 @pytest.mark.parametrize("num_given", [1, 2])
-def test_a_server_that_gives_fewer_draws_is_asked_for_the_rest(
-    server: EndpointServer, make: Make, num_given: int
-) -> None:
+def test_missing_replies_of_a_server_are_requested_again(server: EndpointServer, make: Make, num_given: int) -> None:
     server.answer = lambda body: answer_to(body, num_choices=min(body.get("n", 1), num_given))
     requests = asks(3, n=5)
     assert texts(make().reply(requests, models={})) == expected(requests)
@@ -448,7 +448,7 @@ def refuse_many(server: EndpointServer, words: str) -> None:
     server.misbehaviours.extend([choose] * 4)
 
 
-def test_choices_out_of_order_are_put_in_order(server: EndpointServer, make: Make) -> None:
+def test_choices_are_sorted_by_index(server: EndpointServer, make: Make) -> None:
     def backwards(body: Body) -> Body:
         answer = answer_to(body)
         return {**answer, "choices": answer["choices"][::-1]}
@@ -457,7 +457,7 @@ def test_choices_out_of_order_are_put_in_order(server: EndpointServer, make: Mak
     assert texts(make().reply([ask(n=3)], models={})) == expected([ask(n=3)])
 
 
-def test_greedy_draws_are_one_draw(server: EndpointServer, make: Make) -> None:
+def test_greedy_replies_are_requested_once(server: EndpointServer, make: Make) -> None:
     chat = make()
     ((first, second, third),) = chat.reply([ask(n=3, temperature=0.0)], models={})
     assert first == second == third
@@ -473,17 +473,17 @@ def test_the_same_draw_twice_in_a_call_is_sent_once_and_another_seed_is_another(
     assert server.texts_answered == sorted(f"reply to hello with seed {seed}" for seed in (0, 1, 2, 9))
 
 
-# --- money, pace, keys ---------------------------------------------------------------------------------------------
+# --- cost, rate limit, keys ----------------------------------------------------------------------------------------
 
 
 def cost_of(num_replies: int) -> float:
     return num_replies * (TOKENS_PER_PROMPT + TOKENS_PER_CHOICE)
 
 
-def test_a_budget_holds_over_sessions_and_nothing_goes_beyond_it(server: EndpointServer, make: Make) -> None:
+def test_a_budget_holds_over_sessions_and_is_never_exceeded(server: EndpointServer, make: Make) -> None:
     requests = asks(20)
     money = {"price": PRICE, "max_concurrency": 4}
-    # An estimate of the prompt and 5 tokens for the reply: some replies fit, then not one more.
+    # An estimate of the prompt and 5 tokens for the reply: some replies fit into the budget, then no more.
     with pytest.raises(BudgetError, match=r"models\.grader.*is spent.*models\.grader\.budget") as e:
         make(**money, budget=100).reply(requests, models={})
     assert e.value.exit_code == 3
@@ -499,8 +499,8 @@ def test_a_budget_holds_over_sessions_and_nothing_goes_beyond_it(server: Endpoin
     assert len(server.answered) == 20
 
 
-def test_a_worst_case_that_does_not_come_true_stops_nothing(server: EndpointServer, make: Make) -> None:
-    """Four in flight could cost four times 100; they cost 12 each."""
+def test_a_maximum_cost_that_is_not_reached_does_not_stop_the_run(server: EndpointServer, make: Make) -> None:
+    """Four requests in flight could cost four times 100; they cost 12 each."""
     requests = asks(12, max_tokens=100)
     chat = make(price=PRICE, max_concurrency=4, budget=cost_of(12) + 150)
     assert texts(chat.reply(requests, models={})) == expected(requests)
@@ -512,14 +512,14 @@ def counting(num_prompt_tokens: int) -> Callable[[Body], Body]:
 
 
 def test_a_budget_holds_where_a_server_counts_far_more_than_the_prompt(server: EndpointServer, make: Make) -> None:
-    """Eight fit into the budget by the length of their texts, four by what the server counts: 2005 each."""
+    """Eight requests fit into the budget by the length of their texts, four by the server's count of 2005 each."""
     server.answer = counting(2000)
     chat = make(price=PRICE, budget=10_000, max_concurrency=8)
-    with pytest.raises(BudgetError, match=r"8020 is spent, and the next request may cost 200[56]; 10000 in all"):
+    with pytest.raises(BudgetError, match=r"8020 is spent, and the next request may cost 200[56]; 10000 in total"):
         chat.reply(asks(8), models={})
     assert len(server.received) == 4
     assert chat.usage()["cost"] == 8020
-    # The most that was seen counts, not the last.
+    # The largest count is used, not the last.
     server.answer = counting(20)
     chat = make(price=PRICE, budget=14_000, max_concurrency=1)
     server.misbehaviours.append(lambda exchange, body: exchange.send(200, counting(2000)(body)))
@@ -528,10 +528,12 @@ def test_a_budget_holds_where_a_server_counts_far_more_than_the_prompt(server: E
 
 
 @pytest.mark.parametrize("content", ["x" * 3000, "你" * 1000])
-def test_until_the_server_has_counted_a_byte_may_be_a_token(server: EndpointServer, make: Make, content: str) -> None:
-    """3000 bytes: too dear at a token each, and not at a token for three of them."""
+def test_before_the_first_count_each_byte_is_assumed_to_be_a_token(
+    server: EndpointServer, make: Make, content: str
+) -> None:
+    """3000 bytes exceed the budget at one token per byte, but not at one token per three bytes."""
     money = {"price": PRICE, "budget": 2000, "max_concurrency": 1}
-    with pytest.raises(BudgetError, match=r"0 is spent, and the next request may cost 30[0-9]{2}; 2000 in all"):
+    with pytest.raises(BudgetError, match=r"0 is spent, and the next request may cost 30[0-9]{2}; 2000 in total"):
         make(**money).reply([ask(content)], models={})
     assert not server.received
     requests = [ask("hello"), ask(content)]
@@ -542,7 +544,7 @@ def test_until_the_server_has_counted_a_byte_may_be_a_token(server: EndpointServ
 def test_with_a_budget_all_go_at_once_after_the_first_answer(
     server: EndpointServer, make: Make, left_out: tuple[str, ...]
 ) -> None:
-    """Also where the server does not count, and nothing is learnt."""
+    """Also when the server does not count tokens."""
 
     def first(exchange: Any, body: Body) -> None:
         exchange.send(200, {key: value for key, value in answer_to(body).items() if key not in left_out})
@@ -558,8 +560,8 @@ def test_with_a_budget_all_go_at_once_after_the_first_answer(
 
 
 @pytest.mark.parametrize("loss", [drop, truncate, raw_answer(b'{"choices": []}')])
-def test_an_answer_that_was_lost_may_have_been_paid(server: EndpointServer, make: Make, loss: Misbehaviour) -> None:
-    """So its worst case, over 100 here, is spent for this session and the next."""
+def test_a_lost_answer_counts_as_charged(server: EndpointServer, make: Make, loss: Misbehaviour) -> None:
+    """Its maximum cost, over 100 here, is spent for this session and the next."""
     server.misbehaviours.append(loss)
     money = {"price": PRICE, "budget": 200}
     for _ in range(2):
@@ -575,7 +577,7 @@ def test_an_error_costs_nothing(server: EndpointServer, make: Make) -> None:
     assert chat.usage()["cost"] == cost_of(1)
 
 
-def test_without_the_servers_count_a_reply_costs_its_worst_case(server: EndpointServer, make: Make) -> None:
+def test_without_the_servers_count_a_reply_costs_its_maximum(server: EndpointServer, make: Make) -> None:
     server.answer = lambda body: {key: value for key, value in answer_to(body).items() if key != "usage"}
     chat = make(price={"prompt": 0.0, "generated": 1e6})
     chat.reply([ask(max_tokens=30, n=2)], models={})
@@ -600,20 +602,20 @@ def test_no_minute_holds_more_requests_than_allowed() -> None:
     now = 100.0
     pace = Pace(30, clock=lambda: now)
     assert [pace.wait_s() for _ in range(4)] == [0, 2, 4, 6]
-    now = 200.0  # what was not used is not saved up
+    now = 200.0  # unused slots do not accumulate
     assert [pace.wait_s() for _ in range(3)] == [0, 2, 4]
     assert [Pace(None).wait_s() for _ in range(3)] == [0, 0, 0]
 
 
-def test_all_threads_and_all_attempts_keep_the_pace(server: EndpointServer, make: Make) -> None:
+def test_the_rate_limit_holds_over_threads_and_attempts(server: EndpointServer, make: Make) -> None:
     server.misbehaviours.extend([status(429, retry_after="0")] * 2)
     started = time.monotonic()
     make(max_requests_per_minute=600, max_concurrency=8).reply(asks(6), models={})
     assert len(server.received) == 8
-    assert server.received_at[-1] - started >= 0.7  # the eighth place, a tenth of a second apart
+    assert server.received_at[-1] - started >= 0.7  # the eighth slot, a tenth of a second apart
 
 
-def test_the_key_is_sent_and_stands_nowhere_else(
+def test_the_key_is_sent_and_occurs_nowhere_else(
     server: EndpointServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
 ) -> None:
     caplog.set_level(0)
@@ -641,15 +643,13 @@ def test_the_key_is_sent_and_stands_nowhere_else(
     assert all(KEY.encode() not in raw for raw in found)
 
 
-def test_without_a_key_a_word_that_means_none_is_sent(server: EndpointServer, make: Make) -> None:
+def test_without_a_key_a_placeholder_is_sent(server: EndpointServer, make: Make) -> None:
     make().reply([ask()], models={})
     assert server.headers[0]["Authorization"] == "Bearer none"
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "two words", "clé"])
-def test_a_key_that_is_not_there_is_found_at_once(
-    make: Make, monkeypatch: pytest.MonkeyPatch, value: str | None
-) -> None:
+def test_a_missing_key_is_reported_at_once(make: Make, monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("GRADER_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("GRADER_KEY", value)
@@ -670,16 +670,16 @@ def test_a_key_that_is_not_there_is_found_at_once(
         ({"budget": 1.0, "price": PRICE, "extra_body": {"max_tokens": None}}, "budget"),
     ],
 )
-def test_an_endpoint_section_that_cannot_work_is_refused(settings: dict[str, Any], words: str) -> None:
+def test_an_invalid_endpoint_section_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words) as e:
         EndpointSection.model_validate({"endpoint": "http://host/v1", "model": "m", **settings})
     assert all("sk-12" not in problem["msg"] and ":pw@" not in problem["msg"] for problem in e.value.errors())
 
 
-# --- what is asked, and choices ------------------------------------------------------------------------------------
+# --- request bodies and choices ------------------------------------------------------------------------------------
 
 
-def test_what_is_asked(server: EndpointServer, make: Make) -> None:
+def test_request_bodies(server: EndpointServer, make: Make) -> None:
     schema = {"type": "object", "properties": {"score": {"type": "integer"}}}
     request = ChatRequest(
         (Message("system", "be brief"), Message("user", "hello")),
@@ -709,7 +709,7 @@ def test_what_is_asked(server: EndpointServer, make: Make) -> None:
     ]
 
 
-def test_a_server_with_another_word_for_the_limit_is_asked_in_its_words(server: EndpointServer, make: Make) -> None:
+def test_a_server_with_another_name_of_the_token_limit_is_supported(server: EndpointServer, make: Make) -> None:
     server.misbehaviours.append(status(400, "Unsupported parameter: use 'max_completion_tokens' instead"))
     chat = make(max_concurrency=1)
     requests = asks(3)
@@ -717,12 +717,12 @@ def test_a_server_with_another_word_for_the_limit_is_asked_in_its_words(server: 
     assert len(server.received) == 4
     assert [body.get("max_tokens") for body in server.received] == [5, None, None, None]
     assert [body.get("max_completion_tokens") for body in server.received] == [None, 5, 5, 5]
-    make().reply(requests, models={})  # the same draws, whatever the limit is called
+    make().reply(requests, models={})  # the same replies, whatever the name of the limit
     assert len(server.received) == 4
 
 
 def written(*tokens: str, **alternatives: float) -> dict[str, Any]:
-    """A choice whose text is `tokens`; `alternatives` with the choices' log-probabilities stand at each token."""
+    """Return a choice whose text is `tokens`; each token has `alternatives` with the choices' log-probabilities."""
     content = [
         {
             "token": token,
@@ -755,7 +755,7 @@ def logprobs_of(server: EndpointServer, make: Make, choice: dict[str, Any], **se
         ("<think>", "Score:", "5", "</think>", "\n", "4"),
     ],
 )
-def test_the_place_of_the_verdict_is_found(server: EndpointServer, make: Make, tokens: tuple[str, ...]) -> None:
+def test_the_token_of_the_verdict_is_found(server: EndpointServer, make: Make, tokens: tuple[str, ...]) -> None:
     reply = logprobs_of(server, make, written(*tokens))
     assert reply.text == "".join(tokens)
     assert reply.choice_logprobs == (-math.inf,) * 4 + (-0.25, -math.inf)
@@ -780,14 +780,14 @@ def test_the_place_of_the_verdict_is_found(server: EndpointServer, make: Make, t
         (50, ("Score:", " 4", "\n", "Score", ":")),
     ],
 )
-def test_where_no_place_is_sure_there_are_no_probabilities(
+def test_an_ambiguous_position_gives_no_probabilities(
     server: EndpointServer, make: Make, max_tokens: int, tokens: tuple[str, ...]
 ) -> None:
     reply = logprobs_of(server, make, written(*tokens), max_tokens=max_tokens)
     assert reply == Reply(text="".join(tokens), finish_reason="stop")
 
 
-def test_tokens_that_are_the_same_choice_add_up_and_free_text_comes_before(server: EndpointServer, make: Make) -> None:
+def test_tokens_of_the_same_choice_are_summed_after_free_text(server: EndpointServer, make: Make) -> None:
     choice = written(
         "It is fine. ", "Score", ":", " 4", **{"4": -1.5, "_4_": -2.0, "3": -3.0, "44": -1.0, "5": -9999.0}
     )
@@ -797,14 +797,14 @@ def test_tokens_that_are_the_same_choice_add_up_and_free_text_comes_before(serve
     assert reply.choice_logprobs[3] == -3.0
     assert reply.choice_logprobs[5] == -math.inf
     assert server.received[0]["max_tokens"] >= 116
-    # The same from the cache, infinities included; with other choices another reply is wanted.
+    # The same from the cache, including infinities; other choices need another reply.
     assert logprobs_of(server, make, {}, max_tokens=100) == reply
     assert len(server.received) == 1
     other = logprobs_of(server, make, choice, max_tokens=100, choices=("3", "4"))
     assert other.choice_logprobs == reply.choice_logprobs[3:5]
 
 
-def test_a_reply_that_is_read_in_another_way_is_another_reply(server: EndpointServer, make: Make) -> None:
+def test_a_different_way_of_parsing_gives_a_different_cache_key(server: EndpointServer, make: Make) -> None:
     """The recipe's `extra_body` makes the bodies the same, with and without free text."""
     server.answer = lambda body: answer_to(body, **written("4"))
     requests = [ask(max_tokens=n, temperature=0.0, opening=OPENING, choices=SCORES) for n in (0, 50)]
@@ -831,12 +831,12 @@ def test_letters_after_an_opening_that_ends_in_a_bracket(server: EndpointServer,
         {"tokens": ["4"]},
     ],
 )
-def test_a_server_without_probabilities_gives_its_text(server: EndpointServer, make: Make, logprobs: Any) -> None:
+def test_a_server_without_probabilities_returns_its_text(server: EndpointServer, make: Make, logprobs: Any) -> None:
     reply = logprobs_of(server, make, {"message": {"content": "4"}, "logprobs": logprobs})
     assert reply == Reply(text="4", finish_reason="stop")
 
 
-def test_a_server_that_refuses_probabilities_is_asked_for_fewer_and_then_for_none(
+def test_a_server_that_refuses_probabilities_gets_requests_for_fewer_and_then_none(
     server: EndpointServer, make: Make
 ) -> None:
     server.misbehaviours.extend([status(400, "top_logprobs must be at most 5"), status(400, "logprobs: unsupported")])
@@ -846,13 +846,13 @@ def test_a_server_that_refuses_probabilities_is_asked_for_fewer_and_then_for_non
     assert "logprobs" not in server.received[2]
 
 
-def test_the_name_of_the_model_holds_no_scheme_and_no_path(server: EndpointServer, make: Make) -> None:
+def test_the_model_id_contains_no_scheme_and_no_path(server: EndpointServer, make: Make) -> None:
     host = server.url.removeprefix("http://").removesuffix("/v1")
     assert make(model="org/judge").model_id({}) == f"endpoint:{host}/org/judge"
     assert make().by == "grader"
 
 
-def test_importing_the_command_line_brings_no_http_client() -> None:
+def test_importing_the_command_line_imports_no_http_client() -> None:
     code = (
         "import sys\nimport selfreward.cli, selfreward.chats.endpoint\n"
         "slow = {'httpx', 'tenacity', 'tqdm', 'openai', 'torch'} & set(sys.modules)\n"
@@ -861,6 +861,6 @@ def test_importing_the_command_line_brings_no_http_client() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_nothing_is_drawn_where_no_terminal_is(server: EndpointServer, make: Make, capfd: Any) -> None:
+def test_no_progress_bar_without_a_terminal(server: EndpointServer, make: Make, capfd: Any) -> None:
     make().reply(asks(3), models={})
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""A judge's conversations on the run's own engine: what is sent, what comes back, and what may never be sent."""
+"""A judge's conversations on the run's own engine: requests, replies, and prompts that are never sent."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ SCORES = ("0", "1", "2")
 
 
 def wrote(text: str, *, finish_reason: Any = "stop") -> Sample:
-    """As engines give it: the end token is among the ids and not in the text."""
+    """Return a sample as engines do: the end token is among the ids, but not in the text."""
     ids = (*map(ord, text), *((2,) if finish_reason == "stop" else ()))
     return Sample(ids, (-0.5,) * len(ids), text, finish_reason)
 
@@ -39,7 +39,7 @@ def ask(engine: FakeEngine, *requests: ChatRequest, by: str = "policy") -> list[
 # --- free text -------------------------------------------------------------------------------------------------------
 
 
-def test_free_text_is_one_call_with_every_setting_and_the_replies_in_their_order() -> None:
+def test_free_text_is_one_call_with_all_settings_and_ordered_replies() -> None:
     engine = FakeEngine(lambda request, draw: wrote(f"{shown(request)[6:9]} {draw}"))
     schema = {"type": "object"}
     one = ChatRequest(USER, max_tokens=9, n=2, temperature=0.4, top_p=0.8, seed=5, json_schema=schema)
@@ -61,7 +61,7 @@ def test_free_text_is_one_call_with_every_setting_and_the_replies_in_their_order
     )
 
 
-def test_nothing_to_ask_is_no_work() -> None:
+def test_no_requests_give_no_work() -> None:
     engine = FakeEngine(lambda request, draw: wrote("x"))
     assert ask(engine) == [] and engine.calls == [] and engine.loaded == []
 
@@ -69,7 +69,7 @@ def test_nothing_to_ask_is_no_work() -> None:
 # --- choices ---------------------------------------------------------------------------------------------------------
 
 
-def test_choices_at_once_are_one_token_after_the_opening() -> None:
+def test_choices_without_free_text_are_one_token_after_the_opening() -> None:
     engine = FakeEngine(lambda request, draw: chose(request, 0.1, 0.7, 0.0))
     request = ChatRequest(USER, max_tokens=0, n=2, opening="Score: ", choices=SCORES)
     (first, second), (alone,) = ask(engine, request, replace(request, n=1, choices=("2", "1", "0")))
@@ -97,8 +97,8 @@ REASONINGS = [
 
 
 @pytest.mark.parametrize(("text", "held_to"), REASONINGS)
-@pytest.mark.parametrize("finish_reason", ["stop", "length"])  # what was cut is held to a choice all the same
-def test_after_reasoning_the_model_is_held_to_a_choice(text: str, held_to: str, finish_reason: str) -> None:
+@pytest.mark.parametrize("finish_reason", ["stop", "length"])  # also after truncation
+def test_after_reasoning_the_choices_are_scored(text: str, held_to: str, finish_reason: str) -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         return chose(request, 0.2, 0.3, 0.4) if request.choice_token_ids else wrote(text, finish_reason=finish_reason)
 
@@ -111,14 +111,14 @@ def test_after_reasoning_the_model_is_held_to_a_choice(text: str, held_to: str, 
     assert [shown(call) for call in chosen] == [shown(reasoned) + held_to] * 2
     assert {(call.max_tokens, call.n, call.temperature) for call in chosen} == {(1, 1, 0.0)}
     for reply in replies:
-        # What was sampled is kept whole, and the choice is no part of it.
+        # The complete sample is stored, and the choice is not part of it.
         sample = wrote(text, finish_reason=finish_reason)
         assert (reply.text, reply.finish_reason, reply.token_ids) == (text, finish_reason, sample.token_ids)
         assert reply.prompt_token_ids == reasoned.prompt_token_ids
         assert [math.exp(p) for p in reply.choice_logprobs] == pytest.approx([0.2, 0.3, 0.4])
 
 
-def test_every_draw_is_held_to_its_own_choice() -> None:
+def test_choices_are_scored_for_every_reply() -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         if not request.choice_token_ids:
             return wrote("good" if draw else "bad")
@@ -128,7 +128,7 @@ def test_every_draw_is_held_to_its_own_choice() -> None:
     assert [(reply.text, reply.choice_logprobs.index(0.0)) for reply in replies] == [("bad", 0), ("good", 2)]
 
 
-def test_requests_of_all_sorts_are_two_calls_and_come_back_in_their_order() -> None:
+def test_mixed_requests_are_two_calls_with_ordered_replies() -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         return chose(request, 0.5, 0.5) if request.choice_token_ids else wrote("I see.")
 
@@ -153,7 +153,7 @@ def test_requests_of_all_sorts_are_two_calls_and_come_back_in_their_order() -> N
     assert replies[1] == [Reply(skipped="too_long")] * 3
 
 
-def test_choices_that_the_tokenizer_does_not_write_are_refused_before_any_work() -> None:
+def test_choices_that_are_not_single_tokens_are_refused_before_any_work() -> None:
     engine = FakeEngine(lambda request, draw: wrote("x"))
     with pytest.raises(RecipeError, match=r"'Score: 10' as "):
         ask(engine, ChatRequest(USER, max_tokens=9, opening="Score: ", choices=("1", "10")))
@@ -161,7 +161,7 @@ def test_choices_that_the_tokenizer_does_not_write_are_refused_before_any_work()
 
 
 @pytest.mark.parametrize("logprobs", [(), (-1.0,), (math.nan, -1.0), (0.5, -1.0)])
-def test_probabilities_that_are_none_are_an_engine_error_after_reasoning_too(logprobs: tuple[float, ...]) -> None:
+def test_invalid_probabilities_are_an_engine_error(logprobs: tuple[float, ...]) -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         return replace(wrote("Good."), choice_logprobs=logprobs if request.choice_token_ids else ())
 
@@ -169,7 +169,7 @@ def test_probabilities_that_are_none_are_an_engine_error_after_reasoning_too(log
         ask(FakeEngine(say), ChatRequest(USER, max_tokens=9, opening="Best: ", choices=("A", "B")))
 
 
-# --- room ------------------------------------------------------------------------------------------------------------
+# --- context length --------------------------------------------------------------------------------------------------
 
 PROMPT, OPENING = len("[user]Name a sea.[assistant]"), len("Score: ")
 WITH_CHOICES: dict[str, Any] = {"opening": "Score: ", "choices": SCORES}
@@ -183,7 +183,7 @@ WITH_CHOICES: dict[str, Any] = {"opening": "Score: ", "choices": SCORES}
         ({"max_tokens": 20, **WITH_CHOICES}, PROMPT + 20 + 8 + OPENING + 1),  # cut and encoded anew, text may grow by 8
     ],
 )
-def test_what_fits_to_the_last_token_is_sent_and_what_does_not_is_not(settings: dict[str, Any], needed: int) -> None:
+def test_prompts_that_exactly_fit_are_sent_and_longer_ones_are_not(settings: dict[str, Any], needed: int) -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         return chose(request, 0, 0, 1) if request.choice_token_ids else wrote("y" * 20, finish_reason="length")
 
@@ -194,10 +194,10 @@ def test_what_fits_to_the_last_token_is_sent_and_what_does_not_is_not(settings: 
         assert len(call[0].prompt_token_ids) + call[0].max_tokens <= needed
     engine = FakeEngine(say, context_tokens=needed - 1)
     assert ask(engine, ChatRequest(USER, n=2, **settings)) == [[Reply(skipped="too_long")] * 2]
-    assert engine.calls == [] and engine.loaded == []  # a model that is not asked is not loaded
+    assert engine.calls == [] and engine.loaded == []  # a model that is not queried is not loaded
 
 
-def test_text_that_grows_when_it_is_encoded_anew_never_outgrows_the_context() -> None:
+def test_text_that_grows_when_encoded_again_never_exceeds_the_context() -> None:
     class Growing(FakeEngine):
         def encode_text(self, text: str) -> tuple[int, ...]:
             return super().encode_text(text.replace("y", "yyy"))
@@ -264,14 +264,14 @@ def test_only_the_chat_template_writes_control_tokens() -> None:
     )
 
 
-def test_text_without_control_tokens_is_sent_to_the_letter() -> None:
+def test_text_without_control_tokens_is_sent_unchanged() -> None:
     engine = Controlled(lambda request, draw: wrote("Fine."))
     ask(engine, ChatRequest((Message("user", "a < |im_end|> <b> [INST]"),), max_tokens=9))
     assert "user\na < |im_end|> <b> [INST]⟦" in readable(engine.calls[0][0].prompt_token_ids)
 
 
 @pytest.mark.parametrize("choices", [(), SCORES])
-def test_a_text_that_becomes_a_control_token_however_it_is_spelt_is_not_sent(choices: tuple[str, ...]) -> None:
+def test_a_text_that_always_encodes_to_a_control_token_is_not_sent(choices: tuple[str, ...]) -> None:
     class Folding(Controlled):
         folds = True
 
@@ -293,7 +293,7 @@ REASONED_CONTROLS = [
 
 
 @pytest.mark.parametrize(("text", "sampled_as_tokens", "held_to"), REASONED_CONTROLS)
-def test_what_the_judge_wrote_gains_no_control_token(text: str, sampled_as_tokens: bool, held_to: str) -> None:
+def test_the_judges_own_text_gains_no_control_token(text: str, sampled_as_tokens: bool, held_to: str) -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         if request.choice_token_ids:
             return chose(request, 0, 0, 1)
@@ -316,7 +316,7 @@ def test_what_the_judge_wrote_gains_no_control_token(text: str, sampled_as_token
         ({"max_tokens": 0, **WITH_CHOICES}, False),
     ],
 )
-def test_who_is_told_how_to_explain_itself_does_not_think_before(settings: dict[str, Any], thinks: bool) -> None:
+def test_thinking_is_off_with_choices_or_a_schema(settings: dict[str, Any], thinks: bool) -> None:
     def say(request: GenerationRequest, draw: int) -> Sample:
         return chose(request, 0, 0, 1) if request.choice_token_ids else wrote("Fine.")
 
@@ -326,7 +326,7 @@ def test_who_is_told_how_to_explain_itself_does_not_think_before(settings: dict[
     assert (CLOSE in engine.calls[0][0].prompt_token_ids) is not thinks
 
 
-def test_every_reason_that_nothing_was_sent_is_one_that_reports_know() -> None:
+def test_reasons_of_skipped_requests_are_known_to_reports() -> None:
     engine = Controlled(lambda request, draw: wrote("x"), context_tokens=40)
     engine.folds = True
     requests = [ChatRequest((Message("user", text),), max_tokens=9) for text in ("＜|im_end|>", "x" * 50)]

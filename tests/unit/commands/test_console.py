@@ -1,4 +1,4 @@
-"""What stands on the terminal: a line for each finished stage, and a table that fits and holds plain text only."""
+"""Console output of a run: a line for each finished stage, and a table that fits and contains only plain text."""
 
 import io
 import json
@@ -18,11 +18,11 @@ from selfreward.records import Evaluation
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is wrapped unless a test says so; a test runner may set COLUMNS."""
+    """Use a wide terminal unless a test sets its width; a test runner may set COLUMNS."""
     monkeypatch.setenv("COLUMNS", "2000")
 
 
-def told(*events: tuple[str, int, str, dict[str, Any]]) -> list[str]:
+def lines_of(*events: tuple[str, int, str, dict[str, Any]]) -> list[str]:
     stream = io.StringIO()
     console = Console(stream)
     for event in events:
@@ -34,9 +34,9 @@ def entry(seconds: float, **more: Any) -> dict[str, Any]:
     return {"seconds": seconds, "usage": {}, **more}
 
 
-def test_a_stage_is_told_once_with_its_cost() -> None:
+def test_a_stage_is_printed_once_with_its_cost() -> None:
     usage = {"num_generated_tokens": 3000, "num_prompt_tokens": 1000}
-    lines = told(
+    lines = lines_of(
         ("started", 0, "evaluation", {}),
         ("finished", 0, "evaluation", entry(1.25)),
         ("started", 1, "responses", {"shard": 0}),
@@ -58,16 +58,16 @@ def test_a_stage_is_told_once_with_its_cost() -> None:
         ["training", "123.4", "s"],
     ]
     assert all(len(line) <= 80 for line in lines)
-    places = {found.start() for line in lines if (found := re.search(r"\d s\b", line))}
-    assert len(places) == 1, "seconds stand below each other"
+    columns = {found.start() for line in lines if (found := re.search(r"\d s\b", line))}
+    assert len(columns) == 1, "seconds are aligned"
 
 
-def test_a_resumed_stage_that_was_finished_before_says_nothing() -> None:
-    assert told(("finished", 1, "responses", entry(3.0, num_records=128, shard_records=[96, 32]))) == []
+def test_a_stored_stage_of_a_resumed_run_prints_nothing() -> None:
+    assert lines_of(("finished", 1, "responses", entry(3.0, num_records=128, shard_records=[96, 32]))) == []
 
 
 def test_a_stage_that_took_no_time_has_no_rate() -> None:
-    (line,) = told(("finished", 1, "training", entry(0.0, usage={"num_generated_tokens": 5})))
+    (line,) = lines_of(("finished", 1, "training", entry(0.0, usage={"num_generated_tokens": 5})))
     assert "tokens/s" not in line
 
 
@@ -77,7 +77,7 @@ def closing(run: MadeRun, *, banner: str | None = None) -> str:
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
-    """The cells of each model in the table; what is empty is left out."""
+    """Return the cells of each model in the table, without empty cells."""
     lines = text.split("\n\n")[0].splitlines()
     return {line.split()[0]: line.split() for line in lines if line.strip().startswith("M_")}
 
@@ -119,7 +119,7 @@ def test_the_table_fits_into_80_columns_with_the_longest_decision(tmp_path: Path
     assert max(map(len, table)) <= 80
 
 
-def test_what_was_not_measured_is_a_minus(tmp_path: Path) -> None:
+def test_missing_measurements_are_a_dash(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
     run.history[0] = replace(without(run.history[0], reason="too few pairs"), counts={})
     run = replace(run, initial=Evaluation(0, {"response_tokens": interval(float("nan"), 1.0), "pass_rate": 0.5}))
@@ -136,13 +136,13 @@ def test_rates_of_an_invalid_anchor_are_not_shown_as_numbers(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "\x1b]0;title\x07 two\nlines \x9b31m"])
-def test_no_text_of_others_moves_the_terminal(tmp_path: Path, text: str) -> None:
+def test_foreign_text_cannot_control_the_terminal(tmp_path: Path, text: str) -> None:
     run = make_run(tmp_path / "run \x1b[31m", num_iterations=1, hostile=text)
     shown = closing(run, banner=text)
-    shown.encode()  # half a surrogate pair cannot be printed
+    shown.encode()  # a lone surrogate cannot be printed
     assert {c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")} <= {"\n"}
-    assert "⟦" in shown, "what is hidden is named"
-    assert json.loads((run.store.folder / "report.json").read_text())["note"] == text, "the file keeps it as it was"
+    assert "⟦" in shown, "hidden characters are named"
+    assert json.loads((run.store.folder / "report.json").read_text())["note"] == text, "the file has the original text"
 
 
 def test_a_long_note_is_broken_between_words_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Exported pairs: the shape other trainers read, every character of every text, and what is refused."""
+"""Exported pairs: the format that other trainers read, unchanged texts, and refusals."""
 
 import json
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def prompt(name: str, text: str) -> Prompt:
 
 
 def make_run(folder: Path, *iterations: Sequence[tuple[str, str, str]], unpaired: str = "no pair of this") -> Path:
-    """A run folder whose iteration t has the pairs (prompt, chosen, rejected) of `iterations[t - 1]`, two a shard."""
+    """Make a run folder whose iteration t has the pairs (prompt, chosen, rejected) of `iterations[t - 1]`."""
     with Store(folder, name="by-hand") as store:
         for number, texts in enumerate(iterations, start=1):
             prompts = [prompt(f"p{number}-{i}", text) for i, (text, _, _) in enumerate(texts)]
@@ -66,7 +66,7 @@ def make_run(folder: Path, *iterations: Sequence[tuple[str, str, str]], unpaired
 def rows_of(file: Path) -> list[dict[str, Any]]:
     if file.suffix == ".parquet":
         return pq.read_table(file).to_pylist()
-    # As a JSONL reader does it: only \n ends a line.
+    # As in a JSONL reader, only \n ends a line.
     return [json.loads(line) for line in file.read_bytes().decode().split("\n")[:-1]]
 
 
@@ -102,7 +102,7 @@ def test_every_row_is_a_conversation_and_no_character_is_lost(run: Path, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_the_datasets_library_reads_it_as_trl_documents_it(run: Path, tmp_path: Path, suffix: str) -> None:
+def test_the_datasets_library_reads_the_format_that_trl_documents(run: Path, tmp_path: Path, suffix: str) -> None:
     datasets = pytest.importorskip("datasets")
     file = tmp_path / f"pairs{suffix}"
     export_pairs(run, file)
@@ -122,7 +122,7 @@ def test_one_iteration_alone(run: Path, tmp_path: Path) -> None:
     assert export_pairs(run, tmp_path / "one.jsonl", iteration=1) == len(HOSTILE)
 
 
-def test_an_older_file_is_replaced_whole(run: Path, tmp_path: Path) -> None:
+def test_an_older_file_is_replaced_atomically(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_text("an older and longer file\n" * 1000)
     export_pairs(run, file, iteration=2)
@@ -130,30 +130,30 @@ def test_an_older_file_is_replaced_whole(run: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "run"]
 
 
-def test_a_run_may_be_exported_while_it_works(run: Path, tmp_path: Path) -> None:
+def test_a_running_run_can_be_exported(run: Path, tmp_path: Path) -> None:
     with Store(run):
         assert export_pairs(run, tmp_path / "pairs.jsonl") == len(HOSTILE) + 1
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs", "pairs.json"])
 def test_another_suffix_is_refused(run: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(RecipeError, match=r"\.jsonl and \.parquet can be written"):
+    with pytest.raises(RecipeError, match=r"allowed are \.jsonl and \.parquet"):
         export_pairs(run, tmp_path / name)
     assert not (tmp_path / name).exists()
 
 
 def test_an_iteration_without_pairs_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"iteration 3 has no pairs; iterations whose pairs are made: \[1, 2\]"):
+    with pytest.raises(RecipeError, match=r"iteration 3 has no pairs; iterations with pairs: \[1, 2\]"):
         export_pairs(run, tmp_path / "pairs.jsonl", iteration=3)
     empty = tmp_path / "empty"
     with Store(empty) as store:
         store.record_event("started")
-    with pytest.raises(RecipeError, match="this run has no pairs; iterations whose pairs are made: none"):
+    with pytest.raises(RecipeError, match="this run has no pairs; iterations with pairs: none"):
         export_pairs(empty, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no manifest\.json"):
         export_pairs(tmp_path, tmp_path / "pairs.jsonl")
     with pytest.raises(StoreError, match=r"no manifest\.json"):
@@ -169,13 +169,13 @@ def test_changed_pairs_are_not_exported(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
-def test_a_place_that_cannot_be_written_is_named_and_what_helps(run: Path, tmp_path: Path) -> None:
+def test_a_path_that_is_not_writable_is_reported_with_advice(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file/pairs\.jsonl: .*choose a place whose parents are folders"):
+    with pytest.raises(StoreError, match=r"file/pairs\.jsonl: .*choose a path whose parents are folders"):
         export_pairs(run, tmp_path / "file" / "pairs.jsonl")
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()
-    with pytest.raises(StoreError, match=r"folder\.jsonl: .*name a file, not a folder"):
+    with pytest.raises(StoreError, match=r"folder\.jsonl: .*give a file, not a folder"):
         export_pairs(run, folder)
     assert list(folder.iterdir()) == [] and not list(tmp_path.glob("*.partial"))
 

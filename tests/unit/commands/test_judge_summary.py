@@ -1,4 +1,4 @@
-"""What a terminal shows after `selfreward judge`: readable by somebody who never saw it, in 80 columns."""
+"""The summary of `selfreward judge`: self-explanatory, in 80 columns."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ ONE = "the judge scores one response at a time and has no order to be swapped"
 
 
 def shown(*, out: Path = Path("out.jsonl"), unscored: dict[str, int] | None = None, **metrics: Interval | float) -> str:
-    """160 responses, 480 judgments."""
+    """Return the summary of 160 responses and 480 judgments."""
     reasons = {"judge_position_consistency_rate": ONE, "judge_tie_rate": "no prompt has two scored responses"}
     left = {name: reason for name, reason in reasons.items() if name not in metrics}
     return table(JudgeResult(out, 160, 480, unscored or {}, Evaluation(1, metrics, left)))
@@ -26,14 +26,14 @@ def r_of(mean: float) -> Interval:
 def test_a_metric_has_a_line_with_its_interval_and_a_missing_one_its_reason() -> None:
     text = shown(judge_score_mean=Interval(3.214, 2.881, 3.47, 40), judge_reliability=r_of(0.7), judge_other=0.5)
     lines = text.splitlines()
-    (reliability,) = (line for line in lines if line.startswith("Judge reliability, r"))
+    (reliability,) = (line for line in lines if line.startswith("Judge reliability (ICC), r"))
     assert reliability.split()[-4:] == ["0.70", "0.60", "to", "0.80"]
     (mean,) = (line for line in lines if line.startswith("Mean score"))
     assert mean.split()[-4:] == ["3.21", "2.88", "to", "3.47"]
     assert [line.split() for line in lines if line.startswith("judge_other")] == [["judge_other", "0.500"]]
     words = " ".join(text.split())
-    assert f"Same winner in both orders not measured: {ONE}" in words
-    assert "Responses with equal scores not measured: no prompt has two scored responses" in words
+    assert f"Judge's position consistency not measured: {ONE}" in words
+    assert "Ties between responses not measured: no prompt has two scored responses" in words
     assert lines.index(reliability) < lines.index(mean)  # in the order of the docs
     assert "95 % interval" in text
 
@@ -48,7 +48,7 @@ def test_unscored_judgments_are_counted_by_reason() -> None:
 @pytest.mark.parametrize(("mean", "is_noise"), [(0.39, True), (0.4, False), (0.9, False)])
 def test_a_low_r_is_explained_below_the_table(mean: float, is_noise: bool) -> None:
     words = " ".join(shown(judge_reliability=r_of(mean)).split())
-    assert "that the judge would give again" in words
+    assert "the judge would give again" in words
     assert ("Below 0.4, as here, the scores are mostly noise" in words) == is_noise
     assert "would give again" not in shown()
 
@@ -56,13 +56,13 @@ def test_a_low_r_is_explained_below_the_table(mean: float, is_noise: bool) -> No
 @pytest.mark.parametrize(
     ("correlation", "said"), [(0.62, "longer responses score"), (-0.62, "shorter responses score"), (0.2, "")]
 )
-def test_scores_that_follow_length_are_said(correlation: float, said: str) -> None:
+def test_a_correlation_of_score_and_length_is_reported(correlation: float, said: str) -> None:
     found = Interval(correlation, correlation - 0.1, correlation + 0.1, 40)
     text = shown(judge_length_correlation=found)
     assert ("responses score" in text) == bool(said) and said in text
 
 
-def test_it_fits_a_terminal_and_ends_with_the_whole_path() -> None:
+def test_the_summary_fits_80_columns_and_ends_with_the_complete_path() -> None:
     metrics, not_measured = measure_judge([], response_lengths={}, scale=None, seed=0)
     out = Path("folder-" * 20) / "judgments.jsonl"
     text = table(

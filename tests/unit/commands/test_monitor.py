@@ -34,7 +34,7 @@ monitor: {delta: 0.08, min_pairs: 2}
 
 
 def simulated(gains: list[float], *, num_prompts: int = 800, seed: int = 0) -> list[list[PromptOutcome]]:
-    """Wins, ties (40 %) and losses against the checkpoint before, for each iteration."""
+    """Return wins, ties (40 %) and losses against the previous checkpoint, for each iteration."""
     chance = np.random.default_rng(seed)
 
     def drawn(gain: float) -> float:
@@ -55,7 +55,7 @@ def write_table(path: Path, outcomes: list[list[PromptOutcome]]) -> Path:
 
 
 def run_folder(folder: Path, outcomes: list[list[PromptOutcome]], **changed: Any) -> list[Decision]:
-    """A run of which only what the monitor reads is there; returns the decisions that the run made."""
+    """Make a run folder with only the files that the monitor reads; return the decisions that the run made."""
     recipe = recipe_file.parse(RECIPE)
     evidence = [Evidence(t, t - 1, tabulate(rows), anchor_examined=True) for t, rows in enumerate(outcomes, start=1)]
     made = decide_all(evidence, recipe.monitor)
@@ -78,7 +78,7 @@ def strict_json(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_the_table_and_the_json_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = simulated([0.2, 0.12, 0.08, 0.0, -0.02])
     path = write_table(tmp_path / "outcomes.csv", outcomes)
     assert main(["monitor", "--csv", str(path), "--json", str(tmp_path / "out.json")]) == 0
@@ -98,15 +98,13 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path, capsys: pytest.Capt
         assert int(row[5]) == gain["num_prompts"] == 800
         assert decision["reason"] in " ".join(printed.split())
         assert decision["alpha_spending"]["stop"] == pytest.approx(0.05 * decision["iteration"] / 8)
-    # What comes after the stop stands below it, and the last line says what to do.
+    # Decisions after the stop are listed below it, and the last line states what to do.
     assert printed.index("PLATEAU") < printed.index("after the stop") < printed.rindex("PLATEAU  ")
     assert printed.rstrip().endswith("Stop after iteration 4 by PLATEAU; use M_3.")
     assert all(len(line) <= 88 for line in printed.splitlines() if str(path) not in line)
 
 
-def test_json_alone_goes_to_the_output_and_nothing_else_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_with_json_only_json_is_printed_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_table(tmp_path / "outcomes.csv", simulated([0.1]))
     path.write_text(path.read_text().replace("anchor_outcome\n", "anchor_outcome,more\n").replace(".5\n", ".5,x\n"))
     path.write_text(re.sub(r"(?<=\.0)$", ",x", path.read_text(), flags=re.MULTILINE))
@@ -158,7 +156,7 @@ def test_settings_change_the_decision_and_wrong_ones_are_refused(
 
 
 def test_few_outcomes_give_strict_json_and_no_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One prompt, two, no readable one, verifiable ones alone: little is known, and nothing breaks."""
+    """One prompt, two, none readable, only verifiable ones: too few data give no stop and no error."""
     heading = "iteration,prompt_id,anchor_outcome,verifiable_outcome,length_delta_tokens\n"
     for rows in ("1,a,1,,\n", "1,a,1,,4\n1,b,0,,5\n", "1,a,,,\n", "1,a,,1,\n1,b,,0.5,\n"):
         (tmp_path / "few.csv").write_text(heading + rows)
@@ -181,23 +179,23 @@ def test_a_run_is_decided_again_from_its_folder(tmp_path: Path, capsys: pytest.C
         assert decision["decision"] == stored.decision and decision["reason"] == stored.reason
         assert decision["bounds"] == json.loads(json.dumps(stored.bounds))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-    # With other settings, and in what it differs from the run's own word.
+    # With other settings the decisions differ from those of the run.
     assert main(["monitor", str(tmp_path / "run"), "--set", "delta=0.01"]) == 0
     captured = capsys.readouterr()
     assert "No stop up to iteration 3" in captured.out
     assert "note: iteration 3: the run itself decided PLATEAU" in captured.err
-    # What only a run obeys while it works stands in its recipe, and cannot be tried here.
+    # Settings that only apply to a running run cannot be changed here.
     assert main(["monitor", str(tmp_path / "run"), "--set", "min_pairs=4"]) == 2
 
 
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
-        ({"stopped_by": "MAX_ITERATIONS"}, "the run itself was ended by MAX_ITERATIONS"),
-        ({"stopped_by": "", "intervention": "more_draws"}, "the run went on with the intervention more_draws"),
+        ({"stopped_by": "MAX_ITERATIONS"}, "the run itself was stopped by MAX_ITERATIONS"),
+        ({"stopped_by": "", "intervention": "more_draws"}, "the run continued with the intervention more_draws"),
     ],
 )
-def test_what_became_of_the_run_itself_is_noted(
+def test_differences_from_the_run_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str], note: str
 ) -> None:
     run_folder(tmp_path / "run", simulated([0.2, 0.0], num_prompts=400), **changed)
@@ -207,12 +205,14 @@ def test_what_became_of_the_run_itself_is_noted(
     assert "Stop after iteration 2 by PLATEAU; use M_1." in captured.out
 
 
-def test_what_is_no_run_and_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_are_neither_run_nor_table_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write_table(tmp_path / "outcomes.csv", simulated([0.1], num_prompts=3))
     assert main(["monitor", str(path)]) == 2
-    assert f"give a table as --csv {path}" in capsys.readouterr().err
+    assert f"pass a table as --csv {path}" in capsys.readouterr().err
     assert main(["monitor", "--csv", str(tmp_path / "none.csv")]) == 2
-    assert main(["monitor", str(tmp_path)]) == 4  # as status and report say it
+    assert main(["monitor", str(tmp_path)]) == 4  # as for status and report
     with Store(tmp_path / "young", name="young") as store:
         store.write_text("recipe.yaml", recipe_file.dump(recipe_file.parse(RECIPE)))
         store.record_event("started")
@@ -224,7 +224,7 @@ def test_what_is_no_run_and_no_table(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert ended.value.code == 2
 
 
-def test_it_needs_nothing_heavy(tmp_path: Path) -> None:
+def test_the_command_imports_no_heavy_library(tmp_path: Path) -> None:
     path = write_table(tmp_path / "outcomes.csv", simulated([0.1], num_prompts=20))
     code = (
         f"import sys\nfrom selfreward.cli import main\nassert main(['monitor', '--csv', {str(path)!r}]) == 0\n"
@@ -234,8 +234,8 @@ def test_it_needs_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_wait_for_the_second_validation_set_is_said(tmp_path: Path) -> None:
-    """The first look leaves iteration 1 open, and its second validation set is not in the table."""
+def test_missing_outcomes_of_the_second_validation_set_are_reported(tmp_path: Path) -> None:
+    """The first analysis of iteration 1 is inconclusive, and the table has no second validation set for it."""
     wins = [1.0] * 256 + [0.5] * 320 + [0.0] * 224
     lines = [f"1,p{i},{x},validation" for i, x in enumerate(wins)] + [
         f"2,p{i},{x},validation" for i, x in enumerate(wins)
@@ -246,13 +246,13 @@ def test_a_wait_for_the_second_validation_set_is_said(tmp_path: Path) -> None:
     assert [d.num_analyses for d in monitored.decisions] == [1, 2]
     text = " ".join(render(monitored).split())
     assert (
-        text.count("The second validation set would have been asked") == 1
+        text.count("The monitor would use the second validation set here") == 1
         and text.count("with the second validation set") == 1
     )
     assert monitored.settings == MonitorSection()
 
 
-def test_the_document_shows_what_the_command_prints(
+def test_the_document_shows_the_output_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, mark, _ = DOCUMENT.read_text(encoding="utf-8").partition("<!-- a trainer -->\n")
@@ -276,8 +276,8 @@ def test_the_document_shows_what_the_command_prints(
     assert [line.split()[1] for line in lines] == ["CONTINUE", "CONTINUE", "PLATEAU", "2"]
 
 
-def test_the_power_table_of_the_document_is_right() -> None:
-    """By the normal approximation, which it says; the last row is its inverse."""
+def test_the_power_table_of_the_document_is_correct() -> None:
+    """The power by the normal approximation, as stated; the last row is its inverse."""
     from statistics import NormalDist
 
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()

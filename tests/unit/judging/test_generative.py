@@ -329,7 +329,7 @@ def test_a_misspelt_model_is_refused_with_a_hint() -> None:
         judging.build(
             recipe.AdditiveSection(kind="additive", by="polcy"), engine=engine, seed=0, chats=chats(engine, "gpt")
         )
-    with pytest.raises(RecipeError, match=r"^evaluation.anchor.by: .*'zzz'.*name one of these"):
+    with pytest.raises(RecipeError, match=r"^evaluation.anchor.by: .*'zzz'.*use one of these"):
         judging.build_anchor(recipe.PairwiseAnchorSection(by="zzz"), chats=chats(engine), engine=engine, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Model names: what is refused and how; the cache of made folders; checkpoint ids."""
+"""Model names and their refusals; the cache of converted folders; checkpoint ids."""
 
 import json
 import os
@@ -32,12 +32,12 @@ def model_folder(folder: Path, *, files: dict[str, str]) -> Path:
 WHOLE = {"config.json": "{}", "model.safetensors": "x", "tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}
 
 
-def test_a_whole_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_complete_local_folder_is_used_unchanged(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", files=WHOLE)
     assert materialise(ModelSection(model=str(folder))) == folder
 
 
-def test_a_template_in_a_file_of_its_own_counts(tmp_path: Path) -> None:
+def test_a_chat_template_in_its_own_file_is_found(tmp_path: Path) -> None:
     files = WHOLE | {"tokenizer_config.json": "{}", "chat_template.jinja": "{{ messages }}"}
     folder = model_folder(tmp_path / "model", files=files)
     assert materialise(ModelSection(model=str(folder))) == folder
@@ -54,7 +54,7 @@ def test_a_template_in_a_file_of_its_own_counts(tmp_path: Path) -> None:
         ({"config.json": None, "adapter_config.json": "{}"}, "an adapter"),
     ],
 )
-def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, change: dict[str, str | None], said: str) -> None:
+def test_an_incomplete_folder_is_refused(tmp_path: Path, change: dict[str, str | None], said: str) -> None:
     files = {name: content for name, content in (WHOLE | change).items() if content is not None}
     assert said in refusal(str(model_folder(tmp_path / "model", files=files)))
 
@@ -66,13 +66,13 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, change: dict[s
         ("random:huge", "random:tiny"),
         ("package:no_such_package_here/model.gguf", "no_such_package_here"),
         ("package:json/model.gguf", "no file matches"),
-        ("package:json/../model.gguf", "out of the package"),
+        ("package:json/../model.gguf", "outside of the package"),
         ("package:json", "package:NAME/FILE.gguf"),
         ("/no/such/folder", "not a hub id"),
-        ("nobody/no-such-model", "the hub gave none"),
+        ("nobody/no-such-model", "the hub returned none"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_refused(name: str, said: str) -> None:
+def test_an_unknown_name_is_refused(name: str, said: str) -> None:
     message = refusal(name)
     assert said in message
     assert name in message
@@ -89,7 +89,7 @@ def a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_packages_file_is_found_without_importing_it(a_package: Path) -> None:
     (a_package / "deep" / "model.Q4.gguf").write_text("not a model")
-    # Found and read: what is refused is its content.
+    # The file is found and read; its content is refused.
     assert "cannot be read as a GGUF model" in refusal("package:holds_a_model/deep/*.gguf")
 
 
@@ -140,7 +140,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-# Makes a folder in the cache, says when it is in the middle, and goes on when it is told to.
+# Makes a folder in the cache, reports when it is half done, and continues on a signal.
 MAKER = """
 import sys
 from pathlib import Path
@@ -168,7 +168,7 @@ def write_both(folder: Path) -> None:
     (folder / "second").write_text("ours")
 
 
-def test_a_killed_maker_leaves_nothing_behind_that_is_used(cache: Path) -> None:
+def test_a_killed_process_leaves_no_incomplete_folder_in_use(cache: Path) -> None:
     with maker_in_the_middle() as maker:
         maker.kill()
     assert not (cache / "model").exists()
@@ -198,14 +198,14 @@ def test_a_failed_write_leaves_no_folder(cache: Path) -> None:
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
-def test_an_unwritable_cache_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_reported_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(StoreError, match="SELFREWARD_CACHE"):
         cached_folder("model", write_both)
 
 
-def test_importing_the_room_imports_nothing_heavy() -> None:
+def test_importing_the_package_imports_no_heavy_library() -> None:
     code = "import sys, json, selfreward.engines; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "vllm", "trl", "datasets", "huggingface_hub"} & set(json.loads(done.stdout))

@@ -1,4 +1,4 @@
-"""The chat template and its tokens, on a byte tokenizer of our own: thoughts that are skipped, and control tokens."""
+"""The chat template and its tokens, on our own byte tokenizer: skipped thinking, and control tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ SWITCHED = TURNS + "{% if enable_thinking is defined and not enable_thinking %}<
 
 
 def chat_tokenizer(folder: Path, template: str, *added: str, special: Sequence[str] = ()) -> ChatTokenizer:
-    """`random:tiny`'s, one token a byte, with another template and more tokens."""
+    """Return `random:tiny`'s tokenizer, one token per byte, with another template and more tokens."""
     from selfreward.model_files.random_tiny import _byte_tokenizer
 
     tokenizer = _byte_tokenizer()
@@ -35,8 +35,8 @@ def written(tokenizer: ChatTokenizer, messages: Sequence[Message], *, thinking: 
 
 
 @pytest.mark.parametrize("tag", ["think", "thought", "seed:think", "reasoning"])
-@pytest.mark.parametrize("added", [True, False])  # whether the tag is a token of its own or many letters
-def test_thoughts_that_the_template_opens_are_closed(tmp_path: Path, tag: str, added: bool) -> None:
+@pytest.mark.parametrize("added", [True, False])  # whether the tag is a single token or many
+def test_a_thinking_block_that_the_template_opens_is_closed(tmp_path: Path, tag: str, added: bool) -> None:
     opened = OPENED.replace("TAG", tag)
     tokenizer = chat_tokenizer(tmp_path, opened, *((f"<{tag}>", f"</{tag}>") if added else ()))
     begun = f"<|start|>user\nName a sea.<|end|>\n<|start|>assistant\n<{tag}>\n"
@@ -46,20 +46,20 @@ def test_thoughts_that_the_template_opens_are_closed(tmp_path: Path, tag: str, a
         assert tokenizer.encode_text(f"</{tag}>")[0] in tokenizer.encode(USER, thinking=False)
 
 
-def test_a_template_with_a_switch_for_thinking_is_told(tmp_path: Path) -> None:
+def test_a_template_with_a_thinking_switch_gets_it(tmp_path: Path) -> None:
     tokenizer = chat_tokenizer(tmp_path, SWITCHED)
     begun = "<|start|>user\nName a sea.<|end|>\n<|start|>assistant\n"
     assert written(tokenizer, USER, thinking=True) == begun
     assert written(tokenizer, USER, thinking=False) == begun + "<think>\n\n</think>\n\n"
 
 
-def test_a_model_that_does_not_think_is_asked_in_the_same_words(tmp_path: Path) -> None:
+def test_the_prompt_of_a_model_without_thinking_is_unchanged(tmp_path: Path) -> None:
     tokenizer = chat_tokenizer(tmp_path, TURNS)
     about_thinking = [Message("user", "What is <think>?\n<think>")]
     assert tokenizer.encode(about_thinking, thinking=False) == tokenizer.encode(about_thinking)
 
 
-def test_control_tokens_are_the_special_ones_and_those_that_look_like_a_tag(tmp_path: Path) -> None:
+def test_control_tokens_are_special_tokens_and_tokens_that_look_like_a_tag(tmp_path: Path) -> None:
     tokenizer = chat_tokenizer(tmp_path, TURNS, "<think>", "[INST]", "<｜User｜>", "sea", "    ", "<>", special=["EOT"])
     assert set(tokenizer.control_tokens) == {
         "EOT",
@@ -72,7 +72,7 @@ def test_control_tokens_are_the_special_ones_and_those_that_look_like_a_tag(tmp_
     }
 
 
-def test_a_real_tokenizer_is_sent_no_control_token_that_the_template_did_not_write(tmp_path: Path) -> None:
+def test_a_real_tokenizer_gets_control_tokens_only_from_the_template(tmp_path: Path) -> None:
     tokenizer = chat_tokenizer(tmp_path, TURNS, "[INST]")
 
     class Real(FakeEngine):

@@ -48,13 +48,13 @@ def plain(work: Work) -> Work:
 # Judges that give a score
 
 
-def test_each_wording_of_an_expected_score_is_a_prefill_of_its_own() -> None:
+def test_each_prompt_variant_of_an_expected_score_is_its_own_prefill() -> None:
     first, _ = planned("judging={kind: expected_score, num_draws: 3}")
     names = ("expected_score", "expected_score_2", "expected_score_3")
     expected = sum(4 * total(lambda p, n=name: rubric(n, p, response="") + opening(n) + 50) for name in names)
     assert plain(first.stages[JUDGMENTS]) == Work(36, expected, 36, 36, 1)
     once = [call.num_prompt_tokens for call in first.stages[JUDGMENTS].calls]
-    assert len(set(once)) == 3  # the wordings are not equally long
+    assert len(set(once)) == 3  # the prompt variants differ in length
 
 
 def test_an_expected_score_after_reasoning_is_written_once_and_read_once_a_draw() -> None:
@@ -100,7 +100,7 @@ def test_a_form_that_the_engine_enforces_changes_the_prompt() -> None:
     assert plain(first.stages[JUDGMENTS]) == Work(12, expected, 12 * 5 * 30, 60, 30)
 
 
-def test_a_rubric_asks_about_each_criterion() -> None:
+def test_a_rubric_makes_a_request_for_each_criterion() -> None:
     criteria = "[{name: tone, description: it is kind}, {name: facts, description: all that it says is really true}]"
     first, _ = planned(f"judging={{kind: rubric, num_draws: 2, max_tokens: 30, criteria: {criteria}}}")
     shown = (Verbatim("tone: it is kind"), Verbatim("facts: all that it says is really true"))
@@ -152,15 +152,15 @@ def test_an_intrinsic_judge_scores_each_response_with_two_models_once_they_diffe
     assert other.stages[JUDGMENTS].num_requests == 24
 
 
-def test_a_reward_model_reads_every_response_beside_the_engine() -> None:
+def test_a_reward_model_scores_every_response_outside_the_engine() -> None:
     first, second = planned("judging={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
     assert not {JUDGMENTS, SELF} & first.stages.keys()
-    assert first.elsewhere[JUDGMENTS] == {"rm": Work(12, 4 * 69 + 12 * 50)}
-    assert first.elsewhere[SELF] == {"rm": Work(80, 80 * 27)}  # those of M_0 and M_1 to 40 validation prompts
-    assert POOL not in second.elsewhere  # it judges as before
+    assert first.outside_engine[JUDGMENTS] == {"rm": Work(12, 4 * 69 + 12 * 50)}
+    assert first.outside_engine[SELF] == {"rm": Work(80, 80 * 27)}  # those of M_0 and M_1 to 40 validation prompts
+    assert POOL not in second.outside_engine  # it judges as before
 
 
-def test_an_ensemble_asks_what_its_members_ask() -> None:
+def test_an_ensemble_makes_the_requests_of_its_members() -> None:
     members = ("{kind: additive, num_draws: 5, max_tokens: 30}", "{kind: pairwise}", "{kind: verifier}")
     alone = [planned(f"judging={member}")[0].stages.get(JUDGMENTS) for member in members]
     first, _ = planned(f"judging={{kind: ensemble, members: [{', '.join(members)}]}}")
@@ -171,31 +171,31 @@ def test_an_ensemble_asks_what_its_members_ask() -> None:
 # Judges behind an endpoint
 
 
-def test_an_endpoint_is_no_work_of_the_engine_and_every_draw_may_be_a_request() -> None:
+def test_an_endpoint_is_not_work_of_the_engine_and_every_draw_may_be_a_request() -> None:
     judging = "judging={kind: additive, by: gpt, num_draws: 5, max_tokens: 30}"
     first, second = planned(judging, SERVER)
     assert not {JUDGMENTS, SELF} & first.stages.keys()
     asked = 4 * total(lambda p: rubric("additive", p, response="") + 50)
     expected = Work(60, 5 * asked, 60 * 30, 60, 30, num_repeated_tokens=4 * asked)
-    assert first.elsewhere[JUDGMENTS] == {"gpt": expected}
-    assert first.elsewhere.keys() == second.elsewhere.keys() == {JUDGMENTS, SELF}
+    assert first.outside_engine[JUDGMENTS] == {"gpt": expected}
+    assert first.outside_engine.keys() == second.outside_engine.keys() == {JUDGMENTS, SELF}
 
 
 def test_a_choice_leaves_an_endpoint_room_for_its_own_words() -> None:
     first, _ = planned("judging={kind: expected_score, by: gpt, num_draws: 1}", SERVER)
     # 16 tokens and one for three bytes of "Score: ".
-    assert first.elsewhere[JUDGMENTS]["gpt"].max_generated_tokens == 16 + 3
+    assert first.outside_engine[JUDGMENTS]["gpt"].max_generated_tokens == 16 + 3
     reasoned, _ = planned("judging={kind: expected_score, by: gpt, num_draws: 2, reasoning: {max_tokens: 30}}", SERVER)
-    assert reasoned.elsewhere[JUDGMENTS]["gpt"].num_requests == 24
-    assert reasoned.elsewhere[JUDGMENTS]["gpt"].num_generated_tokens == 24 * (30 + 16 + 3)
+    assert reasoned.outside_engine[JUDGMENTS]["gpt"].num_requests == 24
+    assert reasoned.outside_engine[JUDGMENTS]["gpt"].num_generated_tokens == 24 * (30 + 16 + 3)
 
 
-def test_what_an_endpoint_has_answered_it_is_not_asked_again() -> None:
-    """The policy among the members judges the pool anew, and its predecessor the same responses."""
+def test_cached_replies_of_an_endpoint_are_not_requested_again() -> None:
+    """A policy among the members judges the pool again, and its predecessor the same responses."""
     members = "[{kind: additive, num_draws: 5, max_tokens: 30}, {kind: pairwise, by: gpt}]"
     judging = f"judging={{kind: ensemble, members: {members}}}"
     first, second = planned(judging, SERVER, CONSISTENCY, source=Source(num_gold=2))
-    assert first.elsewhere.keys() == {JUDGMENTS, SELF, GOLD} and second.elsewhere.keys() == {JUDGMENTS, SELF}
+    assert first.outside_engine.keys() == {JUDGMENTS, SELF, GOLD} and second.outside_engine.keys() == {JUDGMENTS, SELF}
     assert second.stages[GOLD].num_requests == 4
     assert second.stages[POOL].num_requests == second.stages["previous_judgments"].num_requests == 12
 
@@ -203,15 +203,15 @@ def test_what_an_endpoint_has_answered_it_is_not_asked_again() -> None:
 def test_an_anchor_behind_an_endpoint_leaves_no_comparison_to_the_engine() -> None:
     first, second = planned("evaluation.anchor={kind: pairwise, by: gpt}", SERVER)
     assert not {"evaluation_comparisons", BEST_AND_WORST} & first.stages.keys()
-    assert first.elsewhere["evaluation_comparisons"]["gpt"].num_requests == 80
-    assert second.elsewhere["evaluation_comparisons"]["gpt"].num_requests == 160
-    assert second.elsewhere[BEST_AND_WORST]["gpt"].num_requests == 6
+    assert first.outside_engine["evaluation_comparisons"]["gpt"].num_requests == 80
+    assert second.outside_engine["evaluation_comparisons"]["gpt"].num_requests == 160
+    assert second.outside_engine[BEST_AND_WORST]["gpt"].num_requests == 6
 
 
 # Anchors that score
 
 
-def test_an_anchor_that_scores_is_asked_about_each_response_once() -> None:
+def test_a_scoring_anchor_scores_each_response_once() -> None:
     first, second = planned("evaluation.anchor={kind: additive, by: initial, num_draws: 2, max_tokens: 9}")
     monitor = Source().validation_prompts()[0]
     one = rubric("additive", monitor, response="") + 20
@@ -220,18 +220,18 @@ def test_an_anchor_that_scores_is_asked_about_each_response_once() -> None:
     assert first.stages[BEST_AND_WORST].num_requests == 6
 
 
-def test_a_scoring_endpoint_is_asked_about_new_responses_alone() -> None:
+def test_a_scoring_endpoint_scores_only_new_responses() -> None:
     first, second = planned("evaluation.anchor={kind: additive, by: gpt, num_draws: 2, max_tokens: 9}", SERVER)
-    asked = [work.elsewhere["evaluation_comparisons"]["gpt"].num_requests for work in (first, second)]
+    asked = [work.outside_engine["evaluation_comparisons"]["gpt"].num_requests for work in (first, second)]
     assert asked == [2 * 80, 2 * 40]  # two draws of M_0's and M_1's, then of M_2's
-    assert second.elsewhere[BEST_AND_WORST]["gpt"].num_requests == 2 * 6
+    assert second.outside_engine[BEST_AND_WORST]["gpt"].num_requests == 2 * 6
 
 
 def test_an_anchor_may_be_a_reward_model_or_a_verifier() -> None:
     first, _ = planned("evaluation.anchor={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
-    assert first.elsewhere["evaluation_comparisons"] == {"rm": Work(80, 80 * 27)}
+    assert first.outside_engine["evaluation_comparisons"] == {"rm": Work(80, 80 * 27)}
     first, _ = planned("evaluation.anchor={kind: verifier}")
-    assert not {"evaluation_comparisons", BEST_AND_WORST} & (first.stages.keys() | first.elsewhere.keys())
+    assert not {"evaluation_comparisons", BEST_AND_WORST} & (first.stages.keys() | first.outside_engine.keys())
 
 
 # What a judge is checked with
@@ -270,7 +270,7 @@ def test_the_anchor_compares_best_and_worst_on_prompts_of_each_iteration() -> No
         ("{kind: ensemble, members: [{kind: pairwise, by: initial}, {kind: verifier}]}", False),
     ],
 )
-def test_only_a_judge_that_changes_is_asked_again(judging: str, is_asked_again: bool) -> None:
+def test_only_a_judge_that_changes_judges_again(judging: str, is_asked_again: bool) -> None:
     _, second = planned(f"judging={judging}", "models.other={model: 'random:tiny'}")
     assert (POOL in second.stages) is is_asked_again
     assert BEST_AND_WORST in second.stages
@@ -280,7 +280,7 @@ def test_only_a_judge_that_changes_is_asked_again(judging: str, is_asked_again: 
     assert not {POOL, BEST_AND_WORST} & unchecked.stages.keys()
 
 
-def test_an_anchor_that_commits_itself_responds_once_for_each_rival() -> None:
+def test_an_anchor_that_commits_itself_responds_once_for_each_baseline() -> None:
     first, second = planned("evaluation.anchor={kind: pairwise, commit_first: {max_tokens: 7}}")
     for work, num_rivals in ((first, 1), (second, 2)):
         committed, compared = map(without_repeats, work.stages["evaluation_comparisons"].calls)

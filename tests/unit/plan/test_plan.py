@@ -1,4 +1,4 @@
-"""What a plan counts, checked against sums made by hand, and what it says."""
+"""The counts of a plan, checked against sums made by hand, and its text."""
 
 import json
 import math
@@ -40,10 +40,10 @@ CPU = Machine("cpu", "2 CPU threads", 1e11, 5e10, 1e10, 8 * 2**30)
 # Counts
 
 
-def test_the_first_row_is_the_evaluation_of_the_initial_model_alone() -> None:
+def test_the_first_row_is_only_the_evaluation_of_the_initial_model() -> None:
     (first, *_), warnings = count(make_recipe())
     assert warnings == []
-    assert (first.iteration, first.elsewhere, first.update) == (0, {}, UpdateWork())
+    assert (first.iteration, first.outside_engine, first.update) == (0, {}, UpdateWork())
     assert first.stages == {
         "evaluation_responses": Work(40, 40 * 7, 40 * 20, 40, 20),
         "evaluation_verifiable_responses": Work(6, 6 * 10, 6 * 20, 6, 20),
@@ -94,12 +94,12 @@ def test_a_cache_makes_vllm_faster_at_the_fast_end_only() -> None:
     assert cached.high == plain.high
 
 
-def test_a_verifier_asks_nothing() -> None:
+def test_a_verifier_makes_no_request() -> None:
     (_, first, _), _ = count(make_recipe("judging={kind: verifier}"))
     assert "judgments" not in first.stages
 
 
-def test_comparisons_are_in_both_orders_and_against_one_more_rival_in_each_of_three_iterations() -> None:
+def test_comparisons_are_in_both_orders_and_add_a_baseline_in_each_of_three_iterations() -> None:
     (_, first, second, third, fourth), _ = count(make_recipe("iterations.max=4"))
     opening = len(Template.load("pairwise").opening.split())
     one = rubric("pairwise", Source().validation_prompts()[0], response_a="", response_b="") + opening + 2 * 20
@@ -148,7 +148,7 @@ def test_the_second_validation_set_is_counted_in_each_iteration_and_the_test_set
     }  # fmt: skip
 
 
-def test_what_is_perhaps_not_asked_costs_nothing_at_the_fast_end() -> None:
+def test_optional_stages_cost_nothing_at_the_fast_end() -> None:
     recipe = make_recipe()
     with_all, without = (count(recipe, Source(num_second_validation=n, num_test=n))[0] for n in (40, 0))
     slow = replace(CPU, engine_flops=1e8)
@@ -216,7 +216,7 @@ def test_with_fewer_pairs_than_prompts_the_longest_are_counted() -> None:
     )
 
 
-def test_what_does_not_fit_the_context_is_said_and_not_counted_twice() -> None:
+def test_prompts_beyond_the_context_are_reported_and_not_counted_twice() -> None:
     # Prompts of 13, 23, 33 tokens; with 50 more the last does not fit into 80.
     work, warnings = count(make_recipe("engine.context_tokens=80"))
     assert any("prompt t1-2" in warning and "would refuse" in warning for warning in warnings)
@@ -266,7 +266,7 @@ def test_a_model_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
         read_shape(write_model(tmp_path, config, {"a": (2, 2), "b": (2, 2)}))
 
 
-def test_memory_of_a_float32_trainer_beside_the_engine() -> None:
+def test_memory_of_a_float32_trainer_and_the_engine() -> None:
     recipe = make_recipe("training.micro_batch_size=1", "engine.batch_tokens=1000", "engine.dtype=bfloat16")
     work, _ = count(recipe)
     memory = memory_of(recipe, work, model=MODEL, machine=CPU)
@@ -339,8 +339,8 @@ def test_estimates_are_ranges_that_grow_with_the_work_and_shrink_with_the_machin
     assert fast.low < one.low and fast.high < one.high
 
 
-def test_training_time_is_its_multiplications_at_the_assumed_share() -> None:
-    """6 operations a weight and token for a step, 2 for each of two passes without gradients."""
+def test_training_time_is_its_flops_at_the_assumed_share() -> None:
+    """6 FLOPs per weight and token for a step, 2 for each of two passes without gradients."""
     slow = replace(CPU, training_flops=1e8)
     recipe = make_recipe("training.num_epochs=1")
     with_training, without = (
@@ -351,7 +351,7 @@ def test_training_time_is_its_multiplications_at_the_assumed_share() -> None:
     assert with_training.high - without.high == pytest.approx((6 + 4) * 900_000 * tokens / 1e8 / 0.15, rel=0.05)
 
 
-def test_what_has_run_is_taken_as_it_was_and_gives_the_rates_of_what_comes() -> None:
+def test_finished_stages_keep_their_time_and_give_the_rates_of_later_ones() -> None:
     recipe = make_recipe()
     history = History(
         seconds={
@@ -374,7 +374,7 @@ def test_what_has_run_is_taken_as_it_was_and_gives_the_rates_of_what_comes() -> 
     assert start == Seconds(START_S["transformers"].fast, START_S["transformers"].slow)
 
 
-def test_a_stage_that_asked_nothing_so_far_keeps_its_estimate_at_the_slow_end() -> None:
+def test_a_stage_without_requests_so_far_keeps_its_estimate_at_the_slow_end() -> None:
     recipe = make_recipe()
     slow = replace(CPU, engine_flops=1e7)
     unknown = seconds_of(recipe, machine=slow)
@@ -384,7 +384,7 @@ def test_a_stage_that_asked_nothing_so_far_keeps_its_estimate_at_the_slow_end() 
     assert known[2].low < unknown[2].low
 
 
-def test_nothing_is_added_when_everything_has_run() -> None:
+def test_a_finished_run_adds_no_time() -> None:
     history = History(seconds={0: {"x": 1.0}, 1: {"x": 2.0}, 2: {"x": 3.0}}, finished=frozenset({0, 1, 2}))
     *iterations, start = seconds_of(make_recipe(), history=history)
     assert sum(iterations, start) == Seconds(6.0, 6.0, 6.0)
@@ -393,7 +393,7 @@ def test_nothing_is_added_when_everything_has_run() -> None:
 # The run folder
 
 
-def test_a_folder_that_is_not_there_or_of_another_recipe_gives_no_rates(tmp_path: Path) -> None:
+def test_a_missing_folder_or_one_of_another_recipe_gives_no_rates(tmp_path: Path) -> None:
     recipe = make_recipe(folder=tmp_path / "run")
     assert read_history(tmp_path / "run", recipe) == History()
     assert not (tmp_path / "run").exists()
@@ -461,10 +461,10 @@ def rows_under(title: str, text: str) -> dict[str, list[int]]:
 def test_enough_prompts_resolve_delta_and_the_second_validation_set_counts_too() -> None:
     enough = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=800", "monitor.delta=0.06"))).split())
     assert (
-        "800 validation prompts resolve a gain of about 0.05, and with the second validation set 1,600 prompts one of 0.034"
-        in enough
+        "800 validation prompts resolve a gain of about 0.05, "
+        "and with the second validation set 1,600 prompts one of 0.034" in enough
     )
-    assert "monitor.delta asks for 0.06, which they do." in enough
+    assert "monitor.delta is 0.06, which is large enough." in enough
 
 
 def test_columns_of_held_out_sets_are_there_when_the_sets_are() -> None:
@@ -485,29 +485,29 @@ def test_the_tables_add_up_to_what_was_counted(max_iterations: int) -> None:
     requests, tokens = rows_under("engine requests", text), rows_under("engine tokens, prompt and generated", text)
     names = ["the initial model", *(f"iteration {t}" for t in range(1, max_iterations + 1))]
     for table, amount in ((requests, "num_requests"), (tokens, "num_tokens")):
-        assert list(table) == [*names, "whole run"]
+        assert list(table) == [*names, "complete run"]
         for name, iteration in zip(names, plan.iterations, strict=True):
             *cells, total = table[name]
             assert sum(cells) == total == getattr(iteration, amount)
-        assert table["whole run"] == [sum(column) for column in zip(*(table[name] for name in names), strict=True)]
+        assert table["complete run"] == [sum(column) for column in zip(*(table[name] for name in names), strict=True)]
     training = rows_under("training", text)
     assert training["iteration 1"] == [3, 6, 1107]
-    assert training["whole run"][:2] == [3 * max_iterations, 6 * max_iterations]
+    assert training["complete run"][:2] == [3 * max_iterations, 6 * max_iterations]
 
 
-def test_the_text_says_what_is_a_bound_what_is_assumed_and_what_cannot_be_resolved() -> None:
+def test_the_text_states_bounds_assumptions_and_resolution() -> None:
     text = " ".join(render(make_plan(make_recipe())).split())
     for words_ in (
         "upper bounds",
         "an estimate",
         "15% to 70% of the matrix rate",
-        "Left out: activations",
+        "Not included: activations",
         "100 GFLOP/s in bfloat16",
     ):
         assert words_ in text
     gain = (2.4977 + 0.8416) * math.sqrt(0.6 / 4 / 40)  # z(1 - 0.05 / 8) and z(0.8)
     assert f"40 validation prompts resolve a gain of about {gain:.3g}:" in text
-    assert "monitor.delta asks for 0.05, which takes 670: expect INCONCLUSIVE" in text
+    assert "monitor.delta is 0.05, which needs 670: expect INCONCLUSIVE" in text
     assert "already spent" not in text and "So far" not in text and "warning" not in text
 
 
@@ -516,44 +516,44 @@ ASKED = "judging={kind: additive, by: gpt, num_draws: 5, max_tokens: 30}"
 LABELS_ALONE = "evaluation.self_judge=false"
 
 
-def test_an_endpoint_has_a_line_of_its_own_with_what_it_may_cost() -> None:
+def test_an_endpoint_has_its_own_entry_with_its_maximum_cost() -> None:
     recipe = make_recipe(ASKED, SERVER % 7, LABELS_ALONE)
     prompts = [prompt for t in (1, 2) for prompt in Source().training_prompts(t)]
     once = 4 * sum(rubric("additive", prompt, response="") + 50 for prompt in prompts)
     generated = 24 * 5 * 30
     text = " ".join(render(make_plan(recipe)).split())
     assert (
-        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the whole run, "
-        f"which cost {(5 * once * 2 + generated * 10) / 1e6:.2f} at most; the budget is 7."
+        f"endpoint gpt: up to 120 requests, {5 * once:,} prompt and {generated:,} generated tokens in the complete "
+        f"run, which cost at most {(5 * once * 2 + generated * 10) / 1e6:.2f}; the budget is 7."
     ) in text
-    assert f"reads {once:,} prompt tokens ({(once * 2 + generated * 10) / 1e6:.2f} in all)" in text
-    assert "the server's own may find more tokens or fewer" in text
+    assert f"processes {once:,} prompt tokens ({(once * 2 + generated * 10) / 1e6:.2f} in total)" in text
+    assert "the server's tokenizer may give more or fewer tokens" in text
     assert "judgments" not in text.split("engine requests")[1].split("training")[0]
     unpriced = make_recipe(ASKED, LABELS_ALONE, "models.gpt={endpoint: 'http://localhost:1/v1', model: m}")
     assert "no price is given" in " ".join(render(make_plan(unpriced)).split())
 
 
-def test_a_budget_that_may_not_suffice_is_warned_of() -> None:
+def test_a_budget_that_may_be_too_small_gives_a_warning() -> None:
     def warned(budget: float) -> list[str]:
         recipe = make_recipe(ASKED, SERVER % budget, LABELS_ALONE)
         return beyond_budget(recipe, count(recipe)[0])
 
     recipe = make_recipe(ASKED, SERVER % 1, LABELS_ALONE)
-    work = [iteration.elsewhere["judgments"]["gpt"] for iteration in count(recipe)[0][1:]]
+    work = [iteration.outside_engine["judgments"]["gpt"] for iteration in count(recipe)[0][1:]]
     most = sum(w.num_prompt_tokens * 2 + w.num_generated_tokens * 10 for w in work) / 1e6
     assert warned(most * 1.01) == []
     (warning,) = warned(most * 0.99)
     assert "models.gpt.budget" in warning and f"up to {most:.2f}" in warning
 
 
-def test_a_reward_model_has_a_line_of_its_own() -> None:
+def test_a_reward_model_has_its_own_entry() -> None:
     rm = ("judging={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
     recipe = make_recipe(*rm, LABELS_ALONE)
     text = " ".join(render(make_plan(recipe)).split())
-    assert f"rm, a reward model, reads up to 24 responses of {4 * (69 + 72) + 24 * 50:,} tokens" in text
+    assert f"rm, a reward model, scores up to 24 responses of {4 * (69 + 72) + 24 * 50:,} tokens" in text
 
 
-def test_the_tables_name_pairs_of_judgments_and_battles_only_where_there_are_any() -> None:
+def test_pairs_of_judgments_and_battles_are_listed_only_with_meta_judging() -> None:
     plain = render(make_plan(make_recipe()))
     assert "of judgments" not in plain and "battles" not in plain
     text = render(make_plan(make_recipe("meta_judging={max_share: 0.4, iterations: [1]}")))
@@ -562,10 +562,10 @@ def test_the_tables_name_pairs_of_judgments_and_battles_only_where_there_are_any
     assert rows_under("engine requests", text)["iteration 1"][2] == 3 * 5 * 4
 
 
-def test_the_time_of_an_endpoint_is_unknown_until_it_has_answered() -> None:
+def test_the_time_of_an_endpoint_is_unknown_until_it_has_run() -> None:
     recipe = make_recipe(ASKED, SERVER % 7, LABELS_ALONE)
     work, _ = count(recipe)
-    nothing = [replace(iteration, elsewhere={}) for iteration in work]
+    nothing = [replace(iteration, outside_engine={}) for iteration in work]
     fresh, without = (estimate(recipe, w, model=MODEL, machine=CPU, history=History())[0] for w in (work, nothing))
     assert fresh == without
     answered = History(seconds={1: {"judgments": 1000.0}}, usage={1: {"judgments": {"num_requests": 30.0}}})
@@ -588,7 +588,7 @@ def test_calls_of_one_stage_are_timed_one_by_one() -> None:
     assert seconds(read).high < seconds(written).high / 2
 
 
-def test_warnings_stand_out_and_lines_are_short_enough_to_read() -> None:
+def test_warnings_are_marked_and_lines_are_short() -> None:
     text = render(make_plan(make_recipe(), warnings=("the first " + "long " * 60, "the second")))
     assert re.search(r"^warning: the first", text, re.MULTILINE) and re.search(
         r"^warning: the second", text, re.MULTILINE
@@ -596,7 +596,7 @@ def test_warnings_stand_out_and_lines_are_short_enough_to_read() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_a_started_run_says_what_it_spent_and_what_it_used_of_its_bound() -> None:
+def test_a_started_run_reports_its_time_and_its_share_of_the_bound() -> None:
     recipe = make_recipe()
     work, _ = count(recipe)
     half = {"num_prompt_tokens": work[1].stages["responses"].num_tokens / 4, "num_generated_tokens": 0.0}
@@ -604,4 +604,4 @@ def test_a_started_run_says_what_it_spent_and_what_it_used_of_its_bound() -> Non
     history = History(seconds={1: {"responses": 30.0}}, usage={1: {"responses": half}})
     text = " ".join(render(make_plan(recipe, history=history)).split())
     assert "30 s of it already spent" in text
-    assert "used 50% of the tokens" in text
+    assert "used 50% of the upper bound on tokens" in text

@@ -159,7 +159,7 @@ def test_a_missing_required_key_is_named(key: str) -> None:
     lines = MINIMAL.replace("models:\n  policy", "models: {policy").replace('tiny"}\n', 'tiny"}}\n')
     lines = lines.replace("judging:\n  kind: additive", "judging: {kind: additive}")
     text = "".join(line + "\n" for line in lines.splitlines() if not line.startswith(key))
-    assert f"small.yaml: {key}: missing; the key is required; add it" in refusal(text)
+    assert f"small.yaml: {key}: missing; this key is required; add it" in refusal(text)
 
 
 def test_a_missing_key_of_a_section_has_the_sections_line() -> None:

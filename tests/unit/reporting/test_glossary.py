@@ -1,4 +1,4 @@
-"""docs/metrics.md explains every number that a report can show."""
+"""Tests that docs/metrics.md explains every number that a report can show."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def documented() -> set[str]:
 
 
 def measured_names() -> set[str]:
-    """The names that the evaluation gives and does not give, from a small one of its own making."""
+    """Return the names of all metrics, measured or not, of a small evaluation."""
 
     def response(n: int, text: str) -> Response:
         return Response(f"r{n}{text}", f"p{n}", (1,), tuple(range(9)), None, text, "stop", 0, "c")
@@ -38,13 +38,13 @@ def measured_names() -> set[str]:
     rest = {"comparisons": comparisons, "verifiable_prompts": prompts, "max_tokens": 16, "seed": 0}
     found = measure(1, own=own, initial=other, baselines=baselines, **rest)
     assert "win_rate_vs_initial" in found.metrics
-    of_judge, not_of_judge = measure_judge([], response_lengths={}, scale=None, seed=0)
-    judge_names = {*of_judge, *not_of_judge, TAU, AGREEMENT}
+    judge_metrics, judge_not_measured = measure_judge([], response_lengths={}, scale=None, seed=0)
+    judge_names = {*judge_metrics, *judge_not_measured, TAU, AGREEMENT}
     assert len(judge_names) == 12
     return set(found.metrics) | set(found.not_measured) - {"anchor", "all"} | judge_names
 
 
-def test_every_number_has_a_place_in_the_docs(tmp_path: Path) -> None:
+def test_every_number_is_in_the_docs(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=2, rich=True)
     write(run)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -68,14 +68,14 @@ def test_every_number_has_a_place_in_the_docs(tmp_path: Path) -> None:
 def test_every_number_on_the_page_links_to_its_meaning(tmp_path: Path) -> None:
     write(make_run(tmp_path, num_iterations=1))
     html = (tmp_path / "report.html").read_text()
-    places = set(re.findall(r'id="([^"]+)"', html))
+    ids = set(re.findall(r'id="([^"]+)"', html))
     links = set(re.findall(r'href="#([^"]+)"', html))
-    assert {number.anchor for number in numbers().values()} <= places
-    assert {link for link in links if not re.match(r"f[0-9a-f]{8}-", link)} <= places
+    assert {number.anchor for number in numbers().values()} <= ids
+    assert {link for link in links if not re.match(r"f[0-9a-f]{8}-", link)} <= ids
     assert len([link for link in links if link.startswith("number-")]) > 30
 
 
-def test_the_docs_are_the_table() -> None:
+def test_the_docs_are_generated_from_the_glossary() -> None:
     assert METRICS_MD.read_text(encoding="utf-8") == render("metrics.md.j2", groups=groups()), (
         "docs/metrics.md is not up to date: python -m selfreward.reporting.metrics_page > docs/metrics.md"
     )

@@ -1,4 +1,4 @@
-"""What the reports say of the judge, and that other kinds of judgments and pairs are not taken for the usual ones."""
+"""The judge's numbers in the reports; other kinds of judgments and pairs are kept apart from the usual ones."""
 
 import json
 import math
@@ -33,7 +33,7 @@ from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PAIRS, PROMPTS, RESP
 JUDGING: TypeAdapter[Any] = TypeAdapter(JudgingSection)
 DRAWS_TWICE = {"kind": "additive", "num_draws": 2}
 
-ASKED = recipe_file.parse(RECIPE)
+BASE_RECIPE = recipe_file.parse(RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     return run
 
 
-def said(*found: dict[str, Interval | float], judging: dict[str, Any] = DRAWS_TWICE, **reasons: str) -> list[str]:
-    """Of iterations 1, 2, ... with these metrics of the judge."""
+def remarks_on(*found: dict[str, Interval | float], judging: dict[str, Any] = DRAWS_TWICE, **reasons: str) -> list[str]:
+    """Return the remarks on iterations 1, 2, ... with these metrics of the judge."""
     history = [
         IterationSummary(t, {}, {}, Evaluation(t, {}), {}, judging=Evaluation(t, metrics, reasons))
         for t, metrics in enumerate(found, start=1)
@@ -56,45 +56,49 @@ def between(low: float, high: float) -> Interval:
     return Interval((low + high) / 2, low, high, 24)
 
 
-def test_noise_is_said_only_when_the_whole_interval_of_r_is_low() -> None:
-    (remark,) = said({"judge_reliability": between(0.1, 0.39)})
+def test_noise_is_reported_only_when_the_whole_interval_of_r_is_low() -> None:
+    (remark,) = remarks_on({"judge_reliability": between(0.1, 0.39)})
     assert remark.startswith("Iteration 1: pairs are mostly noise") and "0.24 (0.10 to 0.39)" in remark
-    assert said({"judge_reliability": between(0.1, 0.41)}) == said({"judge_reliability": between(0.5, 0.9)}) == []
-    (remark,) = said(*[{"judge_reliability": between(low, low + 0.1)} for low in (0.1, 0.6, 0.2)])
-    assert remark.startswith("Iterations 1 and 3: ") and "r is 0.15 to 0.25" in remark
+    assert (
+        remarks_on({"judge_reliability": between(0.1, 0.41)})
+        == remarks_on({"judge_reliability": between(0.5, 0.9)})
+        == []
+    )
+    (remark,) = remarks_on(*[{"judge_reliability": between(low, low + 0.1)} for low in (0.1, 0.6, 0.2)])
+    assert remark.startswith("Iterations 1 and 3: ") and "is 0.15 to 0.25" in remark
 
 
-def test_length_is_said_only_when_it_is_large_beyond_its_interval() -> None:
-    (longer,) = said({"judge_length_correlation": between(0.52, 0.8)})
-    (shorter,) = said({"judge_length_correlation": between(-0.8, -0.52)})
+def test_length_bias_is_reported_only_when_the_whole_interval_is_large() -> None:
+    (longer,) = remarks_on({"judge_length_correlation": between(0.52, 0.8)})
+    (shorter,) = remarks_on({"judge_length_correlation": between(-0.8, -0.52)})
     assert longer.startswith("Iteration 1: longer") and shorter.startswith("Iteration 1: shorter")
-    assert said({"judge_length_correlation": between(0.4, 0.9)}) == []
-    assert said({"judge_length_correlation": Interval(math.nan, math.nan, math.nan, 3)}) == []
+    assert remarks_on({"judge_length_correlation": between(0.4, 0.9)}) == []
+    assert remarks_on({"judge_length_correlation": Interval(math.nan, math.nan, math.nan, 3)}) == []
 
 
 @pytest.mark.parametrize(
-    ("judging", "is_said"),
+    ("judging", "has_remark"),
     [
         ({"kind": "additive", "num_draws": 1}, True),
         ({"kind": "additive", "num_draws": 3}, False),  # another reason: too few draws had a score
-        ({"kind": "verifier"}, False),  # says the same however often it is asked
-        ({"kind": "pairwise", "num_draws": 1}, False),  # repeats itself in the other order
+        ({"kind": "verifier"}, False),  # deterministic
+        ({"kind": "pairwise", "num_draws": 1}, False),  # measured over the two orders
         ({"kind": "ensemble", "members": [{"kind": "verifier"}, {"kind": "expected_score", "num_draws": 1}]}, True),
         ({"kind": "ensemble", "members": [{"kind": "verifier"}, {"kind": "reward_model", "by": "r"}]}, False),
     ],
 )
-def test_one_draw_is_said_where_more_would_help(judging: dict[str, Any], is_said: bool) -> None:
-    once = said({}, judging=judging, judge_reliability="nothing was scored twice")
-    assert [remark.startswith("Iteration 1: each response was judged once") for remark in once] == [True] * is_said
+def test_a_single_draw_is_reported_where_more_would_help(judging: dict[str, Any], has_remark: bool) -> None:
+    once = remarks_on({}, judging=judging, judge_reliability="nothing was scored twice")
+    assert [remark.startswith("Iteration 1: each response was judged once") for remark in once] == [True] * has_remark
     measured = {"judge_reliability": between(0.5, 0.6)}
-    assert said(measured, judging=judging) == []
+    assert remarks_on(measured, judging=judging) == []
 
 
-def test_what_was_measured_of_the_judge_stands_in_all_reports(rich: MadeRun) -> None:
+def test_the_judges_measurements_are_in_all_reports(rich: MadeRun) -> None:
     page = page_of(rich).text["judge"]
     assert "0.54" in page and "0.42 to 0.64" in page
-    assert "Agreement with the judge before (iteration 1): there was no judge before this one" in page
-    assert "Preference for the second place (iterations 1 to 3): the judge scores one response at a time" in page
+    assert "Kendall's tau, previous judge (iteration 1): there was no judge before this one" in page
+    assert "Position bias towards the second (iterations 1 to 3): the judge scores one response at a time" in page
     entries = strict(rich.store.folder / "report.json")["iterations"]
     for entry, summary in zip(entries, rich.history, strict=True):
         assert summary.judging is not None
@@ -105,12 +109,12 @@ def test_what_was_measured_of_the_judge_stands_in_all_reports(rich: MadeRun) -> 
     lines = [json.loads(line) for line in (rich.store.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["judging"] for line in lines] == [entry["judging"] for entry in entries]
     markdown = (rich.store.folder / "iteration-03" / "report.md").read_text(encoding="utf-8")
-    assert "Judge reliability, r                   0.38 [0.26 to 0.48]" in markdown
-    assert "Agreement with the judge before        0.24" in markdown
+    assert "Judge reliability (ICC), r             0.38 [0.26 to 0.48]" in markdown
+    assert "Kendall's tau, previous judge          0.24" in markdown
     assert "- Not measured: Agreement of members or criteria. the judge is one" in markdown
 
 
-def test_the_mark_of_r_is_where_people_should_look(rich: MadeRun) -> None:
+def test_the_reference_value_of_r_is_marked(rich: MadeRun) -> None:
     marks = [a["x1"] for t, a in page_of(rich).elements if t == "line" and a.get("class") == "neutral"]
     assert marks.count("40.0") == 3
 
@@ -131,14 +135,14 @@ def test_an_iteration_whose_judge_was_not_measured_has_a_page(tmp_path: Path) ->
     run.history[0] = replace(run.history[0], judging=None)
     write(run)
     assert strict(tmp_path / "report.json")["iterations"][0]["judging"] is None
-    assert "Nothing was measured of the judge." in (tmp_path / "iteration-01" / "report.md").read_text()
-    assert "Judge reliability, r" in (tmp_path / "iteration-02" / "report.md").read_text()
+    assert "The judge was not measured." in (tmp_path / "iteration-01" / "report.md").read_text()
+    assert "Judge reliability (ICC), r" in (tmp_path / "iteration-02" / "report.md").read_text()
     run.history[1] = replace(run.history[1], judging=None)
     write(run)
-    assert "Nothing was measured of the judge." in page_of(run).text["judge"]
+    assert "The judge was not measured." in page_of(run).text["judge"]
 
 
-def test_pairs_of_judgments_are_counted_apart_and_the_counts_add_up(rich: MadeRun) -> None:
+def test_pairs_of_judgments_are_counted_separately_and_the_counts_add_up(rich: MadeRun) -> None:
     read = digest(rich.store, 1)
     counts = rich.history[0].counts
     assert read.num_judgment_pairs == counts["num_judgment_pairs"] == 2
@@ -153,7 +157,7 @@ def test_pairs_of_judgments_are_counted_apart_and_the_counts_add_up(rich: MadeRu
     assert "num_judgment_pairs" not in cells
 
 
-def test_judgments_do_not_stand_in_for_pairs_that_prompts_owe(rich: MadeRun) -> None:
+def test_pairs_of_judgments_do_not_hide_missing_pairs_of_responses(rich: MadeRun) -> None:
     counts = {"num_prompts": 3, "num_dropped_prompts": 0, "num_pairs": 4, "num_judgment_pairs": 1}
     assert funnel.funnel_of(replace(rich.history[0], counts=counts)).problems == ()
     counts["num_judgment_pairs"] = 2
@@ -161,14 +165,14 @@ def test_judgments_do_not_stand_in_for_pairs_that_prompts_owe(rich: MadeRun) -> 
     assert "2 pairs of responses" in problem
 
 
-def test_a_page_without_pairs_of_judgments_does_not_speak_of_them(tmp_path: Path) -> None:
+def test_a_page_without_pairs_of_judgments_does_not_mention_them(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
     assert run.history[0].counts["num_judgment_pairs"] == 0
     write(run)
     assert "of judgments" not in page_of(run).text["funnel"] + page_of(run).text["samples"]
 
 
-def test_criteria_are_no_scores_of_the_judge(rich: MadeRun) -> None:
+def test_criteria_scores_are_not_counted_as_scores_of_the_judge(rich: MadeRun) -> None:
     read = digest(rich.store, 1)
     assert max(read.scores) <= 5  # a criterion has 100 more
     counts = rich.history[0].counts
@@ -181,24 +185,24 @@ def test_criteria_are_no_scores_of_the_judge(rich: MadeRun) -> None:
     assert "additive · clear · score 10" in page and "3 more judgments are not shown." in page
 
 
-def test_a_pair_of_judgments_is_shown_as_what_it_is(rich: MadeRun) -> None:
+def test_a_pair_of_judgments_is_shown_with_its_response(rich: MadeRun) -> None:
     (sample,) = (sample for sample in digest(rich.store, 2).samples if sample.kind == "judgment")
     stored = {judgment.id: judgment for judgment in rich.store.read(2, JUDGMENTS)}
     (pair,) = (pair for pair in rich.store.read(2, PAIRS) if pair.id == sample.id)
     texts = {response.id: response.text for response in rich.store.read(2, RESPONSES)}
     assert sample.judged is not None and sample.judged.text == texts[stored[pair.chosen_id].response_id]
-    assert (sample.chosen.given, sample.rejected.given) == (
+    assert (sample.chosen.given_score, sample.rejected.given_score) == (
         stored[pair.chosen_id].score,
         stored[pair.rejected_id].score,
     )
     page = page_of(rich).text["samples"]
     assert page.count("Pair of judgments") == 3 and "margin 400 Elo" in page and "Elo 212 · 900 tokens" in page
     markdown = (rich.store.folder / "iteration-02" / "report.md").read_text(encoding="utf-8")
-    assert "### Pair of judgments: Elo 212 against −188" in markdown and "Response that was judged:" in markdown
+    assert "### Pair of judgments: Elo 212 against −188" in markdown and "Judged response:" in markdown
 
 
-def test_a_comparing_judge_and_a_response_of_the_initial_model_are_named(tmp_path: Path) -> None:
-    """Ids tell what is compared, and the scores of M_0's responses stay out of the policy's."""
+def test_pairwise_judgments_and_responses_of_the_initial_model_are_labelled(tmp_path: Path) -> None:
+    """Ids show what is compared; scores of M_0's responses are excluded from the policy's scores."""
 
     def judgment(mine: str, other: str, first: str, score: float) -> Judgment:
         return Judgment(
@@ -229,34 +233,34 @@ def test_a_comparing_judge_and_a_response_of_the_initial_model_are_named(tmp_pat
         store.stage(1, JUDGMENTS, 1, lambda _: judgments)
         store.stage(1, PAIRS, 1, lambda _: [pair])
         assert digest(store, 1).scores == {0.83: 1}
-        build(store, recipe=ASKED).write(
+        build(store, recipe=BASE_RECIPE).write(
             [IterationSummary(1, {"num_pairs": 1, "num_prompts": 1}, {}, Evaluation(1, {}), {})], []
         )
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text["samples"]
-    assert "pairwise · the better one with probability 0.83, against first, shown first" in page
-    assert "pairwise · the better one with probability 0.17, against mine, shown second" in page
+    assert "pairwise · preferred with probability 0.83 over first, shown first" in page
+    assert "pairwise · preferred with probability 0.17 over mine, shown second" in page
     assert "Rejected (a response of M₀)" in page and "Chosen (a" not in page
     assert "weight 0.5 · label 0.83" in page
 
 
-def test_scores_without_bounds_have_a_histogram(tmp_path: Path) -> None:
+def test_unbounded_scores_have_a_histogram(tmp_path: Path) -> None:
     scores = [-412.6, -300.2, -0.001, 0.0, 12.5, 733.9]
     judgments = [Judgment(f"j{n}", "p", f"r{n}", "intrinsic", 0, score, None, "") for n, score in enumerate(scores)]
     with Store(tmp_path, name="intrinsic") as store:
         store.stage(1, JUDGMENTS, 1, lambda _: judgments)
-        build(store, recipe=ASKED).write([IterationSummary(1, {}, {}, Evaluation(1, {}), {})], [])
+        build(store, recipe=BASE_RECIPE).write([IterationSummary(1, {}, {}, Evaluation(1, {}), {})], [])
         assert digest(store, 1).scores == {-413.0: 1, -300.0: 1, 0.0: 2, 12.5: 1, 734.0: 1}
     assert "6 scores" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text["scores"]
 
 
-def test_numbers_of_the_judge_are_written_as_what_they_are() -> None:
+def test_the_judges_numbers_are_formatted_by_unit() -> None:
     assert amount("judge_length_correlation", -0.318) == "−0.32"
     assert amount("judge_preference_fairness", 0.12) == "+0.120"
     assert amount("judge_tau_previous", 0.05) == "0.05"
     assert [amount("score", value) for value in (-0.001, -0.01, -3.0, 0.0)] == ["0", "−0.01", "−3", "0"]
 
 
-def test_measuring_the_judge_is_one_block_of_time_apart_from_judging(rich: MadeRun) -> None:
+def test_measuring_the_judge_is_one_group_of_stages_without_judgments(rich: MadeRun) -> None:
     rows = {row.label: row for row in timing.costs(rich.history) if row.depth == 0}
     assert rows["measuring the judge"].seconds == pytest.approx(3 * (11.2 + 4.1 + 0.6))
     assert rows["judgments"].seconds == pytest.approx(3 * 96.4 + 2 * (1 + 2 + 3))

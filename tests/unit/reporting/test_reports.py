@@ -1,4 +1,4 @@
-"""Reports of runs made by hand: what they say is what was recorded, and nothing that a model wrote can change that."""
+"""Reports of hand-made runs: they show what was recorded, and no text of a model can change that."""
 
 import json
 import re
@@ -15,11 +15,11 @@ from cases.reporting import HALF_SURROGATE, HOSTILE, RECIPE, MadeRun, interval, 
 from selfreward import recipe_file
 from selfreward.records import Evaluation, IterationSummary, Judgment, Message, PreferencePair, Prompt
 from selfreward.reporting import build, figures, funnel, timing
-from selfreward.reporting.digest import digest, on_grid, quantile
+from selfreward.reporting.digest import digest, quantile, rounded_score
 from selfreward.store import Store
 from selfreward.tables import JUDGMENTS, PAIRS, PROMPTS
 
-ASKED = recipe_file.parse(RECIPE)
+BASE_RECIPE = recipe_file.parse(RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     return run
 
 
-def test_the_page_holds_its_parts_in_order(eight: MadeRun) -> None:
+def test_the_page_has_its_sections_in_order(eight: MadeRun) -> None:
     page = page_of(eight)
     assert list(page.text) == [
         "header", "decision", "iterations", "curves", "judge", "scores", "funnel", "training", "time", "samples",
@@ -46,7 +46,7 @@ def test_the_page_holds_its_parts_in_order(eight: MadeRun) -> None:
     assert len(plots) == 2 + 4 + 2 + 8 + 1 + 2 + 1
 
 
-def test_the_page_needs_nothing_from_outside(eight: MadeRun) -> None:
+def test_the_page_is_self_contained(eight: MadeRun) -> None:
     page = page_of(eight)
     policy = next(a["content"] for t, a in page.elements if t == "meta" and a.get("http-equiv"))
     assert policy and policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
@@ -87,8 +87,8 @@ def test_report_json_has_the_agreed_shape(eight: MadeRun) -> None:
         assert entry["metrics"]["truncation_rate"] == 0.12
     last = data["iterations"][-1]["decision"]
     assert set(last) == {
-        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers", "failed_checks",
-        "intervention", "effect", "notes", "exit_code",
+        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers",
+        "failed_checks", "intervention", "effect", "notes", "exit_code",
     }  # fmt: skip
     assert (last["decision"], last["stopped_by"], last["best_iteration"]) == ("PLATEAU", "MAX_ITERATIONS", 2)
     assert last["bounds"] == eight.decisions[-1].bounds and last["alpha_spending"] == eight.decisions[-1].alpha_spending
@@ -109,19 +109,19 @@ def test_numbers_that_are_not_finite_are_null_in_json_and_absent_on_the_page(tmp
 
 def test_a_run_without_a_finished_iteration_has_a_page(tmp_path: Path) -> None:
     with Store(tmp_path / "run", name="new") as store:
-        build(store, recipe=ASKED).write([], [], None)
+        build(store, recipe=BASE_RECIPE).write([], [], None)
         assert "No iteration is finished yet" in Page((store.folder / "report.html").read_text()).text["header"]
         assert strict(store.folder / "report.json")["iterations"] == []
 
 
-def test_without_training_the_reason_stands_where_the_numbers_would(tmp_path: Path) -> None:
+def test_without_training_the_reason_is_shown_instead_of_the_numbers(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1, num_prompts=2)
     run.history[0] = without(run.history[0], reason="nothing was trained in this iteration")
     write(run)
     page = page_of(run)
     assert "nothing was trained in this iteration" in page.text["iterations"]
     assert "Nothing was trained." in page.text["training"]
-    assert "no valid measurement of it exists: Win rate; Distance" in page.text["curves"]
+    assert "there is no valid measurement: Win rate; Distance" in page.text["curves"]
     assert "nothing was trained in this iteration" in (tmp_path / "iteration-01" / "report.md").read_text()
 
 
@@ -132,7 +132,7 @@ def test_an_iteration_without_pairs_and_scores(tmp_path: Path) -> None:
         store.stage(1, PAIRS, 1, lambda _: [])
         counts = {"num_prompts": 1, "num_judgments": 1, "num_unscored_judgments": 1, "num_unscored_judgments:empty": 1,
                   "num_pairs": 0, "num_dropped_prompts": 1, "num_dropped_prompts:too_few_scored": 1}  # fmt: skip
-        build(store, recipe=ASKED).write([IterationSummary(1, counts, {}, Evaluation(1, {}), {})], [])
+        build(store, recipe=BASE_RECIPE).write([IterationSummary(1, counts, {}, Evaluation(1, {}), {})], [])
         page = Page((store.folder / "report.html").read_text())
         assert "No judgment has a score." in page.text["scores"]
         assert "There are no pairs." in page.text["samples"]
@@ -140,7 +140,7 @@ def test_an_iteration_without_pairs_and_scores(tmp_path: Path) -> None:
         assert "This iteration gave no pairs." in (store.folder / "iteration-01" / "report.md").read_text()
 
 
-def test_an_invalid_anchor_wins_nothing(tmp_path: Path) -> None:
+def test_win_rates_of_an_invalid_anchor_are_marked_invalid(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
     metrics = {**run.history[0].evaluation.metrics, "anchor_valid": 0.0}
     metrics["length_adjusted_win_rate_vs_initial"] = interval(0.61, 0.04)
@@ -154,12 +154,14 @@ def test_an_invalid_anchor_wins_nothing(tmp_path: Path) -> None:
     labels = [a.get("aria-label") or "" for _, a in page.elements]
     assert not [label for label in labels if label.startswith("Win rate")]
     markdown = (tmp_path / "iteration-01" / "report.md").read_text()
-    assert "0.55 [0.50 to 0.60]  INVALID" not in markdown  # the own judge's, whose number stands beside the anchor's
+    assert (
+        "0.55 [0.50 to 0.60]  INVALID" not in markdown
+    )  # the own judge's win rate, which does not depend on the anchor
     assert "0.61 [0.57 to 0.65]  INVALID" in markdown
     assert "0.55 [0.51 to 0.58]  INVALID" in (tmp_path / "iteration-01" / "report.md").read_text()
 
 
-def test_counts_that_do_not_add_up_are_said_aloud(tmp_path: Path) -> None:
+def test_counts_that_do_not_add_up_are_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
     assert funnel.funnel_of(run.history[0]).problems == ()
     counts = dict(run.history[0].counts)
@@ -170,13 +172,13 @@ def test_counts_that_do_not_add_up_are_said_aloud(tmp_path: Path) -> None:
     assert "The counts do not add up" in (tmp_path / "iteration-01" / "report.md").read_text()
 
 
-def test_every_prompt_is_in_one_part_of_the_bar(eight: MadeRun) -> None:
+def test_every_prompt_is_in_one_segment_of_the_bar(eight: MadeRun) -> None:
     for _, num_prompts, segments in funnel.bars([funnel.funnel_of(summary) for summary in eight.history]):
         assert sum(part.count for part in segments) == num_prompts
         assert sum(part.share for part in segments) == pytest.approx(1)
 
 
-def test_many_reasons_become_one_row_and_stay_counted(eight: MadeRun) -> None:
+def test_rare_reasons_are_summed_in_one_row(eight: MadeRun) -> None:
     counts = {"num_prompts": 100, "num_pairs": 45, "num_dropped_prompts": 55}
     counts |= {f"num_dropped_prompts:reason {n}": n for n in range(1, 11)}
     counted = funnel.funnel_of(replace(eight.history[0], counts=counts))
@@ -216,29 +218,29 @@ def test_sampled_pairs_do_not_depend_on_their_order(tmp_path: Path) -> None:
     assert quantile(found[0].chosen_tokens, 0.5) == 50
 
 
-def test_scores_are_counted_where_they_lie() -> None:
+def test_histograms_use_whole_numbers_or_bins() -> None:
     whole = figures.score_axis([{0.0: 1, 5.0: 3}, {2.0: 1}])
     assert whole.bars({0.0: 1, 5.0: 3}) == {0.0: 0.25, 5.0: 0.75}
     binned = figures.score_axis([{0.0: 1, 0.33: 1, 1.0: 2}])
     bars = binned.bars({0.0: 1, 0.33: 1, 1.0: 2})
     assert sum(bars.values()) == pytest.approx(1) and bars[max(bars)] == 0.5
-    assert all(binned.low <= place <= binned.high for place in bars)
+    assert all(binned.low <= position <= binned.high for position in bars)
 
 
-def test_scores_without_bounds_are_counted_on_a_grid_of_few_places() -> None:
-    assert [on_grid(score) for score in (3.0, 0.333, -0.004, 87.0, -412.6)] == [3.0, 0.33, 0.0, 87.0, -413.0]
-    assert str(on_grid(-0.004)) == "0.0"
-    assert len({on_grid(-1000.0 + n / 50) for n in range(100_000)}) < 5_000
+def test_unbounded_scores_are_rounded_to_few_values() -> None:
+    assert [rounded_score(score) for score in (3.0, 0.333, -0.004, 87.0, -412.6)] == [3.0, 0.33, 0.0, 87.0, -413.0]
+    assert str(rounded_score(-0.004)) == "0.0"
+    assert len({rounded_score(-1000.0 + n / 50) for n in range(100_000)}) < 5_000
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     run = make_run(tmp_path_factory.mktemp("runs") / "hostile", num_iterations=1, hostile=HOSTILE)
-    said = replace(run.decisions[0], reason=HOSTILE + HALF_SURROGATE, failed_checks=(HOSTILE,))
+    decision = replace(run.decisions[0], reason=HOSTILE + HALF_SURROGATE, failed_checks=(HOSTILE,))
     counts = {**run.history[0].counts, "num_dropped_prompts:" + HOSTILE: 0, HALF_SURROGATE: 1}
     evaluation = Evaluation(1, {HOSTILE: 1.0}, {HOSTILE: HOSTILE + HALF_SURROGATE})
     history = [replace(run.history[0], counts=counts, evaluation=evaluation, seconds_by_stage={HOSTILE: 1.0})]
-    run = replace(run, history=history, decisions=[said])
+    run = replace(run, history=history, decisions=[decision])
     write(run, banner=HOSTILE + HALF_SURROGATE)
     return run
 
@@ -247,7 +249,7 @@ def written(folder: Path) -> Iterator[Path]:
     yield from (path for path in folder.rglob("*") if path.name in ("report.html", "report.md"))
 
 
-def test_hostile_text_is_only_text_on_the_page(eight: MadeRun, hostile: MadeRun) -> None:
+def test_hostile_text_is_escaped_on_the_page(eight: MadeRun, hostile: MadeRun) -> None:
     page, plain = page_of(hostile), page_of(eight)
     assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements} | {"i"}
     for tag in ("html", "head", "body", "title", "style", "h1", "main", "section"):
@@ -258,7 +260,7 @@ def test_hostile_text_is_only_text_on_the_page(eight: MadeRun, hostile: MadeRun)
     assert "<script>document.title='owned'</script>" in page.text["header"]
 
 
-def test_no_file_holds_a_control_character(hostile: MadeRun) -> None:
+def test_no_file_contains_a_control_character(hostile: MadeRun) -> None:
     for path in written(hostile.store.folder):
         text = path.read_text(encoding="utf-8")
         assert not re.search(
@@ -283,13 +285,13 @@ def test_hostile_text_stays_in_its_block_of_the_markdown(hostile: MadeRun) -> No
     headings = [line for line in outside if line.startswith("#")]
     assert [h for h in headings if not h.startswith("### Pair")] == [
         "# Iteration 1 of made", "## The monitor's decision", "## From prompts to pairs", "## Measurements",
-        "## How far the judge is to be trusted", "## Pairs and training", "## Time", "## Sample pairs",
+        "## Judge quality", "## Pairs and training", "## Time", "## Sample pairs",
     ]  # fmt: skip
     spans_removed = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", "\n".join(outside))
     assert not re.search(r"(?<!\\)<\w", spans_removed)
 
 
-def test_long_texts_are_clipped_and_say_so(tmp_path: Path) -> None:
+def test_long_texts_are_clipped_with_a_note(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=12, num_prompts=6, hostile=("\x1b<&\"'" * 20_000) + "THE VERY END")
     long_sentence = [replace(decision, reason="so " * 5000) for decision in run.decisions]
     write(replace(run, decisions=long_sentence))
@@ -300,7 +302,7 @@ def test_long_texts_are_clipped_and_say_so(tmp_path: Path) -> None:
     assert left_out and 95_000 < int(left_out[1].replace(",", "")) < 100_007
 
 
-def test_importing_the_room_is_cheap() -> None:
+def test_importing_the_package_is_cheap() -> None:
     code = (
         "import sys, selfreward.reporting; heavy = {'torch', 'matplotlib', 'jinja2', 'pyarrow', 'transformers'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"

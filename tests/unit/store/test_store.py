@@ -1,4 +1,4 @@
-"""The run folder: what is finished stays, what is not finished is made again, what was changed is refused."""
+"""The run folder: finished work is stored, unfinished work is made again, changed files are refused."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from selfreward.store.manifest import SCHEMA
 from selfreward.store.tables import from_table, schema_of, to_table
 from selfreward.tables import PROMPTS, Table
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)  # lone surrogates are no UTF-8
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)  # lone surrogates are not valid UTF-8
 
 
 def prompt(number: int) -> Prompt:
@@ -62,7 +62,7 @@ def test_a_finished_shard_is_not_made_again(store: Store) -> None:
     assert list(store.read(1, PROMPTS)) == [prompt(1), prompt(2), prompt(2)]
 
 
-def test_a_stage_that_stopped_in_the_middle_goes_on_there(store: Store) -> None:
+def test_an_interrupted_stage_resumes_at_the_missing_shard(store: Store) -> None:
     def dies(shard: int) -> list[Prompt]:
         if shard == 2:
             raise KeyboardInterrupt
@@ -103,19 +103,19 @@ def test_a_changed_file_is_refused_by_name(store: Store, change: str) -> None:
         list(again.read(1, PROMPTS))
 
 
-def test_a_removed_iteration_is_made_anew_but_a_gap_is_refused(store: Store) -> None:
+def test_a_removed_iteration_is_made_again_but_a_gap_is_refused(store: Store) -> None:
     for iteration in (1, 2):
         store.stage(iteration, PROMPTS, 1, lambda _: [prompt(0)])
     store.close()
     shutil.rmtree(store.folder / "iteration-01")
-    with pytest.raises(StoreError, match=r"iteration-01 is not there; .* remove iteration-01 and every later folder"):
+    with pytest.raises(StoreError, match=r"iteration-01 is missing; .* remove iteration-01 and every later folder"):
         Store(store.folder)
     shutil.rmtree(store.folder / "iteration-02")
     with Store(store.folder) as again:
         assert not again.has(1, PROMPTS)
 
 
-def test_what_was_removed_to_save_disk_sends_the_user_further_back(store: Store) -> None:
+def test_without_the_policys_checkpoint_an_earlier_iteration_must_be_removed(store: Store) -> None:
     for iteration in (1, 2, 3):
         made = store.work_folder(iteration, "training") / "checkpoint"
         made.mkdir()
@@ -141,14 +141,14 @@ def test_what_was_removed_to_save_disk_sends_the_user_further_back(store: Store)
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_kill_between_a_files_record_and_its_name_loses_nothing(store: Store, named: bool) -> None:
-    """What has its name is recorded; what is recorded gets its name when the run goes on, over an old one too."""
+    """A recorded temporary file is renamed on resume, also over an older file; an unrecorded one is deleted."""
     store.once_json(1, "decision", lambda: 1)
     old = (store.folder / "iteration-01/decision.json").read_bytes()
     store.once_json(1, "decision", lambda: 2, again_if=lambda _: True)
     store.close()
     path = store.folder / "iteration-01/decision.json"
-    path.rename(path.with_name(".decision.json.12345.partial"))  # as if killed before it got its name
-    (path.parent / ".decision.json.99.partial").write_bytes(b"{")  # and once while it was written
+    path.rename(path.with_name(".decision.json.12345.partial"))  # as if killed before the rename
+    (path.parent / ".decision.json.99.partial").write_bytes(b"{")  # and once during the write
     if named:
         path.write_bytes(old)
     with Store(store.folder) as again:
@@ -172,7 +172,7 @@ def test_values_are_strict_json_and_made_once(store: Store) -> None:
     assert store.once_json(1, "evaluation", lambda: {"x": 3}, again_if=lambda v: v["x"] == 1) == {"x": 3}
 
 
-def test_a_model_folder_is_adopted_whatever_moment_it_was_killed_at(store: Store) -> None:
+def test_a_model_folder_is_committed_after_a_kill_at_any_moment(store: Store) -> None:
     made = store.work_folder(1, "training") / "checkpoint"
     made.mkdir()
     (made / "model.safetensors").write_bytes(b"weights")
@@ -210,7 +210,7 @@ def test_outcomes_survive_parquet(store: Store) -> None:
     assert list(store.read(1, OUTCOMES)) == kept
 
 
-def test_what_a_shard_cost_is_recorded_once_even_when_stages_nest(store: Store) -> None:
+def test_the_cost_of_a_shard_is_recorded_once_even_when_stages_nest(store: Store) -> None:
     tokens = {"num_generated_tokens": 0.0}
     store.meter = lambda: tokens
 
@@ -231,7 +231,7 @@ def test_what_a_shard_cost_is_recorded_once_even_when_stages_nest(store: Store) 
     assert store.groups(1) == {"second_look": "evaluation"}
 
 
-def test_a_second_process_is_refused_and_a_dead_one_lets_go(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_a_dead_one_releases_the_lock(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from selfreward.store import Store; store = Store(Path(sys.argv[1])); "
     )
@@ -251,9 +251,9 @@ def test_a_second_process_is_refused_and_a_dead_one_lets_go(tmp_path: Path) -> N
     Store(folder).close()
 
 
-def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_reported_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"a run's is its output_dir.*choose a place whose parents are folders"):
+    with pytest.raises(StoreError, match=r"for a run it is in output_dir.*choose a path whose parents are folders"):
         Store(tmp_path / "file" / "run")
 
 
