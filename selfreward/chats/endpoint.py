@@ -87,7 +87,7 @@ class EndpointChat:
         keys = [self._keys(request, where=f"request {i}") for i, request in enumerate(requests)]
         known = self._cache.read(key for draws in keys for key in draws)
         self._count(num_cached_replies=len(known))
-        known |= self._ask_all(_tasks(requests, keys, known))
+        known |= self._request_all(_tasks(requests, keys, known))
         return [[known[key] for key in draws] for draws in keys]
 
     def usage(self) -> Mapping[str, float]:
@@ -110,7 +110,7 @@ class EndpointChat:
         bodies = (chat_body(request, self._section, draw=draw) for draw in draws)
         return tuple(draw_key(self._connection.url, body, request) for body in bodies)
 
-    def _ask_all(self, tasks: Sequence[_Task]) -> dict[str, Reply]:
+    def _request_all(self, tasks: Sequence[_Task]) -> dict[str, Reply]:
         if not tasks:
             return {}
         from tqdm import tqdm
@@ -118,10 +118,10 @@ class EndpointChat:
         replies: dict[str, Reply] = {}
         stop = threading.Event()
 
-        def ask_unless_stopped(task: _Task) -> dict[str, Reply]:
+        def request_unless_stopped(task: _Task) -> dict[str, Reply]:
             with self._turn():
                 try:
-                    return self._ask_task(task, stop)
+                    return self._request_task(task, stop)
                 except _Stopped:
                     return {}
                 except BaseException:
@@ -132,7 +132,7 @@ class EndpointChat:
         bar = tqdm(total=num_draws, desc=self._name, unit="reply", disable=None, dynamic_ncols=True, leave=False)
         with bar, ThreadPoolExecutor(min(self._section.max_concurrency, len(tasks)), "endpoint") as pool:
             try:
-                for future in as_completed([pool.submit(ask_unless_stopped, task) for task in tasks]):
+                for future in as_completed([pool.submit(request_unless_stopped, task) for task in tasks]):
                     new = future.result()
                     replies |= new
                     bar.update(len(new))
@@ -152,14 +152,14 @@ class EndpointChat:
                 return
         yield
 
-    def _ask_task(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
+    def _request_task(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
         """Return all replies of a task; if the server returns too few, request the rest with the next seeds."""
         replies: dict[str, Reply] = {}
         while rest := task.keys[len(replies) :]:
-            replies |= self._ask(_Task(task.request, task.first + len(replies), rest), stop)
+            replies |= self._request(_Task(task.request, task.first + len(replies), rest), stop)
         return replies
 
-    def _ask(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
+    def _request(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
         """Return at least the first reply of the task. Raises EngineError when all attempts fail, and _Stopped."""
         import tenacity
 

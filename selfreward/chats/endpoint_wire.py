@@ -132,8 +132,8 @@ def _num_bytes(text: str) -> int:
 
 def prompt_bytes(body: Mapping[str, Any]) -> int:
     """Return the UTF-8 bytes of all parts of the prompt, from which prompt tokens are estimated."""
-    asked = [body["messages"], body.get("response_format"), body.get("tools")]
-    return _num_bytes(json.dumps(asked, ensure_ascii=False))
+    prompt_parts = [body["messages"], body.get("response_format"), body.get("tools")]
+    return _num_bytes(json.dumps(prompt_parts, ensure_ascii=False))
 
 
 def worst_tokens(body: Mapping[str, Any], *, tokens_per_byte: float = TOKENS_PER_BYTE) -> tuple[int, int]:

@@ -63,8 +63,10 @@ class LocalChat:
         positions = [
             index for index, request in enumerate(requests) if request.max_tokens and replies[index][0].skipped is None
         ]
-        asked = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in positions]
-        for index, samples in zip(positions, self.engine.generate(asked) if asked else [], strict=True):
+        generation_requests = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in positions]
+        for index, samples in zip(
+            positions, self.engine.generate(generation_requests) if generation_requests else [], strict=True
+        ):
             replies[index] = [_written(reply, sample) for reply, sample in zip(replies[index], samples, strict=True)]
         return replies
 
@@ -79,7 +81,7 @@ class LocalChat:
             for draw, reply in enumerate(replies[index])
             if reply.skipped is None
         ]
-        asked = [
+        generation_requests = [
             GenerationRequest(
                 prompt_token_ids=(*self._so_far(requests[index], replies[index][draw]), *choices.opening_ids),
                 max_tokens=1,
@@ -88,8 +90,8 @@ class LocalChat:
             )
             for index, draw, choices in positions
         ]
-        samples = self.engine.generate(asked) if asked else []
-        for (index, draw, choices), request, (sample,) in zip(positions, asked, samples, strict=True):
+        samples = self.engine.generate(generation_requests) if generation_requests else []
+        for (index, draw, choices), request, (sample,) in zip(positions, generation_requests, samples, strict=True):
             reply = replace(replies[index][draw], choice_logprobs=checked_logprobs(sample, choices))
             if not requests[index].max_tokens:
                 reply = _written(replace(reply, prompt_token_ids=request.prompt_token_ids), sample)

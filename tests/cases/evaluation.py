@@ -123,7 +123,7 @@ def roles(iteration, best=MODELS[0], trained=None):
     policy = MODELS[max(iteration - 1, 0)]
     weights = {"policy": policy, "trained": trained or MODELS[iteration], "initial": MODELS[0], "best": best}
     weights |= {"previous": policy} if iteration else {}
-    return Roles(weights, models={}, began={**weights, "trained": policy}, before={})
+    return Roles(weights, models={}, at_iteration_start={**weights, "trained": policy}, at_previous_start={})
 
 
 @dataclass

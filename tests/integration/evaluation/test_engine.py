@@ -78,7 +78,7 @@ def roles(iteration, checkpoints):
     trained, before = checkpoints[iteration], checkpoints[max(iteration - 1, 0)]
     best = checkpoints[min(1, max(iteration - 1, 0))]
     weights = {"policy": before, "previous": before, "trained": trained, "initial": checkpoints[0], "best": best}
-    return Roles(weights, models={}, began=weights, before={})
+    return Roles(weights, models={}, at_iteration_start=weights, at_previous_start={})
 
 
 @pytest.fixture(scope="module")
