@@ -32,7 +32,7 @@ _SHOWN_DEFECTS = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class InputRow:
     """One line of the file: its id as responses, and the ids of its responses."""
 
     id: str | int
@@ -44,7 +44,7 @@ class Row:
 class InputRows:
     """A file of responses; prompts are distinguished by content, not by row."""
 
-    rows: list[Row]
+    rows: list[InputRow]
     prompts: dict[str, Prompt]
     texts: dict[str, tuple[str, str]]  # response id -> prompt id, text
 
@@ -111,7 +111,7 @@ def read_rows(text: str, *, name: str) -> InputRows:
         inputs.prompts.setdefault(prompt_id, replace(prompt, id=prompt_id))
         ids = tuple(f"{prompt_id}/{len(inputs.rows)}.{index}" for index in range(len(texts)))
         inputs.texts.update((i, (prompt_id, text)) for i, text in zip(ids, texts, strict=True))
-        inputs.rows.append(Row(row_id, ids, has_list))
+        inputs.rows.append(InputRow(row_id, ids, has_list))
     if defects:
         more = f"\n... and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
         raise RecipeError("\n".join(defects[:_SHOWN_DEFECTS]) + more)

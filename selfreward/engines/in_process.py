@@ -88,5 +88,5 @@ class InProcessEngine(ABC):
             "context_tokens": self.context_tokens,
             "seeded": self._section.seeded,
             "determinism": self.determinism if self._section.seeded else "none: engine.seeded is false",
-            "last_swap": dict(self._last_sync),
+            "last_weight_sync": dict(self._last_sync),
         }

@@ -11,7 +11,7 @@ from selfreward.records import Judgment, Prompt, Response
 
 
 @dataclass(frozen=True)
-class Matchup:
+class JudgmentMatchup:
     """Two judgments of one response in the order in which they are shown."""
 
     prompt: Prompt
@@ -31,7 +31,7 @@ def shown(judgment: Judgment) -> str:
 
 def matchups(
     prompts: Sequence[Prompt], responses: Sequence[Response], judgments: Sequence[Judgment], *, max_judgments: int
-) -> list[Matchup]:
+) -> list[JudgmentMatchup]:
     """Return the matchups in the order of the prompts, grouped by the judgment that is shown first.
 
     The response is the one with the highest variance of scores, ties to the lower id. A prompt whose responses have no
@@ -44,13 +44,15 @@ def matchups(
     responses_of: defaultdict[str, list[Response]] = defaultdict(list)
     for response in responses:
         responses_of[response.prompt_id].append(response)
-    found: list[Matchup] = []
+    found: list[JudgmentMatchup] = []
     for prompt in prompts:
         judged = sorted((r for r in responses_of[prompt.id] if r.id in eligible_of), key=lambda r: r.id)
         most_varied = max(judged, key=lambda r: _variance(eligible_of[r.id]), default=None)
         if most_varied is not None and _variance(eligible_of[most_varied.id]) > 0:
             eligible = _spread(eligible_of[most_varied.id], max_judgments)
-            found += [Matchup(prompt, most_varied, first, second) for first, second in permutations(eligible, 2)]
+            found += [
+                JudgmentMatchup(prompt, most_varied, first, second) for first, second in permutations(eligible, 2)
+            ]
     return found
 
 

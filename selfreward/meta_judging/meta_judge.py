@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from selfreward import recipe
 from selfreward.meta_judging.judgment_pairs import judgment_pairs, largest_margins, max_pairs
-from selfreward.meta_judging.matchups import Matchup, matchups, shown
+from selfreward.meta_judging.matchups import JudgmentMatchup, matchups, shown
 from selfreward.parts import Chat, Models
 from selfreward.readers import read_choice, without_reasoning
 from selfreward.records import Battle, Judgment, PreferencePair, Prompt, Response
@@ -100,7 +100,7 @@ class MetaJudge:
         pairs = judgment_pairs(judgments, battles, weights=weights, max_chosen_chars=self.section.max_chosen_chars)
         return largest_margins(pairs, max_pairs(self.section.max_share, num_response_pairs) - num_judgment_pairs)
 
-    def _request(self, matchup: Matchup, iteration: int) -> ChatRequest:
+    def _request(self, matchup: JudgmentMatchup, iteration: int) -> ChatRequest:
         messages = self._template.render(
             prompt=matchup.prompt.messages,
             response=without_reasoning(matchup.response.text),
@@ -115,7 +115,7 @@ class MetaJudge:
             seed=seed_of(self._seed, iteration, "meta_judging", matchup.id),
         )
 
-    def _battle(self, matchup: Matchup, reply: Reply | None, models: Models) -> Battle:
+    def _battle(self, matchup: JudgmentMatchup, reply: Reply | None, models: Models) -> Battle:
         """Return the battle of a matchup; without a reply it is a tie."""
         winner_id, unscored = ("", None) if reply is None else self._read(matchup, reply)
         return Battle(
@@ -131,7 +131,7 @@ class MetaJudge:
             template_sha256=self._template.sha256,
         )
 
-    def _read(self, matchup: Matchup, reply: Reply) -> tuple[str, str | None]:
+    def _read(self, matchup: JudgmentMatchup, reply: Reply) -> tuple[str, str | None]:
         """Return the id of the winner, and the reason if there is no verdict."""
         if reply.skipped is not None:
             return "", reply.skipped

@@ -39,7 +39,7 @@ Cells = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
+class OutcomeTable:
     """`evidence` of iterations 1..T in order; `notes` are sentences on findings that are not errors."""
 
     evidence: tuple[Evidence, ...]
@@ -50,7 +50,7 @@ class _InvalidRow(Exception):
     """An error in a row, with the message: what was found; what is allowed; what to do."""
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> OutcomeTable:
     """Read a table. Raises RecipeError, which gives the file and the row."""
     by_iteration: defaultdict[int, list[PromptOutcome]] = defaultdict(list)
     defects: list[str] = []
@@ -73,7 +73,7 @@ def read_table(path: Path) -> Table:
         )
         for t in sorted(by_iteration)
     )
-    return Table(evidence, tuple(_notes(heading, by_iteration)))
+    return OutcomeTable(evidence, tuple(_notes(heading, by_iteration)))
 
 
 def _outcomes(cells: Cells, iteration: int) -> list[PromptOutcome]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 
 @dataclass(frozen=True)
-class Number:
+class GlossaryEntry:
     """One number of the reports: its label, its unit, its meaning, its healthy range and what to do outside of it."""
 
     name: str
@@ -28,7 +28,7 @@ class Number:
 class Group:
     title: str
     intro: str
-    numbers: tuple[Number, ...]
+    numbers: tuple[GlossaryEntry, ...]
 
 
 @cache
@@ -36,13 +36,13 @@ def groups() -> tuple[Group, ...]:
     """The table, in the order in which the pages show it."""
     table = tomllib.loads(files("selfreward.reporting").joinpath("glossary.toml").read_text(encoding="utf-8"))
     return tuple(
-        Group(title=group["title"], intro=group["intro"], numbers=tuple(Number(**n) for n in group["number"]))
+        Group(title=group["title"], intro=group["intro"], numbers=tuple(GlossaryEntry(**n) for n in group["number"]))
         for group in table["group"]
     )
 
 
 @cache
-def numbers() -> Mapping[str, Number]:
+def numbers() -> Mapping[str, GlossaryEntry]:
     """Every number by its name in report.json and metrics.jsonl."""
     return {number.name: number for group in groups() for number in group.numbers}
 

@@ -46,7 +46,7 @@ _MAX_TIME_BARS = 30
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportData:
     """The input of all pages. `history`, `decisions` and `digests` cover iterations 1..t.
 
     `test_set` is the evaluation on the test set and the iteration of its checkpoint; None before it was evaluated.
@@ -73,7 +73,7 @@ class Run:
         return [*([self.initial] if self.initial else []), *(s.evaluation for s in self.history)]
 
 
-def page(run: Run) -> str:
+def page(run: ReportData) -> str:
     """Return the complete page."""
     funnels = [funnel.funnel_of(summary) for summary in run.history]
     bars = funnel.bars(funnels)
@@ -130,7 +130,7 @@ def _clauses(decision: Decision | None) -> list[str]:
     return [f"{clause[:1].upper()}{clause[1:]}." for clause in typeset]
 
 
-def _tiles(run: Run) -> list[tuple[str, Cell, str]]:
+def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
     """Return (label, number, remark) of the headline numbers of the checkpoint to use."""
     if not run.history:
         return []
@@ -158,7 +158,7 @@ def _maybe(summary: IterationSummary | None) -> list[IterationSummary]:
     return [summary] if summary else []
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
+def _rows(run: ReportData) -> list[dict[str, Any]]:
     """Return the rows of the table of iterations, M_0 first."""
     measured = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate", "response_tokens", "kl_initial_nats")
     rows = []
@@ -176,7 +176,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _measurements(run: Run) -> dict[str, Any]:
+def _measurements(run: ReportData) -> dict[str, Any]:
     evaluations = run.evaluations
     names = measured_names(evaluations)
     return {
@@ -185,7 +185,7 @@ def _measurements(run: Run) -> dict[str, Any]:
     }
 
 
-def _curves(run: Run) -> list[tuple[str, Figure | None]]:
+def _curves(run: ReportData) -> list[tuple[str, Figure | None]]:
     """Return (title, plot) of each curve; the plot is None without a valid measurement."""
     evaluations = run.evaluations
     last = len(run.history)
@@ -210,7 +210,7 @@ def _curves(run: Run) -> list[tuple[str, Figure | None]]:
     ]
 
 
-def _histograms(run: Run) -> dict[str, Any]:
+def _histograms(run: ReportData) -> dict[str, Any]:
     found = [(iteration, d) for iteration, d in run.digests.items() if d.scores]
     shown = _evenly_spaced(found, _MAX_HISTOGRAMS)
     axis = figures.score_axis([d.scores for _, d in shown])
@@ -246,11 +246,11 @@ def pair_cells(digest: Digest) -> list[Cell]:
     return cells
 
 
-def _pair_table(run: Run) -> list[tuple[int, list[Cell]]]:
+def _pair_table(run: ReportData) -> list[tuple[int, list[Cell]]]:
     return [(iteration, pair_cells(digest)) for iteration, digest in run.digests.items()]
 
 
-def _length_figure(run: Run) -> Figure | None:
+def _length_figure(run: ReportData) -> Figure | None:
     def ranges(side: str) -> list[figures.LengthRange]:
         found = [(iteration, getattr(read, side)) for iteration, read in run.digests.items() if read.num_response_pairs]
         return [figures.LengthRange(i, *(quantile(counts, at) for at in (0.25, 0.5, 0.75))) for i, counts in found]
@@ -262,7 +262,7 @@ def _length_figure(run: Run) -> Figure | None:
     return Figure("Length of the pairs, tokens", svg, ("chosen_tokens", "rejected_tokens"), note) if svg else None
 
 
-def _training_figures(run: Run) -> list[Figure]:
+def _training_figures(run: ReportData) -> list[Figure]:
     def series(name: str) -> list[figures.StepSeries]:
         return [
             figures.StepSeries(
@@ -287,7 +287,7 @@ def _finite(value: Any) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _training_table(run: Run) -> list[tuple[str, list[str]]]:
+def _training_table(run: ReportData) -> list[tuple[str, list[str]]]:
     """Return the numbers that any iteration has, known names first; series over steps are left out."""
     known = [name for name in TRAINING_SCALARS if any(training_key(name) in s.training for s in run.history)]
     shown_elsewhere = {training_key(name) for name in TRAINING_SCALARS} | {"seconds"}
@@ -305,7 +305,7 @@ def training_key(name: str) -> str:
     return name.removeprefix("training.")
 
 
-def _time(run: Run) -> dict[str, Any]:
+def _time(run: ReportData) -> dict[str, Any]:
     costed = [*_maybe(run.initial_cost), *run.history]
     stages = timing.costs([*run.history, *_maybe(run.initial_cost)])  # in the order of an iteration
     shown = costed[-_MAX_TIME_BARS:]
@@ -325,7 +325,7 @@ def _time(run: Run) -> dict[str, Any]:
     }
 
 
-def _samples(run: Run) -> dict[str, Any]:
+def _samples(run: ReportData) -> dict[str, Any]:
     found: list[tuple[int, tuple[SamplePair, ...], int]] = [
         (iteration, digest.samples, digest.num_pairs) for iteration, digest in run.digests.items() if digest.samples
     ]

@@ -11,7 +11,7 @@ from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
-from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, Run, page, pair_cells, training_key
+from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, ReportData, page, pair_cells, training_key
 from selfreward.reporting.remarks import remarks
 from selfreward.reporting.samples import SamplePair
 from selfreward.reporting.templating import render, strict_json, strict_json_line
@@ -40,7 +40,7 @@ class RunReporter:
         for summary in history:
             if summary.iteration not in self._digests:
                 self._digests[summary.iteration] = digest(self._store, summary.iteration)
-        run = Run(
+        run = ReportData(
             manifest=self._store.manifest,
             banner=self._banner,
             initial=initial,
@@ -78,7 +78,7 @@ def _test_results(history: Sequence[IterationSummary], decisions: Sequence[Decis
     return None
 
 
-def iteration_page(run: Run, summary: IterationSummary) -> str:
+def iteration_page(run: ReportData, summary: IterationSummary) -> str:
     """Return report.md: the results of one iteration, short enough for a terminal."""
     counted = funnel.funnel_of(summary)
     evaluation = summary.evaluation
@@ -118,7 +118,7 @@ def _few(samples: Sequence[SamplePair]) -> list[SamplePair]:
     return [*of_responses[:_NUM_SAMPLES_IN_MARKDOWN], *(sample for sample in samples if sample.kind == "judgment")]
 
 
-def as_data(run: Run) -> dict[str, Any]:
+def as_data(run: ReportData) -> dict[str, Any]:
     """Return report.json; numbers that are not finite are null."""
     return {
         "schema": SCHEMA,
@@ -141,7 +141,7 @@ def as_data(run: Run) -> dict[str, Any]:
     }
 
 
-def metrics_lines(run: Run, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+def metrics_lines(run: ReportData, data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return metrics.jsonl: one line per iteration with the numbers of report.json, the trainer's and the engine's."""
     return [
         {**entry, "training": _finite(summary.training), "usage_by_stage": _finite(summary.usage_by_stage)}

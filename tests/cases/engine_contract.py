@@ -144,7 +144,7 @@ class EngineContract:
         request = ask(engine, "hello", seed=3)
         before, num_weight_syncs = engine.generate([request]), engine.usage()["num_weight_syncs"]
         engine.load(second)
-        sync = engine.facts()["last_swap"]
+        sync = engine.facts()["last_weight_sync"]
         assert sync["checkpoint_id"] == second.id
         assert sync["changed_rate"] > 0.9
         assert sync["num_tensors_not_comparable"] == 0
@@ -163,7 +163,7 @@ class EngineContract:
         logprobs = plain_logprobs(third.path, token_ids)
         write_canary(third, token_ids, logprobs)
         engine.load(third)
-        assert engine.facts()["last_swap"]["canary_difference_nats"] < self.tolerance_nats
+        assert engine.facts()["last_weight_sync"]["canary_difference_nats"] < self.tolerance_nats
         engine.load(first)
         write_canary(third, token_ids, [logprob - 0.5 for logprob in logprobs])
         with pytest.raises(EngineError, match=r"differs from the trainer's by 0\.(5|49)"):

@@ -382,7 +382,7 @@ def _facts(hostile: str) -> dict[str, Any]:
             }
         },
         "recipe_sha256": "41ab" * 16,
-        "engine": {"kind": "vllm", "device": "cpu", "dtype": "bfloat16", "last_swap": {"hashes_equal": True}},
+        "engine": {"kind": "vllm", "device": "cpu", "dtype": "bfloat16", "last_weight_sync": {"hashes_equal": True}},
         "prompts": {
             "source": "builtin",
             "num_prompts": 220,

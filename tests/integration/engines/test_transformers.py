@@ -140,7 +140,7 @@ def test_batches_contain_every_sample_once_and_respect_their_limits() -> None:
 def test_a_first_load_of_another_checkpoint_needs_no_weight_sync(first: Checkpoint, second: Checkpoint) -> None:
     engine = build(SECTION, first=first)
     engine.load(second)
-    assert engine.facts()["last_swap"]["checkpoint_id"] == second.id
+    assert engine.facts()["last_weight_sync"]["checkpoint_id"] == second.id
     assert engine.usage()["num_weight_syncs"] == 0
 
 

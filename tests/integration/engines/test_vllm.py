@@ -120,7 +120,7 @@ class TestSmolLM2:
             engine.load(second)
         engine.skips = False
         engine.load(second)
-        sync = engine.facts()["last_swap"]
+        sync = engine.facts()["last_weight_sync"]
         # Its output layer is tied to the embedding, and the CPU build packs a copy, which is also verified.
         assert sync["num_tensors_not_comparable"] == 0
         # float32 represents every update of 0.001; bfloat16 rounds some of them away.
@@ -129,7 +129,7 @@ class TestSmolLM2:
         # The engine may compute in bfloat16; the trainer computes in float32.
         assert sync["canary_difference_nats"] < 0.25
         engine.load(first)
-        assert engine.facts()["last_swap"]["canary_difference_nats"] < 0.005
+        assert engine.facts()["last_weight_sync"]["canary_difference_nats"] < 0.005
 
 
 def test_an_engine_that_cannot_start_is_reported_with_advice_and_not_used_again() -> None:

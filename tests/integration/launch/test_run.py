@@ -106,7 +106,7 @@ def test_pairs_are_exported_as_conversations(finished: Path, tmp_path: Path) -> 
 def test_the_same_command_again_repeats_no_work(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")}
     engine = json.loads((finished / "manifest.json").read_text())["facts"]["engine"]
-    assert engine["last_swap"]["num_tensors_compared"] > 0
+    assert engine["last_weight_sync"]["num_tensors_compared"] > 0
     assert run(finished, "iterations.max=2").returncode == 0
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.parquet")} == before
     assert json.loads((finished / "manifest.json").read_text())["facts"]["engine"] == engine  # the proof stays
