@@ -122,7 +122,9 @@ def read_results(run: HeadToHead, settings: MonitorSection) -> list[Reading]:
         n = run.num_prompts
         num_wins, num_ties = round(n * wins / 100), round(n * ties / 100)
         values = np.repeat([1.0, 0.5, 0.0], (num_wins, num_ties, n - num_wins - num_ties))
-        records.append(Evidence(t, t - 1, {("anchor", "validation", t - 1): Outcomes(tuple(map(str, range(n))), values)}))
+        records.append(
+            Evidence(t, t - 1, {("anchor", "validation", t - 1): Outcomes(tuple(map(str, range(n))), values)})
+        )
     found = []
     for decision in decide_all(records, settings):
         bound = decision.bounds["gain_vs_previous"]

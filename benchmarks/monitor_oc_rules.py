@@ -86,8 +86,9 @@ def _out_of_patience(scores: Sequence[float]) -> int | None:
 def stop_probability(scenario: Scenario, t: int, *, alpha: float = 0.05) -> float:
     """That the upper bound of a gain is below delta in iteration t, from a normal mean and a known variance.
 
-    With a second validation set, the first interim analysis is at 40 % of the iteration's budget and the second at the rest, on all prompts; a
-    run that is stopped by the first is nearly always stopped by the second, so the larger of the two is given.
+    With a second validation set, the first interim analysis is at 40 % of the iteration's budget and the second at the
+    rest, on all prompts; a run that is stopped by the first is nearly always stopped by the second, so the larger of
+    the two is given.
     """
     variance = (1 - scenario.tie_rates[t - 1]) / 4 - scenario.gains[t - 1] ** 2
 

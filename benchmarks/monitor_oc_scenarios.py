@@ -25,7 +25,10 @@ NUM_GOLD = 400
 TOKENS_PER_SD = 50.0
 # The pass rate's difference has the noise sqrt(.12 / n): 12 % of the prompts are discordant.
 VERIFIABLE_TIE_RATE = 0.88
-CODES = {"anchor": 0, "self": 1, "checks": 2, "validation": 3, "second_validation": 4, "verifiable": 5, "quality": 6, "gold": 7}
+CODES = {
+    "anchor": 0, "self": 1, "checks": 2, "validation": 3, "second_validation": 4, "verifiable": 5,
+    "quality": 6, "gold": 7,
+}  # fmt: skip
 
 
 def through(*gains: float) -> tuple[float, ...]:
@@ -178,7 +181,8 @@ class World:
 
 
 def stepped(world: World) -> list[Decision]:
-    """The decisions of one run, up to the one that stops it. The second validation set is evaluated where the decision asks for it."""
+    """The decisions of one run, up to the one that stops it. The second validation set is evaluated where the decision
+    asks for it."""
     records: list[Evidence] = []
     decided: list[Decision] = []
     for t in range(1, HORIZON + 1):

@@ -76,7 +76,12 @@ def required() -> Table:
             Line(plateau.name, plateau, (".99", "0", "", ".88", ".99", ""), weight=100),
             Line(honest.name, honest, (".99", ".000", "", ".86", "", ""), weight=2),
             Line(goodhart.name, goodhart, ("", ".96", ".04", ".86", "", ""), weight=10),
-            Line("the same with a second validation set of 800", with_second_validation(goodhart), ("", "", "", "", "", ""), weight=2),
+            Line(
+                "the same with a second validation set of 800",
+                with_second_validation(goodhart),
+                ("", "", "", "", "", ""),
+                weight=2,
+            ),
         ),
     )
 

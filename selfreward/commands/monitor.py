@@ -68,7 +68,9 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> Monitored:
         raise RecipeError(f"{folder}: a file; a run folder is needed; give a table as --csv {folder}")
     store = Store(folder, write=False)
     recipe = recipe_file.load(folder / "recipe.yaml")
-    settings = settings_of(recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)), overrides, unused=RUN_SETTINGS, name="--set")
+    settings = settings_of(
+        recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)), overrides, unused=RUN_SETTINGS, name="--set"
+    )
     summaries, made, _ = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a decision is on one; let the run go on")

@@ -217,10 +217,12 @@ def _resolution(plan: Plan) -> str:
     said = f"{_count(num_prompts, 'validation prompt')} resolve a gain of about {gain:.3g}"
     if num_second_validation:
         gain = smallest_resolvable_gain(num_prompts + num_second_validation, alpha=last, horizon=monitor.horizon)
-        said += f", and with the second validation set {_count(num_prompts + num_second_validation, 'prompt')} one of {gain:.3g}"
+        both = _count(num_prompts + num_second_validation, "prompt")
+        said += f", and with the second validation set {both} one of {gain:.3g}"
     said += (
-        f": that there is none is then shown in one analysis with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
-        f"alpha-spending budget of {monitor.horizon} iterations (2411.00640). monitor.delta asks for {monitor.delta:g}"
+        f": that there is none is then shown in one analysis with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within "
+        f"the alpha-spending budget of {monitor.horizon} iterations (2411.00640). monitor.delta asks for "
+        f"{monitor.delta:g}"
     )
     if gain <= monitor.delta:
         return _entry("resolves", f"{said}, which they do.")

@@ -49,7 +49,8 @@ _MAX_TIME_BARS = 30
 class Run:
     """Everything that the pages are made of. `history`, `decisions` and `digests` run over iterations 1..t.
 
-    `test set` is the evaluation on the test prompts, and the checkpoint that it was opened for; None while it is closed.
+    `test set` is the evaluation on the test prompts, and the checkpoint that it was opened for; None while it is
+    closed.
     """
 
     manifest: Mapping[str, Any]

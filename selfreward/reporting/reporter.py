@@ -167,7 +167,7 @@ def _decision(decision: Decision | None) -> dict[str, Any] | None:
     if decision is None:
         return None
     names = (
-        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers", "failed_checks",
-        "intervention", "effect", "notes", "exit_code",
+        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers",
+        "failed_checks", "intervention", "effect", "notes", "exit_code",
     )  # fmt: skip
     return {name: _finite(getattr(decision, name)) for name in names}

@@ -356,8 +356,8 @@ def _decision(t: int, last: int, hostile: str) -> Decision:
         hostile or said[decision],
         best_iteration=min(t, 2),
         bounds=_bounds(t),
-        alpha_spending={"num_tested_iterations": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05, "harm": 0.05 * t / 8,
-                "harm_total": 0.05},
+        alpha_spending={"num_tested_iterations": t, "horizon": 8, "stop": 0.05 * t / 8, "stop_total": 0.05,
+                "harm": 0.05 * t / 8, "harm_total": 0.05},
         notes=(hostile or "To tell 5 pp from none takes about 670 prompts; there were 128.",),
         **more,
     )  # fmt: skip

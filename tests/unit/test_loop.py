@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selfreward import history, judging, loop, meta_judging, monitoring, pairing, prompts
 from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES, TEST_OUTCOMES
-from selfreward.parts import PairingInputs, Models
+from selfreward.parts import Models, PairingInputs
 from selfreward.records import (
     Battle,
     Checkpoint,
@@ -173,7 +173,8 @@ class World:
 
         asked = Stage(Table(f"{what}_responses", Response), shard, num_shards=2)
         return Probe(
-            name, (asked, Stage(table, outcomes, num_shards=1)), (), None if what == "second_validation" else measure, when,
+            name, (asked, Stage(table, outcomes, num_shards=1)), (),
+            None if what == "second_validation" else measure, when,
             only_if=lambda reading: what != "test" or reading.roles["best"].id != reading.roles["initial"].id,
         )  # fmt: skip
 
@@ -498,11 +499,13 @@ def test_the_second_validation_set_is_asked_once_when_the_monitor_wants_it(world
     assert [call[1:] for call in world.calls if call[0] == "second_validation"] == [(1, 0), (1, 1), (3, 0), (3, 1)]
     first = ("validation", "gold")
     assert world.decided_on == [
-        (1, first), (1, ("validation", "second_validation", "gold")), (2, first), (3, first), (3, ("validation", "second_validation", "gold")),
+        (1, first), (1, ("validation", "second_validation", "gold")), (2, first), (3, first),
+        (3, ("validation", "second_validation", "gold")),
     ]  # fmt: skip
     summaries, decisions, _ = history.read_history(Store(world.folder / "run", write=False))
     assert [[o.set for o in s.outcomes] for s in summaries] == [
-        ["validation", "second_validation", "gold"], ["validation", "gold"], ["validation", "second_validation", "gold"],
+        ["validation", "second_validation", "gold"], ["validation", "gold"],
+        ["validation", "second_validation", "gold"],
     ]  # fmt: skip
     assert not any(decision.wants_second_validation for decision in decisions), "the stored decision is the final one"
     world.run()

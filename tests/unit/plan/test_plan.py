@@ -453,8 +453,8 @@ def rows_under(title: str, text: str) -> dict[str, list[int]]:
 def test_enough_prompts_resolve_delta_and_the_second_validation_set_counts_too() -> None:
     enough = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=800", "monitor.delta=0.06"))).split())
     assert (
-        "800 validation prompts resolve a gain of about 0.05, and with the second validation set 1,600 prompts one of 0.034"
-        in enough
+        "800 validation prompts resolve a gain of about 0.05, and with the second validation set 1,600 prompts one of "
+        "0.034" in enough
     )
     assert "monitor.delta asks for 0.06, which they do." in enough
 

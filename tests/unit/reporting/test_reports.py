@@ -87,8 +87,8 @@ def test_report_json_has_the_agreed_shape(eight: MadeRun) -> None:
         assert entry["metrics"]["truncation_rate"] == 0.12
     last = data["iterations"][-1]["decision"]
     assert set(last) == {
-        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers", "failed_checks",
-        "intervention", "effect", "notes", "exit_code",
+        "decision", "reason", "stopped_by", "bounds", "alpha_spending", "num_analyses", "best_iteration", "numbers",
+        "failed_checks", "intervention", "effect", "notes", "exit_code",
     }  # fmt: skip
     assert (last["decision"], last["stopped_by"], last["best_iteration"]) == ("PLATEAU", "MAX_ITERATIONS", 2)
     assert last["bounds"] == eight.decisions[-1].bounds and last["alpha_spending"] == eight.decisions[-1].alpha_spending
