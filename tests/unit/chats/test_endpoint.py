@@ -661,8 +661,8 @@ def test_a_key_that_is_not_there_is_found_at_once(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"endpoint": "localhost:8000"}, "no address"),
-        ({"endpoint": "http://host:port/v1"}, "no address"),
+        ({"endpoint": "localhost:8000"}, "is not a URL"),
+        ({"endpoint": "http://host:port/v1"}, "is not a URL"),
         ({"endpoint": "http://me:pw@host/v1"}, "must not contain secrets"),
         ({"api_key_env": "sk-12-34"}, "must not contain secrets"),
         ({"extra_body": {"n": 2, "stream": True}}, "n, stream would break"),
