@@ -61,8 +61,10 @@ class Bench:
         how = decoding or self.decoding
 
         def make(reading: Reading) -> list[Response]:
-            asked, model = self.block(prompts, reading.shard), reading.roles[role]
-            return respond(self.engine, asked, model=model, stage=table.seed_name, decoding=how, run_seed=self.seed)
+            block_prompts, model = self.block(prompts, reading.shard), reading.roles[role]
+            return respond(
+                self.engine, block_prompts, model=model, stage=table.seed_name, decoding=how, run_seed=self.seed
+            )
 
         def check(reading: Reading) -> None:
             _aligned(prompts, list(reading.rows(table)), f"{table.name} of iteration {reading.iteration}")

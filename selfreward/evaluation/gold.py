@@ -35,8 +35,8 @@ def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[An
     def most(lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests, with all responses as long as the longest one."""
         longest = max(lengths.text(text) for pair in pairs for text in (pair.chosen, pair.rejected))
-        asked = judge.most(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
-        return all_cached(asked) if iteration > 1 else asked
+        requests = judge.most(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
+        return all_cached(requests) if iteration > 1 else requests
 
     def compared(reading: Reading) -> list[PromptOutcome]:
         scores = mean_scores(reading.rows(GOLD_JUDGMENTS))

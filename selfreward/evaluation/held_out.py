@@ -123,10 +123,10 @@ class _HeldOut:
         """
 
         def make(reading: Reading) -> list[Judgment]:
-            sides, asked = self._sides(reading, reading.shard), self.bench.block(self.validation, reading.shard)
+            sides, block = self._sides(reading, reading.shard), self.bench.block(self.validation, reading.shard)
             all_sides = [sides.own, *sides.against]
             models = reading.roles.at_iteration_start  # the weights with which it labelled, before the update
-            return self_judgments(asked, all_sides, judge=judge, models=models, iteration=reading.iteration)
+            return self_judgments(block, all_sides, judge=judge, models=models, iteration=reading.iteration)
 
         return Stage(
             SELF_JUDGMENTS, make, reads=reads, queries=judge.by, num_shards=self.bench.num_shards(self.validation),

@@ -54,13 +54,13 @@ TEST_OUTCOMES = Table("test_outcomes", PromptOutcome, EVALUATION)
 POOL_PROMPTS = Table("judge_pool_prompts", Prompt, JUDGE)
 POOL_RESPONSES = Table("judge_pool_responses", Response, JUDGE)
 POOL_JUDGMENTS = Table(
-    "judge_pool_judgments", Judgment, JUDGE, JUDGE, "the judge asked again about prompts of the first iteration"
+    "judge_pool_judgments", Judgment, JUDGE, JUDGE, "the judge scores prompts of the first iteration again"
 )
 BEST_AND_WORST = Table(
     "judge_anchor_comparisons", Comparison, JUDGE, JUDGE,
-    "the anchor asked about the best and the worst response of some prompts",
+    "the anchor compares the best and the worst response of some prompts",
 )  # fmt: skip
 GOLD_JUDGMENTS = Table(
-    "judge_gold_judgments", Judgment, JUDGE, JUDGE, "the judge asked about both responses of each gold pair"
+    "judge_gold_judgments", Judgment, JUDGE, JUDGE, "the judge scores both responses of each gold pair"
 )
 GOLD_OUTCOMES = Table("gold_outcomes", PromptOutcome, JUDGE)

@@ -70,9 +70,9 @@ def _variance(eligible: Sequence[Judgment]) -> float:
     return statistics.pvariance([judgment.score for judgment in eligible if judgment.score is not None])
 
 
-def _spread(eligible: Sequence[Judgment], most: int) -> list[Judgment]:
-    """Return at most `most` judgments, evenly spaced in the ranking by score, including both ends."""
+def _spread(eligible: Sequence[Judgment], max_judgments: int) -> list[Judgment]:
+    """Return at most `max_judgments` judgments, evenly spaced in the ranking by score, including both ends."""
     ranked = sorted(eligible, key=lambda judgment: (judgment.score, judgment.id))
-    if len(ranked) <= most:
+    if len(ranked) <= max_judgments:
         return ranked
-    return [ranked[index * (len(ranked) - 1) // (most - 1)] for index in range(most)]
+    return [ranked[index * (len(ranked) - 1) // (max_judgments - 1)] for index in range(max_judgments)]

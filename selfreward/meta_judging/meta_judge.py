@@ -77,13 +77,13 @@ class MetaJudge:
         Raises EngineError from the model; never because of what a model wrote.
         """
         compared = matchups(prompts, responses, judgments, max_judgments=self.section.max_judgments)
-        asked = {
+        requests = {
             matchup.id: self._request(matchup, iteration)
             for matchup in compared
             if shown(matchup.first) != shown(matchup.second)
         }
-        answers = self._chat.reply(list(asked.values()), models=models) if asked else []
-        replies = {name: reply for name, (reply,) in zip(asked, answers, strict=True)}
+        answers = self._chat.reply(list(requests.values()), models=models) if requests else []
+        replies = {name: reply for name, (reply,) in zip(requests, answers, strict=True)}
         return [self._battle(matchup, replies.get(matchup.id), models) for matchup in compared]
 
     def pairs(

@@ -54,9 +54,9 @@ def bounds(meta_judge: MetaJudge, judge: Judge, work: Workload) -> Callable[[Len
     def bound(lengths: Lengths, num_response_pairs: int) -> list[PairBound]:
         num_pairs = min(len(work.prompts), max_pairs(meta_judge.section.max_share, num_response_pairs))
         side_tokens = meta_judge.judge.max_tokens
-        *_, asked = judge.most(work, lengths)
+        *_, judge_requests = judge.most(work, lengths)
         room = lengths.context_tokens - side_tokens
-        longest = sorted((min(first + asked.rest, room) for first in asked.first_P), reverse=True)
+        longest = sorted((min(first + judge_requests.rest, room) for first in judge_requests.first_P), reverse=True)
         return [PairBound("judgment", length, side_tokens) for length in longest[:num_pairs]]
 
     return bound

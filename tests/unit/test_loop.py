@@ -427,7 +427,7 @@ def test_prompts_that_changed_under_a_started_iteration_are_refused(world: World
     with pytest.raises(Killed):
         world.run()
     world.kill_at, world.wording = None, "other words"
-    with pytest.raises(StoreError, match="other prompts than the recipe's source gives now"):
+    with pytest.raises(StoreError, match="other prompts than the recipe's source has now"):
         world.run()
 
 

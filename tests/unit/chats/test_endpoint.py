@@ -661,8 +661,8 @@ def test_a_missing_key_is_reported_at_once(make: Make, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"endpoint": "localhost:8000"}, "no address"),
-        ({"endpoint": "http://host:port/v1"}, "no address"),
+        ({"endpoint": "localhost:8000"}, "is not a URL"),
+        ({"endpoint": "http://host:port/v1"}, "is not a URL"),
         ({"endpoint": "http://me:pw@host/v1"}, "must not contain secrets"),
         ({"api_key_env": "sk-12-34"}, "must not contain secrets"),
         ({"extra_body": {"n": 2, "stream": True}}, "n, stream would break"),
