@@ -19,7 +19,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from selfreward.updates.losses import PairLogps, Replay, length_regularized, nll, own_losses, trl_losses
 from selfreward.updates.packing.layout import PairTokens
-from selfreward.updates.packing.rectangle import rectangle
+from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.trl_loss import TrlPairLoss
 
 BETA = 0.3
@@ -27,8 +27,8 @@ KINDS = [
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
     "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
-COUPLED = {"aot", "aot_unpaired", "sft"}
-UNCOUPLED = [kind for kind in KINDS if kind not in COUPLED]
+COUPLED_LOSSES = {"aot", "aot_unpaired", "sft"}
+UNCOUPLED = [kind for kind in KINDS if kind not in COUPLED_LOSSES]
 
 # Lengths differ, and the reference orders the pairs otherwise than `leaf` does, so that sorting them changes a loss.
 EXAMPLES = [
@@ -165,7 +165,7 @@ def test_the_loss_of_a_trainer_that_was_never_built_is_trls(trl: Callable[..., T
 
 def test_the_rectangle_is_that_of_trls_collator() -> None:
     tokens = [PairTokens(*(tuple(e[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))) for e in EXAMPLES]
-    ours, theirs = rectangle(tokens), DataCollatorForPreference(pad_token_id=0).torch_call(EXAMPLES)
+    ours, theirs = padded_batch(tokens), DataCollatorForPreference(pad_token_id=0).torch_call(EXAMPLES)
     assert ours.keys() == {"input_ids", "attention_mask", "completion_mask"}
     assert all(
         torch.equal(values, theirs[name]) and values.dtype == theirs[name].dtype for name, values in ours.items()
@@ -175,7 +175,7 @@ def test_the_rectangle_is_that_of_trls_collator() -> None:
 def test_exactly_the_coupled_losses_change_when_pairs_are_replayed(trl: Callable[..., Trl]) -> None:
     replay = replay_of(leaf())
     changed = {k for k in KINDS if not torch.allclose(trl_losses(trl(k), replay).mean(), trl(k).on(replay), rtol=1e-6)}
-    assert changed == COUPLED
+    assert changed == COUPLED_LOSSES
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -133,7 +133,7 @@ def test_packed_is_equal_to_plain(kind: str) -> None:
     with torch.no_grad():
         assert_equal_values(call(model, PAIRS, layout=layout), plain)
     support.check_configuration(model.config, longest=18)
-    assert support.prove(model, PAIRS[:2], device=CPU) < 1e-5
+    assert support.verify(model, PAIRS[:2], device=CPU) < 1e-5
 
 
 @pytest.mark.parametrize("window", [1, 2, 9, 10, 17])  # among them those that end where a branch begins
@@ -150,7 +150,7 @@ def test_gradient_checkpointing_changes_nothing_packed() -> None:
     model.train()
     layout = layout_of(PAIRS)
     packed = gradients(model, call(model, PAIRS, layout=layout))
-    assert layout.kept["num_calls"] == 2 * model.config.num_hidden_layers  # every layer was computed again
+    assert layout.cache["num_calls"] == 2 * model.config.num_hidden_layers  # every layer was computed again
     assert_equal_gradients(packed, plain)
 
 
@@ -209,7 +209,7 @@ def test_block_mask_skips_what_no_token_sees() -> None:
 
 
 def by_block_mask(*tensors_and_layout: Any, scaling: float | None, window: int | None) -> torch.Tensor:
-    """In place of `_by_runs`: what CUDA computes, uncompiled."""
+    """In place of `_attend_by_segment`: what CUDA computes, uncompiled."""
     *query_key_value, layout = tensors_and_layout
     mask = attention.block_mask(layout, window=window, device=CPU)
     out_BHTD: Any = flex_attention(*query_key_value, block_mask=mask, scale=scaling, enable_gqa=True)
@@ -220,10 +220,10 @@ def by_block_mask(*tensors_and_layout: Any, scaling: float | None, window: int |
 @pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma3_text"])
 def test_flex_attention_under_the_block_mask_is_equal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = install(random_model(kind, **PACKED[kind]))
-    monkeypatch.setattr(attention, "_by_runs", by_block_mask)
+    monkeypatch.setattr(attention, "_attend_by_segment", by_block_mask)
     with torch.no_grad():
         assert_equal_values(call(model, PAIRS, layout=layout_of(PAIRS)), call(model, PAIRS))
-        assert support.prove(model, PAIRS, device=CPU) < 1e-5
+        assert support.verify(model, PAIRS, device=CPU) < 1e-5
 
 
 # --- What is refused, and by what ---
@@ -255,7 +255,7 @@ def refusal(model: PreTrainedModel, *, longest: int = 6) -> str:
     """On pairs that are shorter than any window, as the shortest ones of real data are."""
     with pytest.raises(RecipeError) as raised:
         support.check_configuration(model.config, longest=longest)
-        support.prove(
+        support.verify(
             install(model), [PairTokens((3, 4), (5,), (6,)), PairTokens((3, 4), (5, 7), (6, 9, 8))], device=CPU
         )
     return str(raised.value)
@@ -293,7 +293,7 @@ def test_positions_that_depend_on_the_batch_are_refused_where_they_do(kind: str)
 
 
 def changed(layout: Layout, **fields: Any) -> Layout:
-    given = {name: value for name, value in vars(layout).items() if name != "kept"}
+    given = {name: value for name, value in vars(layout).items() if name != "cache"}
     return Layout(**{**given, **fields})
 
 
@@ -303,16 +303,16 @@ def not_restarted(layout: Layout) -> Layout:
 
 def everything_before(layout: Layout) -> Layout:
     """A token sees the branches before its own too."""
-    runs = tuple(replace(run, prefix=np.arange(run.start)) for run in layout.runs)
-    return changed(layout, runs=runs, reach_T=np.full(layout.num_tokens, layout.num_tokens))
+    segments = tuple(replace(s, prefix=np.arange(s.start)) for s in layout.segments)
+    return changed(layout, segments=segments, reach_T=np.full(layout.num_tokens, layout.num_tokens))
 
 
 def one_token_less(layout: Layout) -> Layout:
     """A branch does not see the last token that it shares."""
-    runs = tuple(replace(run, prefix=run.prefix[:-1]) for run in layout.runs)
-    starts = {int(run.prefix[-1]): run.start for run in reversed(layout.runs) if run.prefix.size}
+    segments = tuple(replace(s, prefix=s.prefix[:-1]) for s in layout.segments)
+    starts = {int(s.prefix[-1]): s.start for s in reversed(layout.segments) if s.prefix.size}
     reach_T = [starts.get(k, int(reach)) for k, reach in enumerate(layout.reach_T)]
-    return changed(layout, runs=runs, reach_T=np.array(reach_T))
+    return changed(layout, segments=segments, reach_T=np.array(reach_T))
 
 
 def shifted_labels(layout: Layout) -> Layout:
@@ -320,16 +320,16 @@ def shifted_labels(layout: Layout) -> Layout:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("on", ["runs", "block mask"])
+@pytest.mark.parametrize("on", ["segments", "block mask"])
 @pytest.mark.parametrize("broken", [not_restarted, everything_before, one_token_less, shifted_labels])
 def test_a_wrong_layout_does_not_pass_the_proof(
     broken: Callable[[Layout], Layout], on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = install(random_model("llama"))
     if on == "block mask":
-        monkeypatch.setattr(attention, "_by_runs", by_block_mask)
+        monkeypatch.setattr(attention, "_attend_by_segment", by_block_mask)
     shortest = PAIRS[3:5]
-    assert support.prove(model, shortest, device=CPU) < 1e-5
+    assert support.verify(model, shortest, device=CPU) < 1e-5
     monkeypatch.setattr("selfreward.updates.packing.layout.lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
     with pytest.raises(RecipeError, match="llama cannot be packed: packed log-probabilities differ"):
-        support.prove(model, shortest, device=CPU)
+        support.verify(model, shortest, device=CPU)

@@ -62,7 +62,7 @@ def open_trainer(
 
 
 def weights_of(trainer: Trainer) -> dict[str, Tensor]:
-    model, _ = trainer.whole()
+    model, _ = trainer.full_model()
     return {name: weights.detach().clone() for name, weights in model.named_parameters()}
 
 
@@ -91,7 +91,7 @@ def test_blocks_of_one_batch_are_one_training(tmp_path: Path, policy: Path, opti
     for number, (batch, block) in enumerate(zip(order, blocks, strict=True)):
         own: Logps = tuple([side[i] for i in batch] for side in reference)  # type: ignore[assignment]
         stays_open.step(block, own, [*range(len(batch))])
-        model, state = stays_open.whole()
+        model, state = stays_open.full_model()
         write_model(model, tmp_path / f"{number}", state=state, policy=policy, dtype="float32")
     assert len(stays_open.steps) == 6 and stays_open.steps == at_once.steps
     assert len({step.loss for step in at_once.steps}) == 6 and len({step.learning_rate for step in at_once.steps}) == 6

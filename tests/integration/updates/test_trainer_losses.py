@@ -24,7 +24,7 @@ PAIRWISE = [
     "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
     "exo_pair", "robust",
 ]  # fmt: skip
-COUPLED = ["aot", "aot_unpaired", "sft"]
+COUPLED_LOSSES = ["aot", "aot_unpaired", "sft"]
 ONE_STEP = SECTION.model_copy(
     update={"batch_size": 6, "num_epochs": 1, "micro_batch_size": 4, "reference": "initial", "max_grad_norm": 1e9}
 )
@@ -79,7 +79,7 @@ def stock(job: TrainingJob) -> Callable[[str], tuple[float, float, torch.Tensor]
     return compute
 
 
-@pytest.mark.parametrize(("kinds", "how"), [(PAIRWISE, {}), (PAIRWISE[::-1], WHOLE), (COUPLED, WHOLE)])
+@pytest.mark.parametrize(("kinds", "how"), [(PAIRWISE, {}), (PAIRWISE[::-1], WHOLE), (COUPLED_LOSSES, WHOLE)])
 def test_losses_of_trl_are_those_of_its_trainer(
     job: TrainingJob, stock: Any, kinds: list[str], how: dict[str, Any]
 ) -> None:
@@ -95,7 +95,7 @@ def test_losses_of_trl_are_those_of_its_trainer(
     assert metrics["grad_norm_max"] == pytest.approx(gradient.norm().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", COUPLED)
+@pytest.mark.parametrize("kind", COUPLED_LOSSES)
 def test_coupled_losses_are_not_divided(job: TrainingJob, kind: str) -> None:
     section = ONE_STEP.model_copy(update={**WHOLE, "losses": [TrlLoss(kind="sigmoid"), loss_of(kind, 1.0)]})
     for change in ({"packing": "shared_prefix"}, {"micro_batch_tokens": 4096}, {"micro_batch_size": 5}):
