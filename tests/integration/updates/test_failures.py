@@ -51,7 +51,7 @@ def test_loss_that_is_not_finite_names_step_and_pairs(tmp_path: Path) -> None:
     # Half of the pairs start below the reference; this beta makes their loss infinite.
     with pytest.raises(TrainingError, match=r"training step 1: the loss is inf on pairs pair-\d, pair-\d;"):
         train(job, reference="initial", beta=3e38)
-    assert_nothing_was_made(job, weights)
+    assert_nothing_was_written(job, weights)
 
 
 def test_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> No
     with pytest.raises(TrainingError, match=r"training step 1: the gradient norm is (inf|nan) on pairs") as failure:
         train(job, losses=huge)
     assert all(f"pair-{i}" in str(failure.value) for i in range(3))  # both micro-batches
-    assert_nothing_was_made(job, weights)
+    assert_nothing_was_written(job, weights)
 
 
 def test_later_steps_are_checked_too(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_one_model_in_memory_in_every_pass(tmp_path: Path, lora: LoraSection | N
     def record(module: Any, _args: Any, _output: Any) -> None:
         if isinstance(module, LlamaForCausalLM):
             kinds: dict[type, list[Any]] = {LlamaForCausalLM: [], torch.nn.Parameter: []}
-            for thing in gc.get_objects():
+            for item in gc.get_objects():
                 if type(item) in kinds:
                     kinds[type(item)].append(item)
             models, parameters = kinds.values()
