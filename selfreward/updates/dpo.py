@@ -38,8 +38,8 @@ def dpo(
     """
 
     def most(lengths: Lengths) -> UpdateWork:
-        found = pairs(lengths)
-        return work_of(recipe, [*found, *(more(lengths, len(found)) if more else [])])
+        bounds = pairs(lengths)
+        return work_of(recipe, [*bounds, *(more(lengths, len(bounds)) if more else [])])
 
     samples: tuple[Table[Any], ...] = (*candidates, JUDGMENTS)
     return Update(

@@ -25,7 +25,7 @@ NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(
 def optimizer_of(section: TrainingSection, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of the trainable parameters of `model`.
 
-    Raises ImportError when `adamw_8bit` is asked for and its package is not installed.
+    Raises ImportError when `adamw_8bit` is selected and its package is not installed.
     """
     groups, rate = _groups(model, section.weight_decay), section.learning_rate
     match section.optimizer:

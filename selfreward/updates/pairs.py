@@ -48,8 +48,8 @@ def read_pairs(path: Path, *, max_pairs: int | None, seed: int) -> tuple[pa.Tabl
     _check(path, table)
     num_available = table.num_rows
     if max_pairs is not None and num_available > max_pairs:
-        kept = np.random.default_rng(seed).choice(num_available, size=max_pairs, replace=False)
-        table = table.take(pa.array(np.sort(kept)))
+        rows = np.random.default_rng(seed).choice(num_available, size=max_pairs, replace=False)
+        table = table.take(pa.array(np.sort(rows)))
     for name in RANGES.keys() - present:
         table = table.append_column(name, pa.array([1.0] * table.num_rows))
     table = table.select(wanted).rename_columns([*TRL_NAMES.values(), *RANGES])

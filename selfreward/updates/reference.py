@@ -75,16 +75,16 @@ class ReferencePass:
         """
         if not self._file.exists():
             if self._under_initial is None:
-                found = self._compute(trainer, "policy")
-                start = found.by_trainer
+                computed = self._compute(trainer, "policy")
+                start = computed.by_trainer
             else:
-                found = self._under_initial
+                computed = self._under_initial
                 rows = self._choose_measured(range(self._pairs.num_rows))
                 start = _by_row(rows, trainer.logps(self._block, rows, phase="reference"))
-                if "reference_gap_margin" not in found.facts:  # M_0 sampled none of these responses, the policy did
-                    found.facts.update(self._gap(broadcast_from_main(lambda: self._sampled("policy")), start))
+                if "reference_gap_margin" not in computed.facts:  # M_0 sampled none of these responses, the policy did
+                    computed.facts.update(self._gap(broadcast_from_main(lambda: self._sampled("policy")), start))
             measured = self._choose_measured(sorted(start))
-            broadcast_from_main(lambda: self._write(found, {row: start[row] for row in measured}))
+            broadcast_from_main(lambda: self._write(computed, {row: start[row] for row in measured}))
         stored = self.read()
         return stored.chosen, stored.rejected
 
@@ -149,15 +149,15 @@ class ReferencePass:
         generator = np.random.default_rng(self._seed("measured"))
         return sorted(generator.choice(rows, size=MAX_MEASURED_PAIRS, replace=False).tolist())
 
-    def _seed(self, what: str) -> int:
-        return seed_of(self._job.seed, self._job.iteration, "training", what)
+    def _seed(self, purpose: str) -> int:
+        return seed_of(self._job.seed, self._job.iteration, "training", purpose)
 
-    def _write(self, found: "_Computed", start: Mapping[int, tuple[float, float]]) -> None:
-        columns = {"pair_id": self._pairs["id"].to_pylist(), "chosen": found.chosen, "rejected": found.rejected}
+    def _write(self, computed: "_Computed", start: Mapping[int, tuple[float, float]]) -> None:
+        columns = {"pair_id": self._pairs["id"].to_pylist(), "chosen": computed.chosen, "rejected": computed.rejected}
         for side, name in enumerate(("start_chosen", "start_rejected")):
-            values = [start[row][side] if row in start else None for row in range(len(found.chosen))]
+            values = [start[row][side] if row in start else None for row in range(len(computed.chosen))]
             columns[name] = pa.array(values, pa.float64())
-        write_text_atomically(self._facts_file, json.dumps(found.facts, indent=1))
+        write_text_atomically(self._facts_file, json.dumps(computed.facts, indent=1))
         write_atomically(self._file, lambda temporary: pq.write_table(pa.table(columns), temporary))
 
 

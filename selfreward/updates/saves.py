@@ -33,6 +33,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _facts(path: Path) -> dict[str, Any] | None:
+    """Return the marker's contents if the save is complete, else None."""
     try:
         facts: dict[str, Any] = json.loads((path / MARKER).read_text(encoding="utf-8"))
         sizes = {name: (path / name).stat().st_size for name in facts["files"]}

@@ -96,13 +96,13 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
 
 def _claim(job: TrainingJob, settings: Settings) -> None:
     """Write `job.json`, or refuse a work folder that another job began, naming the keys that differ."""
-    wanted = _description(job, settings)
+    description = _description(job, settings)
     path = job.work_folder / "job.json"
     if not path.exists():
-        write_text_atomically(path, json.dumps(wanted, indent=1))
+        write_text_atomically(path, json.dumps(description, indent=1))
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if differing := [key for key in wanted if found.get(key) != wanted[key]]:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if differing := [key for key in description if stored.get(key) != description[key]]:
         raise StoreError(
             f"{job.work_folder}: begun with another {', '.join(differing)}; only the same job may continue; "
             "restore these, or remove this folder to train again"

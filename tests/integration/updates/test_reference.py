@@ -107,11 +107,11 @@ def test_log_probabilities_of_the_engine_replace_a_pass(tmp_path: Path, passed_t
     pairs = sampled_pairs()
     job = make_job(tmp_path, pairs)
     samples = samples_of(job.policy, pairs)
-    given = with_samples(job, "sampler", list(samples.values()))
+    sampled_job = with_samples(job, "sampler", list(samples.values()))
     passed_tokens()
-    by_trainer = train(given, SAMPLER, reference_logprobs="trainer")
+    by_trainer = train(sampled_job, SAMPLER, reference_logprobs="trainer")
     full = passed_tokens()
-    by_engine = train(replace(given, work_folder=tmp_path / "engine"), SAMPLER)
+    by_engine = train(replace(sampled_job, work_folder=tmp_path / "engine"), SAMPLER)
     assert passed_tokens() < full - 2 * (NUM_PAIRS - 33)  # before and after, without the pairs that are not checked
     assert curve(by_engine) == pytest.approx(curve(by_trainer), abs=2e-5)
     assert counts(by_trainer) == (0, 2 * NUM_PAIRS)
@@ -121,7 +121,7 @@ def test_log_probabilities_of_the_engine_replace_a_pass(tmp_path: Path, passed_t
         assert metrics["num_reference_gap_pairs"] == 32
         assert 0 < metrics["reference_gap_nats"] < 1e-4 and metrics["reference_gap_margin"] < 1e-5
         assert metrics["reference_gap_limit"] == SAMPLER.max_reference_gap
-    stored = reference_of(replace(given, work_folder=tmp_path / "engine"))
+    stored = reference_of(replace(sampled_job, work_folder=tmp_path / "engine"))
     for pair, chosen in zip(pairs, stored["chosen"], strict=True):
         assert chosen == pytest.approx(math.fsum(samples[pair.chosen_id].token_logprobs or ()), abs=1e-9)
     assert sum(value is None for value in stored["start_chosen"]) == NUM_PAIRS - 32
@@ -160,15 +160,15 @@ def test_a_gap_beyond_the_limit_falls_back_to_the_trainer(tmp_path: Path) -> Non
     other = write_policy(tmp_path / "other", seed=3)
     name = weights_sha256(job.policy)[:16]
     wrong = [replace(sample, checkpoint_id=name) for sample in samples_of(other, pairs).values()]
-    given = with_samples(job, "wrong", wrong)
-    expected = train(replace(given, work_folder=tmp_path / "trainer"), SAMPLER, reference_logprobs="trainer")
-    metrics = train(given, SAMPLER)
+    sampled_job = with_samples(job, "wrong", wrong)
+    expected = train(replace(sampled_job, work_folder=tmp_path / "trainer"), SAMPLER, reference_logprobs="trainer")
+    metrics = train(sampled_job, SAMPLER)
     assert metrics["reference_gap_margin"] > metrics["reference_gap_limit"] == 0.1
     assert metrics["reference_gap_margin"] == pytest.approx(expected["reference_gap_margin"], rel=1e-4)
     assert counts(metrics) == (0, 2 * NUM_PAIRS)
     assert curve(metrics) == pytest.approx(curve(expected), abs=2e-5)
     assert metrics["loss_first"] == pytest.approx(math.log(2), abs=1e-6)
-    accepted = train(replace(given, work_folder=tmp_path / "accepted"), SAMPLER, max_reference_gap=1e6)
+    accepted = train(replace(sampled_job, work_folder=tmp_path / "accepted"), SAMPLER, max_reference_gap=1e6)
     assert counts(accepted) == (2 * NUM_PAIRS, 0)
     assert accepted["loss_first"] != pytest.approx(math.log(2), abs=1e-3)
     # This measures the update itself, so it never uses the engine's numbers.
@@ -179,18 +179,18 @@ def test_reference_is_computed_once_even_after_a_kill(tmp_path: Path) -> None:
     """Training is killed in the first step, after the reference pass; the resumed training has no samples."""
     pairs = sampled_pairs()
     job = make_job(tmp_path, pairs)
-    given = with_samples(job, "killed", [shifted(s, -0.01) for s in samples_of(job.policy, pairs).values()])
-    expected = train(replace(given, work_folder=tmp_path / "unbroken"), SAMPLER)
+    sampled_job = with_samples(job, "killed", [shifted(s, -0.01) for s in samples_of(job.policy, pairs).values()])
+    expected = train(replace(sampled_job, work_folder=tmp_path / "unbroken"), SAMPLER)
 
     def kill(phase: str, _done: int, _total: int) -> None:
         if phase == "update":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        update.train(given, Settings(training=SAMPLER, engine_dtype="bfloat16"), report=kill)
-    written = (given.work_folder / "reference.parquet").read_bytes()
-    metrics = train(replace(given, samples_files=()), SAMPLER)
-    assert (given.work_folder / "reference.parquet").read_bytes() == written
+        update.train(sampled_job, Settings(training=SAMPLER, engine_dtype="bfloat16"), report=kill)
+    written = (sampled_job.work_folder / "reference.parquet").read_bytes()
+    metrics = train(replace(sampled_job, samples_files=()), SAMPLER)
+    assert (sampled_job.work_folder / "reference.parquet").read_bytes() == written
     assert metrics["steps"] == expected["steps"]
     facts = {name for name in expected if name.startswith("reference_gap") or name.endswith("_logprobs")}
     assert len(facts) == 7

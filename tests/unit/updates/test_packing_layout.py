@@ -146,16 +146,16 @@ def test_division_depends_only_on_the_set_of_pairs(  # type: ignore[no-untyped-d
 
 
 @given(some_pairs, budgets, st.integers(1, 3))
-def test_levelling_never_costs_a_micro_batch(pairs: list[PairTokens], budget: Budget, multiple_of: int) -> None:
-    """As many as when each takes what fits, rounded up to the processes; and the largest is no larger."""
+def test_balancing_never_adds_a_micro_batch(pairs: list[PairTokens], budget: Budget, multiple_of: int) -> None:
+    """As many micro-batches as greedy filling makes, rounded up to `multiple_of`; the largest is not larger."""
     order = [i for micro_batch in divide(pairs, budget) for i in micro_batch]
     greedy = _fill(pairs, order, budget)
-    for part, following in pairwise(greedy):  # no room for one more
+    for part, following in pairwise(greedy):  # the next pair does not fit
         wider = [pairs[i] for i in (*part, following[0])]
         assert len(wider) > (budget.max_pairs or 99) or measured(wider, budget) > (budget.max_tokens or 99)
-    levelled = divide(pairs, budget, multiple_of=multiple_of)
-    assert len(levelled) == -(-len(greedy) // multiple_of) * multiple_of
-    assert largest(levelled, pairs, budget) <= largest(greedy, pairs, budget)
+    balanced = divide(pairs, budget, multiple_of=multiple_of)
+    assert len(balanced) == -(-len(greedy) // multiple_of) * multiple_of
+    assert largest(balanced, pairs, budget) <= largest(greedy, pairs, budget)
 
 
 def largest(micro_batches: list[list[int]], pairs: list[PairTokens], budget: Budget) -> int:
