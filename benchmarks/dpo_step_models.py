@@ -1,4 +1,4 @@
-"""Llamas with random weights: the cost of an update does not depend on what the weights say."""
+"""Llamas with random weights: the cost of an update does not depend on the values of the weights."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 def write_random_llama(folder: Path, size: Mapping[str, int], *, tokenizer_of: Path) -> None:
-    """A model folder with tied embeddings and the tokenizer of `tokenizer_of`, whose ids must be below vocab_size.
+    """Write a model folder with tied embeddings and the tokenizer of `tokenizer_of`; its ids must be below vocab_size.
 
-    The weights are stored as bfloat16, to halve the file; every contender loads them as the same float32 numbers.
+    The weights are stored as bfloat16, to halve the file size; every contender loads them as the same float32 numbers.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -38,7 +38,7 @@ def write_random_llama(folder: Path, size: Mapping[str, int], *, tokenizer_of: P
 
 
 def vocabulary(model: Path) -> int:
-    """How many ids both the model and its tokenizer know."""
+    """Number of token ids that both the model and its tokenizer have."""
     from transformers import AutoTokenizer
 
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Our update on the same pairs in the same order; packing as asked for, and the recipe's defaults otherwise."""
+"""Our update on the same pairs in the same order, with the given packing and the recipe's defaults otherwise."""
 
 import time
 from typing import Literal
@@ -14,7 +14,7 @@ from selfreward.updates.trainer import Logps, Trainer
 
 
 def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padded"]) -> Result:
-    """`with_pass`: the reference pass is ours and in the result; else `job.reference` is taken as it is."""
+    """Run our update. `with_pass`: make our own, timed reference pass; otherwise use `job.reference` as it is."""
     settings = Settings(
         training=TrainingSection(
             beta=BETA, learning_rate=LEARNING_RATE, max_grad_norm=MAX_GRAD_NORM, lr_scheduler="constant",
@@ -26,14 +26,14 @@ def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padd
     pairs = PairBlock.of(table.slice(0, job.num_steps * job.pairs_per_step))
     model = load_model(job.model, dtype="float32", trust_remote_code=False)
     trainer = Trainer(model, settings=settings, first=pairs, num_steps=job.num_steps, seed=0)
-    everything = list(range(len(pairs.ids)))
+    all_rows = list(range(len(pairs.ids)))
     started = now(job.device)
-    reference = trainer.logps(pairs, everything, phase="reference") if with_pass else _given(job, len(everything))
+    reference = trainer.logps(pairs, all_rows, phase="reference") if with_pass else _given(job, len(all_rows))
     pass_seconds = now(job.device) - started
     seconds, cpu_seconds = [], []
-    for first in everything[:: job.pairs_per_step]:
+    for first in all_rows[:: job.pairs_per_step]:
         started, cpu_started = now(job.device), time.process_time()
-        trainer.step(pairs, reference, everything[first : first + job.pairs_per_step])
+        trainer.step(pairs, reference, all_rows[first : first + job.pairs_per_step])
         seconds.append(now(job.device) - started)
         cpu_seconds.append(time.process_time() - cpu_started)
     return Result(
@@ -49,7 +49,7 @@ def update(job: Job, *, with_pass: bool, packing: Literal["shared_prefix", "padd
 def _given(job: Job, num_pairs: int) -> Logps:
     if job.reference is None:
         raise ValueError(
-            f"{job.contender}: needs the log-probabilities that `trl` finds; name it before {job.contender}"
+            f"{job.contender}: needs the log-probabilities that `trl` computes; name `trl` before {job.contender}"
         )
     chosen, rejected = job.reference
     return chosen[:num_pairs], rejected[:num_pairs]

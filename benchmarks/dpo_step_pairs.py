@@ -1,4 +1,4 @@
-"""Seeded pairs of random tokens with the lengths of chats and of judgments, and the least work in their update."""
+"""Seeded pairs of random tokens with the lengths of chats and of judgments, and the minimum work of their update."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 PARTS = ["prompt_ids", "chosen_ids", "rejected_ids"]
 Draw = Callable[[np.random.Generator, int], NDArray[np.int64]]
-# Pairs of the warm-up step have the set's lengths over this, but at least SHORTEST tokens.
+# Pairs of the warm-up step have the set's lengths divided by this, but at least SHORTEST tokens.
 WARM_UP_DIVISOR = 8
 SHORTEST = 8
 
@@ -27,7 +27,7 @@ def log_normal(median: float, sigma: float, *, low: int, high: int) -> Draw:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many tokens prompts and responses have."""
+    """Distributions of the lengths of prompts and responses, in tokens."""
 
     prompt: Draw
     response: Draw
@@ -41,7 +41,7 @@ LENGTHS = {
 
 @dataclass(frozen=True)
 class Sharing:
-    """`rubric_tokens` at the beginning of all prompts are the same; K responses of a prompt make K // 2 pairs."""
+    """All prompts share their first `rubric_tokens` tokens; K responses of a prompt make K // 2 pairs."""
 
     rubric_tokens: int = 0
     responses_per_prompt: int = 2
@@ -50,7 +50,7 @@ class Sharing:
 def write_pairs(
     path: Path, lengths: Lengths, *, vocabulary: int, pairs_per_step: int, num_steps: int, seed: int, sharing: Sharing
 ) -> None:
-    """A parquet of `num_steps` * `pairs_per_step` pairs in the order of training; the first step's are short."""
+    """Write `num_steps` * `pairs_per_step` pairs in training order; the pairs of the first step are short."""
     rng = np.random.default_rng(seed)
     pairs_per_prompt = sharing.responses_per_prompt // 2
     num_pairs = pairs_per_step * num_steps
@@ -82,7 +82,7 @@ def write_pairs(
 
 
 def read_rows(path: Path, num_pairs: int) -> list[dict[str, list[int]]]:
-    """The first pairs of a file of `write_pairs`, as TRL calls their parts: prompt_ids, chosen_ids, rejected_ids."""
+    """Read the first pairs of a file of `write_pairs`, under TRL's names prompt_ids, chosen_ids, rejected_ids."""
     table = pq.read_table(path, columns=["prompt_token_ids", "chosen_token_ids", "rejected_token_ids"])
     rows: list[dict[str, list[int]]] = table.rename_columns(PARTS).slice(0, num_pairs).to_pylist()
     return rows
@@ -90,27 +90,28 @@ def read_rows(path: Path, num_pairs: int) -> list[dict[str, list[int]]]:
 
 @dataclass(frozen=True)
 class Work:
-    """What some pairs ask for. `tokens` counts the prompt twice, as two plain sequences would; `flops` does not."""
+    """Work of some pairs. `tokens` counts the prompt twice, as two plain sequences would; `flops` does not."""
 
     tokens: int
     flops: float
 
 
 def work(pairs: Sequence[dict[str, list[int]]], config: Any) -> Work:
-    """The least work of one update on rows `prompt_ids`, `chosen_ids`, `rejected_ids`, in floating point operations.
+    """Return the minimum work of one update on rows `prompt_ids`, `chosen_ids`, `rejected_ids`, in FLOPs.
 
-    Three times the forward pass (itself, and twice as much backwards), which has for each distinct token, that is for
-    each node of the trie of the sequences, 2 * (weights of the layers) + 4 * layers * (width of all query heads) *
-    (tokens it sees), and for each response token 2 * hidden * vocabulary of the head. No padding, no reference pass,
-    no recomputation; norms, rotary embeddings and softmax are not counted.
+    The work is three times that of the forward pass (the backward pass costs twice as much as the forward pass). The
+    forward pass has, for each distinct token, that is for each node of the trie of the sequences, 2 * (weights of the
+    layers) + 4 * layers * (width of all query heads) * (tokens it attends to), and for each response token 2 * hidden *
+    vocabulary of the output layer. No padding, no reference pass, no recomputation; norms, rotary embeddings and
+    softmax are not counted.
     """
     sequences = sorted([*row["prompt_ids"], *row[name]] for row in pairs for name in ("chosen_ids", "rejected_ids"))
-    distinct = seen = 0
+    distinct = attended = 0
     before: list[int] = []
     for sequence in sequences:
         shared = _common_prefix(before, sequence)
         distinct += len(sequence) - shared
-        seen += (len(sequence) * (len(sequence) + 1) - shared * (shared + 1)) // 2
+        attended += (len(sequence) * (len(sequence) + 1) - shared * (shared + 1)) // 2
         before = sequence
     labels = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs)
     queries = config.num_attention_heads * config.head_dim
@@ -118,7 +119,7 @@ def work(pairs: Sequence[dict[str, list[int]]], config: Any) -> Work:
     attention, mlp = config.hidden_size * (2 * queries + 2 * keys), 3 * config.hidden_size * config.intermediate_size
     forward = (
         2 * config.num_hidden_layers * (attention + mlp) * distinct
-        + 4 * config.num_hidden_layers * queries * seen
+        + 4 * config.num_hidden_layers * queries * attended
         + 2 * config.hidden_size * config.vocab_size * labels
     )
     return Work(tokens=sum(map(len, sequences)), flops=3.0 * forward)

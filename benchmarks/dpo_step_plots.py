@@ -1,6 +1,6 @@
-"""How the cost of an update grows with pairs, prompt length and K: contenders of `dpo_step`, measured and plotted.
+"""Cost of an update against number of pairs, prompt length and K: contenders of `dpo_step`, measured and plotted.
 
-TRL is measured with micro-batches of one pair here, whatever is fastest elsewhere, and the legend says so.
+Here TRL always has micro-batches of one pair, as the legend states.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Axis:
-    """`at` gives pairs per step, lengths and sharing for one value."""
+    """An axis of the plot. `at` returns pairs per step, lengths and sharing for one value."""
 
     label: str
     values: tuple[int, ...]
@@ -57,7 +57,10 @@ AXES = {
 
 
 def growth(race: Callable[..., Race], settings: Settings, folder: Path, *, quick: bool) -> dict[str, Any]:
-    """Seconds per pair at each value of each axis, plotted in `folder`/dpo_step.svg. `race` as in `dpo_step`, bound."""
+    """Measure seconds per pair at each value of each axis, and plot them in `folder`/dpo_step.svg.
+
+    `race` is `dpo_step_race.race` with its first three arguments bound.
+    """
     settings = replace(
         settings, repeats=0, micros=(1,), contenders=tuple(name for name in settings.contenders if name in NAMES)
     )
@@ -79,7 +82,7 @@ def _plot(found: dict[str, Any], folder: Path) -> None:
     figure, panels = plt.subplots(1, len(AXES), figsize=(5 * len(AXES), 4), constrained_layout=True)
     for panel, (name, points) in zip(panels, found.items(), strict=True):
         for contender in points[0]["seconds_per_pair"]:
-            # A step's cost over its pairs; a pair's over what is in it.
+            # Seconds per step against its number of pairs; seconds per pair against the other quantities.
             heights = [
                 point["seconds_per_pair"][contender] * (point["pairs_per_step"] if name == "pairs" else 1)
                 for point in points

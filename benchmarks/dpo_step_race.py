@@ -1,4 +1,4 @@
-"""Contenders on the same pairs, in turns, and what each of them took."""
+"""Contenders on the same pairs, in turns, and the time and memory of each."""
 
 import itertools
 import math
@@ -20,9 +20,9 @@ MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Settings:
-    """`repeats` runs of `num_steps` steps, after one of two steps in which the micro-batch sizes are tried.
+    """`repeats` runs of `num_steps` steps, after one run of two steps in which the micro-batch sizes are tried.
 
-    `vocabulary`: the tokens of the pairs are drawn from the ids below it.
+    `vocabulary`: token ids of the pairs are drawn below this number.
     """
 
     threads: int
@@ -39,10 +39,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender at one micro-batch size, on the steps after the first.
+    """One contender at one micro-batch size, for the steps after the first.
 
-    A pass before the steps is in `seconds_per_pair` with its share for these pairs, `pass_seconds`; the processor's
-    seconds are without it.
+    `seconds_per_pair` includes the share of a reference pass for these pairs (`pass_seconds`);
+    `cpu_seconds_per_pair` does not.
     """
 
     contender: str
@@ -60,7 +60,7 @@ class Row:
 
 
 def describe(job: Job) -> list[Work]:
-    """The least work of each optimizer step."""
+    """Return the minimum work of each optimizer step."""
     from transformers import AutoConfig
 
     rows = read_rows(job.pairs, job.num_steps * job.pairs_per_step)
@@ -69,9 +69,9 @@ def describe(job: Job) -> list[Work]:
 
 
 class Race:
-    """Contenders on one file of pairs, in turns. `runs` holds every result by contender and micro-batch size.
+    """Contenders on one file of pairs, in turns. `runs` has all results by contender and micro-batch size.
 
-    `peers`: of each contender the size that is repeated and compared, known when all have been tried.
+    `peers`: the micro-batch size of each contender that is repeated and compared, set when all sizes have been tried.
     """
 
     def __init__(self, context: Any, contend: Contend, job: Job) -> None:
@@ -88,17 +88,17 @@ class Race:
         self.rates.append(in_child(self._context, matrix_rate, self._job))
 
     def run(self, contender: str, micro: int, *, num_steps: int) -> None:
-        """`trl` has to come first: its reference model's numbers stand in for the sampler's."""
+        """Run a contender once. `trl` must run first: its reference model's numbers replace the sampler's."""
         found = [result.reference for results in self.runs.values() for result in results if result.reference]
         reference = max(found, key=lambda sums: len(sums[0]), default=None)
         job = replace(self._job, contender=contender, micro=micro, num_steps=num_steps, reference=reference)
         result = in_child(self._context, self._contend, job)
         self.runs.setdefault((contender, micro), []).append(result)
         each = result.seconds[-1] / job.pairs_per_step
-        print(f"  {contender:15s} micro {micro}: {each:7.2f} s a pair, {result.peak_gib:5.2f} GiB", flush=True)
+        print(f"  {contender:15s} micro {micro}: {each:7.2f} s per pair, {result.peak_gib:5.2f} GiB", flush=True)
 
     def try_sizes(self, contenders: Sequence[str], sizes: list[int]) -> None:
-        """Two steps of each contender; TRL at every size that this machine's memory holds."""
+        """Run two steps of each contender; TRL at every size that fits in this machine's memory."""
         for contender in contenders:
             self.run(contender, _sizes(contender, sizes)[0], num_steps=2)
         for contender in contenders:
@@ -109,7 +109,10 @@ class Race:
         self.peers = self._best_sizes()
 
     def _too_large(self, contender: str, smaller: int, size: int) -> str:
-        """Runs `size`, or tells why it cannot be run. On the CPU nothing is tried that may end other processes."""
+        """Run `size`, or return the reason why it cannot run.
+
+        On the CPU, sizes that might get other processes killed for memory are not tried.
+        """
         bound = self.peak_gib(contender, smaller) * size / smaller
         if self._job.device == "cpu" and bound > MEMORY_SHARE * memory_gib():
             return f"it may need {bound:.0f} GiB"
@@ -125,11 +128,11 @@ class Race:
         return max(run.peak_gib for run in self.runs[contender, micro])
 
     def limit_gib(self) -> float:
-        """The memory that TRL may use: ours."""
+        """Return the memory that TRL may use, which is ours."""
         return self.peak_gib("ours_sampler", 1) if ("ours_sampler", 1) in self.runs else math.inf
 
     def _best_sizes(self) -> dict[str, int]:
-        """The micro-batch size of each contender: the fastest in our memory, or the fastest of all when none fits."""
+        """Return each contender's micro-batch size: the fastest in our memory, or the fastest of all if none fits."""
 
         def badness(key: tuple[str, int]) -> tuple[bool, float]:
             return self.peak_gib(*key) > self.limit_gib(), self.seconds(*key)
@@ -138,12 +141,13 @@ class Race:
         return dict(worst_first)
 
     def fastest_trl(self) -> tuple[str, int] | None:
-        """Whatever its memory."""
+        """Return the fastest row of TRL, whatever its memory."""
         theirs = [key for key in self.runs if key[0].startswith("trl")]
         return min(theirs, key=lambda key: self.seconds(*key), default=None)
 
     def seconds(self, contender: str, micro: int, *, cpu: bool = False) -> float:
-        """Per pair, without the first step: medians of each step, and the pass in proportion to the tokens."""
+        """Return seconds per pair without the first step: the medians of the steps, and the reference pass's share of
+        these tokens."""
         results = self.runs[contender, micro]
         steps = [result.cpu_seconds if cpu else result.seconds for result in results]
         timed = sum(
@@ -154,7 +158,7 @@ class Race:
         return total / (num_steps - 1) / self._job.pairs_per_step
 
     def pass_seconds(self, contender: str, micro: int, num_steps: int) -> float:
-        """Of the reference pass, for the pairs of the timed steps."""
+        """Return the seconds of the reference pass for the pairs of the timed steps."""
         full = [run for run in self.runs[contender, micro] if len(run.seconds) == num_steps]
         tokens = [step.tokens for step in self.work[:num_steps]]
         return statistics.median(run.pass_seconds for run in full) * sum(tokens[1:]) / sum(tokens)
@@ -183,7 +187,7 @@ class Race:
 
 
 def memory_gib() -> float:
-    """This machine's memory; infinite where the system does not tell."""
+    """Return this machine's memory; infinite where the system does not report it."""
     if sys.platform == "win32":
         return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -192,14 +196,14 @@ def memory_gib() -> float:
 def _sizes(contender: str, sizes: list[int]) -> list[int]:
     if contender.startswith("ours"):
         return [1]
-    # One pair at a time, there is nothing to group.
+    # With one pair per micro-batch there is nothing to group.
     return sizes[1:] or sizes if contender == "trl_grouped" else sizes
 
 
 def race(
     context: Any, contend: Contend, model: Path, lengths: Lengths, settings: Settings, *, pairs_per_step: int
 ) -> Race:
-    """All contenders on new pairs of these lengths."""
+    """Run all contenders on new pairs of these lengths."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.parquet"
         steps = settings.num_steps if settings.repeats else 2

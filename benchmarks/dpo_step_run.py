@@ -1,4 +1,4 @@
-"""One contender, one process: what goes in, what comes out, and how its memory and the machine's speed are measured."""
+"""One contender in one process: its job, its result, and the measurement of its memory and the machine's speed."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Job:
     """The first `num_steps` * `pairs_per_step` pairs of the file, in its order.
 
-    `micro`: pairs in a forward pass, TRL's. `device`: cpu or cuda.
+    `micro`: pairs in a forward pass of TRL. `device`: cpu or cuda.
     """
 
     contender: str
@@ -40,10 +40,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """Of each optimizer step, the warm-up step included: seconds since the end of the one before, loss, gradient norm.
+    """For each optimizer step, warm-up included: seconds since the end of the previous step, loss, gradient norm.
 
-    `cpu_seconds` are those of all threads: on a machine that others use they change less than the clock's.
-    `pass_seconds`: a reference pass over all pairs before the steps. `reference`: see Job, where it was found.
+    `cpu_seconds` is the sum over all threads: on a shared machine it varies less than wall-clock time.
+    `pass_seconds`: time of a reference pass over all pairs before the steps. `reference`: as in Job, if computed here.
     """
 
     seconds: list[float]
@@ -56,13 +56,13 @@ class Result:
 
 
 def prepare(threads: int, *, device: str) -> Any:
-    """The context of `in_child`: a server that has the libraries imported, from which each child is forked.
+    """Return the context for `in_child`: a fork server that has imported the libraries.
 
-    For CUDA each child starts from nothing: what a library began on the device would not outlive a fork.
+    On CUDA each child is spawned instead, because CUDA state does not survive a fork.
     """
     os.environ.update(
         OMP_NUM_THREADS=str(threads),
-        OMP_WAIT_POLICY="passive",  # threads that spin make every time on a shared machine a matter of chance
+        OMP_WAIT_POLICY="passive",  # spinning threads make all times on a shared machine random
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",
@@ -78,7 +78,7 @@ def prepare(threads: int, *, device: str) -> Any:
 
 
 def in_child(context: Any, function: Callable[[Job], T], job: Job) -> T:
-    """`function(job)` in a fresh process. Raises RuntimeError with the child's traceback when it fails."""
+    """Return `function(job)`, run in a new process. Raises RuntimeError with the child's traceback when it fails."""
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sending, function, job))
     process.start()
@@ -101,12 +101,12 @@ def _child(sending: Connection, function: Callable[[Job], Any], job: Job) -> Non
     torch.set_num_threads(job.threads)
     try:
         sending.send((False, function(job)))
-    except Exception:  # noqa: BLE001  # told to the parent, whatever it is
+    except Exception:  # noqa: BLE001  # any exception is reported to the parent
         sending.send((True, traceback.format_exc()))
 
 
 def now(device: str) -> float:
-    """Seconds of a clock, read when the device has nothing left to do."""
+    """Return a clock's time in seconds, after all work on the device is done."""
     if device == "cuda":
         import torch
 
@@ -115,7 +115,7 @@ def now(device: str) -> float:
 
 
 def peak_gib(device: str) -> float:
-    """The most memory this process ever held, GiB: its tensors on CUDA; on the CPU all of it, libraries included."""
+    """Return this process's peak memory in GiB: tensors on CUDA; resident memory, libraries included, on the CPU."""
     if device == "cuda":
         import torch
 
@@ -125,9 +125,9 @@ def peak_gib(device: str) -> float:
 
 
 def matrix_rate(job: Job) -> float:
-    """Floating point operations per second of matrix products of the model's own shapes.
+    """Return the FLOPs per second of matrix products of the model's shapes.
 
-    float32 with 1024 tokens on the CPU; bfloat16 with 8192 on CUDA, many between two readings of the clock.
+    float32 with 1024 tokens on the CPU; bfloat16 with 8192 tokens on CUDA, with many products per reading of the clock.
     """
     import torch
     from transformers import AutoConfig

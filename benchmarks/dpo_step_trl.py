@@ -1,8 +1,8 @@
-"""The peer: TRL's stock `DPOTrainer` on the same pairs in the same order, three ways.
+"""The peer: TRL's stock `DPOTrainer` on the same pairs in the same order, in three variants.
 
-Two things differ from what a user gets: the pairs are handed over as token ids, because TRL would tokenise text; and
-`grouped` sorts the pairs of each optimizer step by length, TRL's own grouping being over the whole data set, which
-would leave no step to compare.
+Two things differ from normal use: the pairs are given as token ids, because TRL would tokenise text; and `grouped`
+sorts the pairs within each optimizer step by length, because TRL's own grouping covers the complete data set, and its
+steps would have other pairs than ours.
 """
 
 import functools
@@ -21,7 +21,7 @@ from trl import DPOConfig, DPOTrainer
 
 
 class StepClock(TrainerCallback):  # type: ignore[misc]  # TRL and transformers have no types
-    """Seconds from the end of one optimizer step to the end of the next: loading and logging are in it."""
+    """Seconds from the end of one optimizer step to the end of the next, with loading and logging."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -34,13 +34,13 @@ class StepClock(TrainerCallback):  # type: ignore[misc]  # TRL and transformers 
         self._ends.append((now(self._device), time.process_time()))
 
     def between(self) -> tuple[list[float], list[float]]:
-        """Wall-clock and processor seconds of each step."""
+        """Return wall-clock and CPU seconds of each step."""
         steps = list(itertools.pairwise(self._ends))
         return [end[0] - begin[0] for begin, end in steps], [end[1] - begin[1] for begin, end in steps]
 
 
 class Peer(DPOTrainer):  # type: ignore[misc]
-    """Stock, but for pairs that are token ids already, and a clock around its own reference pass."""
+    """The stock trainer, except that pairs are token ids already and its reference pass is timed."""
 
     pass_seconds = 0.0
 
@@ -56,7 +56,7 @@ class Peer(DPOTrainer):  # type: ignore[misc]
 
 
 def as_is(job: Job) -> Result:
-    """The reference model reads every micro-batch beside the policy. Also returns what it found."""
+    """TRL's default: the reference model computes every micro-batch too; its log-probabilities are in the result."""
     trainer, clock = _trainer(job, precompute=False, grouped=False)
     found: list[torch.Tensor] = []
     trainer.ref_model.register_forward_hook(lambda model, args, out: found.append(out.log_probs.sum(1)))
@@ -67,12 +67,12 @@ def as_is(job: Job) -> Result:
 
 
 def precompute(job: Job) -> Result:
-    """`precompute_ref_log_probs`: one reference pass over all pairs, before the steps."""
+    """TRL with `precompute_ref_log_probs`: one reference pass over all pairs, before the steps."""
     return _trained(*_trainer(job, precompute=True, grouped=False), job.device)
 
 
 def grouped(job: Job) -> Result:
-    """As is, with pairs of like lengths in a micro-batch."""
+    """TRL's default, with pairs of similar length in a micro-batch."""
     return _trained(*_trainer(job, precompute=False, grouped=True), job.device)
 
 
@@ -115,11 +115,11 @@ def _arguments(job: Job, *, precompute: bool) -> DPOConfig:
         per_device_train_batch_size=job.micro,
         gradient_accumulation_steps=job.pairs_per_step // job.micro,
         train_sampling_strategy="sequential",
-        max_length=None,  # nothing is cut
+        max_length=None,  # nothing is truncated
         precompute_ref_log_probs=precompute,
         gradient_checkpointing=False,
         disable_dropout=True,
-        bf16=job.device == "cuda",  # autocast, TRL's default; on the CPU all is float32
+        bf16=job.device == "cuda",  # autocast, TRL's default; float32 on the CPU
         use_cpu=job.device == "cpu",
         dataloader_pin_memory=job.device == "cuda",
         logging_steps=1,
@@ -136,7 +136,7 @@ def _trained(trainer: Peer, clock: StepClock, device: str) -> Result:
 
 
 def result_of(trainer: DPOTrainer, clock: StepClock, device: str, *, pass_seconds: float) -> Result:
-    """Of any trainer of transformers that has ended."""
+    """Return the result of any transformers trainer that has ended."""
     steps = [row for row in trainer.state.log_history if "grad_norm" in row]
     seconds, cpu_seconds = clock.between()
     return Result(

@@ -1,4 +1,4 @@
-"""`training` and `launch`: the update, its losses, and the processes that run it."""
+"""`training` and `launch`: the update, its losses, and the processes that compute it."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Weight = Annotated[float, Field(gt=0, description="the factor of a loss in the s
 
 
 class TrlLoss(Section):
-    """A loss of TRL's `DPOTrainer` by its TRL name. `sigmoid_norm` is DPO on length-normalised log-ratios."""
+    """A loss of TRL's `DPOTrainer`, by TRL's name. `sigmoid_norm` is DPO on length-normalised log-ratios."""
 
     kind: Literal[
         "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
@@ -20,7 +20,7 @@ class TrlLoss(Section):
 
 
 class ExoPairLoss(Section):
-    """TRL's `exo_pair` (2402.00856, section 5); not defined without smoothing."""
+    """TRL's `exo_pair` (2402.00856, section 5); undefined without label smoothing."""
 
     kind: Literal["exo_pair"]
     weight: Weight = 1.0
@@ -28,7 +28,7 @@ class ExoPairLoss(Section):
 
 
 class RobustLoss(Section):
-    """TRL's `robust` (2403.00409): unbiased when a share `label_smoothing` of the pairs has its labels flipped."""
+    """TRL's `robust` (2403.00409): unbiased when a share `label_smoothing` of the pairs has the wrong label."""
 
     kind: Literal["robust"]
     weight: Weight = 1.0
@@ -36,7 +36,7 @@ class RobustLoss(Section):
 
 
 class NllLoss(Section):
-    """Negative log-likelihood of the chosen response per token: weight 1 in Iterative RPO (2404.19733), 0.1 in SPaR."""
+    """Per-token negative log-likelihood of the chosen response: weight 1 in Iterative RPO (2404.19733), 0.1 in SPaR."""
 
     kind: Literal["nll"]
     weight: Weight = 1.0
@@ -52,7 +52,7 @@ class SimpoLoss(Section):
 
 
 class LengthRegularizedLoss(Section):
-    """R-DPO (2403.19159): DPO with a penalty of `alpha` nats per token of length."""
+    """R-DPO (2403.19159): DPO with a penalty of `alpha` nats per token of response length."""
 
     kind: Literal["length_regularized"]
     alpha: float = Field(gt=0)
@@ -64,20 +64,20 @@ LossSection = Annotated[_Loss, Field(discriminator="kind")]
 
 
 class TrainingSection(Section):
-    """On-policy DPO (2305.18290); beta 0.1 and a learning rate of 5e-7 follow Online DPO (2402.04792) and iterative
-    RLHF.
+    """On-policy DPO (2305.18290); beta 0.1 and 5e-7 are what Online DPO (2402.04792) and iterative RLHF use.
 
-    `batch_size` counts pairs per optimizer step; they are computed in micro-batches of at most `micro_batch_tokens`
-    tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed but not the result.
+    `batch_size` is the number of pairs per optimizer step. They are computed in micro-batches of at most
+    `micro_batch_tokens` tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed but not
+    the result.
     `reference`: the policy at the start of the iteration, or M_0. `reference_logprobs: sampler` uses the engine's
-    log-probabilities for responses that the reference sampled, while their root mean square error on the reward margin
-    (beta times nats) is at most `max_reference_gap`; 0.1 is an error of 5 % in a pair's weight in the gradient.
+    numbers for responses that the reference sampled, as long as their root mean square error of the reward margin (beta
+    times nats) is at most `max_reference_gap`; 0.1 changes a pair's weight in the gradient by 5 %.
     `packing: shared_prefix` computes shared prefixes once and no padding (2410.20305); `padded` is TRL's padded batch.
     `optimizer`: Adafactor is what Online DPO (2402.04792) uses; `adamw_8bit` (2110.02861) needs the extra `optimizers`.
-    Warm-up is a share of the steps (`warmup_ratio`; 0.1 in SPaR, 2412.11605) or a number of them (`warmup_steps`; 150
-    in Online DPO). `min_lr_ratio`: the final learning rate of `linear` and `cosine`, as a share of `learning_rate`; 0.1
-    in Self-Rewarding (2401.10020), which decays from 1e-6 to 1e-7.
-    Weights are float32 by default: updates of 5e-7 are rounded away in bfloat16.
+    Warm-up is a share of the steps (`warmup_ratio`; 0.1 in SPaR, 2412.11605) or a number of steps (`warmup_steps`; 150
+    in Online DPO). `min_lr_ratio`: final learning rate of `linear` and `cosine`, as a share of `learning_rate`; 0.1 in
+    Self-Rewarding (2401.10020), which decays from 1e-6 to 1e-7.
+    Weights are float32 by default, because updates of 5e-7 are lost when weights are rounded to bfloat16.
     """
 
     losses: list[LossSection] = Field([TrlLoss(kind="sigmoid")], min_length=1)
@@ -105,8 +105,7 @@ class TrainingSection(Section):
 
 
 class LaunchSection(Section):
-    """Processes on this machine that run the update, one per GPU. `fsdp` shards model and optimizer states over
-    them."""
+    """Processes of this machine that compute the update, one per GPU. `fsdp` shards model and optimizer state."""
 
     num_processes: int = Runtime(1, ge=1)
     sharding: Literal["none", "fsdp"] = Runtime("none")

@@ -1,4 +1,4 @@
-"""Updates: from what an iteration made to new weights. One file a kind; training itself is a function of files."""
+"""Updates: new weights from the records of an iteration. One file per kind; training is a function of files."""
 
 from selfreward.updates.dpo import dpo
 from selfreward.updates.validation import problems

@@ -1,4 +1,4 @@
-"""Low-rank adapters (2106.09685) in all linear layers, as 2305.14314 advises; without dropout, as in sampling."""
+"""Low-rank adapters (2106.09685) on all linear layers, as 2305.14314 recommends; no dropout, as in sampling."""
 
 import copy
 
@@ -8,8 +8,11 @@ from transformers import PreTrainedModel
 from selfreward.recipe import LoraSection
 
 
-def with_adapters(model: PreTrainedModel, lora: LoraSection, *, seed: int) -> PreTrainedModel:
-    """`model` with fresh adapters, which change nothing yet; they alone are trained. `seed`: of their weights."""
+def add_adapters(model: PreTrainedModel, lora: LoraSection, *, seed: int) -> PreTrainedModel:
+    """Add newly initialised adapters to `model`; only they are trained. The model's outputs do not change yet.
+
+    `seed` seeds the adapters' weights.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -18,10 +21,13 @@ def with_adapters(model: PreTrainedModel, lora: LoraSection, *, seed: int) -> Pr
     return adapted
 
 
-def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain model with the adapters added to its weights; `model` may be trained further. A plain one as it is."""
+def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a plain model with the adapters merged into a copy of its weights; `model` may be trained further.
+
+    A model without adapters is returned unchanged.
+    """
     if not hasattr(model, "merge_and_unload"):
         return model
-    # Merging and subtracting again would leave rounding errors in the weights.
+    # Merging in place and unmerging afterwards would leave rounding errors in the weights.
     plain: PreTrainedModel = copy.deepcopy(model).merge_and_unload()
     return plain

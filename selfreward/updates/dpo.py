@@ -1,11 +1,11 @@
-"""The update on preference pairs, with the losses of TRL's stable `DPOTrainer`: all weights, or low-rank adapters.
+"""The DPO update on preference pairs, with the losses of TRL's stable `DPOTrainer`; full weights or low-rank adapters.
 
 The update raises the implicit reward beta * log(pi / pi_ref) of the chosen response over that of the rejected one.
-On CUDA it runs in child processes, so that its memory is all given back; one CPU process is a call in this one.
+It runs in child processes on CUDA, so that all its memory is released, and as a function call with one CPU process.
 
 Paper: 2305.18290, section 4 (DPO); on-policy iterations as in Self-Rewarding, 2401.10020, section 2.4.
 Differs: the reference is the policy at the start of the iteration, not M_0 (`reference: initial` is the paper's);
-learning rate 5e-7 with float32 weights and no warm-up; the pairs of an iteration are trained on once.
+learning rate 5e-7 with float32 weights and no warm-up; each iteration trains on its pairs for one epoch.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,14 +32,14 @@ def dpo(
     role: str = "policy",
     name: str = TRAINING,
 ) -> Update:
-    """The DPO update of a role on pairs of these candidates (and of judgments): on-policy for the policy.
+    """Return the DPO update of a role on pairs of these candidates and of judgments: on-policy for the policy.
 
-    A plan needs bounds: of the `pairs`, and of `more` on top of so many.
+    A plan needs upper bounds on the pairs: those that `pairs` gives, and those that `more` adds to that many.
     """
 
     def most(lengths: Lengths) -> UpdateWork:
-        found = pairs(lengths)
-        return work_of(recipe, [*found, *(more(lengths, len(found)) if more else [])])
+        bounds = pairs(lengths)
+        return work_of(recipe, [*bounds, *(more(lengths, len(bounds)) if more else [])])
 
     samples: tuple[Table[Any], ...] = (*candidates, JUDGMENTS)
     return Update(
@@ -52,25 +52,31 @@ def dpo(
 
 
 def work_of(recipe: Recipe, pairs: Sequence[PairBound]) -> UpdateWork:
-    """Of the longest of these pairs, if only some may train. Packed, a pair's prompt is computed once."""
+    """Return the work of an update on the longest of these pairs, up to `training.max_pairs`.
+
+    When packed, a pair's prompt is computed once.
+    """
     training = recipe.training
     times = 1 if training.packing == "shared_prefix" else 2
     longest = sorted((times * p.prompt_tokens + 2 * p.side_tokens for p in pairs), reverse=True)
     num_pairs = min(len(longest), training.max_pairs or len(longest))
     one_pass = sum(longest[:num_pairs])
-    passes = 2 if training.reference == "initial" else 1  # log-probabilities that training starts from
+    passes = 2 if training.reference == "initial" else 1  # under the reference and at the start of the iteration
     return UpdateWork(
         num_pairs=num_pairs,
         num_judgment_pairs=min(num_pairs, sum(pair.kind == "judgment" for pair in pairs)),
         num_steps=-(-num_pairs // training.batch_size) * training.num_epochs,
         num_training_tokens=one_pass * training.num_epochs,
         longest_pair_tokens=max(longest, default=0),
-        num_tokens_without_gradient=(passes + 1) * one_pass,  # and the pass that measures afterwards
+        num_tokens_without_gradient=(passes + 1) * one_pass,  # plus the pass after training
     )
 
 
 def train(job: TrainingJob, settings: Settings) -> Mapping[str, Any]:
-    """A job in child processes on CUDA and with several processes, else in this one; metrics as of `update.train`."""
+    """Train in child processes on CUDA or with several processes, otherwise in this process.
+
+    The metrics are those of `update.train`.
+    """
     import torch
 
     from selfreward.updates.progress import Display
@@ -85,22 +91,25 @@ def train(job: TrainingJob, settings: Settings) -> Mapping[str, Any]:
 
 
 class DpoLearner:
-    """`steps.Learner`. All state of training is in the block's work folder; nothing stays in memory between blocks."""
+    """A `steps.Learner`. All training state is in the block's work folder; no state stays in memory between blocks."""
 
     def __init__(self, settings: Settings, *, seed: int, role: str = "policy") -> None:
         self._settings, self._seed, self._role = settings, seed, role
 
     def learn(self, block: Block) -> Mapping[str, Any]:
-        """The metrics that `update.train` describes. Raises TrainingError, StoreError and RecipeError."""
+        """Train on the block and return the metrics that `update.train` describes.
+
+        Raises TrainingError, StoreError and RecipeError.
+        """
         return train(self._job(block), self._settings)
 
     def save(self, folder: Path) -> None:
-        """Training wrote its checkpoint into the block's work folder before `learn` returned."""
+        """Check that `folder` exists: `learn` has written the checkpoint into the block's work folder."""
         if not folder.is_dir():
             raise TrainingError(f"{folder}: training ended without a checkpoint; give the same command again")
 
     def close(self) -> None:
-        """Processes and memory of training are gone when `learn` returns."""
+        """Do nothing: `learn` has ended the training processes and released their memory."""
 
     def _job(self, block: Block) -> TrainingJob:
         samples = {name: path for name, path in block.files.items() if name != PAIRS.name}

@@ -1,4 +1,4 @@
-"""One training job as files: all that it reads, and the folder that is its alone."""
+"""One training job as files: its inputs, and the work folder that no other job uses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 class TrainingJob:
     """Training as a function of files.
 
-    `samples_files` hold the responses (and judgments) that pairs were made of, with the engine's log-probabilities.
-    `work_folder` survives a kill, so that training resumes inside; the trained model, which plain
-    `transformers` loads, ends up in `work_folder / "checkpoint"`. `policy` and `initial` are model folders.
+    `samples_files` contain the responses (and judgments) that the pairs were made of, with the engine's
+    log-probabilities. `policy` and `initial` are model folders. `work_folder` survives a kill, so that training resumes
+    within an update; the trained model, which plain `transformers` loads, ends up in `work_folder / "checkpoint"`.
     """
 
     iteration: int

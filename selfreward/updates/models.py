@@ -10,9 +10,9 @@ from selfreward.errors import StoreError
 
 
 def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
-    """On the CPU, without dropout: sampling had none, and the reference must not differ from the policy by chance.
+    """Load a model on the CPU without dropout: sampling used none, and it would make policy and reference differ.
 
-    `dtype` is a torch name, or `auto` for the one that is stored.
+    `dtype` is the name of a torch dtype, or `auto` for the stored one.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     _check(folder)
@@ -23,7 +23,7 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=wanted, **options)
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):  # one that no key of the configuration sets
+        if isinstance(module, torch.nn.Dropout):  # dropout that no key of the configuration sets
             module.p = 0.0
     return model
 
@@ -39,5 +39,5 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
 def _check(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise StoreError(
-            f"{folder}: no config.json; a model folder that transformers loads; give the folder of a checkpoint"
+            f"{folder}: no config.json; it must be a model folder that transformers loads; give a checkpoint's folder"
         )

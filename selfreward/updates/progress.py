@@ -1,4 +1,4 @@
-"""How far the training is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Training progress: a bar on a terminal, a plain line every 30 s elsewhere."""
 
 import sys
 import time
@@ -7,23 +7,23 @@ from types import TracebackType
 from typing import Any
 
 Report = Callable[[str, int, int], None]
-"""Called with the phase (reference, update, measure), how much of it is done, and how much there is."""
+"""Called with the phase (reference, update, measure), the amount done and the total."""
 
 SECONDS_BETWEEN_LINES = 30.0
 
 
 def silent(phase: str, done: int, total: int) -> None:
-    """A Report that says nothing."""
+    """A Report that prints nothing."""
 
 
 class Display:
-    """A Report for people, on standard error."""
+    """A Report for people, printed to standard error."""
 
     def __init__(self) -> None:
         self._on_terminal = sys.stderr.isatty()
         self._phase = ""
         self._bar: Any = None
-        self._started = self._said = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> "Display":
         return self
@@ -37,11 +37,11 @@ class Display:
         if phase != self._phase:
             self._close()
             self._phase = phase
-            self._started = self._said = time.monotonic()
+            self._started = self._last_line = time.monotonic()
         if self._on_terminal:
             self._draw(done, total)
         else:
-            self._say(done, total)
+            self._print_line(done, total)
 
     def _draw(self, done: int, total: int) -> None:
         from tqdm import tqdm
@@ -51,12 +51,12 @@ class Display:
             self._bar = tqdm(total=total, desc=f"training: {self._phase}", unit=unit, leave=False)
         self._bar.update(done - self._bar.n)
 
-    def _say(self, done: int, total: int) -> None:
+    def _print_line(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if 0 < done < total and now - self._said >= SECONDS_BETWEEN_LINES:
+        if 0 < done < total and now - self._last_line >= SECONDS_BETWEEN_LINES:
             left = (now - self._started) / done * (total - done)
             print(f"training: {self._phase} {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
-            self._said = now
+            self._last_line = now
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,12 +1,13 @@
-"""Reference log-probabilities that the engine measured while it sampled, and how far they are from the trainer's own.
+"""Reference log-probabilities that the engine recorded while it sampled, and their gap to the trainer's.
 
-The trainer's pass over a response is not needed where the reference itself sampled it: the engine kept the
-log-probability of each token. That is decided for each response, because a pair may hold a response of the reference
-beside one that was refined, or that another checkpoint wrote.
+A response that the reference itself sampled needs no trainer pass: the engine recorded the log-probability of each of
+its tokens. This is decided per response, because a pair may consist of one response of the reference and one that was
+refined, or that another checkpoint sampled.
 
-Engine and trainer round differently. What the gap has in common on both sides of a pair cancels in the reward margin;
-the rest is an error e of that margin in every step. While the true margin is 0, the pair's weight in the gradient of
-the sigmoid loss, 1/2 (2305.18290, section 4), becomes sigmoid(-e), about 1/2 - e/4: it is off by the share e/2.
+Engine and trainer round differently. The part of the gap that both responses of a pair have in common cancels in the
+reward margin; the rest is an error e of that margin in every step. While the true margin is 0, the pair's weight in the
+gradient of the sigmoid loss, 1/2 (2305.18290, section 4), becomes sigmoid(-e), about 1/2 - e/4: a relative error of
+e/2.
 """
 
 from collections import Counter
@@ -23,18 +24,18 @@ from numpy.typing import NDArray
 
 from selfreward.errors import StoreError
 
-MOST_CHECKED_PAIRS = 32
+MAX_CHECKED_PAIRS = 32
 
-Reason = Literal["foreign", "not_sampled", "other_tokens", "not_finite"]
+Reason = Literal["other_checkpoint", "not_sampled", "different_tokens", "not_finite"]
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """For each pair the sums over the response's tokens, in nats; None where the trainer has to compute it.
+class SampledLogps:
+    """For each pair the sums over the response's tokens, in nats; None where the trainer has to compute the sum.
 
-    `num_by_reason` counts the responses without a number: `foreign` (a checkpoint sampled it that is not the
-    reference), `not_sampled` (no sample has its id, or it has no log-probabilities), `other_tokens` (prompt or response
-    is not what was sampled) and `not_finite`.
+    `num_by_reason` counts the responses without a sum: `other_checkpoint` (not sampled by the reference),
+    `not_sampled` (no sample has its id, or the sample has no log-probabilities), `different_tokens` (prompt or response
+    differs from the sample's) and `not_finite`.
     """
 
     chosen: list[float | None]
@@ -43,7 +44,7 @@ class Sampled:
 
     @property
     def num_sampled(self) -> int:
-        """Responses with a number; these and `num_by_reason` add up to two for each pair."""
+        """Number of responses with a sum; with the counts of `num_by_reason` they add up to two per pair."""
         return sum(number is not None for number in (*self.chosen, *self.rejected))
 
 
@@ -54,7 +55,7 @@ class _Sample:
     token_ids_T: NDArray[Any]
     token_logprobs_T: NDArray[np.float64] | None
 
-    def same_as(self, other: "_Sample") -> bool:
+    def is_same_as(self, other: "_Sample") -> bool:
         one, two = self.token_logprobs_T, other.token_logprobs_T
         return (
             self.checkpoint_id == other.checkpoint_id
@@ -64,12 +65,12 @@ class _Sample:
         )
 
 
-def read(samples_files: Sequence[Path], pairs: pa.Table, *, reference_id: str) -> Sampled:
-    """The engine's sums for `pairs`, in their order.
+def read(samples_files: Sequence[Path], pairs: pa.Table, *, reference_id: str) -> SampledLogps:
+    """Return the engine's sums for `pairs`, in their order.
 
-    The files hold responses or judgments. `pairs` has `prompt_ids`, `chosen_ids`, `rejected_ids` and the ids of the
-    samples, `chosen_id` and `rejected_id`; `reference_id` is the checkpoint that is the reference. Raises StoreError
-    when a file cannot be read, or when two different samples have the same id.
+    The files contain responses or judgments. `pairs` has `prompt_ids`, `chosen_ids`, `rejected_ids` and the ids of the
+    samples, `chosen_id` and `rejected_id`; `reference_id` is the checkpoint id of the reference. Raises StoreError when
+    a file cannot be read, or when two different samples have the same id.
     """
     samples = _by_id(samples_files, {*pairs["chosen_id"].to_pylist(), *pairs["rejected_id"].to_pylist()})
     num_by_reason: Counter[Reason] = Counter()
@@ -84,7 +85,7 @@ def read(samples_files: Sequence[Path], pairs: pa.Table, *, reference_id: str) -
                 num_by_reason[found] += 1
                 yield None
 
-    return Sampled(list(numbers("chosen")), list(numbers("rejected")), num_by_reason)
+    return SampledLogps(list(numbers("chosen")), list(numbers("rejected")), num_by_reason)
 
 
 def _sum(
@@ -93,13 +94,17 @@ def _sum(
     if sample is None:
         return "not_sampled"
     if sample.checkpoint_id != reference_id:
-        return "foreign"
+        return "other_checkpoint"
     logprobs_T = sample.token_logprobs_T
     if logprobs_T is None:
         return "not_sampled"
-    same_prompt = np.array_equal(sample.prompt_ids_T, prompt_ids_T)  # refined text was sampled after another prompt
-    if not same_prompt or not np.array_equal(sample.token_ids_T, token_ids_T) or len(logprobs_T) != len(token_ids_T):
-        return "other_tokens"
+    has_same_tokens = (
+        np.array_equal(sample.prompt_ids_T, prompt_ids_T)  # a refinement was sampled from another prompt
+        and np.array_equal(sample.token_ids_T, token_ids_T)
+        and len(logprobs_T) == len(token_ids_T)
+    )
+    if not has_same_tokens:
+        return "different_tokens"
     return float(logprobs_T.sum()) if np.isfinite(logprobs_T).all() else "not_finite"
 
 
@@ -107,23 +112,27 @@ def _by_id(samples_files: Sequence[Path], wanted: set[str]) -> dict[str, _Sample
     samples: dict[str, _Sample] = {}
     for path in samples_files:
         for sample_id, sample in _read_file(path, wanted):
-            if not samples.setdefault(sample_id, sample).same_as(sample):
+            if not samples.setdefault(sample_id, sample).is_same_as(sample):
                 raise StoreError(
-                    f"{path}: sample {sample_id} differs from another sample of this id; one sample for each id; "
-                    "sample this iteration anew, or set training.reference_logprobs to trainer"
+                    f"{path}: sample {sample_id} differs from another sample of this id; an id must belong to one "
+                    "sample; sample this iteration again, or set training.reference_logprobs to trainer"
                 )
     return samples
 
 
 def _read_file(path: Path, wanted: set[str]) -> Iterator[tuple[str, _Sample]]:
-    """Rows that are not wanted never stay in memory, nor do texts."""
+    """Yield the samples with the wanted ids; other rows and the texts are not kept in memory."""
     columns = ["id", "checkpoint_id", "prompt_token_ids", "token_ids", "token_logprobs"]
     try:
         table = pq.read_table(path, columns=columns, filters=pc.field("id").isin(pa.array(sorted(wanted), pa.string())))
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path}: {error}; a parquet file of samples; sample this iteration anew") from error
+        raise StoreError(
+            f"{path}: {error}; it must be a parquet file of samples; sample this iteration again"
+        ) from error
     if missing := [name for name in columns if name not in table.column_names]:
-        raise StoreError(f"{path}: no column {', '.join(missing)}; the fields of Response; sample this iteration anew")
+        raise StoreError(
+            f"{path}: no column {', '.join(missing)}; it must have the fields of Response; sample this iteration again"
+        )
     for sample_id, checkpoint_id, prompt_ids, token_ids, logprobs in zip(
         *(table[name].to_pylist() for name in columns[:2]), *(table[name] for name in columns[2:]), strict=True
     ):
@@ -136,38 +145,42 @@ def _read_file(path: Path, wanted: set[str]) -> Iterator[tuple[str, _Sample]]:
 
 
 def _array(values: Any) -> NDArray[Any]:
-    """Of one row of a column of lists: a view, unless an element is null, which becomes nan."""
+    """Return one row of a list column as an array: a view, unless an element is null, which becomes nan."""
     array: NDArray[Any] = values.values.to_numpy(zero_copy_only=False)
     return array
 
 
-def rows_to_check(sampled: Sampled, *, seed: int) -> list[int]:
-    """A seeded sample of the pairs with a number of the engine on either side: 32 of them, or all, in their order."""
-    sides = zip(sampled.chosen, sampled.rejected, strict=True)
-    rows = [row for row, both in enumerate(sides) if both != (None, None)]
-    if len(rows) <= MOST_CHECKED_PAIRS:
+def rows_to_check(sampled: SampledLogps, *, seed: int) -> list[int]:
+    """Return a seeded sample of the pairs with an engine sum for either response: at most 32, in their order."""
+    sums = zip(sampled.chosen, sampled.rejected, strict=True)
+    rows = [row for row, both in enumerate(sums) if both != (None, None)]
+    if len(rows) <= MAX_CHECKED_PAIRS:
         return rows
-    return sorted(np.random.default_rng(seed).choice(rows, size=MOST_CHECKED_PAIRS, replace=False).tolist())
+    return sorted(np.random.default_rng(seed).choice(rows, size=MAX_CHECKED_PAIRS, replace=False).tolist())
 
 
 def gap(
-    sampled: Sampled, *, rows: Sequence[int], trainer: tuple[Sequence[float], Sequence[float]], beta: float
+    sampled: SampledLogps, *, rows: Sequence[int], trainer: tuple[Sequence[float], Sequence[float]], beta: float
 ) -> dict[str, float]:
-    """How the engine's numbers differ from `trainer`'s, chosen and rejected of the pairs `rows`, in that order.
+    """Compare the engine's sums with `trainer`'s for the pairs `rows` (chosen, rejected; in the order of `rows`).
 
-    `reference_gap_margin`: root mean square, over pairs, of the error on the reward margin, beta times chosen minus
-    rejected gap. It is what the training feels and what a limit is for. A side without a number of the engine has no
-    gap, so in a pair of two kinds nothing cancels. The square is there to make one broken response show.
-    `reference_gap_nats`: mean size of the gap, per response. `reference_gap_bias_nats`: its mean with the sign
-    (engine minus trainer); near the former in size, the two compute different things (other weights, other
-    temperature), far below it, they round differently. `num_reference_gap_pairs`: how many pairs were compared.
+    `reference_gap_margin`: root mean square, over pairs, of the error of the reward margin, which is beta times the gap
+    of chosen minus the gap of rejected. This error affects training, and the limit applies to it. A response without an
+    engine sum has gap 0, so nothing cancels in a pair with only one engine sum. The square makes a single broken
+    response visible.
+    `reference_gap_nats`: mean absolute gap per response.
+    `reference_gap_bias_nats`: mean signed gap (engine minus trainer). If its size is close to the mean absolute gap,
+    the two compute different things (other weights, other temperature); if it is far below, they round differently.
+    `num_reference_gap_pairs`: number of pairs compared.
 
-    Raises ValueError when the engine has no number in `rows`.
+    Raises ValueError when the engine has no sum in `rows`.
     """
     engine_2B = np.array([[side[row] for row in rows] for side in (sampled.chosen, sampled.rejected)], np.float64)
     known_2B = ~np.isnan(engine_2B)  # None has become nan
     if not known_2B.any():
-        raise ValueError(f"gap: the engine has no number for the rows {rows}; use those of rows_to_check")
+        raise ValueError(
+            f"gap: the engine has no number for the rows {rows}; at least one is needed; use the rows of rows_to_check"
+        )
     gap_2B = np.where(known_2B, engine_2B - np.array(trainer), 0.0)
     error_B = beta * (gap_2B[0] - gap_2B[1])
     return {

@@ -1,4 +1,4 @@
-"""Saves inside training, for resume: one counts only when its marker, written last, says that it is complete."""
+"""Saves during training, for resume. A save is used only if its marker, written last, shows that it is complete."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ MARKER = "complete.json"
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest complete save and the facts of its marker; everything else in `folder` is removed."""
+    """Return the newest complete save and its marker's contents; remove everything else in `folder`."""
     complete: list[tuple[int, Path, dict[str, Any]]] = []
     for path in sorted(folder.glob("*")):
         facts = _facts(path)
@@ -27,12 +27,13 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             complete.append((facts["step"], path, facts))
     if not complete:
         return None
-    _, best, facts = max(complete, key=lambda save: save[0])
-    remove_others(best)
-    return best, facts
+    _, latest, facts = max(complete, key=lambda save: save[0])
+    remove_others(latest)
+    return latest, facts
 
 
 def _facts(path: Path) -> dict[str, Any] | None:
+    """Return the marker's contents if the save is complete, else None."""
     try:
         facts: dict[str, Any] = json.loads((path / MARKER).read_text(encoding="utf-8"))
         sizes = {name: (path / name).stat().st_size for name in facts["files"]}
@@ -42,21 +43,21 @@ def _facts(path: Path) -> dict[str, Any] | None:
 
 
 def mark_complete(path: Path, *, step: int, **facts: Any) -> None:
-    """Flushes every file of the save to disk, then writes the marker."""
+    """Flush every file of the save to disk, then write the marker."""
     flush_tree(path)
     sizes = {str(p.relative_to(path)): p.stat().st_size for p in sorted(path.rglob("*")) if p.is_file()}
     write_text_atomically(path / MARKER, json.dumps({"step": step, "files": sizes, **facts}, indent=1))
 
 
 def remove_others(path: Path) -> None:
-    """Leaves `path` alone in its folder: one save is enough to go on from, and saves are large."""
+    """Remove everything but `path` from its folder: one save is enough to continue from, and saves are large."""
     for other in path.parent.glob("*"):
         if other != path:
             _remove(other)
 
 
 def _remove(path: Path) -> None:
-    # The marker goes first, so that a kill in between leaves an incomplete save and not a broken one.
+    # The marker is removed first, so that a kill in between leaves a save that is recognised as incomplete.
     (path / MARKER).unlink(missing_ok=True)
     if path.is_dir():
         shutil.rmtree(path)
@@ -65,7 +66,7 @@ def _remove(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """fsync every file and folder below, then the name of `folder` itself."""
+    """Fsync every file and folder in `folder`, then its parent folder."""
     with explained(folder):
         for parent, _, names in os.walk(folder):
             for name in names:
@@ -76,7 +77,7 @@ def flush_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what libraries raise for a failed write into StoreError, and removes the half-written folder."""
+    """Turn libraries' exceptions for a failed write into StoreError, and remove the partly written folder."""
     try:
         with explained(path):
             yield
@@ -85,14 +86,14 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except (SafetensorError, RuntimeError) as error:
         # safetensors and torch.save do not raise OSError when the disk is full.
-        if isinstance(error, RuntimeError) and not _failed_write(error):
+        if isinstance(error, RuntimeError) and not _is_failed_write(error):
             raise
         shutil.rmtree(path, ignore_errors=True)
         raise StoreError(
             f"{path}: {str(error).splitlines()[0]}; the run folder must be writable and have space; free some disk "
-            "space, then give the same command again: nothing finished is lost"
+            "space, then give the same command again: finished work is kept"
         ) from error
 
 
-def _failed_write(error: RuntimeError) -> bool:
+def _is_failed_write(error: RuntimeError) -> bool:
     return any(word in str(error) for word in ("inline_container", "PytorchStreamWriter", "No space left"))

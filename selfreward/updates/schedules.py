@@ -1,6 +1,6 @@
 """The learning rate of each optimizer step.
 
-Paper: linear decay and cosine (1608.03983, equation 5, without restarts), both with linear warm-up as in transformers.
+Paper: linear and cosine decay (1608.03983, equation 5, without restarts), both with linear warm-up, as in transformers.
 Self-Rewarding (2401.10020, section 3.1.3) decays from 1e-6 to a tenth of it (`min_lr_ratio: 0.1`); Online DPO
 (2402.04792) warms up for 150 steps (`warmup_steps: 150`).
 """
@@ -11,7 +11,8 @@ from selfreward.recipe import TrainingSection
 
 
 def learning_rate(section: TrainingSection, step: int, *, num_steps: int) -> float:
-    """Of step `step`, from 0, of `num_steps`. It is 0 at step 0 when there is a warm-up, as in transformers."""
+    """Return the learning rate of step `step` (from 0) of `num_steps`; with warm-up it is 0 at step 0, as in
+    transformers."""
     return section.learning_rate * _factor(section, step, num_steps=num_steps)
 
 
@@ -20,7 +21,7 @@ def num_warmup_steps(section: TrainingSection, num_steps: int) -> int:
 
 
 def _factor(section: TrainingSection, step: int, *, num_steps: int) -> float:
-    """In [0, 1]; `min_lr_ratio` after the last step for the schedules that decay."""
+    """Return the factor of the learning rate, in [0, 1]; decaying schedules end at `min_lr_ratio`."""
     warmup = num_warmup_steps(section, num_steps)
     if step < warmup:
         return step / warmup

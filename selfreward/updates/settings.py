@@ -1,16 +1,17 @@
-"""All that the update depends on beside its job: sections of the recipe, as a child process gets them too."""
+"""Everything an update depends on besides its job: sections of the recipe, also passed to child processes."""
 
 from pydantic import BaseModel, ConfigDict
 
 from selfreward.dtypes import engine_dtype
 from selfreward.recipe import ExoPairLoss, LaunchSection, LoraSection, Recipe, RobustLoss, TrainingSection
 
-COUPLED = {"aot": "", "aot_unpaired": "", "sft": "; or use kind: nll, the mean over pairs of the same quantity"}
-"""Losses that are no mean over pairs, and what to say besides."""
+COUPLED_LOSSES = {"aot": "", "aot_unpaired": "", "sft": "; or use kind: nll, the mean over pairs of the same quantity"}
+"""Losses that are not a mean over pairs, and what to add to the error about each."""
 
 
 class Settings(BaseModel):
-    """`engine_dtype` is what the engine rounds weights to: bfloat16, float16 or float32."""
+    """Settings of an update. `engine_dtype` is the dtype that the engine rounds weights to: bfloat16, float16 or
+    float32."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,12 +23,12 @@ class Settings(BaseModel):
 
     @property
     def label_smoothings(self) -> set[float]:
-        """Those of the losses that have one; TRL knows one for all."""
+        """The label smoothings of the losses that have one; TRL has a single value for all losses."""
         return {loss.label_smoothing for loss in self.training.losses if isinstance(loss, ExoPairLoss | RobustLoss)}
 
 
 def settings_of(recipe: Recipe, role: str = "policy") -> Settings:
-    """Of an update of `role`."""
+    """Return the settings for an update of `role`."""
     return Settings(
         training=recipe.training,
         engine_dtype=engine_dtype(recipe.engine).name,

@@ -1,11 +1,11 @@
 """Training on preference pairs, one optimizer step at a time.
 
-A `Trainer` holds a model, its optimizer and its place in the learning-rate schedule, and takes a step on any batch of
-pairs that it is given. So one that is opened for an iteration trains on all of its batches, and one that stays open
-trains on block after block, as online DPO does: nothing is started or written between blocks.
+A `Trainer` holds a model, its optimizer and its position in the learning-rate schedule, and takes a step on any batch
+of pairs. A trainer that is opened for one iteration trains on all batches of that iteration; one that stays open trains
+on block after block, as in online DPO. Nothing is started or written between blocks.
 
-A batch is one optimizer step, in every process. Each process divides it alike into micro-batches and computes its share
-of them, so the gradient is the mean over the pairs whatever the packing and the number of processes.
+A batch is one optimizer step, in every process. All processes divide it into the same micro-batches and each computes
+its share of them, so the gradient is the mean over the pairs for any packing and any number of processes.
 """
 
 import contextlib
@@ -23,34 +23,34 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from selfreward.errors import TrainingError
-from selfreward.updates.adapters import merged, with_adapters
+from selfreward.updates.adapters import add_adapters, merge_adapters
 from selfreward.updates.batches import Batch, PairBlock
-from selfreward.updates.losses import OWN, PairLogps, Replay, own_losses, trl_losses
+from selfreward.updates.losses import OWN_LOSSES, PairLogps, Replay, own_losses, trl_losses
 from selfreward.updates.optimizers import load_optimizer_state, optimizer_of
 from selfreward.updates.packing import attention, forward, support
 from selfreward.updates.packing.layout import lay_out_pairs
 from selfreward.updates.packing.micro_batches import Budget, divide
-from selfreward.updates.packing.rectangle import labels_of, rectangle
-from selfreward.updates.processes import accelerator_of
+from selfreward.updates.packing.padded_batch import labels_of, padded_batch
+from selfreward.updates.processes import make_accelerator
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.schedules import learning_rate
 from selfreward.updates.settings import Settings
 from selfreward.updates.trl_loss import TrlPairLoss, add_fused_lm_head
 
-MOST_IDS_NAMED = 32
-PASS_FACTOR = 4  # a pass keeps no gradients, so its micro-batches may be larger
+MAX_NAMED_IDS = 32
+PASS_FACTOR = 4  # micro-batches of a pass without gradients may be this many times larger
 STATE = "state.pt"
 
 Logps = tuple[Sequence[float], Sequence[float]]
-"""Summed log-probabilities (nats) of the chosen and of the rejected responses, one of each for every pair."""
+"""Summed log-probabilities (nats) of the chosen and of the rejected responses, one each per pair."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One optimizer step, numbered from 1.
 
-    `loss` and `reward_margin` (beta times nats) are means over its pairs, computed before the step; `grad_norm` is that
-    before clipping; `num_computed_tokens` is what the model computed, padding included.
+    `loss` and `reward_margin` (beta times nats) are means over its pairs, computed before the step; `grad_norm` is the
+    norm before clipping; `num_computed_tokens` counts the tokens that the model computed, padding included.
     """
 
     step: int
@@ -62,9 +62,9 @@ class Step:
 
 
 class Trainer:
-    """Open for any number of blocks. `steps` are those taken so far, of the `num_steps` that the schedule spans.
+    """A trainer for any number of blocks. `steps` are the steps taken so far; the schedule spans `num_steps`.
 
-    Packing is proved on the pairs of `first`, the first block. `seed`: of the weights of adapters. Raises RecipeError
+    Packing is verified on pairs of `first`, the first block. `seed` seeds the weights of adapters. Raises RecipeError
     when the model cannot be packed.
     """
 
@@ -83,28 +83,29 @@ class Trainer:
         self._budget = Budget(section.micro_batch_tokens, section.micro_batch_size, section.packing == "shared_prefix")
         self.sharding = settings.launch.sharding
         self._sharded = self.sharding == "fsdp"
-        self.accelerator = accelerator_of(settings.launch)
+        self.accelerator = make_accelerator(settings.launch)
         self._device, self._config = self.accelerator.device, model.config
         self._report = report if self.accelerator.is_main_process else silent
-        model = _fitted(model, settings, first, seed=seed, device=None if self._sharded else self._device)
+        model = _prepare_model(model, settings, first, seed=seed, device=None if self._sharded else self._device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer_of(section, model))
-        theirs = [loss for loss in section.losses if loss.kind not in OWN]
-        self._own_losses = [loss for loss in section.losses if loss.kind in OWN]
+        trl_losses_wanted = [loss for loss in section.losses if loss.kind not in OWN_LOSSES]
+        self._own_losses = [loss for loss in section.losses if loss.kind in OWN_LOSSES]
         self._trl_loss = TrlPairLoss(
-            [loss.kind for loss in theirs],
-            weights=[loss.weight for loss in theirs],
+            [loss.kind for loss in trl_losses_wanted],
+            weights=[loss.weight for loss in trl_losses_wanted],
             beta=section.beta,
             label_smoothing=max(settings.label_smoothings, default=0.0),
             device=self._device,
         )
 
     def step(self, pairs: PairBlock, reference: Logps, batch: Batch) -> Step:
-        """One optimizer step on the pairs `batch` of the block. Raises TrainingError for numbers that are not finite.
+        """Take one optimizer step on the pairs `batch` of the block.
 
-        `reference`: the log-probabilities of all pairs of the block under the reference.
+        `reference` has the log-probabilities of all pairs of the block under the reference. Raises TrainingError when
+        the loss or the gradient norm is not finite.
         """
         if self._budget.shared_prefix:
-            support.check_configuration(self._config, longest=pairs.num_longest_tokens)
+            support.check_configuration(self._config, longest=pairs.longest_row_tokens)
         self.model.train()
         rate = learning_rate(self.section, len(self.steps), num_steps=self.num_steps)
         for group in self.optimizer.param_groups:
@@ -117,7 +118,7 @@ class Trainer:
             raise self._not_finite("gradient norm", grad_norm, pairs, batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        num_tokens = sum(self._budget.num_tokens([pairs.tokens[i] for i in some]) for some in micro_batches if some)
+        num_tokens = sum(self._budget.num_tokens([pairs.tokens[i] for i in rows]) for rows in micro_batches if rows)
         self.steps.append(Step(len(self.steps) + 1, loss, grad_norm, rate, margin, num_tokens))
         self._report("update", len(self.steps), self.num_steps)
         return self.steps[-1]
@@ -125,30 +126,32 @@ class Trainer:
     def _add_gradients(
         self, pairs: PairBlock, reference: Logps, batch: Batch, micro_batches: list[Batch]
     ) -> tuple[float, float]:
-        """The gradient of the mean loss over `batch`; returns that loss and the mean reward margin."""
-        mine = micro_batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        """Accumulate the gradient of the mean loss over `batch`; return that loss and the mean reward margin."""
+        local = micro_batches[self.accelerator.process_index :: self.accelerator.num_processes]
         sums = torch.zeros(2, device=self._device)
-        for number, some in enumerate(mine, start=1):
-            # Processes average their gradients, so each one's sum is scaled by their number.
-            share = len(some) / len(batch) * self.accelerator.num_processes
-            # Sharded gradients are summed up sharded: between the processes in every micro-batch.
-            together = number == len(mine) or self._sharded
-            with contextlib.nullcontext() if together else self.accelerator.no_sync(self.model):
-                loss, margin = self._loss_and_margin(pairs, reference, some or batch[:1])
+        for number, rows in enumerate(local, start=1):
+            # Gradients are averaged over processes, so each process scales its sum by the number of processes.
+            share = len(rows) / len(batch) * self.accelerator.num_processes
+            # Sharded gradients are reduced over the processes in every micro-batch.
+            is_synchronised = number == len(local) or self._sharded
+            with contextlib.nullcontext() if is_synchronised else self.accelerator.no_sync(self.model):
+                loss, margin = self._loss_and_margin(pairs, reference, rows or batch[:1])
                 self.accelerator.backward(loss * share)
             sums += torch.stack([loss.detach(), margin]) * share
         loss_mean, margin_mean = self.accelerator.reduce(sums, "mean").tolist()
         return loss_mean, margin_mean
 
     def _divide(self, pairs: PairBlock, batch: Batch, budget: Budget) -> list[Batch]:
-        """The micro-batches of all processes, as many for each; in place of an empty one a process computes something
-        that does not count, because the others wait for it."""
+        """Return the micro-batches of all processes, the same number for each.
+
+        For an empty micro-batch, a process computes a pair whose loss is not counted, because the others wait for it.
+        """
         multiple = self.accelerator.num_processes
         micro_batches = divide([pairs.tokens[i] for i in batch], budget, multiple_of=multiple)
         return [[batch[i] for i in micro_batch] for micro_batch in micro_batches]
 
     def _loss_and_margin(self, pairs: PairBlock, reference: Logps, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Means over `batch`. The model runs once; the losses are computed from what it gave."""
+        """Return the mean loss and reward margin over `batch`. The model runs once; all losses use its output."""
         inputs = self._inputs(pairs, batch)
         output = self._forward(inputs)
         inputs.pop("layout", None)
@@ -174,60 +177,67 @@ class Trainer:
         return loss, self.section.beta * logps.margin_B.detach().mean()
 
     def _inputs(self, pairs: PairBlock, batch: Batch) -> dict[str, Any]:
-        """What the model and TRL's losses take, and the layout when the pairs are packed."""
+        """Return the inputs of the model and of TRL's losses, with the layout when the pairs are packed."""
         tokens = [pairs.tokens[i] for i in batch]
-        inputs: dict[str, Any] = {name: values.to(self._device) for name, values in rectangle(tokens).items()}
+        inputs: dict[str, Any] = {name: values.to(self._device) for name, values in padded_batch(tokens).items()}
         if self._budget.shared_prefix:
             inputs["layout"] = lay_out_pairs(tokens)
         return inputs
 
     def _forward(self, inputs: dict[str, Any]) -> Any:
-        """TRL's own call of the model, packed when there is a layout; `log_probs` of what it gives is (2B, T - 1)."""
+        """Call the model as TRL does, packed if there is a layout; `log_probs` of the output is (2B, T - 1)."""
         call = {name: value for name, value in inputs.items() if name != "completion_mask"}
         model = forward.PackedForward(self.model)
         return model(**call, labels=labels_of(inputs), use_cache=False, fused_lm_head=True)
 
     def logps(self, pairs: PairBlock, rows: Sequence[int], *, phase: str) -> tuple[list[float], list[float]]:
-        """Summed log-probabilities (nats) of chosen and rejected, in the order of `rows`. Raises TrainingError.
+        """Return the summed log-probabilities (nats) of chosen and rejected responses, in the order of `rows`.
 
-        `rows` are indices of pairs, `phase` names the pass in reports and errors.
+        `rows` are indices of pairs; `phase` names the pass in progress reports and errors. Raises TrainingError when a
+        log-probability is not finite.
         """
         found: dict[int, tuple[float, float]] = {}
         num_processes = self.accelerator.num_processes
         self.model.eval()
         micro_batches = self._divide(pairs, [*rows], self._budget.larger(PASS_FACTOR)) if rows else []
-        for some in micro_batches[self.accelerator.process_index :: num_processes]:
+        for part in micro_batches[self.accelerator.process_index :: num_processes]:
             with torch.no_grad(), self.accelerator.autocast():
-                per_token = self._forward(self._inputs(pairs, some or [rows[0]])).log_probs
+                per_token = self._forward(self._inputs(pairs, part or [rows[0]])).log_probs
             sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
-            found.update(zip(some, map(tuple, sums), strict=False))
+            found.update(zip(part, map(tuple, sums), strict=False))
             self._report(phase, min(len(found) * num_processes, len(rows)), len(rows))
         self.model.train()
         if num_processes > 1:
             found = dict(gather_object(list(found.items())))
         if broken := [row for row in rows if not all(map(math.isfinite, found[row]))]:
             raise TrainingError(
-                f"{phase} pass: the log-probability is not a finite number for pairs {_named(pairs, broken)}; "
-                "finite numbers; the model's weights are broken, or the precision is too low: look at its checkpoint"
+                f"{phase} pass: the log-probability is not a finite number for pairs {_list_ids(pairs, broken)}; it "
+                "must be finite; the model's weights are broken, or the precision is too low: look at its checkpoint"
             )
         return [found[row][0] for row in rows], [found[row][1] for row in rows]
 
-    def _not_finite(self, what: str, value: float, pairs: PairBlock, batch: Batch) -> TrainingError:
+    def _not_finite(self, quantity: str, value: float, pairs: PairBlock, batch: Batch) -> TrainingError:
         return TrainingError(
-            f"training step {len(self.steps) + 1}: the {what} is {value} on pairs {_named(pairs, batch)}; a finite "
-            "number; nothing was written: look at these pairs, and lower training.learning_rate or training.beta"
+            f"training step {len(self.steps) + 1}: the {quantity} is {value} on pairs {_list_ids(pairs, batch)}; it "
+            "must be finite; nothing was written: look at these pairs, and lower training.learning_rate or "
+            "training.beta"
         )
 
-    def whole(self) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
-        """The model as it is now, with adapters merged; and its state when the weights are sharded. Training may be
-        continued afterwards: what is returned shares weights with it unless there are adapters."""
+    def full_model(self) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
+        """Return the current model with adapters merged, and its state dict if the weights are sharded (else None).
+
+        Training may continue afterwards. Without adapters, the returned model shares its weights with the trainer.
+        """
         model = self.accelerator.unwrap_model(self.model)
         if self._sharded:
             return model, self.accelerator.get_state_dict(self.model)
-        return merged(model), None
+        return merge_adapters(model), None
 
     def save_state(self, folder: Path) -> None:
-        """All that `load_state` needs, as one file in `folder`; every process calls it, and the main one writes."""
+        """Write everything that `load_state` needs as one file in `folder`.
+
+        All processes call this; only the main process writes.
+        """
         if self._sharded:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             weights, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
@@ -240,8 +250,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def load_state(self, folder: Path) -> None:
-        """Makes the next step the one that would have followed `save_state`, to the bit."""
-        # Mapped when it is sharded: each process reads its own part, and they share what the system has read.
+        """Restore the state, so that the next step is bit for bit the step that would have followed `save_state`."""
+        # A sharded state is memory-mapped: each process reads its own part, and they share the page cache.
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=self._sharded)
         self.steps = [Step(**step) for step in state["steps"]]
         if self._sharded:
@@ -259,43 +269,43 @@ class Trainer:
         load_optimizer_state(self.optimizer, state["optimizer"])
 
     def _trained_weights(self) -> dict[str, Tensor]:
-        """By name; weights that two layers share have one."""
+        """Return the trained weights by name; tied weights appear once."""
         model = self.accelerator.unwrap_model(self.model)
         return {name: weights.data for name, weights in model.named_parameters() if weights.requires_grad}
 
     def close(self) -> None:
-        """Lets go of the model and the optimizer's state."""
+        """Release the model and the optimizer's state."""
         self.accelerator.free_memory()
         del self.model, self.optimizer
 
 
-def _fitted(
+def _prepare_model(
     model: PreTrainedModel, settings: Settings, first: PairBlock, *, seed: int, device: torch.device | None
 ) -> PreTrainedModel:
-    """`model` with packed attention, TRL's head, checkpointed layers and adapters, as far as they are asked for.
+    """Return `model` with packed attention, TRL's head, gradient checkpointing and adapters, as the settings ask.
 
-    On `device`; None leaves it where it is, because a model that will be sharded may be too large for one device.
+    It is moved to `device`; None leaves it in place, because a model that will be sharded may not fit on one device.
     """
     section = settings.training
     packed = section.packing == "shared_prefix"
     if packed:
-        support.check_configuration(model.config, longest=first.num_longest_tokens)
+        support.check_configuration(model.config, longest=first.longest_row_tokens)
         model.set_attn_implementation(attention.NAME)
         forward.install(model)
     add_fused_lm_head(model)
     if section.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.lora is not None:
-        model = with_adapters(model, settings.lora, seed=seed)
+        model = add_adapters(model, settings.lora, seed=seed)
     if device is not None:
         model.to(device)
     if packed:
-        # The longest too: what goes wrong beyond a window is not seen on short pairs.
+        # The longest pair too: an error beyond a sliding window does not show on short pairs.
         by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
-        support.prove(model, [by_length[0], by_length[-1]], device=next(model.parameters()).device)
+        support.verify(model, [by_length[0], by_length[-1]], device=next(model.parameters()).device)
     return model
 
 
-def _named(pairs: PairBlock, rows: Sequence[int]) -> str:
-    names = ", ".join(pairs.ids[row] for row in rows[:MOST_IDS_NAMED])
-    return names if len(rows) <= MOST_IDS_NAMED else f"{names} and {len(rows) - MOST_IDS_NAMED} more"
+def _list_ids(pairs: PairBlock, rows: Sequence[int]) -> str:
+    names = ", ".join(pairs.ids[row] for row in rows[:MAX_NAMED_IDS])
+    return names if len(rows) <= MAX_NAMED_IDS else f"{names} and {len(rows) - MAX_NAMED_IDS} more"

@@ -1,7 +1,8 @@
 """Training as a function of files: a job in, a checkpoint folder and metrics out.
 
-The work folder of a job holds `job.json` (what is trained), `reference.parquet`, `saves/` (for resume) and, at the
-end, `training.json` (the metrics) and `checkpoint/`. The checkpoint gets its name last, so whoever sees it sees all.
+The work folder of a job contains `job.json` (the description of the job), `reference.parquet`, `saves/` (for resume)
+and, at the end, `training.json` (the metrics) and `checkpoint/`. The checkpoint folder gets its name last, so it is
+complete whenever it exists.
 """
 
 import contextlib
@@ -34,80 +35,82 @@ from selfreward.updates import pairs as pairs_file
 from selfreward.updates.batches import Batch, PairBlock, batches
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.models import load_model
-from selfreward.updates.processes import on_main
+from selfreward.updates.processes import broadcast_from_main
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.reference import Reference, ReferencePass
-from selfreward.updates.settings import COUPLED, Settings
+from selfreward.updates.settings import COUPLED_LOSSES, Settings
 
 if TYPE_CHECKING:
     from selfreward.updates.trainer import Logps, Step, Trainer
 
-# Of several processes this one owns the work folder; the others compute with it and write nothing.
-MAIN = os.environ.get("RANK", "0") == "0"
+# With several processes, only the main one locks and writes the work folder.
+IS_MAIN = os.environ.get("RANK", "0") == "0"
 
 
 def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
-    """Trains, or goes on where a killed call of the same job stopped, or returns what a finished one returned.
+    """Train, or continue where a killed call of the same job stopped, or return the metrics of a finished job.
 
-    The metrics, also in `work_folder/training.json`: `num_pairs` (trained on), `num_pairs_available` (in the file),
-    `num_steps`, `num_epochs`; `loss_first`, `loss_last`; over the trained pairs (a seeded sample of 256 when there are
-    more; with `reference_logprobs: sampler` those that the trainer passed over): `reward_margin_before` and
-    `reward_margin_after` (mean of beta times chosen minus rejected log-ratio to the reference), `chosen_logp_move`,
-    `rejected_logp_move` (mean nats since the iteration's start) and `reward_accuracy_vs_pairs` (share of pairs whose
-    chosen response has the higher reward afterwards); `grad_norm_mean`, `grad_norm_max` (before clipping);
-    `changed_weight_share`, `seen_update_share` (after rounding to `engine_dtype`); `num_tokens` (of all optimizer
-    steps, unpadded, each prompt twice), `num_computed_tokens` (what the model computed of them), the facts of
-    `ReferencePass`,
-    `tokens_per_s`, `seconds_update` (steps alone; work lost at a kill is not counted), `seconds` (all of it, but for
-    what a killed call spent outside the steps); `steps`: a list of {step, loss, grad_norm, learning_rate,
-    reward_margin (before the step, on its own pairs)}.
+    The metrics, also in `work_folder/training.json`:
+
+    * `num_pairs` (trained on), `num_pairs_available` (in the file), `num_steps`, `num_epochs`; `loss_first`,
+      `loss_last`; `grad_norm_mean`, `grad_norm_max` (before clipping).
+    * Over the trained pairs (a seeded sample of 256 when there are more; with `reference_logprobs: sampler` only pairs
+      that the trainer's reference pass computed): `reward_margin_before` and `reward_margin_after` (mean of beta times
+      chosen minus rejected log-ratio to the reference), `chosen_logp_move`, `rejected_logp_move` (mean change in nats
+      since the start of the iteration) and `reward_accuracy_vs_pairs` (share of pairs whose chosen response has the
+      higher reward afterwards).
+    * `changed_weight_share`, `seen_update_share` (after rounding to `engine_dtype`), and the facts of `ReferencePass`.
+    * `num_tokens` (of all optimizer steps, unpadded, each prompt twice), `num_computed_tokens` (computed by the model
+      in these steps), `tokens_per_s`, `seconds_update` (steps only, without work lost at a kill), `seconds` (all time
+      but what a killed call spent outside the steps).
+    * `steps`: a list of {step, loss, grad_norm, learning_rate, reward_margin (before the step, on its own pairs)}.
 
     Raises TrainingError when the update cannot be made, StoreError when files cannot be read or written.
     """
     started = time.monotonic()
     section = settings.training
-    lock = RunLock(job.work_folder) if MAIN else None
+    lock = RunLock(job.work_folder) if IS_MAIN else None
     try:
-        if MAIN:
+        if IS_MAIN:
             _claim(job, settings)
         final, metrics_file = job.work_folder / "checkpoint", job.work_folder / "training.json"
         if not final.exists():
-            with _quiet():
-                _make(job, settings, report, started)
-        if not MAIN:
+            with _quiet_libraries():
+                _train_to_checkpoint(job, settings, report, started)
+        if not IS_MAIN:
             return {}
-        # A kill may have come between the checkpoint's name and this.
+        # A kill between renaming the checkpoint and this line leaves the saves behind.
         shutil.rmtree(job.work_folder / "saves", ignore_errors=True)
         metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8"))
         return metrics
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"training: {str(error).splitlines()[0]}; micro_batch_tokens is {section.micro_batch_tokens}, "
-            f"gradient_checkpointing {section.gradient_checkpointing}; lower the one or set the other to true"
+            f"training: {str(error).splitlines()[0]}; micro_batch_tokens is {section.micro_batch_tokens} and "
+            f"gradient_checkpointing is {section.gradient_checkpointing}; lower the former or set the latter to true"
         ) from error
     finally:
         if lock is not None:
             lock.release()
-        _give_memory_back()
+        _release_memory()
 
 
 def _claim(job: TrainingJob, settings: Settings) -> None:
-    """Refuses a work folder that holds another job's progress, naming what differs."""
-    wanted = _description(job, settings)
+    """Write `job.json`, or refuse a work folder that another job began, naming the keys that differ."""
+    description = _description(job, settings)
     path = job.work_folder / "job.json"
     if not path.exists():
-        write_text_atomically(path, json.dumps(wanted, indent=1))
+        write_text_atomically(path, json.dumps(description, indent=1))
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if differing := [key for key in wanted if found.get(key) != wanted[key]]:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if differing := [key for key in description if stored.get(key) != description[key]]:
         raise StoreError(
-            f"{job.work_folder}: begun with another {', '.join(differing)}; the same job goes on where it stopped; "
-            "restore what changed, or remove this folder to train anew"
+            f"{job.work_folder}: begun with another {', '.join(differing)}; only the same job may continue; "
+            "restore these, or remove this folder to train again"
         )
 
 
 def _description(job: TrainingJob, settings: Settings) -> dict[str, Any]:
-    """All that the result depends on. Settings marked runtime are left out: they change how, not what."""
+    """Return everything that the result depends on. Keys that may change on resume do not, and are left out."""
     section = settings.training
     runtime = {
         name
@@ -117,31 +120,31 @@ def _description(job: TrainingJob, settings: Settings) -> dict[str, Any]:
     description = {
         "iteration": job.iteration,
         "seed": job.seed,
-        "pairs_sha256": sha256_of(_existing(job.pairs_file)),
-        "policy_sha256": weights_sha256(_existing(job.policy)),
+        "pairs_sha256": sha256_of(_require(job.pairs_file)),
+        "policy_sha256": weights_sha256(_require(job.policy)),
         **{f"training.{key}": value for key, value in section.model_dump(mode="json", exclude=runtime).items()},
         "lora": settings.lora and settings.lora.model_dump(),
     }
     if section.reference == "initial":
-        description["initial_sha256"] = weights_sha256(_existing(job.initial))
+        description["initial_sha256"] = weights_sha256(_require(job.initial))
     return description
 
 
-def _existing(path: Path) -> Path:
+def _require(path: Path) -> Path:
     if not path.exists():
-        raise StoreError(f"{path}: not there; what training reads; run the stage before it again")
+        raise StoreError(f"{path}: does not exist; training reads it; run the stage that makes it again")
     return path
 
 
-def _make(job: TrainingJob, settings: Settings, report: Report, started: float) -> None:
-    """Everything from the pairs to the named checkpoint."""
+def _train_to_checkpoint(job: TrainingJob, settings: Settings, report: Report, started: float) -> None:
+    """Read the pairs, train, and write metrics and checkpoint."""
     seed = seed_of(job.seed, job.iteration, "training", "subset", bits=31)
     pairs, num_available = pairs_file.read_pairs(job.pairs_file, max_pairs=settings.training.max_pairs, seed=seed)
-    _check_pairs_are_apart(settings.training, pairs)
+    _check_coupled_losses(settings.training, pairs)
     partial = job.work_folder / "checkpoint.partial"
     metrics = _optimize(job, settings, pairs, partial, report)
-    gc.collect()  # the trainer and its model are in reference cycles; two models are loaded next
-    if not MAIN:
+    gc.collect()  # the trainer and its model are in reference cycles, and two models are loaded next
+    if not IS_MAIN:
         return
     trust = settings.trust_remote_code
     with saves.writing(partial):
@@ -150,27 +153,27 @@ def _make(job: TrainingJob, settings: Settings, report: Report, started: float) 
         "num_pairs": pairs.num_rows,
         "num_pairs_available": num_available,
         "num_epochs": settings.training.num_epochs,
-        **checkpoint.seen_by_the_engine(job.policy, partial, dtype=settings.engine_dtype, trust_remote_code=trust),
+        **checkpoint.rounded_update_metrics(job.policy, partial, dtype=settings.engine_dtype, trust_remote_code=trust),
     }
     metrics["seconds"] = time.monotonic() - started + metrics.pop("seconds_before")
     write_text_atomically(job.work_folder / "training.json", json.dumps(metrics, indent=1, allow_nan=False))
     checkpoint.commit(partial, job.work_folder / "checkpoint")
 
 
-def _check_pairs_are_apart(section: TrainingSection, pairs: pa.Table) -> None:
-    """Weights and labels are of pairs, and some losses have no part for each pair that could be weighed."""
-    coupled = [loss.kind for loss in section.losses if loss.kind in COUPLED]
+def _check_coupled_losses(section: TrainingSection, pairs: pa.Table) -> None:
+    """Refuse weights and soft labels of pairs with losses that are not a mean over pairs."""
+    coupled = [loss.kind for loss in section.losses if loss.kind in COUPLED_LOSSES]
     for name in pairs_file.RANGES if coupled else ():
         if other := [pair for pair, value in zip(pairs["id"].to_pylist(), pairs[name].to_pylist(), strict=True)
                      if value != 1]:  # fmt: skip
             raise TrainingError(
                 f"training.losses: {coupled[0]} is not a mean over pairs, and pair {other[0]} has a {name} other than "
-                f"1; without {coupled[0]} pairs may have any; use another loss, or a pairing that does not set {name}"
+                f"1; other losses allow any {name}; use one of them, or a pairing that does not set {name}"
             )
 
 
 def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Path, report: Report) -> dict[str, Any]:
-    """The optimizer's steps and the pass after them; leaves the weights in `partial`."""
+    """Take the optimizer steps and the pass after them; write the weights to `partial` and return the metrics."""
     section, pairs = settings.training, PairBlock.of(table)
     plan = [*batches(
         table.num_rows,
@@ -178,21 +181,21 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
         num_epochs=section.num_epochs,
         seed=seed_of(job.seed, job.iteration, "training", "order", bits=31),
     )]  # fmt: skip
-    build = functools.partial(_trainer, job, settings, table, pairs, len(plan), report)
+    build = functools.partial(_make_trainer, job, settings, table, pairs, len(plan), report)
     reference_pass = ReferencePass(job, section, table)
-    reference_pass.before_the_policy(build)
+    reference_pass.run_under_initial(build)
     trainer = build(job.policy)
-    logps = reference_pass.of(trainer)
+    logps = reference_pass.run_under_policy(trainer)
     seconds_before, seconds_update = _take_steps(trainer, pairs, logps, plan, folder=job.work_folder / "saves")
-    kept = reference_pass.read()
-    after = trainer.logps(pairs, kept.measured, phase="measure")
-    model, state = trainer.whole()
-    if MAIN:
+    stored = reference_pass.read()
+    after = trainer.logps(pairs, stored.measured_rows, phase="measure")
+    model, state = trainer.full_model()
+    if IS_MAIN:
         checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
     num_tokens = pairs_file.num_tokens(table) * section.num_epochs
     return {
-        **_steps(trainer.steps),
-        **_moves(section.beta, kept, after, from_start=section.reference == "iteration_start"),
+        **_step_metrics(trainer.steps),
+        **_margin_metrics(section.beta, stored, after, from_start=section.reference == "iteration_start"),
         **reference_pass.facts(),
         "num_tokens": num_tokens,
         "tokens_per_s": num_tokens / seconds_update,
@@ -204,44 +207,47 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
 def _take_steps(
     trainer: "Trainer", pairs: PairBlock, reference: "Logps", plan: Sequence[Batch], *, folder: Path
 ) -> tuple[float, float]:
-    """All steps of `plan`, or those after the newest save in `folder`; the seconds of steps before it, and of all."""
+    """Take all steps of `plan`, or the steps after the newest save in `folder`.
+
+    Returns the seconds of the steps before that save, and of all steps.
+    """
     seconds_before = _resume(trainer, folder)
     started = time.monotonic()
     for batch in plan[len(trainer.steps) :]:
         trainer.step(pairs, reference, batch)
         num_steps = len(trainer.steps)
-        # Not after the last step: the checkpoint follows at once.
+        # There is no save after the last step: the checkpoint is written at once.
         if num_steps % trainer.section.save_every_steps == 0 and num_steps < len(plan):
             _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
     return seconds_before, seconds_before + time.monotonic() - started
 
 
 def _resume(trainer: "Trainer", folder: Path) -> float:
-    """Continues from the newest complete save, if there is one; returns the seconds that its steps took."""
-    save, facts = on_main(lambda: saves.newest(folder)) or (None, {})
+    """Continue from the newest complete save, if there is one; return the seconds that its steps took."""
+    save, facts = broadcast_from_main(lambda: saves.newest(folder)) or (None, {})
     if save is None:
         return 0.0
     if facts["sharding"] != trainer.sharding:
         raise StoreError(
-            f"{save}: made with launch.sharding: {facts['sharding']}, and now it is {trainer.sharding}; a training "
-            f"goes on as it was begun; use {facts['sharding']} for this iteration, or remove this folder to train it "
-            "anew"
+            f"{save}: made with launch.sharding: {facts['sharding']}, and now it is {trainer.sharding}; it may not "
+            f"change within an update; use {facts['sharding']} for this iteration, or remove this folder to train it "
+            "from the start"
         )
     trainer.load_state(save)
     return float(facts["seconds"])
 
 
 def _save(trainer: "Trainer", folder: Path, *, seconds: float) -> None:
-    """One that a kill or a full disk cuts short has no marker; older ones go when the new one is complete."""
+    """Save the trainer's state; an interrupted save has no marker. Older saves are removed afterwards."""
     save = folder / f"checkpoint-{len(trainer.steps)}"
     with saves.writing(save):
         trainer.save_state(save)
-        if MAIN:
+        if IS_MAIN:
             saves.mark_complete(save, step=len(trainer.steps), seconds=seconds, sharding=trainer.sharding)
             saves.remove_others(save)
 
 
-def _trainer(
+def _make_trainer(
     job: TrainingJob,
     settings: Settings,
     table: pa.Table,
@@ -250,12 +256,12 @@ def _trainer(
     report: Report,
     folder: Path,
 ) -> "Trainer":
-    """A trainer of the model in `folder`."""
+    """Return a trainer of the model in `folder`."""
     model = load_model(folder, dtype=settings.training.weights_dtype, trust_remote_code=settings.trust_remote_code)
     embeddings = model.get_input_embeddings().num_embeddings
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     pairs_file.check_fits(table, vocabulary=embeddings, context_tokens=context)
-    # TRL takes seconds to import: what is wrong with the input shows before.
+    # TRL takes seconds to import, so the input is checked first.
     from selfreward.updates.trainer import Trainer
 
     return Trainer(
@@ -268,7 +274,7 @@ def _trainer(
     )
 
 
-def _steps(steps: Sequence["Step"]) -> dict[str, Any]:
+def _step_metrics(steps: Sequence["Step"]) -> dict[str, Any]:
     norms = [step.grad_norm for step in steps]
     shown = ("step", "loss", "grad_norm", "learning_rate", "reward_margin")
     return {
@@ -282,17 +288,17 @@ def _steps(steps: Sequence["Step"]) -> dict[str, Any]:
     }
 
 
-def _moves(
-    beta: float, kept: Reference, after: tuple[list[float], list[float]], *, from_start: bool
+def _margin_metrics(
+    beta: float, stored: Reference, after: tuple[list[float], list[float]], *, from_start: bool
 ) -> dict[str, float]:
-    measured = kept.measured
+    measured = stored.measured_rows
     chosen_B, rejected_B = np.array(after[0]), np.array(after[1])
-    start_chosen_B = np.array([kept.start_chosen[row] for row in measured], float)
-    start_rejected_B = np.array([kept.start_rejected[row] for row in measured], float)
-    # From the start the trainer's own numbers: the engine's differ from them by more than one step moves.
+    start_chosen_B = np.array([stored.start_chosen[row] for row in measured], float)
+    start_rejected_B = np.array([stored.start_rejected[row] for row in measured], float)
+    # For the iteration's start, the trainer's own numbers: the engine's differ by more than one step changes them.
     ref_B = start_chosen_B - start_rejected_B
     if not from_start:
-        ref_B = np.array([kept.chosen[row] - kept.rejected[row] for row in measured])
+        ref_B = np.array([stored.chosen[row] - stored.rejected[row] for row in measured])
     # 2305.18290, equation 5: reward = beta * log(pi / pi_ref), up to a term that cancels in the margin.
     margin_before_B = beta * (start_chosen_B - start_rejected_B - ref_B)
     margin_after_B = beta * (chosen_B - rejected_B - ref_B)
@@ -305,8 +311,8 @@ def _moves(
     }
 
 
-def _give_memory_back() -> None:
-    """To the system: glibc keeps freed heap, over a GiB for a model of 135 M weights, and the engine may need it."""
+def _release_memory() -> None:
+    """Return freed heap to the system: glibc retains it (over 1 GiB for 135 M weights), and the engine may need it."""
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another libc
@@ -314,10 +320,10 @@ def _give_memory_back() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no advice from the libraries; their errors stay."""
+def _quiet_libraries() -> Iterator[None]:
+    """Silence progress bars and warnings of the libraries, but not their errors."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    bitsandbytes = logging.getLogger("bitsandbytes")  # PEFT imports it wherever it is installed
+    bitsandbytes = logging.getLogger("bitsandbytes")  # PEFT imports it if it is installed
     level = bitsandbytes.level
     bitsandbytes.setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Sizes of the small models on which packing is tested."""
+"""Sizes of the small models for tests of packing."""
 
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_experts": 4}
 COMMON = {

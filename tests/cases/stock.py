@@ -1,4 +1,4 @@
-"""The oracle of the update: TRL's stock `DPOTrainer`, given pairs as text, with its own reference and collator."""
+"""The oracle for the update: TRL's stock `DPOTrainer` on pairs as text, with its own reference model and collator."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,10 @@ from selfreward.updates.job import TrainingJob
 def stock_trainer(
     job: TrainingJob, pairs: Sequence[PreferencePair], *, output_dir: Path, reference: Path | None = None, **args: Any
 ) -> DPOTrainer:
-    """Of `job.policy` against `reference`, or against the policy itself. Responses must end with the end token."""
+    """A trainer of `job.policy` with `reference`, or the policy itself, as reference model.
+
+    Responses must end with the end token.
+    """
     from datasets import Dataset
 
     tokenizer = AutoTokenizer.from_pretrained(job.policy)

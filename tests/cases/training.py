@@ -1,4 +1,4 @@
-"""What tests of the update share: a tiny policy that is built here, pairs for it, a job, and its training."""
+"""Shared by tests of the update: a tiny policy that is built here, pairs for it, a job, and its training."""
 
 import random
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from selfreward.store.tables import to_table, write_table
 from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings
-from selfreward.updates.validation import of_settings
+from selfreward.updates.validation import settings_problems
 
 NUM_WORDS, END = 64, 0
 TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
@@ -26,7 +26,7 @@ SECTION = TrainingSection(learning_rate=1e-3, batch_size=4, micro_batch_size=2, 
 
 def write_policy(folder: Path, *, seed: int, hidden: int = 32) -> Path:
     words = ["<end>", "<unknown>", *(f"w{i}" for i in range(2, NUM_WORDS))]
-    words[2:6] = ["The", "river", "was", "high"]  # so that the canary is not one unknown word after the other
+    words[2:6] = ["The", "river", "was", "high"]  # so that not all words of the canary text are unknown
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unknown>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", unk_token="<unknown>")
@@ -75,17 +75,17 @@ def train(job: TrainingJob, section: TrainingSection = SECTION, **changes: Any) 
 
 
 def train_with(job: TrainingJob, **settings: Any) -> dict[str, Any]:
-    """As a run trains, in this process or in children."""
+    """Train as a run does, in this process or in child processes."""
     return dict(run_job(job, Settings(engine_dtype="bfloat16", **settings)))
 
 
 def check(**settings: Any) -> None:
-    """Raises RecipeError for settings with which no run would begin."""
-    warnings_of(of_settings(Settings(engine_dtype="bfloat16", **settings)))
+    """Raise RecipeError for settings that a run would refuse."""
+    warnings_of(settings_problems(Settings(engine_dtype="bfloat16", **settings)))
 
 
 def plain_logp(folder: Path, prompt: Sequence[int], response: Sequence[int]) -> float:
-    """With nothing but transformers and a softmax."""
+    """Summed log-probability of the response, by transformers and a softmax alone."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = torch.tensor([[*prompt, *response]])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Several processes, sharding, adapters, and everything else that must not change the loss curve."""
+"""Several processes, sharding and adapters: none of them may change the loss curve."""
 
 import itertools
 import json
@@ -30,9 +30,9 @@ from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings
 
 WEIGHTS = "checkpoint/model.safetensors"
-TOLERANCE = 2e-5  # sums of float32 in another order
+TOLERANCE = 2e-5  # float32 sums in another order
 LORA = LoraSection(rank=4, alpha=8.0)
-# 11 pairs by 4, one pair a micro-batch: the last step has fewer pairs, and some processes an odd number of them.
+# 11 pairs in steps of 4, one pair per micro-batch: the last step has fewer pairs, and some processes an odd number.
 ONE_BY_ONE = SECTION.model_copy(update={"micro_batch_size": 1, "save_every_steps": 2})
 LONG = ONE_BY_ONE.model_copy(update={"num_epochs": 4})  # 12 steps
 
@@ -48,7 +48,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def forks() -> Any:
-    """Processes that have imported everything already, but for the module that looks at its rank when imported."""
+    """A fork server that has imported everything except the module that reads its rank at import."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["selfreward.updates.trainer", "transformers.models.llama", "cases.fsdp_worker"])
     return context
@@ -85,7 +85,7 @@ def assert_same_update(one: TrainingJob, other: TrainingJob) -> None:
 def start_ranks(
     forks: Any, job: TrainingJob, section: TrainingSection, *, num: int = 2, **options: Any
 ) -> tuple[list[Any], Any]:
-    """The ranks that a launcher would start, and the standard output of the first."""
+    """Start the ranks that a launcher would start; return them and the standard output of the first."""
     job.work_folder.mkdir(exist_ok=True)
     settings = settings_of(section, launch=LaunchSection(num_processes=num, **options))
     file = job.work_folder / "child.json"
@@ -108,32 +108,32 @@ def start_ranks(
 
 
 def run_ranks(forks: Any, job: TrainingJob, section: TrainingSection, **options: Any) -> dict[str, Any]:
-    ranks, told = start_ranks(forks, job, section, **options)
-    told.read()
+    ranks, output = start_ranks(forks, job, section, **options)
+    output.read()
     for process in ranks:
         process.join()
     assert [process.exitcode for process in ranks] == [0] * len(ranks), (job.work_folder / "log").read_text()
     return finished(job)
 
 
-def kill_at_step(ranks: Sequence[Any], told: Any, step: int) -> None:
-    assert any(json.loads(line).get("report", [""])[:2] == ["update", step] for line in told)
+def kill_at_step(ranks: Sequence[Any], output: Any, step: int) -> None:
+    assert any(json.loads(line).get("report", [""])[:2] == ["update", step] for line in output)
     for process in ranks:
         process.kill()
         process.join()
 
 
 @pytest.mark.parametrize("packing", ["shared_prefix", "padded"])
-def test_loss_curve_is_one_for_micro_batches_and_processes(tmp_path: Path, forks: Any, packing: Any) -> None:
-    """8x1, 4x2 and 1x8, checkpointed or not, by one process and by two."""
+def test_loss_curve_does_not_depend_on_micro_batches_and_processes(tmp_path: Path, forks: Any, packing: Any) -> None:
+    """Micro-batches of 8, 4 and 1 pairs, with and without gradient checkpointing, in one process and in two."""
     job = make_job(tmp_path, make_pairs(11))
     wide = SECTION.model_copy(update={"batch_size": 8, "packing": packing, "save_every_steps": 2})
     jobs = []
-    for number, (micro, num_processes, saving) in enumerate(
+    for number, (micro, num_processes, checkpointing) in enumerate(
         [(8, 1, False), (4, 1, True), (1, 1, False), (4, 2, False)]
     ):
         jobs.append(replace(job, work_folder=tmp_path / f"{number}"))
-        section = wide.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": saving})
+        section = wide.model_copy(update={"micro_batch_size": micro, "gradient_checkpointing": checkpointing})
         if num_processes == 1:
             train(jobs[-1], section)
         else:
@@ -145,12 +145,12 @@ def test_loss_curve_is_one_for_micro_batches_and_processes(tmp_path: Path, forks
 
 
 def test_two_processes_killed_and_resumed_by_one_or_two(tmp_path: Path, forks: Any) -> None:
-    """What two ranks saved before they were killed: two go on from it, started by the product's launcher, or one."""
+    """From a save of two killed ranks, two ranks of the product's launcher continue, or one process."""
     job = make_job(tmp_path, make_pairs(11))
     unbroken = replace(job, work_folder=tmp_path / "unbroken")
     train(unbroken, LONG)
-    ranks, told = start_ranks(forks, job, LONG)
-    kill_at_step(ranks, told, 5)
+    ranks, output = start_ranks(forks, job, LONG)
+    kill_at_step(ranks, output, 5)
     assert not (job.work_folder / "checkpoint").exists()
     alone = replace(job, work_folder=tmp_path / "alone")
     shutil.copytree(job.work_folder, alone.work_folder)
@@ -158,14 +158,14 @@ def test_two_processes_killed_and_resumed_by_one_or_two(tmp_path: Path, forks: A
     steps: list[int] = []
     two = settings_of(LONG, launch=LaunchSection(num_processes=2))
     train_in_child(job, two, report=lambda phase, done, _: steps.append(done) if phase == "update" else None)
-    assert steps[0] > 4 and steps[-1] == 12  # what was saved was not done again
+    assert steps[0] > 4 and steps[-1] == 12  # saved steps were not repeated
     assert_same_update(unbroken, job)
     train(alone, LONG)
     assert_same_update(unbroken, alone)
 
 
 def test_error_of_one_rank_ends_all_of_them(tmp_path: Path) -> None:
-    """A pair of one process whose loss is infinite: that process tells, the other waits for a gradient in vain."""
+    """One process has a pair with an infinite loss and reports it; the other waits for a gradient in vain."""
     pairs = make_pairs(4)
     pairs[2] = replace(pairs[2], weight=1e39)  # infinite as a float32
     job = make_job(tmp_path, pairs)
@@ -194,7 +194,7 @@ train_in_child(job, Settings.model_validate_json(sys.argv[5]))
 
 @pytest.mark.parametrize("victim", ["driver", "rank"])
 def test_kill_leaves_no_process(tmp_path: Path, victim: str) -> None:
-    """When the ranks have only just been started, and may not yet have asked to die with who started them."""
+    """The ranks have only just started, and may not yet have asked to be killed with their parent."""
     job = make_job(tmp_path, make_pairs(4))
     job.work_folder.mkdir()
     settings = settings_of(SECTION, launch=LaunchSection(num_processes=2)).model_dump_json()
@@ -211,28 +211,28 @@ def test_kill_leaves_no_process(tmp_path: Path, victim: str) -> None:
         assert all(select.select([descriptor], [], [], 20)[0] for descriptor in descriptors)
         assert driver.stderr is not None
         errors = driver.stderr.read()
-    if victim == "rank":  # that is how a machine without memory ends a process
+    if victim == "rank":  # a machine that runs out of memory kills a process like this
         assert "TrainingError: training: the process was killed by SIGKILL" in errors
         assert "ran out of memory" in errors
 
 
 @pytest.mark.parametrize("reference", ["iteration_start", "initial"])
 def test_sharded_over_two_processes(tmp_path: Path, forks: Any, reference: Any) -> None:
-    """Each process holds half of every layer, in the steps and in the passes, also that under M_0."""
+    """Each process has half of every layer, in the steps and in all passes, including the pass under M_0."""
     initial = write_policy(tmp_path / "initial", seed=2)
     job = make_job(tmp_path, make_pairs(11), initial=initial)
-    section = ONE_BY_ONE.model_copy(update={"packing": "padded", "reference": reference})  # nothing to prove first
-    whole = replace(job, work_folder=tmp_path / "whole")
-    train(whole, section)
+    section = ONE_BY_ONE.model_copy(update={"packing": "padded", "reference": reference})  # no verification pass
+    unsharded = replace(job, work_folder=tmp_path / "unsharded")
+    train(unsharded, section)
     run_ranks(forks, job, section, sharding="fsdp")
-    assert_same_update(whole, job)
+    assert_same_update(unsharded, job)
     for number in (0, 1):
         lines = (job.work_folder / f"shards-{number}.jsonl").read_text().splitlines()
         passes = [json.loads(line) for line in lines]
-        if number == 0:  # the canary is of the checkpoint, loaded as a whole
+        if number == 0:  # the canary is computed by the checkpoint, which is loaded unsharded
             assert not passes.pop()["sharded"]
         assert all(made["sharded"] and made["share"] == 0.5 for made in passes)
-        # The passes before (4 pairs a micro-batch), the steps, and the pass after.
+        # The passes before training (4 pairs per micro-batch), the steps, and the pass after training.
         kinds = [(step, len(list(group))) for step, group in itertools.groupby(made["step"] for made in passes)]
         num_before = 2 if reference == "iteration_start" else 4
         assert kinds == [(False, num_before), (True, 12), (False, 2)]
@@ -240,22 +240,22 @@ def test_sharded_over_two_processes(tmp_path: Path, forks: Any, reference: Any) 
 
 def test_sharded_training_killed_and_resumed(tmp_path: Path, forks: Any) -> None:
     job = make_job(tmp_path, make_pairs(11))
-    whole = replace(job, work_folder=tmp_path / "whole")
-    train(whole, LONG)
-    ranks, told = start_ranks(forks, job, LONG, sharding="fsdp")
-    kill_at_step(ranks, told, 5)
+    unsharded = replace(job, work_folder=tmp_path / "unsharded")
+    train(unsharded, LONG)
+    ranks, output = start_ranks(forks, job, LONG, sharding="fsdp")
+    kill_at_step(ranks, output, 5)
     with pytest.raises(StoreError, match=r"sharding: fsdp"):
         train(job, LONG)
-    ranks, told = start_ranks(forks, job, LONG, sharding="fsdp")
-    steps = [done for phase, done, _ in (json.loads(line)["report"] for line in told) if phase == "update"]
+    ranks, output = start_ranks(forks, job, LONG, sharding="fsdp")
+    steps = [done for phase, done, _ in (json.loads(line)["report"] for line in output) if phase == "update"]
     for process in ranks:
         process.join()
     assert steps[0] > 4 and steps[-1] == 12
-    assert_same_update(whole, job)
+    assert_same_update(unsharded, job)
 
 
 def test_sharding_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """accelerate would make whole copies on the CPU, and say nothing."""
+    """On the CPU, accelerate would silently replicate the model."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for num in (1, 2):
         launch = LaunchSection(num_processes=num, sharding="fsdp")
@@ -269,7 +269,7 @@ def test_adapters_are_merged_into_a_plain_model(tmp_path: Path) -> None:
     full = train(replace(job, work_folder=tmp_path / "full"))
     section = SECTION.model_copy(update={"num_epochs": 6})
     metrics = train_with(job, section, lora=LORA)
-    # Adapters begin as the identity: adapter-off is the reference, so nothing differs before the first step.
+    # New adapters change nothing: without them the model is the reference, so nothing differs before the first step.
     assert metrics["loss_first"] == pytest.approx(full["loss_first"], abs=1e-6)
     assert metrics["steps"][0]["reward_margin"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["reward_margin_before"] == 0.0 and metrics["reward_margin_after"] > 0.05
@@ -293,7 +293,7 @@ def test_adapters_are_merged_into_a_plain_model(tmp_path: Path) -> None:
 
 
 def test_adapters_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
-    """Against M_0, which adapter-off is not."""
+    """With M_0 as reference, which is not the model without its adapters."""
     job = make_job(tmp_path, make_pairs(8), initial=write_policy(tmp_path / "initial", seed=2))
     section = SECTION.model_copy(update={"num_epochs": 4, "save_every_steps": 2, "reference": "initial"})
     unbroken = replace(job, work_folder=tmp_path / "unbroken")

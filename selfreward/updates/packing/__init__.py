@@ -1,12 +1,14 @@
-"""Shared-prefix packing: the rows of a micro-batch as one sequence in which no token is computed twice.
+"""Shared-prefix packing: the rows of a micro-batch as one sequence in which no shared prefix is computed twice.
 
-    layout.py         rows -> one sequence; which token sees which
+    layout.py         rows -> one sequence; which token attends to which
     attention.py      attention on that sequence: SDPA on the CPU, FlexAttention on CUDA
-    forward.py        the seam: TRL's call goes in, TRL's output comes out
-    support.py        which models may be packed, and the proof on the model itself
+    forward.py        the adapter between TRL's call of a model and the packed forward pass
+    support.py        which models can be packed, and the verification on the model itself
     micro_batches.py  which pairs are computed together, under a budget of tokens
+    padded_batch.py   the padded batch that TRL's losses take
 
 Paper: 2410.20305 (prefix sharing for DPO): one prompt, two responses, several pairs in a sequence.
-Differs: the shared prefix is the longest common one of any rows, so it spans pairs (several responses to one prompt,
-one rubric of many judge prompts) and responses that begin alike; on a CPU no masked score is computed.
+Differs: the shared prefix is the longest common prefix of any rows, so it extends over pairs (several responses to one
+prompt, one rubric of many judge prompts) and over responses with the same beginning; on the CPU, scores of other rows
+are never computed.
 """

@@ -1,7 +1,7 @@
-"""Rows of tokens as one sequence in which what rows have in common at their beginning stands once.
+"""Rows of tokens as one sequence that contains each shared prefix once.
 
-The rows are sorted, and each one adds only its tokens after the longest prefix that it shares with the row before:
-a walk through their prefix tree. A token sees the tokens before it on its own row, and no others.
+The rows are sorted, and each row adds only its tokens after the longest prefix that it shares with the row before: a
+depth-first walk through their prefix tree. A token attends to itself and to the tokens before it on its own row only.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PairTokens:
-    """The token ids of a pair."""
+    """Token ids of a preference pair."""
 
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
@@ -33,8 +33,8 @@ class PairTokens:
 
 
 @dataclass(frozen=True)
-class Run:
-    """The tokens [start, end) that one row added, and the indices of the tokens before them on that row."""
+class Segment:
+    """The packed tokens [start, end) that one row adds; `prefix` has the packed indices of the row's earlier tokens."""
 
     start: int
     end: int
@@ -42,22 +42,23 @@ class Run:
 
 
 class Layout:
-    """T packed tokens, L distinct labels, B rows of which the longest has R tokens.
+    """A packed sequence: T tokens, L distinct labels, B rows, of which the longest has R tokens.
 
-    `position_T`: place of a token on its row, from 0. `reach_T`: token k is seen by the tokens q with
-    k <= q < reach_T[k] and by no others. `target_L`: the tokens that are labels; `predecessor_L`: the token whose
-    hidden state predicts each. `slot_BR`: for row b and place r, from 0 to R - 2, which label the token at place
-    r + 1 is; L where it is none. `kept` holds what `attention` derives from the layout, once for all layers, and what
-    it saw of them. (No dataclass: FSDP makes new ones of those that it hands to a layer, and `kept` would be lost.)
+    `position_T`: position of a token on its row, from 0. `reach_T`: only the tokens q with k <= q < reach_T[k] attend
+    to token k. `target_L`: token ids of the labels; `predecessor_L`: index of the token whose hidden state predicts
+    each label. `slot_BR`: for row b and position r, from 0 to R - 2, the index of the label at position r + 1, or L if
+    that token has no label. `cache` stores what `attention` derives from the layout once for all layers, and what it
+    records about its calls. This is not a dataclass, because FSDP recreates dataclasses that it passes to a layer, and
+    `cache` would be lost.
     """
 
     def __init__(
-        self, *, token_T: Ids, position_T: Ids, reach_T: Ids, runs: tuple[Run, ...], target_L: Ids,
+        self, *, token_T: Ids, position_T: Ids, reach_T: Ids, segments: tuple[Segment, ...], target_L: Ids,
         predecessor_L: Ids, slot_BR: Ids,
     ) -> None:  # fmt: skip
-        self.token_T, self.position_T, self.reach_T, self.runs = token_T, position_T, reach_T, runs
+        self.token_T, self.position_T, self.reach_T, self.segments = token_T, position_T, reach_T, segments
         self.target_L, self.predecessor_L, self.slot_BR = target_L, predecessor_L, slot_BR
-        self.kept: dict[Any, Any] = {}
+        self.cache: dict[Any, Any] = {}
 
     @property
     def num_tokens(self) -> int:
@@ -65,18 +66,18 @@ class Layout:
 
 
 def lay_out_pairs(pairs: Sequence[PairTokens]) -> Layout:
-    """Rows in TRL's order: all chosen, then all rejected."""
+    """Lay out the rows in TRL's order: all chosen, then all rejected."""
     return lay_out(
         [pair.rows[side] for side in (0, 1) for pair in pairs], prompt_lengths=[len(pair.prompt) for pair in pairs] * 2
     )
 
 
 def lay_out(rows: Sequence[Sequence[int]], *, prompt_lengths: Sequence[int]) -> Layout:
-    """`prompt_lengths[b]`, at least 1: how many tokens of row b carry no label."""
+    """Lay out the rows; the first `prompt_lengths[b]` tokens of row b (at least 1) have no label."""
     paths: list[Ids] = [np.empty(0, np.int64)] * len(rows)
     pieces: list[Ids] = []
     positions: list[Ids] = []
-    runs: list[Run] = []
+    segments: list[Segment] = []
     num_tokens = sum(map(len, rows))
     reach_T = np.zeros(num_tokens, np.int64)
     path, row, total = np.empty(0, np.int64), np.empty(0, np.int64), 0
@@ -86,7 +87,7 @@ def lay_out(rows: Sequence[Sequence[int]], *, prompt_lengths: Sequence[int]) -> 
         reach_T[path[shared:]] = total
         own = np.arange(total, total + len(row) - shared)
         if own.size:
-            runs.append(Run(total, total + own.size, path[:shared]))
+            segments.append(Segment(total, total + own.size, path[:shared]))
         path = np.concatenate([path[:shared], own])
         paths[index] = path
         pieces.append(row[shared:])
@@ -99,7 +100,7 @@ def lay_out(rows: Sequence[Sequence[int]], *, prompt_lengths: Sequence[int]) -> 
         token_T=token_T,
         position_T=np.concatenate(positions),
         reach_T=reach_T[:total],
-        runs=tuple(runs),
+        segments=tuple(segments),
         target_L=token_T[target_L],
         predecessor_L=predecessor_L,
         slot_BR=slot_BR,
@@ -107,7 +108,7 @@ def lay_out(rows: Sequence[Sequence[int]], *, prompt_lengths: Sequence[int]) -> 
 
 
 def _labels(paths: Sequence[Ids], prompt_lengths: Sequence[int]) -> tuple[Ids, Ids, Ids]:
-    """Packed indices of the labels, each once however many rows it belongs to; their predecessors; the slots."""
+    """Return packed indices of the distinct labels, indices of the tokens before them, and the slots of all rows."""
     targets = [path[length:] for path, length in zip(paths, prompt_lengths, strict=True)]
     sources = [path[length - 1 : -1] for path, length in zip(paths, prompt_lengths, strict=True)]
     target_L, first, slots = np.unique(np.concatenate(targets), return_index=True, return_inverse=True)
@@ -120,7 +121,7 @@ def _labels(paths: Sequence[Ids], prompt_lengths: Sequence[int]) -> tuple[Ids, I
 
 
 def common_prefix(a: Ids, b: Ids) -> int:
-    """How many tokens `a` and `b` have in common at their beginning."""
+    """Return the length of the longest common prefix of `a` and `b`."""
     size = min(a.size, b.size)
     different = np.flatnonzero(a[:size] != b[:size])
     return int(different[0]) if different.size else size

@@ -1,7 +1,7 @@
-"""Which pairs of an optimizer step are computed together, under a budget of tokens.
+"""Division of an optimizer step's pairs into micro-batches, under a budget of tokens.
 
-The loss of a step is the mean over its pairs, so any division gives the same gradient; this one keeps together what
-shares a prefix, and makes the parts about equal.
+The loss of a step is the mean over its pairs, so any division gives the same gradient. This one keeps pairs that share
+a prefix together, and makes the micro-batches about equal in size.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,8 @@ from selfreward.updates.packing.layout import Ids, PairTokens, common_prefix
 
 @dataclass(frozen=True)
 class Budget:
-    """`max_tokens` that a micro-batch computes and `max_pairs` in it; null is no limit. A longer pair stands alone."""
+    """Limits of a micro-batch: `max_tokens` computed and `max_pairs`; None is no limit. A pair that exceeds
+    `max_tokens` is a micro-batch of its own."""
 
     max_tokens: int | None
     max_pairs: int | None = None
@@ -26,7 +27,7 @@ class Budget:
         return Budget(tokens, pairs, self.shared_prefix)
 
     def num_tokens(self, pairs: Sequence[PairTokens]) -> int:
-        """What the micro-batch of `pairs` computes: packed, or with padding and each prompt twice."""
+        """Count the tokens computed for a micro-batch of `pairs`: packed, or padded with each prompt twice."""
         load = _Load(self)
         for pair in pairs:
             load.add(pair)
@@ -34,25 +35,25 @@ class Budget:
 
 
 def divide(pairs: Sequence[PairTokens], budget: Budget, *, multiple_of: int = 1) -> list[list[int]]:
-    """Micro-batches as lists of indices into `pairs`; their number is a multiple of `multiple_of`, some may be empty.
+    """Return micro-batches as lists of indices into `pairs`; their number is a multiple of `multiple_of`.
 
-    Neighbours in the order of their tokens come together, or of their lengths when they are padded. The result depends
-    on the set of pairs alone.
+    Some micro-batches may be empty. Pairs are ordered by their tokens, or by length when they are padded, and
+    neighbours are computed together. The division depends only on the set of pairs.
     """
-    order = sorted(range(len(pairs)), key=lambda i: _place(pairs[i], budget))
+    order = sorted(range(len(pairs)), key=lambda i: _sort_key(pairs[i], budget))
     filled = _fill(pairs, order, budget)
-    wanted = -(-len(filled) // multiple_of) * multiple_of
-    micro_batches = _level(pairs, order, budget, filled, wanted) if wanted > 1 else filled
-    return micro_batches + [[] for _ in range(wanted - len(micro_batches))]
+    num_wanted = -(-len(filled) // multiple_of) * multiple_of
+    micro_batches = _balance(pairs, order, budget, filled, num_wanted) if num_wanted > 1 else filled
+    return micro_batches + [[] for _ in range(num_wanted - len(micro_batches))]
 
 
-def _place(pair: PairTokens, budget: Budget) -> tuple[Any, ...]:
-    """What pairs are sorted by; only equal pairs have the same."""
+def _sort_key(pair: PairTokens, budget: Budget) -> tuple[Any, ...]:
+    """Return the sort key of a pair; only equal pairs have equal keys."""
     return 0 if budget.shared_prefix else -max(map(len, pair.rows)), pair.rows, pair.prompt
 
 
 def _fill(pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget) -> list[list[int]]:
-    """Each micro-batch takes pairs in order until the next one does not fit."""
+    """Fill micro-batches greedily, in order, each until the next pair does not fit."""
     filled: list[list[int]] = []
     load = _Load(budget)
     for index in order:
@@ -67,7 +68,7 @@ def _fill(pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget) -> 
 
 
 class _Load:
-    """`Budget.num_tokens` of a micro-batch that grows, so that a pass over many pairs is divided in linear time."""
+    """`Budget.num_tokens` of a growing micro-batch, updated per pair, so that many pairs are divided in linear time."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget, self._num_pairs, self._num_distinct, self._longest = budget, 0, 0, 0
@@ -77,11 +78,11 @@ class _Load:
         self._num_pairs += 1
         self._longest = max(self._longest, *map(len, pair.rows))
         for row, ids in zip(pair.rows, pair.arrays, strict=True) if self._budget.shared_prefix else ():
-            place = bisect_left(self._rows, row, key=itemgetter(0))
-            # No other rows share more with a row than its neighbours.
-            shared = (common_prefix(ids, other) for _, other in self._rows[max(place - 1, 0) : place + 1])
+            index = bisect_left(self._rows, row, key=itemgetter(0))
+            # No other row shares a longer prefix with a row than its neighbours in sorted order.
+            shared = (common_prefix(ids, other) for _, other in self._rows[max(index - 1, 0) : index + 1])
             self._num_distinct += len(row) - max(shared, default=0)
-            self._rows.insert(place, (row, ids))
+            self._rows.insert(index, (row, ids))
 
     @property
     def num_tokens(self) -> int:
@@ -94,16 +95,16 @@ class _Load:
         )
 
 
-def _level(
-    pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget, filled: list[list[int]], wanted: int
+def _balance(
+    pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget, filled: list[list[int]], num_wanted: int
 ) -> list[list[int]]:
-    """At most `wanted` micro-batches with the largest of them as small as it can be: bisection over the budget."""
+    """Return at most `num_wanted` micro-batches, minimising the largest by bisection over the token budget."""
     low, high = 0, budget.max_tokens or budget.num_tokens(pairs)
     best = filled
     while high - low > max(1, high // 64):
         middle = (low + high) // 2
         tried = _fill(pairs, order, Budget(middle, budget.max_pairs, budget.shared_prefix))
-        if len(tried) <= wanted:
+        if len(tried) <= num_wanted:
             best, high = tried, middle
         else:
             low = middle

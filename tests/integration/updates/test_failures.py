@@ -1,4 +1,4 @@
-"""What may go wrong with an update: numbers that are not finite, kills, full disks, children that die."""
+"""Failures of an update: numbers that are not finite, kills, full disks, child processes that die."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for children, so that sums are added in the same order
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for child processes, so that floats are summed in the same order
     yield
     torch.set_num_threads(before)
 
@@ -39,7 +39,7 @@ def in_child(job: TrainingJob, section: TrainingSection, **options: Any) -> dict
     return train_in_child(job, Settings(training=section, engine_dtype="bfloat16"), **options)
 
 
-def assert_nothing_was_made(job: TrainingJob, policy_weights: bytes) -> None:
+def assert_nothing_was_written(job: TrainingJob, policy_weights: bytes) -> None:
     assert (job.policy / WEIGHTS).read_bytes() == policy_weights
     assert not list(job.work_folder.glob("checkpoint*"))
     assert not (job.work_folder / "training.json").exists()
@@ -48,10 +48,10 @@ def assert_nothing_was_made(job: TrainingJob, policy_weights: bytes) -> None:
 def test_loss_that_is_not_finite_names_step_and_pairs(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(4), initial=write_policy(tmp_path / "initial", seed=2))
     weights = (job.policy / WEIGHTS).read_bytes()
-    # Half of the pairs start below the reference, and beta makes an infinite loss of that.
+    # Half of the pairs start below the reference; this beta makes their loss infinite.
     with pytest.raises(TrainingError, match=r"training step 1: the loss is inf on pairs pair-\d, pair-\d;"):
         train(job, reference="initial", beta=3e38)
-    assert_nothing_was_made(job, weights)
+    assert_nothing_was_written(job, weights)
 
 
 def test_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> No
     with pytest.raises(TrainingError, match=r"training step 1: the gradient norm is (inf|nan) on pairs") as failure:
         train(job, losses=huge)
     assert all(f"pair-{i}" in str(failure.value) for i in range(3))  # both micro-batches
-    assert_nothing_was_made(job, weights)
+    assert_nothing_was_written(job, weights)
 
 
-def test_later_steps_are_guarded_too_and_saves_stay(tmp_path: Path) -> None:
+def test_later_steps_are_checked_too(tmp_path: Path) -> None:
     """A learning rate that breaks the model in its first steps."""
     job = make_job(tmp_path, make_pairs(12))
     with pytest.raises(TrainingError, match=r"training step [2-9]\d*: the (loss|gradient norm) is (nan|inf|-inf)"):
@@ -72,7 +72,7 @@ def test_later_steps_are_guarded_too_and_saves_stay(tmp_path: Path) -> None:
     assert not list(job.work_folder.glob("checkpoint*"))
 
 
-def test_poisoned_policy_is_refused_before_training(tmp_path: Path) -> None:
+def test_policy_with_nan_weights_is_refused_before_training(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(3))
     weights = safetensors.torch.load_file(job.policy / WEIGHTS)
     weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
@@ -90,7 +90,7 @@ def start(job: TrainingJob, section: TrainingSection) -> "subprocess.Popen[str]"
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def steps_told(process: "subprocess.Popen[str]") -> Iterator[int]:
+def reported_steps(process: "subprocess.Popen[str]") -> Iterator[int]:
     assert process.stdout is not None
     for line in process.stdout:
         with contextlib.suppress(ValueError):
@@ -103,29 +103,29 @@ def complete_saves(job: TrainingJob) -> list[int]:
     return sorted(int(p.parent.name.split("-")[1]) for p in job.work_folder.glob("saves/*/complete.json"))
 
 
-def test_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_training_continues_to_the_same_bytes(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(12))
     unbroken = replace(job, work_folder=tmp_path / "unbroken")
     expected = train(unbroken, LONG)
 
     with start(job, LONG) as process:
-        # Step 3 is told after the save of step 2 is complete.
-        assert next(step for step in steps_told(process) if step == 3)
+        # Step 3 is reported after the save of step 2 is complete.
+        assert next(step for step in reported_steps(process) if step == 3)
         process.kill()
     assert not (job.work_folder / "checkpoint").exists()
     saved = complete_saves(job)
     assert saved and saved[-1] < 30
     reference = job.work_folder / "reference.parquet"
     reference_written = reference.stat().st_mtime_ns
-    # What a kill in the middle of a save leaves: a newer folder, its files whole or not, without a marker.
+    # A kill in the middle of a save leaves a newer folder, with complete or incomplete files and without a marker.
     torn = job.work_folder / "saves" / "checkpoint-29"
     shutil.copytree(job.work_folder / "saves" / f"checkpoint-{saved[-1]}", torn)
     (torn / "complete.json").unlink()
 
     with start(job, LONG) as process:
-        told = list(steps_told(process))
+        steps = list(reported_steps(process))
     assert process.returncode == 0
-    assert told == list(range(saved[-1] + 1, 31))  # nothing up to the save was done again, and the torn one not used
+    assert steps == list(range(saved[-1] + 1, 31))  # no saved step was repeated, and the torn save was not used
     names = {p.name for p in (job.work_folder / "checkpoint").iterdir()}
     assert WEIGHTS in names
     for name in names:
@@ -135,7 +135,7 @@ def test_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     resumed = json.loads((job.work_folder / "training.json").read_text())
     assert resumed["steps"] == expected["steps"]
     assert resumed["reward_margin_after"] == expected["reward_margin_after"]
-    # The reference is that of the iteration's start, not of the half-trained policy.
+    # The reference is the policy at the start of the iteration, not the half-trained one.
     assert reference.stat().st_mtime_ns == reference_written
     pair, row = make_pairs(12)[3], pq.read_table(reference).to_pylist()[3]
     assert row["chosen"] == pytest.approx(
@@ -143,8 +143,8 @@ def test_killed_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     )
 
 
-def test_stored_reference_is_what_a_resumed_training_uses(tmp_path: Path) -> None:
-    """Other numbers in the file give other losses: the file is read, and nothing is computed anew."""
+def test_resumed_training_uses_the_stored_reference(tmp_path: Path) -> None:
+    """Other numbers in the file give other losses: the file is read, and nothing is computed again."""
     job = make_job(tmp_path, make_pairs(4))
     first = train(job, num_epochs=1)
     shutil.rmtree(job.work_folder / "checkpoint")
@@ -168,7 +168,7 @@ def test_work_folder_of_another_job_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """1.9 MB: room for one save of a model of 0.5 MB, three times its size, and not for a checkpoint beside it."""
+    """1.9 MB: space for one save of a 0.5 MB model (three times its size), but not for a checkpoint as well."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -180,7 +180,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_full_disk_loses_nothing_finished(tmp_path: Path, small_disk: Path) -> None:
+def test_full_disk_loses_no_finished_work(tmp_path: Path, small_disk: Path) -> None:
     write_policy(tmp_path / "policy", seed=1, hidden=80)
     job = make_job(tmp_path, make_pairs(4), work_folder=small_disk / "work")
     size = (job.policy / WEIGHTS).stat().st_size
@@ -198,21 +198,21 @@ def test_full_disk_loses_nothing_finished(tmp_path: Path, small_disk: Path) -> N
     ).read_bytes()
 
 
-def test_child_process_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_child_process_reports_progress(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(4))
-    told: list[tuple[str, int, int]] = []
-    metrics = in_child(job, SECTION, report=lambda *progress: told.append(progress))
+    reports: list[tuple[str, int, int]] = []
+    metrics = in_child(job, SECTION, report=lambda *progress: reports.append(progress))
     assert metrics == json.loads((job.work_folder / "training.json").read_text())
     assert metrics["reward_margin_after"] > 0
     assert (job.work_folder / "checkpoint" / WEIGHTS).exists()
-    assert [(done, total) for phase, done, total in told if phase == "update"] == [(1, 2), (2, 2)]
-    assert {phase for phase, _, _ in told} == {"reference", "update", "measure"}
+    assert [(done, total) for phase, done, total in reports if phase == "update"] == [(1, 2), (2, 2)]
+    assert {phase for phase, _, _ in reports} == {"reference", "update", "measure"}
 
 
-def test_child_passes_on_errors_and_the_end_of_its_log(tmp_path: Path) -> None:
+def test_errors_and_the_end_of_the_log_of_a_child_are_raised(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(3))
-    with pytest.raises(StoreError, match=r"gone\.parquet: not there"):
-        in_child(replace(job, pairs_file=tmp_path / "gone.parquet"), SECTION)
+    with pytest.raises(StoreError, match=r"missing\.parquet: does not exist"):
+        in_child(replace(job, pairs_file=tmp_path / "missing.parquet"), SECTION)
     (job.policy / WEIGHTS).write_bytes(b"not weights")
     with pytest.raises(TrainingError, match=r"(?s)ended with exit code 1;.*Traceback.*SafetensorError"):
         in_child(job, SECTION)

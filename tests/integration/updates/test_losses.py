@@ -1,4 +1,4 @@
-"""Losses of single pairs: TRL's own `_compute_loss` on replayed outputs, and our formulas, without a model."""
+"""Per-pair losses without a model: TRL's own `_compute_loss` on replayed outputs, and our formulas."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from selfreward.updates.losses import PairLogps, Replay, length_regularized, nll, own_losses, trl_losses
 from selfreward.updates.packing.layout import PairTokens
-from selfreward.updates.packing.rectangle import rectangle
+from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.trl_loss import TrlPairLoss
 
 BETA = 0.3
@@ -27,10 +27,10 @@ KINDS = [
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
     "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
-COUPLED = {"aot", "aot_unpaired", "sft"}
-UNCOUPLED = [kind for kind in KINDS if kind not in COUPLED]
+COUPLED_LOSSES = {"aot", "aot_unpaired", "sft"}
+UNCOUPLED = [kind for kind in KINDS if kind not in COUPLED_LOSSES]
 
-# Lengths differ, and the reference orders the pairs otherwise than `leaf` does, so that sorting them changes a loss.
+# Lengths differ, and the reference orders the pairs differently from `leaf`, so that sorting them changes a loss.
 EXAMPLES = [
     {"prompt_ids": [5, 6], "chosen_ids": [1, 2, 3, 4], "rejected_ids": [7], "ref": (-2.75, -3.25)},
     {"prompt_ids": [5], "chosen_ids": [8, 9], "rejected_ids": [4, 3, 2, 1, 6], "ref": (-4.5, -2.25)},
@@ -53,10 +53,10 @@ def swapped(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaf(seed: int = 0) -> Tensor:
-    """A log-probability for each place of the rectangle, also where there is no label."""
-    places = collated(EXAMPLES)["input_ids"][:, 1:]
-    drawn = -2.5 * torch.rand(places.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return drawn.requires_grad_()
+    """A random log-probability for each position of the padded batch, with or without a label."""
+    shape = collated(EXAMPLES)["input_ids"][:, 1:].shape
+    logps_BT = -2.5 * torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return logps_BT.requires_grad_()
 
 
 def output_of(logps_BT: Tensor, inputs: dict[str, Tensor]) -> FusedCausalLMOutput:
@@ -79,7 +79,7 @@ def accelerator() -> Iterator[Accelerator]:
 
 
 class Trl:
-    """TRL's loss code with the attributes of a trainer that it reads."""
+    """TRL's loss code, with the trainer attributes that it reads."""
 
     def __init__(self, accelerator: Accelerator, kind: str, *, label_smoothing: float = 1e-3) -> None:
         self.trainer = SimpleNamespace(
@@ -111,7 +111,7 @@ def log_sigmoid(x: Any) -> Any:
 
 
 def by_hand(logps_BT: Tensor) -> SimpleNamespace:
-    """Sums of log-probabilities and lengths of each pair, from the examples rather than from masks."""
+    """Summed log-probabilities and lengths of each pair, from the examples and not from masks."""
     table, sums = logps_BT.detach().numpy(), {}
     for name, first in (("chosen", 0), ("rejected", NUM)):
         starts = [len(example["prompt_ids"]) - 1 for example in EXAMPLES]
@@ -138,20 +138,21 @@ def pair_logps(logps_BT: Tensor) -> PairLogps:
 
 
 @pytest.mark.parametrize("kind", UNCOUPLED)
-def test_pairs_replayed_one_by_one_make_trls_loss_of_the_batch(kind: str, trl: Callable[..., Trl]) -> None:
+def test_mean_loss_of_pairs_replayed_one_by_one_is_trls_loss_of_the_batch(kind: str, trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
     replay = replay_of(logps_BT)
-    whole = trl(kind).on(replay)
+    batch_loss = trl(kind).on(replay)
     losses_B = trl_losses(trl(kind), replay)
     assert losses_B.shape == (NUM,)
     assert losses_B.unique().numel() == NUM
-    torch.testing.assert_close(losses_B.mean(), whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), gradient(whole, logps_BT), rtol=1e-12, atol=1e-12)
-    assert gradient(whole, logps_BT).abs().sum() > 0
+    expected = gradient(batch_loss, logps_BT)
+    torch.testing.assert_close(losses_B.mean(), batch_loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), expected, rtol=1e-12, atol=1e-12)
+    assert expected.abs().sum() > 0
 
 
-def test_the_loss_of_a_trainer_that_was_never_built_is_trls(trl: Callable[..., Trl]) -> None:
-    """Each loss by itself, then all of them as a weighted sum; and a second call is not touched by the first."""
+def test_the_loss_of_a_trainer_that_was_never_constructed_is_trls(trl: Callable[..., Trl]) -> None:
+    """Each loss alone, then all of them as a weighted sum; the first call does not affect the second."""
     replay, parts = replay_of(leaf()), []
     for kind in KINDS:
         loss = TrlPairLoss([kind], weights=[1.0], beta=BETA, label_smoothing=1e-3, device="cpu")
@@ -163,9 +164,9 @@ def test_the_loss_of_a_trainer_that_was_never_built_is_trls(trl: Callable[..., T
     torch.testing.assert_close(summed(lambda **_: replay.output, replay.inputs), expected)
 
 
-def test_the_rectangle_is_that_of_trls_collator() -> None:
+def test_the_padded_batch_is_that_of_trls_collator() -> None:
     tokens = [PairTokens(*(tuple(e[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))) for e in EXAMPLES]
-    ours, theirs = rectangle(tokens), DataCollatorForPreference(pad_token_id=0).torch_call(EXAMPLES)
+    ours, theirs = padded_batch(tokens), DataCollatorForPreference(pad_token_id=0).torch_call(EXAMPLES)
     assert ours.keys() == {"input_ids", "attention_mask", "completion_mask"}
     assert all(
         torch.equal(values, theirs[name]) and values.dtype == theirs[name].dtype for name, values in ours.items()
@@ -175,11 +176,11 @@ def test_the_rectangle_is_that_of_trls_collator() -> None:
 def test_exactly_the_coupled_losses_change_when_pairs_are_replayed(trl: Callable[..., Trl]) -> None:
     replay = replay_of(leaf())
     changed = {k for k in KINDS if not torch.allclose(trl_losses(trl(k), replay).mean(), trl(k).on(replay), rtol=1e-6)}
-    assert changed == COUPLED
+    assert changed == COUPLED_LOSSES
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_replayed_rows_are_those_of_a_batch_of_these_pairs(mirrored: bool) -> None:
+def test_replayed_rows_equal_the_rows_of_a_batch_of_these_pairs(mirrored: bool) -> None:
     logps_BT = leaf()
     replay = replay_of(logps_BT)
     width = replay.inputs["input_ids"].shape[1]
@@ -201,11 +202,12 @@ def test_a_label_of_zero_is_trls_loss_of_the_swapped_pairs(kind: str, trl: Calla
     logps_BT = leaf()
     inputs = collated([swapped(example) for example in EXAMPLES])
     rows = [*range(NUM, 2 * NUM), *range(NUM)]
-    whole = trl(kind).on(Replay(output_of(logps_BT[rows], inputs), inputs))
+    batch_loss = trl(kind).on(Replay(output_of(logps_BT[rows], inputs), inputs))
     losses_B = trl_losses(trl(kind), replay_of(logps_BT), label_B=torch.zeros(NUM))
-    torch.testing.assert_close(losses_B.mean(), whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), gradient(whole, logps_BT), rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(whole, trl(kind).on(replay_of(logps_BT)))
+    expected = gradient(batch_loss, logps_BT)
+    torch.testing.assert_close(losses_B.mean(), batch_loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(batch_loss, trl(kind).on(replay_of(logps_BT)))
 
 
 def test_soft_labels_with_sigmoid_are_label_smoothed_dpo(trl: Callable[..., Trl]) -> None:
@@ -214,7 +216,7 @@ def test_soft_labels_with_sigmoid_are_label_smoothed_dpo(trl: Callable[..., Trl]
     losses_B = trl_losses(trl("sigmoid"), replay, label_B=label_B)
     p = label_B.numpy()
     np.testing.assert_allclose(losses_B.detach(), -p * log_sigmoid(BETA * h) - (1 - p) * log_sigmoid(-BETA * h))
-    # TRL has smoothing in `aot`, which on a single pair has nothing to sort.
+    # TRL's `aot` has label smoothing, and on a single pair it has nothing to sort.
     for pair in range(NUM):
         smoothed = trl("aot", label_smoothing=1 - label_B[pair].item())(*replay.pairs([pair]))
         torch.testing.assert_close(losses_B[pair], smoothed)
@@ -222,20 +224,20 @@ def test_soft_labels_with_sigmoid_are_label_smoothed_dpo(trl: Callable[..., Trl]
         torch.testing.assert_close(gradient(losses_B[pair], logps_BT), expected)
 
 
-def test_a_label_of_one_half_is_at_rest_at_the_reference(trl: Callable[..., Trl]) -> None:
+def test_a_label_of_one_half_has_no_gradient_at_the_reference(trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
     replay = replay_of(logps_BT)
     here = PairLogps.of(replay.output.log_probs.detach(), replay.inputs)
     at_reference = {**replay.inputs, "ref_chosen_logps": here.chosen_B, "ref_rejected_logps": here.rejected_B}
     replay = replace(replay, inputs=at_reference)
     half_B = torch.full((NUM,), 0.5, dtype=torch.float64)
-    still = gradient(trl_losses(trl("sigmoid"), replay, label_B=half_B).sum(), logps_BT)
-    moving = gradient(trl_losses(trl("sigmoid"), replay, label_B=half_B + 0.1).sum(), logps_BT)
-    torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-15)
-    assert moving[:NUM].sum() < 0 < moving[NUM:].sum()
+    at_half = gradient(trl_losses(trl("sigmoid"), replay, label_B=half_B).sum(), logps_BT)
+    above_half = gradient(trl_losses(trl("sigmoid"), replay, label_B=half_B + 0.1).sum(), logps_BT)
+    torch.testing.assert_close(at_half, torch.zeros_like(at_half), rtol=0, atol=1e-15)
+    assert above_half[:NUM].sum() < 0 < above_half[NUM:].sum()
 
 
-def test_trl_names_length_normalized_dpo_sigmoid_norm(trl: Callable[..., Trl]) -> None:
+def test_sigmoid_norm_of_trl_is_length_normalised_dpo(trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
     hand = by_hand(logps_BT)
     chosen = (hand.chosen - hand.ref_chosen) / hand.num_chosen
@@ -259,7 +261,7 @@ def test_pair_logps_are_the_sums_that_trl_logs(trl: Callable[..., Trl]) -> None:
     assert sigmoid.trainer._metrics["train"]["logps/rejected"] == [pytest.approx(hand.rejected.mean())]
 
 
-def test_nll_weighs_every_pair_the_same_as_trls_sft_of_one_pair(trl: Callable[..., Trl]) -> None:
+def test_nll_weights_pairs_equally_and_is_trls_sft_of_one_pair(trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
     replay, hand = replay_of(logps_BT), by_hand(logps_BT)
     losses_B = nll(pair_logps(logps_BT))
@@ -269,7 +271,7 @@ def test_nll_weighs_every_pair_the_same_as_trls_sft_of_one_pair(trl: Callable[..
     torch.testing.assert_close(trl("sft").on(replay), tokens_mean)
 
 
-def test_nll_heeds_no_label() -> None:
+def test_nll_ignores_labels() -> None:
     logps_BT = leaf()
     losses_B = own_losses("nll", pair_logps(logps_BT), label_B=torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(losses_B, nll(pair_logps(logps_BT)))
@@ -299,18 +301,18 @@ def test_length_regularized_adds_the_difference_of_lengths() -> None:
     np.testing.assert_allclose(losses_B.detach(), -log_sigmoid(argument))
 
 
-def test_the_best_policy_under_a_length_penalty_explains_the_preferences() -> None:
-    """Bradley-Terry with the true rewards is what the loss must find at the optimum of the penalised objective."""
+def test_the_optimal_policy_under_a_length_penalty_explains_the_preferences() -> None:
+    """At the optimum of the penalised objective, the loss is the Bradley-Terry loss of the true rewards."""
     reward, length, alpha = np.array([1.0, -0.5, 2.0]), np.array([7, 2, 30]), 0.1
     reference = np.array([0.2, 0.5, 0.3])
     # argmax over pi of sum pi (reward - alpha length) - BETA KL(pi || reference)
     policy = reference * np.exp((reward - alpha * length) / BETA)
     policy /= policy.sum()
-    won, lost = [0, 2, 2], [1, 0, 1]
-    numbers = [np.log(policy)[won], np.log(policy)[lost], np.log(reference)[won], np.log(reference)[lost]]
-    pairs = PairLogps(*map(torch.tensor, numbers), torch.tensor(length[won]), torch.tensor(length[lost]))
+    chosen, rejected = [0, 2, 2], [1, 0, 1]
+    logps = [np.log(model)[side] for model in (policy, reference) for side in (chosen, rejected)]
+    pairs = PairLogps(*map(torch.tensor, logps), torch.tensor(length[chosen]), torch.tensor(length[rejected]))
     losses_B = length_regularized(pairs, beta=BETA, alpha=alpha)
-    np.testing.assert_allclose(losses_B, -log_sigmoid(reward[won] - reward[lost]), rtol=1e-5)
+    np.testing.assert_allclose(losses_B, -log_sigmoid(reward[chosen] - reward[rejected]), rtol=1e-5)
 
 
 def test_a_length_penalty_learns_less_from_pairs_whose_chosen_is_longer() -> None:
@@ -331,10 +333,10 @@ def test_own_losses_of_a_soft_label_mix_both_directions(kind: str, settings: dic
     logps_BT, p = leaf(), np.array([0.9, 0.25, 0.6])
     hand = by_hand(logps_BT)
     if kind == "simpo":
-        there = 2.0 * hand.chosen / hand.num_chosen - 2.0 * hand.rejected / hand.num_rejected
-        arguments = there - 0.7, -there - 0.7
+        margin = 2.0 * hand.chosen / hand.num_chosen - 2.0 * hand.rejected / hand.num_rejected
+        arguments = margin - 0.7, -margin - 0.7
     else:
-        there = BETA * log_ratio_by_hand(logps_BT) + 0.25 * (hand.num_chosen - hand.num_rejected)
-        arguments = there, -there
+        margin = BETA * log_ratio_by_hand(logps_BT) + 0.25 * (hand.num_chosen - hand.num_rejected)
+        arguments = margin, -margin
     losses_B = own_losses(kind, pair_logps(logps_BT), label_B=torch.tensor(p), **settings)
     np.testing.assert_allclose(losses_B.detach(), -p * log_sigmoid(arguments[0]) - (1 - p) * log_sigmoid(arguments[1]))

@@ -1,4 +1,4 @@
-"""Packed against plain on tiny random models of many architectures: values, gradients, and what is refused."""
+"""Packed against plain on tiny random models of many architectures: values, gradients, and refused models."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -37,8 +37,8 @@ PACKED: dict[str, dict[str, Any]] = {
     "granite": {"logits_scaling": 2.0, "attention_multiplier": 0.3},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, "tie_word_embeddings": True},
 }
-# Longer than the window, with one prompt of several pairs; completions that begin alike, are equal, or one the
-# beginning of the other; a prompt that begins another one and ends inside its completions; single tokens.
+# Rows longer than the window, and one prompt with several pairs; responses with a common prefix, equal responses, and a
+# response that is a prefix of another; a prompt that extends into another's responses; single tokens.
 LONG = (5, 6, 7, 8, 9, 10, 11, 12, 13)
 PAIRS = [
     PairTokens(LONG, (20, 21, 22, 23, 24, 25), (20, 21, 22, 30, 31)),
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 
 def random_model(kind: str, **changes: Any) -> PreTrainedModel:
-    """With weights so large that attention is far from uniform, and TRL's head."""
+    """A model with TRL's head, and with weights so large that attention is far from uniform."""
     config = AutoConfig.for_model(kind, **COMMON | changes)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
@@ -91,13 +91,13 @@ def layout_of(pairs: list[PairTokens]) -> Layout:
 
 
 def call(model: PreTrainedModel, pairs: list[PairTokens], *, layout: Layout | None = None) -> Any:
-    """TRL's own call of the model without a layout."""
+    """Call the model as TRL does; with a layout, packed."""
     called = model if layout is None else partial(forward.PackedForward(model), layout=layout)
     return called(**batch_of(pairs), use_cache=False, fused_lm_head=True)
 
 
 def gradients(model: PreTrainedModel, output: Any) -> dict[str, torch.Tensor]:
-    """Of a loss like DPO's, in which every pair has another weight."""
+    """Gradients of a DPO-like loss with a different weight for each pair."""
     model.zero_grad()
     chosen_B, rejected_B = output.log_probs.sum(1).chunk(2)
     weight_B = torch.linspace(0.5, 1.5, len(chosen_B))
@@ -119,7 +119,7 @@ def assert_equal_gradients(packed: dict[str, torch.Tensor], plain: dict[str, tor
 
 @pytest.mark.parametrize("kind", PACKED)
 def test_packed_is_equal_to_plain(kind: str) -> None:
-    """Against transformers' eager attention on TRL's padded rectangle; the installed model still computes that too."""
+    """Against transformers' eager attention on TRL's padded batch, which the model still computes after `install`."""
     model = random_model(kind, **PACKED[kind])
     plain = call(model, PAIRS)
     plain_gradients = gradients(model, plain)
@@ -133,10 +133,10 @@ def test_packed_is_equal_to_plain(kind: str) -> None:
     with torch.no_grad():
         assert_equal_values(call(model, PAIRS, layout=layout), plain)
     support.check_configuration(model.config, longest=18)
-    assert support.prove(model, PAIRS[:2], device=CPU) < 1e-5
+    assert support.verify(model, PAIRS[:2], device=CPU) < 1e-5
 
 
-@pytest.mark.parametrize("window", [1, 2, 9, 10, 17])  # among them those that end where a branch begins
+@pytest.mark.parametrize("window", [1, 2, 9, 10, 17])  # some end where a branch begins
 def test_windows_around_the_branch(window: int) -> None:
     model = random_model("mistral", sliding_window=window, head_dim=4)
     plain = call(model, PAIRS)
@@ -150,11 +150,11 @@ def test_gradient_checkpointing_changes_nothing_packed() -> None:
     model.train()
     layout = layout_of(PAIRS)
     packed = gradients(model, call(model, PAIRS, layout=layout))
-    assert layout.kept["num_calls"] == 2 * model.config.num_hidden_layers  # every layer was computed again
+    assert layout.cache["num_calls"] == 2 * model.config.num_hidden_layers  # every layer was computed again
     assert_equal_gradients(packed, plain)
 
 
-def test_bfloat16_is_packed_too() -> None:
+def test_packed_bfloat16_is_equal_to_plain() -> None:
     model = install(random_model("mistral", sliding_window=WINDOW, head_dim=4)).bfloat16()
     packed = call(model, PAIRS, layout=layout_of(PAIRS))
     torch.testing.assert_close(packed.log_probs, call(model, PAIRS).log_probs, atol=0.3, rtol=0.05)
@@ -165,7 +165,7 @@ def test_bfloat16_is_packed_too() -> None:
 def test_only_labels_reach_the_output_layer(
     pairs: list[PairTokens], training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each once, though it stands in several rows; through the layer itself or TRL's fused one."""
+    """Each label once, even if several rows share it; through the layer itself or TRL's fused head."""
     model = install(random_model("llama"))
     sizes: list[int] = []
     inner = trl_utils._ChunkedLogProbFunction
@@ -182,11 +182,11 @@ def test_only_labels_reach_the_output_layer(
     assert sizes == [len(labels)]
 
 
-# --- FlexAttention: it does not run on the CPU as it does on CUDA, but its mask and its uncompiled forward do ---
+# --- FlexAttention: on the CPU only its mask and its uncompiled forward pass can be tested ---
 
 
 @pytest.mark.parametrize("window", [None, 1, WINDOW, 9])
-def test_block_mask_is_one_token_one_row(window: int | None) -> None:
+def test_block_mask_lets_a_token_attend_to_its_row_only(window: int | None) -> None:
     layout = layout_of(PAIRS)
     rows = {row for pair in PAIRS for row in pair.rows}
     paths = sorted({row[:end] for row in rows for end in range(1, len(row) + 1)})  # the order of the sequence
@@ -199,8 +199,8 @@ def test_block_mask_is_one_token_one_row(window: int | None) -> None:
     assert mask is attention.block_mask(layout, window=window, device=CPU)  # made once for all layers
 
 
-def test_block_mask_skips_what_no_token_sees() -> None:
-    """Two rows of 300 tokens that share none: of 5 x 5 blocks of 128, neither above the diagonal nor across rows."""
+def test_block_mask_skips_blocks_that_are_fully_masked() -> None:
+    """Two rows of 300 tokens without a common prefix: 5 x 5 blocks of 128, none above the diagonal or across rows."""
     rows = [tuple(range(1000, 1300)), tuple(range(2000, 2300))]
     mask = attention.block_mask(lay_out(rows, prompt_lengths=[1, 1]), window=None, device=CPU)
     assert mask.to_dense()[0, 0].tolist() == [
@@ -209,7 +209,7 @@ def test_block_mask_skips_what_no_token_sees() -> None:
 
 
 def by_block_mask(*tensors_and_layout: Any, scaling: float | None, window: int | None) -> torch.Tensor:
-    """In place of `_by_runs`: what CUDA computes, uncompiled."""
+    """Replacement for `_attend_by_segment`: the computation on CUDA, uncompiled."""
     *query_key_value, layout = tensors_and_layout
     mask = attention.block_mask(layout, window=window, device=CPU)
     out_BHTD: Any = flex_attention(*query_key_value, block_mask=mask, scale=scaling, enable_gqa=True)
@@ -220,13 +220,13 @@ def by_block_mask(*tensors_and_layout: Any, scaling: float | None, window: int |
 @pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma3_text"])
 def test_flex_attention_under_the_block_mask_is_equal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = install(random_model(kind, **PACKED[kind]))
-    monkeypatch.setattr(attention, "_by_runs", by_block_mask)
+    monkeypatch.setattr(attention, "_attend_by_segment", by_block_mask)
     with torch.no_grad():
         assert_equal_values(call(model, PAIRS, layout=layout_of(PAIRS)), call(model, PAIRS))
-        assert support.prove(model, PAIRS, device=CPU) < 1e-5
+        assert support.verify(model, PAIRS, device=CPU) < 1e-5
 
 
-# --- What is refused, and by what ---
+# --- Refused models, and the reasons ---
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mamba": ({"state_size": 4}, "linear_attention"),
@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mpt": ({"d_model": 16, "n_layers": 2, "n_heads": 4}, "attention interface"),
     "xglm": ({"d_model": 16, "num_layers": 2, "attention_heads": 4, "ffn_dim": 32}, "attention interface"),
     "doge": ({"keep_window_size": 32}, "mask of its own"),
-    # The window is in transformers' mask, and the attention function is not told: wrong on rows longer than it.
+    # The window is only in transformers' mask, not passed to the attention function: wrong on rows longer than it.
     "qwen2_moe": (
         {"use_sliding_window": True, "max_window_layers": 2, "shared_expert_intermediate_size": 8, **MIXED, **EXPERTS},
         "window of None, not 4",
@@ -252,17 +252,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def refusal(model: PreTrainedModel, *, longest: int = 6) -> str:
-    """On pairs that are shorter than any window, as the shortest ones of real data are."""
+    """The error message on pairs that are shorter than any window, as the shortest pairs of real data may be."""
     with pytest.raises(RecipeError) as raised:
         support.check_configuration(model.config, longest=longest)
-        support.prove(
+        support.verify(
             install(model), [PairTokens((3, 4), (5,), (6,)), PairTokens((3, 4), (5, 7), (6, 9, 8))], device=CPU
         )
     return str(raised.value)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_packing_would_get_wrong_is_refused(kind: str) -> None:
+def test_models_that_packing_would_compute_wrongly_are_refused(kind: str) -> None:
     changes, why = REFUSED[kind]
     message = refusal(random_model(kind, **changes))
     assert message.startswith("training.packing: ") and "packing: padded" in message
@@ -271,7 +271,7 @@ def test_what_packing_would_get_wrong_is_refused(kind: str) -> None:
 
 
 def test_encoder_decoders_are_refused() -> None:
-    with pytest.raises(RecipeError, match="t5 cannot be packed: it is not a plain decoder"):
+    with pytest.raises(RecipeError, match="t5 cannot be packed: it is not a decoder-only model"):
         support.check_configuration(AutoConfig.for_model("t5"), longest=8)
 
 
@@ -285,7 +285,7 @@ ROPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", ROPES)
-def test_positions_that_depend_on_the_batch_are_refused_where_they_do(kind: str) -> None:
+def test_rotary_positions_that_depend_on_the_batch_are_refused_from_that_length_on(kind: str) -> None:
     config = AutoConfig.for_model(kind, **COMMON | ROPES[kind])
     support.check_configuration(config, longest=64)
     with pytest.raises(RecipeError, match=f"{kind} cannot be packed: its (dynamic|longrope) positions"):
@@ -293,7 +293,7 @@ def test_positions_that_depend_on_the_batch_are_refused_where_they_do(kind: str)
 
 
 def changed(layout: Layout, **fields: Any) -> Layout:
-    given = {name: value for name, value in vars(layout).items() if name != "kept"}
+    given = {name: value for name, value in vars(layout).items() if name != "cache"}
     return Layout(**{**given, **fields})
 
 
@@ -302,17 +302,17 @@ def not_restarted(layout: Layout) -> Layout:
 
 
 def everything_before(layout: Layout) -> Layout:
-    """A token sees the branches before its own too."""
-    runs = tuple(replace(run, prefix=np.arange(run.start)) for run in layout.runs)
-    return changed(layout, runs=runs, reach_T=np.full(layout.num_tokens, layout.num_tokens))
+    """A token also attends to the branches before its own."""
+    segments = tuple(replace(s, prefix=np.arange(s.start)) for s in layout.segments)
+    return changed(layout, segments=segments, reach_T=np.full(layout.num_tokens, layout.num_tokens))
 
 
 def one_token_less(layout: Layout) -> Layout:
-    """A branch does not see the last token that it shares."""
-    runs = tuple(replace(run, prefix=run.prefix[:-1]) for run in layout.runs)
-    starts = {int(run.prefix[-1]): run.start for run in reversed(layout.runs) if run.prefix.size}
+    """A branch does not attend to the last token of its shared prefix."""
+    segments = tuple(replace(s, prefix=s.prefix[:-1]) for s in layout.segments)
+    starts = {int(s.prefix[-1]): s.start for s in reversed(layout.segments) if s.prefix.size}
     reach_T = [starts.get(k, int(reach)) for k, reach in enumerate(layout.reach_T)]
-    return changed(layout, runs=runs, reach_T=np.array(reach_T))
+    return changed(layout, segments=segments, reach_T=np.array(reach_T))
 
 
 def shifted_labels(layout: Layout) -> Layout:
@@ -320,16 +320,16 @@ def shifted_labels(layout: Layout) -> Layout:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("on", ["runs", "block mask"])
+@pytest.mark.parametrize("on", ["segments", "block mask"])
 @pytest.mark.parametrize("broken", [not_restarted, everything_before, one_token_less, shifted_labels])
-def test_a_wrong_layout_does_not_pass_the_proof(
+def test_a_wrong_layout_fails_the_verification(
     broken: Callable[[Layout], Layout], on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = install(random_model("llama"))
     if on == "block mask":
-        monkeypatch.setattr(attention, "_by_runs", by_block_mask)
+        monkeypatch.setattr(attention, "_attend_by_segment", by_block_mask)
     shortest = PAIRS[3:5]
-    assert support.prove(model, shortest, device=CPU) < 1e-5
+    assert support.verify(model, shortest, device=CPU) < 1e-5
     monkeypatch.setattr("selfreward.updates.packing.layout.lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
     with pytest.raises(RecipeError, match="llama cannot be packed: packed log-probabilities differ"):
-        support.prove(model, shortest, device=CPU)
+        support.verify(model, shortest, device=CPU)

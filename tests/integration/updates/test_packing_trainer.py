@@ -1,4 +1,4 @@
-"""The update on packed pairs: no division and no packing changes it, and what cannot be packed is refused."""
+"""The update on packed pairs: division and packing do not change it, and unsupported models are refused."""
 
 import math
 import random
@@ -53,7 +53,7 @@ def test_training_does_not_depend_on_the_packing(tmp_path: Path) -> None:
         for name, changes in {
             "padded": {"packing": "padded", "micro_batch_size": 1},
             "packed": {"micro_batch_size": None},
-            "each alone": {"micro_batch_size": None, "micro_batch_tokens": 1},
+            "one pair each": {"micro_batch_size": None, "micro_batch_tokens": 1},
             "padded by tokens": {"packing": "padded", "micro_batch_size": None, "micro_batch_tokens": 100},
         }.items()
     }
@@ -65,7 +65,7 @@ def test_training_does_not_depend_on_the_packing(tmp_path: Path) -> None:
 
 
 def test_order_of_the_pairs_depends_on_the_seed(tmp_path: Path) -> None:
-    """The norm of the second step's gradient tells which pairs were in it."""
+    """The gradient norm of the second step depends on which pairs were in it."""
     job = make_job(tmp_path, pairs_with_shared_prompts(3, per_prompt=2))
     seconds = [
         train(replace(job, work_folder=tmp_path / name, seed=seed), batch_size=2, num_epochs=1)["steps"][1]["grad_norm"]
@@ -76,7 +76,7 @@ def test_order_of_the_pairs_depends_on_the_seed(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_packed_is_refused_before_any_pass(tmp_path: Path) -> None:
-    """And `packing: padded` trains it."""
+    """With `packing: padded` the same model trains."""
     job = make_job(tmp_path, make_pairs(4))
     config = AutoConfig.for_model("gemma2", **COMMON | {"vocab_size": NUM_WORDS, "head_dim": 8, "eos_token_id": END})
     AutoModelForCausalLM.from_config(config).save_pretrained(job.policy)
@@ -86,8 +86,8 @@ def test_a_model_that_cannot_be_packed_is_refused_before_any_pass(tmp_path: Path
     assert train(replace(job, work_folder=tmp_path / "padded"), packing="padded", num_epochs=1)["num_steps"] == 1
 
 
-def test_a_mixture_of_experts_trains_alike_packed_and_padded(tmp_path: Path) -> None:
-    """Its load-balancing loss, which counts the tokens of a micro-batch, is left out of both."""
+def test_a_mixture_of_experts_trains_equally_packed_and_padded(tmp_path: Path) -> None:
+    """The load-balancing loss depends on the tokens of a micro-batch, so both leave it out."""
     job = make_job(tmp_path, pairs_with_shared_prompts(2, per_prompt=2))
     options = {"vocab_size": NUM_WORDS, "head_dim": 8, "eos_token_id": END, "router_aux_loss_coef": 0.5, **EXPERTS}
     torch.manual_seed(0)

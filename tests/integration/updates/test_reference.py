@@ -1,4 +1,4 @@
-"""Where the reference's log-probabilities come from, engine or trainer, decided per response, and what is reported."""
+"""The source of the reference log-probabilities (engine or trainer, decided per response), and what is reported."""
 
 import gc
 import math
@@ -22,7 +22,7 @@ from selfreward.updates import update
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings
 
-NUM_PAIRS = 36  # of these 32 are checked, so that some numbers are the engine's alone
+NUM_PAIRS = 36  # 32 of these are checked, so that some numbers come from the engine only
 SAMPLER = SECTION.model_copy(
     update={"reference_logprobs": "sampler", "batch_size": 12, "num_epochs": 1, "micro_batch_size": None}
 )
@@ -41,7 +41,7 @@ def sampled_pairs(num: int = NUM_PAIRS) -> list[PreferencePair]:
 
 
 def samples_of(folder: Path, pairs: Sequence[PreferencePair]) -> dict[str, Response]:
-    """What an engine without any rounding would have kept, by plain transformers."""
+    """The samples that an engine without rounding would have stored, by plain transformers."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     checkpoint_id = weights_sha256(folder)[:16]
     samples = {}
@@ -65,7 +65,7 @@ def with_samples(job: TrainingJob, name: str, samples: Sequence[Response]) -> Tr
 
 
 def shifted(sample: Response, nats: float) -> Response:
-    """Another number for the first token."""
+    """The sample with another log-probability for its first token."""
     assert sample.token_logprobs is not None
     first, *rest = sample.token_logprobs
     return replace(sample, token_logprobs=(first + nats, *rest))
@@ -86,7 +86,7 @@ def reference_of(job: TrainingJob) -> dict[str, list[Any]]:
 
 @pytest.fixture
 def passed_tokens() -> Iterator[Callable[[], int]]:
-    """How many positions were computed without gradients since it was last asked."""
+    """Number of positions computed without gradients since the last call."""
     seen: list[int] = []
 
     def record(module: Any, _args: Any, kwargs: dict[str, Any], _output: Any) -> None:
@@ -103,32 +103,32 @@ def passed_tokens() -> Iterator[Callable[[], int]]:
     handle.remove()
 
 
-def test_numbers_of_the_engine_in_place_of_a_pass(tmp_path: Path, passed_tokens: Callable[[], int]) -> None:
+def test_log_probabilities_of_the_engine_replace_a_pass(tmp_path: Path, passed_tokens: Callable[[], int]) -> None:
     pairs = sampled_pairs()
     job = make_job(tmp_path, pairs)
     samples = samples_of(job.policy, pairs)
-    given = with_samples(job, "sampler", list(samples.values()))
+    sampled_job = with_samples(job, "sampler", list(samples.values()))
     passed_tokens()
-    by_trainer = train(given, SAMPLER, reference_logprobs="trainer")
+    by_trainer = train(sampled_job, SAMPLER, reference_logprobs="trainer")
     full = passed_tokens()
-    by_engine = train(replace(given, work_folder=tmp_path / "engine"), SAMPLER)
-    assert passed_tokens() < full - 2 * (NUM_PAIRS - 33)  # before and after, and some are not passed over
+    by_engine = train(replace(sampled_job, work_folder=tmp_path / "engine"), SAMPLER)
+    assert passed_tokens() < full - 2 * (NUM_PAIRS - 33)  # before and after, without the pairs that are not checked
     assert curve(by_engine) == pytest.approx(curve(by_trainer), abs=2e-5)
     assert counts(by_trainer) == (0, 2 * NUM_PAIRS)
     assert counts(by_engine) == (2 * NUM_PAIRS, 0)
-    # The gap is measured and reported whoever's numbers are used.
+    # The gap is measured and reported, whichever numbers are used.
     for metrics in (by_trainer, by_engine):
         assert metrics["num_reference_gap_pairs"] == 32
         assert 0 < metrics["reference_gap_nats"] < 1e-4 and metrics["reference_gap_margin"] < 1e-5
         assert metrics["reference_gap_limit"] == SAMPLER.max_reference_gap
-    stored = reference_of(replace(given, work_folder=tmp_path / "engine"))
+    stored = reference_of(replace(sampled_job, work_folder=tmp_path / "engine"))
     for pair, chosen in zip(pairs, stored["chosen"], strict=True):
         assert chosen == pytest.approx(math.fsum(samples[pair.chosen_id].token_logprobs or ()), abs=1e-9)
     assert sum(value is None for value in stored["start_chosen"]) == NUM_PAIRS - 32
 
 
-def test_the_engine_is_believed_for_its_own_responses_only(tmp_path: Path) -> None:
-    """Each of these is wrong by half a nat or more where the reference did not sample it, and must not matter."""
+def test_engine_log_probabilities_are_used_only_for_responses_of_the_reference(tmp_path: Path) -> None:
+    """Samples that the reference did not sample are wrong by half a nat or more here, and must not be used."""
     pairs = sampled_pairs()
     job = make_job(tmp_path, pairs)
     samples = samples_of(job.policy, pairs)
@@ -149,48 +149,48 @@ def test_the_engine_is_believed_for_its_own_responses_only(tmp_path: Path) -> No
     del samples["pair-6-r"]
     metrics = train(with_samples(job, "mixed", list(samples.values())), SAMPLER)
     assert counts(metrics) == (2 * NUM_PAIRS - 7, 7)
-    assert metrics["reference_gap_margin"] < 1e-5  # a side that is not the engine's has no gap
+    assert metrics["reference_gap_margin"] < 1e-5  # a response without an engine sum has no gap
     assert curve(metrics) == pytest.approx(curve(expected), abs=2e-5)
 
 
-def test_gap_beyond_the_limit_leaves_it_to_the_trainer(tmp_path: Path) -> None:
-    """Engine numbers of another model, under this one's name: seen in the sample, said, and not used anywhere."""
+def test_a_gap_beyond_the_limit_falls_back_to_the_trainer(tmp_path: Path) -> None:
+    """Engine numbers of another model with this model's id: noticed in the sample, reported, and not used."""
     pairs = sampled_pairs()
     job = make_job(tmp_path, pairs)
     other = write_policy(tmp_path / "other", seed=3)
     name = weights_sha256(job.policy)[:16]
     wrong = [replace(sample, checkpoint_id=name) for sample in samples_of(other, pairs).values()]
-    given = with_samples(job, "wrong", wrong)
-    expected = train(replace(given, work_folder=tmp_path / "trainer"), SAMPLER, reference_logprobs="trainer")
-    metrics = train(given, SAMPLER)
+    sampled_job = with_samples(job, "wrong", wrong)
+    expected = train(replace(sampled_job, work_folder=tmp_path / "trainer"), SAMPLER, reference_logprobs="trainer")
+    metrics = train(sampled_job, SAMPLER)
     assert metrics["reference_gap_margin"] > metrics["reference_gap_limit"] == 0.1
     assert metrics["reference_gap_margin"] == pytest.approx(expected["reference_gap_margin"], rel=1e-4)
     assert counts(metrics) == (0, 2 * NUM_PAIRS)
     assert curve(metrics) == pytest.approx(curve(expected), abs=2e-5)
     assert metrics["loss_first"] == pytest.approx(math.log(2), abs=1e-6)
-    believed = train(replace(given, work_folder=tmp_path / "believed"), SAMPLER, max_reference_gap=1e6)
-    assert counts(believed) == (2 * NUM_PAIRS, 0)
-    assert believed["loss_first"] != pytest.approx(math.log(2), abs=1e-3)
-    # A measure of the update itself, so never of the engine's numbers.
-    assert believed["reward_margin_before"] == 0.0
+    accepted = train(replace(sampled_job, work_folder=tmp_path / "accepted"), SAMPLER, max_reference_gap=1e6)
+    assert counts(accepted) == (2 * NUM_PAIRS, 0)
+    assert accepted["loss_first"] != pytest.approx(math.log(2), abs=1e-3)
+    # This measures the update itself, so it never uses the engine's numbers.
+    assert accepted["reward_margin_before"] == 0.0
 
 
-def test_reference_is_found_once_though_killed(tmp_path: Path) -> None:
-    """Killed in the first step, after the reference; then the samples are gone and another limit would refuse them."""
+def test_reference_is_computed_once_even_after_a_kill(tmp_path: Path) -> None:
+    """Training is killed in the first step, after the reference pass; the resumed training has no samples."""
     pairs = sampled_pairs()
     job = make_job(tmp_path, pairs)
-    given = with_samples(job, "killed", [shifted(s, -0.01) for s in samples_of(job.policy, pairs).values()])
-    expected = train(replace(given, work_folder=tmp_path / "unbroken"), SAMPLER)
+    sampled_job = with_samples(job, "killed", [shifted(s, -0.01) for s in samples_of(job.policy, pairs).values()])
+    expected = train(replace(sampled_job, work_folder=tmp_path / "unbroken"), SAMPLER)
 
     def kill(phase: str, _done: int, _total: int) -> None:
         if phase == "update":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        update.train(given, Settings(training=SAMPLER, engine_dtype="bfloat16"), report=kill)
-    written = (given.work_folder / "reference.parquet").read_bytes()
-    metrics = train(replace(given, samples_files=()), SAMPLER)
-    assert (given.work_folder / "reference.parquet").read_bytes() == written
+        update.train(sampled_job, Settings(training=SAMPLER, engine_dtype="bfloat16"), report=kill)
+    written = (sampled_job.work_folder / "reference.parquet").read_bytes()
+    metrics = train(replace(sampled_job, samples_files=()), SAMPLER)
+    assert (sampled_job.work_folder / "reference.parquet").read_bytes() == written
     assert metrics["steps"] == expected["steps"]
     facts = {name for name in expected if name.startswith("reference_gap") or name.endswith("_logprobs")}
     assert len(facts) == 7
@@ -199,7 +199,7 @@ def test_reference_is_found_once_though_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lora", [None, LoraSection(rank=2, alpha=4.0)])
 def test_one_model_in_memory_in_every_pass(tmp_path: Path, lora: LoraSection | None) -> None:
-    """M_0 is the reference: it is gone when the policy is loaded; no wrapper and no trainer keeps a copy."""
+    """The reference M_0 is released before the policy is loaded; no wrapper and no trainer keeps a copy."""
     initial = write_policy(tmp_path / "initial", seed=2)
     job = make_job(tmp_path, make_pairs(3), initial=initial)
     alive: list[tuple[bool, int, int]] = []
@@ -207,12 +207,12 @@ def test_one_model_in_memory_in_every_pass(tmp_path: Path, lora: LoraSection | N
     def record(module: Any, _args: Any, _output: Any) -> None:
         if isinstance(module, LlamaForCausalLM):
             kinds: dict[type, list[Any]] = {LlamaForCausalLM: [], torch.nn.Parameter: []}
-            for thing in gc.get_objects():
-                if type(thing) in kinds:
-                    kinds[type(thing)].append(thing)
+            for item in gc.get_objects():
+                if type(item) in kinds:
+                    kinds[type(item)].append(item)
             models, parameters = kinds.values()
-            whole = sum(tuple(parameter.shape) == (NUM_WORDS, 32) for parameter in parameters)
-            alive.append((torch.is_grad_enabled(), len(models), whole))
+            num_embeddings = sum(tuple(parameter.shape) == (NUM_WORDS, 32) for parameter in parameters)
+            alive.append((torch.is_grad_enabled(), len(models), num_embeddings))
 
     packing = "padded" if lora else "shared_prefix"
     changes = {"reference": "initial", "num_epochs": 1, "micro_batch_size": None, "packing": packing}
@@ -225,4 +225,4 @@ def test_one_model_in_memory_in_every_pass(tmp_path: Path, lora: LoraSection | N
     assert abs(metrics["reward_margin_before"]) > 1e-3
     assert len(alive) >= 5 and {kind for kind, _, _ in alive} == {False, True}
     assert {models for _, models, _ in alive} == {1}
-    assert len({whole for _, _, whole in alive}) == 1  # weights without a model around them
+    assert len({num for _, _, num in alive}) == 1  # no weights are left over from a removed model

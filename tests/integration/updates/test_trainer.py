@@ -1,4 +1,4 @@
-"""The trainer by itself: open between blocks, with each optimizer, and continued from a saved state to the bit."""
+"""The trainer alone: open between blocks, with each optimizer, and continued from a saved state bit for bit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ from selfreward.updates.trainer import Logps, Trainer
 COSINE = SECTION.model_copy(update={"lr_scheduler": "cosine", "min_lr_ratio": 0.1, "warmup_steps": 1})
 LORA = LoraSection(rank=4, alpha=8.0)
 OPTIMIZERS = ["adamw", "adafactor", "adamw_8bit"]
-LARGE = 80  # its matrices have more than 4096 numbers, fewer are not worth 8 bits
+LARGE = 80  # its matrices have more than 4096 elements; smaller ones are not stored in 8 bits
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def open_trainer(
 
 
 def weights_of(trainer: Trainer) -> dict[str, Tensor]:
-    model, _ = trainer.whole()
+    model, _ = trainer.full_model()
     return {name: weights.detach().clone() for name, weights in model.named_parameters()}
 
 
@@ -77,8 +77,10 @@ def all_batches(num_pairs: int) -> list[Batch]:
 
 @pytest.mark.parametrize("lora", [None, LORA])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_blocks_of_one_batch_are_one_training(tmp_path: Path, policy: Path, optimizer: Any, lora: Any) -> None:
-    """To the bit: each block has pairs and reference of its own, and between blocks a checkpoint is written."""
+def test_blocks_of_one_batch_equal_training_on_one_block(
+    tmp_path: Path, policy: Path, optimizer: Any, lora: Any
+) -> None:
+    """Bit for bit; each block has its own pairs and reference, and a checkpoint is written between blocks."""
     pairs, section = make_pairs(10), COSINE.model_copy(update={"optimizer": optimizer})
     everything, order = block_of(pairs, tmp_path), all_batches(10)
     at_once = open_trainer(policy, everything, num_steps=len(order), section=section, lora=lora)
@@ -91,7 +93,7 @@ def test_blocks_of_one_batch_are_one_training(tmp_path: Path, policy: Path, opti
     for number, (batch, block) in enumerate(zip(order, blocks, strict=True)):
         own: Logps = tuple([side[i] for i in batch] for side in reference)  # type: ignore[assignment]
         stays_open.step(block, own, [*range(len(batch))])
-        model, state = stays_open.whole()
+        model, state = stays_open.full_model()
         write_model(model, tmp_path / f"{number}", state=state, policy=policy, dtype="float32")
     assert len(stays_open.steps) == 6 and stays_open.steps == at_once.steps
     assert len({step.loss for step in at_once.steps}) == 6 and len({step.learning_rate for step in at_once.steps}) == 6
@@ -106,8 +108,8 @@ def test_blocks_of_one_batch_are_one_training(tmp_path: Path, policy: Path, opti
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_saved_state_is_continued_to_the_bit(tmp_path: Path, policy: Path, optimizer: Any, dtype: Any) -> None:
-    """Weights, optimizer and place in the schedule; without the optimizer's state it would be another training."""
+def test_a_saved_state_is_continued_bit_for_bit(tmp_path: Path, policy: Path, optimizer: Any, dtype: Any) -> None:
+    """Weights, optimizer and position in the schedule; without the optimizer's state the result differs."""
     section = COSINE.model_copy(update={"optimizer": optimizer, "weights_dtype": dtype})
     block, order = block_of(make_pairs(8), tmp_path), all_batches(8)
     unbroken = open_trainer(policy, block, num_steps=4, section=section)
@@ -127,15 +129,15 @@ def test_a_saved_state_is_continued_to_the_bit(tmp_path: Path, policy: Path, opt
     assert resumed.steps == unbroken.steps
     assert_same(weights_of(resumed), weights_of(unbroken))
 
-    forgetful = open_trainer(policy, block, num_steps=4, section=section)
-    forgetful.load_state(tmp_path / "save")
-    forgetful.optimizer.state.clear()
+    without_optimizer = open_trainer(policy, block, num_steps=4, section=section)
+    without_optimizer.load_state(tmp_path / "save")
+    without_optimizer.optimizer.state.clear()
     for batch in order[2:]:
-        forgetful.step(block, reference, batch)
-    assert any(not torch.equal(w, weights_of(forgetful)[name]) for name, w in weights_of(unbroken).items())
+        without_optimizer.step(block, reference, batch)
+    assert any(not torch.equal(w, weights_of(without_optimizer)[name]) for name, w in weights_of(unbroken).items())
 
 
-def test_a_state_holds_nothing_that_has_to_be_unpickled(tmp_path: Path, policy: Path) -> None:
+def test_a_state_that_needs_unpickling_is_refused(tmp_path: Path, policy: Path) -> None:
     block = block_of(make_pairs(4), tmp_path)
     trainer = open_trainer(policy, block, num_steps=1)
     trainer.step(block, trainer.logps(block, range(4), phase="reference"), [0, 1, 2, 3])
@@ -155,8 +157,8 @@ def test_a_state_holds_nothing_that_has_to_be_unpickled(tmp_path: Path, policy: 
 @pytest.mark.parametrize(
     ("ours", "theirs"), [("adamw", "adamw_torch_fused"), ("adafactor", "adafactor"), ("adamw_8bit", "adamw_bnb_8bit")]
 )
-def test_optimizers_are_those_of_transformers(tmp_path: Path, ours: Any, theirs: str) -> None:
-    """Stock TRL with the optimizer of that name: losses, gradient norms, learning rates, and weights after 4 steps."""
+def test_optimizers_equal_those_of_transformers(tmp_path: Path, ours: Any, theirs: str) -> None:
+    """Against stock TRL: losses, gradient norms, learning rates, and weights after 4 steps."""
     write_policy(tmp_path / "policy", seed=1, hidden=LARGE)
     pairs = make_pairs(6)
     job = make_job(tmp_path, pairs)
@@ -189,7 +191,7 @@ def test_optimizers_differ_and_all_of_them_learn(tmp_path: Path, policy: Path) -
     assert min(margins.values()) > 0.05
 
 
-def test_eight_bits_are_kept_for_matrices_and_not_for_embeddings(tmp_path: Path, policy: Path) -> None:
+def test_moments_of_matrices_have_eight_bits_and_those_of_embeddings_do_not(tmp_path: Path, policy: Path) -> None:
     block = block_of(make_pairs(4), tmp_path)
     trainer = open_trainer(policy, block, num_steps=2, section=SECTION.model_copy(update={"optimizer": "adamw_8bit"}))
     trainer.step(block, trainer.logps(block, range(4), phase="reference"), [0, 1, 2, 3])
@@ -199,14 +201,14 @@ def test_eight_bits_are_kept_for_matrices_and_not_for_embeddings(tmp_path: Path,
     assert dtypes["model.norm.weight"] == torch.float32
 
 
-def test_learning_rates_of_an_update_are_those_of_its_schedule(tmp_path: Path) -> None:
+def test_learning_rates_of_an_update_follow_its_schedule(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(8))
     metrics = train_with(job, training=COSINE.model_copy(update={"lr_scheduler": "linear"}))
     found = [step["learning_rate"] for step in metrics["steps"]]
     assert found == pytest.approx([0.0, 1e-3, 1e-3 * (1 - 0.9 / 3), 1e-3 * (1 - 0.9 * 2 / 3)])
 
 
-def test_errors_name_the_pairs_of_the_block_at_hand(tmp_path: Path, policy: Path) -> None:
+def test_errors_name_the_pairs_of_the_current_block(tmp_path: Path, policy: Path) -> None:
     pairs = make_pairs(4)
     good, bad = block_of(pairs[:2], tmp_path), block_of([replace(p, weight=1e39) for p in pairs[2:]], tmp_path)
     trainer = open_trainer(policy, good, num_steps=2)

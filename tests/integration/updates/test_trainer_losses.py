@@ -1,4 +1,4 @@
-"""Every loss of the recipe through the trainer, against TRL's own trainer and against numpy."""
+"""Every loss of the recipe in the trainer, against TRL's own trainer and against numpy."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ PAIRWISE = [
     "sigmoid", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
     "exo_pair", "robust",
 ]  # fmt: skip
-COUPLED = ["aot", "aot_unpaired", "sft"]
+COUPLED_LOSSES = ["aot", "aot_unpaired", "sft"]
 ONE_STEP = SECTION.model_copy(
     update={"batch_size": 6, "num_epochs": 1, "micro_batch_size": 4, "reference": "initial", "max_grad_norm": 1e9}
 )
@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> TrainingJob:
-    """M_0 is another model than the policy, so that no margin is 0 and no two losses are alike by chance."""
+    """M_0 differs from the policy, so that no margin is 0 and no two losses are equal by chance."""
     return make_job(tmp_path, make_pairs(6), initial=write_policy(tmp_path / "initial", seed=2))
 
 
@@ -60,7 +60,7 @@ def loss_of(kind: str, weight: float) -> Any:
 
 @pytest.fixture
 def stock(job: TrainingJob) -> Callable[[str], tuple[float, float, torch.Tensor]]:
-    """TRL's trainer, its collator and its reference model: loss, gradient norm and gradient of all pairs at once."""
+    """Loss, gradient norm and gradient of all pairs in one batch, by TRL's trainer, collator and reference model."""
     trainer = stock_trainer(
         job, make_pairs(6), output_dir=job.work_folder.with_name("stock"), reference=job.initial, beta=BETA,
         label_smoothing=SMOOTHING,
@@ -79,11 +79,11 @@ def stock(job: TrainingJob) -> Callable[[str], tuple[float, float, torch.Tensor]
     return compute
 
 
-@pytest.mark.parametrize(("kinds", "how"), [(PAIRWISE, {}), (PAIRWISE[::-1], WHOLE), (COUPLED, WHOLE)])
-def test_losses_of_trl_are_those_of_its_trainer(
+@pytest.mark.parametrize(("kinds", "how"), [(PAIRWISE, {}), (PAIRWISE[::-1], WHOLE), (COUPLED_LOSSES, WHOLE)])
+def test_losses_of_trl_equal_those_of_its_trainer(
     job: TrainingJob, stock: Any, kinds: list[str], how: dict[str, Any]
 ) -> None:
-    """Their weighted sum, where every part is about as large, packed in two micro-batches or as TRL computes it."""
+    """The weighted sum, with all terms of similar size, packed in two micro-batches or as TRL computes it."""
     parts = {kind: stock(kind) for kind in kinds}
     weights = {kind: 1 / norm for kind, (_, norm, _) in parts.items()}
     sections = [loss_of(kind, weight) for kind, weight in weights.items()]
@@ -95,7 +95,7 @@ def test_losses_of_trl_are_those_of_its_trainer(
     assert metrics["grad_norm_max"] == pytest.approx(gradient.norm().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", COUPLED)
+@pytest.mark.parametrize("kind", COUPLED_LOSSES)
 def test_coupled_losses_are_not_divided(job: TrainingJob, kind: str) -> None:
     section = ONE_STEP.model_copy(update={**WHOLE, "losses": [TrlLoss(kind="sigmoid"), loss_of(kind, 1.0)]})
     for change in ({"packing": "shared_prefix"}, {"micro_batch_tokens": 4096}, {"micro_batch_size": 5}):
@@ -107,7 +107,7 @@ def test_coupled_losses_are_not_divided(job: TrainingJob, kind: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"weight": 0.5}, {"label": 0.9}])
-def test_coupled_losses_have_no_pairs_to_weigh(job: TrainingJob, change: dict[str, Any]) -> None:
+def test_coupled_losses_refuse_weights_and_labels_of_pairs(job: TrainingJob, change: dict[str, Any]) -> None:
     pairs = make_pairs(4)
     pairs[2] = replace(pairs[2], **change)
     with pytest.raises(
@@ -117,7 +117,7 @@ def test_coupled_losses_have_no_pairs_to_weigh(job: TrainingJob, change: dict[st
 
 
 def summed_logps(folder: Path, pairs: Sequence[PreferencePair]) -> NDArray[Any]:
-    """(B, 2), with nothing but transformers and a softmax."""
+    """Summed log-probabilities of chosen and rejected, (B, 2), by transformers and a softmax alone."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     sums = []
     for pair in pairs:
@@ -135,7 +135,7 @@ def softplus(x_B: NDArray[Any]) -> NDArray[Any]:
 
 
 def test_own_losses_labels_and_weights_by_hand(job: TrainingJob) -> None:
-    """Each alone and their sum with a loss of TRL, on pairs that count differently and may be the wrong way round."""
+    """Each loss alone, and their sum with a loss of TRL, on pairs with different weights and soft labels."""
     labels, weights = [1.0, 0.5, 0.0, 0.8, 0.3, 0.6], [1.0, 2.0, 0.5, 0.0, 3.0, 0.7]
     plain = make_pairs(6)
     soft = [replace(p, label=q, weight=w) for p, q, w in zip(plain, labels, weights, strict=True)]
@@ -146,7 +146,7 @@ def test_own_losses_labels_and_weights_by_hand(job: TrainingJob) -> None:
     simpo_B = 2.5 * np.diff(-policy / lengths)[:, 0]
     longer_B = np.diff(-lengths)[:, 0]
     nll_B = -policy[:, 0] / lengths[:, 0]
-    # The argument of the sigmoid for a pair, and for the same pair the other way round.
+    # The argument of the sigmoid for a pair, and for the same pair with chosen and rejected swapped.
     arguments = {
         "sigmoid": (margin_B, -margin_B),
         "simpo": (simpo_B - 1.2, -simpo_B - 1.2),
@@ -156,8 +156,8 @@ def test_own_losses_labels_and_weights_by_hand(job: TrainingJob) -> None:
     def mean_loss(kind: str, label_B: Any, weight_B: Any) -> float:
         if kind == "nll":
             return float((weight_B * nll_B).mean())
-        there_B, back_B = arguments[kind]
-        return float((weight_B * (label_B * softplus(-there_B) + (1 - label_B) * softplus(-back_B))).mean())
+        argument_B, swapped_B = arguments[kind]
+        return float((weight_B * (label_B * softplus(-argument_B) + (1 - label_B) * softplus(-swapped_B))).mean())
 
     sections = {
         "nll": NllLoss(kind="nll", weight=0.3),
@@ -189,12 +189,12 @@ SUM = [
 ]
 
 
-def test_pair_of_weight_zero_teaches_nothing_and_still_counts(job: TrainingJob) -> None:
-    """Whatever is in it; and the others count as if it were there."""
+def test_pair_of_weight_zero_has_no_gradient_and_counts_in_the_mean(job: TrainingJob) -> None:
+    """Its tokens do not matter, and the mean is still over all pairs."""
     pairs = make_pairs(6)
-    silent = [*pairs[:5], replace(pairs[5], weight=0.0)]
+    with_zero = [*pairs[:5], replace(pairs[5], weight=0.0)]
     other = [*pairs[:5], replace(make_pairs(6, seed=9)[5], weight=0.0)]
-    first, second, without = (in_folder(job, f"{i}", some) for i, some in enumerate((silent, other, pairs[:5])))
+    first, second, without = (in_folder(job, f"{i}", some) for i, some in enumerate((with_zero, other, pairs[:5])))
     section = ONE_STEP.model_copy(update={"reference": "iteration_start", "losses": SUM, "num_epochs": 2})
     one, two, five = (train(job, section) for job in (first, second, without))
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
@@ -204,22 +204,22 @@ def test_pair_of_weight_zero_teaches_nothing_and_still_counts(job: TrainingJob) 
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
-def test_soft_labels_at_their_ends_and_in_the_middle(job: TrainingJob) -> None:
+def test_soft_labels_of_zero_and_one_half(job: TrainingJob) -> None:
     pairs = make_pairs(6)
     wrong = in_folder(job, "wrong", [replace(p, label=0.0) for p in pairs])
-    turned = in_folder(
+    swapped = in_folder(
         job,
-        "turned",
+        "swapped",
         [
             replace(p, chosen_token_ids=p.rejected_token_ids, rejected_token_ids=p.chosen_token_ids, weight=1.0)
             for p in pairs
         ],
     )
     section = ONE_STEP.model_copy(update={"losses": SUM, "num_epochs": 2})
-    one, two = train(wrong, section), train(turned, section)
+    one, two = train(wrong, section), train(swapped, section)
     assert losses(one) == pytest.approx(losses(two), rel=1e-5)
     assert one["grad_norm_max"] == pytest.approx(two["grad_norm_max"], rel=1e-4)
-    # What is reported is about the pairs as they stand in the file.
+    # The reported metrics refer to the pairs as they are in the file.
     assert one["reward_margin_after"] == pytest.approx(-two["reward_margin_after"], abs=1e-4)
     even = in_folder(job, "even", [replace(p, label=0.5) for p in pairs])
     metrics = train(even, ONE_STEP, reference="iteration_start")

@@ -1,4 +1,4 @@
-"""The DPO update on a tiny random Llama that is built here: what is trained on, what comes out, what it is equal to."""
+"""The DPO update on a tiny random Llama that is built here: its inputs, its results, and its equality with TRL."""
 
 import gc
 import json
@@ -30,9 +30,9 @@ def one_thread() -> Iterator[None]:
 
 
 def test_exactly_the_sampled_ids_are_trained_on(tmp_path: Path) -> None:
-    """No end token is added where sampling was cut, none is dropped, and labels stand on responses alone."""
+    """No end token is added to a truncated response, none is dropped, and only responses have labels."""
     pairs = make_pairs(6)
-    pairs[0] = replace(pairs[0], chosen_token_ids=(7, 8, 9))  # cut at the token limit
+    pairs[0] = replace(pairs[0], chosen_token_ids=(7, 8, 9))  # truncated at the token limit
     pairs[1] = replace(pairs[1], chosen_token_ids=(END, END), prompt_token_ids=(END, 9, END))
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
@@ -71,7 +71,7 @@ def test_an_update_raises_the_margin_on_its_own_pairs(tmp_path: Path, capfd: pyt
     assert json.loads((job.work_folder / "training.json").read_text()) == metrics
     assert {p.name: p.read_bytes() for p in job.policy.iterdir()} == before
 
-    # The same margin, by plain transformers from the two folders.
+    # The same margin, computed by plain transformers from the two model folders.
     new, margins = job.work_folder / "checkpoint", []
     for p in pairs:
         moves = [
@@ -90,7 +90,7 @@ def test_checkpoint_is_a_plain_model_folder(tmp_path: Path) -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert AutoTokenizer.from_pretrained(folder).chat_template == TEMPLATE
     old, new = (json.loads((f / "config.json").read_text()) for f in (job.policy, folder))
-    assert old == new  # dropout was off while training, not for good
+    assert old == new  # dropout was off during training only
     assert (folder / "tokenizer.json").read_bytes() == (job.policy / "tokenizer.json").read_bytes()
     canary = json.loads((folder / "canary.json").read_text())
     ids, logprobs = canary["token_ids"], canary["token_logprobs"]
@@ -100,7 +100,7 @@ def test_checkpoint_is_a_plain_model_folder(tmp_path: Path) -> None:
     assert not (job.work_folder / "saves").exists()  # optimizer states are large
 
 
-def test_finished_training_is_not_done_again(tmp_path: Path) -> None:
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(4))
     first = train(job)
     weights = job.work_folder / "checkpoint" / "model.safetensors"
@@ -110,7 +110,7 @@ def test_finished_training_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_loss_curve_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
-    """11 pairs in batches of 8: the last batch is cut short, and its last micro-batch too."""
+    """11 pairs in batches of 8: the last batch and its last micro-batch are smaller."""
     job = make_job(tmp_path, make_pairs(11))
     curves = {}
     for micro in (8, 4, 2, 1):
@@ -126,12 +126,12 @@ def test_loss_curve_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(4))
     plain = train(job)
-    saving = train(replace(job, work_folder=tmp_path / "saving"), gradient_checkpointing=True)
-    assert losses(saving) == pytest.approx(losses(plain), abs=1e-6)
+    checkpointed = train(replace(job, work_folder=tmp_path / "checkpointed"), gradient_checkpointing=True)
+    assert losses(checkpointed) == pytest.approx(losses(plain), abs=1e-6)
 
 
 def test_reference_initial_is_the_initial_model(tmp_path: Path) -> None:
-    """Numbers under M_0 by plain transformers; M_0 is gone when the first gradient is computed."""
+    """Log-probabilities under M_0 equal those of plain transformers; M_0 is released before the first gradient."""
     pairs = make_pairs(5)
     initial = write_policy(tmp_path / "initial", seed=2)
     job = make_job(tmp_path, pairs, initial=initial)
@@ -139,7 +139,7 @@ def test_reference_initial_is_the_initial_model(tmp_path: Path) -> None:
 
     def record(module: Any, _args: Any, _output: Any) -> None:
         if isinstance(module, LlamaForCausalLM) and torch.is_grad_enabled():
-            alive.add(sum(isinstance(thing, LlamaForCausalLM) for thing in gc.get_objects()))
+            alive.add(sum(isinstance(item, LlamaForCausalLM) for item in gc.get_objects()))
 
     handle = register_module_forward_hook(record)
     try:
@@ -181,8 +181,8 @@ def test_equal_to_stock_trl_on_text(tmp_path: Path) -> None:
         torch.testing.assert_close(trained[name], weights, atol=1e-4, rtol=1e-3)
 
 
-def test_bfloat16_weights_are_stored_as_such(tmp_path: Path) -> None:
-    """And why float32 is the default: a bfloat16 weight hardly shows steps of 5e-7."""
+def test_bfloat16_weights_are_stored_as_bfloat16(tmp_path: Path) -> None:
+    """The reason for the float32 default: few bfloat16 weights change in steps of 5e-7."""
     job = make_job(tmp_path, make_pairs(4))
     metrics = train(job, weights_dtype="bfloat16", learning_rate=5e-7)
     assert AutoModelForCausalLM.from_pretrained(job.work_folder / "checkpoint").dtype == torch.bfloat16
@@ -203,11 +203,11 @@ def test_max_pairs_and_seed(tmp_path: Path) -> None:
 
 
 def test_nothing_is_sent_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRL reports each trainer that is built, unless it is told not to."""
-    asked: list[Any] = []
+    """TRL sends telemetry for each constructed trainer, unless it is switched off."""
+    lookups: list[Any] = []
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        asked.append(args)
+        lookups.append(args)
         raise OSError("no network in this test")
 
     monkeypatch.delenv("CI", raising=False)
@@ -217,6 +217,6 @@ def test_nothing_is_sent_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     job = make_job(tmp_path, make_pairs(4))
     others = set(threading.enumerate())
     train(job)
-    for thread in set(threading.enumerate()) - others:  # it would be sent by a thread
+    for thread in set(threading.enumerate()) - others:  # telemetry is sent by a thread
         thread.join(timeout=2)
-    assert asked == []
+    assert lookups == []

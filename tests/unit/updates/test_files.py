@@ -38,7 +38,7 @@ def read(path: Path, *, max_pairs: int | None = None, seed: int = 0) -> pa.Table
     return read_pairs(path, max_pairs=max_pairs, seed=seed)[0]
 
 
-def test_reading_keeps_ids_and_order(tmp_path: Path) -> None:
+def test_reading_preserves_ids_and_order(tmp_path: Path) -> None:
     table, available = read_pairs(written(tmp_path, *(pair(i) for i in range(5))), max_pairs=5, seed=0)
     assert available == 5
     assert table.to_pylist() == [
@@ -61,9 +61,9 @@ def test_subset_is_seeded_and_in_the_order_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"weight": -0.5}, TrainingError, "pair p1: weight is -0.5; a finite number from 0 to inf"),
+        ({"weight": -0.5}, TrainingError, "pair p1: weight is -0.5; it must be a finite number from 0 to inf"),
         ({"weight": float("inf")}, TrainingError, "pair p1: weight is inf"),
-        ({"label": float("nan")}, TrainingError, "pair p1: label is nan; a finite number from 0 to 1"),
+        ({"label": float("nan")}, TrainingError, "pair p1: label is nan; it must be a finite number from 0 to 1"),
         ({"label": 1.5}, TrainingError, "pair p1: label is 1.5"),
         ({"chosen_token_ids": ()}, TrainingError, "pair p1: chosen_token_ids is empty"),
         ({"rejected_token_ids": ()}, TrainingError, "pair p1: rejected_token_ids is empty"),
@@ -92,12 +92,12 @@ def test_files_that_are_not_pairs(tmp_path: Path) -> None:
         read(tmp_path / "torn.parquet")
 
 
-def test_nothing_is_cut_to_fit(tmp_path: Path) -> None:
+def test_pairs_longer_than_the_context_are_refused_and_not_truncated(tmp_path: Path) -> None:
     table = read(written(tmp_path, pair(0), pair(1, rejected_token_ids=(5, 6, 7)), pair(2)))
     check_fits(table, vocabulary=8, context_tokens=5)
-    with pytest.raises(TrainingError, match="pair p1: 5 tokens of prompt and rejected_ids; the model reads 4"):
+    with pytest.raises(TrainingError, match="pair p1: 5 tokens of prompt and rejected_ids; the model's context is 4"):
         check_fits(table, vocabulary=8, context_tokens=4)
-    with pytest.raises(TrainingError, match="pair p1: token id 7 in rejected_ids; 0 to 6"):
+    with pytest.raises(TrainingError, match="pair p1: token id 7 in rejected_ids; ids of this model are 0 to 6"):
         check_fits(table, vocabulary=7, context_tokens=None)
 
 
@@ -110,14 +110,14 @@ def save(folder: Path, step: int, *, complete: bool = True) -> Path:
     return path
 
 
-def test_newest_complete_save_is_used_and_the_rest_goes(tmp_path: Path) -> None:
+def test_newest_complete_save_is_used_and_all_others_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "saves"
     assert saves.newest(folder) is None
     save(folder, 2)
     ten = save(folder, 10)  # by number, not by name
     save(folder, 12, complete=False)
-    cut = save(folder, 14)
-    (cut / "optimizer.pt").write_bytes(b"x" * 99)
+    truncated = save(folder, 14)
+    (truncated / "optimizer.pt").write_bytes(b"x" * 99)
     garbled = save(folder, 16)
     (garbled / "complete.json").write_text("{")
     found = saves.newest(folder)
@@ -125,7 +125,7 @@ def test_newest_complete_save_is_used_and_the_rest_goes(tmp_path: Path) -> None:
     assert [p.name for p in folder.iterdir()] == ["checkpoint-10"]
 
 
-def test_failed_writes_are_store_errors_and_leave_nothing(tmp_path: Path) -> None:
+def test_failed_writes_are_store_errors_and_leave_no_folder(tmp_path: Path) -> None:
     folder = save(tmp_path, 1, complete=False)
     with pytest.raises(StoreError, match="same command again"), saves.writing(folder):
         Path("/dev/full").write_bytes(b"x")
@@ -135,7 +135,7 @@ def test_failed_writes_are_store_errors_and_leave_nothing(tmp_path: Path) -> Non
         raise RuntimeError("a bug")
 
 
-WHOLE_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
+UNDIVIDED_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ WHOLE_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size": 4}
         ({"lr_scheduler": "constant", "warmup_steps": 5}, r"training\.warmup_steps: 5 has no effect"),
         (
             {"warmup_steps": 5, "warmup_ratio": 0.1},
-            r"training\.warmup_steps: 5, and warmup_ratio: 0\.1.*remove the other",
+            r"training\.warmup_steps: 5, and warmup_ratio: 0\.1, both set the warm-up; .*remove the other",
         ),
         ({"warmup_steps": 0, "warmup_ratio": 0.1}, r"training\.warmup_steps: 0, and warmup_ratio: 0\.1"),
         ({"lr_scheduler": "constant", "min_lr_ratio": 0.1}, r"training\.min_lr_ratio: 0\.1 has no effect.*: constant,"),
         ({"lr_scheduler": "constant_with_warmup", "min_lr_ratio": 0.1}, r"training\.min_lr_ratio: 0\.1 has no effect"),
         ({"losses": [TrlLoss(kind="aot")]}, "aot is not a mean over pairs.*use training.packing: padded"),
         ({"losses": [TrlLoss(kind="aot")], "packing": "padded"}, "aot is not a mean over pairs"),
-        ({"losses": [TrlLoss(kind="aot")], **WHOLE_STEP, "micro_batch_size": 2}, "aot is not a mean over pairs"),
+        ({"losses": [TrlLoss(kind="aot")], **UNDIVIDED_STEP, "micro_batch_size": 2}, "aot is not a mean over pairs"),
         ({"losses": [TrlLoss(kind="sft")]}, "sft is not a mean over pairs.*or use kind: nll"),
     ],
 )
@@ -198,7 +198,7 @@ def test_only_the_state_of_adamw_can_be_sharded(optimizer: Any, monkeypatch: pyt
 
 def test_losses_that_couple_pairs_are_allowed_when_a_step_is_one_micro_batch() -> None:
     for kind in ("aot", "aot_unpaired", "sft"):
-        check(training=TrainingSection(losses=[TrlLoss(kind=kind)], **WHOLE_STEP))
+        check(training=TrainingSection(losses=[TrlLoss(kind=kind)], **UNDIVIDED_STEP))
 
 
 def test_building_imports_nothing_heavy() -> None:

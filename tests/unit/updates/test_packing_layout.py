@@ -1,4 +1,4 @@
-"""The packed sequence against its definition by prefixes, and the division of pairs into micro-batches."""
+"""The packed sequence against its definition by prefixes; the division of pairs into micro-batches."""
 
 from collections import Counter
 from itertools import pairwise
@@ -12,9 +12,9 @@ from selfreward.updates.packing.layout import Layout, PairTokens, lay_out
 from selfreward.updates.packing.micro_batches import Budget, _fill, divide
 
 Row = tuple[int, ...]
-Labelled = list[tuple[Row, int]]  # a row, and how many tokens at its beginning have no label
+Labelled = list[tuple[Row, int]]  # a row, and the number of its first tokens that have no label
 
-# Three tokens only, so that rows often share, repeat and continue each other.
+# A vocabulary of three tokens, so that rows often share prefixes, are equal or continue each other.
 ids = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)
 labelled_row = ids.flatmap(lambda row: st.tuples(st.just(row), st.integers(1, len(row))))
 labelled_rows = st.lists(labelled_row, min_size=1, max_size=8)
@@ -33,12 +33,12 @@ def prefixes(row: Row) -> list[Row]:
     return [row[:end] for end in range(1, len(row) + 1)]
 
 
-def before(layout: Layout) -> list[Row]:
-    """For each packed token all tokens up to and with it on its row, as the runs tell it."""
+def prefixes_by_token(layout: Layout) -> list[Row]:
+    """For each packed token, the prefix of its row that ends with it, read from the segments."""
     paths: list[Row] = [()] * layout.num_tokens
-    for run in layout.runs:
-        path: Row = tuple(int(layout.token_T[k]) for k in run.prefix)
-        for token in range(run.start, run.end):
+    for segment in layout.segments:
+        path: Row = tuple(int(layout.token_T[k]) for k in segment.prefix)
+        for token in range(segment.start, segment.end):
             path = (*path, int(layout.token_T[token]))
             paths[token] = path
     return paths
@@ -49,7 +49,7 @@ def before(layout: Layout) -> list[Row]:
 @example([((1, 2, 0), 2), ((1, 2), 2), ((1,), 1)])
 def test_every_distinct_prefix_is_computed_once(rows: Labelled) -> None:
     layout = laid_out(rows)
-    found = before(layout)
+    found = prefixes_by_token(layout)
     distinct = {prefix for row, _ in rows for prefix in prefixes(row)}
     assert len(found) == layout.num_tokens == len(distinct)
     assert set(found) == distinct
@@ -57,21 +57,21 @@ def test_every_distinct_prefix_is_computed_once(rows: Labelled) -> None:
 
 
 @given(labelled_rows)
-def test_runs_are_the_whole_sequence_in_order(rows: Labelled) -> None:
-    """Attention computes run by run and puts the results one after the other."""
-    runs = laid_out(rows).runs
-    assert runs[0].start == 0 and runs[-1].end == laid_out(rows).num_tokens
-    assert all(a.end == b.start for a, b in pairwise(runs))
-    assert all(run.start < run.end and (run.prefix < run.start).all() for run in runs)
+def test_segments_cover_the_sequence_in_order(rows: Labelled) -> None:
+    """Attention computes segment by segment and concatenates the results."""
+    segments = laid_out(rows).segments
+    assert segments[0].start == 0 and segments[-1].end == laid_out(rows).num_tokens
+    assert all(a.end == b.start for a, b in pairwise(segments))
+    assert all(segment.start < segment.end and (segment.prefix < segment.start).all() for segment in segments)
 
 
 @given(labelled_rows)
 @example([((0, 1), 1), ((0, 1, 2), 1), ((0, 2), 1), ((1,), 1)])
-def test_a_token_sees_its_own_row_and_nothing_else(rows: Labelled) -> None:
+def test_a_token_attends_to_its_own_row_only(rows: Labelled) -> None:
     layout = laid_out(rows)
     at_T = np.arange(layout.num_tokens)
     visible_QK = (at_T <= at_T[:, None]) & (at_T[:, None] < layout.reach_T)
-    paths = before(layout)
+    paths = prefixes_by_token(layout)
     expected_QK = [[q[: len(k)] == k for k in paths] for q in paths]
     assert visible_QK.tolist() == expected_QK
 
@@ -82,22 +82,22 @@ def test_a_token_sees_its_own_row_and_nothing_else(rows: Labelled) -> None:
 def test_each_label_is_projected_once_and_found_in_every_row(rows: Labelled) -> None:
     layout = laid_out(rows)
     num_labels = len(layout.target_L)
-    targets = {row[: place + 1] for row, length in rows for place in range(length, len(row))}
+    targets = {row[: position + 1] for row, length in rows for position in range(length, len(row))}
     assert num_labels == len(layout.predecessor_L) == len(targets)
-    paths = before(layout)
+    paths = prefixes_by_token(layout)
     width = max(len(row) for row, _ in rows) - 1
     assert layout.slot_BR.shape == (len(rows), width)
     for (row, length), slot_R in zip(rows, layout.slot_BR, strict=True):
-        for place, slot in enumerate(slot_R.tolist(), start=1):
-            if length <= place < len(row):
-                assert layout.target_L[slot] == row[place]
-                assert paths[layout.predecessor_L[slot]] == row[:place]
+        for position, slot in enumerate(slot_R.tolist(), start=1):
+            if length <= position < len(row):
+                assert layout.target_L[slot] == row[position]
+                assert paths[layout.predecessor_L[slot]] == row[:position]
             else:
                 assert slot == num_labels
 
 
 @given(labelled_rows, st.randoms(use_true_random=False))
-def test_order_of_the_rows_changes_slots_alone(rows: Labelled, random) -> None:  # type: ignore[no-untyped-def]
+def test_order_of_the_rows_changes_only_the_slots(rows: Labelled, random) -> None:  # type: ignore[no-untyped-def]
     order = random.sample(range(len(rows)), len(rows))
     first, other = laid_out(rows), laid_out([rows[i] for i in order])
     for name in ("token_T", "position_T", "reach_T", "target_L", "predecessor_L"):
@@ -126,7 +126,7 @@ def test_pairs_with_the_same_rows_and_other_prompts_have_an_order() -> None:
 
 
 def measured(pairs: list[PairTokens], budget: Budget) -> int:
-    """PairTokens that the model is given for these pairs, by definition."""
+    """Number of tokens that the model computes for these pairs, by definition."""
     rows = [row for pair in pairs for row in pair.rows]
     if budget.shared_prefix:
         return len({prefix for row in rows for prefix in prefixes(row)})
@@ -134,7 +134,7 @@ def measured(pairs: list[PairTokens], budget: Budget) -> int:
 
 
 @given(some_pairs, budgets, st.integers(1, 3), st.randoms(use_true_random=False))
-def test_division_depends_on_the_set_of_pairs_alone(  # type: ignore[no-untyped-def]
+def test_division_depends_only_on_the_set_of_pairs(  # type: ignore[no-untyped-def]
     pairs: list[PairTokens], budget: Budget, multiple_of: int, random
 ) -> None:
     shuffled = random.sample(pairs, len(pairs))
@@ -146,24 +146,24 @@ def test_division_depends_on_the_set_of_pairs_alone(  # type: ignore[no-untyped-
 
 
 @given(some_pairs, budgets, st.integers(1, 3))
-def test_levelling_never_costs_a_micro_batch(pairs: list[PairTokens], budget: Budget, multiple_of: int) -> None:
-    """As many as when each takes what fits, rounded up to the processes; and the largest is no larger."""
+def test_balancing_never_adds_a_micro_batch(pairs: list[PairTokens], budget: Budget, multiple_of: int) -> None:
+    """As many micro-batches as greedy filling makes, rounded up to `multiple_of`; the largest is not larger."""
     order = [i for micro_batch in divide(pairs, budget) for i in micro_batch]
     greedy = _fill(pairs, order, budget)
-    for part, following in pairwise(greedy):  # no room for one more
+    for part, following in pairwise(greedy):  # the next pair does not fit
         wider = [pairs[i] for i in (*part, following[0])]
         assert len(wider) > (budget.max_pairs or 99) or measured(wider, budget) > (budget.max_tokens or 99)
-    levelled = divide(pairs, budget, multiple_of=multiple_of)
-    assert len(levelled) == -(-len(greedy) // multiple_of) * multiple_of
-    assert largest(levelled, pairs, budget) <= largest(greedy, pairs, budget)
+    balanced = divide(pairs, budget, multiple_of=multiple_of)
+    assert len(balanced) == -(-len(greedy) // multiple_of) * multiple_of
+    assert largest(balanced, pairs, budget) <= largest(greedy, pairs, budget)
 
 
 def largest(micro_batches: list[list[int]], pairs: list[PairTokens], budget: Budget) -> int:
     return max(measured([pairs[i] for i in part], budget) for part in micro_batches if part)
 
 
-def test_parts_are_about_equal() -> None:
-    """Ten pairs of 10 tokens under 90 of them: five and five, not nine and one."""
+def test_micro_batches_are_about_equal_in_size() -> None:
+    """Ten pairs of 10 tokens with a budget of 90 tokens: five and five, not nine and one."""
     pairs = [PairTokens((i,), (100, 1, 2, 3), (101, 1, 2, 3, 4)) for i in range(10)]
     assert [len(part) for part in divide(pairs, Budget(90))] == [5, 5]
     assert [len(part) for part in divide(pairs, Budget(90), multiple_of=4)] == [3, 3, 3, 1]
@@ -171,13 +171,13 @@ def test_parts_are_about_equal() -> None:
     assert list(map(len, divide(pairs, Budget(None, max_pairs=5)))) == [5, 5]
 
 
-def test_padded_pairs_of_about_equal_length_come_together() -> None:
+def test_padded_pairs_of_similar_length_are_computed_together() -> None:
     pairs = [PairTokens((1,), (2,) * length, (3,)) for length in (50, 3, 48, 2)]
     assert [sorted(part) for part in divide(pairs, Budget(None, 2, shared_prefix=False))] == [[0, 2], [1, 3]]
 
 
-def test_pairs_of_one_prompt_come_together() -> None:
-    """Shuffled as a step's pairs are, with room for two prompts: each is in one micro-batch, which computes it once."""
+def test_pairs_of_one_prompt_are_computed_together() -> None:
+    """Shuffled as in a step, with a budget for two prompts: each prompt is in one micro-batch and computed once."""
     num_prompts, num_pairs = 6, 4
     pairs = [
         PairTokens((50 + prompt,) * 20, (pair, 1, 2), (pair, 3, 4))
@@ -192,7 +192,7 @@ def test_pairs_of_one_prompt_come_together() -> None:
     assert set(where.values()) == {num_pairs}
 
 
-def test_a_longer_pair_stands_alone() -> None:
+def test_a_pair_longer_than_the_budget_is_a_micro_batch_of_its_own() -> None:
     long, short = PairTokens((1,) * 50, (2,), (3,)), PairTokens((1, 1), (2,), (3,))
     for packed in (True, False):
         assert sorted(divide([short, long, short], Budget(20, None, packed))) == [[0, 2], [1]]

@@ -1,4 +1,4 @@
-"""Reference log-probabilities from the engine: which responses may use them, their sums, and the measured gap."""
+"""Reference log-probabilities from the engine: the responses that may use them, their sums, and the measured gap."""
 
 import math
 from dataclasses import replace
@@ -12,7 +12,7 @@ import pytest
 from selfreward.errors import StoreError
 from selfreward.records import Judgment, Response
 from selfreward.store.tables import to_table, write_table
-from selfreward.updates.sampled import MOST_CHECKED_PAIRS, Sampled, gap, read, rows_to_check
+from selfreward.updates.sampled import MAX_CHECKED_PAIRS, SampledLogps, gap, read, rows_to_check
 
 
 def response(name: str, *token_logprobs: float, **changes: Any) -> Response:
@@ -43,7 +43,7 @@ def pairs_of(*both: tuple[Response, Response]) -> pa.Table:
 GOOD = response("good", -1.0, -0.25)
 
 
-def test_sums_are_the_samples_own_in_the_order_of_the_pairs(tmp_path: Path) -> None:
+def test_sums_of_the_samples_are_in_the_order_of_the_pairs(tmp_path: Path) -> None:
     long = response("long", *[-100.1] * 10)
     one, two, three = response("1", -0.5), response("2", -2.0, -0.125), response("3", -4.0, -8.0, -16.0)
     # The file has another order, a sample that no pair uses, and one that two pairs use.
@@ -58,16 +58,19 @@ def test_sums_are_the_samples_own_in_the_order_of_the_pairs(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"checkpoint_id": "another"}, "foreign"),
-        ({"checkpoint_id": "another", "token_logprobs": None}, "foreign"),
+        ({"checkpoint_id": "another"}, "other_checkpoint"),
+        ({"checkpoint_id": "another", "token_logprobs": None}, "other_checkpoint"),
         ({"token_logprobs": None}, "not_sampled"),
         ({"id": "unknown"}, "not_sampled"),
-        ({"token_ids": (10, 99)}, "other_tokens"),
-        ({"token_ids": (10, 11, 12)}, "other_tokens"),
-        ({"token_ids": (10,)}, "other_tokens"),
-        ({"token_logprobs": (-1.0,)}, "other_tokens"),
-        ({"prompt_token_ids": (1, 3)}, "other_tokens"),  # as of a refined response: the pair has the first prompt
-        ({"prompt_token_ids": (0, 1, 2)}, "other_tokens"),
+        ({"token_ids": (10, 99)}, "different_tokens"),
+        ({"token_ids": (10, 11, 12)}, "different_tokens"),
+        ({"token_ids": (10,)}, "different_tokens"),
+        ({"token_logprobs": (-1.0,)}, "different_tokens"),
+        (
+            {"prompt_token_ids": (1, 3)},
+            "different_tokens",
+        ),  # as for a refined response: the pair has the original prompt
+        ({"prompt_token_ids": (0, 1, 2)}, "different_tokens"),
         ({"token_logprobs": (-1.0, -math.inf)}, "not_finite"),
         ({"token_logprobs": (math.nan, -1.0)}, "not_finite"),
         ({"token_logprobs": (None, -1.0)}, "not_finite"),
@@ -79,18 +82,18 @@ def test_the_trainer_computes_what_the_reference_did_not_sample(
     other = response("other", -1.0, -2.0)
     path = written(tmp_path / "responses.parquet", GOOD, replace(other, **changes))
     sampled = read([path], pairs_of((GOOD, other), (other, GOOD)), reference_id="ref")
-    # Each response by itself: its partner in the pair keeps the engine's number.
+    # This is decided per response: the other response of the pair keeps the engine's number.
     assert (sampled.chosen, sampled.rejected) == ([-1.25, None], [None, -1.25])
     assert sampled.num_by_reason == {reason: 2}
     assert sampled.num_sampled == 2
 
 
-def test_reasons_are_counted_apart(tmp_path: Path) -> None:
-    foreign, silent = response("f", -1.0, checkpoint_id="x"), response("s", -1.0, token_logprobs=None)
-    path = written(tmp_path / "responses.parquet", GOOD, foreign, silent)
-    pairs = pairs_of((GOOD, foreign), (silent, foreign), (silent, GOOD), (foreign, silent))
+def test_reasons_are_counted_separately(tmp_path: Path) -> None:
+    other_checkpoint, silent = response("f", -1.0, checkpoint_id="x"), response("s", -1.0, token_logprobs=None)
+    path = written(tmp_path / "responses.parquet", GOOD, other_checkpoint, silent)
+    pairs = pairs_of((GOOD, other_checkpoint), (silent, other_checkpoint), (silent, GOOD), (other_checkpoint, silent))
     sampled = read([path], pairs, reference_id="ref")
-    assert sampled.num_by_reason == {"foreign": 3, "not_sampled": 3}
+    assert sampled.num_by_reason == {"other_checkpoint": 3, "not_sampled": 3}
     assert sampled.num_sampled + sum(sampled.num_by_reason.values()) == 2 * pairs.num_rows
 
 
@@ -108,7 +111,9 @@ def test_judgments_are_samples_too(tmp_path: Path) -> None:
 
 def test_one_id_is_one_sample(tmp_path: Path) -> None:
     first = written(tmp_path / "a.parquet", GOOD, response("unused", -1.0))
-    again = written(tmp_path / "b.parquet", GOOD, response("unused", -2.0))  # no pair asks which of the two it is
+    again = written(
+        tmp_path / "b.parquet", GOOD, response("unused", -2.0)
+    )  # no pair uses it, so the conflict does not matter
     pairs = pairs_of((GOOD, GOOD))
     assert read([first, again], pairs, reference_id="ref").chosen == [-1.25]
     for changes in (
@@ -123,7 +128,7 @@ def test_one_id_is_one_sample(tmp_path: Path) -> None:
             read([first, other], pairs, reference_id="ref")
 
 
-def test_files_that_hold_no_samples(tmp_path: Path) -> None:
+def test_files_that_contain_no_samples(tmp_path: Path) -> None:
     pairs = pairs_of((GOOD, GOOD))
     with pytest.raises(StoreError, match=r"missing\.parquet"):
         read([tmp_path / "missing.parquet"], pairs, reference_id="ref")
@@ -137,7 +142,7 @@ def test_files_that_hold_no_samples(tmp_path: Path) -> None:
 
 
 def test_gap_is_the_error_of_the_margin() -> None:
-    sampled = Sampled(chosen=[-10.0, -20.0, 0.0], rejected=[-30.0, -40.0, 0.0], num_by_reason={})
+    sampled = SampledLogps(chosen=[-10.0, -20.0, 0.0], rejected=[-30.0, -40.0, 0.0], num_by_reason={})
     # Engine minus trainer: +0.3 and -0.1 in the first pair, -0.2 and +0.6 in the second; errors 0.4 and -0.8 nats.
     metrics = gap(sampled, rows=[0, 1], trainer=([-10.3, -19.8], [-29.9, -40.6]), beta=0.5)
     assert metrics == {
@@ -148,52 +153,52 @@ def test_gap_is_the_error_of_the_margin() -> None:
     }
 
 
-def test_what_both_sides_share_cancels_in_the_margin_only() -> None:
-    sampled = Sampled(chosen=[-1.0, -2.0], rejected=[-3.0, -4.0], num_by_reason={})
+def test_a_gap_common_to_both_responses_cancels_only_in_the_margin() -> None:
+    sampled = SampledLogps(chosen=[-1.0, -2.0], rejected=[-3.0, -4.0], num_by_reason={})
     metrics = gap(sampled, rows=[1, 0], trainer=([-2.5, -1.5], [-4.5, -3.5]), beta=0.1)
     assert metrics["reference_gap_margin"] == pytest.approx(0, abs=1e-12)
     assert metrics["reference_gap_nats"] == metrics["reference_gap_bias_nats"] == pytest.approx(0.5)
 
 
-def test_in_a_pair_of_two_kinds_nothing_cancels() -> None:
-    sampled = Sampled(chosen=[-1.0, None], rejected=[None, -4.0], num_by_reason={})
+def test_nothing_cancels_in_a_pair_with_one_engine_sum() -> None:
+    sampled = SampledLogps(chosen=[-1.0, None], rejected=[None, -4.0], num_by_reason={})
     metrics = gap(sampled, rows=[0, 1], trainer=([-1.5, -7.0], [-9.0, -4.5]), beta=0.1)
     assert metrics["reference_gap_margin"] == pytest.approx(0.05)
     assert metrics["reference_gap_nats"] == metrics["reference_gap_bias_nats"] == pytest.approx(0.5)
 
 
-def test_one_broken_response_among_many_shows_in_the_gap() -> None:
-    logps = [-50.0] * MOST_CHECKED_PAIRS
-    sampled = Sampled(chosen=[-10.0, *logps[1:]], rejected=list(logps), num_by_reason={})
-    metrics = gap(sampled, rows=range(MOST_CHECKED_PAIRS), trainer=(logps, logps), beta=0.1)
+def test_one_broken_response_among_many_is_visible_in_the_gap() -> None:
+    logps = [-50.0] * MAX_CHECKED_PAIRS
+    sampled = SampledLogps(chosen=[-10.0, *logps[1:]], rejected=list(logps), num_by_reason={})
+    metrics = gap(sampled, rows=range(MAX_CHECKED_PAIRS), trainer=(logps, logps), beta=0.1)
     assert metrics["reference_gap_margin"] == pytest.approx(4 / math.sqrt(32))
 
 
 @pytest.mark.parametrize("rows", [[], [1]])
-def test_no_gap_without_a_number_of_the_engine(rows: list[int]) -> None:
+def test_no_gap_without_an_engine_sum(rows: list[int]) -> None:
     with pytest.raises(ValueError, match="the engine has no number"):
         gap(
-            Sampled([-1.0, None], [-1.0, None], {}),
+            SampledLogps([-1.0, None], [-1.0, None], {}),
             rows=rows,
             trainer=([-1.0] * len(rows), [-1.0] * len(rows)),
             beta=0.1,
         )
 
 
-def test_checked_pairs_are_a_seeded_sample_of_those_with_an_engine_number() -> None:
+def test_checked_pairs_are_a_seeded_sample_of_the_pairs_with_an_engine_sum() -> None:
     chosen = [None if i % 2 else -1.0 for i in range(200)]
     rejected = [None if i % 3 else -1.0 for i in range(200)]
-    sampled = Sampled(chosen, rejected, {})
+    sampled = SampledLogps(chosen, rejected, {})
     drawn = [rows_to_check(sampled, seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     for rows in drawn:
-        assert len(set(rows)) == MOST_CHECKED_PAIRS
+        assert len(set(rows)) == MAX_CHECKED_PAIRS
         assert rows == sorted(rows)
         assert all(chosen[row] is not None or rejected[row] is not None for row in rows)
-        assert any(chosen[row] is None for row in rows)  # either side will do
+        assert any(chosen[row] is None for row in rows)  # a sum for either response is enough
         assert any(rejected[row] is None for row in rows)
 
 
 def test_few_pairs_are_all_checked() -> None:
-    assert rows_to_check(Sampled([None, -1.0, None], [None, None, -2.0], {}), seed=0) == [1, 2]
-    assert rows_to_check(Sampled([None], [None], {}), seed=0) == []
+    assert rows_to_check(SampledLogps([None, -1.0, None], [None, None, -2.0], {}), seed=0) == [1, 2]
+    assert rows_to_check(SampledLogps([None], [None], {}), seed=0) == []

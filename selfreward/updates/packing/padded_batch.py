@@ -1,4 +1,4 @@
-"""Pairs as TRL's losses take them: every row by itself, padded to the longest."""
+"""Pairs as TRL's losses take them: one row per response, padded to the longest."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from torch import Tensor
 from selfreward.updates.packing.layout import PairTokens
 
 
-def rectangle(pairs: Sequence[PairTokens]) -> dict[str, Tensor]:
-    """`input_ids`, `attention_mask` and `completion_mask` (1 on responses) of B pairs, each (2B, T) and int64.
+def padded_batch(pairs: Sequence[PairTokens]) -> dict[str, Tensor]:
+    """Return `input_ids`, `attention_mask` and `completion_mask` (1 on responses) of B pairs, each (2B, T) and int64.
 
-    All chosen rows, then all rejected ones, padded on the right; no mask covers the padding, so its id 0 means nothing.
+    All chosen rows, then all rejected rows, padded on the right with id 0; both masks are 0 on padding.
     """
     rows = [(pair.rows[side], len(pair.prompt)) for side in (0, 1) for pair in pairs]
     ids_BT = torch.zeros(len(rows), max(len(row) for row, _ in rows), dtype=torch.int64)
@@ -24,5 +24,5 @@ def rectangle(pairs: Sequence[PairTokens]) -> dict[str, Tensor]:
 
 
 def labels_of(inputs: dict[str, Tensor]) -> Tensor:
-    """(2B, T): the token ids of the responses, -100 elsewhere."""
+    """Return the labels, (2B, T): token ids on responses, -100 elsewhere."""
     return inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
