@@ -10,7 +10,7 @@ class DropReason(StrEnum):
     # No response scored above another that may be rejected: a tie is never trained as a win.
     TIE = "tie"
     # Every response with more than the lowest score is truncated.
-    TRUNCATED_CHOSEN = "cut_off_chosen"
+    TRUNCATED_CHOSEN = "truncated_chosen"
     # The strategy found nothing worth pairing.
     NOTHING_PROPOSED = "nothing_proposed"
     # Scores no further apart than `min_margin`.

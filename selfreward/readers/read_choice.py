@@ -31,7 +31,7 @@ def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict
         statements,
         shown,
         finish_reason=finish_reason,
-        ran_on=bool(statements) and another_item(cleaned, statements[0].end, statements[-1].end, comparing=True),
+        continues=bool(statements) and another_item(cleaned, statements[0].end, statements[-1].end, comparing=True),
         opening_pattern=_OPENING,
         step_by_step=False,
     )

@@ -59,7 +59,7 @@ def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high:
     if not verdicts:
         return nothing_stated(text, finish_reason=finish_reason)
     if another_item(cleaned, first, last):
-        return Verdict(unscored=Unscored.RAN_ON)
+        return Verdict(unscored=Unscored.CONTINUED)
     if _OPENING.search(text, last):
         return Verdict(unscored=Unscored.TRUNCATED if finish_reason == "length" else Unscored.CONFLICTING)
     return verdicts[0] if len(set(verdicts)) == 1 else Verdict(unscored=Unscored.CONFLICTING)

@@ -42,7 +42,7 @@ def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high
         statements,
         shown,
         finish_reason=finish_reason,
-        ran_on=bool(statements)
+        continues=bool(statements)
         and (another_item(cleaned, statements[0].end, statements[-1].end) or _rates_again(statements[-1], points)),
         opening_pattern=_OPENING,
         step_by_step=True,

@@ -28,7 +28,7 @@ def decide(
     text: str,
     *,
     finish_reason: FinishReason,
-    ran_on: bool,
+    continues: bool,
     opening_pattern: re.Pattern[str],
     step_by_step: bool,
 ) -> Verdict:
@@ -39,14 +39,14 @@ def decide(
     """
     if not statements:
         return nothing_stated(text, finish_reason=finish_reason)
-    if ran_on:
-        return Verdict(unscored=Unscored.RAN_ON)
+    if continues:
+        return Verdict(unscored=Unscored.CONTINUED)
     if finish_reason == "length" and _more_to_come(statements, text, opening_pattern):
         return Verdict(unscored=Unscored.TRUNCATED)
     if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
         return Verdict(unscored=Unscored.CONFLICTING)
     if not step_by_step and _is_off_topic(text, statements[-1].end):
-        return Verdict(unscored=Unscored.RAN_ON)
+        return Verdict(unscored=Unscored.CONTINUED)
     return statements[-1].verdict
 
 

@@ -42,8 +42,8 @@ TABLES = {
 }
 VALUES = {
     "set": {"monitor": "validation", "reserve": "second_validation", "seal": "test"},
-    "unscored": {"cut_off": "truncated"},
-    "reason": {"cut_off": "truncated"},
+    "unscored": {"cut_off": "truncated", "ran_on": "continued_after_verdict"},
+    "reason": {"cut_off_chosen": "truncated_chosen"},
 }
 
 

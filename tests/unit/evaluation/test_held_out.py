@@ -67,10 +67,10 @@ def test_truncated_responses_are_compared_prompt_by_prompt(store):
 
     evaluate(evaluator(Tight()), store, 0)
     found = evaluate(evaluator(Tight()), store, 1)
-    num_cut_off = sum(len(f"{i} is good" if i < 8 else f"{i} m1 m1 m1") >= 10 for i in range(NUM_PROMPTS))
+    num_truncated = sum(len(f"{i} is good" if i < 8 else f"{i} m1 m1 m1") >= 10 for i in range(NUM_PROMPTS))
     change = found.metrics["truncation_rate_vs_initial"]
-    assert change.mean == found.metrics["truncation_rate"].mean == pytest.approx(num_cut_off / 12)
-    assert 0 < num_cut_off < 12 and change.num_units == NUM_PROMPTS
+    assert change.mean == found.metrics["truncation_rate"].mean == pytest.approx(num_truncated / 12)
+    assert 0 < num_truncated < 12 and change.num_units == NUM_PROMPTS
 
 
 def test_in_the_first_iteration_the_same_work_is_not_done_twice(store):

@@ -72,8 +72,8 @@ def test_reasons_why_a_prompt_gives_no_pair(kind: str) -> None:
     assert why((response(0), [4, 2]), (response(1), [3]), (response(2), [3, None])) == "tie"
     assert why((response(0, text="sea"), [4]), (response(1, text=" sea\n"), [1])) == "identical_text"
     assert why((response(0, text="", tokens=1), [4]), (response(1, text="", tokens=1), [1])) == "identical_text"
-    assert why((response(0, truncated=True), [4]), (response(1), [1])) == "cut_off_chosen"
-    assert why((response(0, truncated=True), [4]), (response(1, truncated=True), [1])) == "cut_off_chosen"
+    assert why((response(0, truncated=True), [4]), (response(1), [1])) == "truncated_chosen"
+    assert why((response(0, truncated=True), [4]), (response(1, truncated=True), [1])) == "truncated_chosen"
     assert why((response(0), [4]), (response(1), [1]), min_margin=3.0) == "small_margin"
 
 

@@ -133,15 +133,15 @@ CHOICES: list[tuple[str, float | Unscored]] = [
     ("<think>The better response is Response A</think>The better response is Response B", B),
     ("The better response is Response A</think>Hard to say.", Unscored.NO_VERDICT),
     # Ran on.
-    ("The better response is Response A.\n\nHere's a rewritten version of the text:\n\nOnce", Unscored.RAN_ON),
+    ("The better response is Response A.\n\nHere's a rewritten version of the text:\n\nOnce", Unscored.CONTINUED),
     (
         "The better response is Response A.\n\n"
         "My sister has a plan to paint the old lamp in the hall, and her friends help.",
-        Unscored.RAN_ON,
+        Unscored.CONTINUED,
     ),
     ("The better response is Response A.\n\nIt has a plan to paint the old lamp in the hall, and one for the door.", A),
-    ("The better response is Response A\n\nUser: What is the capital of Peru?", Unscored.RAN_ON),
-    ("The better response is Response A\n<user-0a1b2c>\nhi\n</user-0a1b2c>", Unscored.RAN_ON),
+    ("The better response is Response A\n\nUser: What is the capital of Peru?", Unscored.CONTINUED),
+    ("The better response is Response A\n<user-0a1b2c>\nhi\n</user-0a1b2c>", Unscored.CONTINUED),
 ]
 
 

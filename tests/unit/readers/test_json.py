@@ -74,8 +74,8 @@ OBJECTS: list[tuple[str, float | Unscored]] = [
     ('It says “hm” {"score": 4}', Unscored.NO_VERDICT),
     ('The form is:\n{"score": 5}', Unscored.NO_VERDICT),
     # Ran on.
-    ('{"score": 4}\n\nUser: What is the capital of Peru?', Unscored.RAN_ON),
-    ('{"score": 4}\n<user-0a1b2c>\nhi\n</user-0a1b2c>', Unscored.RAN_ON),
+    ('{"score": 4}\n\nUser: What is the capital of Peru?', Unscored.CONTINUED),
+    ('{"score": 4}\n<user-0a1b2c>\nhi\n</user-0a1b2c>', Unscored.CONTINUED),
     # Nested deeper than a parser goes.
     ('{"a":' * 5000, Unscored.NO_VERDICT),
     ('{"a":' + "[" * 100_000 + '}\n{"score": 4}', 4),

@@ -71,10 +71,10 @@ REVISED: list[tuple[str, float | Unscored]] = [
     # A heading after the verdict.
     ("Score: 4\n\nResponse: The response is clear.", 4),
     ("Score: 4\n\n**Answer:** The response is good", 4),
-    ("Score: 4\n\nResponse: The response is clear.\n\nScore: 2", Unscored.RAN_ON),
-    ("Score: 4\n\nResponse: The response is clear.\n\nUser: Why?", Unscored.RAN_ON),
-    ("Score: 4\n\nAnswer: The answer is Lima.", Unscored.RAN_ON),
-    ("Score: 4\n\nUser: The response is clear.", Unscored.RAN_ON),
+    ("Score: 4\n\nResponse: The response is clear.\n\nScore: 2", Unscored.CONTINUED),
+    ("Score: 4\n\nResponse: The response is clear.\n\nUser: Why?", Unscored.CONTINUED),
+    ("Score: 4\n\nAnswer: The answer is Lima.", Unscored.CONTINUED),
+    ("Score: 4\n\nUser: The response is clear.", Unscored.CONTINUED),
 ]
 
 
