@@ -169,7 +169,7 @@ def test_only_newlines_end_a_row(tmp_path: Path) -> None:
         ("{kind: intrinsic, by: gpt}", "gpt is an endpoint"),
         ("{kind: intrinsic, reference: gpt}", "gpt is an endpoint"),
         ("{kind: reward_model, by: gpt}", "gpt is an endpoint"),
-        ("{kind: reward_model, by: policy}", "writes and does not score"),
+        ("{kind: reward_model, by: policy}", "policy is a generative model"),
         ("{kind: ensemble, members: [{kind: verifier}, {kind: reward_model, by: gpt}]}", "members (reward_model@gpt)"),
         ("{kind: additive, structured: true}", "transformers cannot enforce"),
         ("{kind: rubric, structured: true, by: initial, criteria: [{name: a, description: b}]}", "structured: false"),

@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(folder, "iterations.max=2")
     assert done.returncode == 0, done.stderr[-3000:]
     assert str(folder / "report.html") in done.stdout
-    assert "stopped after iteration 2: the recipe asks for 2." in " ".join(done.stdout.split())
+    assert "stopped after iteration 2: the recipe's maximum is 2." in " ".join(done.stdout.split())
     return folder
 
 
@@ -231,7 +231,7 @@ def test_validate_reads_prompts_and_models_and_starts_nothing(tmp_path: Path) ->
     assert "warning: with consistency_weights: pairing by consistency, but the judge does not change" in later.stderr
     long = selfreward("validate", TINY, "--set", "engine.context_tokens=64")
     assert long.returncode == 2
-    assert "the context holds 64" in long.stderr
+    assert "the context has 64" in long.stderr
 
 
 def test_too_many_unscored_judgments_end_with_exit_code_3(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_training_without_a_gain_is_stopped(tmp_path: Path, caplog: pytest.Log
     assert trainer.state.global_step == 5 and ceiling.best_step == 0
     (entry,) = entries(trainer)
     assert entry["monitor/decision"] == "PLATEAU" and entry["monitor/best_step"] == 0
-    assert "training stops at step 5 by PLATEAU: M_1 gains less" in caplog.text
+    assert "training stops at step 5 with PLATEAU: M_1 gains less" in caplog.text
 
 
 def test_report_only_records_what_it_would_have_done(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_resumed_training_warns_that_its_monitor_is_new(tmp_path: Path, caplog
     ceiling = CeilingCallback(comparing, monitor=CeilingMonitor(delta=0.1))
     trainer.add_callback(ceiling)
     trainer.train(resume_from_checkpoint=True)
-    assert "knows nothing of the 5 steps before" in caplog.text
+    assert "no record of the 5 earlier steps" in caplog.text
     assert comparing.steps == [5, 10] and ceiling.best_step in (5, 10)
 
 
