@@ -90,7 +90,7 @@ def decision_on(
 
 def may_still_change(store: Store, t: int, decided: Mapping[str, Any]) -> bool:
     """Return whether a stored decision may still change: a limit may have been raised, or no later iteration began."""
-    return decided["stopped_by"] in RAISABLE_LIMITS or not store.began(t + 1)
+    return decided["stopped_by"] in RAISABLE_LIMITS or not store.has_begun(t + 1)
 
 
 def run_final_probes(runner: Runner, iteration: Iteration, roles: Roles, history: list[IterationSummary]) -> None:

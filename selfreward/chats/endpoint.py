@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfreward.chats.endpoint_cache import ReplyCache
-from selfreward.chats.endpoint_http import Connection, Pace, model_id
+from selfreward.chats.endpoint_http import Connection, RateLimiter, model_id
 from selfreward.chats.endpoint_wire import (
     TOKENS_PER_BYTE,
     Dialect,
@@ -66,7 +66,7 @@ class EndpointChat:
         self._section = section
         self._connection = Connection(name, section)
         self._cache = ReplyCache(cache_file, account=name)
-        self._pace = Pace(section.max_requests_per_minute)
+        self._rate_limiter = RateLimiter(section.max_requests_per_minute)
         self._dialect = Dialect()
         self._counts = dict.fromkeys((*_COUNTERS, *(("cost",) if section.price else ())), 0.0)
         self._lock = threading.Lock()
@@ -208,7 +208,7 @@ class EndpointChat:
     def _exchange(
         self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], stop: threading.Event
     ) -> dict[str, Reply]:
-        if stop.is_set() or stop.wait(self._pace.wait_s()):
+        if stop.is_set() or stop.wait(self._rate_limiter.wait_s()):
             raise _Stopped
         with self._paid(body) as (sent, worst):
             if stop.is_set():  # while waiting for the budget

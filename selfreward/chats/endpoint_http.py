@@ -30,7 +30,7 @@ def chat_url(section: EndpointSection) -> str:
     return section.endpoint.rstrip("/").removesuffix(_PATH) + _PATH
 
 
-class Pace:
+class RateLimiter:
     """A rate limit of `per_minute` requests in any minute, evenly spaced over all threads; None for no limit."""
 
     def __init__(self, per_minute: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -65,7 +65,7 @@ class RewardModelJudge:
             judgments.append(replace(judged, template_sha256=template_sha256))
         return judgments
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         encoded = forward_requests(
             self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses
         )

@@ -70,9 +70,9 @@ class ScoredAnchor:
         scores = self._scores(differing, models) if differing else {}
         return [self._comparison(matchup, scores) for _, matchup in pairs]
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests: one scoring per response; an endpoint's earlier replies are reused."""
-        pairs = self._judge.most(work, lengths)
+        pairs = self._judge.max_requests(work, lengths)
         if not work.already_judged:
             return pairs
         num_seen = work.num_responses - 1

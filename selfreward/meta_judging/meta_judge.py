@@ -45,7 +45,7 @@ class MetaJudge:
     def by(self) -> frozenset[str]:
         return frozenset((self.section.by,))
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests of `battles`: all judgments of one response per prompt, in both
         orders."""
         num_judgments = min(self.judge.num_draws, self.section.max_judgments)
@@ -58,7 +58,7 @@ class MetaJudge:
                 rest=2 * self.judge.max_tokens,
                 times=num_judgments * (num_judgments - 1),
                 num_common=min(first_P, default=0),
-                ask=ChatRequest((), max_tokens=self.section.max_tokens, temperature=self.section.temperature),
+                chat_request=ChatRequest((), max_tokens=self.section.max_tokens, temperature=self.section.temperature),
                 may_not_fit=True,
             )
         ]

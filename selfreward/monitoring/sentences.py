@@ -19,11 +19,11 @@ def sentence(
     decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
 ) -> str:
     """Return a sentence on M_t and, if it is not M_t, the checkpoint to use."""
-    said = _finding(decision, analysis, now, settings, best_before=best_before)
+    finding = _finding(decision, analysis, now, settings, best_before=best_before)
     best = decision.best_iteration
     if best == now.iteration:
-        return f"{said}."
-    return f"{said}; use M_{best}{', the initial model' if best == 0 else ''}."
+        return f"{finding}."
+    return f"{finding}; use M_{best}{', the initial model' if best == 0 else ''}."
 
 
 def _finding(

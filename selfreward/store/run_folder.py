@@ -92,7 +92,7 @@ class Store:
         if not self._has_shard(iteration, table.name, shard):
             self.listener("started", iteration, table.name, {"shard": shard})
             name = shard_name(iteration, table.name, shard)
-            entry = self._made(name, lambda: to_table(table.record, make()), write_table)
+            entry = self._make_and_record(name, lambda: to_table(table.record, make()), write_table)
             self.listener("shard", iteration, table.name, {"shard": shard, **entry})
         return list(self.read(iteration, table, shard))
 
@@ -119,7 +119,7 @@ class Store:
         """Return whether a table is complete."""
         return self._manifest.entry(merged_name(iteration, table.name)) is not None
 
-    def began(self, iteration: int) -> bool:
+    def has_begun(self, iteration: int) -> bool:
         """Return whether any file of an iteration is finished."""
         return any(name.startswith(f"{folder_of(iteration)}/") for name in self.manifest["files"])
 
@@ -167,7 +167,7 @@ class Store:
             return value
         file_name = f"{folder_of(iteration)}/{name}.json"
         self.listener("started", iteration, name, {})
-        entry = self._made(
+        entry = self._make_and_record(
             file_name,
             lambda: json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             lambda text, path: path.write_text(text, encoding="utf-8"),
@@ -261,7 +261,7 @@ class Store:
 
     # -- internals ---------------------------------------------------------------------------------------------------
 
-    def _made(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
+    def _make_and_record(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
         """Make, write and record a file. The cost of other stages run inside `make` is not attributed to this file."""
         before, recorded_before = self._counters(), self._recorded.copy()
         entry: dict[str, Any] = {}

@@ -113,8 +113,8 @@ class World:
         work = Workload((), 2, 1, t)
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
-        also = self.reads if t > 1 else ()
-        candidates = {t: ResponseBound(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
+        optional = self.reads if t > 1 else ()
+        candidates = {t: ResponseBound(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *optional)}
         test_set = (self.probe(TEST, "test", TEST_OUTCOMES, when="at_end"),) if self.num_test else ()
         return Iteration(
             t,
@@ -125,8 +125,8 @@ class World:
                 judging.judgments(self, candidates, work=work),
                 judging.previous_judgments(self, work=work),
                 *([meta_judging.battles(meta, work=work)] if meta else []),
-                pairing.pairs(selector, candidates, also, more=meta_judging.judgment_pairs(meta) if meta else None),
-                pairing.dropped_prompts(selector, candidates, also),
+                pairing.pairs(selector, candidates, optional, more=meta_judging.judgment_pairs(meta) if meta else None),
+                pairing.dropped_prompts(selector, candidates, optional),
                 self.judge_probe(),
                 monitoring.gate(self, judge=JUDGE),
                 Update(TRAINING, "policy", (Read(PAIRS, "iteration"),), lambda: self, lambda _: UpdateWork()),
@@ -199,7 +199,7 @@ class World:
             for r, s in zip(responses, scored, strict=True)
         ]
 
-    def most(self, *_: Any) -> list[Requests]:
+    def max_requests(self, *_: Any) -> list[Requests]:
         return []
 
     # Selector

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from cases.evaluation import Evaluator
+from cases.evaluation import EvaluationRunner
 
 from selfreward import engines, evaluation, judging, prompts
 from selfreward.chats.local import LocalChat
@@ -66,11 +66,11 @@ def evaluator(engine, initial: Checkpoint):
     )
     chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
     judge = judging.build(PairwiseSection(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
-    bench = evaluation.Bench(
+    evaluator = evaluation.Evaluator(
         source, engine, judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
         evaluation.Decoding(SECTION.temperature, SamplingSection().top_p, 24), SEED, shard_prompts=16,
     )  # fmt: skip
-    return Evaluator(bench, judge, SECTION)
+    return EvaluationRunner(evaluator, judge, SECTION)
 
 
 def roles(iteration, checkpoints):

@@ -32,7 +32,7 @@ from fakes.endpoint_server import (
 from pydantic import ValidationError
 
 from selfreward.chats.endpoint import EndpointChat
-from selfreward.chats.endpoint_http import Pace
+from selfreward.chats.endpoint_http import RateLimiter
 from selfreward.errors import BudgetError, EngineError, RecipeError, StoreError
 from selfreward.recipe import EndpointSection
 from selfreward.records import Message
@@ -600,11 +600,11 @@ def test_usage_counts_what_the_server_counted(server: EndpointServer, make: Make
 
 def test_no_minute_holds_more_requests_than_allowed() -> None:
     now = 100.0
-    pace = Pace(30, clock=lambda: now)
-    assert [pace.wait_s() for _ in range(4)] == [0, 2, 4, 6]
+    limiter = RateLimiter(30, clock=lambda: now)
+    assert [limiter.wait_s() for _ in range(4)] == [0, 2, 4, 6]
     now = 200.0  # unused slots do not accumulate
-    assert [pace.wait_s() for _ in range(3)] == [0, 2, 4]
-    assert [Pace(None).wait_s() for _ in range(3)] == [0, 0, 0]
+    assert [limiter.wait_s() for _ in range(3)] == [0, 2, 4]
+    assert [RateLimiter(None).wait_s() for _ in range(3)] == [0, 0, 0]
 
 
 def test_the_rate_limit_holds_over_threads_and_attempts(server: EndpointServer, make: Make) -> None:

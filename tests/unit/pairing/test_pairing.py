@@ -187,8 +187,8 @@ def test_a_selector_reads_only_the_tables_it_needs() -> None:
 
 def test_a_plan_has_the_maximum_number_of_pairs_per_prompt() -> None:
     top_k = pairing.build(recipe.TopK(kind="top_k", k=3))
-    assert [top_k.most(num_responses) for num_responses in (2, 5, 9)] == [1, 2, 3]
-    assert pairing.build(recipe.BestVsWorst(kind="best_vs_worst")).most(9) == 1
+    assert [top_k.max_pairs(num_responses) for num_responses in (2, 5, 9)] == [1, 2, 3]
+    assert pairing.build(recipe.BestVsWorst(kind="best_vs_worst")).max_pairs(9) == 1
 
 
 def test_a_response_to_another_prompt_is_refused() -> None:

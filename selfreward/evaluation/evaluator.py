@@ -34,7 +34,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """Prompts, engine, anchor and decoding parameters; a shard has `shard_prompts` prompts."""
 
     source: PromptSource
@@ -71,7 +71,7 @@ class Bench:
 
         return Stage(
             table, make, queries=frozenset({role}), num_shards=self.num_shards(prompts), check=check,
-            most=lambda lengths: sampling_requests(role, prompts, lengths, max_tokens=how.max_tokens), **more,
+            max_requests=lambda lengths: sampling_requests(role, prompts, lengths, max_tokens=how.max_tokens), **more,
         )  # fmt: skip
 
     def comparisons(
@@ -93,7 +93,7 @@ class Bench:
 
         return Stage(
             table, make, reads=reads, queries=self.anchor.by, num_shards=self.num_shards(prompts),
-            most=lambda lengths: self.anchor.most(work, lengths),
+            max_requests=lambda lengths: self.anchor.max_requests(work, lengths),
         )  # fmt: skip
 
     def evaluated(
