@@ -1,7 +1,7 @@
 """The parts of an iteration: stages, gates, updates and probes, in the order in which they run.
 
 A step is data: its name, the tables it reads, the models it queries, and a function that does the work. `compose.py`
-composes an iteration, `running.py` runs it, `plan` sums its requests. None of the three knows what a step does.
+composes an iteration, `running.py` runs it, `plan` sums its requests. None of the three depends on what a step does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set

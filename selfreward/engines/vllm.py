@@ -217,7 +217,7 @@ class VllmEngine(InProcessEngine):
             first = slice(flat.start_indices[0] + 1, flat.start_indices[0] + 1 + len(request.choice_token_ids))
             if tuple(flat.token_ids[first]) != request.choice_token_ids:
                 raise EngineError(
-                    "vLLM engine: it returned the log-probabilities of other tokens than requested; "
+                    "vLLM engine: it returned log-probabilities of tokens that were not requested; "
                     "exactly the requested ones are needed; use a vLLM version that the project supports"
                 )
             choice_logprobs = tuple(flat.logprobs[first])

@@ -1,4 +1,4 @@
-"""The second interim analysis: M_t against M_{t-1} and the best on held-back prompts, when a decision is open."""
+"""The second interim analysis: M_t against M_{t-1} and the best, after an inconclusive decision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

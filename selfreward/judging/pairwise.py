@@ -38,8 +38,8 @@ class PairwiseJudge:
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """Return (N - 1) * 2 * num_draws judgments for each of a prompt's N responses, from one engine call."""
-        met = [Matchup(response, other) for response, other in opponents(responses)]
-        return self._comparer.judge(prompts, responses, met, models=models, iteration=iteration)
+        pairs = [Matchup(response, other) for response, other in opponents(responses)]
+        return self._comparer.judge(prompts, responses, pairs, models=models, iteration=iteration)
 
     def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         return self._comparer.max_requests(work, lengths, num_matchups=num_opponents(work.num_responses))

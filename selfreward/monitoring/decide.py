@@ -21,7 +21,7 @@ analysis missed. Where preferences are cyclic it may cost as much as the first.
 
 M_t becomes the best checkpoint by a separate test: its gain over the best is shown, at the level of a stop, and its
 pass rate is not `max_pass_rate_loss` or more below that of the best. The latter is a point estimate: excluding a loss
-of two percentage points by a bound takes some 4,000 verifiable prompts. So `best` is the checkpoint that was shown to
+of two percentage points by a bound takes about 4,000 verifiable prompts. So `best` is the checkpoint that was shown to
 be better, not the latest one.
 
 A judge is starved when the 95 % interval of its reliability or of its pair yield lies entirely below the limit, which

@@ -78,7 +78,7 @@ def active_interventions(decisions: Sequence[Decision]) -> list[str]:
     names: list[str] = []
     for decision in decisions:
         if decision.effect is not None and decision.effect["helped"] is not True:
-            names.pop()  # only the last one is on trial
+            names.pop()  # only the last one is being tried
         if decision.intervention:
             names.append(decision.intervention)
     return names

@@ -70,7 +70,7 @@ class EndpointSection(Section):
     @field_validator("api_key_env")
     @classmethod
     def _is_a_variable(cls, value: str | None) -> str | None:
-        """Refuse other text than a variable's name, without repeating it: it may be a pasted key."""
+        """Refuse text that is not a variable's name, without repeating it: it may be a pasted key."""
         if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
             raise ValueError(
                 "api_key_env: the value is not the name of an environment variable, such as OPENAI_API_KEY; a recipe "

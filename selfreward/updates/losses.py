@@ -1,6 +1,6 @@
 """Per-pair losses that TRL's trainer does not provide: weighted losses, soft labels, and three losses of our own.
 
-The model runs once on a batch. TRL's unmodified loss code then runs on each pair alone: `Replay` stands in for the
+The model runs once on a batch. TRL's unmodified loss code then runs on each pair alone: `Replay` replaces the
 model and returns that pair's rows of the stored output, optionally with chosen and rejected swapped. So every TRL loss
 that depends on one pair at a time gives a loss per pair, which can be weighted and takes a soft label p, the
 probability that chosen is the better response: p loss(chosen, rejected) + (1 - p) loss(rejected, chosen). `nll`,

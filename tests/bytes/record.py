@@ -31,9 +31,9 @@ RECIPES = {
     "learns": HERE / "learns.yaml",
     "lost": HERE / "lost.yaml",
 }
-JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: who is asked shows in the limit of the reply
+JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: the limit of the reply shows which of the two is queried
 
-# What version 0.1 called otherwise: tables by the beginning of their names, and values of text columns.
+# Names that differ in version 0.1: tables by the beginning of their names, and values of text columns.
 TABLES = {
     "evaluation_reserve_": "evaluation_second_validation_",
     "reserve_outcomes": "second_validation_outcomes",
@@ -75,7 +75,7 @@ def scripted(engine: Any) -> Any:
 
 
 def forgetful(engine: Any) -> Any:
-    """The engine, with two choices in a quarter of the places, by their prompt, to which it gives no probability."""
+    """The engine, but with no probability for two choices at a quarter of the positions, selected by prompt."""
     generate = engine.generate
 
     def lose(request: Any, samples: list[Any]) -> list[Any]:

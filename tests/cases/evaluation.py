@@ -119,7 +119,7 @@ class Anchor:
 
 
 def roles(iteration, best=MODELS[0], trained=None):
-    """Those of iteration t after its update: the policy is still M_{t-1}."""
+    """The roles of iteration t after its update: the policy is still M_{t-1}."""
     policy = MODELS[max(iteration - 1, 0)]
     weights = {"policy": policy, "trained": trained or MODELS[iteration], "initial": MODELS[0], "best": best}
     weights |= {"previous": policy} if iteration else {}
@@ -138,7 +138,7 @@ class EvaluationRunner:
         judge = self.judge if self.section.self_judge else None
         return self._run(store, iteration, evaluation.held_out(self.evaluator, iteration, self_judge=judge), roles)
 
-    def ask_reserve(self, store, iteration, roles):
+    def evaluate_second_validation(self, store, iteration, roles):
         (probe,) = evaluation.second_validation(self.evaluator, iteration)
         return self._run(store, iteration, probe, roles)
 
@@ -147,7 +147,7 @@ class EvaluationRunner:
         return next((self._run(store, iteration, probe, roles) for probe in evaluation.test_set(self.evaluator)), None)
 
     def evaluate_judge(self, store, iteration, roles, num_responses=2):
-        """Of what `prompts`, `responses` and `judgments` of the iteration hold."""
+        """Measure on the iteration's `prompts`, `responses` and `judgments`."""
         num_prompts = self.section.num_judge_prompts
         work = Workload(self.evaluator.source.training_prompts(iteration), num_responses, 20, iteration)
         probe = evaluation.judge_probe(self.evaluator, judge=self.judge, work=work, num_prompts=num_prompts)

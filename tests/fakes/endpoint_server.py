@@ -34,7 +34,7 @@ def answer_to(body: Body, *, num_choices: int | None = None, **choice: Any) -> B
 class EndpointServer:
     """`received` and `answered` are the bodies that came, and those whose answer (a 200) was written completely.
 
-    Each request takes the next of `misbehaviours`; when there are none left, `answer` is asked.
+    Each request takes the next of `misbehaviours`; when there are none left, `answer` replies.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class EndpointServer:
 
     @property
     def texts_answered(self) -> list[str]:
-        """Every draw that was paid, sorted; one that stands there twice was paid twice."""
+        """Every draw that was paid, sorted; a duplicate was paid twice."""
         return sorted(text_for(body, i) for body in self.answered for i in range(body.get("n", 1)))
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class EndpointServer:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Nobody listens any more, and every connection ends; what was written before still arrives."""
+        """Stop listening and close every connection; what was written before still arrives."""
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
@@ -192,7 +192,7 @@ def trickle(exchange: Exchange, body: Body) -> None:
 
 
 def die(exchange: Exchange, body: Body) -> None:
-    """The server is gone in the middle of a request; `start` brings it back."""
+    """The server stops in the middle of a request; `start` restarts it."""
     exchange.owner.stop()
     exchange.close_connection = True
     exchange.owner.died.set()

@@ -71,7 +71,7 @@ class World:
     counted: list[tuple[int, int]] = field(default_factory=list)
     judged_at_once: list[int] = field(default_factory=list)
     selected: list[PairingInputs] = field(default_factory=list)
-    wording: str = "say"
+    request: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
     wants_second_validation: frozenset[int] = frozenset()
@@ -89,7 +89,7 @@ class World:
 
     # PromptSource, Engine
     def training_prompts(self, iteration: int) -> list[Prompt]:
-        return [Prompt(f"{iteration}-{i}", (Message("user", f"{self.wording} {i}"),)) for i in range(self.num_prompts)]
+        return [Prompt(f"{iteration}-{i}", (Message("user", f"{self.request} {i}"),)) for i in range(self.num_prompts)]
 
     def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
         self.call("overlap", len(prompts))
@@ -426,8 +426,8 @@ def test_prompts_that_changed_under_a_started_iteration_are_refused(world: World
     world.kill_at = 7  # in the judgments of iteration 1
     with pytest.raises(Killed):
         world.run()
-    world.kill_at, world.wording = None, "other words"
-    with pytest.raises(StoreError, match="other prompts than the recipe's source has now"):
+    world.kill_at, world.request = None, "other words"
+    with pytest.raises(StoreError, match="prompts that the recipe's source no longer gives"):
         world.run()
 
 

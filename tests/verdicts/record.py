@@ -1,9 +1,9 @@
-"""Records what a real model writes when it is asked to judge: `python tests/verdicts/record.py OUT.jsonl [--plain]`.
+"""Records what a real model writes as a judge: `python tests/verdicts/record.py OUT.jsonl [--plain]`.
 
 SmolLM2-135M-Instruct responds to the built-in prompts and judges the responses: with the project's templates, which it
 rarely follows to the end, or (`--plain`) with a few words and an example, which it often does. Nothing is selected.
-A line has id, form (score, json, choice:response), finish_reason and text. The labels beside the recorded texts were
-written by readers of the texts alone (guide.md), before any program had read them.
+A line has id, form (score, json, choice:response), finish_reason and text. The labels of the recorded texts were
+written by people who saw only the texts (guide.md), before any program had parsed them.
 """
 
 import json
@@ -39,7 +39,7 @@ CRITERION = Trusted("Correctness: what the response says is true, and it follows
 
 
 class Recorder:
-    """One engine and all rows so far; the file is written anew after each set."""
+    """One engine and all rows so far; the file is rewritten after each set."""
 
     def __init__(self, out: Path) -> None:
         from vllm import LLM

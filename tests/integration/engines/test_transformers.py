@@ -1,4 +1,4 @@
-"""The transformers engine on `random:tiny`: the contract of all engines, and its tokens, batches and verification."""
+"""The transformers engine on `random:tiny`: the tests of all engines, and its tokens, batches and verification."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases.engine_contract import CONTEXT_TOKENS, EngineContract, ask, changed_copy, tiny_checkpoint, write_canary
+from cases.engine_tests import CONTEXT_TOKENS, EngineTests, ask, changed_copy, tiny_checkpoint, write_canary
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ def second(first: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Check
     return changed_copy(first, tmp_path_factory.mktemp("models") / "second", scale=0.01)
 
 
-class TestContract(EngineContract):
+class TestEngine(EngineTests):
     tolerance_nats = 1e-4
 
 

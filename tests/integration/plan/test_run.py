@@ -107,7 +107,7 @@ def test_the_command_prints_the_plan_and_after_the_run_the_measured_time(
     assert "the run is finished" in printed()
     longer = printed("iterations.max=3")
     assert "already spent" in longer and "warning" not in longer
-    assert "holds a run of another recipe (seed: 0 -> 1)" in printed("seed=1")
+    assert "contains a run of another recipe (seed: 0 -> 1)" in printed("seed=1")
     assert store.elapsed_s() > 0
     assert 0 < planned.machine.training_flops < 1e16 and 0 < planned.machine.copied_bytes_per_s < 1e14
 

@@ -138,10 +138,10 @@ def test_the_second_validation_set_is_used_when_the_decision_is_open_and_shares_
     first = decide([open_case], MonitorSection())
     assert (first.decision, first.wants_second_validation, first.num_analyses) == ("INCONCLUSIVE", True, 1)
     assert first.alpha_spending["stop"] == pytest.approx(0.4 * 0.05 / 8)
-    with_reserve = replace(
+    with_second_set = replace(
         open_case, outcomes={**open_case.outcomes, ("anchor", "second_validation", 0): counted(-0.04)}
     )
-    second = decide([with_reserve], MonitorSection())
+    second = decide([with_second_set], MonitorSection())
     assert (second.decision, second.wants_second_validation, second.num_analyses) == ("PLATEAU", False, 2)
     assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
     assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
