@@ -30,7 +30,7 @@ def compose(
 
     `judge` and `selector` replace the recipe's. Raises RecipeError for a patch that cannot be used.
     """
-    recipe = interventions.effective(original, decisions)
+    recipe = interventions.effective_recipe(original, decisions)
     text = recipe_file.dump(recipe)
     # Held-out responses are sampled by the unpatched recipe, so that checkpoints of all iterations are comparable.
     evaluator = evaluation.evaluator(original, source=tools.source, engine=tools.engine, anchor=tools.anchor)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfreward.errors import StoreError
-from selfreward.evaluation.preference import differing
+from selfreward.evaluation.preference import different_pairs
 from selfreward.evaluation.responding import Decoding, respond
 from selfreward.parts import Anchor, Engine, PromptSource
 from selfreward.records import Checkpoint, Comparison, Prompt, Response
@@ -87,7 +87,7 @@ class Evaluator:
 
         def make(reading: Reading) -> list[Comparison]:
             found = sides(reading, reading.shard)
-            compared = differing(self.block(prompts, reading.shard), found.own, found.against)
+            compared = different_pairs(self.block(prompts, reading.shard), found.own, found.against)
             both = [[*side] for side in zip(*compared, strict=True)]
             return self.anchor.compare(*both, models=reading.roles, iteration=reading.iteration) if both else []
 

@@ -52,7 +52,7 @@ class AnchorHealth:
     invalid: str | None
 
 
-def differing(
+def different_pairs(
     prompts: Sequence[Prompt], responses: Sequence[Response], baselines: Sequence[Sequence[Response]]
 ) -> list[tuple[Prompt, Response, Response]]:
     """Return the pairs for the anchor: each pair of different texts once, even if two baselines wrote the same text."""

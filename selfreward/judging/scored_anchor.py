@@ -103,10 +103,10 @@ class ScoredAnchor:
             unscored=None,
             text=SAME_TEXT,
         )
-        return comparison if matchup.is_even else _decided(comparison, scores[response.id], scores[other.id])
+        return comparison if matchup.is_even else _with_preference(comparison, scores[response.id], scores[other.id])
 
 
-def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:
+def _with_preference(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:
     missing = next((score.draw.unscored for score in (mine, theirs) if score.rank is None), None)
     return replace(
         comparison,

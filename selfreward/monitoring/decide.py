@@ -86,7 +86,7 @@ def decide(
             number, before, share = 2, share, 1 - share  # the first analysis was made, whatever the second one finds
             analysis, name = _analyse(records, settings, decided, ("validation", "second_validation"), share)
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
-    best = now.iteration if tested and _promotes(analysis, name, settings) else _best_before(decided)
+    best = now.iteration if tested and _becomes_best(analysis, name, settings) else _best_before(decided)
     decision = Decision(
         iteration=now.iteration,
         decision=name,
@@ -167,10 +167,10 @@ def _analyse(
         tau=widened(now.tau, levels),
         starved=reasons,
     )
-    return analysis, _name(analysis, settings)
+    return analysis, _decision_name(analysis, settings)
 
 
-def _name(analysis: Analysis, settings: MonitorSection) -> DecisionName:
+def _decision_name(analysis: Analysis, settings: MonitorSection) -> DecisionName:
     """Apply the rules in the order of the module's table, to a trained iteration with a valid anchor."""
     assert analysis.gain is not None
     passes_more = analysis.pass_rate is not None and analysis.pass_rate.stop[0] > 0
@@ -217,7 +217,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
     return tuple(reasons)
 
 
-def _promotes(analysis: Analysis, name: DecisionName, settings: MonitorSection) -> bool:
+def _becomes_best(analysis: Analysis, name: DecisionName, settings: MonitorSection) -> bool:
     if name in ("HARM", "OVEROPT") or analysis.gain_vs_best is None:
         return False
     no_loss = analysis.pass_rate_vs_best is None or analysis.pass_rate_vs_best.mean > -settings.max_pass_rate_loss

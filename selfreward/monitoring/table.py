@@ -234,8 +234,8 @@ def _check_iterations(path: Path, found: Mapping[int, object]) -> None:
     if missing <= max(found):
         raise RecipeError(
             f"{path}: no rows of iteration {missing}, although there are rows of iteration {max(found)}; the "
-            "alpha-spending budget is spent iteration by iteration, so all iterations starting with 1 are needed; add the rows, or "
-            "number iterations 1, 2, 3 in order"
+            "alpha-spending budget is spent iteration by iteration, so all iterations starting with 1 are needed; add "
+            "the rows, or number iterations 1, 2, 3 in order"
         )
 
 

@@ -106,11 +106,11 @@ class EndpointSection(Section):
         return self
 
 
-def _which(value: Any) -> str:
+def _tag_of(value: Any) -> str:
     is_endpoint = "endpoint" in value if isinstance(value, dict) else isinstance(value, EndpointSection)
     return ENDPOINT_MODEL if is_endpoint else LOCAL_MODEL
 
 
 NamedModel = Annotated[
-    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)], Discriminator(_which)
+    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)], Discriminator(_tag_of)
 ]

@@ -140,7 +140,7 @@ def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
     evaluation = run.history[shown - 1].evaluation
     before = cell_of(run.initial, "pass_rate")
     num_pairs = sum(summary.counts.get("num_pairs", 0) for summary in run.history)
-    seconds = sum(sum(s.seconds_by_stage.values()) for s in [*run.history, *_maybe(run.initial_cost)])
+    seconds = sum(sum(s.seconds_by_stage.values()) for s in [*run.history, *_as_list(run.initial_cost)])
     num_iterations = len(run.history)
     return [
         (f"Win rate of {name} vs {model_name(0)}", cell_of(evaluation, "win_rate_vs_initial"), "0.5: no difference"),
@@ -154,7 +154,7 @@ def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _maybe(summary: IterationSummary | None) -> list[IterationSummary]:
+def _as_list(summary: IterationSummary | None) -> list[IterationSummary]:
     return [summary] if summary else []
 
 
@@ -310,8 +310,8 @@ def training_key(name: str) -> str:
 
 
 def _time(run: ReportData) -> dict[str, Any]:
-    costed = [*_maybe(run.initial_cost), *run.history]
-    stages = timing.costs([*run.history, *_maybe(run.initial_cost)])  # in the order of an iteration
+    costed = [*_as_list(run.initial_cost), *run.history]
+    stages = timing.costs([*run.history, *_as_list(run.initial_cost)])  # in the order of an iteration
     shown = costed[-_MAX_TIME_BARS:]
     rows = [
         (model_name(0) if summary.iteration == 0 else f"Iteration {summary.iteration}", bar)

@@ -123,7 +123,7 @@ def _sources(
 
 
 def rounded_score(score: float) -> float:
-    """Return the nearest multiple of 0.01; at 10 or above three significant digits, so that unbounded scores stay few."""
+    """Return the nearest multiple of 0.01, or three significant digits at 10 or above: unbounded scores stay few."""
     return round(score, 2 if abs(score) < 10 else 2 - math.floor(math.log10(abs(score)))) + 0.0
 
 

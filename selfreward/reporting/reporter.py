@@ -107,12 +107,12 @@ def iteration_page(run: ReportData, summary: IterationSummary) -> str:
         ],
         remarks=remarks([summary], training=run.recipe.training),
         stages=timing.costs([summary]),
-        samples=_few(read.samples),
+        samples=_shown_in_markdown(read.samples),
         num_pairs=read.num_pairs,
     )
 
 
-def _few(samples: Sequence[SamplePair]) -> list[SamplePair]:
+def _shown_in_markdown(samples: Sequence[SamplePair]) -> list[SamplePair]:
     """Return some pairs of responses, and the pair of judgments if there is one."""
     of_responses = [sample for sample in samples if sample.kind == "response"]
     return [*of_responses[:_NUM_SAMPLES_IN_MARKDOWN], *(sample for sample in samples if sample.kind == "judgment")]

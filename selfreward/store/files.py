@@ -11,7 +11,7 @@ from selfreward.errors import StoreError
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn an operating system's error on `path` into a StoreError that states what to do."""
     try:
         yield
@@ -45,7 +45,7 @@ def write_atomically(
     """
     # The name contains the process id, because a report may be rewritten while the run works.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with explained(path):
+    with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():  # checked before the file is written
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from selfreward.store.files import explained, flush, write_text_atomically
+from selfreward.store.files import explain_os_errors, flush, write_text_atomically
 from selfreward.updates import saves
 from selfreward.updates.models import load_model, load_tokenizer
 
@@ -96,6 +96,6 @@ def rounded_update_metrics(before: Path, after: Path, *, dtype: str, trust_remot
 def commit(partial: Path, final: Path) -> None:
     """Rename the folder `partial` to `final`, after flushing all of it to disk."""
     saves.flush_tree(partial)
-    with explained(final):
+    with explain_os_errors(final):
         partial.replace(final)
         flush(final.parent)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from selfreward import judging, recipe
 from selfreward.errors import RecipeError
-from selfreward.evaluation.preference import anchor_health, differing, outcomes
+from selfreward.evaluation.preference import anchor_health, different_pairs, outcomes
 from selfreward.judging import validation
 from selfreward.parts import Anchor
 from selfreward.problems import warnings_of
@@ -69,7 +69,7 @@ def test_each_response_is_scored_once_however_many_baselines_there_are() -> None
     new = [response("new", "3"), response("new", "2", prompt_id="q")]
     previous = [response("t1", "1"), response("t1", "5", prompt_id="q")]
     first = [response("t0", "4"), response("t0", "5", prompt_id="q")]  # on q the same text as t1
-    matchups = differing(prompts, new, [previous, first])
+    matchups = different_pairs(prompts, new, [previous, first])
     sides: list[list[Any]] = [[*side] for side in zip(*matchups, strict=True)]
     found = anchor(chat, "additive", num_draws=1, temperature=0.0).compare(*sides, models=MODELS, iteration=2)
     ((*asked,),) = chat.calls
