@@ -128,7 +128,7 @@ class ReplyCache:
                 for statement in _TABLES.strip().splitlines():
                     connection.execute(statement)
             elif version != _VERSION:
-                raise sqlite3.DatabaseError(f"it is of version {version}, and this program writes version {_VERSION}")
+                raise sqlite3.DatabaseError(f"it has version {version}, and this program writes version {_VERSION}")
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ def write_atomically(
     """Write a temporary file next to `path` with `write`, and rename it to `path` when it is complete on disk.
 
     `record` is called with the complete temporary file before it is renamed, so an existing `path` is always recorded.
-    A kill in between leaves a temporary file, whose final name is `final_name_of` it.
+    A kill before that leaves a temporary file, whose final name is `final_name_of` it.
     """
     # The name contains the process id, because a report may be rewritten while the run works.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")

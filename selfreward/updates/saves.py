@@ -57,7 +57,7 @@ def remove_others(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    # The marker is removed first, so that a kill in between leaves a save that is recognised as incomplete.
+    # The marker is removed first, so that a kill during the removal leaves a save that is recognised as incomplete.
     (path / MARKER).unlink(missing_ok=True)
     if path.is_dir():
         shutil.rmtree(path)

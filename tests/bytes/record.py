@@ -138,7 +138,7 @@ def record(folder: Path) -> dict[str, str]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Of every parquet and safetensors file below a folder, by its path there."""
+    """Return the hashes of all parquet and safetensors files below a folder, by relative path."""
     paths = sorted((*folder.rglob("*.parquet"), *folder.rglob("*.safetensors")))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
@@ -162,7 +162,7 @@ def renamed(folder: Path) -> dict[str, str]:
 
 
 def _write_in_row_groups(table: pa.Table, path: Path, like: pq.FileMetaData) -> None:
-    """As the store writes a finished table, with the row groups of `like`."""
+    """Write a table as the store does, with the row groups of `like`."""
     start = 0
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         for number in range(like.num_row_groups):

@@ -1,4 +1,4 @@
-"""An engine for the tests of rooms that use one: the interface, and samples that the test makes up."""
+"""An engine for tests of code that uses one: the interface, with samples that the test defines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -263,7 +263,7 @@ def test_a_run_of_an_earlier_version_is_refused_or_read_where_nothing_changed(st
     path = store.folder / "manifest.json"
     path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1'))
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"a run of selfreward 0\.1, .*use selfreward 0\.1 for the rest"):
+        with pytest.raises(StoreError, match=r"a run of selfreward 0\.1, .*use selfreward 0\.1 for everything else"):
             Store(store.folder, write=write)
     assert Store(store.folder, write=False, earlier=True).manifest["schema"] == 1
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
