@@ -26,7 +26,7 @@ reference pass, output layer on labels only, micro-batches by tokens), the secon
 once, no padding).
 `ratio_vs_trl_cpu`: the same ratio of CPU seconds, which other load on the machine disturbs less than wall-clock time.
 `ratio_with_reference_pass`: seconds of TRL as is or with `precompute_ref_log_probs`, whichever is faster, over ours
-with its own reference pass. `ratio_vs_fastest_trl`: TRL's fastest row, whatever its memory, over ours with its own
+with its own reference pass. `ratio_vs_fastest_trl`: TRL's fastest row, regardless of its memory, over ours with its own
 reference pass.
 `flops_share`: minimum work (`dpo_step_pairs.work`) per second, over the rate of matrix products that this machine
 reaches at the same precision in the same minutes.
@@ -87,7 +87,7 @@ def summary(found: Race) -> dict[str, Any]:
         "ratio_with_reference_pass": _ratio(peer, ["trl", "trl_precompute"], "ours_pass"),
         "ratio_vs_trl_padded": _ratio(peer, ["trl"], "ours_padded"),
         "ratio_padded_vs_packed": _ratio(peer, ["ours_padded"], "ours_sampler"),
-        # Over all TRL variants with their reference pass, whatever their memory.
+        # Over all TRL variants with their reference pass, regardless of their memory.
         "ratio_vs_fastest_trl": (
             min(any_memory) / peer["ours_pass"].seconds_per_pair if any_memory and "ours_pass" in peer else None
         ),

@@ -141,7 +141,7 @@ class Race:
         return dict(worst_first)
 
     def fastest_trl(self) -> tuple[str, int] | None:
-        """Return the fastest row of TRL, whatever its memory."""
+        """Return the fastest row of TRL, regardless of its memory."""
         theirs = [key for key in self.runs if key[0].startswith("trl")]
         return min(theirs, key=lambda key: self.seconds(*key), default=None)
 

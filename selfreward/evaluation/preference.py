@@ -105,8 +105,8 @@ def anchor_health(
     """Validate the anchor by all its comparisons in this evaluation; None when it compared nothing.
 
     Comparisons with all baselines are used, since the anchor itself is tested here, and a good anchor must find two
-    nearly equal checkpoints equal. An anchor that ignores the texts gives X = 0.5 everywhere, whatever its position
-    bias, since the two orders cancel; so only that counts as a lack of variance, and a unanimous win does not. An
+    nearly equal checkpoints equal. An anchor that ignores the texts gives X = 0.5 everywhere, with any position bias,
+    since the two orders cancel; so only that counts as a lack of variance, and a unanimous win does not. An
     anchor that scores each response separately has no position bias, and is not tested for it.
     """
     if not comparisons:

@@ -41,16 +41,18 @@ class _TestSet:
         return Probe(TEST, (*stages, made), measure=self._measure, when="at_end", only_if=_is_due)
 
     def _sides(self, reading: Reading, shard: int | None = None) -> Sides:
-        ours, theirs = (list(reading.rows(TEST_RESPONSES_OF[role], shard=shard)) for role in ("best", "initial"))
-        return Sides(ours, {"initial": theirs})
+        best, initial = (list(reading.rows(TEST_RESPONSES_OF[role], shard=shard)) for role in ("best", "initial"))
+        return Sides(best, {"initial": initial})
 
     def _compared(self, reading: Reading, found: Sides) -> list[Outcome]:
         return outcomes(found.own, found.baselines["initial"], reading.rows(TEST_COMPARISONS), found.against)
 
     def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
         found, against = self._sides(reading), reading.roles["initial"].iteration
-        theirs = found.baselines["initial"]
-        return rows(self._compared(reading, found), found.own, theirs, set="test", by="anchor", against=against)
+        initial_responses = found.baselines["initial"]
+        return rows(
+            self._compared(reading, found), found.own, initial_responses, set="test", by="anchor", against=against
+        )
 
     def _measure(self, reading: Reading) -> Evaluation:
         found, table, seed = self._sides(reading), MetricTable(), self.evaluator.seed

@@ -219,7 +219,7 @@ def _pad_token_id(config: Any, rows: Sequence[tuple[int, ...]]) -> int:
     """Return the id of the token to pad with on the right.
 
     Decoders score the last token that is not the configuration's padding token, so padding must use exactly that token,
-    whatever the tokenizer's is. Without one (or with -1, in old checkpoints) they score the very last token, one row
+    regardless of the tokenizer's. Without one (or with -1, in old checkpoints) they score the very last token, one row
     at a time; a padding token that ends no row gives the same result for several rows at a time.
     """
     if config.pad_token_id is None or config.pad_token_id < 0:

@@ -14,8 +14,8 @@ The rules are tried in this order, with bounds at the levels of `bounds.Levels` 
 While every iteration gains `delta` or more, a run of `horizon` iterations is stopped by PLATEAU or OVEROPT with a
 probability of at most `alpha_stop`: both require the upper bound of the gain to be below delta, which then is an error
 of probability alpha_stop / horizon in each iteration, and by the union bound the errors of a run at most add up,
-whatever their dependence. All further conditions only lower this probability. With a second validation set, the two
-interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice delta
+regardless of their dependence. All further conditions only lower this probability. With a second validation set, the
+two interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice delta
 over it, if gains add up, so that the second bound is far from delta and costs nothing: it detects plateaus that one
 analysis missed. Where preferences are cyclic it may cost as much as the first.
 
@@ -49,7 +49,7 @@ from selfreward.recipe import MonitorSection
 from selfreward.records import Decision, DecisionName
 
 STOPS: frozenset[DecisionName] = frozenset({"HARM", "OVEROPT", "PLATEAU", "STARVED"})
-SAME = 1e-6
+EQUAL_TOLERANCE = 1e-6
 """Outcomes that differ by less than this are equal."""
 
 MIN_PROMPTS = 12
@@ -83,7 +83,11 @@ def decide(
         if now.of("anchor", now.previous, "second_validation") is None:
             wants_second_validation = True
         else:
-            number, before, share = 2, share, 1 - share  # the first analysis was made, whatever the second one finds
+            number, before, share = (
+                2,
+                share,
+                1 - share,
+            )  # the first analysis was made, regardless of the second one's result
             analysis, name = _analyse(records, settings, decided, ("validation", "second_validation"), share)
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
     best = now.iteration if tested and _becomes_best(analysis, name, settings) else _best_before(decided)
@@ -209,7 +213,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
             f"the anchor prefers the same response in both orders for {consistency:.0%} of the prompts; "
             f"{settings.min_position_consistency:.0%} are needed"
         )
-    if not now.anchor_examined and float(np.ptp(anchor.values)) < SAME:
+    if not now.anchor_examined and float(np.ptp(anchor.values)) < EQUAL_TOLERANCE:
         reasons.append(
             f"each of the anchor's {len(anchor.values)} outcomes is {anchor.values[0]:g}; an anchor without variance "
             "cannot distinguish responses"

@@ -10,7 +10,7 @@ from selfreward.workload import Requests
 
 @dataclass(frozen=True)
 class Work:
-    """The requests of one stage. A prompt counts once for each request, whatever its number of samples.
+    """The requests of one stage. A prompt counts once for each request, regardless of its number of samples.
 
     `num_sequences` counts samples; `max_generated_tokens` is the longest sample. `num_repeated_tokens` counts prompt
     tokens in a prefix shared with another request, which a prefix cache may save. `parts` are the calls of a stage with

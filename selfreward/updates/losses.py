@@ -65,7 +65,8 @@ def trl_losses(
     """Return TRL's loss of each pair (B,), where `compute(model, inputs)` is TRL's `compute_loss`, a mean over pairs.
 
     `label_B` in [0, 1] is the probability that chosen is the better response; None means 1. With labels each pair is
-    replayed twice, whatever its label. Meaningless for losses that are not a mean over pairs (aot, aot_unpaired, sft).
+    replayed twice, regardless of its label. Meaningless for losses that are not a mean over pairs (aot, aot_unpaired,
+    sft).
     """
     losses = []
     for pair in range(replay.num_pairs):

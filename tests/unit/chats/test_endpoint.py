@@ -717,7 +717,7 @@ def test_a_server_with_another_name_of_the_token_limit_is_supported(server: Endp
     assert len(server.received) == 4
     assert [body.get("max_tokens") for body in server.received] == [5, None, None, None]
     assert [body.get("max_completion_tokens") for body in server.received] == [None, 5, 5, 5]
-    make().reply(requests, models={})  # the same replies, whatever the name of the limit
+    make().reply(requests, models={})  # the same replies, regardless of the name of the limit
     assert len(server.received) == 4
 
 

@@ -365,9 +365,7 @@ def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -
 
 @given(st.floats(0, 1), st.integers(3, 6), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_the_clearly_best_and_the_clearly_worst_are_the_pair_whatever_the_bias(
-    bias: float, num: int, seed: int
-) -> None:
+def test_the_clearly_best_and_the_clearly_worst_are_the_pair_for_any_bias(bias: float, num: int, seed: int) -> None:
     """Between the others the position decides: the first wins with probability `bias`."""
     generator = random.Random(seed)
 

@@ -77,7 +77,7 @@ def test_reasons_why_a_prompt_gives_no_pair(kind: str) -> None:
     assert why((response(0), [4]), (response(1), [1]), min_margin=3.0) == "small_margin"
 
 
-def test_same_tokens_are_identical_whatever_the_text_says() -> None:
+def test_same_tokens_are_identical_regardless_of_the_text() -> None:
     one, other = response(0), response(1)
     assert reason(select([(one, [4]), (replace(other, token_ids=one.token_ids), [1])])) == "identical_text"
 
