@@ -166,7 +166,7 @@ class Learner(Protocol):
         """Take the optimizer steps of a block; return metrics. Raises TrainingError."""
 
     def save(self, folder: Path) -> None:
-        """Save the current weights as the model folder `folder`, which gets its name only when it is complete."""
+        """Save the current weights as the model folder `folder`, which exists only once it is complete."""
 
     def close(self) -> None: ...
 

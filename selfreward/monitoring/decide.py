@@ -15,9 +15,9 @@ While every iteration gains `delta` or more, a run of `horizon` iterations is st
 probability of at most `alpha_stop`: both require the upper bound of the gain to be below delta, which then is an error
 of probability alpha_stop / horizon in each iteration, and by the union bound the errors of a run at most add up,
 regardless of their dependence. All further conditions only lower this probability. With a second validation set, the
-two interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice delta
-over it, if gains add up, so that the second bound is far from delta and costs nothing: it detects plateaus that one
-analysis missed. Where preferences are cyclic it may cost as much as the first.
+two interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice
+delta over it, if gains add up, so that the second bound is far from delta and costs nothing: it detects plateaus that
+one analysis missed. Where preferences are cyclic it may cost as much as the first.
 
 M_t becomes the best checkpoint by a separate test: its gain over the best is shown, at the level of a stop, and its
 pass rate is not `max_pass_rate_loss` or more below that of the best. The latter is a point estimate: excluding a loss
