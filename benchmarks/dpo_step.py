@@ -18,7 +18,7 @@ warms up; `support.verify`, which computes two pairs packed and padded before it
 this file leaves out: the pass over at most 256 pairs after the steps, which measures the update, and, with the
 sampler's log-probabilities, the pass over at most 32 pairs before the steps, which checks these.
 
-`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets the ratio of each round.
+`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets by round.
 The sampler's log-probabilities are replaced by those that TRL's reference model, with the same weights, computed
 outside our timing.
 `ratio_vs_trl_padded` times `ratio_padded_vs_packed` gives the same ratio: the first is the gain without packing (no

@@ -116,9 +116,9 @@ def show(result: dict[str, Any]) -> None:
             f"{each['contender']:20s} {counts[0]:>13} {counts[1]:>9} {each['generated_tokens']:10d} {counts[2]:>12} "
             f"{each['seconds']:8.1f} {each['cpu_seconds']:8.1f} {each['vllm_seconds']:14.1f}"
         )
-    for name, ratios in result["in_turns"].items():
+    for name, by_round in result["in_turns"].items():
         shown = "not measured" if result[name] is None else f"{result[name]:.3g}"
-        each = f" ({', '.join(format(ratio, '.3g') for ratio in ratios)})" if len(ratios) > 1 else ""
+        each = f" ({', '.join(format(ratio, '.3g') for ratio in by_round)})" if len(by_round) > 1 else ""
         guess = f"; predicted {result['predicted'][name]:.3g}" if name in result["predicted"] else ""
         print(f"  {name}: {shown}{each}{guess}")
     print("way                       draws  scored  seconds  r                  r / (1 - r) per s")
