@@ -5,8 +5,8 @@
         [--pairs-per-step N] [--steps N] [--repeats N] [--shared-rubric TOKENS] [--responses-per-prompt K]
 
 All contenders have the same model, the same pairs in the same order, AdamW and the same threads; each runs in its own
-process, in turns. float32 on the CPU; on CUDA float32 weights and bfloat16 autocast, TRL's default. The CUDA path has
-not run yet.
+process, in interleaved rounds. float32 on the CPU; on CUDA float32 weights and bfloat16 autocast, TRL's default. The
+CUDA path has not run yet.
 The pairs are random tokens with the lengths of chats and of judgments; pairs share prompts only on request.
 TRL runs at every micro-batch size of --micros (`trl_grouped` begins with 2; --quick runs size 1 only). TRL's fastest
 size that needs no more memory than ours is the peer, marked with *; when none fits, the peer is TRL's fastest size, and
@@ -18,7 +18,7 @@ warms up; `support.verify`, which computes two pairs packed and padded before it
 this file leaves out: the pass over at most 256 pairs after the steps, which measures the update, and, with the
 sampler's log-probabilities, the pass over at most 32 pairs before the steps, which checks these.
 
-`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets the ratio of each turn.
+`ratio_vs_trl`: seconds of TRL as is over ours with the sampler's log-probabilities; in brackets by round.
 The sampler's log-probabilities are replaced by those that TRL's reference model, with the same weights, computed
 outside our timing.
 `ratio_vs_trl_padded` times `ratio_padded_vs_packed` gives the same ratio: the first is the gain without packing (no
@@ -26,7 +26,7 @@ reference pass, output layer on labels only, micro-batches by tokens), the secon
 once, no padding).
 `ratio_vs_trl_cpu`: the same ratio of CPU seconds, which other load on the machine disturbs less than wall-clock time.
 `ratio_with_reference_pass`: seconds of TRL as is or with `precompute_ref_log_probs`, whichever is faster, over ours
-with its own reference pass. `ratio_vs_fastest_trl`: TRL's fastest row, whatever its memory, over ours with its own
+with its own reference pass. `ratio_vs_fastest_trl`: TRL's fastest row, regardless of its memory, over ours with its own
 reference pass.
 `flops_share`: minimum work (`dpo_step_pairs.work`) per second, over the rate of matrix products that this machine
 reaches at the same precision in the same minutes.
@@ -87,7 +87,7 @@ def summary(found: Race) -> dict[str, Any]:
         "ratio_with_reference_pass": _ratio(peer, ["trl", "trl_precompute"], "ours_pass"),
         "ratio_vs_trl_padded": _ratio(peer, ["trl"], "ours_padded"),
         "ratio_padded_vs_packed": _ratio(peer, ["ours_padded"], "ours_sampler"),
-        # Over all TRL variants with their reference pass, whatever their memory.
+        # Over all TRL variants with their reference pass, regardless of their memory.
         "ratio_vs_fastest_trl": (
             min(any_memory) / peer["ours_pass"].seconds_per_pair if any_memory and "ours_pass" in peer else None
         ),
@@ -113,7 +113,7 @@ def _ratio(peer: dict[str, Row], theirs: Sequence[str], ours: str, *, of: str = 
 
 
 def _ratios_in_turns(found: Race, theirs: tuple[str, int], ours: tuple[str, int]) -> list[float]:
-    """The ratio of each turn, for the steps after the first: shows how much the machine's load changes the ratio."""
+    """The ratio of each round, for the steps after the first: shows how much the machine's load changes the ratio."""
     both = zip(found.runs.get(theirs, []), found.runs.get(ours, []), strict=False)
     return [sum(one.seconds[1:]) / sum(other.seconds[1:]) for one, other in both]
 
@@ -158,8 +158,8 @@ def show(kind: str, result: dict[str, Any]) -> None:
         "max_grad_norm_relative_diff",
     ):
         value = result[name]
-        turns = result["ratio_vs_trl_in_turns"] if name == "ratio_vs_trl" else []
-        spread = f" ({', '.join(format(turn, '.3g') for turn in turns)})" if turns else ""
+        rounds = result["ratio_vs_trl_in_turns"] if name == "ratio_vs_trl" else []
+        spread = f" ({', '.join(format(ratio, '.3g') for ratio in rounds)})" if rounds else ""
         print(f"  {name}: {'not measured' if value is None else format(value, '.3g')}{spread}")
     fits = result["peer_fits_in_our_memory"]
     texts = {None: "not measured", True: "yes", False: "no, the peer is TRL's fastest row"}
@@ -201,7 +201,7 @@ def parse() -> argparse.Namespace:
         "--repeats",
         type=int,
         metavar="N",
-        help="turns after the turn of two steps that tries the sizes (2; --quick: 0)",
+        help="rounds after the round of two steps that tries the sizes (2; --quick: 0)",
     )
     add("--shared-rubric", type=int, default=0, metavar="TOKENS", help="common prefix of all prompts (%(default)s)")
     add("--responses-per-prompt", type=int, default=2, metavar="K", help="K // 2 pairs share a prompt (%(default)s)")

@@ -1,4 +1,4 @@
-"""Contenders on the same pairs, in turns, and the time and memory of each."""
+"""Contenders on the same pairs, in interleaved rounds, and the time and memory of each."""
 
 import itertools
 import math
@@ -69,7 +69,7 @@ def describe(job: Job) -> list[Work]:
 
 
 class Race:
-    """Contenders on one file of pairs, in turns. `runs` has all results by contender and micro-batch size.
+    """Contenders on one file of pairs, in interleaved rounds. `runs` has all results by contender and micro-batch size.
 
     `peers`: the micro-batch size of each contender that is repeated and compared, set when all sizes have been tried.
     """
@@ -141,7 +141,7 @@ class Race:
         return dict(worst_first)
 
     def fastest_trl(self) -> tuple[str, int] | None:
-        """Return the fastest row of TRL, whatever its memory."""
+        """Return the fastest row of TRL, regardless of its memory."""
         theirs = [key for key in self.runs if key[0].startswith("trl")]
         return min(theirs, key=lambda key: self.seconds(*key), default=None)
 
@@ -220,13 +220,13 @@ def race(
         found = Race(context, contend, job)
         sizes = [size for size in settings.micros if pairs_per_step % size == 0]
         found.try_sizes(settings.contenders, sizes)
-        turns = [(contender, found.peers[contender]) for contender in settings.contenders]
+        entries = [(contender, found.peers[contender]) for contender in settings.contenders]
         fastest = found.fastest_trl()
-        if fastest is not None and fastest not in turns:
-            turns.append(fastest)
+        if fastest is not None and fastest not in entries:
+            entries.append(fastest)
         for _ in range(settings.repeats):
             found.measure_rate()
-            for contender, micro in turns:
+            for contender, micro in entries:
                 found.run(contender, micro, num_steps=steps)
         found.measure_rate()
     return found

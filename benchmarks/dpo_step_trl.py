@@ -1,8 +1,8 @@
-"""The peer: TRL's stock `DPOTrainer` on the same pairs in the same order, in three variants.
+"""The baseline: TRL's stock `DPOTrainer` on the same pairs in the same order, in three variants.
 
 Two things differ from normal use: the pairs are given as token ids, because TRL would tokenise text; and `grouped`
 sorts the pairs within each optimizer step by length, because TRL's own grouping covers the complete data set, and its
-steps would have other pairs than ours.
+steps would contain different pairs from ours.
 """
 
 import functools

@@ -72,7 +72,7 @@ def sampled(
     return np.clip(np.round(true + 0.7 * rng.normal(size=(n, responses, draws))), *SCALE)
 
 
-def worded(rng: Rng, n: int, *, quality: float, uneven: bool = False) -> Array:
+def with_variants(rng: Rng, n: int, *, quality: float, uneven: bool = False) -> Array:
     """Return scores of two prompt variants, the second more lenient by 0.5 +- 0.5; `uneven`: spread by prompt."""
     spread, noise = (np.sqrt(rng.gamma(0.5, 2.0, size=(n, 1, 1))) if uneven else 1.0 for _ in range(2))
     shift = np.concatenate([np.zeros((n, 1, 1)), rng.normal(0.5, 0.5, size=(n, 1, 1))], axis=2)
@@ -158,9 +158,9 @@ def cases() -> list[Case]:
         Case("r, integers, weak", r_of(lambda rng, n: scored(sampled(rng, n, quality=0.4)))),
         Case("r, integers, strong", r_of(lambda rng, n: scored(sampled(rng, n, quality=1.2)))),
         Case("r, integers, at the top", r_of(lambda rng, n: scored(sampled(rng, n, quality=0.4, mean=5.5)))),
-        Case("r, two wordings, noise only", r_of(lambda rng, n: scored(worded(rng, n, quality=0)))),
-        Case("r, two wordings", r_of(lambda rng, n: scored(worded(rng, n, quality=1)))),
-        Case("r, two wordings, uneven", r_of(lambda rng, n: scored(worded(rng, n, quality=1.5, uneven=True)))),
+        Case("r, two variants, noise only", r_of(lambda rng, n: scored(with_variants(rng, n, quality=0)))),
+        Case("r, two variants", r_of(lambda rng, n: scored(with_variants(rng, n, quality=1)))),
+        Case("r, two variants, uneven", r_of(lambda rng, n: scored(with_variants(rng, n, quality=1.5, uneven=True)))),
         Case("r, pairs, noise only", r_of(lambda rng, n: compared(rng, n, quality=0, bias=1))),
         Case("r, pairs", r_of(lambda rng, n: compared(rng, n, quality=0.7, bias=1))),
         Case("r, pairs, strong", r_of(lambda rng, n: compared(rng, n, quality=3, bias=0.3))),
@@ -235,7 +235,7 @@ def by_prompt_under_noise(num_prompts: int, seed: int) -> dict[str, dict[str, fl
     judges = {
         "integers, 4 responses, 3 draws": scored(sampled(rng, num_prompts, quality=0)),
         "integers, 7 responses, 11 draws": scored(sampled(rng, num_prompts, quality=0, draws=11, responses=7)),
-        "two wordings, 4 responses": scored(worded(rng, num_prompts, quality=0)),
+        "two variants, 4 responses": scored(with_variants(rng, num_prompts, quality=0)),
         "pairs of 4 responses": compared(rng, num_prompts, quality=0, bias=0),
     }
     found = {name: np.array(list(reliability_by_prompt_of(table).values())) for name, table in judges.items()}

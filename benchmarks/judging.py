@@ -3,13 +3,13 @@
     python benchmarks/judging.py [--quick] [--json FILE]
 
 SmolLM2-135M on vLLM's CPU build judges its own responses (at most 80 tokens) to built-in prompts: 4 responses per
-prompt, 4 draws of at most 64 tokens. The contenders take turns in one process, on one engine, and the prefix cache is
-emptied before each; a ratio is the median of the ratios of single turns, which are printed in brackets. There are 3
-turns, fewer when that would take too long, and one turn of 3 prompts instead of 6 with --quick.
+prompt, 4 draws of at most 64 tokens. The contenders run in interleaved rounds in one process, on one engine, and the
+prefix cache is emptied before each; a ratio is the median of the ratios of single rounds, which are printed in
+brackets. There are 3 rounds, fewer when that would take too long, and one round of 3 prompts instead of 6 with --quick.
 
 `share_of_raw_engine`: judgments per second of the complete call of the additive judge (rendering, encoding, generation,
 decoding, parsing, records), divided by those of `llm.generate` with the same token ids and SamplingParams. Both must
-give the same token ids in every turn, or the exit code is 1. `share_inside_vllm` is a less noisy form: the share of a
+give the same token ids in every round, or the exit code is 1. `share_inside_vllm` is a less noisy form: the share of a
 judge call's seconds spent in vLLM.
 `seeds_cost`: seconds of these requests with seeds, divided by seconds without.
 `ratio_vs_passes`: judgments per second of the judge call, divided by those of the usual script: a template with the
@@ -38,7 +38,7 @@ compute 16 * 540 = 8,640 prompt tokens in the script; here 128 for the conversat
 12 * 28 for further draws, 1,088; both generate 1,024. With 1,340 prompt tokens and 315 generated tokens per second
 (measured on another day, with larger batches) that is 9.7 s and 4.1 s: `ratio_vs_passes` 2.4. Two prefills of 4
 responses compute 8 * 189 = 1,512: 1.1 s, `ratio_prefill` 9, one draw 17. Each run makes and prints
-new predictions, from counted tokens and rates measured before the turns, with every draw at its limit.
+new predictions, from counted tokens and rates measured before the rounds, with every draw at its limit.
 """
 
 import argparse
@@ -59,7 +59,7 @@ from judging_summary import LENGTHS_DIFFER, Runs, complaints, ratios, repeats, r
 FULL = Size(num_prompts=6, num_responses=4, num_draws=4, max_tokens=64)
 QUICK = Size(num_prompts=3, num_responses=4, num_draws=4, max_tokens=64)
 TINY = Size(num_prompts=2, num_responses=2, num_draws=2, max_tokens=8)
-MAX_TURNS, TURNS_S = 3, 500
+MAX_ROUNDS, ROUNDS_S = 3, 500
 
 
 def plans(contenders: Contenders, passes: Sequence[Sequence[Job]]) -> dict[str, Plan]:
@@ -74,7 +74,7 @@ def plans(contenders: Contenders, passes: Sequence[Sequence[Job]]) -> dict[str, 
 
 
 def run_all(contenders: Contenders, passes: Sequence[Sequence[Job]], *, quick: bool) -> Runs:
-    """Run turns of all contenders, at least one, as long as the next is likely to end within `TURNS_S`."""
+    """Run rounds of all contenders, at least one, as long as the next is likely to end within `ROUNDS_S`."""
     runs: Runs = {}
 
     def keep(name: str, run: Run) -> None:
@@ -82,8 +82,8 @@ def run_all(contenders: Contenders, passes: Sequence[Sequence[Job]], *, quick: b
         print(f"  {name:20s} {run.seconds:7.2f} s, {run.num_generated} tokens generated", flush=True)
 
     started = time.monotonic()
-    for turn in range(1, (1 if quick else MAX_TURNS) + 1):
-        print(f"turn {turn}")
+    for number in range(1, (1 if quick else MAX_ROUNDS) + 1):
+        print(f"round {number}")
         keep("ours", contenders.judge("additive"))
         jobs = contenders.engine.jobs
         keep("raw", contenders.raw(jobs))
@@ -92,7 +92,7 @@ def run_all(contenders: Contenders, passes: Sequence[Sequence[Job]], *, quick: b
         keep("passes", contenders.passes(passes))
         keep("expected_score", contenders.judge("expected_score"))
         keep("expected_score_1", contenders.judge("expected_score_1"))
-        if (time.monotonic() - started) * (turn + 1) / turn > TURNS_S:
+        if (time.monotonic() - started) * (number + 1) / number > ROUNDS_S:
             break
     if not quick:
         print("once")
@@ -116,9 +116,9 @@ def show(result: dict[str, Any]) -> None:
             f"{each['contender']:20s} {counts[0]:>13} {counts[1]:>9} {each['generated_tokens']:10d} {counts[2]:>12} "
             f"{each['seconds']:8.1f} {each['cpu_seconds']:8.1f} {each['vllm_seconds']:14.1f}"
         )
-    for name, turns in result["in_turns"].items():
+    for name, by_round in result["in_turns"].items():
         shown = "not measured" if result[name] is None else f"{result[name]:.3g}"
-        each = f" ({', '.join(format(turn, '.3g') for turn in turns)})" if len(turns) > 1 else ""
+        each = f" ({', '.join(format(ratio, '.3g') for ratio in by_round)})" if len(by_round) > 1 else ""
         guess = f"; predicted {result['predicted'][name]:.3g}" if name in result["predicted"] else ""
         print(f"  {name}: {shown}{each}{guess}")
     print("way                       draws  scored  seconds  r                  r / (1 - r) per s")
@@ -167,7 +167,7 @@ def measure(size: Size, *, quick: bool) -> dict[str, Any]:
 def main() -> int:
     """Run the benchmark and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 minutes on two slow cores: 3 prompts, one turn")
+    parser.add_argument("--quick", action="store_true", help="3 minutes on two slow cores: 3 prompts, one round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

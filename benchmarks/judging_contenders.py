@@ -78,7 +78,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Run:
-    """One turn of a contender: wall time `seconds`, `cpu_seconds` of all threads, `vllm_seconds` inside vLLM.
+    """One round of a contender: wall time `seconds`, `cpu_seconds` of all threads, `vllm_seconds` inside vLLM.
 
     `token_ids`: all generated tokens, in the order of the requests and their draws.
     """

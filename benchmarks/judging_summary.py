@@ -23,7 +23,7 @@ LENGTHS_DIFFER = 0.10
 
 @dataclass(frozen=True)
 class Row:
-    """Medians of a contender over its turns. `expected` is None when its requests depend on generated text."""
+    """Medians of a contender over its rounds. `expected` is None when its requests depend on generated text."""
 
     contender: str
     turns: int
@@ -61,7 +61,7 @@ def row(name: str, runs: list[Run], expected: Expected | None) -> Row:
 
 def ratios(runs: Runs, expected: dict[str, Expected]) -> dict[str, Any]:
     def of(slow: str, fast: str, *, what: str = "seconds") -> list[float]:
-        # Aligned at the last turn, in which the contenders that run only once are run.
+        # Aligned at the last round, in which the contenders that run only once are run.
         both = zip(reversed(runs.get(slow, [])), reversed(runs.get(fast, [])), strict=False)
         return [getattr(one, what) / getattr(other, what) for one, other in both][::-1]
 
@@ -144,12 +144,12 @@ def complaints(runs: Runs, lengths: dict[str, float]) -> list[str]:
     found = []
     expected = runs["ours"][0].token_ids
     for name in ("ours", "raw"):
-        for turn, run in enumerate(runs[name]):
+        for number, run in enumerate(runs[name]):
             if run.token_ids != expected:
                 differing = sum(one != other for one, other in zip(run.token_ids, expected, strict=False))
                 found.append(
-                    f"{name}, turn {turn + 1}: {differing} of {len(expected)} draws differ from the judge's first; the "
-                    "same requests must give the same token ids"
+                    f"{name}, round {number + 1}: {differing} of {len(expected)} draws differ from the judge's first; "
+                    "the same requests must give the same token ids"
                 )
     if abs(lengths["ours"] - lengths["passes"]) > TEMPLATES_DIFFER * lengths["ours"]:
         found.append(

@@ -5,7 +5,7 @@
 Each setting runs in its own process, because OpenMP reads its environment once: 1 thread, N threads under libgomp's
 default, N threads that spin while they wait (active), and N that sleep (passive). Measured with SmolLM2-135M on vLLM:
 sampling (8 prompts, 4 responses each), a judge's prefill (16 prompts that differ from their first words on), and
-optimizer steps of 4 pairs in float32. Rounds of all settings are interleaved, first on quiet cores and then beside one
+optimizer steps of 4 pairs in float32. Rounds of all settings are interleaved, first on idle cores and then with one
 busy process per core; the figures are medians of seconds, and their ratio to one thread.
 """
 

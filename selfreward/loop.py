@@ -57,7 +57,7 @@ def run(parts: Run, store: Store) -> Decision:
         checkpoints.append(roles["trained"])
         history.append(summarise(store, t))
         decide = partial(decision_on, parts.monitor, runner, iteration, roles, history, decisions)
-        stored = store.once_json(t, DECISION, decide, again_if=partial(may_still_change, store, t))
+        stored = store.read_or_make_json(t, DECISION, decide, remake_if=partial(may_still_change, store, t))
         decisions.append(Decision.from_json(stored))
         best = best_of(checkpoints, decisions)
         link_best(store, best)
@@ -90,7 +90,7 @@ def decision_on(
 
 def may_still_change(store: Store, t: int, decided: Mapping[str, Any]) -> bool:
     """Return whether a stored decision may still change: a limit may have been raised, or no later iteration began."""
-    return decided["stopped_by"] in RAISABLE_LIMITS or not store.began(t + 1)
+    return decided["stopped_by"] in RAISABLE_LIMITS or not store.has_begun(t + 1)
 
 
 def run_final_probes(runner: Runner, iteration: Iteration, roles: Roles, history: list[IterationSummary]) -> None:
@@ -109,7 +109,7 @@ def best_of(checkpoints: Sequence[Checkpoint], decisions: Sequence[Decision]) ->
 def link_best(store: Store, best: Checkpoint) -> None:
     """Set the link `best` in the run folder; it is relative for a checkpoint of the run."""
     inside = best.path.is_relative_to(store.folder)
-    store.point("best", str(best.path.relative_to(store.folder) if inside else best.path.absolute()))
+    store.set_link("best", str(best.path.relative_to(store.folder) if inside else best.path.absolute()))
 
 
 def prune_checkpoints(store: Store, iteration: Iteration, decisions: Sequence[Decision], *, keep: int | None) -> None:

@@ -142,7 +142,7 @@ class Judge(Protocol):
     ) -> list[Judgment]:
         """Return at least one judgment for every response; an unparsable verdict gives an unscored judgment."""
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests of `judge` for this workload, by model."""
 
 
@@ -158,7 +158,7 @@ class Anchor(Protocol):
     ) -> list[Comparison]:  # fmt: skip
         """Compare `responses[i]` with `others[i]` for each prompt i, at least once per order, or once without order."""
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests of `compare` for the first response against all others."""
 
 

@@ -109,8 +109,8 @@ class Battle:
 class Comparison:
     """Two responses to one prompt, shown to a judge in one order.
 
-    `preference` is the probability in [0, 1] that the judge prefers `response_id` to `other_id`, whatever the order in
-    which they were shown. `shown_first` is the id of the one shown first, "" when each was scored separately.
+    `preference` is the probability in [0, 1] that the judge prefers `response_id` to `other_id`, regardless of the
+    order in which they were shown. `shown_first` is the id of the one shown first, "" when each was scored separately.
     Exactly one of `preference` and `unscored` is set.
     """
 

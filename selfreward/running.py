@@ -65,13 +65,13 @@ class Runner:
         t, work_folder = iteration.number, self.store.work_folder(iteration.number, step.name)
         files = {r.table.name: self.store.path(t, r.table) for r in step.reads if self.store.has(t, r.table)}
         block = Block(t, files, roles, roles.latest(step.role), roles.first(step.role), work_folder)
-        self.store.once_json(t, step.name, partial(self._learn, step, block))
+        self.store.read_or_make_json(t, step.name, partial(self._learn, step, block))
         path, weights_hash = self.store.commit_checkpoint(t, iteration.folder_of(step), work_folder / "checkpoint")
         return Checkpoint(weights_hash[:16], path, t)
 
     def counts(self, t: int, stages: Sequence[Stage[Any]]) -> Mapping[str, int]:
         """Return the counts of the funnel from prompts to pairs."""
-        stored: Mapping[str, int] = self.store.once_json(t, COUNTS, partial(self._tally, t, stages))
+        stored: Mapping[str, int] = self.store.read_or_make_json(t, COUNTS, partial(self._tally, t, stages))
         return stored
 
     def probe(self, t: int, step: Probe, roles: Roles) -> Evaluation | None:
@@ -85,7 +85,9 @@ class Runner:
             self.stage(t, stage, roles)
         if step.measure is None:
             return None
-        return Evaluation.from_json(self.store.once_json(t, step.name, partial(_measured, step.measure, reading)))
+        return Evaluation.from_json(
+            self.store.read_or_make_json(t, step.name, partial(_measured, step.measure, reading))
+        )
 
     def _make(self, t: int, stage: Stage[Any], roles: Roles, shard: int) -> Any:
         return stage.make(self._reading(t, stage.reads, roles, shard))

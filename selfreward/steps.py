@@ -1,7 +1,7 @@
 """The parts of an iteration: stages, gates, updates and probes, in the order in which they run.
 
 A step is data: its name, the tables it reads, the models it queries, and a function that does the work. `compose.py`
-composes an iteration, `running.py` runs it, `plan` sums its requests. None of the three knows what a step does.
+composes an iteration, `running.py` runs it, `plan` sums its requests. None of the three depends on what a step does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -106,17 +106,17 @@ def _no_counts(_: Iterable[Any]) -> Mapping[str, int]:
 class Stage(Generic[R]):
     """A step that makes a table, shard by shard.
 
-    `queries` are the roles and models that it may query, and `most` returns an upper bound on the requests to them. The
-    stage has `num_shards`, or as many as the first table that it reads by shard. `only_if_read`: the stage is left out
-    unless a later step reads its table. `only_if` decides whether it is due. `tally` counts its records for the funnel.
-    `check` raises StoreError when a resumed run would make other records than the stored ones.
+    `queries` are the roles and models that it may query, and `max_requests` returns an upper bound on the requests to
+    them. The stage has `num_shards`, or as many as the first table that it reads by shard. `only_if_read`: the stage is
+    left out unless a later step reads its table. `only_if` decides whether it is due. `tally` counts its records for
+    the funnel. `check` raises StoreError when a resumed run would make records that differ from the stored ones.
     """
 
     table: Table[R]
     make: Callable[[Reading], Iterable[R]]
     reads: tuple[Read, ...] = ()
     queries: frozenset[str] = frozenset()
-    most: Callable[[Lengths], Sequence[Requests]] = _nothing
+    max_requests: Callable[[Lengths], Sequence[Requests]] = _nothing
     num_shards: int | None = None
     only_if_read: bool = False
     only_if: Callable[[Reading], bool] = _always
@@ -166,7 +166,7 @@ class Learner(Protocol):
         """Take the optimizer steps of a block; return metrics. Raises TrainingError."""
 
     def save(self, folder: Path) -> None:
-        """Save the current weights as the model folder `folder`, which gets its name only when it is complete."""
+        """Save the current weights as the model folder `folder`, which exists only once it is complete."""
 
     def close(self) -> None: ...
 
@@ -175,14 +175,14 @@ class Learner(Protocol):
 class Update:
     """A step that trains new weights of `role` on complete tables of the iteration.
 
-    Its metrics are stored as `iteration-NN/NAME.json`. `most` returns an upper bound on its computation.
+    Its metrics are stored as `iteration-NN/NAME.json`. `max_work` returns an upper bound on its computation.
     """
 
     name: str
     role: str
     reads: tuple[Read, ...]
     open: Callable[[], Learner]
-    most: Callable[[Lengths], UpdateWork]
+    max_work: Callable[[Lengths], UpdateWork]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Upper bounds on the requests of a stage and the work of an update, on the run's real prompts; `plan` sums them.
 
-Every part that queries a model defines its bound next to the code that queries it: a judge has `most` next to `judge`.
-This module knows no judge, selector or stage.
+Every part that queries a model defines its bound next to the code that queries it: a judge has `max_requests` next to
+`judge`. This module does not depend on judges, selectors or stages.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -39,10 +39,10 @@ class Requests:
     """`times` requests for each of several prompts, to the model `by`.
 
     The prompt of a request has `first_P` tokens shared with the other requests for the same prompt, of which
-    `num_common` are shared by all requests, and then `rest` tokens of responses. `ask` is the request without its
-    messages, and `opening_tokens` the length of its opening; None for a forward pass only. `in_engine` is false for a
-    model that scores outside the engine. `num_cached` of the `times` are cached: an endpoint's replies are stored, and
-    only new requests are sent. `may_not_fit`: a prompt that exceeds the context is not sent, and its judgment is
+    `num_common` are shared by all requests, and then `rest` tokens of responses. `chat_request` is the request without
+    its messages, and `opening_tokens` the length of its opening; None for a forward pass only. `in_engine` is false for
+    a model that scores outside the engine. `num_cached` of the `times` are cached: an endpoint's replies are stored,
+    and only new requests are sent. `may_not_fit`: a prompt that exceeds the context is not sent, and its judgment is
     unscored.
     """
 
@@ -51,7 +51,7 @@ class Requests:
     rest: int = 0
     times: int = 1
     num_common: int = 0
-    ask: ChatRequest | None = None
+    chat_request: ChatRequest | None = None
     opening_tokens: int = 0
     in_engine: bool = True
     num_cached: int = 0
@@ -139,9 +139,13 @@ class Lengths:
             lambda: len(self._tokenizer.encode(template.render(prompt=prompt.messages, **values), thinking=thinking)),
         )
 
-    def opening(self, ask: ChatRequest) -> int:
+    def opening(self, chat_request: ChatRequest) -> int:
         """Return the length of the opening of the assistant's turn; the choice that follows is one token."""
-        return len(self._tokenizer.encode_text(ask.opening + ask.choices[0])) - 1 if ask.choices else 0
+        return (
+            len(self._tokenizer.encode_text(chat_request.opening + chat_request.choices[0])) - 1
+            if chat_request.choices
+            else 0
+        )
 
     def text(self, text: str) -> int:
         return len(self._tokenizer.encode_text(text))
@@ -156,8 +160,8 @@ def sampling_requests(
     by: str, prompts: Sequence[Prompt], lengths: Lengths, *, max_tokens: int, n: int = 1
 ) -> list[Requests]:
     """Return the requests that sample `n` responses to each prompt."""
-    ask = ChatRequest((), max_tokens=max_tokens, n=n)
-    return [Requests(by, lengths.prompts(prompts), ask=ask)] if prompts else []
+    chat_request = ChatRequest((), max_tokens=max_tokens, n=n)
+    return [Requests(by, lengths.prompts(prompts), chat_request=chat_request)] if prompts else []
 
 
 def forward_requests(

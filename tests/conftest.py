@@ -12,4 +12,4 @@ settings.register_profile("shared-machine", deadline=None, derandomize=True)
 settings.load_profile("shared-machine")
 
 # So that a failed assert there shows its values, as in a test file.
-pytest.register_assert_rewrite("cases.engine_contract")
+pytest.register_assert_rewrite("cases.engine_tests")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfreward.chats.endpoint_cache import ReplyCache
-from selfreward.chats.endpoint_http import Connection, Pace, model_id
+from selfreward.chats.endpoint_http import Connection, RateLimiter, model_id
 from selfreward.chats.endpoint_wire import (
     TOKENS_PER_BYTE,
     Dialect,
@@ -66,7 +66,7 @@ class EndpointChat:
         self._section = section
         self._connection = Connection(name, section)
         self._cache = ReplyCache(cache_file, account=name)
-        self._pace = Pace(section.max_requests_per_minute)
+        self._rate_limiter = RateLimiter(section.max_requests_per_minute)
         self._dialect = Dialect()
         self._counts = dict.fromkeys((*_COUNTERS, *(("cost",) if section.price else ())), 0.0)
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class EndpointChat:
         stop = threading.Event()
 
         def request_unless_stopped(task: _Task) -> dict[str, Reply]:
-            with self._turn():
+            with self._one_task_until_calibrated():
                 try:
                     return self._request_task(task, stop)
                 except _Stopped:
@@ -144,7 +144,7 @@ class EndpointChat:
         return replies
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _one_task_until_calibrated(self) -> Iterator[None]:
         """With a budget, run tasks one by one until the first answer shows how many tokens the server counts."""
         with self._first:
             if self._section.budget is not None and self._tokens_per_byte is None:
@@ -208,16 +208,16 @@ class EndpointChat:
     def _exchange(
         self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], stop: threading.Event
     ) -> dict[str, Reply]:
-        if stop.is_set() or stop.wait(self._pace.wait_s()):
+        if stop.is_set() or stop.wait(self._rate_limiter.wait_s()):
             raise _Stopped
-        with self._paid(body) as (sent, worst):
+        with self._reserved_cost(body) as (sent, worst):
             if stop.is_set():  # while waiting for the budget
                 raise _Stopped
             self._count(num_requests=1)
             answer = self._connection.post(body)
             replies = dict(zip(keys, read_replies(answer, request), strict=False))
             used = used_tokens(answer)
-            self._learn(body, used)
+            self._update_tokens_per_byte(body, used)
             self._cache.store(replies, sent=sent, cost=self._cost(used or worst))
             self._count(
                 num_prompt_tokens=used[0] if used else 0,
@@ -226,7 +226,7 @@ class EndpointChat:
             )
         return replies
 
-    def _learn(self, body: Mapping[str, Any], used: tuple[int, int] | None) -> None:
+    def _update_tokens_per_byte(self, body: Mapping[str, Any], used: tuple[int, int] | None) -> None:
         """Update the tokens per byte; without a count by the server, one byte counts as one token."""
         with self._lock:
             if used:
@@ -243,7 +243,7 @@ class EndpointChat:
         return (num_tokens[0] * price.prompt + num_tokens[1] * price.generated) / 1e6 if price else 0.0
 
     @contextmanager
-    def _paid(self, body: Mapping[str, Any]) -> Iterator[tuple[int | None, tuple[int, int]]]:
+    def _reserved_cost(self, body: Mapping[str, Any]) -> Iterator[tuple[int | None, tuple[int, int]]]:
         """Reserve the maximum cost before a request is sent, and release it when it was certainly not charged.
 
         Yields the id of the reservation (None without a price) and the tokens that it covers.

@@ -11,7 +11,7 @@ from typing import Any
 
 from selfreward.errors import StoreError
 from selfreward.requests import Reply
-from selfreward.store.files import explained
+from selfreward.store.files import explain_os_errors
 
 _VERSION = 1
 _TABLES = """
@@ -98,7 +98,7 @@ class ReplyCache:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._explained():
+        with self._lock, self._explain_errors():
             if self._connection is None:
                 self._connection = self._open()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -106,7 +106,7 @@ class ReplyCache:
                 yield self._connection
 
     def _open(self) -> sqlite3.Connection:
-        with explained(self._file):
+        with explain_os_errors(self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._file, timeout=60, isolation_level=None, check_same_thread=False)
         try:
@@ -128,10 +128,10 @@ class ReplyCache:
                 for statement in _TABLES.strip().splitlines():
                     connection.execute(statement)
             elif version != _VERSION:
-                raise sqlite3.DatabaseError(f"it is of version {version}, and this program writes version {_VERSION}")
+                raise sqlite3.DatabaseError(f"it has version {version}, and this program writes version {_VERSION}")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, ValueError, TypeError) as error:

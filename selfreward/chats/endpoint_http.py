@@ -30,7 +30,7 @@ def chat_url(section: EndpointSection) -> str:
     return section.endpoint.rstrip("/").removesuffix(_PATH) + _PATH
 
 
-class Pace:
+class RateLimiter:
     """A rate limit of `per_minute` requests in any minute, evenly spaced over all threads; None for no limit."""
 
     def __init__(self, per_minute: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -83,7 +83,7 @@ class Connection:
             words = f"no answer within {self._timeout_s:g} s" if isinstance(error, httpx.TimeoutException) else error
             raise LostAnswer(f"{type(error).__name__}: {self.clean(str(words))}", paid=not unconnected) from None
         if not response.is_success:
-            raise self._failure(response)
+            raise self._error_of(response)
         return self._read(response.content)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Connection:
                 raw += piece
                 if time.monotonic() > deadline:
                     raise httpx.ReadTimeout("")
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(raw))
+        return httpx.Response(response.status_code, headers=_used_headers(response.headers), content=bytes(raw))
 
     def _read(self, raw: bytes) -> dict[str, Any]:
         text = raw.decode("utf-8-sig", "replace")
@@ -121,8 +121,8 @@ class Connection:
             raise LostAnswer("the answer is not a JSON object", paid=True)
         return answer
 
-    def _failure(self, response: "httpx.Response") -> LostAnswer | Refused:
-        words, about = _words(response.content.decode("utf-8", "replace"))
+    def _error_of(self, response: "httpx.Response") -> LostAnswer | Refused:
+        words, about = _error_message(response.content.decode("utf-8", "replace"))
         words = self.clean(words) or response.reason_phrase
         status = response.status_code
         may_pass = status in (408, 409, 429) or status >= 500
@@ -160,12 +160,12 @@ def _key_pattern(key: str) -> re.Pattern[str] | None:
     return re.compile(re.escape(key) + part)
 
 
-def _plain(headers: "httpx.Headers") -> dict[str, str]:
+def _used_headers(headers: "httpx.Headers") -> dict[str, str]:
     """Return only the headers that are used; headers on the encoding do not apply to a decoded body."""
     return {name: headers[name] for name in ("retry-after", "retry-after-ms") if name in headers}
 
 
-def _words(text: str) -> tuple[str, str]:
+def _error_message(text: str) -> tuple[str, str]:
     """Return the message of an error, as written by OpenAI, FastAPI and others, and the message with its codes."""
     try:
         answer = json.loads(text)

@@ -41,12 +41,12 @@ class LocalChat:
             for opening, choices in {(request.opening, request.choices) for request in requests if request.choices}
         }
         tokens = [tokens_of.get((request.opening, request.choices)) for request in requests]
-        replies = [self._ready(request, choices) for request, choices in zip(requests, tokens, strict=True)]
+        replies = [self._empty_replies(request, choices) for request, choices in zip(requests, tokens, strict=True)]
         if any(reply.skipped is None for draws in replies for reply in draws):
             self.engine.load(models[self.by])
         return self._choose(requests, tokens, self._write(requests, replies))
 
-    def _ready(self, request: ChatRequest, tokens: ChoiceTokens | None) -> list[Reply]:
+    def _empty_replies(self, request: ChatRequest, tokens: ChoiceTokens | None) -> list[Reply]:
         """Return `n` empty replies with the prompt's tokens, or the reason why it is not sent (never truncated)."""
         choice = len(tokens.opening_ids) + 1 if tokens else 0
         needed = request.max_tokens + choice + (_SPARE_TOKENS if choice and request.max_tokens else 0)
@@ -67,7 +67,9 @@ class LocalChat:
         for index, samples in zip(
             positions, self.engine.generate(generation_requests) if generation_requests else [], strict=True
         ):
-            replies[index] = [_written(reply, sample) for reply, sample in zip(replies[index], samples, strict=True)]
+            replies[index] = [
+                _with_sample(reply, sample) for reply, sample in zip(replies[index], samples, strict=True)
+            ]
         return replies
 
     def _choose(
@@ -83,7 +85,10 @@ class LocalChat:
         ]
         generation_requests = [
             GenerationRequest(
-                prompt_token_ids=(*self._so_far(requests[index], replies[index][draw]), *choices.opening_ids),
+                prompt_token_ids=(
+                    *self._tokens_before_opening(requests[index], replies[index][draw]),
+                    *choices.opening_ids,
+                ),
                 max_tokens=1,
                 temperature=0.0,
                 choice_token_ids=choices.choice_ids,
@@ -94,21 +99,23 @@ class LocalChat:
         for (index, draw, choices), request, (sample,) in zip(positions, generation_requests, samples, strict=True):
             reply = replace(replies[index][draw], choice_logprobs=checked_logprobs(sample, choices))
             if not requests[index].max_tokens:
-                reply = _written(replace(reply, prompt_token_ids=request.prompt_token_ids), sample)
+                reply = _with_sample(replace(reply, prompt_token_ids=request.prompt_token_ids), sample)
             replies[index][draw] = reply
         return replies
 
-    def _so_far(self, request: ChatRequest, reply: Reply) -> tuple[int, ...]:
+    def _tokens_before_opening(self, request: ChatRequest, reply: Reply) -> tuple[int, ...]:
         """Return the tokens of the prompt and the free text, up to where the model itself began the opening."""
         if not request.max_tokens:
             return reply.prompt_token_ids
-        begun = [found.start() for found in _begun(request.opening).finditer(reply.text)]
+        begun = [found.start() for found in _opening_pattern(request.opening).finditer(reply.text)]
         text = reply.text[: begun[-1] if begun else None].rstrip() + "\n"
         written = self.engine.encode_text(text)
-        if not self._controls(written) <= self._controls(
+        if not self._count_control_tokens(written) <= self._count_control_tokens(
             reply.token_ids[: -1 if reply.finish_reason == "stop" else None]
         ):
-            written = tuple(i for i in self.engine.encode_text(self._break(text)) if i not in self._control_ids)
+            written = tuple(
+                i for i in self.engine.encode_text(self._break_control_tokens(text)) if i not in self._control_ids
+            )
         limit = len(reply.token_ids) + _SPARE_TOKENS
         return (*reply.prompt_token_ids, *written[:limit])
 
@@ -119,21 +126,21 @@ class LocalChat:
         (it normalises characters), so the check is on the tokens.
         """
         silent = [replace(message, content="x") for message in messages]
-        expected = self._controls(self.engine.encode(silent, thinking=thinking))
+        expected = self._count_control_tokens(self.engine.encode(silent, thinking=thinking))
         token_ids = self.engine.encode(messages, thinking=thinking)
-        if self._controls(token_ids) == expected:
+        if self._count_control_tokens(token_ids) == expected:
             return token_ids
-        broken = [replace(message, content=self._break(message.content)) for message in messages]
+        broken = [replace(message, content=self._break_control_tokens(message.content)) for message in messages]
         token_ids = self.engine.encode(broken, thinking=thinking)
-        return token_ids if self._controls(token_ids) == expected else None
+        return token_ids if self._count_control_tokens(token_ids) == expected else None
 
-    def _break(self, text: str) -> str:
+    def _break_control_tokens(self, text: str) -> str:
         """Return the text with a space after the first character of each control token."""
         for token in sorted(self.engine.control_tokens, key=len, reverse=True):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def _controls(self, token_ids: Iterable[int]) -> Counter[int]:
+    def _count_control_tokens(self, token_ids: Iterable[int]) -> Counter[int]:
         return Counter(token_id for token_id in token_ids if token_id in self._control_ids)
 
     @cached_property
@@ -142,7 +149,7 @@ class LocalChat:
         return frozenset(token_ids[0] for token_ids in encoded if len(token_ids) == 1)
 
 
-def _begun(opening: str) -> re.Pattern[str]:
+def _opening_pattern(opening: str) -> re.Pattern[str]:
     """Return a pattern for the opening with the Markdown before it, which must not be left unclosed."""
     return re.compile(rf"[ \t*_#]{{0,8}}{re.escape(opening.strip())}")
 
@@ -159,7 +166,7 @@ def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...]) -> Gene
     )
 
 
-def _written(reply: Reply, sample: Sample) -> Reply:
+def _with_sample(reply: Reply, sample: Sample) -> Reply:
     return replace(
         reply,
         text=sample.text,

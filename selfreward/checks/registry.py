@@ -3,7 +3,7 @@
     @check_kind("keywords:existence", keywords=Texts())
     def existence(text: str, *, keywords: Sequence[str]) -> bool: ...
 
-The function sees a text that is not blank and arguments that were validated. It must return for every text.
+The function receives a text that is not blank and arguments that were validated. It must return for every text.
 """
 
 from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ from typing import Any
 from selfreward import recipe_file
 from selfreward.dtypes import with_dtype
 from selfreward.errors import RecipeError, StoreError
-from selfreward.judging import of_judge
+from selfreward.judging import judge_problems
 from selfreward.problems import warnings_of
 from selfreward.prompts.rows import Defect, read_row, read_text
 from selfreward.recipe import Recipe
@@ -73,7 +73,7 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
     with Store(work, name=out.name) as store:
         # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
         inference = inference_of(recipe, cache_folder=out.with_name(f".{out.name}.replies"))
-        warnings = warnings_of(of_judge(recipe.judging, list(inputs.prompts.values())))
+        warnings = warnings_of(judge_problems(recipe.judging, list(inputs.prompts.values())))
         store.meter = inference.usage
         try:
             lengths = _judge(recipe, inputs, store, inference)

@@ -101,10 +101,12 @@ def draw_batch(model: Any, rows: Sequence[Row], *, end_token_ids: Sequence[int],
     next_position = mask.sum(dim=1)
     for step in range(streams.shape[1]):
         logprobs = torch.log_softmax(logits.float(), dim=-1)  # Raw: before temperature and top-p.
-        token_ids = _pick(logits.float(), [rows[row] for row in live], torch.from_numpy(streams[live, step]))
+        token_ids = _sample_token_ids(
+            logits.float(), [rows[row] for row in live], torch.from_numpy(streams[live, step])
+        )
         if step == 0:
-            _note_choices(draws, rows, logprobs)
-        finished = _note(draws, rows, live, token_ids, logprobs, end_token_ids)
+            _record_choice_logprobs(draws, rows, logprobs)
+        finished = _record_tokens(draws, rows, live, token_ids, logprobs, end_token_ids)
         if all(finished):
             break
         keep = [line for line, done in enumerate(finished) if not done]
@@ -163,13 +165,13 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def _note_choices(draws: Sequence[Draw], rows: Sequence[Row], logprobs: torch.Tensor) -> None:
+def _record_choice_logprobs(draws: Sequence[Draw], rows: Sequence[Row], logprobs: torch.Tensor) -> None:
     for draw, row, line in zip(draws, rows, logprobs, strict=True):
         if row.request.choice_token_ids:
             draw.choice_logprobs = tuple(line[list(row.request.choice_token_ids)].tolist())
 
 
-def _note(
+def _record_tokens(
     draws: Sequence[Draw],
     rows: Sequence[Row],
     live: Sequence[int],
@@ -193,7 +195,7 @@ def _has_ended(draw: Draw, request: GenerationRequest, end_token_ids: Sequence[i
     return bool(draw.token_ids) and (draw.token_ids[-1] in end_token_ids or len(draw.token_ids) == request.max_tokens)
 
 
-def _pick(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> torch.Tensor:
+def _sample_token_ids(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> torch.Tensor:
     """Return one token id per line; logits [lines, vocabulary], uniform [lines] in [0, 1)."""
     picked = logits.argmax(dim=-1)
     sampled = [line for line, row in enumerate(rows) if row.request.temperature > 0]

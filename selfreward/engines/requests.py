@@ -54,7 +54,7 @@ def check_scores(requests: Sequence[ScoreRequest], *, context_tokens: int) -> No
 
 @dataclass
 class Usage:
-    """Counters since the start. A prompt counts once per request, whatever its number of samples."""
+    """Counters since the start. A prompt counts once per request, regardless of its number of samples."""
 
     counts: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(

@@ -40,7 +40,7 @@ class TransformersEngine(InProcessEngine):
         started, starts = time.monotonic(), self._model is None
         self._verifier.require_readable(checkpoint)
         self._loaded = None
-        with self._failing("loading of weights"):
+        with self._engine_errors("loading of weights"):
             if starts:
                 self._model = self._read(checkpoint).to(_device()).eval()
             else:
@@ -78,7 +78,7 @@ class TransformersEngine(InProcessEngine):
 
     def wake(self) -> None:
         if self._asleep:
-            with self._failing("waking"):
+            with self._engine_errors("waking"):
                 self._model.to(_device())
             self._asleep = False
 
@@ -118,7 +118,7 @@ class TransformersEngine(InProcessEngine):
         section = self._section
         cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=section.max_num_seqs)
         by_row: dict[tuple[int, int], Sample] = {}
-        with self._failing("generation"):
+        with self._engine_errors("generation"):
             for batch in _with_progress(cut, "generate"):
                 draws = draw_batch(model, batch, end_token_ids=self._chat.end_token_ids, seeded=section.seeded)
                 for row, draw in zip(batch, draws, strict=True):
@@ -157,7 +157,7 @@ class TransformersEngine(InProcessEngine):
             vocab_size=self._model.config.get_text_config().vocab_size,
         )
         scores: list[tuple[float, ...]] = [() for _ in requests]
-        with self._failing("scoring"):
+        with self._engine_errors("scoring"):
             for batch in _with_progress(cut, "score") if progress else cut:
                 found = score_batch(self._model, [request for _, request in batch])
                 for (index, _), logprobs in zip(batch, found, strict=True):
@@ -165,7 +165,7 @@ class TransformersEngine(InProcessEngine):
         return scores
 
     @contextmanager
-    def _failing(self, what: str) -> Iterator[None]:
+    def _engine_errors(self, what: str) -> Iterator[None]:
         """Turn exceptions of torch and transformers into EngineError."""
         try:
             yield

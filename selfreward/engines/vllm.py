@@ -55,7 +55,7 @@ class VllmEngine(InProcessEngine):
         """Sleep at level 2: free weights and KV cache on the device; waking reloads the weights. No-op on the CPU."""
         if self._llm is None or self._asleep or not _on_cuda():
             return
-        with self._failing("sleep"):
+        with self._engine_errors("sleep"):
             self._llm.sleep(level=2)
         self._asleep = True
 
@@ -96,7 +96,7 @@ class VllmEngine(InProcessEngine):
             )
 
     def _start(self, checkpoint: Checkpoint) -> None:
-        with self._failing("start"):
+        with self._engine_errors("start"):
             self._llm = start_vllm(
                 self._section,
                 model=checkpoint.path,
@@ -109,7 +109,7 @@ class VllmEngine(InProcessEngine):
     def _sync(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
         self._loaded = None
-        with self._failing("weight sync"):
+        with self._engine_errors("weight sync"):
             self._reload(checkpoint)
             self._llm.reset_prefix_cache()
         reload_s = time.monotonic() - started
@@ -119,7 +119,7 @@ class VllmEngine(InProcessEngine):
     def _wake(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
         self._loaded = None
-        with self._failing("waking"):
+        with self._engine_errors("waking"):
             self._llm.wake_up(tags=["weights"])
             # At level 2 the weights are discarded: without a reload the engine would silently generate garbage.
             self._reload(checkpoint)
@@ -133,7 +133,7 @@ class VllmEngine(InProcessEngine):
         self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(checkpoint.path)})
 
     def _samples_of_weights(self) -> list[TensorSample]:
-        with self._failing("verification of the weights"):
+        with self._engine_errors("verification of the weights"):
             (found,) = self._llm.collective_rpc("sample_weights")
         return [TensorSample(**sample) for sample in found]
 
@@ -160,7 +160,7 @@ class VllmEngine(InProcessEngine):
 
     def _run(self, llm: Any, jobs: Sequence[tuple[tuple[int, ...], Any]], *, progress: bool) -> list[Any]:
         """Make one vLLM call for all (prompt token ids, sampling parameters)."""
-        with self._failing("call"):
+        with self._engine_errors("call"):
             llm.reset_prefix_cache()
             outputs = llm.generate(
                 [{"prompt_token_ids": list(token_ids)} for token_ids, _ in jobs],
@@ -217,7 +217,7 @@ class VllmEngine(InProcessEngine):
             first = slice(flat.start_indices[0] + 1, flat.start_indices[0] + 1 + len(request.choice_token_ids))
             if tuple(flat.token_ids[first]) != request.choice_token_ids:
                 raise EngineError(
-                    "vLLM engine: it returned the log-probabilities of other tokens than requested; "
+                    "vLLM engine: it returned log-probabilities of tokens that were not requested; "
                     "exactly the requested ones are needed; use a vLLM version that the project supports"
                 )
             choice_logprobs = tuple(flat.logprobs[first])
@@ -258,7 +258,7 @@ class VllmEngine(InProcessEngine):
         return {**facts, "versions": {"vllm": vllm.__version__, **facts["versions"]}}
 
     @contextmanager
-    def _failing(self, what: str) -> Iterator[None]:
+    def _engine_errors(self, what: str) -> Iterator[None]:
         """Turn exceptions of vLLM into EngineError, and mark the engine as failed."""
         try:
             yield

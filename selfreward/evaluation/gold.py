@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfreward.evaluation.bench import Bench
+from selfreward.evaluation.evaluator import Evaluator
 from selfreward.evaluation.tables import GOLD_JUDGMENTS, GOLD_OUTCOMES
 from selfreward.parts import Engine, Judge
 from selfreward.records import GoldPair, Interval, Judgment, PromptOutcome, Response
@@ -19,32 +19,38 @@ NO_CHECKPOINT = -1
 CHOSEN, REJECTED = "chosen", "rejected"
 
 
-def gold_stages(bench: Bench, iteration: int, *, judge: Judge) -> tuple[Stage[Any], ...]:
+def gold_stages(evaluator: Evaluator, iteration: int, *, judge: Judge) -> tuple[Stage[Any], ...]:
     """Return the stages that judge both responses of each gold pair, one call per block, and compute the outcomes."""
-    pairs, size = bench.source.gold_pairs(), bench.shard_prompts
+    pairs, size = evaluator.source.gold_pairs(), evaluator.shard_prompts
     if not pairs:
         return ()
 
-    def judged(reading: Reading) -> list[Judgment]:
+    def make_judgments(reading: Reading) -> list[Judgment]:
         block = pairs[reading.shard * size : (reading.shard + 1) * size]
-        responses = [response for pair in block for response in _responses(pair, bench.engine)]
+        responses = [response for pair in block for response in _responses(pair, evaluator.engine)]
         # With the first iteration's seeds: sampling noise is then as similar as possible for different judges.
         found = judge.judge([pair.prompt for pair in block], responses, models=reading.roles, iteration=1)
         return [judgment for judgment in found if not judgment.part]
 
-    def most(lengths: Lengths) -> list[Requests]:
+    def max_requests(lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests, with all responses as long as the longest one."""
         longest = max(lengths.text(text) for pair in pairs for text in (pair.chosen, pair.rejected))
-        requests = judge.most(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
+        requests = judge.max_requests(Workload([pair.prompt for pair in pairs], 2, longest, iteration), lengths)
         return all_cached(requests) if iteration > 1 else requests
 
-    def compared(reading: Reading) -> list[PromptOutcome]:
+    def make_outcomes(reading: Reading) -> list[PromptOutcome]:
         scores = mean_scores(reading.rows(GOLD_JUDGMENTS))
         return [PromptOutcome(p.prompt.id, "gold", "self", NO_CHECKPOINT, _outcome(p, scores)) for p in pairs]
 
     return (
-        Stage(GOLD_JUDGMENTS, judged, queries=judge.by, most=most, num_shards=bench.num_shards(pairs)),
-        Stage(GOLD_OUTCOMES, compared, reads=(Read(GOLD_JUDGMENTS, "iteration"),), num_shards=1),
+        Stage(
+            GOLD_JUDGMENTS,
+            make_judgments,
+            queries=judge.by,
+            max_requests=max_requests,
+            num_shards=evaluator.num_shards(pairs),
+        ),
+        Stage(GOLD_OUTCOMES, make_outcomes, reads=(Read(GOLD_JUDGMENTS, "iteration"),), num_shards=1),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfreward.evaluation.bench import Bench, Sides
+from selfreward.evaluation.evaluator import Evaluator, Sides
 from selfreward.evaluation.metrics import BaselineComparison, HeldOutResponses, measure, passes
 from selfreward.evaluation.outcomes import check_outcomes, rows
 from selfreward.evaluation.preference import Outcome, outcomes
@@ -36,10 +36,10 @@ KL_PROMPTS = 32
 EARLIER = (Read(RESPONSES, "earlier"), Read(VERIFIABLE_RESPONSES, "earlier"))
 
 
-def held_out(bench: Bench, iteration: int, *, self_judge: Judge | None = None) -> Probe:
+def held_out(evaluator: Evaluator, iteration: int, *, self_judge: Judge | None = None) -> Probe:
     """Return the evaluation of an iteration. `self_judge` is the run's own judge, None if it should not be used."""
-    probe = _HeldOut(bench, self_judge)
-    return probe.of_initial() if iteration == 0 else probe.of_trained(iteration)
+    probe = _HeldOut(evaluator, self_judge)
+    return probe.initial_probe() if iteration == 0 else probe.trained_probe(iteration)
 
 
 def baselines_of(roles: Roles) -> dict[str, Checkpoint]:
@@ -51,22 +51,22 @@ def baselines_of(roles: Roles) -> dict[str, Checkpoint]:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    bench: Bench
+    evaluator: Evaluator
     self_judge: Judge | None
 
     @property
     def validation(self) -> Sequence[Prompt]:
-        return self.bench.source.validation_prompts()
+        return self.evaluator.source.validation_prompts()
 
     @property
     def verifiable(self) -> Sequence[Prompt]:
-        return self.bench.source.verifiable_prompts()
+        return self.evaluator.source.verifiable_prompts()
 
-    def of_initial(self) -> Probe:
+    def initial_probe(self) -> Probe:
         return Probe(EVALUATION, self._own_stages(), (), self._measure_initial)
 
-    def of_trained(self, iteration: int) -> Probe:
-        tokens = self.bench.decoding.max_tokens
+    def trained_probe(self, iteration: int) -> Probe:
+        tokens = self.evaluator.decoding.max_tokens
         work = Workload(self.validation, 1 + min(iteration, 3), tokens, iteration, already_judged=iteration > 1)
         both = (Read(RESPONSES), EARLIER[0])
         own, previous, initial = self._divergence()
@@ -75,7 +75,7 @@ class _HeldOut:
             *own,
             *(previous if iteration > 1 else ()),
             *((self._self_judgments(self.self_judge, both, work),) if self.self_judge else ()),
-            self.bench.comparisons(COMPARISONS, self.validation, self._sides, reads=both, work=work),
+            self.evaluator.comparisons(COMPARISONS, self.validation, self._sides, reads=both, work=work),
             *initial,
         )
         made = Stage(OUTCOMES, self._outcomes, reads=(*complete_tables(stages), *EARLIER), num_shards=1)
@@ -85,8 +85,8 @@ class _HeldOut:
 
     def _own_stages(self) -> tuple[Stage[Any], ...]:
         return (
-            self.bench.responses(RESPONSES, self.validation, "trained"),
-            self.bench.responses(VERIFIABLE_RESPONSES, self.verifiable, "trained"),
+            self.evaluator.responses(RESPONSES, self.validation, "trained"),
+            self.evaluator.responses(VERIFIABLE_RESPONSES, self.verifiable, "trained"),
         )
 
     def _divergence(self) -> tuple[tuple[Stage[Any], ...], ...]:
@@ -96,11 +96,11 @@ class _HeldOut:
         log-probabilities under each model. M_t also scores its own draws, since numerical differences between sampling
         and scoring would appear as KL.
         """
-        bench = self.bench
-        by_seed = sorted(self.validation, key=lambda p: seed_of(bench.seed, 0, KL_RESPONSES.seed_name, p.id))
+        evaluator = self.evaluator
+        by_seed = sorted(self.validation, key=lambda p: seed_of(evaluator.seed, 0, KL_RESPONSES.seed_name, p.id))
         drawn = by_seed[:KL_PROMPTS]
-        unaltered = Decoding(temperature=1.0, top_p=1.0, max_tokens=bench.decoding.max_tokens)
-        own = bench.responses(KL_RESPONSES, drawn, "trained", decoding=unaltered)
+        unaltered = Decoding(temperature=1.0, top_p=1.0, max_tokens=evaluator.decoding.max_tokens)
+        own = evaluator.responses(KL_RESPONSES, drawn, "trained", decoding=unaltered)
         scored = {role: self._logprobs(role, drawn) for role in LOGPROBS}
         return (own, scored["trained"]), (replace(scored["previous"], only_if=_has_previous),), (scored["initial"],)
 
@@ -108,12 +108,12 @@ class _HeldOut:
         """Return the stage that computes log p(response | prompt) of the draws under `role`, in nats."""
 
         def make(reading: Reading) -> list[ResponseLogprob]:
-            return score_responses(self.bench.engine, list(reading.rows(KL_RESPONSES)), model=reading.roles[role])
+            return score_responses(self.evaluator.engine, list(reading.rows(KL_RESPONSES)), model=reading.roles[role])
 
-        tokens = self.bench.decoding.max_tokens
+        tokens = self.evaluator.decoding.max_tokens
         return Stage(
             LOGPROBS[role], make, reads=(Read(KL_RESPONSES),), queries=frozenset({role}),
-            most=lambda lengths: forward_requests(role, drawn, lengths, max_tokens=tokens),
+            max_requests=lambda lengths: forward_requests(role, drawn, lengths, max_tokens=tokens),
         )  # fmt: skip
 
     def _self_judgments(self, judge: Judge, reads: tuple[Read, ...], work: Workload) -> Stage[Judgment]:
@@ -123,21 +123,21 @@ class _HeldOut:
         """
 
         def make(reading: Reading) -> list[Judgment]:
-            sides, block = self._sides(reading, reading.shard), self.bench.block(self.validation, reading.shard)
+            sides, block = self._sides(reading, reading.shard), self.evaluator.block(self.validation, reading.shard)
             all_sides = [sides.own, *sides.against]
             models = reading.roles.at_iteration_start  # the weights with which it labelled, before the update
             return self_judgments(block, all_sides, judge=judge, models=models, iteration=reading.iteration)
 
         return Stage(
-            SELF_JUDGMENTS, make, reads=reads, queries=judge.by, num_shards=self.bench.num_shards(self.validation),
-            most=lambda lengths: judge.most(work, lengths),
+            SELF_JUDGMENTS, make, reads=reads, queries=judge.by, num_shards=self.evaluator.num_shards(self.validation),
+            max_requests=lambda lengths: judge.max_requests(work, lengths),
         )  # fmt: skip
 
     # -- measurements ---------------------------------------------------------------------------------------------
 
     def _sides(self, reading: Reading, shard: int | None) -> Sides:
         baselines = {
-            name: self.bench.evaluated(reading, RESPONSES, self.validation, model, shard)
+            name: self.evaluator.evaluated(reading, RESPONSES, self.validation, model, shard)
             for name, model in baselines_of(reading.roles).items()
         }
         return Sides(list(reading.rows(RESPONSES, shard=shard)), baselines)
@@ -154,7 +154,7 @@ class _HeldOut:
 
         def against_baseline(name: str, model: Checkpoint) -> BaselineComparison:
             side = sides.baselines[name]
-            checked = self.bench.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None)
+            checked = self.evaluator.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None)
             compared = outcomes(own.validation, side, comparisons, sides.against)
             own_logprobs = logprobs["trained"] if name in logprobs else None
             both = HeldOutResponses(side, checked)
@@ -204,7 +204,7 @@ class _HeldOut:
             reading.iteration, own=own,
             initial=baseline_comparisons["initial"].held_out if baseline_comparisons else own,
             baselines=list(baseline_comparisons.values()), comparisons=comparisons, verifiable_prompts=self.verifiable,
-            max_tokens=self.bench.decoding.max_tokens, seed=self.bench.seed,
+            max_tokens=self.evaluator.decoding.max_tokens, seed=self.evaluator.seed,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from selfreward.evaluation.bench import Bench
+from selfreward.evaluation.evaluator import Evaluator
 from selfreward.evaluation.gold import GOLD_ACCURACY, GOLD_UNSCORED, accuracy, gold_stages, unscored_rate
 from selfreward.evaluation.metrics import MetricTable
 from selfreward.evaluation.preference import anchor_health, outcomes
@@ -51,17 +51,17 @@ class _JudgedPrompt:
     judgments: list[Judgment]
 
 
-def judge_probe(bench: Bench, *, judge: Judge, work: Workload, num_prompts: int) -> Probe:
+def judge_probe(evaluator: Evaluator, *, judge: Judge, work: Workload, num_prompts: int) -> Probe:
     """Return the measurements of `judge` on the responses of `work`.
 
     `num_prompts` is the size of the pool and of the anchor's sample; 0 switches both off.
     """
-    return _JudgeProbe(bench, judge, work, num_prompts).probe(work.iteration)
+    return _JudgeProbe(evaluator, judge, work, num_prompts).probe(work.iteration)
 
 
 @dataclass(frozen=True)
 class _JudgeProbe:
-    bench: Bench
+    evaluator: Evaluator
     judge: Judge
     work: Workload
     num_prompts: int
@@ -69,11 +69,11 @@ class _JudgeProbe:
 
     @property
     def seed(self) -> int:
-        return self.bench.seed
+        return self.evaluator.seed
 
     def probe(self, iteration: int) -> Probe:
         """Return the probe; the judge runs before the anchor, so that the engine loads each model once."""
-        gold = gold_stages(self.bench, iteration, judge=self.judge)
+        gold = gold_stages(self.evaluator, iteration, judge=self.judge)
         pool, earlier = (self._pool(iteration), (Read(POOL_JUDGMENTS, "earlier"),)) if self._is_compared else ((), ())
         return Probe(JUDGE, (*pool, *gold, *self._anchored()), (*ALL_SHARDS, *earlier), self._measure)
 
@@ -94,11 +94,11 @@ class _JudgeProbe:
                 (POOL_JUDGMENTS, lambda case: case.judgments),
             )
             return tuple(Stage(table, partial(self._kept, part), ALL_SHARDS, num_shards=1) for table, part in kept)
-        work = self._sampled(self.bench.source.training_prompts(1), self.work.num_responses)
+        work = self._sampled(self.evaluator.source.training_prompts(1), self.work.num_responses)
         again = Stage(
             POOL_JUDGMENTS, self._judge_again, queries=self.judge.by, num_shards=1,
             reads=(Read(POOL_PROMPTS, "earlier"), Read(POOL_RESPONSES, "earlier")),
-            most=lambda lengths: all_cached(self.judge.most(work, lengths)),
+            max_requests=lambda lengths: all_cached(self.judge.max_requests(work, lengths)),
             only_if=lambda reading: reading.has(POOL_PROMPTS, iteration=1),
         )  # fmt: skip
         return (again,)
@@ -116,7 +116,7 @@ class _JudgeProbe:
     def _anchored(self) -> tuple[Stage[Comparison], ...]:
         if not self.num_prompts:
             return ()
-        work, anchor = self._sampled(self.work.prompts, 2), self.bench.anchor
+        work, anchor = self._sampled(self.work.prompts, 2), self.evaluator.anchor
 
         def make(reading: Reading) -> list[Comparison]:
             prompts, best, worst = self._best_and_worst(reading)
@@ -124,7 +124,7 @@ class _JudgeProbe:
 
         stage = Stage(
             BEST_AND_WORST, make, reads=ALL_SHARDS, queries=anchor.by, num_shards=1,
-            most=lambda lengths: anchor.most(work, lengths),
+            max_requests=lambda lengths: anchor.max_requests(work, lengths),
             only_if=lambda reading: bool(self._best_and_worst(reading)[0]),
         )  # fmt: skip
         return (stage,)
@@ -176,7 +176,7 @@ class _JudgeProbe:
             *measure_judge(judgments(), response_lengths=lengths, scale=self.judge.scale, seed=self.seed)
         )
         measure_samples(table, prompts, texts, seed=self.seed)
-        rows = list(reading.rows(GOLD_OUTCOMES)) if self.bench.source.gold_pairs() else []
+        rows = list(reading.rows(GOLD_OUTCOMES)) if self.evaluator.source.gold_pairs() else []
         table.put(TAU, lambda: self._tau(reading))
         table.put(GOLD_ACCURACY, lambda: accuracy(rows, seed=self.seed))
         table.put(GOLD_UNSCORED, lambda: unscored_rate(rows))

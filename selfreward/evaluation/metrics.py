@@ -74,7 +74,7 @@ def measure(
 ) -> Evaluation:
     """Compute all metrics of one checkpoint. `baselines` is empty for M_0; `initial` is M_0's responses.
 
-    All responses are to the same prompts in the same order, as `evaluation/bench.py` has checked.
+    All responses are to the same prompts in the same order, as `evaluation/evaluator.py` has checked.
     """
     table = MetricTable()
     passed = passes(verifiable_prompts, own)

@@ -52,7 +52,7 @@ class AnchorHealth:
     invalid: str | None
 
 
-def differing(
+def different_pairs(
     prompts: Sequence[Prompt], responses: Sequence[Response], baselines: Sequence[Sequence[Response]]
 ) -> list[tuple[Prompt, Response, Response]]:
     """Return the pairs for the anchor: each pair of different texts once, even if two baselines wrote the same text."""
@@ -105,8 +105,8 @@ def anchor_health(
     """Validate the anchor by all its comparisons in this evaluation; None when it compared nothing.
 
     Comparisons with all baselines are used, since the anchor itself is tested here, and a good anchor must find two
-    nearly equal checkpoints equal. An anchor that ignores the texts gives X = 0.5 everywhere, whatever its position
-    bias, since the two orders cancel; so only that counts as a lack of variance, and a unanimous win does not. An
+    nearly equal checkpoints equal. An anchor that ignores the texts gives X = 0.5 everywhere, with any position bias,
+    since the two orders cancel; so only that counts as a lack of variance, and a unanimous win does not. An
     anchor that scores each response separately has no position bias, and is not tested for it.
     """
     if not comparisons:

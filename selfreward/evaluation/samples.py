@@ -82,10 +82,10 @@ def measure_samples(
             raise NotEnoughDataError("no prompt has two responses")
         return mean_interval([measure(sampled.texts) for sampled in sample], bounds=bounds, seed=seed)
 
-    most = max((len(sampled.texts) for sampled in sample), default=1)
+    max_texts = max((len(sampled.texts) for sampled in sample), default=1)
     spread = [prompt.zero_variance for prompt in prompts if prompt.zero_variance is not None]
     table.put("sample_self_bleu", lambda: mean_over_prompts(self_bleu, RATE))
-    table.put("sample_vendi", lambda: mean_over_prompts(vendi, (1.0, most)))
+    table.put("sample_vendi", lambda: mean_over_prompts(vendi, (1.0, max_texts)))
     table.put("sample_repetition_rate", lambda: mean_interval([p.stuck_rate for p in prompts], bounds=RATE, seed=seed))
     table.put(
         "sample_end_of_sequence_rate", lambda: mean_interval([p.ended_rate for p in prompts], bounds=RATE, seed=seed)

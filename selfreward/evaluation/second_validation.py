@@ -1,11 +1,11 @@
-"""The second interim analysis: M_t against M_{t-1} and the best on held-back prompts, when a decision is open."""
+"""The second interim analysis: M_t against M_{t-1} and the best, after an inconclusive decision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from selfreward.evaluation.bench import Bench, Sides
+from selfreward.evaluation.evaluator import Evaluator, Sides
 from selfreward.evaluation.outcomes import rows
 from selfreward.evaluation.preference import outcomes
 from selfreward.evaluation.tables import (
@@ -23,27 +23,27 @@ from selfreward.workload import Workload
 EARLIER = Read(SECOND_VALIDATION_RESPONSES, "earlier")
 
 
-def second_validation(bench: Bench, iteration: int) -> tuple[Probe, ...]:
+def second_validation(evaluator: Evaluator, iteration: int) -> tuple[Probe, ...]:
     """Return the measurement of the second validation outcomes, if there are prompts for it.
 
     A checkpoint that already responded in its own iteration is not sampled again.
     """
-    prompts = bench.source.second_validation_prompts()
-    return (_SecondValidation(bench, prompts).probe(iteration),) if prompts else ()
+    prompts = evaluator.source.second_validation_prompts()
+    return (_SecondValidation(evaluator, prompts).probe(iteration),) if prompts else ()
 
 
 @dataclass(frozen=True)
 class _SecondValidation:
-    bench: Bench
+    evaluator: Evaluator
     prompts: Sequence[Prompt]
 
     def probe(self, iteration: int) -> Probe:
         baselines = ("previous", "best") if iteration > 1 else ("previous",)
-        own = self.bench.responses(SECOND_VALIDATION_RESPONSES, self.prompts, "trained")
+        own = self.evaluator.responses(SECOND_VALIDATION_RESPONSES, self.prompts, "trained")
         responses = (own, *map(self._responses, baselines))
-        work = Workload(self.prompts, len(responses), self.bench.decoding.max_tokens, iteration)
+        work = Workload(self.prompts, len(responses), self.evaluator.decoding.max_tokens, iteration)
         reads = (*(Read(stage.table) for stage in responses), EARLIER)
-        compared = self.bench.comparisons(
+        compared = self.evaluator.comparisons(
             SECOND_VALIDATION_COMPARISONS, self.prompts, self._sides, reads=reads, work=work
         )
         stages: tuple[Stage[Any], ...] = (*responses, compared)
@@ -52,7 +52,7 @@ class _SecondValidation:
 
     def _responses(self, role: str) -> Stage[Response]:
         due = partial(_is_due, role)
-        return self.bench.responses(
+        return self.evaluator.responses(
             SECOND_VALIDATION_RESPONSES_OF[role], self.prompts, role, only_if=due, reads=(EARLIER,)
         )
 
@@ -62,7 +62,9 @@ class _SecondValidation:
 
     def _theirs(self, reading: Reading, role: str, shard: int | None) -> list[Response]:
         if _was_evaluated(reading, role):
-            return self.bench.evaluated(reading, SECOND_VALIDATION_RESPONSES, self.prompts, reading.roles[role], shard)
+            return self.evaluator.evaluated(
+                reading, SECOND_VALIDATION_RESPONSES, self.prompts, reading.roles[role], shard
+            )
         return list(reading.rows(SECOND_VALIDATION_RESPONSES_OF[role], shard=shard))
 
     def _outcomes(self, reading: Reading) -> list[PromptOutcome]:

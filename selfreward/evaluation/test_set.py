@@ -6,7 +6,7 @@ The best checkpoint was selected on the validation prompts, so estimates on thes
 from dataclasses import dataclass
 from typing import Any
 
-from selfreward.evaluation.bench import Bench, Sides
+from selfreward.evaluation.evaluator import Evaluator, Sides
 from selfreward.evaluation.metrics import MetricTable, measure_anchor, put_win_rates
 from selfreward.evaluation.outcomes import length_deltas, rows
 from selfreward.evaluation.preference import Outcome, outcomes
@@ -19,38 +19,43 @@ from selfreward.workload import Workload
 WIN_RATE = "test_win_rate_vs_initial"
 
 
-def test_set(bench: Bench) -> tuple[Probe, ...]:
+def test_set(evaluator: Evaluator) -> tuple[Probe, ...]:
     """Return the measurement on the test set, if there are test prompts; skipped if the best checkpoint is M_0."""
-    return (_TestSet(bench).probe(),) if bench.source.test_prompts() else ()
+    return (_TestSet(evaluator).probe(),) if evaluator.source.test_prompts() else ()
 
 
 @dataclass(frozen=True)
 class _TestSet:
-    bench: Bench
+    evaluator: Evaluator
 
     def probe(self) -> Probe:
-        bench, prompts = self.bench, self.bench.source.test_prompts()
-        responses = [bench.responses(table, prompts, role) for role, table in TEST_RESPONSES_OF.items()]
-        reads, work = tuple(map(Read, TEST_RESPONSES_OF.values())), Workload(prompts, 2, bench.decoding.max_tokens, 1)
-        compared = bench.comparisons(TEST_COMPARISONS, prompts, self._sides, reads=reads, work=work)
+        evaluator, prompts = self.evaluator, self.evaluator.source.test_prompts()
+        responses = [evaluator.responses(table, prompts, role) for role, table in TEST_RESPONSES_OF.items()]
+        reads, work = (
+            tuple(map(Read, TEST_RESPONSES_OF.values())),
+            Workload(prompts, 2, evaluator.decoding.max_tokens, 1),
+        )
+        compared = evaluator.comparisons(TEST_COMPARISONS, prompts, self._sides, reads=reads, work=work)
         stages: tuple[Stage[Any], ...] = (*responses, compared)
         made = Stage(TEST_OUTCOMES, self._outcomes, reads=complete_tables(stages), num_shards=1)
         return Probe(TEST, (*stages, made), measure=self._measure, when="at_end", only_if=_is_due)
 
     def _sides(self, reading: Reading, shard: int | None = None) -> Sides:
-        ours, theirs = (list(reading.rows(TEST_RESPONSES_OF[role], shard=shard)) for role in ("best", "initial"))
-        return Sides(ours, {"initial": theirs})
+        best, initial = (list(reading.rows(TEST_RESPONSES_OF[role], shard=shard)) for role in ("best", "initial"))
+        return Sides(best, {"initial": initial})
 
     def _compared(self, reading: Reading, found: Sides) -> list[Outcome]:
         return outcomes(found.own, found.baselines["initial"], reading.rows(TEST_COMPARISONS), found.against)
 
     def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
         found, against = self._sides(reading), reading.roles["initial"].iteration
-        theirs = found.baselines["initial"]
-        return rows(self._compared(reading, found), found.own, theirs, set="test", by="anchor", against=against)
+        initial_responses = found.baselines["initial"]
+        return rows(
+            self._compared(reading, found), found.own, initial_responses, set="test", by="anchor", against=against
+        )
 
     def _measure(self, reading: Reading) -> Evaluation:
-        found, table, seed = self._sides(reading), MetricTable(), self.bench.seed
+        found, table, seed = self._sides(reading), MetricTable(), self.evaluator.seed
         by_prompt, deltas = self._compared(reading, found), length_deltas(found.own, found.baselines["initial"])
         put_win_rates(table, WIN_RATE, by_prompt, deltas, seed=seed)
         measure_anchor(table, list(reading.rows(TEST_COMPARISONS)), by_prompt, seed=seed)

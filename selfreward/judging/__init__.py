@@ -15,7 +15,7 @@ from selfreward.judging.reward_model import RewardModelJudge
 from selfreward.judging.rubric import RubricJudge
 from selfreward.judging.scored_anchor import ScoredAnchor
 from selfreward.judging.stages import judgments, previous_judgments
-from selfreward.judging.validation import ANCHOR, anchor_problems, members, of_judge, problems
+from selfreward.judging.validation import ANCHOR, anchor_problems, judge_problems, members, problems
 from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
 from selfreward.problems import named

@@ -84,10 +84,10 @@ class JudgeClient:
         truncated = own.finish_reason == "length"
         return JudgeInput(prompt.messages, missing=Unscored.TRUNCATED if truncated else Unscored.EMPTY_VERDICT)
 
-    def most(
+    def max_requests(
         self,
         template: Template,
-        ask: ChatRequest,
+        chat_request: ChatRequest,
         work: Workload,
         lengths: Lengths,
         *,
@@ -104,7 +104,7 @@ class JudgeClient:
             lengths.question(
                 template,
                 prompt,
-                thinking=not ask.choices,
+                thinking=not chat_request.choices,
                 own_response="" if commits else None,
                 reference=prompt.reference if with_reference else None,
                 **(fields | dict.fromkeys(shown, "")),
@@ -119,17 +119,21 @@ class JudgeClient:
             rest=len(shown) * work.max_tokens,
             times=times,
             num_common=min(measured, default=0),
-            ask=ask,
-            opening_tokens=lengths.opening(ask),
+            chat_request=chat_request,
+            opening_tokens=lengths.opening(chat_request),
             may_not_fit=True,
         )
 
-    def most_committed(self, work: Workload, lengths: Lengths, *, times: int = 1) -> list[Requests]:
+    def max_committed_requests(self, work: Workload, lengths: Lengths, *, times: int = 1) -> list[Requests]:
         """Return an upper bound on the requests for the judge's own responses, with `commit_first`."""
         if self.section.commit_first is None:
             return []
-        ask = ChatRequest((), self.section.commit_first.max_tokens)
-        return [Requests(self.section.by, lengths.prompts(work.prompts), times=times, ask=ask, may_not_fit=True)]
+        chat_request = ChatRequest((), self.section.commit_first.max_tokens)
+        return [
+            Requests(
+                self.section.by, lengths.prompts(work.prompts), times=times, chat_request=chat_request, may_not_fit=True
+            )
+        ]
 
     def query(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
         """Send all questions in one call; a skipped question gets replies with the reason."""

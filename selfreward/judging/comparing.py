@@ -74,7 +74,7 @@ class Comparer:
             comparisons += [self._comparison(matchup, first, draw, reply, models) for draw, reply in enumerate(draws)]
         return comparisons
 
-    def most(
+    def max_requests(
         self,
         work: Workload,
         lengths: Lengths,
@@ -86,7 +86,7 @@ class Comparer:
         """Return an upper bound on the requests: `num_matchups` per prompt in both orders, and `num_own` own
         responses."""
         questions = [
-            self.client.most(
+            self.client.max_requests(
                 self.template,
                 self._request(),
                 work,
@@ -97,7 +97,7 @@ class Comparer:
             )
             for principle in principles
         ]
-        return [*self.client.most_committed(work, lengths, times=num_own), *questions]
+        return [*self.client.max_committed_requests(work, lengths, times=num_own), *questions]
 
     def judge(
         self,
@@ -189,7 +189,7 @@ class Comparer:
 
     def _read(self, reply: Reply) -> tuple[float | None, Unscored | None, str]:
         """Return the preference for the response shown first, or the reason why there is none, and the text."""
-        said = reply.text if self.section.reasoning else ""
+        reasoning = reply.text if self.section.reasoning else ""
         if reply.skipped is not None:
             return None, Unscored(reply.skipped), ""
         if not reply.choice_logprobs:  # a server without logprobs: the verdict is read from the text
@@ -199,7 +199,7 @@ class Comparer:
             f"{letter}: {math.exp(p):.4f}" for letter, p in zip(LETTERS, reply.choice_logprobs, strict=True)
         )
         first = preference_for_first(*reply.choice_logprobs)
-        text = "\n\n".join(filter(None, (said, spread)))
+        text = "\n\n".join(filter(None, (reasoning, spread)))
         return (None, Unscored.LOW_SCORE_MASS, text) if first is None else (first, None, text)
 
 

@@ -55,11 +55,13 @@ class ConstitutionJudge:
         ]
         return self._comparer.judge(prompts, responses, matchups, models=models, iteration=iteration)
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         principles = self._principles
         if self._section.each_judgment == "one":  # the drawn one is at most as long as the longest
             principles = [max(principles, key=lengths.text)]
-        return self._comparer.most(work, lengths, num_matchups=num_opponents(work.num_responses), principles=principles)
+        return self._comparer.max_requests(
+            work, lengths, num_matchups=num_opponents(work.num_responses), principles=principles
+        )
 
     def _selected_principles(self, item: str, iteration: int) -> list[tuple[int, str]]:
         """Return the principles of one matchup with their numbers, from 1; both orders use the same ones."""

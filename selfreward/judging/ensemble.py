@@ -80,15 +80,15 @@ class EnsembleJudge:
         kept: defaultdict[str, list[Judgment]] = defaultdict(list)
         for name in self._members:
             for judgment in given[name]:
-                kept[judgment.response_id].append(_of_member(name, judgment))
+                kept[judgment.response_id].append(_as_member_judgment(name, judgment))
         return [
             judgment
             for response in responses
             for judgment in (*kept[response.id], *self._judgments(response, member_scores))
         ]
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        return [requests for member in self._members.values() for requests in member.most(work, lengths)]
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return [requests for member in self._members.values() for requests in member.max_requests(work, lengths)]
 
     def _load_order(self, name: str) -> tuple[bool, int, list[str], str]:
         """Sort key that groups members by their models, first the policy, which the engine has just sampled from."""
@@ -115,7 +115,7 @@ class EnsembleJudge:
         of_response = {name: member_scores[name][response.id] for name in self._members}
         draws = sorted({draw for drawn in of_response.values() for draw in drawn})
         return [
-            self._judgment(response, draw, {name: _of_draw(draw, drawn) for name, drawn in of_response.items()})
+            self._judgment(response, draw, {name: _score_at_draw(draw, drawn) for name, drawn in of_response.items()})
             for draw in draws
         ]
 
@@ -146,7 +146,7 @@ class EnsembleJudge:
                 assert_never(section.combine)
 
 
-def _of_draw(draw: int, drawn: Mapping[int, _MemberScore]) -> _MemberScore:
+def _score_at_draw(draw: int, drawn: Mapping[int, _MemberScore]) -> _MemberScore:
     if draw in drawn:
         return drawn[draw]
     (only,) = drawn.values()  # a verifier's score is the same in each draw
@@ -164,7 +164,7 @@ def _draws_once(judgments: Sequence[Judgment]) -> bool:
     return all(judgment.draw == 0 for judgment in judgments)
 
 
-def _of_member(name: str, judgment: Judgment) -> Judgment:
+def _as_member_judgment(name: str, judgment: Judgment) -> Judgment:
     own_id = judgment.id.removeprefix(f"{judgment.response_id}/")
     return replace(
         judgment,

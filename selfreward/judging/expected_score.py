@@ -81,9 +81,9 @@ class ExpectedScoreJudge:
             for draw, reply in enumerate(draws)
         ]
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         questions = [
-            self._client.most(
+            self._client.max_requests(
                 template,
                 self._request(number),
                 work,
@@ -93,7 +93,7 @@ class ExpectedScoreJudge:
             )
             for number, template in enumerate(self._templates)
         ]
-        return [*self._client.most_committed(work, lengths), *questions]
+        return [*self._client.max_committed_requests(work, lengths), *questions]
 
     def _question(self, response: Response, number: int, about: JudgeInput, *, iteration: int) -> Question:
         """Return the question with prompt variant `number`, from 0."""
@@ -119,15 +119,15 @@ class ExpectedScoreJudge:
         self, response: Response, number: int, draw: int, reply: Reply, *, seed: int, models: Models
     ) -> Judgment:
         """Return the judgment with draw number `number + draw`: there is one variant, or one draw of each variant."""
-        verdict, said = self._read(reply, number)
+        verdict, distribution = self._read(reply, number)
         reasoned = self._section.reasoning is not None
-        wrote = reply.text if reasoned or not reply.choice_logprobs else ""
+        written = reply.text if reasoned or not reply.choice_logprobs else ""
         return judgment(
             response,
             self._client,
             draw=number + draw,
             verdict=verdict,
-            reply=replace(reply, text="\n\n".join(filter(None, (wrote, said)))),
+            reply=replace(reply, text="\n\n".join(filter(None, (written, distribution)))),
             template=self._templates[number],
             models=models,
             seed=seed + draw if reasoned and reply.skipped is None else 0,
@@ -147,8 +147,8 @@ class ExpectedScoreJudge:
 
 def _names_a_label(text: str, *, opening: str, labels: Sequence[str]) -> bool:
     """Whether a label follows the last opening, or, without an opening, is the complete text. Ignores Markdown."""
-    said = re.sub(r"[*_`#~]", "", without_reasoning(text))
-    _, begun, rest = said.rpartition(opening.strip())
+    plain_text = re.sub(r"[*_`#~]", "", without_reasoning(text))
+    _, begun, rest = plain_text.rpartition(opening.strip())
     label = rf"\s*(?:{'|'.join(map(re.escape, labels))})"
     return bool(re.match(rf"{label}(?!\w|[.,]\d)", rest) if begun else re.fullmatch(rf"{label}[.\s]*", rest))
 

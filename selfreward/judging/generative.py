@@ -77,15 +77,15 @@ class GenerativeJudge:
             for draw, reply in enumerate(replies)
         ]  # fmt: skip
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         questions = [
-            self._client.most(
+            self._client.max_requests(
                 self._template, self._request(), work, lengths,
                 times=work.num_responses, structured=self._structured, **question.fields,
             )
             for question in self.questions
         ]  # fmt: skip
-        return [*self._client.most_committed(work, lengths), *questions]
+        return [*self._client.max_committed_requests(work, lengths), *questions]
 
     @property
     def _structured(self) -> Verbatim | None:

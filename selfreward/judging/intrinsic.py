@@ -59,7 +59,7 @@ class IntrinsicJudge:
             judgments.append(plain_judgment(response, NAME, **found, text=text, checkpoint_id=model.id))
         return judgments
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         if work.iteration == 1 and self.by <= POLICY_MODELS:
             return []  # all of them are M_0
         return [

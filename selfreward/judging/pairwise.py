@@ -38,11 +38,11 @@ class PairwiseJudge:
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
     ) -> list[Judgment]:
         """Return (N - 1) * 2 * num_draws judgments for each of a prompt's N responses, from one engine call."""
-        met = [Matchup(response, other) for response, other in opponents(responses)]
-        return self._comparer.judge(prompts, responses, met, models=models, iteration=iteration)
+        pairs = [Matchup(response, other) for response, other in opponents(responses)]
+        return self._comparer.judge(prompts, responses, pairs, models=models, iteration=iteration)
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        return self._comparer.most(work, lengths, num_matchups=num_opponents(work.num_responses))
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return self._comparer.max_requests(work, lengths, num_matchups=num_opponents(work.num_responses))
 
 
 class PairwiseAnchor:
@@ -69,9 +69,9 @@ class PairwiseAnchor:
         compared = matchups(prompts, responses, others)
         return self._comparer.compare(prompts, compared, models=models, iteration=iteration)
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         num_matchups = work.num_responses - 1
-        return self._comparer.most(work, lengths, num_matchups=num_matchups, num_own=num_matchups)
+        return self._comparer.max_requests(work, lengths, num_matchups=num_matchups, num_own=num_matchups)
 
 
 def comparer(section: recipe.ComparisonSection, *, chat: Chat, seed: int) -> Comparer:

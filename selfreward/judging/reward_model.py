@@ -65,7 +65,7 @@ class RewardModelJudge:
             judgments.append(replace(judged, template_sha256=template_sha256))
         return judgments
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         encoded = forward_requests(
             self._section.by, work.prompts, lengths, max_tokens=work.max_tokens, times=work.num_responses
         )
@@ -219,7 +219,7 @@ def _pad_token_id(config: Any, rows: Sequence[tuple[int, ...]]) -> int:
     """Return the id of the token to pad with on the right.
 
     Decoders score the last token that is not the configuration's padding token, so padding must use exactly that token,
-    whatever the tokenizer's is. Without one (or with -1, in old checkpoints) they score the very last token, one row
+    regardless of the tokenizer's. Without one (or with -1, in old checkpoints) they score the very last token, one row
     at a time; a padding token that ends no row gives the same result for several rows at a time.
     """
     if config.pad_token_id is None or config.pad_token_id < 0:

@@ -32,7 +32,7 @@ class RubricJudge:
             ScoreQuestion(c.name, {"criterion": Verbatim(f"{c.name}: {c.description}")}) for c in section.criteria
         ]
         self._writer = GenerativeJudge(NAME, section, chat, seed, criteria)
-        self.by, self.most = self._writer.by, self._writer.most
+        self.by, self.max_requests = self._writer.by, self._writer.max_requests
         self.scale = None if section.normalise else (0.0, 5.0)
 
     def judge(

@@ -70,9 +70,9 @@ class ScoredAnchor:
         scores = self._scores(differing, models) if differing else {}
         return [self._comparison(matchup, scores) for _, matchup in pairs]
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests: one scoring per response; an endpoint's earlier replies are reused."""
-        pairs = self._judge.most(work, lengths)
+        pairs = self._judge.max_requests(work, lengths)
         if not work.already_judged:
             return pairs
         num_seen = work.num_responses - 1
@@ -103,10 +103,10 @@ class ScoredAnchor:
             unscored=None,
             text=SAME_TEXT,
         )
-        return comparison if matchup.is_even else _decided(comparison, scores[response.id], scores[other.id])
+        return comparison if matchup.is_even else _with_preference(comparison, scores[response.id], scores[other.id])
 
 
-def _decided(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:
+def _with_preference(comparison: Comparison, mine: _Score, theirs: _Score) -> Comparison:
     missing = next((score.draw.unscored for score in (mine, theirs) if score.rank is None), None)
     return replace(
         comparison,

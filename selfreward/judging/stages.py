@@ -14,13 +14,15 @@ from selfreward.workload import ResponseBound, Workload, all_cached
 def judgments(judge: Judge, candidates: Mapping[Table[Response], ResponseBound], *, work: Workload) -> Stage[Judgment]:
     """Return the stage that judges all candidates; `candidates` maps each table of responses to its workload."""
     num_responses = sum(each.num_responses for each in candidates.values())
-    met = replace(work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values()))
+    total_work = replace(
+        work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values())
+    )
     return Stage(
         JUDGMENTS,
         lambda reading: _judge(judge, reading, candidates, reading.roles),
         reads=(Read(PROMPTS), *map(Read, candidates)),
         queries=judge.by,
-        most=lambda lengths: judge.most(met, lengths),
+        max_requests=lambda lengths: judge.max_requests(total_work, lengths),
         tally=count,
     )
 
@@ -32,7 +34,9 @@ def previous_judgments(judge: Judge, *, work: Workload) -> Stage[Judgment]:
         lambda reading: _judge(judge, reading, (RESPONSES,), reading.roles.at_previous_start),
         reads=(Read(PROMPTS), Read(RESPONSES)),
         queries=judge.by,
-        most=lambda lengths: all_cached(judge.most(replace(work, iteration=work.iteration - 1), lengths)),
+        max_requests=lambda lengths: all_cached(
+            judge.max_requests(replace(work, iteration=work.iteration - 1), lengths)
+        ),
         only_if_read=True,
     )
 

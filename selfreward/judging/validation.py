@@ -17,20 +17,20 @@ def problems(section: recipe.JudgingSection, facts: Facts) -> Iterator[Problem]:
     """Yield problems of the judge that labels: alone, in combination with the anchor, and with pairing."""
     run_recipe = facts.recipe
     fresh = chain.from_iterable(facts.source.training_prompts(t + 1) for t in range(run_recipe.iterations.max))
-    yield from of_judge(section, list(fresh))
+    yield from judge_problems(section, list(fresh))
     yield from _schema_problems(section, "judging", facts)
-    yield from of_shared_anchor(section, run_recipe.evaluation, facts.weights)
-    yield from of_pairing(section, run_recipe.pairing)
+    yield from shared_model_problems(section, run_recipe.evaluation, facts.weights)
+    yield from pairing_problems(section, run_recipe.pairing)
 
 
 def anchor_problems(section: recipe.AnchorSection, facts: Facts) -> Iterator[Problem]:
     """Yield problems of the anchor."""
-    yield from of_judge(section, facts.source.validation_prompts(), where=ANCHOR)
+    yield from judge_problems(section, facts.source.validation_prompts(), where=ANCHOR)
     yield from _schema_problems(section, ANCHOR, facts)
-    yield from of_anchor(section)
+    yield from anchor_section_problems(section)
 
 
-def of_anchor(section: recipe.AnchorSection) -> Iterator[Problem]:
+def anchor_section_problems(section: recipe.AnchorSection) -> Iterator[Problem]:
     """Yield settings with which a judge cannot be an anchor."""
     if isinstance(section, recipe.RubricSection) and section.normalise:
         yield Problem(
@@ -39,7 +39,7 @@ def of_anchor(section: recipe.AnchorSection) -> Iterator[Problem]:
         )
 
 
-def of_judge(section: Labelling, prompts: Sequence[Prompt], *, where: str = "judging") -> Iterator[Problem]:
+def judge_problems(section: Labelling, prompts: Sequence[Prompt], *, where: str = "judging") -> Iterator[Problem]:
     """Yield problems of the judge with these prompts."""
     for judge in members(section):
         match judge:
@@ -89,7 +89,7 @@ def _schema_problems(section: Labelling, where: str, facts: Facts) -> Iterator[P
             )
 
 
-def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -> Iterator[Problem]:
+def pairing_problems(section: recipe.JudgingSection, pairing: recipe.PairingSection) -> Iterator[Problem]:
     compares = isinstance(section, recipe.ComparisonSection)
     draws_once = all(getattr(judge, "num_draws", 1) < 2 for judge in members(section)) and not compares
     if pairing.label == "preference" and not compares:
@@ -104,7 +104,7 @@ def of_pairing(section: recipe.JudgingSection, pairing: recipe.PairingSection) -
         yield warning("pairing by consistency, but the judge does not change: each label and weight is 1")
 
 
-def of_shared_anchor(
+def shared_model_problems(
     section: recipe.JudgingSection, evaluation: recipe.EvaluationSection, weights: Mapping[str, str]
 ) -> Iterator[Problem]:
     """Yield judges that label with the anchor's template and, at least initially, its weights.

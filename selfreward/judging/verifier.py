@@ -43,7 +43,7 @@ class VerifierJudge:
         checks = {prompt.id: prompt.checks for prompt in prompts}
         return [self._judgment(response, checks[response.prompt_id]) for response in responses]
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return no requests: no model is queried."""
         return []
 

@@ -36,7 +36,7 @@ def refuse_other_inputs(store: Store, facts: Mapping[str, Any]) -> None:
     """Refuse a resumed run whose models or held-out prompts changed, even under the same names in the recipe."""
     before = store.manifest["facts"]
     for path in (*(("models", name, "id") for name in facts["models"]), *_HELD_OUT):
-        then, now = _at(before, path), _at(facts, path)
+        then, now = _value_at(before, path), _value_at(facts, path)
         if then is not None and then != now:
             raise RecipeError(
                 f"{store.folder}: {path[0]}.{path[1]} was {then[:12]} at the start of the run and is now "
@@ -52,7 +52,7 @@ def _models(recipe: Recipe, models: Mapping[str, Checkpoint]) -> dict[str, dict[
     }
 
 
-def _at(facts: Any, path: tuple[str, ...]) -> Any:
+def _value_at(facts: Any, path: tuple[str, ...]) -> Any:
     for key in path:
         facts = facts.get(key) if isinstance(facts, dict) else None
     return facts

@@ -27,7 +27,8 @@ def judgment_pairs(
 ) -> list[PreferencePair]:
     """Return at most one pair for each response with battles. `max_chosen_chars` counts the text that is trained on.
 
-    Raises ValueError for battles of other judgments than these, and for judgments sampled from different prompts.
+    Raises ValueError for battles between judgments that are not among these, and for judgments sampled from
+    different prompts.
     """
     by_id = {judgment.id: judgment for judgment in judgments}
     battles_of: defaultdict[str, list[Battle]] = defaultdict(list)

@@ -7,7 +7,7 @@ rank the judgments, and the best against the worst becomes a preference pair.
 Paper: 2407.19594, section 2.2 (selection by variance, both orders, weights of positions, Elo, length filter). Differs:
 our own prompt text; Elo has a weak prior (`statistics/elo.py`); of more than `max_judgments` judgments a subset spread
 evenly over the ranking by score is compared; two judgments with the same text tie without a query; an unreadable
-verdict is stored as an unscored battle with its reason and counts nothing, as a tie does; a truncated judgment is never
+verdict is stored as an unscored battle with its reason and has no weight, like a tie; a truncated judgment is never
 chosen; one length limit for all iterations (the paper: 1,100 and 1,000 characters); pairs are capped at a share of all
 pairs, shard by shard, largest margins first.
 """
@@ -45,7 +45,7 @@ class MetaJudge:
     def by(self) -> frozenset[str]:
         return frozenset((self.section.by,))
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
         """Return an upper bound on the requests of `battles`: all judgments of one response per prompt, in both
         orders."""
         num_judgments = min(self.judge.num_draws, self.section.max_judgments)
@@ -58,7 +58,7 @@ class MetaJudge:
                 rest=2 * self.judge.max_tokens,
                 times=num_judgments * (num_judgments - 1),
                 num_common=min(first_P, default=0),
-                ask=ChatRequest((), max_tokens=self.section.max_tokens, temperature=self.section.temperature),
+                chat_request=ChatRequest((), max_tokens=self.section.max_tokens, temperature=self.section.temperature),
                 may_not_fit=True,
             )
         ]

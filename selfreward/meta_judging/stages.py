@@ -28,7 +28,7 @@ def battles(meta_judge: MetaJudge, *, work: Workload) -> Stage[Battle]:
         make,
         reads=(Read(PROMPTS), Read(RESPONSES), Read(JUDGMENTS)),
         queries=meta_judge.by,
-        most=lambda lengths: meta_judge.most(work, lengths),
+        max_requests=lambda lengths: meta_judge.max_requests(work, lengths),
     )
 
 
@@ -54,7 +54,7 @@ def bounds(meta_judge: MetaJudge, judge: Judge, work: Workload) -> Callable[[Len
     def bound(lengths: Lengths, num_response_pairs: int) -> list[PairBound]:
         num_pairs = min(len(work.prompts), max_pairs(meta_judge.section.max_share, num_response_pairs))
         side_tokens = meta_judge.judge.max_tokens
-        *_, judge_requests = judge.most(work, lengths)
+        *_, judge_requests = judge.max_requests(work, lengths)
         room = lengths.context_tokens - side_tokens
         longest = sorted((min(first + judge_requests.rest, room) for first in judge_requests.first_P), reverse=True)
         return [PairBound("judgment", length, side_tokens) for length in longest[:num_pairs]]

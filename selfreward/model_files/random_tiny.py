@@ -1,7 +1,7 @@
 """`random:tiny`: a two-layer Llama-style model with random weights and a byte tokenizer, made here, no download.
 
 For tests, for trying a recipe, for the first job on a cluster. It has learned no language, but its responses look like
-words of lower-case letters and end after some 30 tokens, so that a loop can process them: the first hidden channel is
+words of lower-case letters and end after about 30 tokens, so that a loop can process them: the first hidden channel is
 nearly constant, and the output layer turns it into a bias. The weights are the same on every call.
 """
 

@@ -2,7 +2,7 @@
 
 Over the complete run `alpha_stop` may be spent on false stops and `alpha_harm` on false alarms. Each of the `horizon`
 iterations gets the same share; its share for harm is divided by the number of harm tests, four (gain, pass rate, gold
-accuracy, tau). By the union bound the probabilities add up, whatever the dependence between tests and iterations.
+accuracy, tau). By the union bound the probabilities add up, regardless of the dependence between tests and iterations.
 """
 
 from collections.abc import Sequence

@@ -62,15 +62,15 @@ class CeilingCallback(TrainerCallback):  # type: ignore[misc]  # transformers ha
         _call(self._compare, kwargs["model"], state)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._at_snapshot("evaluate", state, control, kwargs["model"])
+        self._observe("evaluate", state, control, kwargs["model"])
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._at_snapshot("save", state, control, kwargs["model"])
+        self._observe("save", state, control, kwargs["model"])
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._at_snapshot("epoch_end", state, control, kwargs["model"])
+        self._observe("epoch_end", state, control, kwargs["model"])
 
-    def _at_snapshot(self, event: str, state: TrainerState, control: TrainerControl, model: Any) -> None:
+    def _observe(self, event: str, state: TrainerState, control: TrainerControl, model: Any) -> None:
         # Each of several evaluation sets raises an event; before the training there is nothing to compare with.
         if event != self._at or not self._steps or state.global_step <= max(self._steps.values()):
             return

@@ -14,14 +14,14 @@ The rules are tried in this order, with bounds at the levels of `bounds.Levels` 
 While every iteration gains `delta` or more, a run of `horizon` iterations is stopped by PLATEAU or OVEROPT with a
 probability of at most `alpha_stop`: both require the upper bound of the gain to be below delta, which then is an error
 of probability alpha_stop / horizon in each iteration, and by the union bound the errors of a run at most add up,
-whatever their dependence. All further conditions only lower this probability. With a second validation set, the two
-interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice delta
-over it, if gains add up, so that the second bound is far from delta and costs nothing: it detects plateaus that one
-analysis missed. Where preferences are cyclic it may cost as much as the first.
+regardless of their dependence. All further conditions only lower this probability. With a second validation set, the
+two interim analyses of an iteration share its budget. Where the best is older than M_{t-1}, M_t gained at least twice
+delta over it, if gains add up, so that the second bound is far from delta and costs nothing: it detects plateaus that
+one analysis missed. Where preferences are cyclic it may cost as much as the first.
 
 M_t becomes the best checkpoint by a separate test: its gain over the best is shown, at the level of a stop, and its
 pass rate is not `max_pass_rate_loss` or more below that of the best. The latter is a point estimate: excluding a loss
-of two percentage points by a bound takes some 4,000 verifiable prompts. So `best` is the checkpoint that was shown to
+of two percentage points by a bound takes about 4,000 verifiable prompts. So `best` is the checkpoint that was shown to
 be better, not the latest one.
 
 A judge is starved when the 95 % interval of its reliability or of its pair yield lies entirely below the limit, which
@@ -49,7 +49,7 @@ from selfreward.recipe import MonitorSection
 from selfreward.records import Decision, DecisionName
 
 STOPS: frozenset[DecisionName] = frozenset({"HARM", "OVEROPT", "PLATEAU", "STARVED"})
-SAME = 1e-6
+EQUAL_TOLERANCE = 1e-6
 """Outcomes that differ by less than this are equal."""
 
 MIN_PROMPTS = 12
@@ -83,10 +83,14 @@ def decide(
         if now.of("anchor", now.previous, "second_validation") is None:
             wants_second_validation = True
         else:
-            number, before, share = 2, share, 1 - share  # the first analysis was made, whatever the second one finds
+            number, before, share = (
+                2,
+                share,
+                1 - share,
+            )  # the first analysis was made, regardless of the second one's result
             analysis, name = _analyse(records, settings, decided, ("validation", "second_validation"), share)
     tested = name != "INVALID" and (now.trained or name == "PLATEAU")
-    best = now.iteration if tested and _promotes(analysis, name, settings) else _best_before(decided)
+    best = now.iteration if tested and _becomes_best(analysis, name, settings) else _best_before(decided)
     decision = Decision(
         iteration=now.iteration,
         decision=name,
@@ -167,10 +171,10 @@ def _analyse(
         tau=widened(now.tau, levels),
         starved=reasons,
     )
-    return analysis, _name(analysis, settings)
+    return analysis, _decision_name(analysis, settings)
 
 
-def _name(analysis: Analysis, settings: MonitorSection) -> DecisionName:
+def _decision_name(analysis: Analysis, settings: MonitorSection) -> DecisionName:
     """Apply the rules in the order of the module's table, to a trained iteration with a valid anchor."""
     assert analysis.gain is not None
     passes_more = analysis.pass_rate is not None and analysis.pass_rate.stop[0] > 0
@@ -209,7 +213,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
             f"the anchor prefers the same response in both orders for {consistency:.0%} of the prompts; "
             f"{settings.min_position_consistency:.0%} are needed"
         )
-    if not now.anchor_examined and float(np.ptp(anchor.values)) < SAME:
+    if not now.anchor_examined and float(np.ptp(anchor.values)) < EQUAL_TOLERANCE:
         reasons.append(
             f"each of the anchor's {len(anchor.values)} outcomes is {anchor.values[0]:g}; an anchor without variance "
             "cannot distinguish responses"
@@ -217,7 +221,7 @@ def _invalid(now: Evidence, anchor: Outcomes | None, settings: MonitorSection) -
     return tuple(reasons)
 
 
-def _promotes(analysis: Analysis, name: DecisionName, settings: MonitorSection) -> bool:
+def _becomes_best(analysis: Analysis, name: DecisionName, settings: MonitorSection) -> bool:
     if name in ("HARM", "OVEROPT") or analysis.gain_vs_best is None:
         return False
     no_loss = analysis.pass_rate_vs_best is None or analysis.pass_rate_vs_best.mean > -settings.max_pass_rate_loss

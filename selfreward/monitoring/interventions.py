@@ -60,13 +60,13 @@ def patch(recipe: Recipe, name: str) -> Recipe:
     try:
         patched = recipe_file.patched(recipe, keys)
     except RecipeError as error:
-        raise _refused(name, str(error).replace("--set: ", "").replace("--set ", "")) from None
+        raise _refusal(name, str(error).replace("--set: ", "").replace("--set ", "")) from None
     if patched == recipe:
-        raise _refused(name, f"{', '.join(keys)} would not change; an intervention must change a key; leave it out")
+        raise _refusal(name, f"{', '.join(keys)} would not change; an intervention must change a key; leave it out")
     return patched
 
 
-def effective(recipe: Recipe, decisions: Sequence[Decision]) -> Recipe:
+def effective_recipe(recipe: Recipe, decisions: Sequence[Decision]) -> Recipe:
     """Return the recipe of the iteration after `decisions`, which are the decisions on iterations 1..t in order."""
     for name in active_interventions(decisions):
         recipe = patch(recipe, name)
@@ -78,13 +78,13 @@ def active_interventions(decisions: Sequence[Decision]) -> list[str]:
     names: list[str] = []
     for decision in decisions:
         if decision.effect is not None and decision.effect["helped"] is not True:
-            names.pop()  # only the last one is on trial
+            names.pop()  # only the last one is being tried
         if decision.intervention:
             names.append(decision.intervention)
     return names
 
 
-def choose(
+def next_intervention(
     name: DecisionName, listed: InterventionsSection, decided: Sequence[Decision], *, recipe: Recipe | None = None
 ) -> str | None:
     """Return the next intervention for a decision of this name: the first that has not failed and changes a key.
@@ -97,7 +97,7 @@ def choose(
         failed = effect is not None and effect["tried_for"] == name and effect["helped"] is False
         if effect is not None and failed and effect["name"] in left:
             left.remove(effect["name"])
-    now = effective(recipe, decided) if recipe is not None and left else None
+    now = effective_recipe(recipe, decided) if recipe is not None and left else None
     return next((candidate for candidate in left if now is None or _can_be_tried(now, candidate)), None)
 
 
@@ -135,7 +135,7 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
     for decision in InterventionsSection.model_fields:
         names = _names(recipe.monitor.interventions, decision)
         if STOP in names[:-1]:
-            raise _refused(STOP, f"{names[-1]} after it is never tried; stop ends a list; remove everything after it")
+            raise _refusal(STOP, f"{names[-1]} after it is never tried; stop ends a list; remove everything after it")
         together, label = recipe, ""
         for name in names:
             found[name] = patch(recipe, name)
@@ -163,7 +163,7 @@ def _user_patches(recipe: Recipe) -> dict[str, dict[str, Any]]:
     for decision in InterventionsSection.model_fields:
         for listed in getattr(recipe.monitor.interventions, decision):
             if isinstance(listed, UserIntervention) and found.setdefault(listed.name, listed.set) != listed.set:
-                raise _refused(listed.name, "two patches have this name; names must be unique; rename one")
+                raise _refusal(listed.name, "two patches have this name; names must be unique; rename one")
     return found
 
 
@@ -189,7 +189,7 @@ def _keys(recipe: Recipe, name: str) -> dict[str, Any]:
         case "larger_beta":
             return {"training.beta": 2 * recipe.training.beta}
         case "pin_judge":
-            return _pinned(recipe)
+            return _pinned_judging(recipe)
         case "fresh_prompts" | "stop":
             return {}
         case _:
@@ -211,10 +211,10 @@ def _draws(recipe: Recipe) -> dict[str, Any]:
         return {"judging.num_draws": min(2 * judge.num_draws, MAX_PROMPT_VARIANTS)}
     elif hasattr(judge, "num_draws"):
         return {"judging.num_draws": 2 * judge.num_draws}
-    raise _refused("more_draws", f"judging.kind is {judge.kind}, which has no draws; leave it out")
+    raise _refusal("more_draws", f"judging.kind is {judge.kind}, which has no draws; leave it out")
 
 
-def _pinned(recipe: Recipe) -> dict[str, Any]:
+def _pinned_judging(recipe: Recipe) -> dict[str, Any]:
     judge = recipe.judging
     if isinstance(judge, EnsembleSection):
         members = [member.model_dump(mode="json") for member in judge.members]
@@ -222,7 +222,7 @@ def _pinned(recipe: Recipe) -> dict[str, Any]:
             return {"judging.members": [m | ({"by": "best"} if m.get("by") == "policy" else {}) for m in members]}
     elif getattr(judge, "by", None) == "policy":
         return {"judging.by": "best"}
-    raise _refused("pin_judge", "no judge is by policy, so none changes during the run; leave it out")
+    raise _refusal("pin_judge", "no judge is by policy, so none changes during the run; leave it out")
 
 
 def _pairing(pairing: Pairing, kind: str) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _pairing(pairing: Pairing, kind: str) -> dict[str, Any]:
 def _sections_checked(name: str, keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in keys.items():
         if key.split(".")[0] not in PATCHABLE_SECTIONS:
-            raise _refused(
+            raise _refusal(
                 name,
                 f"it sets {key}; keys of {', '.join(PATCHABLE_SECTIONS)} are allowed, because the measurement must "
                 "stay the same; remove the key",
@@ -241,5 +241,5 @@ def _sections_checked(name: str, keys: Mapping[str, Any]) -> Iterator[tuple[str,
         yield key, value
 
 
-def _refused(name: str, why: str) -> RecipeError:
+def _refusal(name: str, why: str) -> RecipeError:
     return RecipeError(f"monitor.interventions: {name}: {why}")

@@ -6,8 +6,8 @@
     MAX_HOURS          the run has worked for max_hours                     any mode
     MAX_ITERATIONS     iterations.max are finished                          any mode
 
-Exit code 3 means that the judge's verdicts cannot be parsed, so a person has to look at them. The other limits are
-regular ends, set in the recipe or reached when the responses become too similar: `best` is usable and the run is
+Exit code 3 means that the judge's verdicts cannot be parsed, so a person has to inspect them. The other limits are
+normal ends, set in the recipe or reached when the responses become too similar: `best` is usable and the run is
 finished. The first two are checks before training: in mode `report_only` a failed check is recorded and does not stop.
 """
 

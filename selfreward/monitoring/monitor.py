@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from selfreward.monitoring.decide import decide, starved, too_noisy
 from selfreward.monitoring.evidence import evidence_of
-from selfreward.monitoring.interventions import STOP, choose, effect_of
+from selfreward.monitoring.interventions import STOP, effect_of, next_intervention
 from selfreward.monitoring.limits import (
     EXIT_CODES,
     TOO_FEW_PAIRS,
@@ -81,7 +81,7 @@ class RunMonitor:
         """Apply failed checks and the listed interventions to the decision."""
         if TOO_MANY_UNSCORED in failed:
             return replace(found, stopped_by=TOO_MANY_UNSCORED, exit_code=EXIT_CODES[TOO_MANY_UNSCORED])
-        chosen = choose(found.decision, self.section.interventions, [*decided, found], recipe=self.recipe)
+        chosen = next_intervention(found.decision, self.section.interventions, [*decided, found], recipe=self.recipe)
         if not self._enforces:
             noted = f"In mode enforce the next iteration would try {chosen}." if chosen and chosen != STOP else ""
             stopped_by = TOO_FEW_PAIRS if failed else ""

@@ -19,58 +19,59 @@ def sentence(
     decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
 ) -> str:
     """Return a sentence on M_t and, if it is not M_t, the checkpoint to use."""
-    said = _finding(decision, analysis, now, settings, best_before=best_before)
+    finding = _finding(decision, analysis, now, settings, best_before=best_before)
     best = decision.best_iteration
     if best == now.iteration:
-        return f"{said}."
-    return f"{said}; use M_{best}{', the initial model' if best == 0 else ''}."
+        return f"{finding}."
+    return f"{finding}; use M_{best}{', the initial model' if best == 0 else ''}."
 
 
 def _finding(
     decision: Decision, analysis: Analysis, now: Evidence, settings: MonitorSection, *, best_before: int
 ) -> str:
-    ours, theirs = f"M_{now.iteration}", f"M_{now.previous}"
+    current, previous = f"M_{now.iteration}", f"M_{now.previous}"
     delta = _pp(settings.delta, sign=False)
     match decision.decision:
         case "INVALID":
-            return f"Nothing can be decided about {ours}: {' and '.join(analysis.invalid)}"
+            return f"Nothing can be decided about {current}: {' and '.join(analysis.invalid)}"
         case "HARM":
-            return f"{ours} is worse: {_harm(analysis, theirs, f'M_{best_before}')}"
+            return f"{current} is worse: {_harm(analysis, previous, f'M_{best_before}')}"
         case "OVEROPT":
             return (
-                f"{ours} pleases its own judge but not the anchor: the judge measures "
-                f"{_with_bounds(analysis.self_gain)} over {theirs}, the anchor "
+                f"{current} pleases its own judge but not the anchor: the judge measures "
+                f"{_with_bounds(analysis.self_gain)} over {previous}, the anchor "
                 f"{_overopt(analysis, settings, best_before)}, less than the {delta} that an iteration is worth"
             )
         case "PLATEAU" if analysis.failing is not None:
             return (
-                f"Nearly all prompts are solved: {analysis.failing.mean:.1%} of the responses of {theirs} fail (at "
+                f"Nearly all prompts are solved: {analysis.failing.mean:.1%} of the responses of {previous} fail (at "
                 f"most {analysis.failing.stop[1]:.1%}), which leaves less than the {delta} that an iteration is worth, "
-                f"and nothing was trained, so {ours} is {theirs}"
+                f"and nothing was trained, so {current} is {previous}"
             )
         case "PLATEAU" if analysis.gain is not None and analysis.gain.stop[1] >= settings.delta:
             return (
-                f"{ours} gains less over M_{best_before}, the best since iteration {best_before}, than the "
+                f"{current} gains less over M_{best_before}, the best since iteration {best_before}, than the "
                 f"{delta} that an iteration is worth: the anchor measures {_with_bounds(analysis.gain_vs_best)}, and "
-                f"{_with_bounds(analysis.gain)} over {theirs}"
+                f"{_with_bounds(analysis.gain)} over {previous}"
             )
         case "PLATEAU":
             return (
-                f"{ours} gains less over {theirs} than the {delta} that an iteration is worth: the anchor measures "
-                f"{_with_bounds(analysis.gain)}"
+                f"{current} gains less over {previous} than the {delta} that an iteration is worth: the anchor "
+                f"measures {_with_bounds(analysis.gain)}"
             )
         case "DRIFT":
-            return f"The judge has drifted: {_drift(analysis)}; {ours} against {theirs}: {_with_bounds(analysis.gain)}"
+            gain = _with_bounds(analysis.gain)
+            return f"The judge has drifted: {_drift(analysis)}; {current} against {previous}: {gain}"
         case "STARVED":
-            doing = "" if analysis.trained else f", so nothing was trained and {ours} is {theirs}"
+            doing = "" if analysis.trained else f", so nothing was trained and {current} is {previous}"
             return f"There is too little signal to learn from: {' and '.join(analysis.starved)}{doing}"
         case "INCONCLUSIVE":
             return (
-                f"Neither a gain of {ours} over {theirs} nor its absence is shown: {_with_bounds(analysis.gain)}, "
+                f"Neither a gain of {current} over {previous} nor its absence is shown: {_with_bounds(analysis.gain)}, "
                 f"against the {delta} that an iteration is worth"
             )
         case _:
-            return f"{ours} is better than {theirs}: {_better(analysis)}"
+            return f"{current} is better than {previous}: {_better(analysis)}"
 
 
 def _overopt(analysis: Analysis, settings: MonitorSection, best_before: int) -> str:
@@ -79,13 +80,13 @@ def _overopt(analysis: Analysis, settings: MonitorSection, best_before: int) -> 
     return _with_bounds(analysis.gain)
 
 
-def _harm(analysis: Analysis, theirs: str, best: str) -> str:
+def _harm(analysis: Analysis, previous: str, best: str) -> str:
     found = []
     if analysis.gain is not None and analysis.gain.harm[1] < 0:
-        found.append(f"the anchor measures {_with_bounds(analysis.gain, at='harm')} against {theirs}")
+        found.append(f"the anchor measures {_with_bounds(analysis.gain, at='harm')} against {previous}")
     passes = analysis.pass_rate_for_harm
     if passes is not None and passes.harm[1] < 0:
-        baseline = best if analysis.pass_rate_vs_best else theirs
+        baseline = best if analysis.pass_rate_vs_best else previous
         found.append(f"the pass rate changed by {_with_bounds(passes, at='harm')} against {baseline}")
     return " and ".join(found)
 

@@ -58,7 +58,7 @@ def read_table(path: Path) -> OutcomeTable:
         heading, rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
         for where, cells in rows:
             try:
-                iteration = _integer(cells, "iteration", "iterations are integers from 1 on", low=1)
+                iteration = _integer(cells, "iteration", "iterations are integers, 1 or higher", low=1)
                 by_iteration[iteration] += _outcomes(cells, iteration)
             except _InvalidRow as error:
                 defects.append(f"{where}: {error}")
@@ -234,8 +234,8 @@ def _check_iterations(path: Path, found: Mapping[int, object]) -> None:
     if missing <= max(found):
         raise RecipeError(
             f"{path}: no rows of iteration {missing}, although there are rows of iteration {max(found)}; the "
-            "alpha-spending budget is spent iteration by iteration, so all from 1 on are needed; add the rows, or "
-            "number iterations 1, 2, 3 in order"
+            "alpha-spending budget is spent iteration by iteration, so all iterations starting with 1 are needed; add "
+            "the rows, or number iterations 1, 2, 3 in order"
         )
 
 
@@ -262,7 +262,7 @@ def _notes(heading: Sequence[str], by_iteration: Mapping[int, Sequence[PromptOut
     other = [t for t in sorted(by_iteration) if _prompt_ids([by_iteration[t]], "validation") != first]
     if other:
         yield (
-            f"iteration {other[0]} has other validation prompts than iteration 1: each gain is measured on its own "
+            f"iteration {other[0]} and iteration 1 have different validation prompts: each gain is measured on its own "
             "prompts, and gains of different iterations are less comparable"
         )
 

@@ -39,7 +39,7 @@ def build(section: recipe.PairingSection) -> Selector:
 def problems(section: recipe.PairingSection, facts: Facts) -> Iterator[Problem]:
     """Yield a warning when an iteration cannot give the `monitor.min_pairs` pairs."""
     num_prompts, least = facts.recipe.iterations.num_prompts_per_iteration, facts.recipe.monitor.min_pairs
-    if least > build(section).most(facts.recipe.sampling.num_responses) * num_prompts:
+    if least > build(section).max_pairs(facts.recipe.sampling.num_responses) * num_prompts:
         yield warning(
             f"monitor.min_pairs is {least}, but an iteration has only {num_prompts} prompts: the run will stop after "
             "the first"

@@ -1,5 +1,5 @@
-"""The policy's best response against M_0's worst one to the same prompt, or against its own worst if that is not
-better.
+"""The policy's best response against M_0's worst one to the same prompt, or against its own worst if its own is
+lower or equal.
 
 As a policy improves, its best and worst responses become similar and the update vanishes; M_0's worst stays bad.
 

@@ -51,7 +51,7 @@ class Selector:
         is_compared = "consistency" in (self._section.label, self._section.weight)
         return self._reads + ((PREVIOUS_JUDGMENTS,) if is_compared else ())
 
-    def most(self, num_responses: int) -> int:
+    def max_pairs(self, num_responses: int) -> int:
         """Return the maximum number of pairs per prompt; no response is in two pairs."""
         return min(self._max_pairs, num_responses // 2)
 

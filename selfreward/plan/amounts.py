@@ -10,7 +10,7 @@ from selfreward.workload import Requests
 
 @dataclass(frozen=True)
 class Work:
-    """The requests of one stage. A prompt counts once for each request, whatever its number of samples.
+    """The requests of one stage. A prompt counts once for each request, regardless of its number of samples.
 
     `num_sequences` counts samples; `max_generated_tokens` is the longest sample. `num_repeated_tokens` counts prompt
     tokens in a prefix shared with another request, which a prefix cache may save. `parts` are the calls of a stage with
@@ -50,20 +50,20 @@ def summed(works: Sequence[Work]) -> Work:
 
 def engine_work(requests: Requests, *, context: int) -> tuple[list[Work], int]:
     """Return the engine calls, and the number of requests that may not fit into the context and would be skipped."""
-    ask, lengths = requests.ask, requests.lengths
-    if ask is None:
+    chat_request, lengths = requests.chat_request, requests.lengths
+    if chat_request is None:
         return [Work(len(lengths), sum(lengths))], 0
-    max_prompt_tokens = context - ask.max_tokens - (requests.opening_tokens + 1 if ask.choices else 0)
+    max_prompt_tokens = context - chat_request.max_tokens - (requests.opening_tokens + 1 if chat_request.choices else 0)
     fitted = [min(length, max_prompt_tokens) for length in lengths]
     shared = _num_shared(requests)
     calls = []
-    if ask.max_tokens:
-        calls.append(generated(fitted, [ask.max_tokens] * len(fitted), n=ask.n, num_repeated=shared))
-    if ask.choices:
+    if chat_request.max_tokens:
+        calls.append(generated(fitted, [chat_request.max_tokens] * len(fitted), n=chat_request.n, num_repeated=shared))
+    if chat_request.choices:
         # The opening follows the free text and a line break, and the choice is one token.
-        written = ask.max_tokens + 1 if ask.max_tokens else 0
-        again = [length + written + requests.opening_tokens for length in fitted for _ in range(ask.n)]
-        repeated = ask.n * sum(fitted) if ask.max_tokens else shared
+        written = chat_request.max_tokens + 1 if chat_request.max_tokens else 0
+        again = [length + written + requests.opening_tokens for length in fitted for _ in range(chat_request.n)]
+        repeated = chat_request.n * sum(fitted) if chat_request.max_tokens else shared
         calls.append(generated(again, [1] * len(again), num_repeated=repeated))
     return calls, sum(length > max_prompt_tokens for length in lengths)
 
@@ -93,9 +93,13 @@ def endpoint_work(requests: Requests, section: EndpointSection) -> Work:
     Cached replies are not counted. `num_repeated_tokens` are the prompt tokens that a server with several samples per
     request saves. If `extra_body` removes the token limit, generated tokens are unbounded and counted as 0.
     """
-    ask, times = requests.ask, requests.times - requests.num_cached
+    chat_request, times = requests.chat_request, requests.times - requests.num_cached
     lengths = [first + requests.rest for first in requests.first_P for _ in range(times)]
-    if ask is None:
+    if chat_request is None:
         raise ValueError(f"{requests.by}: an endpoint cannot score given tokens")
-    _, num_generated = worst_tokens(chat_body(ask, section, draw=0))
-    return generated(lengths * ask.n, [num_generated] * len(lengths) * ask.n, num_repeated=(ask.n - 1) * sum(lengths))
+    _, num_generated = worst_tokens(chat_body(chat_request, section, draw=0))
+    return generated(
+        lengths * chat_request.n,
+        [num_generated] * len(lengths) * chat_request.n,
+        num_repeated=(chat_request.n - 1) * sum(lengths),
+    )

@@ -188,7 +188,7 @@ class _Clock:
 
     def _training_s(self, work: IterationWork, *, fast: bool) -> float:
         training = self.recipe.training
-        # A backward pass costs two forward passes (2001.08361, section 2.1); checkpointing computes one again.
+        # A backward pass costs two forward passes (2001.08361, section 2.1); gradient checkpointing adds one.
         num_passes = 4 if training.gradient_checkpointing else 3
         num_tokens = num_passes * work.update.num_training_tokens + work.update.num_tokens_without_gradient
         flops = self.model.forward_flops(num_tokens, context=work.update.longest_pair_tokens / 4)

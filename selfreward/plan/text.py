@@ -28,8 +28,9 @@ def render(plan: Plan) -> str:
         ),
         _prose(
             "Counts are upper bounds, reached when every response has the maximum length, every response is judged, no "
-            "two texts are equal and every prompt gives a pair. A prompt counts once per request, whatever its number "
-            "of samples; a response in a judge's prompt counts its sampled tokens, which malformed text may exceed."
+            "two texts are equal and every prompt gives a pair. A prompt counts once per request, regardless of its "
+            "number of samples; a response in a judge's prompt counts its sampled tokens, which malformed text may "
+            "exceed."
         ),
         "\n".join(_prose(f"warning: {warning}") for warning in plan.warnings),
         _table("engine requests", plan.iterations, lambda work: work.num_requests),

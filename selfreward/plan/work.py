@@ -67,7 +67,7 @@ def _work_of(iteration: Iteration, recipe: Recipe, lengths: Lengths, *, is_last:
         if calls or others:
             tables[stage.name] = stage.table
             optional |= set() if is_sure else {stage.name}
-    update = total([update.most(lengths) for update in iteration.updates])
+    update = total([update.max_work(lengths) for update in iteration.updates])
     return IterationWork(iteration.number, in_engine, outside_engine, update, tables, frozenset(optional), num_unjudged)
 
 
@@ -90,7 +90,7 @@ def _split(stage: Stage[Any], recipe: Recipe, lengths: Lengths) -> tuple[list[Wo
     calls: list[Work] = []
     others: defaultdict[str, list[Work]] = defaultdict(list)
     num_too_long = 0
-    for requests in stage.most(lengths):
+    for requests in stage.max_requests(lengths):
         if requests.by not in stage.queries:
             raise ValueError(
                 f"{stage.name} counts requests to {requests.by}, which is not in its `queries`; add it there"

@@ -2,7 +2,7 @@
 
 Verifiable prompts and gold pairs are given. The validation, second validation and test sets are the first prompts of
 the evaluation's own source, or of the training source if it has none. Training prompts are the remaining ones, without
-those that overlap with any held-out prompt. Iteration t takes block t of them, whatever `iterations.max` is, because
+those that overlap with any held-out prompt. Iteration t takes block t of them, regardless of `iterations.max`, because
 that key may change when a run is resumed.
 """
 

@@ -20,7 +20,7 @@ def fresh(source: PromptSource, iteration: int, *, shard_prompts: int) -> Stage[
             a is None or b is None or a.messages != b.messages for a, b in zip_longest(reading.rows(PROMPTS), prompts)
         ):
             raise StoreError(
-                f"iteration {iteration} began with other prompts than the recipe's source has now; the prompts of a "
+                f"iteration {iteration} began with prompts that the recipe's source no longer gives; the prompts of a "
                 "run must not change; restore the source, or set another output_dir"
             )
 

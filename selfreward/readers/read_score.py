@@ -14,8 +14,8 @@ a lost draw. These are verdicts:
   sentence (`5, reduced to 3`). Points in the items of a numbered list, or on a line among `Relevance: 1` and the like,
   are not a total.
 * `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read unchanged;
-  `1 + 1 + 1 = 3` is 3 if the sum is right. Number words (`four`) are read, up to ten; digits of other scripts than
-  Latin are not. `4,5` may be two scores or a half point, so it is conflicting.
+  `1 + 1 + 1 = 3` is 3 if the sum is right. Number words (`four`) are read, up to ten; non-Latin digits
+  are not. `4,5` may be two scores or a half point, so it is conflicting.
 """
 
 import math

@@ -50,17 +50,17 @@ def without_reasoning(text: str) -> str:
     bare = _BARE_CHANNELS.match(text)
     if bare:
         return text[bare.end() :].strip()
-    said, open_kind = 0, None
+    response_start, open_kind = 0, None
     for tag in _tags(text):
         if tag.mentioned and not (tag.opens and open_kind is None):
             continue
-        if open_kind is None and tag.opens and not tag.mentioned and tag.start == _after_blanks(text, said):
+        if open_kind is None and tag.opens and not tag.mentioned and tag.start == _after_blanks(text, response_start):
             open_kind = tag.kind
-        elif not tag.opens and (tag.kind == open_kind or (open_kind is None and said == 0)):
-            said, open_kind = tag.end, None
+        elif not tag.opens and (tag.kind == open_kind or (open_kind is None and response_start == 0)):
+            response_start, open_kind = tag.end, None
         elif open_kind is None:
             break
-    return "" if open_kind else text[said:].strip()
+    return "" if open_kind else text[response_start:].strip()
 
 
 def reasoning_spans(text: str) -> list[tuple[int, int]]:

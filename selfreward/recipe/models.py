@@ -70,7 +70,7 @@ class EndpointSection(Section):
     @field_validator("api_key_env")
     @classmethod
     def _is_a_variable(cls, value: str | None) -> str | None:
-        """Refuse other text than a variable's name, without repeating it: it may be a pasted key."""
+        """Refuse text that is not a variable's name, without repeating it: it may be a pasted key."""
         if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
             raise ValueError(
                 "api_key_env: the value is not the name of an environment variable, such as OPENAI_API_KEY; a recipe "
@@ -106,11 +106,11 @@ class EndpointSection(Section):
         return self
 
 
-def _which(value: Any) -> str:
+def _tag_of(value: Any) -> str:
     is_endpoint = "endpoint" in value if isinstance(value, dict) else isinstance(value, EndpointSection)
     return ENDPOINT_MODEL if is_endpoint else LOCAL_MODEL
 
 
 NamedModel = Annotated[
-    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)], Discriminator(_which)
+    Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)], Discriminator(_tag_of)
 ]

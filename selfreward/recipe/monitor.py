@@ -34,13 +34,13 @@ class UserIntervention(Section):
         return self
 
 
-def _which(value: Any) -> str:
+def _tag_of(value: Any) -> str:
     return USER_INTERVENTION if isinstance(value, (dict, UserIntervention)) else NAMED_INTERVENTION
 
 
 Intervention = Annotated[
     Annotated[NamedIntervention, Tag(NAMED_INTERVENTION)] | Annotated[UserIntervention, Tag(USER_INTERVENTION)],
-    Discriminator(_which),
+    Discriminator(_tag_of),
 ]
 
 

@@ -52,7 +52,7 @@ class TopK(Pairing):
 
 
 class InitialRejected(Pairing):
-    """The policy's best against M_0's worst response, or against its own worst if that is not better (Temporal
+    """The policy's best against M_0's worst response, or against its own worst if its own is lower or equal (Temporal
     Self-Rewarding, 2508.06026); in the first iteration, best against worst."""
 
     kind: Literal["initial_rejected"]

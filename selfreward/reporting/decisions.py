@@ -72,8 +72,8 @@ def _row(name: str, bound: Mapping[str, Any], settings: MonitorSection) -> TestR
     return TestRow(
         name=f"bounds.{name}",
         mean=amount(f"bounds.{name}", _number(bound.get("mean"))),
-        stop=f"{_ends(name, interval)}, 95 %" if interval else _ends(name, bound.get("stop")),
-        harm=_ends(name, bound.get("harm")),
+        stop=f"{_bounds_text(name, interval)}, 95 %" if interval else _bounds_text(name, bound.get("stop")),
+        harm=_bounds_text(name, bound.get("harm")),
         num_prompts=ABSENT if num_prompts is None else f"{num_prompts:,}",
         limits=limits,
         outcome=outcome,
@@ -82,8 +82,8 @@ def _row(name: str, bound: Mapping[str, Any], settings: MonitorSection) -> TestR
 
 def _limits_and_outcome(name: str, bound: Mapping[str, Any], settings: MonitorSection) -> tuple[str, str]:
     """Return the limits and the outcome in words; the conditions are those of `monitoring/decide.py`."""
-    low, high = _low_high(bound.get("stop"))
-    harm_low, harm_high = _low_high(bound.get("harm"))
+    low, high = _both_bounds(bound.get("stop"))
+    harm_low, harm_high = _both_bounds(bound.get("harm"))
     delta = settings.delta
     match name:
         case "gain_vs_previous":
@@ -94,15 +94,15 @@ def _limits_and_outcome(name: str, bound: Mapping[str, Any], settings: MonitorSe
             return "0", "a gain without length adjustment" if low > 0 else "no gain shown without length adjustment"
         case "self_gain_vs_previous":
             more, less = f"own judge: a gain above {delta:g}", f"own judge: a gain below {delta:g}"
-            return _limit(delta), _first_true(low > delta, more, high < delta, less, "inconclusive")
+            return _limit(delta), _choose_text(low > delta, more, high < delta, less, "inconclusive")
         case "pass_rate_vs_previous":
-            return "0", _first_true(low > 0, "more prompts pass", high < 0, "fewer prompts pass", "no change shown")
+            return "0", _choose_text(low > 0, "more prompts pass", high < 0, "fewer prompts pass", "no change shown")
         case "pass_rate_vs_best":
             allowed = -settings.max_pass_rate_loss
             mean = _number(bound.get("mean"))
             kept = f"estimated loss below {-allowed:g}" if mean > allowed else "no estimate"
             lost = f"estimated loss of {-allowed:g} or more"
-            return f"0 and {_limit(allowed)}", _first_true(
+            return f"0 and {_limit(allowed)}", _choose_text(
                 harm_high < 0, "fewer prompts pass", mean <= allowed, lost, kept
             )
         case "gold_accuracy_vs_best":
@@ -110,14 +110,14 @@ def _limits_and_outcome(name: str, bound: Mapping[str, Any], settings: MonitorSe
             return _limit(limit), "the judge got worse" if harm_high < limit else "the judge is not shown to be worse"
         case "tau":
             reverse, similar = "ranks in reverse order", "ranks like the previous judge"
-            return "0", _first_true(harm_high < 0, reverse, harm_low > 0, similar, "inconclusive")
+            return "0", _choose_text(harm_high < 0, reverse, harm_low > 0, similar, "inconclusive")
         case "failing_response_rate":
             less, more = f"less than {delta:g} left to gain", f"{delta:g} or more left to gain"
-            return f"{2 * delta:g}", _first_true(high < 2 * delta, less, low >= 2 * delta, more, "inconclusive")
+            return f"{2 * delta:g}", _choose_text(high < 2 * delta, less, low >= 2 * delta, more, "inconclusive")
         case "reliability" | "pair_yield_rate":
             limit = settings.min_reliability if name == "reliability" else settings.min_yield_rate
-            low, high = _low_high(bound.get("interval"))
-            return f"{limit:g}", _first_true(
+            low, high = _both_bounds(bound.get("interval"))
+            return f"{limit:g}", _choose_text(
                 high < limit, "below the limit", low > limit, "above the limit", "inconclusive"
             )
         case _:
@@ -138,7 +138,7 @@ def _gain_vs_best(low: float, high: float, delta: float) -> str:
     return "better than the best earlier model" if low > 0 else "not shown to be better than the best earlier model"
 
 
-def _first_true(first: bool, first_text: str, second: bool, second_text: str, otherwise: str) -> str:
+def _choose_text(first: bool, first_text: str, second: bool, second_text: str, otherwise: str) -> str:
     return first_text if first else second_text if second else otherwise
 
 
@@ -146,14 +146,14 @@ def _limit(value: float) -> str:
     return f"{value:+g}".replace("-", "\u2212")
 
 
-def _ends(name: str, ends: Any) -> str:
-    low, high = _low_high(ends)
+def _bounds_text(name: str, ends: Any) -> str:
+    low, high = _both_bounds(ends)
     if math.isnan(low) and math.isnan(high):
         return ""
     return f"{amount(f'bounds.{name}', low)} to {amount(f'bounds.{name}', high)}"
 
 
-def _low_high(ends: Any) -> tuple[float, float]:
+def _both_bounds(ends: Any) -> tuple[float, float]:
     """Return both ends, with NaN for a missing number: every comparison with NaN is false."""
     low, high = ends if isinstance(ends, list | tuple) and len(ends) == 2 else (None, None)
     return _number(low), _number(high)
@@ -210,7 +210,7 @@ def _log_row(decision: Decision) -> dict[str, Any]:
         "gain": Cell(
             "bounds.gain_vs_previous",
             amount("bounds.gain_vs_previous", _number(gain.get("mean"))),
-            bounds=_ends("gain_vs_previous", gain.get("stop")),
+            bounds=_bounds_text("gain_vs_previous", gain.get("stop")),
         ),
         "spent": ABSENT if spent is None else f"{spent:.3g}",
         "best": decision.best_iteration,
@@ -239,7 +239,7 @@ def _forest(decisions: Mapping[int, Decision], settings: MonitorSection) -> Figu
 
 
 def _finite_estimate(bound: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    found = (_number(bound.get("mean")), *_low_high(bound.get("stop")))
+    found = (_number(bound.get("mean")), *_both_bounds(bound.get("stop")))
     return found if all(map(math.isfinite, found)) else None
 
 

@@ -47,7 +47,7 @@ def curves_over_iterations(
 ) -> Markup | None:
     """Plot values with error bars over M_0 ... M_last; None without values.
 
-    `neutral` draws a reference line, usually at the value of no difference. `limits` are the ends of the value axis,
+    `neutral` draws a reference line, usually at the null value. `limits` are the ends of the value axis,
     where the number is bounded; `named` formats an iteration for the axis.
     """
     drawn = [curve for curve in curves if curve.points]

@@ -104,7 +104,7 @@ def reason_not_measured(evaluation: Evaluation, name: str) -> str:
 
 
 def against(value: Interval | float | None, neutral: float) -> str:
-    """Return `above`, `below` or `open`: the side of the value of no difference on which the whole interval lies."""
+    """Return `above`, `below` or `open`: the side of the null value on which the whole interval lies."""
     if not isinstance(value, Interval):
         return ""
     if value.low > neutral:

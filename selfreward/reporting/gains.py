@@ -14,7 +14,7 @@ from selfreward.reporting.measurements import is_invalid
 from selfreward.statistics import overoptimisation
 
 TITLE = "Gain over M₀ by distance from M₀"
-# Metric, label, value of no difference (subtracted), colour.
+# Metric, label, null value (subtracted), colour.
 _GAIN_METRICS = (
     ("win_rate_vs_initial", "anchor", 0.5, 1),
     ("self_win_rate_vs_initial", "own judge", 0.5, 2),
@@ -42,7 +42,7 @@ def gains_figure(evaluations: Sequence[Evaluation]) -> Figure | None:
 
 
 def _chosen_metrics(evaluations: Sequence[Evaluation]) -> tuple[Sequence[tuple[str, str, float, int]], str]:
-    """Return the metrics to plot and a note: length-adjusted for both judges or for neither, so that they compare."""
+    """Return the metrics to plot and a note: comparable ones, length-adjusted for both judges or for neither."""
     *win_rates, pass_rate = _GAIN_METRICS
     adjusted = [(f"length_adjusted_{name}", label, neutral, index) for name, label, neutral, index in win_rates]
     num_raw, num_adjusted = (

@@ -9,7 +9,7 @@ from selfreward.reporting.formatting import ABSENT, against, amount, bounds, cen
 from selfreward.reporting.glossary import numbers
 
 _WIN_RATE = re.compile(r"(length_adjusted_)?(self_|test_)?win_rate_vs_\w+")
-# Reference values, marked in the interval plot; they are not values of no difference, so they give no sign.
+# Reference values, marked in the interval plot; they are not null values, so they give no sign.
 _MARKS = {"judge_reliability": 0.4, "judge_anchor_agreement_rate": 0.5}
 
 
@@ -36,7 +36,7 @@ def is_invalid(evaluation: Evaluation, name: str) -> bool:
 
 
 def _no_difference(name: str) -> float | None:
-    """Return the value of no difference. Pass rate and length are judged by their paired differences."""
+    """Return the null value, which means no difference. Pass rate and length are judged by their paired differences."""
     return 0.5 if _WIN_RATE.fullmatch(name) else 0.0 if name.startswith("pass_rate_vs_") else None
 
 

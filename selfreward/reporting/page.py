@@ -10,7 +10,6 @@ from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
 from selfreward.reporting.decisions import data_split_guarantees, decision_section, test_section
-from selfreward.reporting.digest import Digest, quantile
 from selfreward.reporting.figures import Figure
 from selfreward.reporting.formatting import amount, duration, model_name
 from selfreward.reporting.gains import gains_figure
@@ -25,6 +24,7 @@ from selfreward.reporting.measurements import (
     plain_cell,
     points,
 )
+from selfreward.reporting.record_summary import RecordSummary, quantile
 from selfreward.reporting.remarks import remarks
 from selfreward.reporting.samples import SamplePair
 from selfreward.reporting.templating import render, stylesheet
@@ -47,7 +47,7 @@ _MAX_TIME_BARS = 30
 
 @dataclass(frozen=True)
 class ReportData:
-    """The input of all pages. `history`, `decisions` and `digests` cover iterations 1..t.
+    """The input of all pages. `history`, `decisions` and `record_summaries` cover iterations 1..t.
 
     `test_set` is the evaluation on the test set and the iteration of its checkpoint; None before it was evaluated.
     """
@@ -58,7 +58,7 @@ class ReportData:
     initial_cost: IterationSummary | None
     history: Sequence[IterationSummary]
     decisions: Mapping[int, Decision]
-    digests: Mapping[int, Digest]
+    record_summaries: Mapping[int, RecordSummary]
     recipe: Recipe
     recipe_text: str
     test_set: tuple[Evaluation, int] | None = None
@@ -140,7 +140,7 @@ def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
     evaluation = run.history[shown - 1].evaluation
     before = cell_of(run.initial, "pass_rate")
     num_pairs = sum(summary.counts.get("num_pairs", 0) for summary in run.history)
-    seconds = sum(sum(s.seconds_by_stage.values()) for s in [*run.history, *_maybe(run.initial_cost)])
+    seconds = sum(sum(s.seconds_by_stage.values()) for s in [*run.history, *_as_list(run.initial_cost)])
     num_iterations = len(run.history)
     return [
         (f"Win rate of {name} vs {model_name(0)}", cell_of(evaluation, "win_rate_vs_initial"), "0.5: no difference"),
@@ -154,7 +154,7 @@ def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _maybe(summary: IterationSummary | None) -> list[IterationSummary]:
+def _as_list(summary: IterationSummary | None) -> list[IterationSummary]:
     return [summary] if summary else []
 
 
@@ -211,7 +211,7 @@ def _curves(run: ReportData) -> list[tuple[str, Figure | None]]:
 
 
 def _histograms(run: ReportData) -> dict[str, Any]:
-    found = [(iteration, d) for iteration, d in run.digests.items() if d.scores]
+    found = [(iteration, d) for iteration, d in run.record_summaries.items() if d.scores]
     shown = _evenly_spaced(found, _MAX_HISTOGRAMS)
     axis = figures.score_axis([d.scores for _, d in shown])
     bars = [axis.bars(d.scores) for _, d in shown]
@@ -227,32 +227,36 @@ def _histograms(run: ReportData) -> dict[str, Any]:
     return {"figures": figures_made, "num_iterations": len(found)}
 
 
-def _evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
-    """Return all items, or `most` of them: the first, the last, and evenly spaced ones between."""
-    if len(items) <= most:
+def _evenly_spaced(items: Sequence[Any], max_items: int) -> list[Any]:
+    """Return all items, or `max_items` of them: the first, the last, and evenly spaced ones between."""
+    if len(items) <= max_items:
         return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+    return [items[round(i * (len(items) - 1) / (max_items - 1))] for i in range(max_items)]
 
 
-def pair_cells(digest: Digest) -> list[Cell]:
+def pair_cells(records: RecordSummary) -> list[Cell]:
     """Return the numbers of one iteration's pairs of responses, in the order of PAIR_NUMBERS."""
-    num = digest.num_response_pairs
-    cells = [plain_cell("margin", digest.margin_sum / num if num else None)]
-    for name, counts in (("chosen_tokens", digest.chosen_tokens), ("rejected_tokens", digest.rejected_tokens)):
+    num = records.num_response_pairs
+    cells = [plain_cell("margin", records.margin_sum / num if num else None)]
+    for name, counts in (("chosen_tokens", records.chosen_tokens), ("rejected_tokens", records.rejected_tokens)):
         low, middle, high = (quantile(counts, share) for share in (0.25, 0.5, 0.75))
         ends = f"{amount('num_tokens', low)} to {amount('num_tokens', high)}" if num else ""
         cells.append(Cell(name, amount("num_tokens", middle), bounds=ends))
-    cells.append(plain_cell("chosen_longer_rate", digest.num_chosen_longer / num if num else None))
+    cells.append(plain_cell("chosen_longer_rate", records.num_chosen_longer / num if num else None))
     return cells
 
 
 def _pair_table(run: ReportData) -> list[tuple[int, list[Cell]]]:
-    return [(iteration, pair_cells(digest)) for iteration, digest in run.digests.items()]
+    return [(iteration, pair_cells(records)) for iteration, records in run.record_summaries.items()]
 
 
 def _length_figure(run: ReportData) -> Figure | None:
     def ranges(side: str) -> list[figures.LengthRange]:
-        found = [(iteration, getattr(read, side)) for iteration, read in run.digests.items() if read.num_response_pairs]
+        found = [
+            (iteration, getattr(read, side))
+            for iteration, read in run.record_summaries.items()
+            if read.num_response_pairs
+        ]
         return [figures.LengthRange(i, *(quantile(counts, at) for at in (0.25, 0.5, 0.75))) for i, counts in found]
 
     svg = figures.lengths(
@@ -306,8 +310,8 @@ def training_key(name: str) -> str:
 
 
 def _time(run: ReportData) -> dict[str, Any]:
-    costed = [*_maybe(run.initial_cost), *run.history]
-    stages = timing.costs([*run.history, *_maybe(run.initial_cost)])  # in the order of an iteration
+    costed = [*_as_list(run.initial_cost), *run.history]
+    stages = timing.costs([*run.history, *_as_list(run.initial_cost)])  # in the order of an iteration
     shown = costed[-_MAX_TIME_BARS:]
     rows = [
         (model_name(0) if summary.iteration == 0 else f"Iteration {summary.iteration}", bar)
@@ -327,7 +331,9 @@ def _time(run: ReportData) -> dict[str, Any]:
 
 def _samples(run: ReportData) -> dict[str, Any]:
     found: list[tuple[int, tuple[SamplePair, ...], int]] = [
-        (iteration, digest.samples, digest.num_pairs) for iteration, digest in run.digests.items() if digest.samples
+        (iteration, records.samples, records.num_pairs)
+        for iteration, records in run.record_summaries.items()
+        if records.samples
     ]
     shown = found[-_MAX_SAMPLED_ITERATIONS:]
     return {"iterations": shown, "num_left_out": len(found) - len(shown)}

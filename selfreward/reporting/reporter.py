@@ -7,11 +7,11 @@ from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
 from selfreward.reporting.decisions import data_split_guarantees, decision_details
-from selfreward.reporting.digest import Digest, digest
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
 from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, ReportData, page, pair_cells, training_key
+from selfreward.reporting.record_summary import RecordSummary, summarise_records
 from selfreward.reporting.remarks import remarks
 from selfreward.reporting.samples import SamplePair
 from selfreward.reporting.templating import render, strict_json, strict_json_line
@@ -31,15 +31,15 @@ class RunReporter:
         self._recipe = recipe
         self._banner = banner
         # A finished iteration never changes, so its records are read only once.
-        self._digests: dict[int, Digest] = {}
+        self._record_summaries: dict[int, RecordSummary] = {}
 
     def write(
         self, history: Sequence[IterationSummary], decisions: Sequence[Decision], initial: Evaluation | None = None
     ) -> None:
         """Update every report. `initial` is the evaluation of M_0. Raises StoreError."""
         for summary in history:
-            if summary.iteration not in self._digests:
-                self._digests[summary.iteration] = digest(self._store, summary.iteration)
+            if summary.iteration not in self._record_summaries:
+                self._record_summaries[summary.iteration] = summarise_records(self._store, summary.iteration)
         run = ReportData(
             manifest=self._store.manifest,
             banner=self._banner,
@@ -47,7 +47,7 @@ class RunReporter:
             initial_cost=self._initial_cost(),
             history=history,
             decisions={decision.iteration: decision for decision in decisions},
-            digests={summary.iteration: self._digests[summary.iteration] for summary in history},
+            record_summaries={summary.iteration: self._record_summaries[summary.iteration] for summary in history},
             recipe=self._recipe,
             recipe_text=self._recipe_text(),
             test_set=_test_results(history, decisions),
@@ -82,7 +82,7 @@ def iteration_page(run: ReportData, summary: IterationSummary) -> str:
     """Return report.md: the results of one iteration, short enough for a terminal."""
     counted = funnel.funnel_of(summary)
     evaluation = summary.evaluation
-    read = run.digests[summary.iteration]
+    read = run.record_summaries[summary.iteration]
     decision = run.decisions.get(summary.iteration)
     return render(
         "report.md.j2",
@@ -107,12 +107,12 @@ def iteration_page(run: ReportData, summary: IterationSummary) -> str:
         ],
         remarks=remarks([summary], training=run.recipe.training),
         stages=timing.costs([summary]),
-        samples=_few(read.samples),
+        samples=_shown_in_markdown(read.samples),
         num_pairs=read.num_pairs,
     )
 
 
-def _few(samples: Sequence[SamplePair]) -> list[SamplePair]:
+def _shown_in_markdown(samples: Sequence[SamplePair]) -> list[SamplePair]:
     """Return some pairs of responses, and the pair of judgments if there is one."""
     of_responses = [sample for sample in samples if sample.kind == "response"]
     return [*of_responses[:_NUM_SAMPLES_IN_MARKDOWN], *(sample for sample in samples if sample.kind == "judgment")]

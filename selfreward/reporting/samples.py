@@ -81,15 +81,15 @@ class RandomPairSample:
 
     def __init__(self, iteration: int) -> None:
         self._iteration = iteration
-        self._most = {"response": NUM_RESPONSE_PAIRS, "judgment": NUM_JUDGMENT_PAIRS}
-        self._sampled: dict[str, list[tuple[int, int, PreferencePair]]] = {kind: [] for kind in self._most}
+        self._max_pairs = {"response": NUM_RESPONSE_PAIRS, "judgment": NUM_JUDGMENT_PAIRS}
+        self._sampled: dict[str, list[tuple[int, int, PreferencePair]]] = {kind: [] for kind in self._max_pairs}
         self._num_added = 0
 
     def add(self, pair: PreferencePair) -> None:
         sampled = self._sampled[pair.kind]
         self._num_added += 1  # A unique tie-breaker, so that two pairs are never compared.
         heapq.heappush(sampled, (-seed_of(0, self._iteration, "report", pair.id), self._num_added, pair))
-        if len(sampled) > self._most[pair.kind]:
+        if len(sampled) > self._max_pairs[pair.kind]:
             heapq.heappop(sampled)
 
     def pairs(self) -> list[PreferencePair]:

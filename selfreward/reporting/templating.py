@@ -14,7 +14,7 @@ from selfreward.reporting.timing import StageCost
 
 
 def render(template: str, /, **context: Any) -> str:
-    """Render a page. Templates that end in .html.j2 are escaped; Markdown templates quote foreign text with filters."""
+    """Render a page. Templates that end in .html.j2 are escaped; Markdown ones quote untrusted text with filters."""
     return _environment().get_template(template).render(**context)
 
 

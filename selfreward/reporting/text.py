@@ -1,4 +1,4 @@
-"""Safe display of foreign text: a model's text can neither break a page nor hide characters.
+"""Safe display of untrusted text: a model's text can neither break a page nor hide characters.
 
 Invisible characters and characters that reorder their neighbours are replaced by a visible name. Jinja2 (autoescape)
 and markupsafe escape HTML; this module makes the fences and code spans of Markdown.

@@ -23,9 +23,9 @@ def initial_responses(recipe: Recipe, *, engine: Engine, work: Workload) -> Stag
     return _stage(INITIAL_RESPONSES, "initial", recipe, engine, work)
 
 
-def candidates(recipe: Recipe, also: Sequence[Table[Any]]) -> dict[Table[Response], ResponseBound]:
+def candidates(recipe: Recipe, optional: Sequence[Table[Any]]) -> dict[Table[Response], ResponseBound]:
     """Return the workload of the responses to judge, by table, including M_0's if pairing uses them."""
-    tables = (RESPONSES, *(table for table in also if table == INITIAL_RESPONSES))
+    tables = (RESPONSES, *(table for table in optional if table == INITIAL_RESPONSES))
     return dict.fromkeys(tables, ResponseBound(recipe.sampling.num_responses, recipe.sampling.max_tokens))
 
 
@@ -42,7 +42,7 @@ def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, wo
         make,
         reads=(Read(PROMPTS),),
         queries=frozenset({role}),
-        most=lambda lengths: sampling_requests(
+        max_requests=lambda lengths: sampling_requests(
             role, work.prompts, lengths, max_tokens=work.max_tokens, n=recipe.sampling.num_responses
         ),
         only_if_read=not own,

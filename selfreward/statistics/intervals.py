@@ -15,7 +15,7 @@ Which method, and why (`benchmarks/interval_coverage.py` simulates what is shipp
 Limits of the coverage (95 % intervals, 4,000 simulated samples each, standard error 0.4 percentage points):
 
 * Without bounds and with a long tail, a small sample contains no value of the tail: log-normal lengths 89 % at n = 4,
-  92 % at n = 8, 94 % from 32 on, and nearly all misses lie on one side. Differences of such lengths: 93-94 % up to
+  92 % at n = 8, 94 % for n >= 32, and nearly all misses lie on one side. Differences of such lengths: 93-94 % up to
   n = 128.
 * `bootstrap_t` and `t` with bounds: 94-96 %, but a rare outcome far from a wide cluster is no longer allowed for once
   30 values lie outside a tenth of the bounds: 1 % of zeros among values of 0.50 +- 0.05 gives 91 % at n = 128.

@@ -25,8 +25,8 @@ pooled
   them. A member's own parts, which have a / in their name, are not counted again.
 
 Intervals (`benchmarks/judge_statistics.py`): means over prompts use `intervals.py`. The interval of the length
-correlation is a bootstrap-t on its atanh; it covers 92 to 94 % at 12 prompts and 93 to 97 % from 50 on. The interval of
-the entropy is linearised, ignores unobserved scores, and covers 89 % at 12 prompts, 92 % at 50.
+correlation is a bootstrap-t on its atanh; it covers 92 to 94 % at 12 prompts and 93 to 97 % at 50 or more. The interval
+of the entropy is linearised, ignores unobserved scores, and covers 89 % at 12 prompts, 92 % at 50.
 """
 
 import math

@@ -73,15 +73,15 @@ def _check(texts: Sequence[Text], name: str) -> None:
         raise NotEnoughDataError(f"{name}: {len(texts)} texts; at least two are needed")
 
 
-def _gram_counts(texts: Sequence[Text], most: int) -> list[Array]:
-    """Return the counts of n-grams, shape (texts, different n-grams), for n = 1 .. `most`."""
+def _gram_counts(texts: Sequence[Text], max_order: int) -> list[Array]:
+    """Return the counts of n-grams, shape (texts, different n-grams), for n = 1 .. `max_order`."""
     token_T = np.array([token for text in texts for token in text], dtype=np.int64)
     row_T = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     left_T = np.array([left for text in texts for left in range(len(text), 0, -1)], dtype=np.int64)
     different, token_T = np.unique(token_T, return_inverse=True)
     gram_T = np.zeros_like(token_T)
     counts = []
-    for n in range(1, most + 1):
+    for n in range(1, max_order + 1):
         starts = np.flatnonzero(left_T >= n)
         # An n-gram is an (n-1)-gram and one more token; the numbers of both are combined into one.
         joined = gram_T[starts] * len(different) + token_T[starts + n - 1]

@@ -11,7 +11,7 @@ from selfreward.errors import StoreError
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn an operating system's error on `path` into a StoreError that states what to do."""
     try:
         yield
@@ -41,11 +41,11 @@ def write_atomically(
     """Write a temporary file next to `path` with `write`, and rename it to `path` when it is complete on disk.
 
     `record` is called with the complete temporary file before it is renamed, so an existing `path` is always recorded.
-    A kill in between leaves a temporary file, whose final name is `final_name_of` it.
+    A kill before that leaves a temporary file, whose final name is `final_name_of` it.
     """
     # The name contains the process id, because a report may be rewritten while the run works.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with explained(path):
+    with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():  # checked before the file is written
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from selfreward.errors import StoreError
-from selfreward.store.files import explained
+from selfreward.store.files import explain_os_errors
 
 
 class RunLock:
@@ -16,7 +16,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         path = folder / ".lock"
-        with explained(path):
+        with explain_os_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = path.open("a+", encoding="utf-8")
         try:
@@ -29,7 +29,7 @@ class RunLock:
                 f"{folder}: in use by {owner}; only one process may work on a run; wait for it or stop it, "
                 "or set another output_dir"
             ) from error
-        with explained(path):
+        with explain_os_errors(path):
             self._file.truncate(0)
             self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
             self._file.flush()

@@ -41,9 +41,10 @@ class Manifest:
         if schema not in self._reads or not isinstance(files, dict):
             if schema in EARLIER_SCHEMAS:
                 raise StoreError(
-                    f"{self._path}: a run of selfreward {EARLIER_SCHEMAS[schema]}, whose stages and metrics have other "
-                    "names; this version reads its own runs, and the pairs of earlier ones (`selfreward export`); use "
-                    f"selfreward {EARLIER_SCHEMAS[schema]} for the rest, or choose another output_dir"
+                    f"{self._path}: a run of selfreward {EARLIER_SCHEMAS[schema]}, whose stages and metrics have "
+                    "different names; this version reads its own runs, and the pairs of earlier ones "
+                    "(`selfreward export`); use "
+                    f"selfreward {EARLIER_SCHEMAS[schema]} for everything else, or choose another output_dir"
                 )
             raise StoreError(
                 f"{self._path}: schema {schema}; this version reads schema {SCHEMA}; use the version of selfreward "

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from selfreward.errors import StoreError
-from selfreward.store.files import explained, final_name_of, sha256_of
+from selfreward.store.files import explain_os_errors, final_name_of, sha256_of
 from selfreward.store.manifest import Manifest
 from selfreward.store.names import folder_of, iteration_of
 
@@ -15,7 +15,7 @@ def finish_interrupted_writes(folder: Path, manifest: Manifest) -> None:
             continue
         path = final_name_of(partial)
         entry = manifest.entry(str(path.relative_to(folder)))
-        with explained(path):
+        with explain_os_errors(path):
             if entry is not None and entry["sha256"] == sha256_of(partial):
                 partial.replace(path)
             else:

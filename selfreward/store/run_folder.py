@@ -22,7 +22,14 @@ import pyarrow.parquet as pq
 
 from selfreward.errors import StoreError
 from selfreward.store import recovery
-from selfreward.store.files import explained, flush, sha256_of, weights_sha256, write_atomically, write_text_atomically
+from selfreward.store.files import (
+    explain_os_errors,
+    flush,
+    sha256_of,
+    weights_sha256,
+    write_atomically,
+    write_text_atomically,
+)
 from selfreward.store.lock import RunLock
 from selfreward.store.manifest import Manifest
 from selfreward.store.names import folder_of, is_shard, iteration_of, merged_name, shard_name
@@ -87,12 +94,12 @@ class Store:
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
-    def once(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> list[R]:
+    def read_or_make(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> list[R]:
         """Return the stored records of a shard; if there are none, make and store them first."""
         if not self._has_shard(iteration, table.name, shard):
             self.listener("started", iteration, table.name, {"shard": shard})
             name = shard_name(iteration, table.name, shard)
-            entry = self._made(name, lambda: to_table(table.record, make()), write_table)
+            entry = self._make_and_record(name, lambda: to_table(table.record, make()), write_table)
             self.listener("shard", iteration, table.name, {"shard": shard, **entry})
         return list(self.read(iteration, table, shard))
 
@@ -101,7 +108,7 @@ class Store:
         if self.has(iteration, table):
             return
         for shard in range(num_shards):
-            self.once(iteration, table, shard, partial(make, shard))
+            self.read_or_make(iteration, table, shard, partial(make, shard))
         self.listener("finished", iteration, table.name, self._merge(iteration, table))
 
     def read(self, iteration: int, table: Table[R], shard: int | None = None) -> Iterator[R]:
@@ -119,7 +126,7 @@ class Store:
         """Return whether a table is complete."""
         return self._manifest.entry(merged_name(iteration, table.name)) is not None
 
-    def began(self, iteration: int) -> bool:
+    def has_begun(self, iteration: int) -> bool:
         """Return whether any file of an iteration is finished."""
         return any(name.startswith(f"{folder_of(iteration)}/") for name in self.manifest["files"])
 
@@ -159,15 +166,15 @@ class Store:
 
     # -- values, folders, texts -----------------------------------------------------------------------------------
 
-    def once_json(
-        self, iteration: int, name: str, make: Callable[[], Any], *, again_if: Callable[[Any], bool] = lambda _: False
+    def read_or_make_json(
+        self, iteration: int, name: str, make: Callable[[], Any], *, remake_if: Callable[[Any], bool] = lambda _: False
     ) -> Any:
-        """Return a stored JSON value (strict: no NaN); make it when it is missing or when `again_if(value)` is true."""
-        if (value := self.read_json(iteration, name)) is not None and not again_if(value):
+        """Return a stored JSON value (strict: no NaN); make it when it is missing or `remake_if(value)` is true."""
+        if (value := self.read_json(iteration, name)) is not None and not remake_if(value):
             return value
         file_name = f"{folder_of(iteration)}/{name}.json"
         self.listener("started", iteration, name, {})
-        entry = self._made(
+        entry = self._make_and_record(
             file_name,
             lambda: json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             lambda text, path: path.write_text(text, encoding="utf-8"),
@@ -185,7 +192,7 @@ class Store:
     def work_folder(self, iteration: int, name: str) -> Path:
         """Return a work folder that survives a kill, so that a stage can resume; `commit_checkpoint` removes it."""
         path = self.folder / folder_of(iteration) / f".{name}"
-        with explained(path):
+        with explain_os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -198,7 +205,7 @@ class Store:
         path = self.folder / file_name
         entry = self._manifest.entry(file_name)
         if entry is None:
-            with explained(path):
+            with explain_os_errors(path):
                 if made.exists():
                     made.replace(path)
                     flush(path.parent)
@@ -227,10 +234,10 @@ class Store:
         """Write a text that can be made again at any time, such as a report; it is not in the manifest."""
         write_text_atomically(self.folder / relative_path, text)
 
-    def point(self, link: str, target: str) -> None:
+    def set_link(self, link: str, target: str) -> None:
         """Set a symbolic link in the run folder atomically."""
         temporary = self.folder / f".{link}.partial"
-        with explained(self.folder / link):
+        with explain_os_errors(self.folder / link):
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(target)
             temporary.replace(self.folder / link)
@@ -261,7 +268,7 @@ class Store:
 
     # -- internals ---------------------------------------------------------------------------------------------------
 
-    def _made(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
+    def _make_and_record(self, name: str, make: Callable[[], T], write: Callable[[T, Path], object]) -> dict[str, Any]:
         """Make, write and record a file. The cost of other stages run inside `make` is not attributed to this file."""
         before, recorded_before = self._counters(), self._recorded.copy()
         entry: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from selfreward.store.files import explained, flush, write_text_atomically
+from selfreward.store.files import explain_os_errors, flush, write_text_atomically
 from selfreward.updates import saves
 from selfreward.updates.models import load_model, load_tokenizer
 
@@ -74,7 +74,7 @@ def rounded_update_metrics(before: Path, after: Path, *, dtype: str, trust_remot
     non-zero entries of s, in [0, 1]. `seen_update_share` is the projection <s, d> / <d, d>: to first order and on
     average, the effect of s on the loss divided by that of d. It is 1 when the effect is equal, near 0 when the update
     is lost, and above 1 when rounding overshoots. The effect can be complete although few weights change, because each
-    of these moves by a full step of the format.
+    of these moves by a full rounding step.
     """
     cast = getattr(torch, dtype)
     old, new = (load_model(folder, dtype="auto", trust_remote_code=trust_remote_code) for folder in (before, after))
@@ -96,6 +96,6 @@ def rounded_update_metrics(before: Path, after: Path, *, dtype: str, trust_remot
 def commit(partial: Path, final: Path) -> None:
     """Rename the folder `partial` to `final`, after flushing all of it to disk."""
     saves.flush_tree(partial)
-    with explained(final):
+    with explain_os_errors(final):
         partial.replace(final)
         flush(final.parent)

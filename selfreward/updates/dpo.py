@@ -37,7 +37,7 @@ def dpo(
     A plan needs upper bounds on the pairs: those that `pairs` gives, and those that `more` adds to that many.
     """
 
-    def most(lengths: Lengths) -> UpdateWork:
+    def max_work(lengths: Lengths) -> UpdateWork:
         bounds = pairs(lengths)
         return work_of(recipe, [*bounds, *(more(lengths, len(bounds)) if more else [])])
 
@@ -47,7 +47,7 @@ def dpo(
         role=role,
         reads=(Read(PAIRS, "iteration"), *(Read(table, "iteration", if_made=True) for table in samples)),
         open=lambda: DpoLearner(settings_of(recipe, role), seed=recipe.seed, role=role),
-        most=most,
+        max_work=max_work,
     )
 
 

@@ -1,6 +1,6 @@
 """Per-pair losses that TRL's trainer does not provide: weighted losses, soft labels, and three losses of our own.
 
-The model runs once on a batch. TRL's unmodified loss code then runs on each pair alone: `Replay` stands in for the
+The model runs once on a batch. TRL's unmodified loss code then runs on each pair alone: `Replay` replaces the
 model and returns that pair's rows of the stored output, optionally with chosen and rejected swapped. So every TRL loss
 that depends on one pair at a time gives a loss per pair, which can be weighted and takes a soft label p, the
 probability that chosen is the better response: p loss(chosen, rejected) + (1 - p) loss(rejected, chosen). `nll`,
@@ -65,7 +65,8 @@ def trl_losses(
     """Return TRL's loss of each pair (B,), where `compute(model, inputs)` is TRL's `compute_loss`, a mean over pairs.
 
     `label_B` in [0, 1] is the probability that chosen is the better response; None means 1. With labels each pair is
-    replayed twice, whatever its label. Meaningless for losses that are not a mean over pairs (aot, aot_unpaired, sft).
+    replayed twice, regardless of its label. Meaningless for losses that are not a mean over pairs (aot, aot_unpaired,
+    sft).
     """
     losses = []
     for pair in range(replay.num_pairs):

@@ -151,7 +151,8 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 def rows_to_check(sampled: SampledLogps, *, seed: int) -> list[int]:
-    """Return a seeded sample of the pairs with an engine sum for either response: at most 32, in their order."""
+    """Return a seeded sample of the pairs in which the engine has a sum for at least one response: at most 32, in
+    order."""
     sums = zip(sampled.chosen, sampled.rejected, strict=True)
     rows = [row for row, both in enumerate(sums) if both != (None, None)]
     if len(rows) <= MAX_CHECKED_PAIRS:

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from selfreward.errors import StoreError
-from selfreward.store.files import explained, flush, write_text_atomically
+from selfreward.store.files import explain_os_errors, flush, write_text_atomically
 
 MARKER = "complete.json"
 
@@ -57,7 +57,7 @@ def remove_others(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    # The marker is removed first, so that a kill in between leaves a save that is recognised as incomplete.
+    # The marker is removed first, so that a kill during the removal leaves a save that is recognised as incomplete.
     (path / MARKER).unlink(missing_ok=True)
     if path.is_dir():
         shutil.rmtree(path)
@@ -67,7 +67,7 @@ def _remove(path: Path) -> None:
 
 def flush_tree(folder: Path) -> None:
     """Fsync every file and folder in `folder`, then its parent folder."""
-    with explained(folder):
+    with explain_os_errors(folder):
         for parent, _, names in os.walk(folder):
             for name in names:
                 flush(Path(parent) / name)
@@ -79,7 +79,7 @@ def flush_tree(folder: Path) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Turn libraries' exceptions for a failed write into StoreError, and remove the partly written folder."""
     try:
-        with explained(path):
+        with explain_os_errors(path):
             yield
     except StoreError:
         shutil.rmtree(path, ignore_errors=True)

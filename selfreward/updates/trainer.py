@@ -1,6 +1,6 @@
 """Training on preference pairs, one optimizer step at a time.
 
-A `Trainer` holds a model, its optimizer and its position in the learning-rate schedule, and takes a step on any batch
+A `Trainer` owns a model, its optimizer and its position in the learning-rate schedule, and takes a step on any batch
 of pairs. A trainer that is opened for one iteration trains on all batches of that iteration; one that stays open trains
 on block after block, as in online DPO. Nothing is started or written between blocks.
 

@@ -1,7 +1,7 @@
 """Training as a function of files: a job in, a checkpoint folder and metrics out.
 
 The work folder of a job contains `job.json` (the description of the job), `reference.parquet`, `saves/` (for resume)
-and, at the end, `training.json` (the metrics) and `checkpoint/`. The checkpoint folder gets its name last, so it is
+and, at the end, `training.json` (the metrics) and `checkpoint/`. The checkpoint folder is renamed last, so it is
 complete whenever it exists.
 """
 

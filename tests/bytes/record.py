@@ -31,9 +31,9 @@ RECIPES = {
     "learns": HERE / "learns.yaml",
     "lost": HERE / "lost.yaml",
 }
-JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: who is asked shows in the limit of the reply
+JUDGE_TOKENS, META_JUDGE_TOKENS = 48, 49  # as in meta.yaml: the limit of the reply shows which of the two is queried
 
-# What version 0.1 called otherwise: tables by the beginning of their names, and values of text columns.
+# Names that differ in version 0.1: tables by the beginning of their names, and values of text columns.
 TABLES = {
     "evaluation_reserve_": "evaluation_second_validation_",
     "reserve_outcomes": "second_validation_outcomes",
@@ -75,7 +75,7 @@ def scripted(engine: Any) -> Any:
 
 
 def forgetful(engine: Any) -> Any:
-    """The engine, with two choices in a quarter of the places, by their prompt, to which it gives no probability."""
+    """The engine, but with no probability for two choices at a quarter of the positions, selected by prompt."""
     generate = engine.generate
 
     def lose(request: Any, samples: list[Any]) -> list[Any]:
@@ -138,7 +138,7 @@ def record(folder: Path) -> dict[str, str]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Of every parquet and safetensors file below a folder, by its path there."""
+    """Return the hashes of all parquet and safetensors files below a folder, by relative path."""
     paths = sorted((*folder.rglob("*.parquet"), *folder.rglob("*.safetensors")))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
@@ -162,7 +162,7 @@ def renamed(folder: Path) -> dict[str, str]:
 
 
 def _write_in_row_groups(table: pa.Table, path: Path, like: pq.FileMetaData) -> None:
-    """As the store writes a finished table, with the row groups of `like`."""
+    """Write a table as the store does, with the row groups of `like`."""
     start = 0
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         for number in range(like.num_row_groups):

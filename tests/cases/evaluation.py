@@ -119,7 +119,7 @@ class Anchor:
 
 
 def roles(iteration, best=MODELS[0], trained=None):
-    """Those of iteration t after its update: the policy is still M_{t-1}."""
+    """The roles of iteration t after its update: the policy is still M_{t-1}."""
     policy = MODELS[max(iteration - 1, 0)]
     weights = {"policy": policy, "trained": trained or MODELS[iteration], "initial": MODELS[0], "best": best}
     weights |= {"previous": policy} if iteration else {}
@@ -127,41 +127,41 @@ def roles(iteration, best=MODELS[0], trained=None):
 
 
 @dataclass
-class Evaluator:
+class EvaluationRunner:
     """The probes of an iteration, run on a store as the loop runs them."""
 
-    bench: evaluation.Bench
+    evaluator: evaluation.Evaluator
     judge: Any
     section: EvaluationSection
 
     def evaluate(self, store, iteration, roles):
         judge = self.judge if self.section.self_judge else None
-        return self._run(store, iteration, evaluation.held_out(self.bench, iteration, self_judge=judge), roles)
+        return self._run(store, iteration, evaluation.held_out(self.evaluator, iteration, self_judge=judge), roles)
 
-    def ask_reserve(self, store, iteration, roles):
-        (probe,) = evaluation.second_validation(self.bench, iteration)
+    def evaluate_second_validation(self, store, iteration, roles):
+        (probe,) = evaluation.second_validation(self.evaluator, iteration)
         return self._run(store, iteration, probe, roles)
 
     def run_test(self, store, iteration, roles):
         """None when there is nothing to evaluate."""
-        return next((self._run(store, iteration, probe, roles) for probe in evaluation.test_set(self.bench)), None)
+        return next((self._run(store, iteration, probe, roles) for probe in evaluation.test_set(self.evaluator)), None)
 
     def evaluate_judge(self, store, iteration, roles, num_responses=2):
-        """Of what `prompts`, `responses` and `judgments` of the iteration hold."""
+        """Measure on the iteration's `prompts`, `responses` and `judgments`."""
         num_prompts = self.section.num_judge_prompts
-        work = Workload(self.bench.source.training_prompts(iteration), num_responses, 20, iteration)
-        probe = evaluation.judge_probe(self.bench, judge=self.judge, work=work, num_prompts=num_prompts)
+        work = Workload(self.evaluator.source.training_prompts(iteration), num_responses, 20, iteration)
+        probe = evaluation.judge_probe(self.evaluator, judge=self.judge, work=work, num_prompts=num_prompts)
         return self._run(store, iteration, probe, roles)
 
     def _run(self, store, iteration, probe, roles):
-        return Runner(store, self.bench.engine).probe(iteration, probe, roles)
+        return Runner(store, self.evaluator.engine).probe(iteration, probe, roles)
 
 
 def evaluator(engine, anchor=None, *, shard_prompts=100, prompts=None, judge=None, **section):
     asked = EvaluationSection(max_tokens=20, **section)
     decoding = evaluation.Decoding(asked.temperature, SamplingSection().top_p, 20)
-    bench = evaluation.Bench(prompts or Prompts(), engine, anchor or Anchor(engine), decoding, 7, shard_prompts)
-    return Evaluator(bench, judge or VerifierJudge(recipe.VerifierSection(kind="verifier")), asked)
+    evaluator = evaluation.Evaluator(prompts or Prompts(), engine, anchor or Anchor(engine), decoding, 7, shard_prompts)
+    return EvaluationRunner(evaluator, judge or VerifierJudge(recipe.VerifierSection(kind="verifier")), asked)
 
 
 def evaluate(evaluator, store, iteration, best=MODELS[0]):

@@ -1,7 +1,7 @@
 """A rank of an update, run by tests in a process of its own; sharded on the CPU too, where accelerate would not.
 
-accelerate knows no FSDP on the CPU and silently trains whole copies there, while torch shards on any device. So the
-state that accelerate keeps is told that this is FSDP; all else is the product's way through accelerate and torch.
+accelerate does not support FSDP on the CPU and silently trains complete copies there, while torch shards on any device.
+So accelerate's state is set to FSDP; everything else goes through accelerate and torch as in a run.
 """
 
 import functools
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 
-def rank(job_file: Path, environment: dict[str, str], told: Connection, log: Path) -> None:
-    """`environment` is what torchrun would give; `told` gets the standard output. With sharding, for each forward pass
-    a line about its weights is added to `shards-RANK.jsonl` beside the job."""
+def rank(job_file: Path, environment: dict[str, str], output: Connection, log: Path) -> None:
+    """`environment` is what torchrun would set; `output` receives the standard output. With sharding, for each forward
+    pass a line about its weights is added to `shards-RANK.jsonl` next to the job."""
     os.environ.update(environment)
-    os.dup2(told.fileno(), 1)
+    os.dup2(output.fileno(), 1)
     with log.open("a") as file:
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -41,7 +41,7 @@ def _shard_on_cpu() -> None:
     @functools.wraps(original)
     def init(self: Any, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
         original(self, *args, fsdp_plugin=fsdp_plugin, **options)
-        # The kind of the processes, without what they do, is written anew each time.
+        # accelerate sets the kind of distribution again each time.
         if plugin := fsdp_plugin or getattr(self, "fsdp_plugin", None):
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
 

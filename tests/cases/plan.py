@@ -1,4 +1,4 @@
-"""A small recipe, prompts of known lengths and a word tokenizer, for sums made by hand."""
+"""A small recipe, prompts of known lengths and a word tokenizer, for sums computed by hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -11,7 +11,7 @@ VOID = {"meta", "link", "line", "br", "img", "input"}
 
 
 class Page(HTMLParser):
-    """The elements of a page, its text by the section it stands in, and whether every element is closed in order."""
+    """The elements of a page, its text by section, and whether every element is closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

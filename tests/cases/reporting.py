@@ -75,7 +75,7 @@ def make_run(
     name: str = "made",
     rich: bool = False,
 ) -> MadeRun:
-    """Make a run of `num_iterations`; with `hostile`, that text is in every field that can contain foreign text.
+    """Make a run of `num_iterations`; with `hostile`, that text is in every field that can contain untrusted text.
 
     `rich`: adds two criteria to each judgment, a second pair of a prompt, and a meta-judge's pairs of judgments.
     """

@@ -152,9 +152,9 @@ def test_choices_have_the_probabilities_that_the_server_shows(chat: EndpointChat
     content = raw["logprobs"]["content"]
     # The token after the opening, and the sum over those of its alternatives that are the same choice.
     texts = [entry["token"] for entry in content]
-    place = next(i for i in range(1, len(texts)) if "".join(texts[:i]).strip() == "Score:" and texts[i].strip())
+    position = next(i for i in range(1, len(texts)) if "".join(texts[:i]).strip() == "Score:" and texts[i].strip())
     masses = [
-        math.fsum(math.exp(e["logprob"]) for e in content[place]["top_logprobs"] if e["token"].strip() == choice)
+        math.fsum(math.exp(e["logprob"]) for e in content[position]["top_logprobs"] if e["token"].strip() == choice)
         for choice in SCORES
     ]
     assert max(masses) > 0.1
@@ -214,7 +214,7 @@ def test_a_killed_server_that_comes_back_answers_only_the_rest(
     while chat.usage()["num_generated_tokens"] < 5 * 2 * 24 and thread.is_alive():
         ticks.wait(0.05)
     server.kill()
-    while chat.usage()["num_retries"] < 4 and thread.is_alive():  # all four threads have seen that it is gone
+    while chat.usage()["num_retries"] < 4 and thread.is_alive():  # all four threads have seen that it stopped
         ticks.wait(0.05)
     with sqlite3.connect(tmp_path / "replies.sqlite") as cache:
         (num_kept,) = cache.execute("SELECT count(*) FROM replies").fetchone()

@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks chat completions and misbehaves on command, for tests of the endpoint engine."""
+"""A real HTTP server with a chat-completions API that can misbehave, for tests of the endpoint engine."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ TOKENS_PER_PROMPT, TOKENS_PER_CHOICE = 7, 5
 
 
 def text_for(body: Mapping[str, Any], i: int = 0) -> str:
-    """What the server writes as draw `i`: it depends on all that makes a draw, and on nothing else."""
+    """What the server writes as draw `i`: it depends only on what defines a draw."""
     return f"reply to {body['messages'][-1]['content']} with seed {body['seed'] + i}"
 
 
@@ -34,7 +34,7 @@ def answer_to(body: Body, *, num_choices: int | None = None, **choice: Any) -> B
 class EndpointServer:
     """`received` and `answered` are the bodies that came, and those whose answer (a 200) was written completely.
 
-    Each request takes the next of `misbehaviours`; when there are none left, `answer` is asked.
+    Each request takes the next of `misbehaviours`; when there are none left, `answer` replies.
     """
 
     def __init__(self) -> None:
@@ -67,18 +67,18 @@ class EndpointServer:
 
     @property
     def texts_answered(self) -> list[str]:
-        """Every draw that was paid, sorted; one that stands there twice was paid twice."""
+        """Every draw that was paid, sorted; a duplicate was paid twice."""
         return sorted(text_for(body, i) for body in self.answered for i in range(body.get("n", 1)))
 
     def start(self) -> None:
-        """On the same port as before."""
+        """Start again on the same port."""
         handler = type("Bound", (Exchange,), {"owner": self})
         self._http = _Listener(("127.0.0.1", self._port), handler)
         self._port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Nobody listens any more, and every connection ends; what was written before still arrives."""
+        """Stop listening and close every connection; what was written before still arrives."""
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
@@ -97,7 +97,7 @@ class _Listener(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is what tests do; nothing to print."""
+        """Tests kill clients, so this is not printed."""
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -162,7 +162,7 @@ def raw_answer(raw: bytes) -> Misbehaviour:
 
 
 def hang(exchange: Exchange, body: Body) -> None:
-    """No answer for as long as any test's time-out, or until the server ends."""
+    """Send no answer until any test has timed out or the server stops."""
     exchange.owner.closing.wait(60)
     exchange.close_connection = True
 
@@ -173,14 +173,14 @@ def drop(exchange: Exchange, body: Body) -> None:
 
 
 def truncate(exchange: Exchange, body: Body) -> None:
-    """Half of an answer, and then the connection ends."""
+    """Send half of an answer, then close the connection."""
     raw = json.dumps(answer_to(body)).encode()
     exchange.send(200, raw[: len(raw) // 2], missing_bytes=len(raw) // 2)
     drop(exchange, body)
 
 
 def trickle(exchange: Exchange, body: Body) -> None:
-    """Now and then a blank, never an end: no single read takes long."""
+    """Send a blank now and then, without end: no single read takes long."""
     exchange.send_response(200)
     exchange.send_header("Transfer-Encoding", "chunked")
     exchange.end_headers()
@@ -192,7 +192,7 @@ def trickle(exchange: Exchange, body: Body) -> None:
 
 
 def die(exchange: Exchange, body: Body) -> None:
-    """The server is gone in the middle of a request; `start` brings it back."""
+    """The server stops in the middle of a request; `start` restarts it."""
     exchange.owner.stop()
     exchange.close_connection = True
     exchange.owner.died.set()

@@ -1,4 +1,4 @@
-"""An engine for the tests of rooms that use one: the interface, and samples that the test makes up."""
+"""An engine for tests of code that uses one: the interface, with samples that the test defines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ MERGED = 1_000_000
 
 
 class FakeEngine:
-    """Its tokens are characters, and `say(request, draw)` makes its samples. It remembers what it was asked.
+    """Its tokens are characters, and `say(request, draw)` makes its samples. It records its requests.
 
     `merge_space`: a space and the character after it are one token at the end of a text, as in many vocabularies.
     """

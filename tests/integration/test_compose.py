@@ -35,7 +35,7 @@ def test_stages_count_requests_only_for_the_models_that_they_query(tmp_path, jud
     counted = 0
     for iteration in composed:
         for stage in iteration.stages:
-            asked = {requests.by for requests in stage.most(lengths)}
+            asked = {requests.by for requests in stage.max_requests(lengths)}
             assert asked <= stage.queries, f"iteration {iteration.number}, {stage.name}"
             counted += bool(asked)
     assert counted > len(composed)
@@ -46,7 +46,7 @@ def test_meta_judging_adds_one_stage(tmp_path):
     without, _ = iterations_of(BYTES / "meta.yaml", tmp_path, "meta_judging=null")
     for more, fewer in zip(with_it[1:], without[1:], strict=True):
         added = [stage for stage in more.stages if stage.name not in {other.name for other in fewer.stages}]
-        assert len(added) == 1 and {r.by for r in added[0].most(lengths)} == added[0].queries
+        assert len(added) == 1 and {r.by for r in added[0].max_requests(lengths)} == added[0].queries
         assert [s.name for s in more.stages if s not in added] == [s.name for s in fewer.stages]
 
 

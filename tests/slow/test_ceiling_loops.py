@@ -60,7 +60,7 @@ class OwnJudge:
     def __init__(self, score, *, num_draws=1):
         self._score, self._num_draws = score, num_draws
 
-    def most(self, work, lengths):
+    def max_requests(self, work, lengths):
         return []
 
     def judge(self, prompts, responses, *, models, iteration):

@@ -120,7 +120,7 @@ def test_every_judge_judges(parts: tuple[Recipe, Inference], responses: list[Res
     empty = {j.unscored for j in judgments if j.response_id.endswith("/2") and not j.part}
     assert empty == ({None} if name == "verifier" else {"empty_response"})
     scored = [j for j in judgments if j.score is not None and not j.part]
-    if name not in ("additive", "commit_first", "rubric"):  # 24 tokens rarely hold a verdict
+    if name not in ("additive", "commit_first", "rubric"):  # 24 tokens rarely contain a verdict
         assert {j.response_id[:4] for j in scored} >= {"p0/0", "p0/1", "p1/0", "p1/1"}
     if name in COMPARE:
         sums = {}
@@ -131,7 +131,7 @@ def test_every_judge_judges(parts: tuple[Recipe, Inference], responses: list[Res
 
 
 def test_structured_verdicts_are_in_form(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
-    """The grammar of the engine leaves nothing to read wrongly but what the limit cut off."""
+    """With the engine's grammar only truncated verdicts cannot be parsed."""
     judgments = [j for j in judged_once(parts, "structured", responses) if j.text]
     assert len(judgments) == 8
     assert {j.unscored for j in judgments} <= {None, "truncated"} and any(j.score is not None for j in judgments)
@@ -151,8 +151,8 @@ def test_prompt_variants_are_replicates_and_one_is_none(
     assert reliability([judgment for judgment in judgments if judgment.draw == 0]) is None
 
 
-def test_judgments_fight_on_the_engine(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
-    """Verdicts of the fight are noise; the fight itself, in both orders, and its record are not."""
+def test_judgments_are_compared_on_the_engine(parts: tuple[Recipe, Inference], responses: list[Response]) -> None:
+    """The verdicts are noise; that both orders are compared and recorded is not."""
     _, judged = parts
     recipe = recipe_file.parse(
         RECIPE, overrides=["judging={kind: additive, num_draws: 3}", "meta_judging={max_tokens: 16}"]

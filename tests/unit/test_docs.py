@@ -42,7 +42,7 @@ def test_the_code_of_extending_runs_in_order() -> None:
     assert [critique.role for critique in critiques] == ["critic"] * len(responses)
     with pytest.raises(LookupError):
         Reading(1, roles, stage.reads, stored).rows(JUDGMENTS)
-    (asked,) = stage.most(Lengths(engine))
+    (asked,) = stage.max_requests(Lengths(engine))
     assert asked.by == "policy" and stage.queries == {"policy"}
     assert engine.usage()["num_requests"] - num_before == len(asked.lengths) == 4 * 3
 

@@ -71,7 +71,7 @@ class World:
     counted: list[tuple[int, int]] = field(default_factory=list)
     judged_at_once: list[int] = field(default_factory=list)
     selected: list[PairingInputs] = field(default_factory=list)
-    wording: str = "say"
+    request: str = "say"
     kill_at_report: int | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
     wants_second_validation: frozenset[int] = frozenset()
@@ -89,7 +89,7 @@ class World:
 
     # PromptSource, Engine
     def training_prompts(self, iteration: int) -> list[Prompt]:
-        return [Prompt(f"{iteration}-{i}", (Message("user", f"{self.wording} {i}"),)) for i in range(self.num_prompts)]
+        return [Prompt(f"{iteration}-{i}", (Message("user", f"{self.request} {i}"),)) for i in range(self.num_prompts)]
 
     def num_overlapping(self, prompts: Sequence[Prompt]) -> int:
         self.call("overlap", len(prompts))
@@ -113,8 +113,8 @@ class World:
         work = Workload((), 2, 1, t)
         meta: Any = self if t <= self.meta_iterations else None
         selector: Any = self
-        also = self.reads if t > 1 else ()
-        candidates = {t: ResponseBound(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *also)}
+        optional = self.reads if t > 1 else ()
+        candidates = {t: ResponseBound(2, 1) for t in (RESPONSES, INITIAL_RESPONSES) if t in (RESPONSES, *optional)}
         test_set = (self.probe(TEST, "test", TEST_OUTCOMES, when="at_end"),) if self.num_test else ()
         return Iteration(
             t,
@@ -125,8 +125,8 @@ class World:
                 judging.judgments(self, candidates, work=work),
                 judging.previous_judgments(self, work=work),
                 *([meta_judging.battles(meta, work=work)] if meta else []),
-                pairing.pairs(selector, candidates, also, more=meta_judging.judgment_pairs(meta) if meta else None),
-                pairing.dropped_prompts(selector, candidates, also),
+                pairing.pairs(selector, candidates, optional, more=meta_judging.judgment_pairs(meta) if meta else None),
+                pairing.dropped_prompts(selector, candidates, optional),
                 self.judge_probe(),
                 monitoring.gate(self, judge=JUDGE),
                 Update(TRAINING, "policy", (Read(PAIRS, "iteration"),), lambda: self, lambda _: UpdateWork()),
@@ -199,7 +199,7 @@ class World:
             for r, s in zip(responses, scored, strict=True)
         ]
 
-    def most(self, *_: Any) -> list[Requests]:
+    def max_requests(self, *_: Any) -> list[Requests]:
         return []
 
     # Selector
@@ -426,8 +426,8 @@ def test_prompts_that_changed_under_a_started_iteration_are_refused(world: World
     world.kill_at = 7  # in the judgments of iteration 1
     with pytest.raises(Killed):
         world.run()
-    world.kill_at, world.wording = None, "other words"
-    with pytest.raises(StoreError, match="other prompts than the recipe's source has now"):
+    world.kill_at, world.request = None, "other words"
+    with pytest.raises(StoreError, match="prompts that the recipe's source no longer gives"):
         world.run()
 
 

@@ -1,9 +1,9 @@
-"""Records what a real model writes when it is asked to judge: `python tests/verdicts/record.py OUT.jsonl [--plain]`.
+"""Records what a real model writes as a judge: `python tests/verdicts/record.py OUT.jsonl [--plain]`.
 
 SmolLM2-135M-Instruct responds to the built-in prompts and judges the responses: with the project's templates, which it
 rarely follows to the end, or (`--plain`) with a few words and an example, which it often does. Nothing is selected.
-A line has id, form (score, json, choice:response), finish_reason and text. The labels beside the recorded texts were
-written by readers of the texts alone (guide.md), before any program had read them.
+A line has id, form (score, json, choice:response), finish_reason and text. The labels of the recorded texts were
+written by people who saw only the texts (guide.md), before any program had parsed them.
 """
 
 import json
@@ -39,7 +39,7 @@ CRITERION = Trusted("Correctness: what the response says is true, and it follows
 
 
 class Recorder:
-    """One engine and all rows so far; the file is written anew after each set."""
+    """One engine and all rows so far; the file is rewritten after each set."""
 
     def __init__(self, out: Path) -> None:
         from vllm import LLM
@@ -91,20 +91,20 @@ def record_templates(to: Recorder, shown: Shown) -> None:
 
 
 def record_plain(to: Recorder, shown: Shown) -> None:
-    def asked(form: str, question: str, *responses: str) -> tuple[Message, ...]:
-        def said(question: str, responses: tuple[str, ...]) -> str:
+    def one_shot_prompt(form: str, question: str, *responses: str) -> tuple[Message, ...]:
+        def render_question(question: str, responses: tuple[str, ...]) -> str:
             labelled = zip(("Response A", "Response B"), responses, strict=False)
             return f"Question: {question}\n" + "\n".join(f"{label}: {text}" for label, text in labelled) + f"\n\n{form}"
 
-        example = said("What is the capital of France?", ("Paris.", "I like cheese.")[: len(responses)])
+        example = render_question("What is the capital of France?", ("Paris.", "I like cheese.")[: len(responses)])
         return (
             Message("user", example),
             Message("assistant", EXAMPLES[form]),
-            Message("user", said(question, responses)),
+            Message("user", render_question(question, responses)),
         )
 
     def of_one(form: str, part: Shown) -> list[tuple[Message, ...]]:
-        return [asked(form, p.messages[-1].content, r) for p, r, _ in part]
+        return [one_shot_prompt(form, p.messages[-1].content, r) for p, r, _ in part]
 
     to.record("score", "plain", of_one(SCORE, shown[:80]), temperature=0.7, max_tokens=90, seed=700)
     to.record("score", "plain-hot", of_one(SCORE, shown[:40]), temperature=1.3, max_tokens=90, seed=1300)
@@ -113,7 +113,7 @@ def record_plain(to: Recorder, shown: Shown) -> None:
     conversations = [(Message("user", free.format(p.messages[-1].content, r)),) for p, r, _ in shown[:60]]
     to.record("score", "free", conversations, temperature=0.8, max_tokens=100, seed=31)
     to.record("json", "plain-json", of_one(JSON, shown[:50]), temperature=0.9, max_tokens=90, seed=41)
-    both = [asked(BETTER, p.messages[-1].content, a, b) for p, a, b in shown[:70]]
+    both = [one_shot_prompt(BETTER, p.messages[-1].content, a, b) for p, a, b in shown[:70]]
     to.record("choice:response", "plain-choice", both, temperature=0.9, max_tokens=90, seed=51)
 
 

@@ -1,4 +1,4 @@
-"""The transformers engine on `random:tiny`: the contract of all engines, and its tokens, batches and verification."""
+"""The transformers engine on `random:tiny`: the tests of all engines, and its tokens, batches and verification."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases.engine_contract import CONTEXT_TOKENS, EngineContract, ask, changed_copy, tiny_checkpoint, write_canary
+from cases.engine_tests import CONTEXT_TOKENS, EngineTests, ask, changed_copy, tiny_checkpoint, write_canary
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.engines import build
-from selfreward.engines.decoding import Row, _pick, generation_batches, generation_rows
+from selfreward.engines.decoding import Row, _sample_token_ids, generation_batches, generation_rows
 from selfreward.engines.transformers import TransformersEngine
 from selfreward.errors import EngineError, RecipeError
 from selfreward.model_files.tokenizer import ChatTokenizer
@@ -40,7 +40,7 @@ def second(first: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Check
     return changed_copy(first, tmp_path_factory.mktemp("models") / "second", scale=0.01)
 
 
-class TestContract(EngineContract):
+class TestEngine(EngineTests):
     tolerance_nats = 1e-4
 
 
@@ -108,7 +108,7 @@ def test_the_nucleus_has_the_fewest_tokens_that_reach_top_p() -> None:
     for top_p in (0.8, 0.81, 1.0, 0.01):
         row = Row(0, 0, GenerationRequest((1,), max_tokens=1, top_p=top_p))
         uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-        picked = _pick(logits.expand(count, -1), [row] * count, uniform)
+        picked = _sample_token_ids(logits.expand(count, -1), [row] * count, uniform)
         picks[top_p] = [round(float((picked == token).double().mean()), 3) for token in range(4)]
     assert picks[0.8] == [0, 0.625, 0, 0.375]
     assert picks[0.81] == pytest.approx([0, 0.5 / 0.95, 0.15 / 0.95, 0.3 / 0.95], abs=1e-3)
@@ -120,7 +120,7 @@ def test_a_flat_distribution_is_sampled_over_the_complete_vocabulary() -> None:
     vocabulary, count = 5000, 5000
     rows = [Row(0, 0, GenerationRequest((1,), max_tokens=1, top_p=1.0))] * count
     uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    picked = _pick(torch.zeros(count, vocabulary), rows, uniform)
+    picked = _sample_token_ids(torch.zeros(count, vocabulary), rows, uniform)
     assert len(set(picked.tolist())) > 4900
 
 

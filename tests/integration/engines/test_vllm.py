@@ -1,4 +1,4 @@
-"""The vLLM engine: the contract of all engines, the log-probabilities of transformers, weight syncs on a real model.
+"""The vLLM engine: the tests of all engines, the log-probabilities of transformers, weight syncs on a real model.
 
 One engine on `random:tiny` serves most tests and one on SmolLM2 the rest: starting is what costs time.
 """
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases.engine_contract import (
+from cases.engine_tests import (
     CONTEXT_TOKENS,
-    EngineContract,
+    EngineTests,
     ask,
     changed_copy,
     plain_logprobs,
@@ -47,7 +47,7 @@ class SkippingEngine(VllmEngine):
             super()._reload(checkpoint)
 
 
-class TestTiny(EngineContract):
+class TestTiny(EngineTests):
     tolerance_nats = 1e-3
 
     @pytest.fixture(scope="class")

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from cases.evaluation import Evaluator
+from cases.evaluation import EvaluationRunner
 
 from selfreward import engines, evaluation, judging, prompts
 from selfreward.chats.local import LocalChat
@@ -66,11 +66,11 @@ def evaluator(engine, initial: Checkpoint):
     )
     chats = {name: LocalChat(name, engine) for name in ("policy", "initial")}
     judge = judging.build(PairwiseSection(kind="pairwise", by="policy"), chats=chats, engine=engine, seed=SEED)
-    bench = evaluation.Bench(
+    evaluator = evaluation.Evaluator(
         source, engine, judging.build_anchor(SECTION.anchor, chats=chats, engine=engine, seed=SEED),
         evaluation.Decoding(SECTION.temperature, SamplingSection().top_p, 24), SEED, shard_prompts=16,
     )  # fmt: skip
-    return Evaluator(bench, judge, SECTION)
+    return EvaluationRunner(evaluator, judge, SECTION)
 
 
 def roles(iteration, checkpoints):
@@ -179,7 +179,7 @@ def test_the_runs_judge_compared_each_text_with_each_other_one(measured, checkpo
     by_prompt = {}
     for t in (1, 2, 3, 0):
         for response in store.read(t, tables.RESPONSES):
-            if without_reasoning(response.text):  # the others meet nobody
+            if without_reasoning(response.text):  # the others are not compared
                 by_prompt.setdefault(response.prompt_id, set()).add(response.text)
     expected = {(p, a, b) for p, texts in by_prompt.items() for a in texts for b in texts if a != b}
     assert compared == expected
@@ -210,7 +210,7 @@ def test_second_validation_and_test_set_are_other_prompts(measured, checkpoints)
     store, _, _ = measured
     engine = engines.build(ENGINE, first=checkpoints[0])
     made = evaluator(engine, checkpoints[0])
-    made.ask_reserve(store, 2, roles(2, checkpoints))
+    made.evaluate_second_validation(store, 2, roles(2, checkpoints))
     test_metrics = made.run_test(store, 3, roles(3, checkpoints))
     engine.close()
     monitor = {row.prompt_id for row in store.read(3, OUTCOMES)}

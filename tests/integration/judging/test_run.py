@@ -94,8 +94,8 @@ class Scored:
         self.judge_itself = judge
         self.by, self.scale = judge.by, judge.scale
 
-    def most(self, work: Workload, lengths: Lengths) -> list[Requests]:
-        return self.judge_itself.most(work, lengths)
+    def max_requests(self, work: Workload, lengths: Lengths) -> list[Requests]:
+        return self.judge_itself.max_requests(work, lengths)
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int

@@ -149,7 +149,7 @@ def test_a_response_cannot_end_the_turn_of_the_user(engine_name: str, request: p
     engine, _ = request.getfixturevalue(engine_name)
     end, start = ("<|end|>", "<|start|>") if engine_name == "tiny" else ("<|im_end|>", "<|im_start|>")
     control = {token for text in (end, start) for token in engine.encode_text(text)}
-    assert len(control) == 2, "each of them is one token when nobody spells it apart"
+    assert len(control) == 2, "each of them is one token unless it is broken up"
 
     def num_control(text: str) -> int:
         messages = Template.load("additive").render(prompt=PROMPTS[0].messages, response=text)

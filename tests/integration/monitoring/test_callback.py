@@ -139,7 +139,7 @@ def test_report_only_records_what_it_would_have_done(tmp_path: Path) -> None:
         ("evaluate", {"eval_on_start": True, "eval_steps": 4}, [0, 4, 8]),
     ],
 )
-def test_a_snapshot_is_what_one_chooses(tmp_path: Path, at: Any, changes: dict[str, Any], steps: list[int]) -> None:
+def test_the_user_chooses_when_to_measure(tmp_path: Path, at: Any, changes: dict[str, Any], steps: list[int]) -> None:
     trainer = make_trainer(tmp_path, learning_rate=LEARNS, max_steps=10, **changes)
     if at == "evaluate":  # each set has an event of its own
         trainer.eval_dataset = {"one": trainer.eval_dataset, "two": trainer.eval_dataset}

@@ -32,7 +32,7 @@ from fakes.endpoint_server import (
 from pydantic import ValidationError
 
 from selfreward.chats.endpoint import EndpointChat
-from selfreward.chats.endpoint_http import Pace
+from selfreward.chats.endpoint_http import RateLimiter
 from selfreward.errors import BudgetError, EngineError, RecipeError, StoreError
 from selfreward.recipe import EndpointSection
 from selfreward.records import Message
@@ -600,11 +600,11 @@ def test_usage_counts_what_the_server_counted(server: EndpointServer, make: Make
 
 def test_no_minute_holds_more_requests_than_allowed() -> None:
     now = 100.0
-    pace = Pace(30, clock=lambda: now)
-    assert [pace.wait_s() for _ in range(4)] == [0, 2, 4, 6]
+    limiter = RateLimiter(30, clock=lambda: now)
+    assert [limiter.wait_s() for _ in range(4)] == [0, 2, 4, 6]
     now = 200.0  # unused slots do not accumulate
-    assert [pace.wait_s() for _ in range(3)] == [0, 2, 4]
-    assert [Pace(None).wait_s() for _ in range(3)] == [0, 0, 0]
+    assert [limiter.wait_s() for _ in range(3)] == [0, 2, 4]
+    assert [RateLimiter(None).wait_s() for _ in range(3)] == [0, 0, 0]
 
 
 def test_the_rate_limit_holds_over_threads_and_attempts(server: EndpointServer, make: Make) -> None:
@@ -717,7 +717,7 @@ def test_a_server_with_another_name_of_the_token_limit_is_supported(server: Endp
     assert len(server.received) == 4
     assert [body.get("max_tokens") for body in server.received] == [5, None, None, None]
     assert [body.get("max_completion_tokens") for body in server.received] == [None, 5, 5, 5]
-    make().reply(requests, models={})  # the same replies, whatever the name of the limit
+    make().reply(requests, models={})  # the same replies, regardless of the name of the limit
     assert len(server.received) == 4
 
 

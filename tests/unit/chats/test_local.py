@@ -180,7 +180,7 @@ WITH_CHOICES: dict[str, Any] = {"opening": "Score: ", "choices": SCORES}
     [
         ({"max_tokens": 20}, PROMPT + 20),
         ({"max_tokens": 0, **WITH_CHOICES}, PROMPT + OPENING + 1),
-        ({"max_tokens": 20, **WITH_CHOICES}, PROMPT + 20 + 8 + OPENING + 1),  # cut and encoded anew, text may grow by 8
+        ({"max_tokens": 20, **WITH_CHOICES}, PROMPT + 20 + 8 + OPENING + 1),  # encoded again, text may grow by 8
     ],
 )
 def test_prompts_that_exactly_fit_are_sent_and_longer_ones_are_not(settings: dict[str, Any], needed: int) -> None:
@@ -219,7 +219,7 @@ CONTROLS = {"<|im_start|>": BEGIN, "<|im_end|>": END, "</think>": CLOSE}
 
 
 class Controlled(FakeEngine):
-    """Text that spells a control token becomes that token, wherever it stands; the template writes some itself.
+    """Text that spells a control token becomes that token at any position; the template writes some itself.
 
     `folds`: full-width characters are read as plain ones, spaces between them left out.
     """

@@ -65,9 +65,9 @@ def run_folder(folder: Path, outcomes: list[list[PromptOutcome]], **changed: Any
         for rows, decision in zip(outcomes, made, strict=True):
             t = decision.iteration
             store.stage(t, OUTCOMES, 1, lambda _, rows=rows: rows)
-            store.once_json(t, "training", lambda: {"num_steps": 3})
-            store.once_json(t, "evaluation", lambda t=t: asdict(Evaluation(t, {"anchor_valid": 1.0})))
-            store.once_json(t, "decision", lambda decision=decision: asdict(decision))
+            store.read_or_make_json(t, "training", lambda: {"num_steps": 3})
+            store.read_or_make_json(t, "evaluation", lambda t=t: asdict(Evaluation(t, {"anchor_valid": 1.0})))
+            store.read_or_make_json(t, "decision", lambda decision=decision: asdict(decision))
     return made
 
 

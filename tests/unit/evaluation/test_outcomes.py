@@ -200,15 +200,15 @@ class WithReserve(Prompts):
     second_validation = 9
 
 
-def ask_reserve(store, iteration, *, best, engine=None, **options):
+def evaluate_second_validation(store, iteration, *, best, engine=None, **options):
     engine = engine or Engine()
     made = evaluator(engine, prompts=WithReserve(), **options)
-    made.ask_reserve(store, iteration, roles(iteration, best))
+    made.evaluate_second_validation(store, iteration, roles(iteration, best))
     return engine
 
 
 def test_the_second_validation_set_compares_three_models_and_gives_only_outcomes(store):
-    engine = ask_reserve(store, 2, best=MODELS[0])
+    engine = evaluate_second_validation(store, 2, best=MODELS[0])
     rows = outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)
     assert by_key(rows) == {
         ("anchor", "second_validation", 1): pytest.approx([0.5] * 8 + [0.9]),
@@ -219,18 +219,18 @@ def test_the_second_validation_set_compares_three_models_and_gives_only_outcomes
 
 
 def test_a_best_that_is_the_previous_one_is_sampled_once(store):
-    engine = ask_reserve(store, 2, best=MODELS[1])
+    engine = evaluate_second_validation(store, 2, best=MODELS[1])
     assert {row.against for row in outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)} == {1}
     assert engine.num_requests == 2 * 9
 
 
 def test_responses_of_an_earlier_second_analysis_are_reused(store, tmp_path):
-    ask_reserve(store, 2, best=MODELS[1])
-    engine = ask_reserve(store, 3, best=MODELS[1])
+    evaluate_second_validation(store, 2, best=MODELS[1])
+    engine = evaluate_second_validation(store, 3, best=MODELS[1])
     # M_2 responded in its own iteration, M_1 in that of M_2, where it is called previous.
     assert engine.swaps == ["m3", "m1", "m0"] and engine.num_requests == 2 * 9
     with Store(tmp_path / "other", name="test") as fresh:
-        ask_reserve(fresh, 3, best=MODELS[1])
+        evaluate_second_validation(fresh, 3, best=MODELS[1])
         assert outcomes_of(fresh, 3, tables.SECOND_VALIDATION_OUTCOMES) == outcomes_of(
             store, 3, tables.SECOND_VALIDATION_OUTCOMES
         )
@@ -240,8 +240,10 @@ def test_responses_of_an_earlier_second_analysis_are_reused(store, tmp_path):
 
 def test_a_killed_second_analysis_is_resumed(store):
     with pytest.raises(EngineError):
-        ask_reserve(store, 2, best=MODELS[0], engine=Engine(fail_when=lambda e: e.swaps == ["m2", "m1", "m0"]))
-    engine = ask_reserve(store, 2, best=MODELS[0])
+        evaluate_second_validation(
+            store, 2, best=MODELS[0], engine=Engine(fail_when=lambda e: e.swaps == ["m2", "m1", "m0"])
+        )
+    engine = evaluate_second_validation(store, 2, best=MODELS[0])
     assert engine.swaps == ["m0"] and engine.num_requests == 9
     assert len(outcomes_of(store, 2, tables.SECOND_VALIDATION_OUTCOMES)) == 2 * 9
 

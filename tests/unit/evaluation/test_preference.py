@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from selfreward.evaluation.preference import Outcome, anchor_health, differing, outcomes
+from selfreward.evaluation.preference import Outcome, anchor_health, different_pairs, outcomes
 from selfreward.records import Comparison, Message, Prompt, Response
 
 
@@ -63,7 +63,7 @@ def test_the_same_text_is_a_tie_without_a_query():
     new = [response("p0", "new", "a"), response("p1", "new", ""), response("p2", "new", "c")]
     previous = [response("p0", "old", "a"), response("p1", "old", ""), response("p2", "old", "x")]
     initial = [response("p0", "first", "b"), response("p1", "first", ""), response("p2", "first", "x")]
-    compared = differing(prompts, new, [previous, initial])
+    compared = different_pairs(prompts, new, [previous, initial])
     # p0 differs from the initial alone, p1 from none, and p2 was compared with the same baseline text twice.
     assert [(a.id, b.id) for _, a, b in compared] == [("p2/new", "p2/old"), ("p0/new", "p0/first")]
     comparisons = [c for _, a, b in compared for c in in_both_orders(a, b, 0.9, 0.9)]

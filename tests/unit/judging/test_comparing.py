@@ -34,7 +34,7 @@ from selfreward.templates import Template
 SEAS = [response(number, text) for number, text in enumerate(["Black.", "Red.", "Whitest.", "Yellow."])]
 
 
-def met(judgments: Sequence[Judgment]) -> Counter[tuple[str, str, str]]:
+def count_pairs(judgments: Sequence[Judgment]) -> Counter[tuple[str, str, str]]:
     return Counter((j.response_id, j.other_id, j.shown_first) for j in judgments)
 
 
@@ -51,7 +51,7 @@ def test_every_pair_of_responses_is_compared_once_in_both_orders_in_one_call() -
         (("A", "B"), "The better response is Response ", 0, 1)
     }
     ids = [r.id for r in SEAS]
-    assert met(given) == Counter((a, b, first) for a, b in itertools.permutations(ids, 2) for first in (a, b))
+    assert count_pairs(given) == Counter((a, b, first) for a, b in itertools.permutations(ids, 2) for first in (a, b))
     assert [j.response_id for j in given] == [r.id for r in SEAS for _ in range(6)]
     assert {(j.judge, j.draw, j.part, j.checkpoint_id) for j in given} == {("pairwise", 0, "", "m1")}
     assert {j.template_sha256 for j in given} == {Template.load("pairwise").sha256}
@@ -98,7 +98,7 @@ def test_a_response_without_an_opponent_is_unscored_with_the_reason() -> None:
     other = Prompt("q", (Message("user", "Name a lake."),))
     responses = [SEAS[0], response(0, "Ladoga.", prompt_id="q"), response(8, " "), SEAS[1], response(9, "<think>Hm.")]
     given = judged(chat, "pairwise", responses, PROMPT, other)
-    assert met(given)["p/0", "p/1", "p/0"] == 1 and len(chat.calls[0]) == 2
+    assert count_pairs(given)["p/0", "p/1", "p/0"] == 1 and len(chat.calls[0]) == 2
     alone = {j.response_id: j for j in given if j.score is None}
     assert {name: j.unscored for name, j in alone.items()} == {
         "q/0": "no_opponent",

@@ -249,14 +249,14 @@ def test_each_draw_is_another_prompt_variant_in_one_call_and_nothing_is_random(n
     given = judged(chat, "expected_score", [BLACK, RED], num_draws=num_draws)
     (call,) = chat.calls
     prompt_variants = PROMPT_VARIANTS[:num_draws]
-    assert [request.choices for request in call] == [wording.labels for wording in prompt_variants] * 2
+    assert [request.choices for request in call] == [variant.labels for variant in prompt_variants] * 2
     assert [request.opening for request in call] == ["Score: ", "Grade: ", "Step: "][:num_draws] * 2
     assert {(r.max_tokens, r.n, r.temperature, r.seed) for r in call} == {(0, 1, 0.0, 0)}
     assert len({question(request) for request in call}) == 2 * num_draws
     assert [j.id for j in given] == [f"{r.id}/expected_score/{draw}" for r in (BLACK, RED) for draw in range(num_draws)]
     assert [j.draw for j in given] == [*range(num_draws)] * 2 and {j.seed for j in given} == {0}
     assert all(j.score == pytest.approx(2.5) for j in given)
-    hashes = [Template.load(wording.template).sha256 for wording in prompt_variants]
+    hashes = [Template.load(variant.template).sha256 for variant in prompt_variants]
     assert [j.template_sha256 for j in given] == hashes * 2
 
 

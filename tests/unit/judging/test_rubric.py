@@ -169,7 +169,7 @@ def test_the_scale_is_that_of_the_scores(normalise: bool, scale: Any) -> None:
     num_draws=st.integers(1, 3),
     digits=st.lists(st.integers(-1, 5), min_size=36, max_size=36),
 )
-def test_whatever_the_criteria_ids_differ_and_scores_lie_on_the_scale(
+def test_for_any_criteria_ids_differ_and_scores_lie_on_the_scale(
     names: list[str], weights: list[float], num_responses: int, num_draws: int, digits: list[int]
 ) -> None:
     told = iter(digits)

@@ -38,7 +38,7 @@ def sampled_judge(rng: Rng, *, noise: float, draws: int = 3, quality: float = 1.
                 yield judged(p, r, true + noise * rng.normal(), draw=d)
 
 
-def wording_judge(
+def prompt_variant_judge(
     rng: Rng, *, noise: float, lenient: float, moody: float, prompt_variants: int = 2, quality: float = 1.0
 ) -> Iterator[Judgment]:
     """Draw d is the same prompt variant for all: `lenient` raises the second everywhere, `moody` each by prompt."""
@@ -93,7 +93,7 @@ def test_planted_reliability_of_sampled_scores(noise: float, draws: int) -> None
 @pytest.mark.parametrize(("lenient", "moody"), [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0)])
 def test_planted_reliability_of_prompt_variants_however_lenient(lenient: float, moody: float) -> None:
     rng = np.random.default_rng(1)
-    found = measure(wording_judge(rng, noise=1.0, lenient=lenient, moody=moody))["judge_reliability"]
+    found = measure(prompt_variant_judge(rng, noise=1.0, lenient=lenient, moody=moody))["judge_reliability"]
     assert_found(found, 1 / (1 + 1 / 2), width=0.2)
 
 
@@ -113,7 +113,7 @@ def test_noise_gives_pairs_on_nearly_every_prompt_and_no_reliability() -> None:
         for r in range(RESPONSES)
         for d in range(3)
     ]
-    prompt_variants = list(wording_judge(rng, noise=0.7, lenient=0.5, moody=0.5, quality=0.0))
+    prompt_variants = list(prompt_variant_judge(rng, noise=0.7, lenient=0.5, moody=0.5, quality=0.0))
     assert 0.94 * PROMPTS <= num_prompts_that_give_pairs(integers) <= 0.995 * PROMPTS
     assert num_prompts_that_give_pairs(prompt_variants) == PROMPTS
     for judgments in (integers, prompt_variants):

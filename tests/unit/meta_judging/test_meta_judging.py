@@ -112,7 +112,7 @@ def judgments(*scores: float | None, of: str = "p0#0") -> list[Judgment]:
     return [judgment(index, score, of=of) for index, score in enumerate(scores)]
 
 
-def fight(
+def compared_pairs(
     said: Sequence[Judgment],
     judge: MetaJudge,
     *,
@@ -130,10 +130,10 @@ def ends(pairs: Iterable[PreferencePair]) -> list[tuple[str, str]]:
 def made(said: Sequence[Judgment], *, say: Callable[[ChatRequest], Reply] = BY_QUALITY, **settings: Any) -> list[Any]:
     """Battles and pairs of one response, with as many pairs of responses as one needs."""
     judge, _ = meta_judge(say, **settings)
-    return list(pairs_of(judge, said, fight(said, judge), num_response_pairs=100))
+    return list(pairs_of(judge, said, compared_pairs(said, judge), num_response_pairs=100))
 
 
-def fought_over(battles: Iterable[Battle]) -> set[str]:
+def compared_responses(battles: Iterable[Battle]) -> set[str]:
     return {battle.response_id for battle in battles}
 
 
@@ -144,25 +144,25 @@ def test_the_response_with_the_highest_variance_is_selected() -> None:
     judge, _ = meta_judge()
     responses = [response(f"p0#{index}") for index in range(3)]
     said = [*judgments(3, 4, of="p0#0"), *judgments(1, 5, of="p0#1"), *judgments(2, 4, 3, of="p0#2")]
-    assert fought_over(fight(said, judge, responses=responses)) == {"p0#1"}
+    assert compared_responses(compared_pairs(said, judge, responses=responses)) == {"p0#1"}
     alike = [*judgments(1, 3, of="p0#2"), *judgments(2, 4, of="p0#1"), *judgments(5, 5, of="p0#0")]
-    assert fought_over(fight(alike, judge, responses=responses[::-1])) == {"p0#1"}
+    assert compared_responses(compared_pairs(alike, judge, responses=responses[::-1])) == {"p0#1"}
 
 
 def test_one_response_of_each_prompt_is_selected_and_other_judgments_are_ignored() -> None:
     judge, chat = meta_judge()
     said = [j for name in ("p0#0", "p1#0", "p0#initial0") for j in judgments(1, 4, of=name)]
     responses = [response("p1#0"), response("p0#0")]
-    battles = fight(said, judge, prompts=[prompt("p0"), prompt("p1")], responses=responses)
+    battles = compared_pairs(said, judge, prompts=[prompt("p0"), prompt("p1")], responses=responses)
     assert [battle.response_id for battle in battles] == ["p0#0", "p0#0", "p1#0", "p1#0"]
     assert len(chat.calls) == 1
 
 
 def test_no_battles_without_two_scores_that_differ() -> None:
     judge, chat = meta_judge()
-    assert fight([], judge) == []
-    assert fight(judgments(4, None, None), judge) == []
-    assert fight(judgments(4, 4, 4), judge) == []
+    assert compared_pairs([], judge) == []
+    assert compared_pairs(judgments(4, None, None), judge) == []
+    assert compared_pairs(judgments(4, 4, 4), judge) == []
     assert not chat.calls
 
 
@@ -180,13 +180,13 @@ def test_no_battles_without_two_scores_that_differ() -> None:
 def test_ineligible_judgments_are_not_compared(changes: dict[str, Any]) -> None:
     judge, _ = meta_judge()
     said = [*judgments(1, 4), replace(judgment(2, 5.0), **changes)]
-    assert {battle.first_id for battle in fight(said, judge)} == {said[0].id, said[1].id}
+    assert {battle.first_id for battle in compared_pairs(said, judge)} == {said[0].id, said[1].id}
 
 
 def test_all_judgments_are_compared_in_both_orders_in_one_call() -> None:
     judge, chat = meta_judge()
     said = judgments(1, 3, 4, 5)
-    battles = fight(said, judge)
+    battles = compared_pairs(said, judge)
     assert {(b.first_id, b.second_id) for b in battles} == set(permutations([j.id for j in said], 2))
     assert len(battles) == len({b.id for b in battles}) == 12
     (asked,) = chat.calls
@@ -196,16 +196,16 @@ def test_all_judgments_are_compared_in_both_orders_in_one_call() -> None:
 def test_of_too_many_judgments_a_subset_spread_over_the_scores_is_compared() -> None:
     judge, _ = meta_judge(max_judgments=3)
     said = judgments(2, 5, 2, 1, 2, 2, 3)
-    battles = fight(said, judge)
+    battles = compared_pairs(said, judge)
     assert len(battles) == 6
     assert {by_id.score for by_id in said if by_id.id in {b.first_id for b in battles}} == {1, 2, 5}
-    assert {b.first_id for b in fight(said[::-1], judge)} == {b.first_id for b in battles}
+    assert {b.first_id for b in compared_pairs(said[::-1], judge)} == {b.first_id for b in battles}
 
 
 def test_unused_share_of_a_small_shard_is_available_to_the_next() -> None:
     judge, _ = meta_judge(max_share=0.15)
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
-    compared = fight(said, judge)
+    compared = compared_pairs(said, judge)
     for num_response_pairs, num_judgment_pairs, num in ((5, 0, 0), (6, 0, 1), (10, 1, 0), (12, 1, 1)):
         pairs = judge.pairs(
             said,
@@ -221,7 +221,7 @@ def test_a_win_is_weighted_by_all_battles_of_the_iteration_at_its_position() -> 
     """In this shard the first position won only once; in the iteration it always wins."""
     judge, _ = meta_judge()
     said = [judgment(draw, score) for draw, score in ((0, 1.0), (1, 4.0))]
-    compared = fight(said, judge)
+    compared = compared_pairs(said, judge)
     biased = [replace(battle, winner_id=battle.first_id) for battle in compared for _ in range(9)]
     assert pairs_of(judge, said, compared, num_response_pairs=100)
     assert not judge.pairs(said, biased[:2], all_battles=biased, num_response_pairs=100, num_judgment_pairs=0)
@@ -232,7 +232,7 @@ def test_a_win_is_weighted_by_all_battles_of_the_iteration_at_its_position() -> 
 def test_at_most_max_judgments_are_compared_including_both_ends_of_the_scores(scores: list[int], most: int) -> None:
     judge, _ = meta_judge(max_judgments=most)
     said = judgments(*scores)
-    eligible = {battle.first_id for battle in fight(said, judge)}
+    eligible = {battle.first_id for battle in compared_pairs(said, judge)}
     if len(set(scores)) == 1:
         assert not eligible
     else:
@@ -248,7 +248,7 @@ def test_what_the_meta_judge_is_shown() -> None:
     judge, chat = meta_judge(temperature=0.3, top_p=0.8, max_tokens=77)
     said = [judgment(0, 1, text="<think>quietly</think>Of quality 0. Score: 1"), judgment(1, 4)]
     thinking = response(text="<think>Which one?</think>The Black Sea.")
-    battles = fight(said, judge, responses=[thinking])
+    battles = compared_pairs(said, judge, responses=[thinking])
     (asked,) = chat.calls
     for battle, request in zip(battles, asked, strict=True):
         texts = {said[0].id: "Of quality 0. Score: 1", said[1].id: said[1].text}
@@ -263,7 +263,7 @@ def test_what_the_meta_judge_is_shown() -> None:
 def test_the_winner_is_the_judgment_at_the_named_position() -> None:
     judge, _ = meta_judge()
     said = judgments(1, 4, 2)
-    for battle in fight(said, judge):
+    for battle in compared_pairs(said, judge):
         assert battle.winner_id == max(battle.first_id, battle.second_id)  # of higher index, that is quality
         assert battle.unscored is None
         assert battle.checkpoint_id == "m1" and len(battle.template_sha256) == 64
@@ -272,11 +272,11 @@ def test_the_winner_is_the_judgment_at_the_named_position() -> None:
 def test_two_judgments_with_the_same_text_tie_without_a_query() -> None:
     judge, chat = meta_judge(prefers(lambda a, b: True))
     said = [judgment(0, 3), judgment(1, 3, text="<think>so</think>Of quality 0.\nScore: 3"), judgment(2, 1)]
-    ties = [b for b in fight(said, judge) if {b.first_id, b.second_id} == {said[0].id, said[1].id}]
+    ties = [b for b in compared_pairs(said, judge) if {b.first_id, b.second_id} == {said[0].id, said[1].id}]
     assert [(b.winner_id, b.unscored, b.text) for b in ties] == [("", None, SAME_TEXT)] * 2
     assert len(chat.calls[0]) == 4
     all_alike = [replace(judgment(index, score), text="Good.") for index, score in enumerate((1, 2))]
-    assert len(fight(all_alike, judge)) == 2 and len(chat.calls) == 1
+    assert len(compared_pairs(all_alike, judge)) == 2 and len(chat.calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_battle_without_a_verdict_keeps_its_reason_and_counts_nothing(reply: R
         return Reply(text=FIRST if quality(texts[0]) == 0 else SECOND, finish_reason="stop")
 
     judge, _ = meta_judge(say)
-    battles = fight(said, judge)
+    battles = compared_pairs(said, judge)
     unread = [b for b in battles if said[2].id in (b.first_id, b.second_id)]
     assert [(b.winner_id, b.unscored, b.text) for b in unread] == [("", reason, reply.text)] * 4
     (pair,) = pairs_of(judge, said, battles, num_response_pairs=100)
@@ -311,7 +311,7 @@ def test_a_battle_without_a_verdict_keeps_its_reason_and_counts_nothing(reply: R
 def test_each_battle_has_its_own_seed_independent_of_other_battles() -> None:
     def seeds(said: Sequence[Judgment], *, seed: int = 0, iteration: int = 1) -> dict[str, int]:
         judge, chat = meta_judge(seed=seed)
-        battles = fight(said, judge, iteration=iteration)
+        battles = compared_pairs(said, judge, iteration=iteration)
         return {b.id: request.seed for b, request in zip(battles, chat.calls[0], strict=True)}
 
     said = judgments(1, 3, 4, 5)
@@ -342,21 +342,21 @@ def test_best_against_worst_with_the_sampled_tokens_untouched() -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_a_meta_judge_that_always_names_the_same_position_makes_no_pairs(first: bool) -> None:
     said = judgments(1, 3, 4, 5)
-    place = prefers(lambda a, b: first)
-    assert made(said, say=place) == []
+    by_position = prefers(lambda a, b: first)
+    assert made(said, say=by_position) == []
 
     def sometimes_unreadable(request: ChatRequest) -> Reply:
         texts = shown(request, "judgment_a"), shown(request, "judgment_b")
-        return Reply(text="Hm.", finish_reason="stop") if quality(texts[0]) == 2 else place(request)
+        return Reply(text="Hm.", finish_reason="stop") if quality(texts[0]) == 2 else by_position(request)
 
-    assert made(said, say=sometimes_unreadable) == []  # who was less often first did not win less
+    assert made(said, say=sometimes_unreadable) == []  # a judgment shown first less often did not win less
 
 
 def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -> None:
     said = judgments(1, 3, 4)
     judge, _ = meta_judge()
     for unscored in (None, "no_verdict"):
-        compared = [replace(b, winner_id="", unscored=unscored) for b in fight(said, judge)]
+        compared = [replace(b, winner_id="", unscored=unscored) for b in compared_pairs(said, judge)]
         assert pairs_of(judge, said, compared, num_response_pairs=100) == ()
         truncated = [replace(said[0], finish_reason="length"), *said[1:]]
         assert pairs_of(judge, truncated, compared, num_response_pairs=100) == ()
@@ -365,9 +365,7 @@ def test_a_meta_judge_that_always_calls_a_tie_or_says_nothing_makes_no_pairs() -
 
 @given(st.floats(0, 1), st.integers(3, 6), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_the_clearly_best_and_the_clearly_worst_are_the_pair_whatever_the_bias(
-    bias: float, num: int, seed: int
-) -> None:
+def test_the_clearly_best_and_the_clearly_worst_are_the_pair_for_any_bias(bias: float, num: int, seed: int) -> None:
     """Between the others the position decides: the first wins with probability `bias`."""
     generator = random.Random(seed)
 
@@ -402,7 +400,7 @@ def test_a_long_chosen_judgment_drops_its_pair() -> None:
 def test_the_same_text_or_the_same_tokens_never_form_a_pair() -> None:
     said = judgments(1, 3)
     judge, _ = meta_judge()
-    compared = fight(said, judge)
+    compared = compared_pairs(said, judge)
     for changes in ({"text": f"<think>Hm.</think>\n{said[0].text} "}, {"token_ids": said[0].token_ids}):
         assert pairs_of(judge, [said[0], replace(said[1], **changes)], compared, num_response_pairs=100) == ()
     assert len(pairs_of(judge, said, compared, num_response_pairs=100)) == 1
@@ -411,7 +409,7 @@ def test_the_same_text_or_the_same_tokens_never_form_a_pair() -> None:
 def test_what_cannot_be_a_pair_is_an_error() -> None:
     said = judgments(1, 3)
     judge, _ = meta_judge()
-    compared = fight(said, judge)
+    compared = compared_pairs(said, judge)
     with pytest.raises(ValueError, match="not among the judgments"):
         pairs_of(judge, said[:1], compared, num_response_pairs=100)
     with pytest.raises(ValueError, match="different prompt tokens"):
@@ -423,7 +421,7 @@ def many(num: int) -> tuple[list[Judgment], list[Battle], MetaJudge]:
     judge, _ = meta_judge()
     said = [j for index in range(num) for j in judgments(1, 4, of=f"p{index}#0")]
     names = [f"p{index}" for index in range(num)]
-    compared = fight(
+    compared = compared_pairs(
         said, judge, prompts=[prompt(name) for name in names], responses=[response(f"{n}#0") for n in names]
     )
     more = [b for b in compared for _ in range(1 + int(b.prompt_id[1:]))]
@@ -476,7 +474,7 @@ def test_pairs_do_not_depend_on_the_order_of_the_inputs(order: random.Random) ->
 
     def all_pairs() -> tuple[PreferencePair, ...]:
         judge, _ = meta_judge(prefers(coin))
-        compared = fight(said, judge, prompts=prompts, responses=responses)
+        compared = compared_pairs(said, judge, prompts=prompts, responses=responses)
         order.shuffle(compared)
         return pairs_of(judge, said, compared, num_response_pairs=12)
 

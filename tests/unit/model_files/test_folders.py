@@ -182,7 +182,7 @@ def test_a_second_process_waits_for_the_first(cache: Path) -> None:
     with maker_in_the_middle() as maker:
         waiting = threading.Thread(target=lambda: got.append(cached_folder("model", write_both)))
         waiting.start()
-        maker.communicate("go on\n")
+        maker.communicate("continue\n")
     waiting.join(timeout=60)
     assert got == [cache / "model"]
     assert (got[0] / "first").read_text() == "whole"

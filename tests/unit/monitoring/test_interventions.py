@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
-from selfreward.monitoring.interventions import active_interventions, choose, effect_of, effective, patch, variants
+from selfreward.monitoring.interventions import (
+    active_interventions,
+    effect_of,
+    effective_recipe,
+    next_intervention,
+    patch,
+    variants,
+)
 from selfreward.recipe import INTERVENTIONS, InterventionsSection, UserIntervention
 from selfreward.records import Decision
 
@@ -38,7 +45,7 @@ def decision(t, name, intervention="", effect=None, **bounds):
     return Decision(t, name, "", 0, bounds=found, intervention=intervention, effect=effect)
 
 
-def told(*named):
+def history(*named):
     """Decisions as the monitor writes them, from `(decision, next intervention)`, with the effects of earlier ones."""
     decided = []
     for t, (name, intervention) in enumerate(named, 1):
@@ -182,8 +189,8 @@ def test_a_recipe_is_checked_with_each_alone_and_with_those_before_it():
 
 def test_active_from_the_next_iteration_and_removed_when_it_did_not_help():
     recipe = recipe_of(listing("PLATEAU", "higher_temperature", "larger_beta"))
-    decided = told(("CONTINUE", ""), ("PLATEAU", "higher_temperature"), ("PLATEAU", "larger_beta"), ("CONTINUE", ""))
-    found = [effective(recipe, decided[:t]) for t in range(5)]
+    decided = history(("CONTINUE", ""), ("PLATEAU", "higher_temperature"), ("PLATEAU", "larger_beta"), ("CONTINUE", ""))
+    found = [effective_recipe(recipe, decided[:t]) for t in range(5)]
     assert [(r.sampling.temperature, r.training.beta) for r in found] == [
         (1.0, 0.1), (1.0, 0.1), (1.2, 0.1), (1.0, 0.2), (1.0, 0.2),
     ]  # fmt: skip
@@ -192,7 +199,7 @@ def test_active_from_the_next_iteration_and_removed_when_it_did_not_help():
 
 
 def test_an_intervention_that_helped_remains_active_with_the_next_one():
-    decided = told(("STARVED", "more_draws"), ("PLATEAU", "larger_beta"), ("STARVED", "min_reliability"))
+    decided = history(("STARVED", "more_draws"), ("PLATEAU", "larger_beta"), ("STARVED", "min_reliability"))
     assert active_interventions(decided[:2]) == ["more_draws", "larger_beta"]
     assert decided[2].effect["helped"] is None, "nothing was trained, so nothing is known of a gain"
     assert active_interventions(decided) == ["more_draws", "min_reliability"]
@@ -207,7 +214,7 @@ def test_an_intervention_that_helped_remains_active_with_the_next_one():
     ],
 )  # fmt: skip
 def test_it_helped_when_the_decision_did_not_recur(tried_for, found, helped):
-    assert told((tried_for, "fresh_prompts"), (found, ""))[1].effect["helped"] is helped
+    assert history((tried_for, "fresh_prompts"), (found, ""))[1].effect["helped"] is helped
 
 
 def test_a_starved_iteration_that_was_compared_is_evidence_of_a_gain():
@@ -244,16 +251,24 @@ def test_an_unmeasured_effect_has_no_number():
 def test_the_list_is_tried_in_order_and_what_failed_is_not_tried_again():
     listed = InterventionsSection(PLATEAU=["larger_beta", "higher_rho", "stop"], STARVED=["larger_beta"])
     row = [("PLATEAU", "larger_beta"), ("PLATEAU", "higher_rho"), ("PLATEAU", "")]
-    assert [choose("PLATEAU", listed, told(*row[:t])) for t in (1, 2, 3)] == ["larger_beta", "higher_rho", "stop"]
-    assert choose("STARVED", listed, told(*row)) == "larger_beta", "it failed at another decision"
-    assert choose("CONTINUE", listed, told(("CONTINUE", ""))) is None
-    assert choose("DRIFT", listed, told(("DRIFT", ""))) is None
+    assert [next_intervention("PLATEAU", listed, history(*row[:t])) for t in (1, 2, 3)] == [
+        "larger_beta",
+        "higher_rho",
+        "stop",
+    ]
+    assert next_intervention("STARVED", listed, history(*row)) == "larger_beta", "it failed at another decision"
+    assert next_intervention("CONTINUE", listed, history(("CONTINUE", ""))) is None
+    assert next_intervention("DRIFT", listed, history(("DRIFT", ""))) is None
 
 
 def test_one_listed_twice_is_tried_twice():
     listed = InterventionsSection(STARVED=["fresh_prompts", "fresh_prompts"])
     row = [("STARVED", "fresh_prompts"), ("STARVED", "fresh_prompts"), ("STARVED", "")]
-    assert [choose("STARVED", listed, told(*row[:t])) for t in (1, 2, 3)] == ["fresh_prompts", "fresh_prompts", None]
+    assert [next_intervention("STARVED", listed, history(*row[:t])) for t in (1, 2, 3)] == [
+        "fresh_prompts",
+        "fresh_prompts",
+        None,
+    ]
 
 
 def test_one_that_helped_is_used_again_while_it_still_changes_something():
@@ -266,13 +281,18 @@ def test_one_that_helped_is_used_again_while_it_still_changes_something():
         ("CONTINUE", ""),
         ("STARVED", ""),
     ]
-    chosen = [choose("STARVED", listed, told(*row[: t - 1], ("STARVED", "")), recipe=recipe) for t in (1, 3, 5)]
+    chosen = [
+        next_intervention("STARVED", listed, history(*row[: t - 1], ("STARVED", "")), recipe=recipe) for t in (1, 3, 5)
+    ]
     # There are three prompt variants, and the minimum is already active.
     assert chosen == ["more_draws", "min_reliability", None]
     twice = recipe_of(ADDITIVE, listing("STARVED", "more_draws"))
-    again = told(("STARVED", "more_draws"), ("CONTINUE", ""), ("STARVED", "more_draws"))
-    assert choose("STARVED", twice.monitor.interventions, told(*row[:2], ("STARVED", "")), recipe=twice) == "more_draws"
-    assert effective(twice, again).judging.num_draws == 12
+    again = history(("STARVED", "more_draws"), ("CONTINUE", ""), ("STARVED", "more_draws"))
+    assert (
+        next_intervention("STARVED", twice.monitor.interventions, history(*row[:2], ("STARVED", "")), recipe=twice)
+        == "more_draws"
+    )
+    assert effective_recipe(twice, again).judging.num_draws == 12
 
 
 named = st.lists(
@@ -292,10 +312,10 @@ def test_active_interventions_can_always_be_recomputed_from_the_decisions(lists,
     decided = []
     for t, name in enumerate(row, 1):
         bare = decision(t, name, effect=effect_of(decision(t, name), decided))
-        chosen = choose(name, section, [*decided, bare], recipe=recipe)
+        chosen = next_intervention(name, section, [*decided, bare], recipe=recipe)
         decided.append(decision(t, name, chosen or "", bare.effect))
         assert chosen is None or chosen in getattr(section, name)
-        assert effective(recipe, decided) is not None  # each patch of the row can be applied
+        assert effective_recipe(recipe, decided) is not None  # each patch of the row can be applied
     failed = [(d.effect["tried_for"], d.effect["name"]) for d in decided if d.effect and d.effect["helped"] is False]
     for tried_for, name in set(failed):
         assert failed.count((tried_for, name)) <= lists[tried_for].count(name)

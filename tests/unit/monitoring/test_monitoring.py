@@ -36,7 +36,7 @@ def evidence(t=1, gain=0.0, *, judge=None, checks=None, best=None, gain_vs_best=
     return Evidence(t, t - 1, found, **more)
 
 
-def said(*records, **section):
+def decisions_of(*records, **section):
     return [d.decision for d in decide_all(records, MonitorSection(**section))]
 
 
@@ -76,20 +76,20 @@ def test_each_decision_in_its_order(record, expected):
 
 def test_a_plateau_is_decided_by_the_bound_and_not_by_the_mean():
     """At 0.0125 below delta nothing is shown with 800 prompts, and with 80,000 it is."""
-    assert said(evidence(gain=0.0375)) == ["CONTINUE"]  # above zero by more than its error
-    assert said(evidence(gain=0.02)) == ["INCONCLUSIVE"]
-    assert said(evidence(gain=0.02, n=40 * N)) == ["PLATEAU"]
-    assert said(evidence(gain=0.02, n=40 * N), delta=0.01) == ["CONTINUE"]
+    assert decisions_of(evidence(gain=0.0375)) == ["CONTINUE"]  # above zero by more than its error
+    assert decisions_of(evidence(gain=0.02)) == ["INCONCLUSIVE"]
+    assert decisions_of(evidence(gain=0.02, n=40 * N)) == ["PLATEAU"]
+    assert decisions_of(evidence(gain=0.02, n=40 * N), delta=0.01) == ["CONTINUE"]
 
 
 def test_a_plateau_missed_against_the_previous_is_detected_against_an_older_best():
     """M_3 gains .03 over M_2, which is open, and nothing over the best, M_1."""
     first = [evidence(1, 0.1), evidence(2, 0.02)]
-    assert said(*first, evidence(3, 0.03)) == ["CONTINUE", "INCONCLUSIVE", "INCONCLUSIVE"]
+    assert decisions_of(*first, evidence(3, 0.03)) == ["CONTINUE", "INCONCLUSIVE", "INCONCLUSIVE"]
     decision = decide([*first, evidence(3, 0.03, best=1, gain_vs_best=0.0)], MonitorSection())
     assert decision.decision == "PLATEAU" and "gains less over M_1, the best since iteration 1" in decision.reason
-    assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.05))[2] == "INCONCLUSIVE"
-    assert said(*first, evidence(3, 0.03, best=1, gain_vs_best=0.0, judge=0.2))[2] == "OVEROPT"
+    assert decisions_of(*first, evidence(3, 0.03, best=1, gain_vs_best=0.05))[2] == "INCONCLUSIVE"
+    assert decisions_of(*first, evidence(3, 0.03, best=1, gain_vs_best=0.0, judge=0.2))[2] == "OVEROPT"
 
 
 @pytest.mark.parametrize("value", [0.5, 1.0, 0.0, 0.7])
@@ -104,10 +104,10 @@ def test_an_anchor_without_variance_is_never_a_plateau(value):
 
 
 def test_an_anchor_below_its_limits_is_invalid():
-    assert said(evidence(position_consistency=0.59)) == ["INVALID"]
-    assert said(evidence(position_consistency=0.6)) == ["PLATEAU"]
+    assert decisions_of(evidence(position_consistency=0.59)) == ["INVALID"]
+    assert decisions_of(evidence(position_consistency=0.6)) == ["PLATEAU"]
     few, many = (Evidence(1, 0, {("anchor", "validation", 0): replace(counted(0.0), num_unscored=k)}) for k in (16, 17))
-    assert (said(few), said(many)) == (["PLATEAU"], ["INVALID"])  # 16 of 816 are less than 2 %
+    assert (decisions_of(few), decisions_of(many)) == (["PLATEAU"], ["INVALID"])  # 16 of 816 are less than 2 %
 
 
 def test_the_budget_is_spread_over_the_horizon_and_its_end_is_noted():
@@ -138,10 +138,10 @@ def test_the_second_validation_set_is_used_when_the_decision_is_open_and_shares_
     first = decide([open_case], MonitorSection())
     assert (first.decision, first.wants_second_validation, first.num_analyses) == ("INCONCLUSIVE", True, 1)
     assert first.alpha_spending["stop"] == pytest.approx(0.4 * 0.05 / 8)
-    with_reserve = replace(
+    with_second_set = replace(
         open_case, outcomes={**open_case.outcomes, ("anchor", "second_validation", 0): counted(-0.04)}
     )
-    second = decide([with_reserve], MonitorSection())
+    second = decide([with_second_set], MonitorSection())
     assert (second.decision, second.wants_second_validation, second.num_analyses) == ("PLATEAU", False, 2)
     assert second.bounds["gain_vs_previous"]["num_prompts"] == 2 * N
     assert second.alpha_spending["stop"] == pytest.approx(0.05 / 8)
@@ -188,9 +188,9 @@ def test_drift_is_a_loss_against_the_most_accurate_judge_so_far():
         pairs = Outcomes(tuple(f"g{i}" for i in range(400)), values)
         return replace(evidence(t, 0.1), outcomes={**evidence(t, 0.1).outcomes, ("self", "gold", -1): pairs})
 
-    assert said(gold(1, 300), gold(2, 320), gold(3, 310)) == ["CONTINUE"] * 3
-    assert said(gold(1, 300), gold(2, 320), gold(3, 280)) == ["CONTINUE", "CONTINUE", "DRIFT"]
-    assert said(gold(1, 300), gold(2, 320), gold(3, 280), max_gold_loss=0.1)[2] == "CONTINUE"
+    assert decisions_of(gold(1, 300), gold(2, 320), gold(3, 310)) == ["CONTINUE"] * 3
+    assert decisions_of(gold(1, 300), gold(2, 320), gold(3, 280)) == ["CONTINUE", "CONTINUE", "DRIFT"]
+    assert decisions_of(gold(1, 300), gold(2, 320), gold(3, 280), max_gold_loss=0.1)[2] == "CONTINUE"
 
 
 def test_length_adjustment_removes_a_gain_from_length():
@@ -256,10 +256,10 @@ def test_an_iteration_without_training_starves_unless_all_is_solved():
     def untrained(high, **more):
         return Evidence(1, 0, trained=False, failing=Interval(high / 3, 0.0, high, 64, method="bounded"), **more)
 
-    assert said(untrained(0.05)) == ["PLATEAU"]  # 0.0167 + 2.50 / 1.96 of the way to 0.05 is below 0.1
-    assert said(untrained(0.2)) == ["STARVED"]
-    assert said(untrained(0.05), delta=0.02) == ["STARVED"]
-    assert said(untrained(0.05, reliability=LOW)) == ["STARVED"]
+    assert decisions_of(untrained(0.05)) == ["PLATEAU"]  # 0.0167 + 2.50 / 1.96 of the way to 0.05 is below 0.1
+    assert decisions_of(untrained(0.2)) == ["STARVED"]
+    assert decisions_of(untrained(0.05), delta=0.02) == ["STARVED"]
+    assert decisions_of(untrained(0.05, reliability=LOW)) == ["STARVED"]
     decision = decide([untrained(0.05)], MonitorSection())
     assert (
         decision.stopped_by == "PLATEAU"

@@ -128,7 +128,7 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
     path = table(tmp_path, f",{HEADING},judge\n0,1,a,1,x\n1,1,b,0,x\n2,2,a,1,x\n3,2,b,1,x\n4,3,a,1,x\n")
     ignored, changed = read_table(path).notes
     assert "(no name), judge" in ignored and "anchor_outcome" not in ignored
-    assert "iteration 3 has other validation prompts than iteration 1" in changed
+    assert "iteration 3 and iteration 1 have different validation prompts" in changed
     assert read_table(table(tmp_path, f"{HEADING}\n1,a,1\n2,a,1\n")).notes == ()
 
 
@@ -151,7 +151,7 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING},self_outcome\n1,a,1,2\n", ":2", "self_outcome is 2"),
         (f"{HEADING},verifiable_outcome\n1,a,1,x\n", ":2", "verifiable_outcome is 'x'"),
         (f"{HEADING},length_delta_tokens\n1,a,1,long\n", ":2", "length_delta_tokens is 'long'"),
-        (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are integers from 1 on"),
+        (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are integers, 1 or higher"),
         (f"{HEADING}\n1.5,a,1\n", ":2", "iteration is '1.5'"),
         (f"{HEADING}\n,a,1\n", ":2", "iteration is blank"),
         (f"{HEADING}\nnan,a,1\n", ":2", "iteration is 'nan'"),

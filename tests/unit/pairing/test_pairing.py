@@ -77,7 +77,7 @@ def test_reasons_why_a_prompt_gives_no_pair(kind: str) -> None:
     assert why((response(0), [4]), (response(1), [1]), min_margin=3.0) == "small_margin"
 
 
-def test_same_tokens_are_identical_whatever_the_text_says() -> None:
+def test_same_tokens_are_identical_regardless_of_the_text() -> None:
     one, other = response(0), response(1)
     assert reason(select([(one, [4]), (replace(other, token_ids=one.token_ids), [1])])) == "identical_text"
 
@@ -187,8 +187,8 @@ def test_a_selector_reads_only_the_tables_it_needs() -> None:
 
 def test_a_plan_has_the_maximum_number_of_pairs_per_prompt() -> None:
     top_k = pairing.build(recipe.TopK(kind="top_k", k=3))
-    assert [top_k.most(num_responses) for num_responses in (2, 5, 9)] == [1, 2, 3]
-    assert pairing.build(recipe.BestVsWorst(kind="best_vs_worst")).most(9) == 1
+    assert [top_k.max_pairs(num_responses) for num_responses in (2, 5, 9)] == [1, 2, 3]
+    assert pairing.build(recipe.BestVsWorst(kind="best_vs_worst")).max_pairs(9) == 1
 
 
 def test_a_response_to_another_prompt_is_refused() -> None:

@@ -90,8 +90,8 @@ def test_a_reference_is_shown_and_a_prompt_without_one_is_not_judged() -> None:
     lengths = [rubric("expected_score", p, response="", reference="a b c d e") for p in FIRST[:2]]
     expected = 4 * sum(length + opening("expected_score") + 50 for length in lengths)
     assert plain(first.stages[JUDGMENTS]) == Work(8, expected, 8, 8, 1)
-    nobody, _ = planned("judging={kind: expected_score, reference_answer: true}")
-    assert JUDGMENTS not in nobody.stages
+    without_references, _ = planned("judging={kind: expected_score, reference_answer: true}")
+    assert JUDGMENTS not in without_references.stages
 
 
 def test_a_form_that_the_engine_enforces_changes_the_prompt() -> None:
@@ -140,7 +140,7 @@ def test_a_constitution_asks_one_principle_or_all_and_the_longest_bounds_the_one
     assert plain(all_.stages[JUDGMENTS]) == Work(108, sum(map(asked, principles)), 108, 108, 1)
 
 
-# Judges that are not asked in words
+# Judges without a prompt text
 
 
 def test_an_intrinsic_judge_scores_each_response_with_two_models_once_they_differ() -> None:
@@ -295,7 +295,7 @@ def test_responses_of_the_initial_model_are_sampled_and_judged_from_the_second_i
     first, second = planned("pairing={kind: initial_rejected}", "judging={kind: pairwise}")
     assert "initial_responses" not in first.stages and first.stages[JUDGMENTS].num_requests == 36
     assert second.stages["initial_responses"] == second.stages[RESPONSES]
-    assert second.stages[JUDGMENTS].num_requests == 3 * 8 * 7  # all eight of a prompt meet each other
+    assert second.stages[JUDGMENTS].num_requests == 3 * 8 * 7  # all eight of a prompt are compared with each other
     assert second.stages[POOL].num_requests == 36  # and four in the pool
     assert second.update.num_pairs == 3
 

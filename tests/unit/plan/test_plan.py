@@ -429,9 +429,9 @@ def start_run(folder: Path, recipe: Recipe) -> None:
     with Store(folder, name="small") as store:
         store.meter = lambda: dict(counter)
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
-        store.once_json(0, "evaluation", lambda: [0] * 300_000)
+        store.read_or_make_json(0, "evaluation", lambda: [0] * 300_000)
         store.stage(1, PAIRS, 1, make)
-        store.once_json(1, "training", lambda: {"num_pairs": 2, "ballast": [0] * 300_000})
+        store.read_or_make_json(1, "training", lambda: {"num_pairs": 2, "ballast": [0] * 300_000})
 
 
 # Text

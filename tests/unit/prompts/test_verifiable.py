@@ -308,7 +308,7 @@ AVOIDING = {  # kinds that a text may pass by not doing something
     "length_constraints:number_words",
     "length_constraints:number_sentences",
 }
-# Every mark-up there is in one text, which no honest response would hold.
+# All kinds of mark-up in one text, which no honest response would contain.
 STUFFED = (
     "<<a title>> [a] [b] [c] [d] p.s. p.p.s *a* *b* *c* a ****** b that is all i can say and the house is on the hill. "
     "go go go go go go go go go go go go go go eeeeeeee aaaaaaaaaa iiiiiiiiii nnnnnnnnnn oooooooo rrrrrrrrrr ssssssss"

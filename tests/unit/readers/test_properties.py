@@ -154,7 +154,7 @@ def test_nothing_inside_a_quotation_becomes_a_verdict(inside: str, clean: tuple[
     ),
     clean=st.sampled_from(CLEAN),
 )
-def test_a_clean_last_line_is_the_verdict_whatever_precedes_it(said: str, clean: tuple[str, str, float]) -> None:
+def test_a_clean_last_line_is_the_verdict_after_any_text(said: str, clean: tuple[str, str, float]) -> None:
     """Unless the earlier text itself contains a verdict, or an open quotation."""
     form, line, score = clean
     assert READERS[form][0](f"- {said}.\n\n{line}\n", "stop") == Verdict(score=score)

@@ -24,9 +24,9 @@ from selfreward.records import (
     Response,
 )
 from selfreward.reporting import build, funnel, timing
-from selfreward.reporting.digest import digest
 from selfreward.reporting.formatting import amount
 from selfreward.reporting.judge_remarks import judge_remarks
+from selfreward.reporting.record_summary import summarise_records
 from selfreward.store import Store
 from selfreward.tables import INITIAL_RESPONSES, JUDGMENTS, PAIRS, PROMPTS, RESPONSES
 
@@ -143,7 +143,7 @@ def test_an_iteration_whose_judge_was_not_measured_has_a_page(tmp_path: Path) ->
 
 
 def test_pairs_of_judgments_are_counted_separately_and_the_counts_add_up(rich: MadeRun) -> None:
-    read = digest(rich.store, 1)
+    read = summarise_records(rich.store, 1)
     counts = rich.history[0].counts
     assert read.num_judgment_pairs == counts["num_judgment_pairs"] == 2
     assert read.num_pairs == counts["num_pairs"]
@@ -173,7 +173,7 @@ def test_a_page_without_pairs_of_judgments_does_not_mention_them(tmp_path: Path)
 
 
 def test_criteria_scores_are_not_counted_as_scores_of_the_judge(rich: MadeRun) -> None:
-    read = digest(rich.store, 1)
+    read = summarise_records(rich.store, 1)
     assert max(read.scores) <= 5  # a criterion has 100 more
     counts = rich.history[0].counts
     assert sum(read.scores.values()) == counts["num_judgments"] - counts["num_unscored_judgments"]
@@ -186,7 +186,7 @@ def test_criteria_scores_are_not_counted_as_scores_of_the_judge(rich: MadeRun) -
 
 
 def test_a_pair_of_judgments_is_shown_with_its_response(rich: MadeRun) -> None:
-    (sample,) = (sample for sample in digest(rich.store, 2).samples if sample.kind == "judgment")
+    (sample,) = (sample for sample in summarise_records(rich.store, 2).samples if sample.kind == "judgment")
     stored = {judgment.id: judgment for judgment in rich.store.read(2, JUDGMENTS)}
     (pair,) = (pair for pair in rich.store.read(2, PAIRS) if pair.id == sample.id)
     texts = {response.id: response.text for response in rich.store.read(2, RESPONSES)}
@@ -232,7 +232,7 @@ def test_pairwise_judgments_and_responses_of_the_initial_model_are_labelled(tmp_
         store.stage(1, INITIAL_RESPONSES, 1, lambda _: [given])
         store.stage(1, JUDGMENTS, 1, lambda _: judgments)
         store.stage(1, PAIRS, 1, lambda _: [pair])
-        assert digest(store, 1).scores == {0.83: 1}
+        assert summarise_records(store, 1).scores == {0.83: 1}
         build(store, recipe=BASE_RECIPE).write(
             [IterationSummary(1, {"num_pairs": 1, "num_prompts": 1}, {}, Evaluation(1, {}), {})], []
         )
@@ -249,7 +249,7 @@ def test_unbounded_scores_have_a_histogram(tmp_path: Path) -> None:
     with Store(tmp_path, name="intrinsic") as store:
         store.stage(1, JUDGMENTS, 1, lambda _: judgments)
         build(store, recipe=BASE_RECIPE).write([IterationSummary(1, {}, {}, Evaluation(1, {}), {})], [])
-        assert digest(store, 1).scores == {-413.0: 1, -300.0: 1, 0.0: 2, 12.5: 1, 734.0: 1}
+        assert summarise_records(store, 1).scores == {-413.0: 1, -300.0: 1, 0.0: 2, 12.5: 1, 734.0: 1}
     assert "6 scores" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text["scores"]
 
 

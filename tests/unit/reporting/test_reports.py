@@ -15,7 +15,7 @@ from cases.reporting import HALF_SURROGATE, HOSTILE, RECIPE, MadeRun, interval, 
 from selfreward import recipe_file
 from selfreward.records import Evaluation, IterationSummary, Judgment, Message, PreferencePair, Prompt
 from selfreward.reporting import build, figures, funnel, timing
-from selfreward.reporting.digest import digest, quantile, rounded_score
+from selfreward.reporting.record_summary import quantile, rounded_score, summarise_records
 from selfreward.store import Store
 from selfreward.tables import JUDGMENTS, PAIRS, PROMPTS
 
@@ -210,7 +210,7 @@ def test_sampled_pairs_do_not_depend_on_their_order(tmp_path: Path) -> None:
     for name, ordered in (("a", pairs), ("b", pairs[::-1])):
         with Store(tmp_path / name, name=name) as store:
             store.stage(1, PAIRS, 4, lambda k, ordered=ordered: ordered[25 * k : 25 * k + 25])
-            found.append(digest(store, 1))
+            found.append(summarise_records(store, 1))
     assert found[0] == found[1]
     drawn = [sample.id for sample in found[0].samples]
     assert len(set(drawn)) == 4 and drawn != [f"pair{n}" for n in range(1, 5)]

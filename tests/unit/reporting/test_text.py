@@ -1,4 +1,4 @@
-"""Foreign text cannot hide characters, reorder them or end its block, whatever it contains."""
+"""Untrusted text cannot hide characters, reorder them or end its block, regardless of its content."""
 
 import re
 import unicodedata

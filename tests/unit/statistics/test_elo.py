@@ -82,7 +82,7 @@ def test_the_weights_cancel_a_position_bias(bias: float) -> None:
 
 @pytest.mark.parametrize("bias", [-1.5, 1.5])
 def test_the_weights_cancel_a_position_bias_with_one_order_per_pair(bias: float) -> None:
-    planted = [0.3, -0.3, 0.0, -0.3, 0.3]  # none of it goes with the place
+    planted = [0.3, -0.3, 0.0, -0.3, 0.3]  # uncorrelated with the position
     compared = simulated(planted, bias=bias, rounds=4000, seed=3, one_order=True)
     assert fitted(compared, position_weights(compared)) == pytest.approx(planted, abs=0.1)
     assert abs(fitted(compared, EVEN)[0] - planted[0]) > 0.5  # a judgment always shown first gained or lost by it
@@ -101,7 +101,7 @@ def test_a_meta_judge_that_always_names_one_position_gives_equal_scores(always_f
     compared = [battle(m, n, m if always_first else n) for m in names for n in names if m != n]
     compared.append(
         battle("a", "b", "a" if always_first else "b")
-    )  # once more, so that even weights would see a winner
+    )  # repeated, so that even weights would give a winner
     assert elo(compared, weights=EVEN)["a"] != elo(compared, weights=EVEN)["b"]
     assert set(elo(compared, weights=position_weights(compared)).values()) == {0.0}
 

@@ -97,7 +97,7 @@ def test_a_lenient_draw_is_not_noise_even_where_a_response_lacks_it() -> None:
     assert (lacking["q"], lacking["p0"]) == (0.0, pytest.approx(1.0))
 
 
-def test_the_same_score_for_all_is_not_reliable_whatever_the_rounding() -> None:
+def test_the_same_score_for_all_is_not_reliable_despite_rounding() -> None:
     same = {f"p{p}#{r}": (0.1, 0.1, 0.1) for p in range(10) for r in range(3)}
     assert reliability(scores(same)) == 0.0
     assert set(reliability_by_prompt(scores(same)).values()) == {0.0}

@@ -142,9 +142,9 @@ def test_without_the_policys_checkpoint_an_earlier_iteration_must_be_removed(sto
 @pytest.mark.parametrize("named", [False, True])
 def test_a_kill_between_a_files_record_and_its_name_loses_nothing(store: Store, named: bool) -> None:
     """A recorded temporary file is renamed on resume, also over an older file; an unrecorded one is deleted."""
-    store.once_json(1, "decision", lambda: 1)
+    store.read_or_make_json(1, "decision", lambda: 1)
     old = (store.folder / "iteration-01/decision.json").read_bytes()
-    store.once_json(1, "decision", lambda: 2, again_if=lambda _: True)
+    store.read_or_make_json(1, "decision", lambda: 2, remake_if=lambda _: True)
     store.close()
     path = store.folder / "iteration-01/decision.json"
     path.rename(path.with_name(".decision.json.12345.partial"))  # as if killed before the rename
@@ -152,7 +152,7 @@ def test_a_kill_between_a_files_record_and_its_name_loses_nothing(store: Store, 
     if named:
         path.write_bytes(old)
     with Store(store.folder) as again:
-        assert again.once_json(1, "decision", lambda: 3) == 2
+        assert again.read_or_make_json(1, "decision", lambda: 3) == 2
         assert [file.name for file in path.parent.iterdir()] == ["decision.json"]
 
 
@@ -166,10 +166,10 @@ def test_iterations_without_a_manifest_are_refused(store: Store) -> None:
 
 def test_values_are_strict_json_and_made_once(store: Store) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.once_json(1, "evaluation", lambda: {"x": float("nan")})
-    assert store.once_json(1, "evaluation", lambda: {"x": 1}) == {"x": 1}
-    assert store.once_json(1, "evaluation", lambda: {"x": 2}) == {"x": 1}
-    assert store.once_json(1, "evaluation", lambda: {"x": 3}, again_if=lambda v: v["x"] == 1) == {"x": 3}
+        store.read_or_make_json(1, "evaluation", lambda: {"x": float("nan")})
+    assert store.read_or_make_json(1, "evaluation", lambda: {"x": 1}) == {"x": 1}
+    assert store.read_or_make_json(1, "evaluation", lambda: {"x": 2}) == {"x": 1}
+    assert store.read_or_make_json(1, "evaluation", lambda: {"x": 3}, remake_if=lambda v: v["x"] == 1) == {"x": 3}
 
 
 def test_a_model_folder_is_committed_after_a_kill_at_any_moment(store: Store) -> None:
@@ -194,9 +194,9 @@ def test_a_link_points_inside_the_run_or_to_a_model_elsewhere(store: Store, tmp_
     for place in (tmp_path / "given", store.folder / "iteration-01"):
         place.mkdir()
         (place / "model.safetensors").write_text(place.name)
-    store.point("best", str((tmp_path / "given").absolute()))
+    store.set_link("best", str((tmp_path / "given").absolute()))
     assert (store.folder / "best/model.safetensors").read_text() == "given"
-    store.point("best", "iteration-01")
+    store.set_link("best", "iteration-01")
     assert (store.folder / "best/model.safetensors").read_text() == "iteration-01"
     assert (tmp_path / "given/model.safetensors").read_text() == "given"
 
@@ -223,7 +223,7 @@ def test_the_cost_of_a_shard_is_recorded_once_even_when_stages_nest(store: Store
         spend(2)
         return {}
 
-    store.once_json(1, "decision", decide)
+    store.read_or_make_json(1, "decision", decide)
     assert store.usage_by_stage(1) == {
         "second_look": {"num_generated_tokens": 5},
         "decision": {"num_generated_tokens": 2},
@@ -263,7 +263,7 @@ def test_a_run_of_an_earlier_version_is_refused_or_read_where_nothing_changed(st
     path = store.folder / "manifest.json"
     path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1'))
     for write in (False, True):
-        with pytest.raises(StoreError, match=r"a run of selfreward 0\.1, .*use selfreward 0\.1 for the rest"):
+        with pytest.raises(StoreError, match=r"a run of selfreward 0\.1, .*use selfreward 0\.1 for everything else"):
             Store(store.folder, write=write)
     assert Store(store.folder, write=False, earlier=True).manifest["schema"] == 1
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfreward.errors import StoreError
-from selfreward.evaluation.preference import differing
+from selfreward.evaluation.preference import different_pairs
 from selfreward.evaluation.responding import Decoding, respond
 from selfreward.parts import Anchor, Engine, PromptSource
 from selfreward.records import Checkpoint, Comparison, Prompt, Response
@@ -34,7 +34,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """Prompts, engine, anchor and decoding parameters; a shard has `shard_prompts` prompts."""
 
     source: PromptSource
@@ -71,7 +71,7 @@ class Bench:
 
         return Stage(
             table, make, queries=frozenset({role}), num_shards=self.num_shards(prompts), check=check,
-            most=lambda lengths: sampling_requests(role, prompts, lengths, max_tokens=how.max_tokens), **more,
+            max_requests=lambda lengths: sampling_requests(role, prompts, lengths, max_tokens=how.max_tokens), **more,
         )  # fmt: skip
 
     def comparisons(
@@ -87,13 +87,13 @@ class Bench:
 
         def make(reading: Reading) -> list[Comparison]:
             found = sides(reading, reading.shard)
-            compared = differing(self.block(prompts, reading.shard), found.own, found.against)
+            compared = different_pairs(self.block(prompts, reading.shard), found.own, found.against)
             both = [[*side] for side in zip(*compared, strict=True)]
             return self.anchor.compare(*both, models=reading.roles, iteration=reading.iteration) if both else []
 
         return Stage(
             table, make, reads=reads, queries=self.anchor.by, num_shards=self.num_shards(prompts),
-            most=lambda lengths: self.anchor.most(work, lengths),
+            max_requests=lambda lengths: self.anchor.max_requests(work, lengths),
         )  # fmt: skip
 
     def evaluated(

@@ -1,6 +1,6 @@
 """Tests that every engine must pass, on `random:tiny`, with plain transformers as the oracle; and their checkpoints.
 
-A test class of an engine inherits `EngineContract` and gives the fixtures `first` (a checkpoint) and `engine` (on
+A test class of an engine inherits `EngineTests` and gives the fixtures `first` (a checkpoint) and `engine` (on
 `first`, float32, a context of `CONTEXT_TOKENS`), and `tolerance_nats`: how far its log-probabilities may be off.
 """
 
@@ -59,7 +59,7 @@ def ask(engine: Engine, text: str, **settings: object) -> GenerationRequest:
     return GenerationRequest(prompt, **({"max_tokens": 40, "n": 3, "temperature": 0.7, "top_p": 0.9} | settings))  # type: ignore[arg-type]
 
 
-class EngineContract:
+class EngineTests:
     tolerance_nats: float
 
     @pytest.fixture(scope="class")

@@ -1,6 +1,6 @@
-"""The digest of one iteration's records for the reports, read in one pass over each stage.
+"""The summary of one iteration's records for the reports, read in one pass over each stage.
 
-Memory does not grow with the run. A digest retains counts by length, counts by rounded score and a few sampled pairs;
+Memory does not grow with the run. A summary contains counts by length, counts by rounded score and a few sampled pairs;
 while reading, also the ids of M_0's responses.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Digest:
+class RecordSummary:
     """`scores` counts the judge's own judgments of the policy's responses by score (see `rounded_score`).
 
     The length counters count pairs of responses by number of tokens. Of pairs of judgments only the number is stored.
@@ -39,7 +39,7 @@ class Digest:
         return self.num_response_pairs + self.num_judgment_pairs
 
 
-def digest(store: "Store", iteration: int) -> Digest:
+def summarise_records(store: "Store", iteration: int) -> RecordSummary:
     """Read the stages of an iteration; a missing stage counts as empty."""
     counted, sampled = _read_pairs(_rows(store, iteration, PAIRS), iteration)
     initial_ids = frozenset(response.id for response in _rows(store, iteration, INITIAL_RESPONSES))
@@ -57,7 +57,7 @@ def _rows(store: "Store", iteration: int, table: Table[R]) -> Iterable[R]:
     return store.read(iteration, table) if store.has(iteration, table) else ()
 
 
-def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[Digest, list[PreferencePair]]:
+def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[RecordSummary, list[PreferencePair]]:
     chosen: Counter[int] = Counter()
     rejected: Counter[int] = Counter()
     num_judgment_pairs = num_chosen_longer = 0
@@ -73,7 +73,7 @@ def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[Digest
         rejected[num_rejected] += 1
         num_chosen_longer += num_chosen > num_rejected
         margin_sum += pair.margin
-    counted = Digest(
+    counted = RecordSummary(
         chosen_tokens=chosen,
         rejected_tokens=rejected,
         num_response_pairs=chosen.total(),
@@ -123,7 +123,7 @@ def _sources(
 
 
 def rounded_score(score: float) -> float:
-    """Return the nearest multiple of 0.01; from 10 on three significant digits, so that unbounded scores stay few."""
+    """Return the nearest multiple of 0.01, or three significant digits at 10 or above: unbounded scores stay few."""
     return round(score, 2 if abs(score) < 10 else 2 - math.floor(math.log10(abs(score)))) + 0.0
 
 
