@@ -1,5 +1,6 @@
 """Trains a language model on its own judgments. `selfreward.run("recipe.yaml")` does the same as `selfreward run`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ def run(recipe: str | Path, overrides: Sequence[str] = ()) -> "RunResult":
     Returns the run folder and the monitor's last decision. Raises a SelfRewardError whose message states what to do.
     Call it under `if __name__ == "__main__":`, because the engine may start processes.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in cli.main; has no effect once torch is imported
     from selfreward import recipe_file
     from selfreward.launch import local
 

@@ -52,7 +52,8 @@ def dtype_of(*, capability: tuple[int, int] | None, flags: frozenset[str] = froz
         return EngineDtype(name, f"the GPU has compute capability {capability[0]}.{capability[1]}")
     if found := next((flag for flag in BFLOAT16_FLAGS if flag in flags), None):
         return EngineDtype("bfloat16", f"the CPU has {found} instructions")
-    return EngineDtype("float32", "the CPU has no bfloat16 instructions")
+    reason = "the CPU has no bfloat16 instructions" if flags else "the CPU's instruction set is unknown"
+    return EngineDtype("float32", reason)
 
 
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

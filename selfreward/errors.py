@@ -42,5 +42,11 @@ class StoreError(SelfRewardError, OSError):
     """The run folder cannot be read, written or trusted."""
 
 
+class OtherVersionError(StoreError):
+    """The run folder was made by another version; repeating the command does not help."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class LaunchError(SelfRewardError, RuntimeError):
     """A process of the run could not be started or failed."""

@@ -98,7 +98,7 @@ def changed_keys(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
 
 def fixed_keys(recipe: Recipe) -> dict[str, Any]:
     """Return every key that may not change on resume, with its value."""
-    return {key: value for key, (value, is_runtime) in _flat(recipe).items() if not is_runtime}
+    return {key: value for key, (value, may_change) in _flat(recipe).items() if not may_change}
 
 
 def _flat(section: BaseModel, prefix: str = "") -> dict[str, tuple[Any, bool]]:
@@ -107,14 +107,14 @@ def _flat(section: BaseModel, prefix: str = "") -> dict[str, tuple[Any, bool]]:
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         extra = info.json_schema_extra
-        runtime = isinstance(extra, dict) and bool(extra.get("runtime"))
+        may_change = isinstance(extra, dict) and bool(extra.get("may_change_on_resume"))
         if isinstance(value, BaseModel):
             leaves |= _flat(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():
                 leaves |= _flat(item, f"{prefix}{name}.{key}.")
         else:
-            leaves[prefix + name] = (_shown(value), runtime)
+            leaves[prefix + name] = (_shown(value), may_change)
     return leaves
 
 

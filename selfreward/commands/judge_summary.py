@@ -39,7 +39,7 @@ def _counted(judged: "JudgeResult") -> str:
     if not num_unscored:
         return lines[0] + ", all with a score" * bool(judged.num_judgments)
     share = f" ({num_unscored / judged.num_judgments:.0%})" if judged.num_judgments else ""
-    lines.append(f"{num_unscored:,}{share} without a score:")
+    lines.append(f"{num_unscored:,}{share} unscored:")
     lines += [f"{count:10,}  {one_line(reason, 60).replace('_', ' ')}" for reason, count in judged.unscored.items()]
     return "\n".join(lines)
 

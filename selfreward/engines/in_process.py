@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from selfreward.dtypes import engine_dtype
-from selfreward.engines.proof import CANARY_TEXT, TensorSample, WeightVerifier
 from selfreward.engines.requests import Usage
+from selfreward.engines.weight_verification import CANARY_TEXT, TensorSample, WeightVerifier
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message

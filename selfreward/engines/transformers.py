@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from selfreward.engines.in_process import InProcessEngine
-from selfreward.engines.proof import TensorSample, chosen_names, hash_of, sampled_columns
 from selfreward.engines.requests import check_generation, check_scores
+from selfreward.engines.weight_verification import TensorSample, chosen_names, hash_of, sampled_columns
 from selfreward.errors import EngineError, RecipeError
 from selfreward.model_files.quiet import quiet_transformers
 from selfreward.records import Checkpoint

@@ -13,9 +13,9 @@ from subprocess import SubprocessError
 from typing import Any
 
 from selfreward.engines.in_process import InProcessEngine
-from selfreward.engines.proof import TensorSample
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.vllm_start import start_vllm
+from selfreward.engines.weight_verification import TensorSample
 from selfreward.errors import EngineError
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from selfreward.engines.proof import TensorSample, chosen_names, hash_of, sampled_columns
+from selfreward.engines.weight_verification import TensorSample, chosen_names, hash_of, sampled_columns
 
 
 class WeightProof:

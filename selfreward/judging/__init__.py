@@ -11,11 +11,11 @@ from selfreward.judging.ensemble import EnsembleJudge
 from selfreward.judging.expected_score import ExpectedScoreJudge
 from selfreward.judging.intrinsic import IntrinsicJudge
 from selfreward.judging.pairwise import PairwiseAnchor, PairwiseJudge
+from selfreward.judging.recipe_problems import ANCHOR, anchor_problems, judge_problems, members, problems
 from selfreward.judging.reward_model import RewardModelJudge
 from selfreward.judging.rubric import RubricJudge
 from selfreward.judging.scored_anchor import ScoredAnchor
 from selfreward.judging.stages import judgments, previous_judgments
-from selfreward.judging.validation import ANCHOR, anchor_problems, judge_problems, members, problems
 from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
 from selfreward.problems import named

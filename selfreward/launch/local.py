@@ -145,14 +145,19 @@ def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
         store.record_event("started")
         return recipe
     before = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
-    recipe = with_dtype(recipe, before.engine.dtype)
+    asked, recipe = recipe, with_dtype(recipe, before.engine.dtype)
     changeable, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
         raise RecipeError(
             f"{store.folder}: contains a run of another recipe ({'; '.join(fixed)}); these keys may not change on "
             "resume; undo the change, or set another output_dir"
         )
-    store.record_event("resumed", changed=changeable)
+    here = engine_dtype(asked.engine)
+    is_other = asked.engine.dtype == "auto" and here.name != recipe.engine.dtype
+    kept = (
+        [f"engine.dtype stays {recipe.engine.dtype}; here it would be {here.name}: {here.reason}"] if is_other else []
+    )
+    store.record_event("resumed", changed=[*changeable, *kept])
     if changeable:
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
     return recipe

@@ -20,6 +20,7 @@ from selfreward.monitoring.decide import decide
 from selfreward.monitoring.evidence import Evidence, tabulate
 from selfreward.monitoring.table import read_table
 from selfreward.recipe import MonitorSection
+from selfreward.recipe.renamed import ARGUMENTS
 from selfreward.records import Decision, OutcomeSet, PromptOutcome
 
 ByPrompt = Mapping[str, float | None] | Iterable[float | None]
@@ -44,6 +45,8 @@ class CeilingMonitor:
     set."""
 
     def __init__(self, *, num_second_validation_prompts: int = 0, **settings: Any) -> None:
+        if old := next((name for name in settings if name in ARGUMENTS), None):
+            raise RecipeError(f"CeilingMonitor: {old} was renamed; it is called {ARGUMENTS[old]} now; rename it")
         self.settings = settings_of(settings, unused=RUN_SETTINGS | JUDGE_SETTINGS, name="CeilingMonitor")
         self._num_second_validation = num_second_validation_prompts
         self._records: list[Evidence] = []

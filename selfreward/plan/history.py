@@ -25,12 +25,20 @@ class History:
     warnings: tuple[str, ...] = ()
 
 
+def started_recipe(folder: Path) -> Recipe | None:
+    """Return the recipe that the run in this folder began with; None if none was started. Raises StoreError."""
+    path = folder / "recipe.yaml"
+    if not (folder / "manifest.json").exists() or not path.exists():
+        return None
+    Store(folder, write=False)  # refuses a run of another version, before its recipe is read
+    return recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+
+
 def read_history(folder: Path, recipe: Recipe) -> History:
     """Read the history of a run; only a warning for the folder of another recipe. Raises StoreError."""
-    if not (folder / "manifest.json").exists() or not (folder / "recipe.yaml").exists():
+    started_with = started_recipe(folder)
+    if started_with is None:
         return History()
-    path = folder / "recipe.yaml"
-    started_with = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
     _, fixed = recipe_file.changed_keys(started_with, recipe)
     if fixed:
         return History(

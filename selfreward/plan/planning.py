@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfreward.dtypes import with_dtype
+from selfreward.dtypes import EngineDtype, engine_dtype, with_dtype
 from selfreward.plan.endpoints import beyond_budget
-from selfreward.plan.history import History, read_history
+from selfreward.plan.history import History, read_history, started_recipe
 from selfreward.plan.machine import Machine, measure_machine
 from selfreward.plan.model_shape import ModelShape, read_shape
 from selfreward.plan.seconds import Seconds, estimate
@@ -29,6 +29,7 @@ class Plan:
     """
 
     recipe: Recipe
+    dtype: EngineDtype
     model: ModelShape
     machine: Machine
     iterations: tuple[IterationWork, ...]
@@ -42,15 +43,18 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Count the work of a recipe and measure this machine for about a second. Raises RecipeError as a run would."""
-    recipe = with_dtype(recipe)
+    started_with = started_recipe(Path(recipe.output_dir).expanduser())
+    chosen = engine_dtype((started_with or recipe).engine)  # a run keeps the dtype with which it began
+    recipe = with_dtype(recipe, chosen.name)
     tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
     model = read_shape(tools.models["policy"].path)
     work = count_work(recipe, tools)
     machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
-    history = read_history(Path(recipe.output_dir), recipe)
+    history = read_history(Path(recipe.output_dir).expanduser(), recipe)
     seconds, start = estimate(recipe, work, model=model, machine=machine, history=history)
     return Plan(
         recipe=recipe,
+        dtype=chosen,
         model=model,
         machine=machine,
         iterations=work,

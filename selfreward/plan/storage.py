@@ -47,8 +47,10 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     longest = max((iteration.update.longest_pair_tokens for iteration in work), default=0)
     # Weights, gradients and the optimizer's state (1910.02054, section 3.1).
     # Adapters and their states are small compared with the weights. Memory is per GPU, but shared by CPU processes.
-    per_weight = BYTES[training.weights_dtype] if recipe.policy.lora else _bytes_with_state(training, copies=2)
-    states = per_weight * model.num_parameters
+    if recipe.policy.lora:
+        states = BYTES[training.weights_dtype] * model.num_parameters
+    else:
+        states = _bytes_with_state(training, model, copies=2)
     if machine.device == "cpu":
         states *= recipe.launch.num_processes
     elif recipe.launch.sharding == "fsdp":
@@ -63,13 +65,15 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     )
 
 
-def _bytes_with_state(training: TrainingSection, *, copies: int) -> int:
-    """Of a trained weight: `copies` of it, and what the optimizer keeps for it."""
+def _bytes_with_state(training: TrainingSection, model: ModelShape, *, copies: int) -> int:
+    """Return the bytes of `copies` of all weights, and of the optimizer's state."""
     dtype = BYTES[training.weights_dtype]
-    # Two moments in the type of the weight, or in 8 bits each, but for embeddings; Adafactor's is one number for a row
-    # and one for a column.
-    state = {"adamw": 2 * dtype, "adamw_8bit": 2, "adafactor": 0}[training.optimizer]
-    return copies * dtype + state
+    # Two moments in the dtype of the weights, or in 8 bits each (float32 for embeddings); Adafactor stores one number
+    # per row and one per column.
+    state = {"adamw": 2 * dtype, "adamw_8bit": 2, "adafactor": 0}[training.optimizer] * model.num_parameters
+    if training.optimizer == "adamw_8bit":
+        state += (8 - 2) * model.vocabulary * model.hidden_size
+    return copies * dtype * model.num_parameters + state
 
 
 def micro_batch_tokens(training: TrainingSection, longest_pair: int) -> int:
@@ -103,7 +107,7 @@ def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape)
     checkpoint = model.num_parameters * BYTES[recipe.training.weights_dtype]
     num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
     saves_any = any(iteration.update.num_steps > recipe.training.save_every_steps for iteration in work)
-    save = _bytes_with_state(recipe.training, copies=1) * model.num_parameters if saves_any else 0
+    save = _bytes_with_state(recipe.training, model, copies=1) if saves_any else 0
     # A save is complete before the older save is removed; the same holds for checkpoints.
     peak = min(num_iterations, num_kept + 1) * checkpoint + 2 * save
     return Disk(checkpoint, num_kept, save, peak, shutil.disk_usage(_existing(Path(recipe.output_dir))).free)

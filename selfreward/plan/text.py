@@ -24,7 +24,8 @@ def render(plan: Plan) -> str:
         _prose(
             f"plan of {recipe.name}: {_count(recipe.iterations.max, 'iteration')} of "
             f"{_count(recipe.iterations.num_prompts_per_iteration, 'prompt')}, a model of "
-            f"{model.num_parameters / 1e6:,.1f} M parameters, engine {engine_kind(recipe)} in {recipe.engine.dtype}"
+            f"{model.num_parameters / 1e6:,.1f} M parameters, engine {engine_kind(recipe)} in "
+            f"{recipe.engine.dtype} ({plan.dtype.reason})"
         ),
         _prose(
             "Counts are upper bounds, reached when every response has the maximum length, every response is judged, no "

@@ -135,7 +135,7 @@ class SplitSource:
         """Return facts about the prompts, as JSON values.
 
         `diversity` is computed on the first 256 training prompts (for ROUGE-L, on their first 128 words).
-        `guarantees` are sentences on the data-split guarantees of this run, and on what its sets do not measure.
+        `data_split_guarantees` are sentences on what this run guarantees, and on what its sets do not measure.
         From a generator only as many prompts are read as `iterations.max` may need, so `sha256` changes with that key.
         """
         return self._facts
@@ -162,7 +162,7 @@ class SplitSource:
             "verifiable": _size_and_hash(held_out.verifiable),
             "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
             "overlap": self._overlap_facts(),
-            "guarantees": [self._guarantee(), *self._gaps],
+            "data_split_guarantees": [self._guarantee(), *self._gaps],
             "diversity": {**asdict(varied), "nearest_pair": list(varied.nearest_pair or ())},
         }
 

@@ -1,6 +1,6 @@
 """The recipe: the schema of a run, one section per package. Reading YAML and reporting errors is in `recipe_file.py`.
 
-Unknown keys are refused. Keys marked `Runtime` may change when a run is resumed; a change of any other key is refused.
+Unknown keys are refused. Keys marked `Changeable` may change when a run is resumed; a change of any other is refused.
 Defaults are the vetted settings, each with a citation of the paper it comes from.
 """
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Runtime, Section
+from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Changeable, Section
 
 
 class LoraSection(Section):
@@ -44,11 +44,11 @@ class EndpointSection(Section):
     model: str = Field(min_length=1)
     api_key_env: str | None = None
     price: Price | None = None
-    budget: float | None = Runtime(None, gt=0)
-    max_concurrency: int = Runtime(16, ge=1)
-    max_requests_per_minute: int | None = Runtime(None, ge=1)
-    timeout_s: float = Runtime(120.0, gt=0)
-    max_attempts: int = Runtime(8, ge=1)
+    budget: float | None = Changeable(None, gt=0)
+    max_concurrency: int = Changeable(16, ge=1)
+    max_requests_per_minute: int | None = Changeable(None, ge=1)
+    timeout_s: float = Changeable(120.0, gt=0)
+    max_attempts: int = Changeable(8, ge=1)
     extra_body: dict[str, Any] = Field(default_factory=dict, description="sent with each request, for this server")
 
     @field_validator("endpoint")

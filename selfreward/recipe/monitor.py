@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from selfreward.recipe.section import NAMED_INTERVENTION, USER_INTERVENTION, Runtime, Section
+from selfreward.recipe.section import NAMED_INTERVENTION, USER_INTERVENTION, Changeable, Section
 
 NamedIntervention = Literal[
     "more_draws",
@@ -83,4 +83,4 @@ class MonitorSection(Section):
     interventions: InterventionsSection = InterventionsSection()
     min_pairs: int = Field(8, ge=1)
     max_unscored_rate: float = Field(0.5, ge=0, le=1)
-    max_hours: float | None = Runtime(None, gt=0)
+    max_hours: float | None = Changeable(None, gt=0)

@@ -10,7 +10,7 @@ from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
 from selfreward.recipe.monitor import MonitorSection
 from selfreward.recipe.pairing import BestVsWorst, PairingSection
 from selfreward.recipe.prompts import PromptsSection
-from selfreward.recipe.section import Runtime, Section
+from selfreward.recipe.section import Changeable, Section
 from selfreward.recipe.training import LaunchSection, TrainingSection
 from selfreward.roles import RESERVED
 
@@ -24,14 +24,14 @@ class EngineSection(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     context_tokens: int = Field(4096, ge=16)
     seeded: bool = True
-    max_num_seqs: int = Runtime(256, ge=1)
-    kv_cache_gib: float = Runtime(2.0, gt=0, description="CPU only: GiB for the KV cache")
-    gpu_memory_utilization: float = Runtime(0.85, gt=0, le=1)
-    batch_tokens: int = Runtime(8192, ge=1, description="transformers engine: padded tokens in one forward batch")
+    max_num_seqs: int = Changeable(256, ge=1)
+    kv_cache_gib: float = Changeable(2.0, gt=0, description="CPU only: GiB for the KV cache")
+    gpu_memory_utilization: float = Changeable(0.85, gt=0, le=1)
+    batch_tokens: int = Changeable(8192, ge=1, description="transformers engine: padded tokens in one forward batch")
 
 
 class IterationsSection(Section):
-    max: int = Runtime(4, ge=1)
+    max: int = Changeable(4, ge=1)
     num_prompts_per_iteration: int = Field(512, ge=1)
     shard_prompts: int = Field(1024, ge=1)
 
@@ -48,14 +48,14 @@ class SamplingSection(Section):
 class CheckpointsSection(Section):
     """`keep`: the number of newest checkpoints retained on disk in addition to `best`; null retains all."""
 
-    keep: int | None = Runtime(None, ge=1)
+    keep: int | None = Changeable(None, ge=1)
 
 
 class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
-    note: str | None = Runtime(None, description="shown at the top of every report")
-    output_dir: str = Runtime(..., min_length=1, description="a run folder may be moved or written differently")
+    note: str | None = Changeable(None, description="shown at the top of every report")
+    output_dir: str = Changeable(..., min_length=1, description="a run folder may be moved or written differently")
     regime: Literal["iteration"] = "iteration"
     models: dict[str, NamedModel]
     engine: EngineSection = EngineSection()

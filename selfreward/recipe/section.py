@@ -10,9 +10,9 @@ UNION_TAGS = (ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, USER_INTERVENTION
 """Tags of unions whose members are distinguished by their form; pydantic puts them into the location of an error."""
 
 
-def Runtime(default: Any, **constraints: Any) -> Any:
+def Changeable(default: Any, **constraints: Any) -> Any:
     """Return a field that may change when a run is resumed, because it affects how results are computed, not which."""
-    return Field(default, json_schema_extra={"runtime": True}, **constraints)
+    return Field(default, json_schema_extra={"may_change_on_resume": True}, **constraints)
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selfreward.recipe.section import Runtime, Section
+from selfreward.recipe.section import Changeable, Section
 
 Weight = Annotated[float, Field(gt=0, description="the factor of a loss in the sum of losses")]
 
@@ -74,9 +74,10 @@ class TrainingSection(Section):
     times nats) is at most `max_reference_gap`; 0.1 changes a pair's weight in the gradient by 5 %.
     `packing: shared_prefix` computes shared prefixes once and no padding (2410.20305); `padded` is TRL's padded batch.
     `optimizer`: Adafactor is what Online DPO (2402.04792) uses; `adamw_8bit` (2110.02861) needs the extra `optimizers`.
-    Warm-up is a share of the steps (`warmup_ratio`; 0.1 in SPaR, 2412.11605) or a number of steps (`warmup_steps`; 150
-    in Online DPO). `min_lr_ratio`: final learning rate of `linear` and `cosine`, as a share of `learning_rate`; 0.1 in
-    Self-Rewarding (2401.10020), which decays from 1e-6 to 1e-7.
+    The schedule begins again in every iteration. Warm-up is a share of its steps (`warmup_ratio`; 0.1 in SPaR,
+    2412.11605) or a number of steps (`warmup_steps`; 150 in Online DPO). `min_lr_ratio`: final learning rate of
+    `linear` and `cosine`, as a share of `learning_rate`; 0.1 in Self-Rewarding (2401.10020), which decays from 1e-6 to
+    1e-7.
     Weights are float32 by default, because updates of 5e-7 are lost when weights are rounded to bfloat16.
     """
 
@@ -93,19 +94,19 @@ class TrainingSection(Section):
     reference: Literal["iteration_start", "initial"] = "iteration_start"
     reference_logprobs: Literal["trainer", "sampler"] = "trainer"
     max_reference_gap: float = Field(0.1, gt=0)
-    micro_batch_tokens: int | None = Runtime(2048, ge=1)
-    micro_batch_size: int | None = Runtime(None, ge=1)
+    micro_batch_tokens: int | None = Changeable(2048, ge=1)
+    micro_batch_size: int | None = Changeable(None, ge=1)
     max_pairs: int | None = Field(None, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    packing: Literal["shared_prefix", "padded"] = Runtime("shared_prefix")
+    packing: Literal["shared_prefix", "padded"] = Changeable("shared_prefix")
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = Runtime(False)
-    save_every_steps: int = Runtime(50, ge=1)
+    gradient_checkpointing: bool = Changeable(False)
+    save_every_steps: int = Changeable(50, ge=1)
 
 
 class LaunchSection(Section):
     """Processes of this machine that compute the update, one per GPU. `fsdp` shards model and optimizer state."""
 
-    num_processes: int = Runtime(1, ge=1)
-    sharding: Literal["none", "fsdp"] = Runtime("none")
+    num_processes: int = Changeable(1, ge=1)
+    sharding: Literal["none", "fsdp"] = Changeable("none")

@@ -251,10 +251,12 @@ def data_split_guarantees(manifest: Mapping[str, Any]) -> dict[str, Any]:
     facts = manifest.get("facts", {}).get("prompts", {})
     facts = facts if isinstance(facts, Mapping) else {}
     sizes = [(name, facts[name]["num_prompts"]) for name in _SETS if "num_prompts" in _mapping(facts.get(name))]
-    guarantees = facts.get("guarantees", ())
+    guarantees = facts.get("data_split_guarantees", ())
     return {
         "sizes": [(name, f"{size:,}") for name, size in sizes if isinstance(size, int)],
-        "guarantees": [str(sentence) for sentence in guarantees] if isinstance(guarantees, list | tuple) else [],
+        "data_split_guarantees": [str(sentence) for sentence in guarantees]
+        if isinstance(guarantees, list | tuple)
+        else [],
     }
 
 

@@ -112,7 +112,7 @@ def page(run: ReportData) -> str:
         training_remarks=remarks(run.history, training=run.recipe.training),
         **_time(run),
         samples=_samples(run),
-        guarantee=provenance.guarantee(run.manifest),
+        reproducibility=provenance.reproducibility(run.manifest),
         provenance=provenance.sections(run.manifest),
         files=provenance.files(run.manifest),
         events=provenance.events(run.manifest),

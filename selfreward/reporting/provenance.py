@@ -14,7 +14,7 @@ _MAX_RECIPE = 8000
 Line = tuple[str, str]
 
 
-def guarantee(manifest: Mapping[str, Any]) -> str:
+def reproducibility(manifest: Mapping[str, Any]) -> str:
     """Return the reproducibility guarantee of this run; empty when none was recorded."""
     facts = manifest.get("facts", {})
     engine = facts.get("engine", {})

@@ -91,7 +91,7 @@ def iteration_page(run: ReportData, summary: IterationSummary) -> str:
         summary=summary,
         decision=decision,
         monitor=decision_details(decision, summary, run.recipe.monitor) if decision else None,
-        guarantees=data_split_guarantees(run.manifest)["guarantees"],
+        data_split_guarantees=data_split_guarantees(run.manifest)["data_split_guarantees"],
         funnel=counted,
         lines=funnel.table([counted]),
         metrics=[
@@ -124,7 +124,8 @@ def as_data(run: ReportData) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": str(run.manifest.get("name", "")),
         "note": run.banner,
-        "guarantees": data_split_guarantees(run.manifest)["guarantees"],
+        "engine_dtype": run.manifest.get("facts", {}).get("engine_dtype"),
+        "data_split_guarantees": data_split_guarantees(run.manifest)["data_split_guarantees"],
         "initial": _evaluation(run.initial) if run.initial else None,
         "test": {**_evaluation(run.test_set[0]), "checkpoint": run.test_set[1]} if run.test_set else None,
         "iterations": [

@@ -12,7 +12,7 @@ each prompt and then averaged over prompts, unless stated otherwise, and every i
   among inconsistent pairs and rescales to [-1, 1]; with shares that sum to 1 that is the same difference, with
   equal weights for all pairs. Probabilities instead of verdicts, draws averaged first, prompts averaged instead of
   pairs, and no third option "both are good": a tie is a preference of exactly 0.5.
-* `judge_unscored_rate`: share of judgments without a score.
+* `judge_unscored_rate`: share of unscored judgments.
 * `judge_score_mean`: not for a judge that compares, whose mirrored scores always average to 0.5.
 * `judge_score_entropy_nats`, `judge_top_score_rate`: of all scored draws, each counted at the nearest step of the
   scale. A step is 1 where the ends are integers more than 1 apart, else a tenth of the width. The entropy is that of

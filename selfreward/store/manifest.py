@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import StoreError
+from selfreward.errors import OtherVersionError, StoreError
 from selfreward.store.files import write_text_atomically
 
 SCHEMA = 2
@@ -40,13 +40,13 @@ class Manifest:
         schema = content.get("schema")
         if schema not in self._reads or not isinstance(files, dict):
             if schema in EARLIER_SCHEMAS:
-                raise StoreError(
+                raise OtherVersionError(
                     f"{self._path}: a run of selfreward {EARLIER_SCHEMAS[schema]}, whose stages and metrics have "
                     "different names; this version reads its own runs, and the pairs of earlier ones "
                     "(`selfreward export`); use "
                     f"selfreward {EARLIER_SCHEMAS[schema]} for everything else, or choose another output_dir"
                 )
-            raise StoreError(
+            raise OtherVersionError(
                 f"{self._path}: schema {schema}; this version reads schema {SCHEMA}; use the version of selfreward "
                 "that made the run"
             )

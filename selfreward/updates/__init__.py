@@ -1,4 +1,4 @@
 """Updates: new weights from the records of an iteration. One file per kind; training is a function of files."""
 
 from selfreward.updates.dpo import dpo
-from selfreward.updates.validation import problems
+from selfreward.updates.recipe_problems import problems

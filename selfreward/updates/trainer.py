@@ -106,6 +106,11 @@ class Trainer:
         """
         if self._budget.shared_prefix:
             support.check_configuration(self._config, longest=pairs.longest_row_tokens)
+        if len(self.steps) >= self.num_steps and self.section.lr_scheduler in ("linear", "cosine"):
+            raise TrainingError(
+                f"training step {len(self.steps) + 1}: the schedule {self.section.lr_scheduler} spans {self.num_steps} "
+                "steps; open the trainer with all steps that it will take, or use a constant learning rate"
+            )
         self.model.train()
         rate = learning_rate(self.section, len(self.steps), num_steps=self.num_steps)
         for group in self.optimizer.param_groups:

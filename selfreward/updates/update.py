@@ -112,17 +112,17 @@ def _claim(job: TrainingJob, settings: Settings) -> None:
 def _description(job: TrainingJob, settings: Settings) -> dict[str, Any]:
     """Return everything that the result depends on. Keys that may change on resume do not, and are left out."""
     section = settings.training
-    runtime = {
+    changeable = {
         name
         for name, field in TrainingSection.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime")
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("may_change_on_resume")
     }
     description = {
         "iteration": job.iteration,
         "seed": job.seed,
         "pairs_sha256": sha256_of(_require(job.pairs_file)),
         "policy_sha256": weights_sha256(_require(job.policy)),
-        **{f"training.{key}": value for key, value in section.model_dump(mode="json", exclude=runtime).items()},
+        **{f"training.{key}": value for key, value in section.model_dump(mode="json", exclude=changeable).items()},
         "lora": settings.lora and settings.lora.model_dump(),
     }
     if section.reference == "initial":
@@ -192,6 +192,7 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
     model, state = trainer.full_model()
     if IS_MAIN:
         checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
+    trainer.close()
     num_tokens = pairs_file.num_tokens(table) * section.num_epochs
     return {
         **_step_metrics(trainer.steps),

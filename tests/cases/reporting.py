@@ -389,7 +389,7 @@ def _facts(hostile: str) -> dict[str, Any]:
             "validation": {"num_prompts": 128},
             "second_validation": {"num_prompts": 0},
             "gold": {"num_prompts": 200},
-            "guarantees": [hostile or "held out and never trained on: 128 validation prompts"],
+            "data_split_guarantees": [hostile or "held out and never trained on: 128 validation prompts"],
             "distinct_3": 0.93,
             "max_rouge_l": 0.61,
             "overlap_checks": [{"against": "validation", "exact": 0, "containment_8_gram": 0}],

@@ -16,8 +16,8 @@ from selfreward.records import PreferencePair
 from selfreward.store.tables import to_table, write_table
 from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
+from selfreward.updates.recipe_problems import settings_problems
 from selfreward.updates.settings import Settings
-from selfreward.updates.validation import settings_problems
 
 NUM_WORDS, END = 64, 0
 TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"

@@ -41,6 +41,11 @@ def test_every_core_needs_them(tmp_path: Path) -> None:
     assert cpu_flags(tmp_path / "none") == frozenset()
 
 
+def test_an_unknown_instruction_set_is_not_called_one_without_bfloat16() -> None:
+    assert "unknown" in dtype_of(capability=None, flags=frozenset()).reason
+    assert "no bfloat16" in dtype_of(capability=None, flags=frozenset({"avx2"})).reason
+
+
 def test_a_dtype_of_the_recipe_is_taken_as_it_is() -> None:
     assert engine_dtype(EngineSection(dtype="float16")).name == "float16"
     recipe = make_recipe("engine.dtype=float16")

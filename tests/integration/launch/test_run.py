@@ -195,13 +195,16 @@ def test_auto_becomes_a_dtype_once_and_the_run_keeps_it(tmp_path: Path) -> None:
     chosen = facts["engine"]["dtype"]
     assert chosen in ("bfloat16", "float32") and facts["engine_dtype"].startswith(f"{chosen}: the ")
     assert facts["engine_dtype"] in (folder / "report.html").read_text()
+    assert json.loads((folder / "report.json").read_text())["engine_dtype"] == facts["engine_dtype"]
     # As if the run had begun on a machine of the other kind.
     other = {"bfloat16": "float32", "float32": "bfloat16"}[chosen]
     stored = folder / "recipe.yaml"
     stored.write_text(stored.read_text().replace(f"  dtype: {chosen}", f"  dtype: {other}"))
     done = run(folder, "iterations.max=2", "engine.dtype=auto")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((folder / "manifest.json").read_text())["facts"]["engine"]["dtype"] == other
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["facts"]["engine"]["dtype"] == other
+    assert f"engine.dtype stays {other}; here it would be {chosen}" in str(manifest["events"])
     refused = run(folder, "iterations.max=2", f"engine.dtype={chosen}")
     assert refused.returncode == 2 and f"engine.dtype: '{other}' -> '{chosen}'" in refused.stderr
 

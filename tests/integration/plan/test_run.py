@@ -108,6 +108,8 @@ def test_the_command_prints_the_plan_and_after_the_run_the_measured_time(
     longer = printed("iterations.max=3")
     assert "already spent" in longer and "warning" not in longer
     assert "contains a run of another recipe (seed: 0 -> 1)" in printed("seed=1")
+    auto = printed("engine.dtype=auto")  # the run began in float32 and keeps it
+    assert "in float32" in auto and "another recipe" not in auto
     assert store.elapsed_s() > 0
     assert 0 < planned.machine.training_flops < 1e16 and 0 < planned.machine.copied_bytes_per_s < 1e14
 

@@ -106,6 +106,19 @@ def test_blocks_of_one_batch_equal_training_on_one_block(
     assert not all(torch.equal(weights, before[name]) for name, weights in last.items())
 
 
+def test_a_schedule_that_decays_is_not_taken_beyond_its_end(tmp_path: Path, policy: Path) -> None:
+    block = block_of(make_pairs(4), tmp_path)
+    decaying = open_trainer(policy, block, num_steps=1)
+    constant = SECTION.model_copy(update={"lr_scheduler": "constant"})
+    endless = open_trainer(policy, block, num_steps=1, section=constant)
+    reference = endless.logps(block, range(4), phase="reference")
+    for trainer in (decaying, endless):
+        trainer.step(block, reference, [0, 1])
+    endless.step(block, reference, [2, 3])
+    with pytest.raises(TrainingError, match="training step 2: the schedule cosine spans 1 steps"):
+        decaying.step(block, reference, [2, 3])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_saved_state_is_continued_bit_for_bit(tmp_path: Path, policy: Path, optimizer: Any, dtype: Any) -> None:

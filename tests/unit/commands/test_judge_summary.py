@@ -40,9 +40,9 @@ def test_a_metric_has_a_line_with_its_interval_and_a_missing_one_its_reason() ->
 
 def test_unscored_judgments_are_counted_by_reason() -> None:
     text = shown(unscored={"truncated": 36, "no_verdict": 12})
-    assert "160 responses, 480 judgments of them" in text and "48 (10%) without a score:" in text
+    assert "160 responses, 480 judgments of them" in text and "48 (10%) unscored:" in text
     assert "36  truncated" in text and "12  no verdict" in text
-    assert "all with a score" in shown() and "without a score:" not in shown()
+    assert "all with a score" in shown() and "unscored:" not in shown()
 
 
 @pytest.mark.parametrize(("mean", "is_noise"), [(0.39, True), (0.4, False), (0.9, False)])

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from selfreward import judging, recipe
 from selfreward.errors import RecipeError
 from selfreward.evaluation.preference import anchor_health, different_pairs, outcomes
-from selfreward.judging import validation
+from selfreward.judging import recipe_problems
 from selfreward.parts import Anchor
 from selfreward.problems import warnings_of
 from selfreward.records import Checkpoint, Comparison, Message, Prompt, Response
@@ -179,8 +179,8 @@ def test_an_anchor_that_cannot_be_built_is_refused_with_its_location(section: di
 def test_an_anchor_that_cannot_measure_is_refused_with_its_location(section: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         anchor_section = ANCHOR.validate_python(section)
-        found = validation.judge_problems(anchor_section, [PROMPT], where="evaluation.anchor")
-        warnings_of([*found, *validation.anchor_section_problems(anchor_section)])
+        found = recipe_problems.judge_problems(anchor_section, [PROMPT], where="evaluation.anchor")
+        warnings_of([*found, *recipe_problems.anchor_section_problems(anchor_section)])
 
 
 def test_a_second_name_for_the_same_weights_is_detected() -> None:
@@ -188,8 +188,8 @@ def test_a_second_name_for_the_same_weights_is_detected() -> None:
     same, other = {"policy": "m0", "initial": "m0", "twin": "m0"}, {"policy": "m0", "initial": "m0", "twin": "m1"}
     evaluation = recipe.EvaluationSection()
     with pytest.raises(RecipeError, match="anchor_may_label"):
-        warnings_of(validation.shared_model_problems(section, evaluation, same))
-    assert warnings_of(validation.shared_model_problems(section, evaluation, other)) == []
+        warnings_of(recipe_problems.shared_model_problems(section, evaluation, same))
+    assert warnings_of(recipe_problems.shared_model_problems(section, evaluation, other)) == []
 
 
 # --- judges that may label with an anchor ----------------------------------------------------------------------------
@@ -228,27 +228,29 @@ def test_one_model_with_one_template_labels_and_measures_only_when_allowed(
     refused, allowed = (recipe.EvaluationSection(anchor=measures, anchor_may_label=may) for may in (False, True))
     if is_shared:
         with pytest.raises(RecipeError, match=r"^evaluation.anchor: .* measures.*anchor_may_label: true$"):
-            warnings_of(validation.shared_model_problems(section, refused, {}))
+            warnings_of(recipe_problems.shared_model_problems(section, refused, {}))
     else:
-        warnings_of(validation.shared_model_problems(section, refused, {}))
-    warned = warnings_of(validation.shared_model_problems(section, allowed, {}))
+        warnings_of(recipe_problems.shared_model_problems(section, refused, {}))
+    warned = warnings_of(recipe_problems.shared_model_problems(section, allowed, {}))
     assert any("anchor_may_label is true" in sentence for sentence in warned) == is_shared
 
 
 def test_a_verifier_may_label_and_measure_with_a_warning() -> None:
     section = recipe.VerifierSection(kind="verifier")
-    (sentence,) = warnings_of(validation.shared_model_problems(section, recipe.EvaluationSection(anchor=section), {}))
+    (sentence,) = warnings_of(
+        recipe_problems.shared_model_problems(section, recipe.EvaluationSection(anchor=section), {})
+    )
     assert "verifiers" in sentence and "label and measure" in sentence
 
 
 def test_an_anchor_that_cannot_score_the_held_out_prompts_is_warned_about() -> None:
     verifier = recipe.VerifierSection(kind="verifier")
-    (sentence,) = warnings_of(validation.judge_problems(verifier, [PROMPT], where="evaluation.anchor"))
+    (sentence,) = warnings_of(recipe_problems.judge_problems(verifier, [PROMPT], where="evaluation.anchor"))
     assert sentence.startswith("evaluation.anchor.kind is verifier, but some prompts have no checks")
     asking = recipe.PairwiseAnchorSection(reference_answer=True)
-    assert warnings_of(validation.judge_problems(asking, [PROMPT], where="evaluation.anchor")) == []
+    assert warnings_of(recipe_problems.judge_problems(asking, [PROMPT], where="evaluation.anchor")) == []
     bare = Prompt("q", PROMPT.messages)
     assert (
         "evaluation.anchor.reference_answer"
-        in warnings_of(validation.judge_problems(asking, [bare], where="evaluation.anchor"))[0]
+        in warnings_of(recipe_problems.judge_problems(asking, [bare], where="evaluation.anchor"))[0]
     )

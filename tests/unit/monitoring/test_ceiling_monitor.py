@@ -160,3 +160,10 @@ def test_the_package_offers_it() -> None:
     assert selfreward.CeilingMonitor is CeilingMonitor
     with pytest.raises(AttributeError, match="no attribute 'CeilingMonitors'"):
         _ = selfreward.CeilingMonitors
+
+
+@pytest.mark.parametrize(("old", "new"), [("num_reserve_prompts", "num_second_validation_prompts"),
+                                          ("first_look_share", "monitor.first_analysis_share")])  # fmt: skip
+def test_arguments_of_the_version_before_are_refused_with_their_new_names(old: str, new: str) -> None:
+    with pytest.raises(RecipeError, match=f"{old}.* it is called {new} now"):
+        CeilingMonitor(**{old: 3})

@@ -13,6 +13,7 @@ import pytest
 from cases.plan import Source, count, make_recipe, rubric, without_repeats
 
 from selfreward import recipe_file
+from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError
 from selfreward.plan import Plan, render
 from selfreward.plan.amounts import Work
@@ -284,8 +285,8 @@ def test_memory_of_a_float32_trainer_and_the_engine() -> None:
     for optimizer, dtype, states in [
         ("adafactor", "float32", 8_000_000),
         ("adafactor", "bfloat16", 4_000_000),
-        ("adamw_8bit", "float32", 10_000_000),
-        ("adamw_8bit", "bfloat16", 6_000_000),
+        ("adamw_8bit", "float32", 10_000_000 + 6 * 1000 * 64),
+        ("adamw_8bit", "bfloat16", 6_000_000 + 6 * 1000 * 64),
     ]:
         smaller = make_recipe(f"training.optimizer={optimizer}", f"training.weights_dtype={dtype}")
         assert memory_of(smaller, work, model=MODEL, machine=CPU).trainer_states == states
@@ -441,7 +442,7 @@ def make_plan(recipe: Recipe, **changes: Any) -> Plan:
     work, _ = count(recipe)
     seconds, start = estimate(recipe, work, model=MODEL, machine=CPU, history=changes.get("history", History()))
     plan = Plan(
-        recipe=recipe, model=MODEL, machine=CPU, iterations=work, seconds=seconds, start=start, history=History(),
+        recipe=recipe, dtype=engine_dtype(recipe.engine), model=MODEL, machine=CPU, iterations=work, seconds=seconds, start=start, history=History(),
         memory=memory_of(recipe, work, model=MODEL, machine=CPU), disk=disk_of(recipe, work, model=MODEL),
         warnings=(),
     )  # fmt: skip

@@ -242,11 +242,11 @@ def test_prompts_that_were_trained_on_are_checked_again(tmp_path: Path) -> None:
 )
 def test_the_guarantees_list_missing_sets(evaluation: dict[str, Any], sentences: list[str]) -> None:
     no_gold = "no gold pairs: the judge's accuracy against known orders is not measured"
-    promise, *open_points = _build(BUILTIN, validation=40, **evaluation).facts()["guarantees"]
+    promise, *open_points = _build(BUILTIN, validation=40, **evaluation).facts()["data_split_guarantees"]
     assert promise.startswith("held out and never trained on: 40 validation, ") and "128 verifiable prompts" in promise
     assert open_points == [*sentences, no_gold]
     facts = _build(BUILTIN, validation=40, verifiable=None, **evaluation).facts()
-    assert facts["guarantees"][-2].startswith("no verifiable prompts")
+    assert facts["data_split_guarantees"][-2].startswith("no verifiable prompts")
 
 
 # --- gold files ------------------------------------------------------------------------------------------------------

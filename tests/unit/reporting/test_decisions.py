@@ -196,7 +196,7 @@ def test_data_split_guarantees_are_shown_with_the_sizes_of_the_sets(tmp_path: Pa
     guarantee = "held out and never trained on: 128 validation prompts"
     assert guarantee in guarantees and "<details open><summary>Data behind the decisions" in html
     assert f"- {guarantee}\n" in (tmp_path / "iteration-01" / "report.md").read_text()
-    assert json.loads((tmp_path / "report.json").read_text())["guarantees"] == [guarantee]
+    assert json.loads((tmp_path / "report.json").read_text())["data_split_guarantees"] == [guarantee]
 
 
 def test_hostile_names_of_interventions_are_escaped(tmp_path: Path) -> None:

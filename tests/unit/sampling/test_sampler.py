@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from fakes.engine import FakeEngine, shown
 
-from selfreward.engines.proof import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
 from selfreward.engines.requests import check_generation, check_scores
+from selfreward.engines.weight_verification import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
 from selfreward.errors import EngineError, RecipeError
 from selfreward.recipe import SamplingSection
 from selfreward.records import Checkpoint, Message, Prompt

@@ -153,7 +153,11 @@ UNDIVIDED_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size":
         ),
         ({"warmup_steps": 0, "warmup_ratio": 0.1}, r"training\.warmup_steps: 0, and warmup_ratio: 0\.1"),
         ({"lr_scheduler": "constant", "min_lr_ratio": 0.1}, r"training\.min_lr_ratio: 0\.1 has no effect.*: constant,"),
-        ({"lr_scheduler": "constant_with_warmup", "min_lr_ratio": 0.1}, r"training\.min_lr_ratio: 0\.1 has no effect"),
+        ({"lr_scheduler": "constant_with_warmup"}, "constant_with_warmup without a warm-up is constant"),
+        (
+            {"lr_scheduler": "constant_with_warmup", "warmup_steps": 1, "min_lr_ratio": 0.1},
+            r"training\.min_lr_ratio: 0\.1 has no effect",
+        ),
         ({"losses": [TrlLoss(kind="aot")]}, "aot is not a mean over pairs.*use training.packing: padded"),
         ({"losses": [TrlLoss(kind="aot")], "packing": "padded"}, "aot is not a mean over pairs"),
         ({"losses": [TrlLoss(kind="aot")], **UNDIVIDED_STEP, "micro_batch_size": 2}, "aot is not a mean over pairs"),

@@ -49,6 +49,11 @@ def _schedule(section: TrainingSection) -> Iterator[Problem]:
                     f"training.{name}: {value} has no effect with lr_scheduler: constant; "
                     "set it to 0 or use constant_with_warmup"
                 )
+    if section.lr_scheduler == "constant_with_warmup" and not ratio and not steps:
+        yield Problem(
+            "training.lr_scheduler: constant_with_warmup without a warm-up is constant; set warmup_steps or "
+            "warmup_ratio, or use constant"
+        )
     if section.lr_scheduler in {"constant", "constant_with_warmup"} and section.min_lr_ratio > 0:
         yield Problem(
             f"training.min_lr_ratio: {section.min_lr_ratio} has no effect with lr_scheduler: {section.lr_scheduler}, "
