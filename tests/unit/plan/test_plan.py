@@ -442,7 +442,8 @@ def make_plan(recipe: Recipe, **changes: Any) -> Plan:
     work, _ = count(recipe)
     seconds, start = estimate(recipe, work, model=MODEL, machine=CPU, history=changes.get("history", History()))
     plan = Plan(
-        recipe=recipe, dtype=engine_dtype(recipe.engine), model=MODEL, machine=CPU, iterations=work, seconds=seconds, start=start, history=History(),
+        recipe=recipe, dtype=engine_dtype(recipe.engine), model=MODEL, machine=CPU, iterations=work, seconds=seconds,
+        start=start, history=History(),
         memory=memory_of(recipe, work, model=MODEL, machine=CPU), disk=disk_of(recipe, work, model=MODEL),
         warnings=(),
     )  # fmt: skip
