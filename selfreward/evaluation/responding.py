@@ -60,15 +60,15 @@ def text_token_ids(response: Response) -> tuple[int, ...]:
 
 def _request(engine: Engine, prompt: Prompt, seed: int, *, stage: str, decoding: Decoding) -> GenerationRequest:
     prompt_token_ids = engine.encode(prompt.messages)
-    room = engine.context_tokens - len(prompt_token_ids)
-    if room < 1:
+    remaining_tokens = engine.context_tokens - len(prompt_token_ids)
+    if remaining_tokens < 1:
         raise RecipeError(
             f"{stage}: prompt {prompt.id!r} has {len(prompt_token_ids)} tokens; prompt and response together may have "
             f"{engine.context_tokens}; shorten the prompt or raise engine.context_tokens"
         )
     return GenerationRequest(
         prompt_token_ids=prompt_token_ids,
-        max_tokens=min(decoding.max_tokens, room),
+        max_tokens=min(decoding.max_tokens, remaining_tokens),
         temperature=decoding.temperature,
         top_p=decoding.top_p,
         seed=seed,

@@ -138,10 +138,10 @@ class JudgeClient:
     def query(self, questions: Sequence[Question], *, models: Models) -> list[list[Reply]]:
         """Send all questions in one call; a skipped question gets replies with the reason."""
         indices = [index for index, question in enumerate(questions) if question.skipped is None]
-        answers = self.chat.reply([questions[index].request for index in indices], models=models) if indices else []
+        sent = self.chat.reply([questions[index].request for index in indices], models=models) if indices else []
         replies = [[Reply(skipped=q.skipped and q.skipped.value)] * q.request.n for q in questions]
-        for index, answer in zip(indices, answers, strict=True):
-            replies[index] = answer
+        for index, reply in zip(indices, sent, strict=True):
+            replies[index] = reply
         return replies
 
 

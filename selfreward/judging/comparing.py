@@ -67,10 +67,10 @@ class Comparer:
             self._question(matchup, inputs[matchup.response.prompt_id], response_first=first, iteration=iteration)
             for matchup, first in shown
         ]
-        answers = iter(self.client.query([question for question in questions if question is not None], models=models))
+        replies = iter(self.client.query([question for question in questions if question is not None], models=models))
         comparisons: list[Comparison] = []
         for (matchup, first), question in zip(shown, questions, strict=True):
-            draws = [None] * self.section.num_draws if question is None else next(answers)
+            draws = [None] * self.section.num_draws if question is None else next(replies)
             comparisons += [self._comparison(matchup, first, draw, reply, models) for draw, reply in enumerate(draws)]
         return comparisons
 

@@ -82,8 +82,8 @@ class MetaJudge:
             for matchup in compared
             if shown(matchup.first) != shown(matchup.second)
         }
-        answers = self._chat.reply(list(requests.values()), models=models) if requests else []
-        replies = {name: reply for name, (reply,) in zip(requests, answers, strict=True)}
+        sent = self._chat.reply(list(requests.values()), models=models) if requests else []
+        replies = {name: reply for name, (reply,) in zip(requests, sent, strict=True)}
         return [self._battle(matchup, replies.get(matchup.id), models) for matchup in compared]
 
     def pairs(

@@ -55,8 +55,10 @@ def bounds(meta_judge: MetaJudge, judge: Judge, work: Workload) -> Callable[[Len
         num_pairs = min(len(work.prompts), max_pairs(meta_judge.section.max_share, num_response_pairs))
         side_tokens = meta_judge.judge.max_tokens
         *_, judge_requests = judge.max_requests(work, lengths)
-        room = lengths.context_tokens - side_tokens
-        longest = sorted((min(first + judge_requests.rest, room) for first in judge_requests.first_P), reverse=True)
+        remaining_tokens = lengths.context_tokens - side_tokens
+        longest = sorted(
+            (min(first + judge_requests.rest, remaining_tokens) for first in judge_requests.first_P), reverse=True
+        )
         return [PairBound("judgment", length, side_tokens) for length in longest[:num_pairs]]
 
     return bound

@@ -37,7 +37,7 @@ _NOT_USED = (
     "leave training.reference_logprobs at trainer."
 )
 _LOST_IN_ROUNDING = (
-    "rounded to the engine's number format, only {share} of the update remains: {changed} of the weights changed. The "
+    "rounded to the engine's dtype, only {share} of the update remains: {changed} of the weights changed. The "
     "engine samples and judges almost as before the update: raise training.learning_rate, or run the engine in float32."
 )
 
