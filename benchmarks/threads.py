@@ -4,7 +4,7 @@
 
 Each setting runs in its own process, because OpenMP reads its environment once: 1 thread, N threads under libgomp's
 default, N threads that spin while they wait (active), and N that sleep (passive). Measured with SmolLM2-135M on vLLM:
-sampling (8 prompts, 4 responses each), a judge's prefill (16 prompts that differ from their first words on), and
+sampling (8 prompts, 4 responses each), a judge's prefill (16 prompts that differ from their first words), and
 optimizer steps of 4 pairs in float32. Rounds of all settings are interleaved, first on idle cores and then with one
 busy process per core; the figures are medians of seconds, and their ratio to one thread.
 """
@@ -41,7 +41,7 @@ def settings(num_threads: int) -> dict[str, dict[str, str]]:
     }
 
 
-def measure(num_repeats: int) -> dict[str, float]:
+def measure(num_prompts: int, num_repeats: int) -> dict[str, float]:
     """Median seconds of each kind of work in this process, after one call that warms it up."""
     from selfreward.engines import build
     from selfreward.model_files import checkpoint_of, materialise
@@ -54,9 +54,9 @@ def measure(num_repeats: int) -> dict[str, float]:
     engine = build(EngineSection(kind="vllm", context_tokens=1024, kv_cache_gib=0.5), first=checkpoint)
     engine.load(checkpoint)
     prompts = read_builtin()
-    ids = [engine.encode(prompt.messages) for prompt in prompts[:8]]
+    ids = [engine.encode(prompt.messages) for prompt in prompts[:num_prompts]]
     sampled = [GenerationRequest(tokens, max_tokens=32, n=4, temperature=1.0, seed=7) for tokens in ids]
-    texts = ["\n".join(m.content for p in prompts[i : i + 6] for m in p.messages) for i in range(16)]
+    texts = ["\n".join(m.content for p in prompts[i : i + 6] for m in p.messages) for i in range(2 * num_prompts)]
     judged = [GenerationRequest(tuple(engine.encode_text(text)[:320]), max_tokens=1) for text in texts]
 
     found = {
@@ -110,9 +110,9 @@ def step_seconds(folder: Path, sampled: list[Any]) -> float:
     return statistics.median([b - a for a, b in pairwise(at)])
 
 
-def in_a_process(environment: Mapping[str, str], num_repeats: int) -> dict[str, float]:
+def in_a_process(environment: Mapping[str, str], num_prompts: int, num_repeats: int) -> dict[str, float]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, __file__, "--measure", str(num_repeats)]
+    command = [sys.executable, __file__, "--measure", str(num_prompts), str(num_repeats)]
     try:
         done = subprocess.run(
             command, env={**inherited, **environment}, capture_output=True, text=True, check=False, timeout=LIMIT_S
@@ -138,22 +138,22 @@ def busy(num_processes: int) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round, one repeat")
+    parser.add_argument("--quick", action="store_true", help="one round of less work, one repeat")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2, metavar="N")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure)))
+        print(json.dumps(measure(*arguments.measure)))
         return
-    num_rounds, num_repeats = (1, 1) if arguments.quick else (3, 3)
+    num_rounds, num_prompts, num_repeats = (1, 3, 1) if arguments.quick else (3, 8, 3)
     table: dict[str, dict[str, dict[str, float]]] = {}
     for load, num_busy in (("quiet", 0), ("busy", os.cpu_count() or 2)):
         found: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
         with busy(num_busy):
             for _ in range(num_rounds):
                 for name, environment in settings(arguments.threads).items():
-                    found[name].append(in_a_process(environment, num_repeats))
+                    found[name].append(in_a_process(environment, num_prompts, num_repeats))
         table[load] = {
             name: {work: statistics.median(one[work] for one in rounds) for work in WORK}
             for name, rounds in found.items()
