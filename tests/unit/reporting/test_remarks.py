@@ -70,9 +70,7 @@ def test_an_update_lost_in_rounding_is_reported_once_for_all_iterations() -> Non
         "Iterations 2 to 4: rounded to the engine's dtype, only 2.1 % to 3.4 % of the update remains"
     )
     assert "raise training.learning_rate" in remark
-    assert remarks_on(few, {}, few)[0].startswith(
-        "Iterations 1 and 3: rounded to the engine's dtype, only 2.1 % of"
-    )
+    assert remarks_on(few, {}, few)[0].startswith("Iterations 1 and 3: rounded to the engine's dtype, only 2.1 % of")
     assert remarks_on({"seen_update_share": 0.5}) == []
 
 
@@ -86,8 +84,7 @@ def test_remarks_are_on_both_pages(tmp_path: Path) -> None:
     html = (tmp_path / "report.html").read_text()
     assert "Iteration 2: the engine&#39;s log-probabilities were not used as the reference" in html
     assert (
-        "Iteration 1: rounded to the engine&#39;s dtype, only 31 % of the update remains: 3.4 % of the weights"
-        in html
+        "Iteration 1: rounded to the engine&#39;s dtype, only 31 % of the update remains: 3.4 % of the weights" in html
     )
     first_page, second_page = ((tmp_path / f"iteration-0{t}" / "report.md").read_text() for t in (1, 2))
     assert "were not used as the reference" in second_page and "were not used as the reference" not in first_page
