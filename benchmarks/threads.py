@@ -79,7 +79,7 @@ def timed(call: Callable[[], Any], num_repeats: int) -> float:
 
 
 def step_seconds(folder: Path, sampled: list[Any]) -> float:
-    """Median seconds of an optimizer step, of 4 pairs, in the second half of one update."""
+    """Median seconds of an optimizer step of 4 pairs, over one update without its first step."""
     from selfreward.recipe import TrainingSection
     from selfreward.records import PreferencePair
     from selfreward.store.tables import to_table, write_table
@@ -164,7 +164,11 @@ def main() -> None:
             shown = (f"{work} {seconds[work]:6.2f} s {seconds[work] / one[work]:5.2f}" for work in WORK)
             print(f"  {name:20s}  {'   '.join(shown)}", flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"threads": arguments.threads, "seconds": table}, indent=1) + "\n")
+        finite = {  # null: not finished within the limit
+            load: {name: {w: s if math.isfinite(s) else None for w, s in row.items()} for name, row in rows.items()}
+            for load, rows in table.items()
+        }
+        arguments.json.write_text(json.dumps({"threads": arguments.threads, "seconds": finite}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     # Read when torch is imported: OpenMP threads that wait asleep. Threads that spin are no faster on quiet cores, and
-    # several times slower than one thread where other programs want the cores too (benchmarks/threads.py).
+    # far slower where other programs use the cores too (benchmarks/threads.txt).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return int(options.command(options))

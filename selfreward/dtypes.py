@@ -32,7 +32,7 @@ def with_dtype(recipe: Recipe, dtype: str | None = None) -> Recipe:
     """Return the recipe with `auto` replaced by `dtype`, or by the dtype of this machine."""
     if recipe.engine.dtype != "auto":
         return recipe
-    engine = recipe.engine.model_copy(update={"dtype": dtype or _of_this_machine().name})
+    engine = recipe.engine.model_copy(update={"dtype": dtype or engine_dtype(recipe.engine).name})
     return recipe.model_copy(update={"engine": engine})
 
 

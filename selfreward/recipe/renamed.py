@@ -11,12 +11,8 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """Keys of a recipe by their path."""
 
-ARGUMENTS: Final[Mapping[str, str]] = {
-    "num_reserve_prompts": "num_second_validation_prompts",
-    "compare_reserve": "compare_second_validation",
-    "observe_reserve": "observe_second_validation",
-}
-"""Arguments of `CeilingMonitor` and `CeilingCallback`, and a method."""
+ARGUMENTS: Final[Mapping[str, str]] = {"num_reserve_prompts": "num_second_validation_prompts"}
+"""Arguments of `CeilingMonitor`."""
 
 OUTCOME_SETS: Final[Mapping[str, str]] = {"monitor": "validation", "reserve": "second_validation"}
 """Values of the column `set` in a table of outcomes."""

@@ -113,7 +113,7 @@ def reliability_by_prompt(judgments: Iterable[Judgment]) -> dict[str, float]:
     With a pooled W, the noise of a few draws does not matter; the noise of a few responses remains. The
     share of prompts on which a judge that draws at random still reaches 0.3, 0.5, 0.7 and 0.8 (20,000 simulated):
     four responses and two or three draws 20 to 24 %, 11 %, 2 % and 0.2 %; seven responses and eleven draws 19 %, 6 %,
-    0.3 % and hardly ever; pairs of four responses 20 %, 5 %, 0.1 % and never. So a prompt that passes is no proof of a
+    0.3 % and hardly ever; pairs of four responses 20 %, 5 %, 0.1 % and never. So a prompt that passes does not show a
     good judge: check `reliability` first. A prompt without two scored responses is absent, and all prompts are absent
     if W cannot be estimated (`reliability` is None).
     """
