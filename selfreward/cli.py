@@ -7,34 +7,41 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfreward import __version__
+from selfreward import __version__, signals
 from selfreward.errors import SelfRewardError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code.
-
-    0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 environment failed, 75 preempted, 130 Ctrl-C.
-    """
+    """Run a command; return its exit code (docs/exit_codes.md)."""
     options = _parser().parse_args(arguments)
     # Read when torch is imported: OpenMP threads that wait asleep. Threads that spin are no faster on quiet cores, and
     # far slower where other programs use the cores too (benchmarks/threads.txt).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        return int(options.command(options))
-    except SelfRewardError as error:
-        print(f"selfreward: {error}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError:
-        print(
-            "selfreward: out of memory on this machine; a smaller engine.max_num_seqs or training.micro_batch_tokens "
-            "needs less; set it and run the same command again",
-            file=sys.stderr,
+    with signals.raised():
+        try:
+            return int(options.command(options))
+        except BaseException as error:
+            if (ending := _ending(error)) is None:
+                raise
+            code, message = ending
+    print(f"selfreward: {message}", file=sys.stderr)
+    return code
+
+
+def _ending(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit code and the message of an error; None when it is a bug of ours."""
+    if received := signals.received():  # whatever the error is, the signal caused it
+        return signals.code_of(received), (
+            f"stopped by {received.name}; all finished work is stored; the same command resumes"
         )
-        return 4
-    except KeyboardInterrupt:
-        print("\nselfreward: interrupted; the same command resumes the run", file=sys.stderr)
-        return 130
+    if isinstance(error, SelfRewardError):
+        return error.exit_code, str(error)
+    if isinstance(error, MemoryError):
+        return 4, (
+            "out of memory on this machine; a smaller engine.max_num_seqs or training.micro_batch_tokens needs "
+            "less; set it and run the same command again"
+        )
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,11 +106,7 @@ def _run(options: argparse.Namespace) -> int:
 
     recipe = recipe_file.load(options.recipe, options.overrides)
     console = Console(sys.stderr)
-    try:
-        result = local.run(recipe, progress=console)
-    except local.Preempted as signal:
-        print(f"selfreward: {signal}; all finished work is stored; the same command resumes the run", file=sys.stderr)
-        return local.PREEMPTED
+    result = local.run(recipe, progress=console)
     print(console.closing(result))
     return result.decision.exit_code
 
@@ -132,7 +135,8 @@ def _judge(options: argparse.Namespace) -> int:
     from selfreward.commands.judge import judge_file
     from selfreward.commands.judge_summary import table
 
-    judged = judge_file(recipe_file.load(options.recipe, options.overrides), options.file, options.out)
+    recipe = recipe_file.load(options.recipe, options.overrides)
+    judged = judge_file(recipe, options.file, options.out, inputs=[options.recipe])
     for warning in judged.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(table(judged))
@@ -152,8 +156,10 @@ def _status(options: argparse.Namespace) -> int:
 
 def _monitor(options: argparse.Namespace) -> int:
     from selfreward.commands import monitor
-    from selfreward.store.files import write_text_atomically
+    from selfreward.commands.outputs import check_output, write_output
 
+    if options.json not in (None, "-"):
+        check_output(Path(options.json), option="--json", inputs=[options.csv] if options.csv else [])
     if options.csv:
         monitored = monitor.monitor_table(options.csv, options.overrides)
     else:
@@ -164,7 +170,8 @@ def _monitor(options: argparse.Namespace) -> int:
         print(monitor.as_json(monitored), end="")
         return 0
     if options.json:
-        write_text_atomically(Path(options.json), monitor.as_json(monitored))
+        content = monitor.as_json(monitored).encode()
+        write_output(Path(options.json), lambda stream: stream.write(content))
     print(monitor.render(monitored))
     return 0
 

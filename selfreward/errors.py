@@ -42,6 +42,18 @@ class StoreError(SelfRewardError, OSError):
     """The run folder cannot be read, written or trusted."""
 
 
+class NoRunError(StoreError):
+    """The path is not a run folder."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class LockedError(StoreError):
+    """Another process works on the run folder; repeating the command is useless until it ends."""
+
+    exit_code: ClassVar[int] = 5
+
+
 class OtherVersionError(StoreError):
     """The run folder was made by another version; repeating the command does not help."""
 

@@ -284,7 +284,7 @@ class Decision:
     checks, and `failed_checks` the names of the checks that failed. `intervention` names the recipe patch of the next
     iteration. `effect` describes the result of the intervention active in this iteration: its `name`, the decision that
     it was `tried_for`, and whether it `helped`. `notes` are sentences on what the decision cannot show. `exit_code` is
-    3 when a safety limit stopped the run, else 0.
+    3 when the run ended without any training or because too few verdicts could be parsed, else 0.
     """
 
     iteration: int

@@ -9,14 +9,17 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfreward import recipe_file
+from selfreward.commands.outputs import check_output, inputs_of, is_stream, write_output
 from selfreward.dtypes import with_dtype
-from selfreward.errors import RecipeError, StoreError
+from selfreward.errors import RecipeError
 from selfreward.judging import judge_problems
+from selfreward.model_files.cache import cache_root
 from selfreward.problems import warnings_of
 from selfreward.prompts.rows import Defect, read_row, read_text
 from selfreward.recipe import Recipe
@@ -24,7 +27,6 @@ from selfreward.records import Evaluation, Judgment, Prompt, Response
 from selfreward.roles import Roles
 from selfreward.statistics.judge_metrics import measure_judge
 from selfreward.store import Store
-from selfreward.store.files import write_text_atomically
 from selfreward.tables import JUDGMENTS
 from selfreward.tools import Inference, inference_of
 
@@ -62,30 +64,48 @@ class JudgeResult:
     cost: float | None = None  # of this command, in the currency of the endpoints' prices
 
 
-def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
-    """Judge every row of `file` and write `out`, one line per row. Raises a SelfRewardError."""
+def judge_file(recipe: Recipe, file: Path, out: Path, *, inputs: Sequence[Path] = ()) -> JudgeResult:
+    """Judge every row of `file` and write `out`, one line per row. Raises a SelfRewardError.
+
+    `inputs` are more files that `out` must not overwrite, beside `file` and those that the recipe names.
+    """
+    check_output(out, option="--out", inputs=[file, *inputs, *inputs_of(recipe)])
     recipe = with_dtype(recipe)
     text = _read(file)
-    inputs = read_rows(text, name=str(file))
-    if not out.parent.is_dir():
-        raise StoreError(f"{out}: the folder does not exist; the output needs an existing folder; create it")
-    work = out.with_name(f".{out.name}.{_fingerprint(recipe, text)[:12]}")
+    rows = read_rows(text, name=str(file))
+    work, replies = _work_folders(out, _fingerprint(recipe, text)[:12])
     with Store(work, name=out.name) as store:
         # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
-        inference = inference_of(recipe, cache_folder=out.with_name(f".{out.name}.replies"))
-        warnings = warnings_of(judge_problems(recipe.judging, list(inputs.prompts.values())))
+        inference = inference_of(recipe, cache_folder=replies)
+        warnings = (*store.warnings, *warnings_of(judge_problems(recipe.judging, list(rows.prompts.values()))))
         store.meter = inference.usage
         try:
-            lengths = _judge(recipe, inputs, store, inference)
+            lengths = _judge(recipe, rows, store, inference)
         finally:
             inference.engine.close()
         scale = inference.judge(recipe).scale
         evaluation, unscored, num_judgments = _measured(store, lengths, scale, recipe.seed)
-        write_text_atomically(out, "".join(_lines(inputs, store)))
-    shutil.rmtree(work, ignore_errors=True)
+        lines = "".join(_lines(rows, store)).encode()
+        write_output(out, lambda stream: stream.write(lines))
+    _remove(work)
     return JudgeResult(
-        out, len(inputs.texts), num_judgments, unscored, evaluation, tuple(warnings), inference.usage().get("cost")
+        out, len(rows.texts), num_judgments, unscored, evaluation, warnings, inference.usage().get("cost")
     )
+
+
+def _work_folders(out: Path, fingerprint: str) -> tuple[Path, Path]:
+    """Return the folders of judgments and of paid replies: hidden next to the output, or in the cache for a device."""
+    place = cache_root() / "judge" if is_stream(out) else out.parent
+    return place / f".{out.name}.{fingerprint}", place / f".{out.name}.replies"
+
+
+def _remove(work: Path) -> None:
+    """Remove a work folder; renamed first, as after a kill in between the half of it would be no run folder."""
+    removed = work.with_name(f"{work.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    with suppress(OSError):
+        work.rename(removed)
+        shutil.rmtree(removed)
 
 
 def read_rows(text: str, *, name: str) -> InputRows:

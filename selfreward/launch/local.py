@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfreward import history, loop, recipe_file
+from selfreward import history, loop, recipe_file, signals
 from selfreward.dtypes import engine_dtype, with_dtype
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
 from selfreward.problems import warnings_of
@@ -20,9 +20,6 @@ from selfreward.store.lock import is_held
 
 if TYPE_CHECKING:
     from selfreward.tools import Tools
-
-PREEMPTED = 75
-INTERRUPTED = 130  # Ctrl-C, as in shells
 
 _INITIAL_STATUS = {
     "state": "running",
@@ -45,10 +42,6 @@ class RunResult:
     decision: Decision
 
 
-class Preempted(BaseException):
-    """The process received SIGTERM or SIGUSR1. Finished work is stored; the same command resumes the run."""
-
-
 def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind."""
     folder = Path(recipe.output_dir).expanduser()
@@ -56,7 +49,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
         recipe = _store_or_compare_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
             parts = parts_of(recipe, store, prepare(recipe, store))
-            for warning in store.manifest["facts"]["warnings"]:
+            for warning in (*store.warnings, *store.manifest["facts"]["warnings"]):
                 progress("warning", 0, warning, {})
             try:
                 decision = loop.run(parts, store)
@@ -165,7 +158,7 @@ def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
 
 @contextmanager
 def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Keep status.json up to date however the run ends; SIGTERM and SIGUSR1 raise Preempted."""
+    """Keep status.json up to date, however the run ends."""
     status: dict[str, Any] = {**_INITIAL_STATUS, "iteration": 0}
 
     def save(**changes: Any) -> None:
@@ -179,39 +172,20 @@ def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any
 
     store.listener = listen
     save(pid=os.getpid())
-    with _preemption():
+    with signals.raised():
         try:
             yield status
-        except SelfRewardError as error:
+        except BaseException as error:
             with suppress(StoreError):  # the disk may be full
-                save(state="failed", exit_code=error.exit_code)
-            raise
-        except Preempted:
-            save(state="preempted", exit_code=PREEMPTED)
-            raise
-        except KeyboardInterrupt:
-            save(state="interrupted", exit_code=INTERRUPTED)
-            raise
-        except MemoryError:
-            save(state="failed", exit_code=4)
-            raise
-        except BaseException:
-            save(state="failed", exit_code=1)
+                save(**_failure(error))
             raise
         save()
 
 
-@contextmanager
-def _preemption() -> Iterator[None]:
-    def preempt(number: int, _: Any) -> None:
-        raise Preempted(f"signal {signal.Signals(number).name}")
-
-    try:
-        before = {number: signal.signal(number, preempt) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    except ValueError:  # not the main thread: the embedding program handles signals
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return the state and exit code of a run that ended in an error; after a signal any error is due to it."""
+    if received := signals.received():
+        state = "interrupted" if received == signal.SIGINT else "preempted"
+        return {"state": state, "exit_code": signals.code_of(received)}
+    code = error.exit_code if isinstance(error, SelfRewardError) else 4 if isinstance(error, MemoryError) else 1
+    return {"state": "failed", "exit_code": code}

@@ -1,24 +1,23 @@
 """Limits of the recipe, which end a run regardless of its gain.
 
-    TOO_MANY_UNSCORED  unscored judgments / judgments > max_unscored_rate   mode enforce, before training, exit code 3
+    TOO_MANY_UNSCORED  unscored judgments / judgments > max_unscored_rate   mode enforce, before training
     TOO_FEW_PAIRS      fewer than min_pairs pairs of responses              mode enforce, before training
                        none at all                                          any mode: there is nothing to train on
     MAX_HOURS          the run has worked for max_hours                     any mode
     MAX_ITERATIONS     iterations.max are finished                          any mode
 
-Exit code 3 means that the judge's verdicts cannot be parsed, so a person has to inspect them. The other limits are
-normal ends, set in the recipe or reached when the responses become too similar: `best` is usable and the run is
-finished. The first two are checks before training: in mode `report_only` a failed check is recorded and does not stop.
+The first two are checks before training: in mode `report_only` a failed check is recorded and does not stop.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from selfreward.recipe import MonitorSection
+from selfreward.records import IterationSummary
 
 TOO_MANY_UNSCORED, TOO_FEW_PAIRS = "TOO_MANY_UNSCORED", "TOO_FEW_PAIRS"
 MAX_HOURS, MAX_ITERATIONS = "MAX_HOURS", "MAX_ITERATIONS"
 
-EXIT_CODES = {TOO_MANY_UNSCORED: 3}
+NEEDS_A_PERSON = 3  # exit code
 
 
 def failed_checks(section: MonitorSection, counts: Mapping[str, int]) -> tuple[str, ...]:
@@ -43,6 +42,15 @@ def reached_limit(section: MonitorSection, *, iteration: int, max_iterations: in
     if section.max_hours is not None and elapsed_s >= section.max_hours * 3600:
         return MAX_HOURS
     return MAX_ITERATIONS if iteration >= max_iterations else ""
+
+
+def exit_code(stopped_by: str, history: Sequence[IterationSummary]) -> int:
+    """Return the exit code of a run: 3 when it trained nothing, or cannot read its verdicts, so a person has to look.
+
+    All other ends are normal, in either mode: `best` is usable and the run is finished.
+    """
+    trained = any(summary.training for summary in history)
+    return NEEDS_A_PERSON if stopped_by and (not trained or stopped_by == TOO_MANY_UNSCORED) else 0
 
 
 def numbers_of(

@@ -13,9 +13,9 @@ from selfreward.monitoring.decide import decide, starved, too_noisy
 from selfreward.monitoring.evidence import evidence_of
 from selfreward.monitoring.interventions import STOP, effect_of, next_intervention
 from selfreward.monitoring.limits import (
-    EXIT_CODES,
     TOO_FEW_PAIRS,
     TOO_MANY_UNSCORED,
+    exit_code,
     failed_checks,
     failed_checks_enforced,
     limit_clause,
@@ -67,7 +67,7 @@ class RunMonitor:
         found = self._apply_interventions(found, decided, failed_checks_enforced(self.section, counts))
         if not found.stops:
             found = self._apply_limits(found, elapsed_s)
-        return _with_outcome(found)
+        return replace(_with_outcome(found), exit_code=exit_code(found.stopped_by, history))
 
     @property
     def _enforces(self) -> bool:
@@ -80,7 +80,7 @@ class RunMonitor:
     def _apply_interventions(self, found: Decision, decided: Sequence[Decision], failed: Sequence[str]) -> Decision:
         """Apply failed checks and the listed interventions to the decision."""
         if TOO_MANY_UNSCORED in failed:
-            return replace(found, stopped_by=TOO_MANY_UNSCORED, exit_code=EXIT_CODES[TOO_MANY_UNSCORED])
+            return replace(found, stopped_by=TOO_MANY_UNSCORED)
         chosen = next_intervention(found.decision, self.section.interventions, [*decided, found], recipe=self.recipe)
         if not self._enforces:
             noted = f"In mode enforce the next iteration would try {chosen}." if chosen and chosen != STOP else ""

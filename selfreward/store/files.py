@@ -4,10 +4,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from selfreward.errors import StoreError
+
+_PARTIAL = ".selfreward-partial"  # our own suffix: temporary files of other programs stay as they are
 
 
 @contextlib.contextmanager
@@ -28,6 +31,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             errno.EEXIST: "choose a path whose parents are folders",
             errno.EISDIR: "give a file, not a folder",
             errno.ENAMETOOLONG: "choose a shorter name",
+            errno.ELOOP: "remove the link or special file of this name, which the program does not write through",
         }.get(error.errno or 0, "check the disk")
         raise StoreError(
             f"{path}: {os.strerror(error.errno) if error.errno else error}; the path must be writable (for a run it is "
@@ -41,15 +45,15 @@ def write_atomically(
     """Write a temporary file next to `path` with `write`, and rename it to `path` when it is complete on disk.
 
     `record` is called with the complete temporary file before it is renamed, so an existing `path` is always recorded.
-    A kill before that leaves a temporary file, whose final name is `final_name_of` it.
+    A kill before that leaves the temporary file `partial_name_of(path)`.
     """
-    # The name contains the process id, because a report may be rewritten while the run works.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = partial_name_of(path)
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():  # checked before the file is written
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         try:
+            temporary.unlink(missing_ok=True)  # never written through, should it be a link
             write(temporary)
             flush(temporary)
             flush(path.parent)
@@ -62,9 +66,15 @@ def write_atomically(
         flush(path.parent)
 
 
-def final_name_of(partial: Path) -> Path:
-    """Return the final name of a temporary file of `write_atomically`."""
-    return partial.with_name(partial.name[1:].rsplit(".", 2)[0])
+def partial_name_of(path: Path) -> Path:
+    """Return a temporary name next to `path`; with the process id, as a report may be rewritten while the run works."""
+    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+
+
+def final_name_of(partial: Path) -> Path | None:
+    """Return the path whose `partial_name_of` this is, or None for any other file."""
+    found = re.fullmatch(rf"\.(.+)\.[0-9]+{re.escape(_PARTIAL)}", partial.name)
+    return partial.with_name(found[1]) if found else None
 
 
 def write_text_atomically(path: Path, text: str) -> None:

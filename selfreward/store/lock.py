@@ -1,51 +1,172 @@
-"""The lock that allows one process per run folder."""
+"""The lock that allows one process per run folder.
 
+`flock` where the file system supports it: the kernel releases it when the process dies, however it dies. Elsewhere
+(Lustre without the mount option flock, some NFS servers) a lease: a file that names its owner, who renews it.
+"""
+
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from selfreward.errors import StoreError
-from selfreward.store.files import explain_os_errors
+from selfreward.errors import LockedError, StoreError
+from selfreward.store.files import explain_os_errors, write_text_atomically
+
+LOCK, LEASE = ".lock", ".lease"
+_RETRY_S = 1.0  # `is_held` takes the lock for an instant
+_RENEW_S = 15.0
+_EXPIRE_S = 60.0
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 class RunLock:
-    """A lock held from construction to `release`; the kernel releases it when the process dies, however it dies."""
+    """A lock held from construction to `release`. Raises LockedError when another process holds it."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / ".lock"
+    def __init__(self, folder: Path, *, expire_s: float = _EXPIRE_S) -> None:
+        """`expire_s` is the time without renewal after which the lease of another machine has expired."""
+        path = folder / LOCK
         with explain_os_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("a+", encoding="utf-8")
+            self._file = os.fdopen(_open(path, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8", errors="replace")
+        self.warning = ""
+        self._lease: _Lease | None = None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "another process"
-            self._file.close()
-            raise StoreError(
-                f"{folder}: in use by {owner}; only one process may work on a run; wait for it or stop it, "
-                "or set another output_dir"
-            ) from error
-        with explain_os_errors(path):
-            self._file.truncate(0)
-            self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-            self._file.flush()
+            if not _locked(self._file.fileno(), fcntl.LOCK_EX, wait_s=_RETRY_S):
+                raise _in_use(folder, self._file.read(1000))
+            with explain_os_errors(path):
+                self._file.truncate(0)
+                self._file.write(json.dumps(_me()))
+                self._file.flush()
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                self._file.close()
+                raise
+            self._lease = _Lease(folder, expire_s=expire_s)
+            self.warning = (
+                f"{folder}: this file system does not support locks ({error.strerror}); the file {LEASE} marks the "
+                "folder as in use instead, which cannot stop a second process that starts in the same second; start "
+                "one process per run folder"
+            )
 
     def release(self) -> None:
+        if self._lease:
+            self._lease.end()
         self._file.close()
 
 
 def is_held(folder: Path) -> bool:
     """Return whether a live process works on the run."""
-    path = folder / ".lock"
-    if not path.exists():
+    try:
+        descriptor = _open(folder / LOCK, os.O_RDONLY)
+    except OSError:  # no lock, or no file of ours
         return False
-    with path.open("r", encoding="utf-8") as file:
+    try:
+        return not _locked(descriptor, fcntl.LOCK_SH, wait_s=0.0)
+    except OSError:
+        return _is_alive(_read_lease(folder / LEASE))
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a regular file, without following a link, which may lead to somebody else's file."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return descriptor
+
+
+def _locked(descriptor: int, kind: int, *, wait_s: float) -> bool:
+    """Try to lock for `wait_s` seconds. Raises OSError where the file system has no locks."""
+    end = time.monotonic() + wait_s
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             return True
-    return False
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+        time.sleep(0.05)
+
+
+def _in_use(folder: Path, owner: str) -> LockedError:
+    return LockedError(
+        f"{folder}: in use by {owner.strip() or 'another process'}; only one process may work on a run; wait for it or "
+        "stop it, or set another output_dir"
+    )
+
+
+class _Lease:
+    """A file that names its owner, renewed by a thread. An owner that died is recognised by its process id on its own
+    machine, and elsewhere by a lease that does not change for `expire_s` seconds; clocks are never compared."""
+
+    def __init__(self, folder: Path, *, expire_s: float) -> None:
+        self._path, self._ended, self._renewals = folder / LEASE, threading.Event(), 0
+        found = _read_lease(self._path)
+        if found and found.get("host") != socket.gethostname():
+            self._wait_for_expiry(folder, found, expire_s)
+        elif _is_alive(found):
+            raise _in_use(folder, json.dumps(found))
+        self._renew()
+        self._thread = threading.Thread(target=self._keep_renewing, daemon=True)
+        self._thread.start()
+
+    def _wait_for_expiry(self, folder: Path, found: dict[str, Any], expire_s: float) -> None:
+        end = time.monotonic() + expire_s
+        while time.monotonic() < end:
+            if (now := _read_lease(self._path)) != found:
+                if now is None:  # given up by its owner
+                    return
+                raise _in_use(folder, json.dumps(now))
+            time.sleep(min(1.0, expire_s / 10))
+
+    def _renew(self) -> None:
+        self._renewals += 1
+        write_text_atomically(self._path, json.dumps({**_me(), "renewals": self._renewals}))
+
+    def _keep_renewing(self) -> None:
+        while not self._ended.wait(_RENEW_S):
+            with suppress(StoreError):  # a full disk: the next one may succeed
+                self._renew()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._path.unlink(missing_ok=True)
+
+
+def _read_lease(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_alive(owner: dict[str, Any] | None) -> bool:
+    """Return whether the owner of a lease lives: certain on this machine; on another one, it has not given up."""
+    if not owner or not isinstance(owner.get("pid"), int):
+        return False
+    if owner.get("host") != socket.gethostname():
+        return True
+    return owner.get("started") == _start_time(owner["pid"]) is not None
+
+
+def _me() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_time(os.getpid())}
+
+
+def _start_time(pid: int) -> str | None:
+    """Return the start of a process in clock ticks since the boot, so that a reused process id is another process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+MANIFEST = "manifest.json"
+
 
 def folder_of(iteration: int) -> str:
     return f"iteration-{iteration:02d}"

@@ -1,6 +1,7 @@
 """Recovery of a run folder after a kill, or after a part of it was removed."""
 
 from pathlib import Path
+from typing import Any
 
 from selfreward.errors import StoreError
 from selfreward.store.files import explain_os_errors, final_name_of, sha256_of
@@ -9,17 +10,23 @@ from selfreward.store.names import folder_of, iteration_of
 
 
 def finish_interrupted_writes(folder: Path, manifest: Manifest) -> None:
-    """Rename recorded temporary files, left by a kill between record and rename; delete those without a record."""
-    for partial in folder.rglob(".*.partial"):
-        if partial.is_dir():  # the trainer's folder, from which it resumes
-            continue
-        path = final_name_of(partial)
-        entry = manifest.entry(str(path.relative_to(folder)))
-        with explain_os_errors(path):
-            if entry is not None and entry["sha256"] == sha256_of(partial):
-                partial.replace(path)
-            else:
-                partial.unlink()
+    """Rename recorded temporary files, left by a kill between record and rename; delete those without a record.
+
+    Only files with a name that this program gives, in folders in which it writes them, are touched.
+    """
+    for written_in in (folder, *folder.glob("iteration-[0-9]*"), *folder.glob("iteration-[0-9]*/[!.]*")):
+        if written_in.is_dir() and not written_in.is_symlink():
+            for path in [path for path in written_in.iterdir() if path.is_file() and not path.is_symlink()]:
+                if (final := final_name_of(path)) is not None:
+                    _finish(path, final, manifest.entry(str(final.relative_to(folder))))
+
+
+def _finish(partial: Path, final: Path, entry: dict[str, Any] | None) -> None:
+    with explain_os_errors(final):
+        if entry is not None and entry["sha256"] == sha256_of(partial):
+            partial.replace(final)
+        else:
+            partial.unlink()
 
 
 def forget_removed_iterations(folder: Path, manifest: Manifest, *, write: bool) -> None:

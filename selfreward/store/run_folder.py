@@ -20,11 +20,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selfreward.errors import StoreError
+from selfreward import signals
+from selfreward.errors import NoRunError, StoreError
 from selfreward.store import recovery
 from selfreward.store.files import (
     explain_os_errors,
     flush,
+    partial_name_of,
     sha256_of,
     weights_sha256,
     write_atomically,
@@ -32,7 +34,8 @@ from selfreward.store.files import (
 )
 from selfreward.store.lock import RunLock
 from selfreward.store.manifest import Manifest
-from selfreward.store.names import folder_of, is_shard, iteration_of, merged_name, shard_name
+from selfreward.store.names import MANIFEST, folder_of, is_shard, iteration_of, merged_name, shard_name
+from selfreward.store.ownership import path_in, refuse_existing_files
 from selfreward.store.tables import from_table, schema_of, to_table, write_table
 from selfreward.tables import R, Table
 
@@ -55,15 +58,15 @@ class Store:
         self.listener: Listener = lambda *_: None
         self._verified: set[str] = set()
         self._recorded: Counter[str] = Counter()  # cost that this process has already recorded in the manifest
-        if not write and not (folder / "manifest.json").exists():
-            raise StoreError(f"{folder}: no manifest.json; `selfreward run` writes one to a run folder; check the path")
-        if not (folder / "manifest.json").exists() and any(folder.glob("iteration-*")):
-            raise StoreError(
-                f"{folder}: contains iterations but no manifest.json, so it is unknown which files are complete; "
-                "restore the manifest, or choose another output_dir"
-            )
+        is_new = not (folder / MANIFEST).exists()
+        if is_new and not write:
+            raise NoRunError(f"{folder}: no {MANIFEST}; `selfreward run` writes one to a run folder; check the path")
+        if is_new:
+            refuse_existing_files(folder)
         self._lock = RunLock(folder) if write else None
-        self._manifest = Manifest(folder / "manifest.json", name=name or folder.name, earlier=earlier)
+        self._manifest = Manifest(folder / MANIFEST, name=name or folder.name, earlier=earlier)
+        if is_new:
+            self._manifest.save()  # before any other file, so that a folder with iterations always has one
         if write:
             recovery.finish_interrupted_writes(folder, self._manifest)
         recovery.forget_removed_iterations(folder, self._manifest, write=write)
@@ -79,6 +82,11 @@ class Store:
     def close(self) -> None:
         if self._lock:
             self._lock.release()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is uncertain about the folder itself."""
+        return (self._lock.warning,) if self._lock and self._lock.warning else ()
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -159,7 +167,9 @@ class Store:
         def record(temporary: Path) -> None:
             self._manifest.record(merged, combined | {"sha256": sha256_of(temporary)}, drop=names)
 
-        write_atomically(self.folder / merged, lambda temporary: self._merge_into(temporary, names), record=record)
+        write_atomically(
+            path_in(self.folder, merged), lambda temporary: self._merge_into(temporary, names), record=record
+        )
         self._verified.add(merged)
         shutil.rmtree(self.folder / Path(names[0]).parent, ignore_errors=True)
         return combined
@@ -191,7 +201,7 @@ class Store:
 
     def work_folder(self, iteration: int, name: str) -> Path:
         """Return a work folder that survives a kill, so that a stage can resume; `commit_checkpoint` removes it."""
-        path = self.folder / folder_of(iteration) / f".{name}"
+        path = path_in(self.folder, f"{folder_of(iteration)}/.{name}/_").parent
         with explain_os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
@@ -202,7 +212,7 @@ class Store:
         For a checkpoint that was removed to save disk space, return its former path.
         """
         file_name = f"{folder_of(iteration)}/{name}"
-        path = self.folder / file_name
+        path = path_in(self.folder, file_name)
         entry = self._manifest.entry(file_name)
         if entry is None:
             with explain_os_errors(path):
@@ -232,11 +242,11 @@ class Store:
 
     def write_text(self, relative_path: str, text: str) -> None:
         """Write a text that can be made again at any time, such as a report; it is not in the manifest."""
-        write_text_atomically(self.folder / relative_path, text)
+        write_text_atomically(path_in(self.folder, relative_path), text)
 
     def set_link(self, link: str, target: str) -> None:
         """Set a symbolic link in the run folder atomically."""
-        temporary = self.folder / f".{link}.partial"
+        temporary = partial_name_of(self.folder / link)
         with explain_os_errors(self.folder / link):
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(target)
@@ -286,8 +296,10 @@ class Store:
                 entry["num_records"] = pq.read_metadata(temporary).num_rows
             self._manifest.record(name, entry)
 
+        signals.check()
+        path = path_in(self.folder, name)
         content = make()
-        write_atomically(self.folder / name, lambda temporary: write(content, temporary), record=record)
+        write_atomically(path, lambda temporary: write(content, temporary), record=record)
         self._verified.add(name)
         return entry
 

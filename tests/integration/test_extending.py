@@ -33,7 +33,7 @@ def selfreward(folder: Path, *arguments: str) -> str:
     """Run a command of the copy."""
     judge = ("--set", "judging={kind: brevity, max_words: 2}", "--set", "iterations.max=1")
     done = subprocess.run(
-        [sys.executable, "-m", "selfreward.cli", *arguments, *judge, "--set", f"output_dir={folder / 'run'}"],
+        [sys.executable, "-m", "selfreward", *arguments, *judge, "--set", f"output_dir={folder / 'run'}"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ TINY = ROOT / "recipes" / "tiny.yaml"
 
 def command(folder: Path, *overrides: str) -> list[str]:
     sets = [argument for item in (f"output_dir={folder}", *overrides) for argument in ("--set", item)]
-    return [sys.executable, "-m", "selfreward.cli", "run", str(TINY), *sets]
+    return [sys.executable, "-m", "selfreward", "run", str(TINY), *sets]
 
 
 VLLM = ("engine.kind=vllm", "engine.kv_cache_gib=0.25", "iterations.max=1", "iterations.shard_prompts=2")

@@ -190,7 +190,7 @@ def test_a_killed_command_resumes(tmp_path: Path) -> None:
         server.answer = says_three
         model = f"models.gpt={{endpoint: '{server.url}', model: m, max_concurrency: 1}}"
         command = [
-            sys.executable, "-m", "selfreward.cli", "judge", "recipes/tiny.yaml", str(rows), "--out", str(out),
+            sys.executable, "-m", "selfreward", "judge", "recipes/tiny.yaml", str(rows), "--out", str(out),
             "--set", model, "--set", "judging={kind: additive, by: gpt, num_draws: 1}",
             "--set", "iterations.shard_prompts=2",
         ]  # fmt: skip

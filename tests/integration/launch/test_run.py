@@ -17,7 +17,7 @@ TINY = ROOT / "recipes" / "tiny.yaml"
 
 def selfreward(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "selfreward.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "selfreward", *map(str, arguments)], capture_output=True, text=True, check=False
     )
 
 
@@ -176,7 +176,7 @@ def test_a_preempted_run_exits_with_75_and_resumes(tmp_path: Path) -> None:
     import time
 
     folder = tmp_path / "run"
-    arguments = [sys.executable, "-m", "selfreward.cli", "run", str(TINY), "--set", f"output_dir={folder}"]
+    arguments = [sys.executable, "-m", "selfreward", "run", str(TINY), "--set", f"output_dir={folder}"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not (folder / "iteration-01/responses").exists() and process.poll() is None:
             time.sleep(0.01)  # polling a file
@@ -387,7 +387,7 @@ def test_a_full_disk_loses_no_finished_work(tmp_path: Path) -> None:
 def test_threads_wait_asleep_unless_the_environment_says_otherwise(given: dict[str, str], used: str) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")} | {"OMP_DISPLAY_ENV": "true"}
     done = subprocess.run(
-        [sys.executable, "-m", "selfreward.cli", "validate", TINY],
+        [sys.executable, "-m", "selfreward", "validate", TINY],
         env=environment | given, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

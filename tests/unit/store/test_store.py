@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward.errors import StoreError
+from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import OUTCOMES
 from selfreward.records import Judgment, Message, PreferencePair, Prompt, PromptOutcome, Response
 from selfreward.store import Store
@@ -147,8 +147,8 @@ def test_a_kill_between_a_files_record_and_its_name_loses_nothing(store: Store, 
     store.read_or_make_json(1, "decision", lambda: 2, remake_if=lambda _: True)
     store.close()
     path = store.folder / "iteration-01/decision.json"
-    path.rename(path.with_name(".decision.json.12345.partial"))  # as if killed before the rename
-    (path.parent / ".decision.json.99.partial").write_bytes(b"{")  # and once during the write
+    path.rename(path.with_name(".decision.json.12345.selfreward-partial"))  # as if killed before the rename
+    (path.parent / ".decision.json.99.selfreward-partial").write_bytes(b"{")  # and once during the write
     if named:
         path.write_bytes(old)
     with Store(store.folder) as again:
@@ -160,7 +160,7 @@ def test_iterations_without_a_manifest_are_refused(store: Store) -> None:
     store.stage(1, PROMPTS, 1, lambda _: [prompt(0)])
     store.close()
     (store.folder / "manifest.json").unlink()
-    with pytest.raises(StoreError, match=r"iterations but no manifest\.json"):
+    with pytest.raises(RecipeError, match=r"no manifest\.json, so not a run folder, but it contains iteration-01"):
         Store(store.folder)
 
 

@@ -1,0 +1,83 @@
+"""Files that a command writes where its user says: checked before the work begins, and never written over an input."""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from selfreward.errors import RecipeError, StoreError
+from selfreward.recipe import Recipe
+from selfreward.store.files import explain_os_errors, write_atomically
+from selfreward.store.ownership import run_folder_of
+
+_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # links to whatever the shell opened
+
+
+def check_output(path: Path, *, option: str, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output that cannot be written, or that is one of the inputs or a file of a run folder. RecipeError."""
+    with explain_os_errors(path):
+        if problem := _problem(path, inputs):
+            raise RecipeError(f"{option} {path}: {problem}")
+        target = path if is_stream(path) else path.resolve().parent
+    if not os.access(target, os.W_OK):
+        raise StoreError(f"{option} {path}: {target} is not writable; make it writable, or choose another path")
+
+
+def write_output(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file, complete or not at all. A device or a pipe is written through; a link leads to its target."""
+    if is_stream(path):
+        with explain_os_errors(path), path.open("ab") as stream:
+            write(stream)
+        return
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            write(file)
+
+    write_atomically(path.resolve(), fill)
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or an open file of this process, which cannot be replaced by a file."""
+    return str(path.absolute()).startswith(_STREAMS) or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def inputs_of(recipe: Recipe) -> Iterator[Path]:
+    """Yield every existing file that a recipe names, and the files of its local model folders."""
+    yield from (Path(text).expanduser() for text in _texts(recipe.model_dump()) if _is_file(text))
+    for section in recipe.local_models.values():
+        folder = Path(section.model).expanduser()
+        if folder.is_dir():
+            yield from (path for path in folder.iterdir() if path.is_file())
+
+
+def _problem(path: Path, inputs: Iterable[Path]) -> str:
+    if path.is_dir():
+        return "is a folder; an output is a file; give the name of a file"
+    if not is_stream(path) and not path.resolve().parent.is_dir():
+        return (
+            f"the folder {path.resolve().parent} does not exist; an output is written to an existing folder; create it"
+        )
+    if path.exists() and (stat.S_ISBLK(path.stat().st_mode) or stat.S_ISSOCK(path.stat().st_mode)):
+        return "is a disk or a socket; an output is a file, a pipe or a character device; choose another path"
+    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+        return "is also an input of this command, which it would overwrite; choose another path"
+    if (run := run_folder_of(path)) is not None:
+        return f"is a file of the run in {run}, which it would overwrite; choose another path"
+    return ""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL character, an unknown user: not a path
+        return False
