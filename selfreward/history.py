@@ -1,11 +1,30 @@
 """Summaries of finished iterations, read from a run folder alone."""
 
+from pathlib import Path
+
 from selfreward import recipe_file
+from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES
+from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.store import Store
 from selfreward.store.names import folder_of
 from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, TEST, TRAINING
+
+
+def stored_recipe(folder: Path) -> Recipe:
+    """Return the recipe of a run folder; when its file was removed, that of iteration 1, which is the same.
+
+    Raises StoreError.
+    """
+    paths = [folder / "recipe.yaml", folder / folder_of(1) / "recipe.yaml"]
+    path = next((path for path in paths if path.exists()), paths[0])
+    try:
+        return recipe_file.load(path)
+    except RecipeError as error:
+        raise StoreError(
+            f"{error}; this file was written by the run and changed since; restore it, or choose another output_dir"
+        ) from error
 
 
 def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:
@@ -64,5 +83,5 @@ def _recipe_changes(store: Store, iteration: int) -> tuple[str, ...]:
     paths = [store.folder / "recipe.yaml", store.folder / folder_of(iteration) / "recipe.yaml"]
     if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
         return ()  # the usual case; parsing YAML is slow
-    may, may_not = recipe_file.changed_keys(*map(recipe_file.load, paths))
+    may, may_not = recipe_file.changed_keys(stored_recipe(store.folder), stored_recipe(paths[1].parent))
     return tuple(sorted([*may, *may_not]))

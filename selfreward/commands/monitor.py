@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward import history, recipe_file
+from selfreward import history
 from selfreward.errors import RecipeError, StoreError
 from selfreward.monitoring.ceiling import JUDGE_SETTINGS, RUN_SETTINGS, settings_of
 from selfreward.monitoring.decide import decide_all
@@ -67,7 +67,7 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> MonitorResult:
     if folder.is_file():
         raise RecipeError(f"{folder}: a file; this argument is a run folder; pass a table as --csv {folder}")
     store = Store(folder, write=False)
-    recipe = recipe_file.load(folder / "recipe.yaml")
+    recipe = history.stored_recipe(folder)
     settings = settings_of(
         recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)), overrides, unused=RUN_SETTINGS, name="--set"
     )

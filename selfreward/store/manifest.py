@@ -1,12 +1,13 @@
 """manifest.json: the finished files of the run folder, their hashes and costs, and the events of the run."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import OtherVersionError, StoreError
-from selfreward.store.files import write_text_atomically
+from selfreward.store.files import explain_os_errors, write_text_atomically
 
 SCHEMA = 2
 EARLIER_SCHEMAS = {1: "0.1"}
@@ -30,15 +31,12 @@ class Manifest:
 
     def _parse(self) -> dict[str, Any]:
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            files = content["files"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{self._path}: not a manifest of a run ({error}); it must be a file written by selfreward; "
-                "restore it, or choose another output_dir"
-            ) from error
-        schema = content.get("schema")
-        if schema not in self._reads or not isinstance(files, dict):
+            with explain_os_errors(self._path):
+                content = json.loads(self._path.read_text(encoding="utf-8"))
+            schema = int(content["schema"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._invalid(str(error)) from error
+        if schema not in self._reads:
             if schema in EARLIER_SCHEMAS:
                 raise OtherVersionError(
                     f"{self._path}: a run of selfreward {EARLIER_SCHEMAS[schema]}, whose stages and metrics have "
@@ -50,7 +48,15 @@ class Manifest:
                 f"{self._path}: schema {schema}; this version reads schema {SCHEMA}; use the version of selfreward "
                 "that made the run"
             )
+        if defect := _defect(content):
+            raise self._invalid(defect)
         return dict(content)
+
+    def _invalid(self, found: str) -> StoreError:
+        return StoreError(
+            f"{self._path}: not a manifest of a run ({found:.200}); it must be a file written by selfreward; "
+            "restore it, or choose another output_dir"
+        )
 
     def entry(self, name: str) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.content["files"].get(name)
@@ -74,3 +80,28 @@ class Manifest:
 
     def save(self) -> None:
         write_text_atomically(self._path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _defect(content: dict[str, Any]) -> str:
+    """Return what is wrong with the types of a manifest, or ""."""
+    for name, kind in {"name": str, "facts": dict, "events": list, "files": dict}.items():
+        if not isinstance(content.get(name), kind):
+            return f"{name} is {content.get(name)!r:.40}"
+    for event in content["events"]:
+        if not isinstance(event, dict) or not isinstance(event.get("what"), str):
+            return f"an event is {event!r:.40}"
+    for name, entry in content["files"].items():
+        if not re.fullmatch(r"iteration-[0-9]+/.+", name) or ".." in Path(name).parts:
+            return f"a file is called {name!r:.60}"
+        if not isinstance(entry, dict) or not all(_is(entry.get(key), kind) for key, kind in _ENTRY.items()):
+            return f"the entry of {name:.60} is {entry!r:.60}"
+        if not all(_is(count, int) for count in entry.get("shard_records", ())):
+            return f"the shards of {name:.60} are {entry['shard_records']!r:.60}"
+    return ""
+
+
+_ENTRY: dict[str, Any] = {"sha256": str, "seconds": int | float, "usage": dict}
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

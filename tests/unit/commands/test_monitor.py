@@ -212,7 +212,7 @@ def test_arguments_that_are_neither_run_nor_table_are_refused(
     assert main(["monitor", str(path)]) == 2
     assert f"pass a table as --csv {path}" in capsys.readouterr().err
     assert main(["monitor", "--csv", str(tmp_path / "none.csv")]) == 2
-    assert main(["monitor", str(tmp_path)]) == 4  # as for status and report
+    assert main(["monitor", str(tmp_path)]) == 2  # as for status and report
     with Store(tmp_path / "young", name="young") as store:
         store.write_text("recipe.yaml", recipe_file.dump(recipe_file.parse(RECIPE)))
         store.record_event("started")
