@@ -1,5 +1,6 @@
 """Recovery of a run folder after a kill, or after a part of it was removed."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,29 @@ def finish_interrupted_writes(folder: Path, manifest: Manifest) -> None:
     """
     for written_in in (folder, *folder.glob("iteration-[0-9]*"), *folder.glob("iteration-[0-9]*/[!.]*")):
         if written_in.is_dir() and not written_in.is_symlink():
-            for path in [path for path in written_in.iterdir() if path.is_file() and not path.is_symlink()]:
+            for path in [path for path in written_in.iterdir() if path.is_symlink() or path.is_file()]:
                 if (final := final_name_of(path)) is not None:
                     _finish(path, final, manifest.entry(str(final.relative_to(folder))))
 
 
 def _finish(partial: Path, final: Path, entry: dict[str, Any] | None) -> None:
     with explain_os_errors(final):
-        if entry is not None and entry["sha256"] == sha256_of(partial):
+        if entry is not None and not partial.is_symlink() and entry["sha256"] == sha256_of(partial):
             partial.replace(final)
         else:
             partial.unlink()
+
+
+def remove_merged_shards(folder: Path, manifest: Manifest) -> None:
+    """Remove the shards of complete tables, left by a kill between the merge and their removal."""
+    for name in manifest.names():
+        shards = (folder / name).with_suffix("")
+        if name.endswith(".parquet") and shards.is_dir() and not shards.is_symlink():
+            for shard in shards.glob("[0-9]*.parquet"):
+                if manifest.entry(str(shard.relative_to(folder))) is None:
+                    shard.unlink()
+            with contextlib.suppress(OSError):  # not empty: a foreign file
+                shards.rmdir()
 
 
 def forget_removed_iterations(folder: Path, manifest: Manifest, *, write: bool) -> None:

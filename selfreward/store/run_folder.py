@@ -69,6 +69,7 @@ class Store:
             self._manifest.save()  # before any other file, so that a folder with iterations always has one
         if write:
             recovery.finish_interrupted_writes(folder, self._manifest)
+            recovery.remove_merged_shards(folder, self._manifest)
         recovery.forget_removed_iterations(folder, self._manifest, write=write)
 
     def __enter__(self) -> "Store":
@@ -222,9 +223,9 @@ class Store:
                 entry = {"sha256": weights_sha256(path), "seconds": 0.0, "usage": {}}
             self._manifest.record(file_name, entry)
             self._verified.add(file_name)
-            shutil.rmtree(made.parent, ignore_errors=True)
         elif not entry.get("removed") and file_name not in self._verified:
             self._expect(file_name, entry["sha256"], weights_sha256(path))
+        shutil.rmtree(made.parent, ignore_errors=True)
         return path, entry["sha256"]
 
     def folders(self, name: str) -> list[int]:

@@ -1,0 +1,109 @@
+"""One process per run folder, also where the file system has no locks, and never through a link."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfreward.errors import LockedError, StoreError
+from selfreward.store import Store
+from selfreward.store.lock import LEASE, LOCK, RunLock, is_held
+
+# A file system without locks, as seen by a process: the system call fails.
+WITHOUT_FLOCK = """
+import errno, fcntl, os, sys
+from pathlib import Path
+def flock(*_): raise OSError(errno.{error}, os.strerror(errno.{error}))
+fcntl.flock = flock
+from selfreward.store.lock import RunLock, is_held
+lock = RunLock(Path(sys.argv[1]), expire_s=0.5)
+print(lock.warning, flush=True)
+sys.stdin.read()
+lock.release()
+"""
+
+
+def holder(folder: Path, error: str = "ENOSYS") -> "subprocess.Popen[str]":
+    code = WITHOUT_FLOCK.format(error=error)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def refused(folder: Path) -> str:
+    with holder(folder) as second:
+        _, errors = second.communicate("")
+    assert second.returncode == 1
+    return errors
+
+
+@pytest.mark.parametrize("error", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_without_flock_a_lease_marks_the_folder_with_a_warning(tmp_path: Path, error: str) -> None:
+    with holder(tmp_path, error) as first:
+        assert first.stdout is not None
+        warning = first.stdout.readline()
+        assert os.strerror(getattr(errno, error)) in warning and "start one process per run folder" in warning
+        assert "LockedError" in refused(tmp_path)
+        first.kill()
+    with holder(tmp_path, error) as third:  # the owner is dead, which is certain on this machine
+        third.communicate("")
+    assert third.returncode == 0
+    assert not (tmp_path / LEASE).exists()
+
+
+def test_a_lease_of_another_machine_is_waited_for_until_it_is_not_renewed(tmp_path: Path) -> None:
+    lease = {"pid": 1, "host": "another", "started": "1", "renewals": 4}
+    (tmp_path / LEASE).write_text(json.dumps(lease))
+    with holder(tmp_path) as process:
+        process.communicate("")
+    assert process.returncode == 0
+    (tmp_path / LEASE).write_text(json.dumps(lease))
+    with holder(tmp_path) as process:
+        assert process.stdin is not None
+        while process.poll() is None:  # as if the other machine renewed it again and again
+            lease["renewals"] += 1
+            (tmp_path / ".renewed").write_text(json.dumps(lease))
+            (tmp_path / ".renewed").rename(tmp_path / LEASE)
+        assert process.stderr is not None
+        assert "LockedError" in process.stderr.read()
+
+
+def test_a_lock_that_is_a_link_or_no_file_is_refused_and_its_target_untouched(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("content")
+    for name, make in (
+        ("link", lambda path: path.symlink_to(precious)),
+        ("pipe", os.mkfifo),
+        ("folder", lambda path: path.mkdir()),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        make(folder / LOCK)
+        with pytest.raises(StoreError, match=r"\.lock: .*"):
+            Store(folder)
+        assert not is_held(folder)
+    assert precious.read_text() == "content"
+
+
+def test_a_status_query_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
+    """`is_held` takes a shared lock for an instant; a lock that is taken then waits for it."""
+    RunLock(tmp_path).release()
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); "
+        "print('held', flush=True); time.sleep(0.3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / LOCK)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        RunLock(tmp_path).release()
+
+
+def test_a_second_process_gets_its_own_exit_code(tmp_path: Path) -> None:
+    with Store(tmp_path / "run"), pytest.raises(LockedError) as refusal:
+        Store(tmp_path / "run")
+    assert refusal.value.exit_code == 5 and f'"pid": {os.getpid()}' in str(refusal.value)
