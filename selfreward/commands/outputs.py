@@ -1,8 +1,10 @@
 """Files that a command writes where its user says: checked before the work begins, and never written over an input."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,7 +13,7 @@ from selfreward.recipe import Recipe
 from selfreward.store.files import explain_os_errors, write_atomically
 from selfreward.store.ownership import run_folder_of
 
-_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # links to whatever the shell opened
+_OPEN_FILES = re.compile(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/([0-9]+)")  # whatever the shell opened
 
 
 def check_output(path: Path, *, option: str, inputs: Iterable[Path] = ()) -> None:
@@ -19,7 +21,7 @@ def check_output(path: Path, *, option: str, inputs: Iterable[Path] = ()) -> Non
     with explain_os_errors(path):
         if problem := _problem(path, inputs):
             raise RecipeError(f"{option} {path}: {problem}")
-        target = path if is_stream(path) else path.resolve().parent
+        target = path if is_stream(path) else _target(path).parent
     if not os.access(target, os.W_OK):
         raise StoreError(f"{option} {path}: {target} is not writable; make it writable, or choose another path")
 
@@ -27,7 +29,7 @@ def check_output(path: Path, *, option: str, inputs: Iterable[Path] = ()) -> Non
 def write_output(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file, complete or not at all. A device or a pipe is written through; a link leads to its target."""
     if is_stream(path):
-        with explain_os_errors(path), path.open("ab") as stream:
+        with explain_os_errors(path), _stream(path) as stream:
             write(stream)
         return
 
@@ -35,12 +37,12 @@ def write_output(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with temporary.open("wb") as file:
             write(file)
 
-    write_atomically(path.resolve(), fill)
+    write_atomically(_target(path), fill)
 
 
 def is_stream(path: Path) -> bool:
     """Return whether a path is a device, a pipe or an open file of this process, which cannot be replaced by a file."""
-    return str(path.absolute()).startswith(_STREAMS) or (path.exists() and not path.is_file() and not path.is_dir())
+    return _open_file(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def inputs_of(recipe: Recipe) -> Iterator[Path]:
@@ -52,13 +54,30 @@ def inputs_of(recipe: Recipe) -> Iterator[Path]:
             yield from (path for path in folder.iterdir() if path.is_file())
 
 
+def _open_file(path: Path) -> int | None:
+    """Return the number of the open file of this process for which a path stands."""
+    found = _OPEN_FILES.fullmatch(str(path.absolute()))
+    return None if found is None else {"stdout": 1, "stderr": 2}.get(found[1]) or int(found[2])
+
+
+def _stream(path: Path) -> IO[bytes]:
+    number = _open_file(path)
+    return path.open("ab") if number is None else os.fdopen(os.dup(number), "wb")
+
+
+def _target(path: Path) -> Path:
+    """Return the file to which a link leads, which may not exist yet. Raises OSError for a loop of links."""
+    with suppress(FileNotFoundError):
+        path.stat()
+    return Path(os.path.realpath(path))
+
+
 def _problem(path: Path, inputs: Iterable[Path]) -> str:
+    target = _target(path)
     if path.is_dir():
         return "is a folder; an output is a file; give the name of a file"
-    if not is_stream(path) and not path.resolve().parent.is_dir():
-        return (
-            f"the folder {path.resolve().parent} does not exist; an output is written to an existing folder; create it"
-        )
+    if not is_stream(path) and not target.parent.is_dir():
+        return f"the folder {target.parent} does not exist; an output is written to an existing folder; create it"
     if path.exists() and (stat.S_ISBLK(path.stat().st_mode) or stat.S_ISSOCK(path.stat().st_mode)):
         return "is a disk or a socket; an output is a file, a pipe or a character device; choose another path"
     if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):

@@ -34,7 +34,7 @@ def path_in(folder: Path, relative: str | Path) -> Path:
 
 def run_folder_of(path: Path) -> Path | None:
     """Return the run folder to which a file belongs, or None when the file is not one that a run writes."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     for folder in path.parents:
         if (folder / MANIFEST).is_file():
             first = path.relative_to(folder).parts[0]
