@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both do the whole set-up first.
-.PHONY: demo setup test lint test-browser test-resume test-slow test-endpoint clean
+.PHONY: demo setup test lint test-browser test-resume test-slow test-endpoint campaign clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -36,6 +36,10 @@ test-slow: setup
 # The endpoint engine against a real server: vLLM's own, started and killed.
 test-endpoint: setup
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/endpoint $(PYTEST_ARGS)
+
+# Faults on purpose (tests/campaign): signals, full disks, damaged files, hostile servers, fuzzed inputs. For the night.
+campaign: setup
+	PYTHONPATH=tests $(BIN)/python -m campaign $(CAMPAIGN)
 
 lint: setup
 	$(BIN)/ruff check .

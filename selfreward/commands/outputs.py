@@ -75,15 +75,15 @@ def _target(path: Path) -> Path:
 def _problem(path: Path, inputs: Iterable[Path]) -> str:
     target = _target(path)
     if path.is_dir():
-        return "is a folder; an output is a file; give the name of a file"
+        return "a folder; an output is a file; give the name of a file"
     if not is_stream(path) and not target.parent.is_dir():
         return f"the folder {target.parent} does not exist; an output is written to an existing folder; create it"
     if path.exists() and (stat.S_ISBLK(path.stat().st_mode) or stat.S_ISSOCK(path.stat().st_mode)):
-        return "is a disk or a socket; an output is a file, a pipe or a character device; choose another path"
+        return "a disk or a socket; an output is a file, a pipe or a character device; choose another path"
     if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-        return "is also an input of this command, which it would overwrite; choose another path"
+        return "also an input of this command, which it would overwrite; choose another path"
     if (run := run_folder_of(path)) is not None:
-        return f"is a file of the run in {run}, which it would overwrite; choose another path"
+        return f"a file of the run in {run}, which it would overwrite; choose another path"
     return ""
 
 

@@ -50,7 +50,7 @@ def _kill_at(at: int, log: Path) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        if not _changes_files(event, arguments):
+        if not changes_files(event, arguments):
             return
         if seen == at:
             os.write(descriptor, f"{event} {arguments[0]}".encode())
@@ -60,7 +60,7 @@ def _kill_at(at: int, log: Path) -> None:
     sys.addaudithook(hook)
 
 
-def _changes_files(event: str, arguments: tuple[Any, ...]) -> bool:
+def changes_files(event: str, arguments: tuple[Any, ...]) -> bool:
     if event == "open":
         return bool(arguments[2] & _WRITE_FLAGS) and not str(arguments[0]).startswith(("/dev/", "/proc/"))
     return event in _CHANGES

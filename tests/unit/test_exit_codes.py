@@ -20,5 +20,6 @@ def test_every_exit_code_is_in_the_docs_and_no_other() -> None:
 def test_codes_of_errors_say_whether_repeating_helps() -> None:
     assert {kind.__name__: kind.exit_code for kind in vars(errors).values() if inspect.isclass(kind)} == {
         "SelfRewardError": 4, "RecipeError": 2, "TemplateError": 2, "EngineError": 4, "BudgetError": 3,
-        "TrainingError": 4, "StoreError": 4, "NoRunError": 2, "LockedError": 5, "OtherVersionError": 2, "LaunchError": 4,
+        "TrainingError": 4, "StoreError": 4, "NoRunError": 2, "LockedError": 5, "OtherVersionError": 2,
+        "LaunchError": 4,
     }  # fmt: skip

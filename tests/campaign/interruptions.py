@@ -1,0 +1,156 @@
+"""Random signals over all stages of several runs: the same files at the end, nothing made twice, no traceback."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+from campaign import forks
+from campaign.forks import Ended, Interruption
+from campaign.results import Results
+from campaign.runs import TWO_PROCESSES, VARIANTS, Variant, contents, finished_files, stage_of
+
+PART = "interruptions"
+_CODES = {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}
+_MAX_ROUNDS = 60  # of one run; a run that never ends is a failure
+
+
+def campaign(results: Results, work: Path, *, num_kills: int, case: str = "") -> None:
+    """Interrupt the variants `num_kills` times in all. `case` is NAME or NAME:RUN, to repeat one variant."""
+    shares = sum(variant.share for variant in VARIANTS)
+    for variant in VARIANTS:
+        if case in ("", variant.name) or case.startswith(f"{variant.name}:"):
+            wanted = max(1, round(num_kills * variant.share / shares))
+            _interrupt(results, variant, work / variant.name, wanted)
+    if not results.short and case in ("", TWO_PROCESSES.name):
+        kill_ranks(results, TWO_PROCESSES, work / TWO_PROCESSES.name)
+
+
+def _interrupt(results: Results, variant: Variant, work: Path, wanted: int) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "log"
+    # The folder has one name, because records may contain it.
+    folder = work / "run"
+    whole = forks.run(variant.command(folder), log=log, prepare=variant.prepare)
+    if whole.exit_code not in (0, 3):
+        results.fail(PART, f"the untouched run ended with {whole.exit_code}: {whole.output[-500:]}", case=variant.name)
+        return
+    expected = contents(folder)
+    num_done = num_runs = 0
+    while num_done < wanted:
+        shutil.rmtree(folder)
+        case = f"{variant.name}:{num_runs}"
+        chance = random.Random(f"{results.seed}/{PART}/{case}")
+        num_done += _one_run(results, variant, folder, log, chance, whole, expected, case)
+        num_runs += 1
+    results.counts["runs"] += num_runs
+
+
+def _one_run(
+    results: Results,
+    variant: Variant,
+    folder: Path,
+    log: Path,
+    chance: random.Random,
+    whole: Ended,
+    expected: dict[str, str],
+    case: str,
+) -> int:
+    """Interrupt one run until it is finished, compare it, and return the number of interruptions."""
+    num_interruptions = 0
+    for _ in range(_MAX_ROUNDS):
+        before = finished_files(folder)
+        drawn = forks.drawn_interruption(chance, num_changes=whole.num_changes, seconds=whole.seconds)
+        ended = forks.run(variant.command(folder), log=log, prepare=variant.prepare, interruption=drawn)
+        _check(results, drawn, ended, whole, case)
+        after = finished_files(folder)
+        remade = [name for name in before.keys() & after.keys() if before[name] != after[name]]
+        results.counts["remade"] += len(remade)
+        if remade:
+            results.fail(PART, f"made again: {', '.join(remade)}", case=case)
+        if ended.interrupted:
+            num_interruptions += 1
+            results.kills_by_stage[stage_of(folder)] += 1
+            results.counts[f"signal_{drawn.signal.name}"] += 1
+        if ended.exit_code == whole.exit_code:
+            break
+    else:
+        results.fail(PART, f"not finished after {_MAX_ROUNDS} rounds", case=case)
+    found = contents(folder)
+    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    results.counts["files_compared"] += len(expected)
+    results.counts["differences"] += len(different)
+    if different:
+        results.fail(PART, f"not as in the untouched run: {', '.join(different[:5])}", case=case)
+    return num_interruptions
+
+
+def _check(results: Results, drawn: Interruption, ended: Ended, whole: Ended, case: str) -> None:
+    allowed = {whole.exit_code}
+    if ended.interrupted and drawn.signal in _CODES:
+        allowed.add(_CODES[drawn.signal])
+    if ended.has_traceback:
+        results.counts["tracebacks"] += 1
+    if ended.exit_code not in allowed or ended.has_traceback:
+        found = f"{drawn}: exit code {ended.exit_code} of {sorted(allowed)}; {ended.output[-800:]}"
+        results.fail(PART, found, case=case)
+
+
+def kill_ranks(results: Results, variant: Variant, work: Path, *, rounds: int = 3) -> None:
+    """Kill one of two training processes: exit code 4 with the signal's name, and the same checkpoint afterwards."""
+    work.mkdir(parents=True, exist_ok=True)
+    folder, log = work / "run", work / "log"
+    whole = forks.run(variant.command(folder), log=log, limit_s=900)
+    if whole.exit_code != 0:
+        results.fail(PART, f"the untouched run ended with {whole.exit_code}: {whole.output[-800:]}", case=variant.name)
+        return
+    expected = contents(folder)
+    chance = random.Random(f"{results.seed}/{PART}/{variant.name}")
+    shutil.rmtree(folder)
+    for _ in range(rounds):
+        ended = forks.run(variant.command(folder), log=log, limit_s=900, prepare=_killer_of_a_rank(chance.random()))
+        results.kills_by_stage["training (one rank)"] += 1
+        if ended.has_traceback:
+            results.counts["tracebacks"] += 1
+        if ended.exit_code != 4 or "was killed by SIGKILL" not in ended.output:
+            results.fail(PART, f"exit code {ended.exit_code}: {ended.output[-800:]}", case=variant.name)
+    forks.run(variant.command(folder), log=log, limit_s=900)
+    found = contents(folder)
+    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    results.counts["files_compared"] += len(expected)
+    results.counts["differences"] += len(different)
+    if different:
+        results.fail(PART, f"not as in the untouched run: {', '.join(different[:5])}", case=variant.name)
+
+
+def _killer_of_a_rank(where: float) -> "object":
+    """Return what starts, in the fork, a process that kills one rank some time after it has begun."""
+    import os
+    import time
+
+    def prepare() -> None:
+        group = os.getpid()
+        if os.fork():
+            return
+        while not (ranks := _ranks(group)):
+            time.sleep(0.05)
+        time.sleep(where * 5)
+        ranks = _ranks(group) or ranks
+        os.kill(ranks[int(where * len(ranks))], signal.SIGKILL)
+        os._exit(0)
+
+    return prepare
+
+
+def _ranks(session: int) -> list[int]:
+    """Return the training processes with a rank, in the session of a command."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                in_session = entry.joinpath("stat").read_text().rpartition(")")[2].split()[3] == str(session)
+                if in_session and b"\0RANK=" in b"\0" + entry.joinpath("environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return sorted(found)
