@@ -64,5 +64,5 @@ def _recipe_changes(store: Store, iteration: int) -> tuple[str, ...]:
     paths = [store.folder / "recipe.yaml", store.folder / folder_of(iteration) / "recipe.yaml"]
     if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
         return ()  # the usual case; parsing YAML is slow
-    may, may_not = recipe_file.changed_keys(*map(recipe_file.load, paths))
+    may, may_not = recipe_file.changed_keys(*map(recipe_file.load_stored, paths))
     return tuple(sorted([*may, *may_not]))

@@ -67,7 +67,7 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> MonitorResult:
     if folder.is_file():
         raise RecipeError(f"{folder}: a file; this argument is a run folder; pass a table as --csv {folder}")
     store = Store(folder, write=False)
-    recipe = recipe_file.load(folder / "recipe.yaml")
+    recipe = recipe_file.load_stored(folder / "recipe.yaml")
     settings = settings_of(
         recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)), overrides, unused=RUN_SETTINGS, name="--set"
     )

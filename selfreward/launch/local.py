@@ -111,7 +111,7 @@ def rewrite_reports(folder: Path) -> Path:
     summaries, decisions, initial = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a report needs one; continue the run")
-    recipe = recipe_file.load(folder / "recipe.yaml")
+    recipe = recipe_file.load_stored(folder / "recipe.yaml")
     reporting.build(store, recipe=recipe).write(summaries, decisions, initial)
     return folder / "report.html"
 
@@ -144,7 +144,7 @@ def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
         store.record_facts(engine_dtype=f"{chosen.name}: {chosen.reason}")
         store.record_event("started")
         return recipe
-    before = recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    before = recipe_file.load_stored(path)
     asked, recipe = recipe, with_dtype(recipe, before.engine.dtype)
     changeable, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:

@@ -31,7 +31,7 @@ def started_recipe(folder: Path) -> Recipe | None:
     if not (folder / "manifest.json").exists() or not path.exists():
         return None
     Store(folder, write=False)  # refuses a run of another version, before its recipe is read
-    return recipe_file.parse(path.read_text(encoding="utf-8"), name=str(path))
+    return recipe_file.load_stored(path)
 
 
 def read_history(folder: Path, recipe: Recipe) -> History:
