@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import RecipeError
+from selfreward.model_files.reading import reading_model
 from selfreward.records import Message
 
 # The variable in templates of thinking models; other templates ignore it.
@@ -27,7 +28,8 @@ class ChatTokenizer:
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
+        with reading_model(f"model {self._folder}: its tokenizer"):
+            return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
 
     @cached_property
     def end_token_ids(self) -> tuple[int, ...]:
@@ -36,8 +38,9 @@ class ChatTokenizer:
 
         ids = {self._tokenizer.eos_token_id}
         if (self._folder / "generation_config.json").is_file():
-            more = GenerationConfig.from_pretrained(self._folder).eos_token_id
-            ids.update(more if isinstance(more, list) else [more])
+            with reading_model(f"model {self._folder}: generation_config.json"):
+                more = GenerationConfig.from_pretrained(self._folder).eos_token_id
+                ids.update(map(int, more) if isinstance(more, list) else [more])
         ids.discard(None)
         if not ids:
             raise RecipeError(
@@ -50,9 +53,10 @@ class ChatTokenizer:
         """Return `requested`, or the model's maximum number of positions if that is smaller."""
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
-        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-        return min(requested, positions) if positions else requested
+        with reading_model(f"model {self._folder}: config.json"):
+            config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
+            positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+            return min(requested, int(positions)) if positions else requested
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
@@ -62,14 +66,12 @@ class ChatTokenizer:
 
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
         """Return the token ids of a conversation, up to the start of the assistant's turn. Raises RecipeError."""
-        import jinja2
-
         conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
         try:
             ids = self._tokenizer.apply_chat_template(
                 conversation, add_generation_prompt=True, return_dict=False, **({} if thinking else _NO_THINKING)
             )
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
+        except Exception as error:  # a template is a program, which may raise anything
             roles = ", ".join(message.role for message in messages) or "none"
             raise RecipeError(
                 f"conversation with the turns {roles}: the model's chat template cannot render it ({error}); "

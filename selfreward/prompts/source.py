@@ -245,7 +245,15 @@ def _example(overlap: Overlap) -> str:
 
 
 def _size_and_hash(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    return {"num_prompts": len(prompts), "sha256": prompts_sha256(prompts)}
+    return {"num_prompts": len(prompts), "sha256": prompts_sha256(prompts), **_references_sha256(prompts)}
+
+
+def _references_sha256(prompts: Sequence[Prompt]) -> dict[str, str]:
+    """Return the hash of the reference answers, which is apart from that of the prompts; nothing without any."""
+    if not any(prompt.reference for prompt in prompts):
+        return {}
+    rows = json.dumps([[prompt.id, prompt.reference] for prompt in prompts])
+    return {"references_sha256": hashlib.sha256(rows.encode()).hexdigest()}
 
 
 def prompts_sha256(prompts: Iterable[Prompt]) -> str:
