@@ -1,6 +1,7 @@
 """Evaluation of checkpoints on held-out prompts and of the judge that labels; it writes the monitor's outcomes."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from selfreward.evaluation.evaluator import Evaluator
 from selfreward.evaluation.held_out import held_out
@@ -9,7 +10,7 @@ from selfreward.evaluation.responding import Decoding
 from selfreward.evaluation.second_validation import second_validation
 from selfreward.evaluation.test_set import test_set
 from selfreward.parts import Anchor, Engine, PromptSource
-from selfreward.problems import Facts, Problem, too_long
+from selfreward.problems import Facts, Problem, left_out, of_left_out
 from selfreward.recipe import EvaluationSection, Recipe
 
 
@@ -20,13 +21,10 @@ def evaluator(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: A
     return Evaluator(source, engine, anchor, decoding, recipe.seed, recipe.iterations.shard_prompts)
 
 
-def problems(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
-    """Yield held-out prompts that are too long for a response of `max_tokens` in the context."""
-    source, max_tokens = facts.source, section.max_tokens or facts.recipe.sampling.max_tokens
-    for prompts_of in (
-        source.validation_prompts,
-        source.second_validation_prompts,
-        source.test_prompts,
-        source.verifiable_prompts,
-    ):
-        yield from too_long(prompts_of(), max_tokens, facts)
+def problems(section: EvaluationSection, facts: Facts, *, begun: bool) -> Iterator[Problem]:
+    """Yield held-out prompts to which no response of `max_tokens` can be given."""
+    yield from of_left_out(facts.source.left_out(None), "held-out prompts", begun=begun)
+    max_tokens = section.max_tokens or facts.recipe.sampling.max_tokens
+    if not begun:  # the generated ones are not taken from a pool, so none is left out
+        found = (left_out(prompt, max_tokens, facts.lengths) for prompt in facts.source.verifiable_prompts())
+        yield from (Problem(f"{each.found}; {each.advice}") for each in islice(filter(None, found), 1))
