@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfreward.errors import RecipeError
+from selfreward.errors import ChatTemplateError, RecipeError
 from selfreward.parts import Chat, Engine, LeftOut, PromptSource
 from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint, Prompt
@@ -54,7 +54,7 @@ def left_out(prompt: Prompt, max_tokens: int, lengths: Lengths) -> LeftOut | Non
     """Return why the policy cannot give a response of `max_tokens` to this prompt; None when it can."""
     try:
         num_tokens = lengths.prompt(prompt)
-    except RecipeError as error:
+    except ChatTemplateError as error:
         return _refused(prompt, error, lengths)
     if num_tokens + max_tokens <= lengths.context_tokens:
         return None
@@ -66,14 +66,14 @@ def left_out(prompt: Prompt, max_tokens: int, lengths: Lengths) -> LeftOut | Non
     return LeftOut(prompt.id, "too_long", found, advice)
 
 
-def _refused(prompt: Prompt, error: RecipeError, lengths: Lengths) -> LeftOut:
+def _refused(prompt: Prompt, error: ChatTemplateError, lengths: Lengths) -> LeftOut:
     """Return the refusal of a prompt by the chat template, and whether only the system turn is its cause."""
     cause = str(error).partition("; ")[0]
     advice = "only turns that the template supports are allowed; correct or remove the prompt, or use another model"
     if prompt.messages[0].role == "system" and len(prompt.messages) > 1:
         try:
             lengths.prompt(replace(prompt, messages=prompt.messages[1:]))
-        except RecipeError:
+        except ChatTemplateError:
             pass
         else:
             cause = f"without its system turn the template would render it; {cause}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfreward.errors import RecipeError
 from selfreward.model_files.json_file import MAX_CONFIG_BYTES
-from selfreward.store.model_folder import WEIGHTS, entries
+from selfreward.store.model_folder import WEIGHTS, entries, leaves
 
 MAX_TEMPLATE_BYTES = 2**20
 MAX_OTHER_BYTES = 2**30  # the largest tokenizers have tens of megabytes
@@ -43,7 +43,7 @@ def _problem(path: Path, folder: Path) -> str | None:
         return "it is a folder" if path.suffix in (WEIGHTS, ".json", ".jinja") else None
     if not target.is_file():
         return "it is a pipe, a socket or a device"
-    if path.is_symlink() and path.suffix != WEIGHTS and not target.is_relative_to(_home(folder)):
+    if path.suffix != WEIGHTS and leaves(target, folder):
         return f"it is a link out of the folder, to {target}, and would be copied into every checkpoint"
     if not os.access(target, os.R_OK):
         return "it cannot be read (permission denied)"
@@ -51,13 +51,6 @@ def _problem(path: Path, folder: Path) -> str | None:
     if limit is not None and (size := target.stat().st_size) > limit:
         return f"it has {size:,} bytes; up to {limit:,} are allowed"
     return None
-
-
-def _home(folder: Path) -> Path:
-    """Return the folder that links may not leave: that of the model, or the model's folder in the hub's cache."""
-    folder = folder.resolve()
-    is_snapshot = folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir()
-    return folder.parent.parent if is_snapshot else folder
 
 
 def _max_bytes(path: Path) -> int | None:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import RecipeError
+from selfreward.errors import ChatTemplateError, RecipeError
 from selfreward.model_files.reading import reading_model
 from selfreward.records import Message
 
@@ -36,12 +36,14 @@ class ChatTokenizer:
         """Ids that end a response: the tokenizer's end token and those of the generation config; sorted."""
         from transformers import GenerationConfig
 
-        ids = {self._tokenizer.eos_token_id}
+        ids = {self._tokenizer.eos_token_id} - {None}
         if (self._folder / "generation_config.json").is_file():
             with reading_model(f"model {self._folder}: generation_config.json"):
-                more = GenerationConfig.from_pretrained(self._folder).eos_token_id
-                ids.update(map(int, more) if isinstance(more, list) else [more])
-        ids.discard(None)
+                found = GenerationConfig.from_pretrained(self._folder).eos_token_id
+                more = found if isinstance(found, list) else [] if found is None else [found]
+                if not all(type(token_id) is int for token_id in more):
+                    raise ValueError(f"eos_token_id is {found!r:.60}, not a token id or a list of them")
+                ids.update(more)
         if not ids:
             raise RecipeError(
                 f"model {self._folder}: it has no end token; a chat model needs one to end a response; "
@@ -65,15 +67,16 @@ class ChatTokenizer:
         return tuple(sorted({token.content for token in added if token.special or _TAG.fullmatch(token.content)}))
 
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
-        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises RecipeError."""
+        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises ChatTemplateError."""
         conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
+        tokenizer = self._tokenizer
         try:
-            ids = self._tokenizer.apply_chat_template(
+            ids = tokenizer.apply_chat_template(
                 conversation, add_generation_prompt=True, return_dict=False, **({} if thinking else _NO_THINKING)
             )
         except Exception as error:  # a template is a program, which may raise anything
             roles = ", ".join(message.role for message in messages) or "none"
-            raise RecipeError(
+            raise ChatTemplateError(
                 f"conversation with the turns {roles}: the model's chat template cannot render it ({error}); "
                 "only turns that the template supports are allowed; change the roles, the system prompt or the model"
             ) from error

@@ -35,6 +35,17 @@ def _influences(path: Path) -> bool:
     return not (path.name.startswith(".") or is_document or path.suffix.lower() in UNUSED_WEIGHTS)
 
 
+def leaves(target: Path, folder: Path) -> bool:
+    """Return whether a resolved path is outside of the model's folder, or of its folder in the hub's cache.
+
+    A snapshot of that cache consists of links to its blobs.
+    """
+    home = folder.resolve()
+    if home.parent.name == "snapshots" and (home.parent.parent / "blobs").is_dir():
+        home = home.parent.parent
+    return not target.is_relative_to(home)
+
+
 def files_sha256(folder: Path) -> dict[str, str]:
     """Return the hash of each file besides the weights, by its path in the folder.
 

@@ -17,7 +17,7 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     _check(folder)
-    with reading_model(f"model {folder}: config.json"):
+    with reading_model(f"model {folder}: config.json", kind=StoreError):
         config = AutoConfig.from_pretrained(folder, **options)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
@@ -34,7 +34,7 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     _check(folder)
-    with reading_model(f"model {folder}: its tokenizer"):
+    with reading_model(f"model {folder}: its tokenizer", kind=StoreError):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from selfreward.errors import RecipeError
+from selfreward.errors import ChatTemplateError
 from selfreward.parts import LeftOut
 from selfreward.problems import left_out, of_left_out
 from selfreward.records import Message, Prompt
@@ -17,7 +17,7 @@ class Words:
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
         roles = [message.role for message in messages]
         if "system" in roles or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
-            raise RecipeError(f"conversation with the turns {', '.join(roles)}: refused; fix it; now")
+            raise ChatTemplateError(f"conversation with the turns {', '.join(roles)}: refused; fix it; now")
         return tuple(range(sum(len(message.content.split()) for message in messages)))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
