@@ -24,7 +24,19 @@ def evaluator(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: A
 def problems(section: EvaluationSection, facts: Facts, *, begun: bool) -> Iterator[Problem]:
     """Yield held-out prompts to which no response of `max_tokens` can be given."""
     yield from of_left_out(facts.source.left_out(None), "held-out prompts", begun=begun)
+    if not begun:
+        yield from islice(_of_given(section, facts), 1)
+
+
+def _of_given(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
+    """Yield the problems of prompts that are given, not taken from a pool, so that none is left out.
+
+    A gold pair that is too long for its judge is unscored.
+    """
     max_tokens = section.max_tokens or facts.recipe.sampling.max_tokens
-    if not begun:  # the generated ones are not taken from a pool, so none is left out
-        found = (left_out(prompt, max_tokens, facts.lengths) for prompt in facts.source.verifiable_prompts())
-        yield from (Problem(f"{each.found}; {each.advice}") for each in islice(filter(None, found), 1))
+    for prompt in facts.source.verifiable_prompts():
+        if found := left_out(prompt, max_tokens, facts.lengths):
+            yield Problem(f"{found.found}; {found.advice}")
+    for pair in facts.source.gold_pairs():
+        if (found := left_out(pair.prompt, 0, facts.lengths)) and found.kind == "refused_by_template":
+            yield Problem(f"evaluation.gold: {found.found}; {found.advice}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from selfreward import recipe
-from selfreward.errors import EngineError, RecipeError
+from selfreward.errors import ChatTemplateError, EngineError, RecipeError
 from selfreward.judging.client import finite, plain_judgment
 from selfreward.model_files.reading import reading_model
 from selfreward.parts import Models
@@ -48,8 +48,8 @@ class RewardModelJudge:
     ) -> list[Judgment]:
         """Return one judgment for each response, in their order.
 
-        Raises RecipeError for a checkpoint that is not a reward model or whose template cannot format the conversation,
-        and EngineError when the forward pass fails.
+        A conversation that the checkpoint's template cannot format is unscored. Raises RecipeError for a checkpoint
+        that is not a reward model, and EngineError when the forward pass fails.
         """
         checkpoint = models[self._section.by]
         require_unchanged(checkpoint)
@@ -136,8 +136,11 @@ def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, lim
     def num_control(token_ids: tuple[int, ...]) -> int:
         return sum(token_id in control for token_id in token_ids)
 
-    expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
-    token_ids = _encode(tokenizer, turns)
+    try:
+        expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
+        token_ids = _encode(tokenizer, turns)
+    except ChatTemplateError:  # of this one conversation, which must not end the run
+        return Unscored.REFUSED
     if num_control(token_ids) != expected:
         token_ids = _encode(
             tokenizer, [replace(turn, content=_break_control_tokens(turn.content, tokenizer)) for turn in turns]
@@ -165,7 +168,7 @@ def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
         return tuple(tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False))
     except Exception as error:  # a template is a program, which may raise anything
         roles = ", ".join(turn.role for turn in turns)
-        raise RecipeError(
+        raise ChatTemplateError(
             f"reward model {tokenizer.name_or_path}: its chat template cannot format the turns {roles} ({error}); "
             "roles that the template supports are allowed; change the roles, or the system prompt, or the reward model"
         ) from error
