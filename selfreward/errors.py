@@ -18,6 +18,10 @@ class RecipeError(SelfRewardError, ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class ChatTemplateError(RecipeError):
+    """A model's chat template refuses a conversation."""
+
+
 class TemplateError(SelfRewardError, ValueError):
     """A prompt template cannot be rendered with the given fields."""
 

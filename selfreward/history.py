@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from selfreward import recipe_file
-from selfreward.errors import RecipeError, StoreError
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES
 from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
@@ -18,13 +17,7 @@ def stored_recipe(folder: Path) -> Recipe:
     Raises StoreError.
     """
     paths = [folder / "recipe.yaml", folder / folder_of(1) / "recipe.yaml"]
-    path = next((path for path in paths if path.exists()), paths[0])
-    try:
-        return recipe_file.load(path)
-    except RecipeError as error:
-        raise StoreError(
-            f"{error}; this file was written by the run and changed since; restore it, or choose another output_dir"
-        ) from error
+    return recipe_file.load_stored(next((path for path in paths if path.exists()), paths[0]))
 
 
 def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:
@@ -83,5 +76,5 @@ def _recipe_changes(store: Store, iteration: int) -> tuple[str, ...]:
     paths = [store.folder / "recipe.yaml", store.folder / folder_of(iteration) / "recipe.yaml"]
     if not all(path.is_file() for path in paths) or paths[0].read_bytes() == paths[1].read_bytes():
         return ()  # the usual case; parsing YAML is slow
-    may, may_not = recipe_file.changed_keys(stored_recipe(store.folder), stored_recipe(paths[1].parent))
+    may, may_not = recipe_file.changed_keys(*map(recipe_file.load_stored, paths))
     return tuple(sorted([*may, *may_not]))

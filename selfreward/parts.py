@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from selfreward.records import (
     Checkpoint,
@@ -98,11 +98,28 @@ class Engine(Protocol):
         """Return facts for the report: engine, versions, device, dtype, determinism, check of the last weight sync."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A prompt to which the policy cannot respond: too long for the context, or refused by its chat template.
+
+    `found` and `advice` are for messages. `is_correctable`: the user can correct it, in a file.
+    """
+
+    prompt_id: str
+    kind: Literal["too_long", "refused_by_template"]
+    found: str
+    advice: str
+    is_correctable: bool = False
+
+
 class PromptSource(Protocol):
     """The source of prompts. All sets are disjoint, and only training prompts are ever trained on."""
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         """Return the fresh prompts of iteration 1, 2, ...; every call returns the same prompts."""
+
+    def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
+        """Return the prompts that were left out of an iteration's, or with None of those that are held out."""
 
     def validation_prompts(self) -> Sequence[Prompt]:
         """Return the held-out prompts on which checkpoints are compared. Never trained on."""

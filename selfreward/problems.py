@@ -5,11 +5,12 @@ on other sections, models, prompts or the machine.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfreward.errors import RecipeError
-from selfreward.parts import Chat, Engine, PromptSource
+from selfreward.errors import ChatTemplateError, RecipeError
+from selfreward.parts import Chat, Engine, LeftOut, PromptSource
 from selfreward.recipe import Recipe
 from selfreward.records import Checkpoint, Prompt
 from selfreward.workload import Lengths
@@ -49,16 +50,50 @@ class Facts:
         return {**remote, **local, "best": self.models["initial"].id}
 
 
-def too_long(prompts: Iterable[Prompt], max_tokens: int, facts: Facts) -> Iterator[Problem]:
-    """Yield a problem for the first prompt that leaves less than `max_tokens` of the context for the response."""
-    context = facts.engine.context_tokens
-    for prompt in prompts:
-        if (num_tokens := facts.lengths.prompt(prompt)) + max_tokens > context:
-            yield Problem(
-                f"prompt {prompt.id}: {num_tokens} tokens plus {max_tokens} for the response; the context has "
-                f"{context}; shorten or remove the prompt, lower max_tokens, or raise engine.context_tokens"
-            )
-            return
+def left_out(prompt: Prompt, max_tokens: int, lengths: Lengths) -> LeftOut | None:
+    """Return why the policy cannot give a response of `max_tokens` to this prompt; None when it can."""
+    try:
+        num_tokens = lengths.prompt(prompt)
+    except ChatTemplateError as error:
+        return _refused(prompt, error, lengths)
+    if num_tokens + max_tokens <= lengths.context_tokens:
+        return None
+    found = (
+        f"prompt {prompt.id}: {num_tokens} tokens plus {max_tokens} for the response; the context has "
+        f"{lengths.context_tokens}"
+    )
+    advice = "shorten or remove the prompt, lower max_tokens, or raise engine.context_tokens"
+    return LeftOut(prompt.id, "too_long", found, advice)
+
+
+def _refused(prompt: Prompt, error: ChatTemplateError, lengths: Lengths) -> LeftOut:
+    """Return the refusal of a prompt by the chat template, and whether only the system turn is its cause."""
+    cause = str(error).partition("; ")[0]
+    advice = "only turns that the template supports are allowed; correct or remove the prompt, or use another model"
+    if prompt.messages[0].role == "system" and len(prompt.messages) > 1:
+        try:
+            lengths.prompt(replace(prompt, messages=prompt.messages[1:]))
+        except ChatTemplateError:
+            pass
+        else:
+            cause = f"without its system turn the template would render it; {cause}"
+            advice = "set prompts.system_prompt to null, or remove the system turns, or use another model"
+    return LeftOut(prompt.id, "refused_by_template", f"prompt {prompt.id}: {cause}", advice)
+
+
+def of_left_out(found: Sequence[LeftOut], where: str, *, begun: bool) -> Iterator[Problem]:
+    """Yield a problem for prompts of a file, which the user can correct, and a warning for others.
+
+    In a run that has `begun` nothing can be corrected: its prompts and the keys that would help may not change.
+    """
+    correctable = [each for each in found if each.is_correctable and not begun]
+    if correctable:
+        more = f" ({len(correctable) - 1} more like it)" if len(correctable) > 1 else ""
+        yield Problem(f"{correctable[0].found}; {correctable[0].advice}{more}")
+    elif found:
+        kinds = Counter(each.kind.replace("_", " ") for each in found)
+        counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        yield warning(f"{where}: {counted}, so left out; for example {found[0].found}")
 
 
 def named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:

@@ -1,7 +1,4 @@
-"""Recipe files: YAML 1.2, overrides, errors with line numbers, and the changes of a recipe on resume.
-
-ruamel.yaml reads YAML 1.2, where `5e-7` is a number and `on` and `no` are strings, and provides line numbers.
-"""
+"""Recipe files: YAML, overrides, errors with line numbers, and the changes of a recipe on resume."""
 
 import difflib
 import io
@@ -13,34 +10,36 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
-from ruamel.yaml.resolver import VersionedResolver
-from ruamel.yaml.tag import Tag
 
-from selfreward.errors import RecipeError
+from selfreward.errors import RecipeError, StoreError
 from selfreward.recipe import Recipe
 from selfreward.recipe.renamed import KEYS
 from selfreward.recipe.section import UNION_TAGS
+from selfreward.yaml_text import parse_yaml, plain, read_yaml_text
 
 KeyPath = tuple[str | int, ...]
-MAX_NESTING = 50
+_WHAT = "a recipe"
+_MAX_PROBLEMS = 20
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a file, with `key.path=value` overrides. Raises RecipeError."""
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; a recipe is a YAML file; check the path")
+    return parse(read_yaml_text(path, what=_WHAT), name=str(path), overrides=overrides)
+
+
+def load_stored(path: Path) -> Recipe:
+    """Read a recipe that a run stored in its folder. Raises StoreError when it is not as it was written."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}); a recipe is UTF-8 text; check the file") from error
-    return parse(text, name=str(path), overrides=overrides)
+        return load(path)
+    except RecipeError as error:
+        raise StoreError(
+            f"{error}; the recipe in a run folder must be as the run wrote it; restore it, or choose another output_dir"
+        ) from error
 
 
 def parse(text: str, *, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
     """Parse the recipe of a YAML text. `name` is the file name in errors. Raises RecipeError."""
-    tree = _yaml_of(text, name)
+    tree = parse_yaml(text, name=name, what=_WHAT)
     if not isinstance(tree, dict):
         raise RecipeError(f"{name}: found no keys; a recipe is a mapping of sections; see recipes/ for examples")
     return validated(tree, name=name, overrides=overrides)
@@ -61,10 +60,12 @@ def patched(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
 
 def _validated(tree: Any, name: str, overridden: Sequence[KeyPath]) -> Recipe:
     try:
-        return Recipe.model_validate(_plain(tree))
+        return Recipe.model_validate(plain(tree, name=name))
     except ValidationError as error:
-        problems = (_explain(tree, name, problem, overridden) for problem in error.errors())
-        raise RecipeError("\n".join(problems)) from None
+        found = error.errors()
+        problems = [_explain(tree, name, problem, overridden) for problem in found[:_MAX_PROBLEMS]]
+        more = [f"... and {len(found) - _MAX_PROBLEMS} more"] if len(found) > _MAX_PROBLEMS else []
+        raise RecipeError("\n".join([*problems, *more])) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -124,78 +125,12 @@ def _shown(value: Any) -> Any:
     return value
 
 
-class _CoreSchema(VersionedResolver):
-    """YAML 1.2's core schema, which has no dates: `name: 2026-01-31` is text."""
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        tag = super().resolve(kind, value, implicit)
-        return Tag(suffix="tag:yaml.org,2002:str") if str(tag) == "tag:yaml.org,2002:timestamp" else tag
-
-
-def _yaml_of(text: str, name: str) -> Any:
-    yaml = YAML(typ="rt")
-    yaml.Resolver = _CoreSchema
-    try:
-        _refuse_tags_aliases_and_deep_nesting(text, name)
-        return yaml.load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{where}: {problem}; a recipe is YAML 1.2; fix that line") from None
-    except RecipeError:
-        raise
-    except ValueError as error:  # a number of thousands of digits
-        raise RecipeError(f"{name}: {error}; numbers have a few digits; fix the number") from None
-
-
-def _refuse_tags_aliases_and_deep_nesting(text: str, name: str) -> None:
-    """Refuse YAML features that no recipe needs: tags create objects; aliases and nesting can grow without bound."""
-    depth = 0
-    for event in YAML(typ="rt").parse(text):
-        tag = getattr(event, "tag", None) if isinstance(event, NodeEvent) else None
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        found = None
-        if isinstance(event, AliasEvent):
-            found = f"the alias *{event.anchor}"
-        elif tag is not None:
-            found = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')}"
-        elif depth > MAX_NESTING:
-            found = f"values nested more than {MAX_NESTING} deep"
-        if found:
-            raise RecipeError(
-                f"{name}:{event.start_mark.line + 1}: {found}; a recipe is plain mappings, lists, texts and numbers; "
-                "write the value itself"
-            )
-
-
-def _plain(node: Any) -> Any:
-    """Convert ruamel's round-trip types to plain types, because the schema is strict about types."""
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(item) for item in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for plain in (int, float):
-        if isinstance(node, plain):
-            return plain(node)
-    if isinstance(node, str):
-        text = str(node)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise RecipeError(
-                f"recipe: {text!r} contains a lone surrogate; texts are Unicode; write the character itself"
-            )
-        return text
-    return node
-
-
 def _override(tree: dict[str, Any], override: str) -> KeyPath:
     """Set the key of KEY=VALUE; return its path."""
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise RecipeError(f"--set {override}: not KEY=VALUE; an example is judging.num_draws=5; fix the argument")
-    return _set(tree, key.split("."), _plain(_yaml_of(text, f"--set {key}")) if text else None)
+    return _set(tree, key.split("."), plain(parse_yaml(text, name=f"--set {key}", what=_WHAT)) if text else None)
 
 
 def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> KeyPath:

@@ -173,12 +173,14 @@ class Selection:
 class Checkpoint:
     """A model on disk: a folder that plain `transformers` loads. `id` is a hash of its weights.
 
-    `iteration` t means M_t; the initial model is M_0.
+    `iteration` t means M_t; the initial model is M_0. `stamp` is the state of the folder's files when they were read
+    (`store.model_folder.stamp_of`), so that a change within the run is noticed; "" when it is not known.
     """
 
     id: str
     path: Path
     iteration: int
+    stamp: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from selfreward.records import Checkpoint, Evaluation
 from selfreward.roles import Roles
 from selfreward.steps import Block, Gate, Iteration, Probe, Read, Reading, Stage, Update, complete_tables
 from selfreward.store import Store
+from selfreward.store.model_folder import stamp_of
 from selfreward.tables import COUNTS, DECISION
 
 
@@ -67,7 +68,7 @@ class Runner:
         block = Block(t, files, roles, roles.latest(step.role), roles.first(step.role), work_folder)
         self.store.read_or_make_json(t, step.name, partial(self._learn, step, block))
         path, weights_hash = self.store.commit_checkpoint(t, iteration.folder_of(step), work_folder / "checkpoint")
-        return Checkpoint(weights_hash[:16], path, t)
+        return Checkpoint(weights_hash[:16], path, t, stamp_of(path))
 
     def counts(self, t: int, stages: Sequence[Stage[Any]]) -> Mapping[str, int]:
         """Return the counts of the funnel from prompts to pairs."""

@@ -5,7 +5,8 @@ No intervention changes any of them, so measurements stay comparable.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from selfreward import (
@@ -24,7 +25,7 @@ from selfreward import (
 from selfreward.errors import RecipeError
 from selfreward.monitoring import interventions
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
-from selfreward.problems import Facts, Problem
+from selfreward.problems import Facts, Problem, left_out
 from selfreward.recipe import AdditiveSection, Recipe, RewardModelSection
 from selfreward.records import Checkpoint
 from selfreward.roles import POLICY_MODELS
@@ -93,8 +94,17 @@ def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
 
 def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
     """Build the tools of a recipe. Raises RecipeError for prompts, models and names that cannot be used."""
-    source = prompts.build(recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed)
     inference = inference_of(recipe, cache_folder=cache_folder)
+    lengths = Lengths(inference.engine)
+    # An intervention may allow longer responses later in the run.
+    longest = max(r.sampling.max_tokens for r in (recipe, *interventions.variants(recipe).values()))
+    source = prompts.build(
+        recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed,
+        fit_training=partial(left_out, max_tokens=longest, lengths=lengths),
+        fit_held_out=partial(
+            left_out, max_tokens=recipe.evaluation.max_tokens or recipe.sampling.max_tokens, lengths=lengths
+        ),
+    )  # fmt: skip
     anchor = judging.build_anchor(
         recipe.evaluation.anchor, chats=inference.chats, engine=inference.engine, seed=recipe.seed,
         trust_remote_code=recipe.policy.trust_remote_code,
@@ -111,8 +121,8 @@ def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
 def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[Problem]:
     """Yield the problems of a recipe, also with each of its interventions.
 
-    For a run that has `begun` the lengths of prompts are not checked again, because the keys that would help may not
-    change on resume.
+    In a run that has `begun`, prompts of a file that cannot be used are left out instead, because neither they nor the
+    keys that would help may change.
     """
     lengths = Lengths(tools.engine)
     variants = interventions.variants(recipe)
@@ -120,15 +130,13 @@ def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[P
     of_recipe = list(_of_sections(recipe, tools, lengths))
     facts = Facts(recipe, tools.source, tools.engine, tools.models, lengths)
     yield from model_files.problems(recipe.models, facts, scoring=scoring)
-    if not begun:
-        yield from sampling.problems(recipe.sampling, facts)
-        yield from evaluation.problems(recipe.evaluation, facts)
+    yield from sampling.problems(facts, begun=begun)
+    yield from evaluation.problems(recipe.evaluation, facts, begun=begun)
     yield from of_recipe
     yield from judging.anchor_problems(recipe.evaluation.anchor, facts)
     yield from monitoring.problems(recipe.monitor, facts)
     for label, variant in variants.items():
-        of_variant = sampling.problems(variant.sampling, replace(facts, recipe=variant))
-        found = [*of_variant, *_of_sections(variant, tools, lengths)]
+        found = _of_sections(variant, tools, lengths)
         yield from (problem.of(label) for problem in found if problem not in of_recipe)
 
 

@@ -127,7 +127,7 @@ class Lengths:
         return self._tokenizer.context_tokens
 
     def prompt(self, prompt: Prompt) -> int:
-        return self._once(prompt.id, lambda: len(self._tokenizer.encode(prompt.messages)))
+        return self._once(prompt.messages, lambda: len(self._tokenizer.encode(prompt.messages)))
 
     def prompts(self, prompts: Sequence[Prompt]) -> tuple[int, ...]:
         return tuple(map(self.prompt, prompts))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
+from selfreward.errors import ChatTemplateError
 from selfreward.parts import Engine
 from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
@@ -51,7 +52,10 @@ class LocalChat:
         choice = len(tokens.opening_ids) + 1 if tokens else 0
         needed = request.max_tokens + choice + (_SPARE_TOKENS if choice and request.max_tokens else 0)
         # Requests with choices or a JSON schema prescribe their own reasoning, so thinking is off.
-        prompt = self._encode(request.messages, thinking=tokens is None and request.json_schema is None)
+        try:
+            prompt = self._encode(request.messages, thinking=tokens is None and request.json_schema is None)
+        except ChatTemplateError:  # of this one conversation, which must not end the run
+            return [Reply(skipped=Unscored.REFUSED.value)] * request.n
         if prompt is None:
             return [Reply(skipped=Unscored.CONTROL_TOKENS.value)] * request.n
         if len(prompt) + needed > self.engine.context_tokens:

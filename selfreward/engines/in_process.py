@@ -39,6 +39,7 @@ class InProcessEngine(ABC):
     @property
     def context_tokens(self) -> int:
         if self._context_tokens is None:
+            _ = self._chat.end_token_ids  # so that a model without any is refused before a run
             self._context_tokens = self._chat.context_tokens(self._section.context_tokens)
         return self._context_tokens
 

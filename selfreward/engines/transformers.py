@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.weight_verification import TensorSample, chosen_names, hash_of, sampled_columns
-from selfreward.errors import EngineError, RecipeError
+from selfreward.errors import EngineError, RecipeError, SelfRewardError
 from selfreward.model_files.quiet import quiet_transformers
+from selfreward.model_files.reading import reading_model
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
@@ -55,7 +56,8 @@ class TransformersEngine(InProcessEngine):
         from transformers import AutoModelForCausalLM
 
         # A progress bar at every weight sync would not inform a user.
-        with quiet_transformers(on_a_terminal_too=True):
+        kind = EngineError if checkpoint.iteration else RecipeError  # of the run, or of the user
+        with quiet_transformers(on_a_terminal_too=True), reading_model(f"model {checkpoint.path}", kind=kind):
             return AutoModelForCausalLM.from_pretrained(
                 checkpoint.path,
                 dtype=getattr(torch, self._section.dtype),
@@ -169,7 +171,7 @@ class TransformersEngine(InProcessEngine):
         """Turn exceptions of torch and transformers into EngineError."""
         try:
             yield
-        except EngineError:
+        except SelfRewardError:
             raise
         except _FAILURES as error:
             raise EngineError(

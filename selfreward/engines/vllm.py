@@ -16,7 +16,7 @@ from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.vllm_start import start_vllm
 from selfreward.engines.weight_verification import TensorSample
-from selfreward.errors import EngineError
+from selfreward.errors import EngineError, SelfRewardError
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
@@ -262,7 +262,7 @@ class VllmEngine(InProcessEngine):
         """Turn exceptions of vLLM into EngineError, and mark the engine as failed."""
         try:
             yield
-        except EngineError:
+        except SelfRewardError:
             raise
         except _FAILURES as error:
             self._dead = f"{what}: {type(error).__name__}: {error}"

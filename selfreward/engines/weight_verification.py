@@ -19,6 +19,7 @@ from typing import Any
 
 from selfreward.errors import EngineError
 from selfreward.records import Checkpoint
+from selfreward.store.model_folder import require_unchanged
 
 MAX_TENSORS = 192
 NUM_COLUMNS = 16
@@ -78,7 +79,9 @@ class WeightVerifier:
         self._canaries: dict[str, tuple[float, ...]] = {}
 
     def require_readable(self, checkpoint: Checkpoint) -> None:
-        """Raise EngineError when a weights file is missing or truncated, before the engine's weights are changed."""
+        """Raise an error when files of the model were changed, or EngineError when a weights file is missing or
+        truncated, before the engine's weights are changed."""
+        require_unchanged(checkpoint)
         _index(checkpoint.path)
 
     def tensors(self, samples: Sequence[TensorSample], checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Evaluation of checkpoints on held-out prompts and of the judge that labels; it writes the monitor's outcomes."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from selfreward.evaluation.evaluator import Evaluator
 from selfreward.evaluation.held_out import held_out
@@ -9,7 +10,7 @@ from selfreward.evaluation.responding import Decoding
 from selfreward.evaluation.second_validation import second_validation
 from selfreward.evaluation.test_set import test_set
 from selfreward.parts import Anchor, Engine, PromptSource
-from selfreward.problems import Facts, Problem, too_long
+from selfreward.problems import Facts, Problem, left_out, of_left_out
 from selfreward.recipe import EvaluationSection, Recipe
 
 
@@ -20,13 +21,22 @@ def evaluator(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: A
     return Evaluator(source, engine, anchor, decoding, recipe.seed, recipe.iterations.shard_prompts)
 
 
-def problems(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
-    """Yield held-out prompts that are too long for a response of `max_tokens` in the context."""
-    source, max_tokens = facts.source, section.max_tokens or facts.recipe.sampling.max_tokens
-    for prompts_of in (
-        source.validation_prompts,
-        source.second_validation_prompts,
-        source.test_prompts,
-        source.verifiable_prompts,
-    ):
-        yield from too_long(prompts_of(), max_tokens, facts)
+def problems(section: EvaluationSection, facts: Facts, *, begun: bool) -> Iterator[Problem]:
+    """Yield held-out prompts to which no response of `max_tokens` can be given."""
+    yield from of_left_out(facts.source.left_out(None), "held-out prompts", begun=begun)
+    if not begun:
+        yield from islice(_of_given(section, facts), 1)
+
+
+def _of_given(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
+    """Yield the problems of prompts that are given, not taken from a pool, so that none is left out.
+
+    A gold pair that is too long for its judge is unscored.
+    """
+    max_tokens = section.max_tokens or facts.recipe.sampling.max_tokens
+    for prompt in facts.source.verifiable_prompts():
+        if found := left_out(prompt, max_tokens, facts.lengths):
+            yield Problem(f"{found.found}; {found.advice}")
+    for pair in facts.source.gold_pairs():
+        if (found := left_out(pair.prompt, 0, facts.lengths)) and found.kind == "refused_by_template":
+            yield Problem(f"evaluation.gold: {found.found}; {found.advice}")

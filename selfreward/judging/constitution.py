@@ -15,9 +15,6 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from selfreward import recipe
 from selfreward.errors import RecipeError
 from selfreward.judging.client import JudgeClient
@@ -26,6 +23,9 @@ from selfreward.parts import Chat, Models
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.templates import Template
 from selfreward.workload import Lengths, Requests, Workload
+from selfreward.yaml_text import parse_yaml, plain, read_yaml_text
+
+_WHAT = "a list of principles"
 
 NAME = "constitution"
 PAPER_CLAMP = (0.4, 0.6)
@@ -78,10 +78,10 @@ def read_principles(path: Path) -> list[str]:
         "write one sentence per line, each after a dash, in quotes if it contains a colon",
     )
     try:
-        found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(f"{where}: cannot be read ({cause}); a YAML list of sentences is needed; {advice}") from error
+        text = read_yaml_text(path, what=_WHAT)
+        found = plain(parse_yaml(text, name=str(path), what=_WHAT), name=str(path))
+    except RecipeError as error:
+        raise RecipeError(f"judging.principles: {error}; {advice}") from error
     if not isinstance(found, list) or not found:
         raise RecipeError(f"{where}: it contains {found!r:.60}; a YAML list of sentences is needed; {advice}")
     for number, principle in enumerate(found, start=1):

@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from selfreward import recipe
-from selfreward.errors import EngineError, RecipeError
+from selfreward.errors import ChatTemplateError, EngineError, RecipeError
 from selfreward.judging.client import finite, plain_judgment
+from selfreward.model_files.reading import reading_model
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
+from selfreward.store.model_folder import require_unchanged
 from selfreward.workload import Lengths, Requests, Workload, forward_requests
 
 NAME: Final = "reward_model"
+_WANTED: Final = "a sequence-classification checkpoint with one output, safetensors and a chat template is needed"
 
 
 class RewardModelJudge:
@@ -45,10 +48,11 @@ class RewardModelJudge:
     ) -> list[Judgment]:
         """Return one judgment for each response, in their order.
 
-        Raises RecipeError for a checkpoint that is not a reward model or whose template cannot format the conversation,
-        and EngineError when the forward pass fails.
+        A conversation that the checkpoint's template cannot format is unscored. Raises RecipeError for a checkpoint
+        that is not a reward model, and EngineError when the forward pass fails.
         """
         checkpoint = models[self._section.by]
+        require_unchanged(checkpoint)
         config, tokenizer = config_and_tokenizer(checkpoint.path, trust_remote_code=self._trust_remote_code)
         messages_of = {prompt.id: prompt.messages for prompt in prompts}
         limit = _max_tokens(config, tokenizer)
@@ -98,11 +102,9 @@ def config_and_tokenizer(folder: Path, *, trust_remote_code: bool) -> tuple[Any,
     output and a chat template."""
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
+    with reading_model(f"reward model {folder}: its config or tokenizer", _WANTED):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise _refused(folder, f"its config or tokenizer cannot be read ({error})") from error
     if config.num_labels != 1:
         architectures = ", ".join(config.architectures or ["not given"])
         raise _refused(folder, f"it has {config.num_labels} outputs (architecture: {architectures})")
@@ -113,8 +115,7 @@ def config_and_tokenizer(folder: Path, *, trust_remote_code: bool) -> tuple[Any,
 
 def _refused(folder: Path, found: str) -> RecipeError:
     return RecipeError(
-        f"reward model {folder}: {found}; a sequence-classification checkpoint with one output, safetensors and a chat "
-        "template is needed; name such a model under `models`, or use another kind of judge"
+        f"reward model {folder}: {found}; {_WANTED}; name such a model under `models`, or use another kind of judge"
     )
 
 
@@ -135,8 +136,11 @@ def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, lim
     def num_control(token_ids: tuple[int, ...]) -> int:
         return sum(token_id in control for token_id in token_ids)
 
-    expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
-    token_ids = _encode(tokenizer, turns)
+    try:
+        expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
+        token_ids = _encode(tokenizer, turns)
+    except ChatTemplateError:  # of this one conversation, which must not end the run
+        return Unscored.REFUSED
     if num_control(token_ids) != expected:
         token_ids = _encode(
             tokenizer, [replace(turn, content=_break_control_tokens(turn.content, tokenizer)) for turn in turns]
@@ -155,8 +159,6 @@ def _break_control_tokens(text: str, tokenizer: Any) -> str:
 
 
 def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
-    import jinja2
-
     # A lone surrogate is legal in JSON but cannot be encoded in UTF-8: it becomes a question mark.
     conversation = [
         {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode("utf-8")} for turn in turns
@@ -164,9 +166,9 @@ def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
     try:
         # The template writes the beginning-of-sequence token itself: nothing is added.
         return tuple(tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False))
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
+    except Exception as error:  # a template is a program, which may raise anything
         roles = ", ".join(turn.role for turn in turns)
-        raise RecipeError(
+        raise ChatTemplateError(
             f"reward model {tokenizer.name_or_path}: its chat template cannot format the turns {roles} ({error}); "
             "roles that the template supports are allowed; change the roles, or the system prompt, or the reward model"
         ) from error
@@ -179,11 +181,14 @@ def _load(folder: Path, *, trust_remote_code: bool) -> Any:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one bar per shard is of no use to the user
     try:
-        model, loaded = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise _refused(folder, f"it cannot be loaded ({error})") from error
+        with reading_model(f"reward model {folder}", _WANTED):
+            model, loaded = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                dtype="auto",
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -95,8 +95,9 @@ def check(recipe: Recipe) -> list[str]:
     """Read prompts and models as a run would, without starting it. Return warnings; raises RecipeError."""
     from selfreward.tools import problems, tools_of
 
-    tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
-    return warnings_of(problems(recipe, tools))
+    folder = Path(recipe.output_dir).expanduser()
+    tools = tools_of(recipe, cache_folder=folder / "endpoints")
+    return warnings_of(problems(recipe, tools, begun=(folder / "manifest.json").exists()))
 
 
 def rewrite_reports(folder: Path) -> Path:

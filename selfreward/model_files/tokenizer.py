@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import RecipeError
+from selfreward.errors import ChatTemplateError, RecipeError
+from selfreward.model_files.reading import reading_model
 from selfreward.records import Message
 
 # The variable in templates of thinking models; other templates ignore it.
@@ -27,18 +28,22 @@ class ChatTokenizer:
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
+        with reading_model(f"model {self._folder}: its tokenizer"):
+            return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
 
     @cached_property
     def end_token_ids(self) -> tuple[int, ...]:
         """Ids that end a response: the tokenizer's end token and those of the generation config; sorted."""
         from transformers import GenerationConfig
 
-        ids = {self._tokenizer.eos_token_id}
+        ids = {self._tokenizer.eos_token_id} - {None}
         if (self._folder / "generation_config.json").is_file():
-            more = GenerationConfig.from_pretrained(self._folder).eos_token_id
-            ids.update(more if isinstance(more, list) else [more])
-        ids.discard(None)
+            with reading_model(f"model {self._folder}: generation_config.json"):
+                found = GenerationConfig.from_pretrained(self._folder).eos_token_id
+                more = found if isinstance(found, list) else [] if found is None else [found]
+                if not all(type(token_id) is int for token_id in more):
+                    raise ValueError(f"eos_token_id is {found!r:.60}, not a token id or a list of them")
+                ids.update(more)
         if not ids:
             raise RecipeError(
                 f"model {self._folder}: it has no end token; a chat model needs one to end a response; "
@@ -50,9 +55,10 @@ class ChatTokenizer:
         """Return `requested`, or the model's maximum number of positions if that is smaller."""
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
-        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-        return min(requested, positions) if positions else requested
+        with reading_model(f"model {self._folder}: config.json"):
+            config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
+            positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+            return min(requested, int(positions)) if positions else requested
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
@@ -61,17 +67,16 @@ class ChatTokenizer:
         return tuple(sorted({token.content for token in added if token.special or _TAG.fullmatch(token.content)}))
 
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
-        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises RecipeError."""
-        import jinja2
-
+        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises ChatTemplateError."""
         conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
+        tokenizer = self._tokenizer
         try:
-            ids = self._tokenizer.apply_chat_template(
+            ids = tokenizer.apply_chat_template(
                 conversation, add_generation_prompt=True, return_dict=False, **({} if thinking else _NO_THINKING)
             )
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
+        except Exception as error:  # a template is a program, which may raise anything
             roles = ", ".join(message.role for message in messages) or "none"
-            raise RecipeError(
+            raise ChatTemplateError(
                 f"conversation with the turns {roles}: the model's chat template cannot render it ({error}); "
                 "only turns that the template supports are allowed; change the roles, the system prompt or the model"
             ) from error

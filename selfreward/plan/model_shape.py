@@ -1,12 +1,14 @@
 """The size of a model, read from its config and the headers of its weights, without loading the weights."""
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import RecipeError
+from selfreward.model_files.json_file import read_json_object, text_config
+from selfreward.model_files.weights import tensor_shapes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -38,17 +40,12 @@ class ModelShape:
 
 def read_shape(folder: Path) -> ModelShape:
     """Read the shape of a model. Raises RecipeError when the config is not that of a decoder-only transformer."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    sizes = _parameter_counts(folder)
-    try:
-        hidden, num_layers, num_heads = (config[k] for k in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-        vocabulary = config["vocab_size"]
-    except KeyError as error:
-        raise RecipeError(
-            f"{folder / 'config.json'}: no {error}; the config of a decoder-only transformer has this key; "
-            "plan cannot estimate this model, but run may work with it"
-        ) from error
+    file = folder / "config.json"
+    config = text_config(read_json_object(file))
+    sizes = {name: math.prod(shape) for name, shape in tensor_shapes(folder).items()}
+    hidden, num_layers, num_heads, vocabulary = (
+        _count(config, key, file) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    )
     total = sum(sizes.values())
     # With a separate output head, the embedding is only looked up.
     looked_up = hidden * vocabulary if any(name.endswith("lm_head.weight") for name in sizes) else 0
@@ -57,19 +54,17 @@ def read_shape(folder: Path) -> ModelShape:
         num_matrix_parameters=total - looked_up,
         num_layers=num_layers,
         hidden_size=hidden,
-        num_kv_heads=config.get("num_key_value_heads") or num_heads,
-        head_size=config.get("head_dim") or hidden // num_heads,
+        num_kv_heads=_count(config, "num_key_value_heads", file, default=num_heads),
+        head_size=_count(config, "head_dim", file, default=hidden // num_heads),
         vocabulary=vocabulary,
     )
 
 
-def _parameter_counts(folder: Path) -> dict[str, int]:
-    """Map each tensor name to its number of values, from the headers of the safetensors files."""
-    from safetensors import safe_open
-
-    counts: dict[str, int] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            names: Any = tensors.keys()
-            counts |= {name: math.prod(tensors.get_slice(name).get_shape()) for name in names}
-    return counts
+def _count(config: Mapping[str, Any], key: str, file: Path, *, default: int | None = None) -> int:
+    value = config.get(key) or default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RecipeError(
+            f"{file}: {key} is {value!r:.40}; the config of a decoder-only transformer has a number above 0; "
+            "plan cannot estimate this model, but run may work with it"
+        )
+    return value

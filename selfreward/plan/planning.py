@@ -63,13 +63,20 @@ def plan(recipe: Recipe) -> Plan:
         history=history,
         memory=memory_of(recipe, work, model=model, machine=machine),
         disk=disk_of(recipe, work, model=model),
-        warnings=(*warnings(recipe, tools, work), *beyond_budget(recipe, work), *history.warnings),
+        warnings=(
+            *warnings(recipe, tools, work, begun=started_with is not None),
+            *beyond_budget(recipe, work),
+            *history.warnings,
+        ),
     )
 
 
-def warnings(recipe: Recipe, tools: Tools, work: Sequence[IterationWork]) -> list[str]:
+def warnings(recipe: Recipe, tools: Tools, work: Sequence[IterationWork], *, begun: bool = False) -> list[str]:
     """Return what `selfreward run` would refuse or warn about, and the judge prompts that may not fit."""
-    found = [p.text if p.is_warning else f"`selfreward run` would refuse it: {p.text}" for p in problems(recipe, tools)]
+    found = [
+        p.text if p.is_warning else f"`selfreward run` would refuse it: {p.text}"
+        for p in problems(recipe, tools, begun=begun)
+    ]
     if num_unjudged := sum(iteration.num_unjudged for iteration in work):
         found.append(
             f"up to {num_unjudged:,} judge prompts may exceed the context of {tools.engine.context_tokens} tokens; "

@@ -9,7 +9,7 @@ from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.dataset import read_dataset
 from selfreward.prompts.file import read_file
 from selfreward.prompts.gold import read_gold
-from selfreward.prompts.held_out import gaps
+from selfreward.prompts.held_out import Fit, always_fits, gaps
 from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
 from selfreward.prompts.stages import fresh
 from selfreward.prompts.verifiable import VerifiableGenerator, boilerplate
@@ -26,11 +26,18 @@ from selfreward.records import Prompt
 
 
 def build(
-    section: PromptsSection, *, evaluation: EvaluationSection, iterations: IterationsSection, seed: int
+    section: PromptsSection,
+    *,
+    evaluation: EvaluationSection,
+    iterations: IterationsSection,
+    seed: int,
+    fit_training: Fit = always_fits,
+    fit_held_out: Fit = always_fits,
 ) -> PromptSource:
     """Read and split the prompts of a run. Raises RecipeError for input that cannot be used.
 
-    The verifiable prompts get the system prompt of `section`, with which the policy is trained.
+    The verifiable prompts get the system prompt of `section`, with which the policy is trained. `fit_training` and
+    `fit_held_out` return why a prompt is left out.
     """
     num_training = iterations.max * iterations.num_prompts_per_iteration
     num_held_out = evaluation.num_prompts + evaluation.second_validation_size + evaluation.test_size
@@ -52,6 +59,8 @@ def build(
         iterations=iterations,
         boilerplate=boilerplate(),
         gaps=gaps(evaluation),
+        fit_training=fit_training,
+        fit_held_out=fit_held_out,
     )
 
 
@@ -61,7 +70,8 @@ def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out
             prompts = in_seeded_order(read_builtin(), seed=seed)
             pool = Pool("the built-in set", prompts, how_to_add="use `kind: file` with your own prompts")
         case FilePrompts():
-            pool = Pool(section.path, in_seeded_order(read_file(section.path, column=section.column), seed=seed))
+            prompts = in_seeded_order(read_file(section.path, column=section.column), seed=seed)
+            pool = Pool(section.path, prompts, is_correctable=True)
         case DatasetPrompts():
             rows, num_skipped = read_dataset(
                 section.name,

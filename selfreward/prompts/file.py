@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from selfreward.prompts.rows import Defect, read_row
 from selfreward.records import Prompt
 
 SUFFIXES = (".jsonl", ".parquet")
+MAX_LINE_BYTES = 2**24
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -72,7 +74,12 @@ def _jsonl_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]
     # Read as bytes, because only \n ends a line: text mode would also split at a lone \r, as in broken exports.
     try:
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(partial(lines.readline, MAX_LINE_BYTES + 1), b""), start=1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise RecipeError(
+                        f"{path}, line {number}: it has more than {MAX_LINE_BYTES:,} bytes; each line is one JSON "
+                        "object; check that the file is JSONL, not one large JSON value"
+                    )
                 content = line.removeprefix(_BOM) if number == 1 else line
                 if content.strip():
                     yield f"line {number}", _json_object(content, f"{path}, line {number}")

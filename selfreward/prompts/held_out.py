@@ -5,11 +5,12 @@ first, so that the sizes of the other two do not change them. Prompts that overl
 skipped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from selfreward.errors import RecipeError
+from selfreward.parts import LeftOut
 from selfreward.prompts.contamination import check_overlap
 from selfreward.recipe import EvaluationSection
 from selfreward.recipe.evaluation import EXTRA_SPLITS_FROM
@@ -23,12 +24,25 @@ KEYS: Final = {
 }
 """The sets that are taken from a pool, in this order, with the key of `evaluation` that gives the size of each."""
 
+MAX_LEFT_OUT: Final = 1000
+"""When more prompts than this do not fit, and ten times as many as do, no more are tried."""
+
+Fit = Callable[[Prompt], LeftOut | None]
+"""Returns why a prompt is left out; None when the policy can respond to it."""
+
 WORDS: Final = {"validation": "validation set", "second_validation": "second validation set", "test": "test set"}
+
+
+def always_fits(_: Prompt) -> None:
+    """Leave out no prompt."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out sets; `num_passed_over` counts, by set, prompts of the pool skipped because of overlap."""
+    """The held-out sets; `num_passed_over` counts, by set, prompts of the pool skipped because of overlap.
+
+    `left_out` are prompts of the pool skipped because the policy cannot respond to them.
+    """
 
     validation: tuple[Prompt, ...] = ()
     second_validation: tuple[Prompt, ...] = ()
@@ -36,6 +50,7 @@ class HeldOut:
     verifiable: tuple[Prompt, ...] = ()
     gold: tuple[GoldPair, ...] = ()
     num_passed_over: Mapping[str, int] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def taken(self) -> tuple[Prompt, ...]:
@@ -58,12 +73,13 @@ def hold_out(
     source: str,
     how_to_add: str,
     mark_ids: bool,
+    fit: Fit = always_fits,
 ) -> HeldOut:
     """Take the validation, second validation and test sets of the given `sizes` from the candidates.
 
     `source` names the candidates in errors. `mark_ids` prefixes ids with the set's name, so that ids of another source
-    than the training source are distinct, even if both number their rows. Raises RecipeError when there are too few
-    candidates.
+    than the training source are distinct, even if both number their rows. `fit` returns why a prompt is left out.
+    Raises RecipeError when there are too few candidates.
     """
     gold_prompts = [pair.prompt for pair in gold]
     _refuse_gold_among(verifiable, gold_prompts, boilerplate)
@@ -71,33 +87,54 @@ def hold_out(
     left = candidates
     taken: dict[str, tuple[Prompt, ...]] = {}
     num_passed_over: dict[str, int] = {}
+    left_out: dict[str, LeftOut] = {}
     for name in KEYS:
         if (size := sizes[name]) == 0:
             continue
-        found, rest = _first(left, size, before, boilerplate)
+        num_left_out = len(left_out)
+        found, rest = _first(left, size, before, boilerplate, fit, left_out)
         if len(found) < size:
-            raise _too_few(name, size, len(found), taken, source=source, how_to_add=how_to_add)
+            raise _too_few(
+                name, size, len(found), taken, source=source, how_to_add=how_to_add, left_out=[*left_out.values()]
+            )
         before += found
-        num_passed_over[name] = len(left) - len(rest) - size
+        num_passed_over[name] = len(left) - len(rest) - size - (len(left_out) - num_left_out)
         left = rest
         taken[name] = tuple(
             replace(prompt, id=f"{SPLIT_SEED_NAMES[name]}-{prompt.id}") if mark_ids else prompt for prompt in found
         )
-    return HeldOut(**taken, verifiable=tuple(verifiable), gold=tuple(gold), num_passed_over=num_passed_over)
+    return HeldOut(
+        **taken,
+        verifiable=tuple(verifiable),
+        gold=tuple(gold),
+        num_passed_over=num_passed_over,
+        left_out=tuple(left_out.values()),
+    )
 
 
 def _first(
-    candidates: Sequence[Prompt], size: int, before: Sequence[Prompt], boilerplate: Sequence[str]
+    candidates: Sequence[Prompt],
+    size: int,
+    before: Sequence[Prompt],
+    boilerplate: Sequence[str],
+    fit: Fit,
+    left_out: dict[str, LeftOut],
 ) -> tuple[list[Prompt], Sequence[Prompt]]:
-    """Return the first `size` candidates without overlap with `before`, and the rest; fewer when they run out."""
+    """Return the first `size` candidates without overlap with `before`, and the rest; fewer when they run out.
+
+    Those that do not fit are added to `left_out`; when hardly any fits, the search ends early.
+    """
     found: list[Prompt] = []
     for start in range(0, len(candidates), size):
         block = candidates[start : start + size]
         overlapping = check_overlap(block, before, boilerplate=boilerplate).training_ids
         for index, prompt in enumerate(block, start):
             if prompt.id not in overlapping:
-                found.append(prompt)
-            if len(found) == size:
+                if (misfit := fit(prompt)) is None:
+                    found.append(prompt)
+                else:
+                    left_out[prompt.id] = misfit
+            if len(found) == size or len(left_out) > MAX_LEFT_OUT + 10 * len(found):
                 return found, candidates[index + 1 :]
     return found, []
 
@@ -112,12 +149,23 @@ def _refuse_gold_among(verifiable: Sequence[Prompt], gold: Sequence[Prompt], boi
 
 
 def _too_few(
-    name: str, size: int, num_free: int, taken: Mapping[str, Sequence[Prompt]], *, source: str, how_to_add: str
+    name: str,
+    size: int,
+    num_free: int,
+    taken: Mapping[str, Sequence[Prompt]],
+    *,
+    source: str,
+    how_to_add: str,
+    left_out: Sequence[LeftOut],
 ) -> RecipeError:
     key = f"evaluation.{KEYS[name]}"
     others = " and ".join(f"{len(prompts)} {other}" for other, prompts in taken.items())
+    unusable = (
+        f" and {len(left_out)} that cannot be used ({left_out[0].found}; {left_out[0].advice})" if left_out else ""
+    )
+    besides = f" in addition to {others} prompts" if others else ""
     return RecipeError(
-        f"{source} has {num_free} prompts to hold out{f' in addition to {others} prompts' if others else ''}; "
+        f"{source} has {num_free} prompts to hold out{besides}{unusable}; "
         f"{key} needs {size}, {size - num_free} more; {how_to_add}, or lower {key}{' (0: none)' if others else ''}"
     )
 

@@ -15,9 +15,10 @@ from functools import cached_property
 from typing import Any
 
 from selfreward.errors import RecipeError
+from selfreward.parts import LeftOut
 from selfreward.prompts.contamination import NGRAM_WORDS, THRESHOLD, Overlap, check_overlap
 from selfreward.prompts.diversity import diversity
-from selfreward.prompts.held_out import KEYS, hold_out
+from selfreward.prompts.held_out import KEYS, Fit, always_fits, hold_out
 from selfreward.recipe import IterationsSection
 from selfreward.records import GoldPair, Message, Prompt
 from selfreward.seeding import seed_of
@@ -31,7 +32,8 @@ class Pool:
     """Prompts of one source in the order in which a run takes them.
 
     `held_out` is set when the source itself separates prompts to hold out. `num_skipped` counts, by reason, rows of the
-    source that are not valid prompts. `how_to_add` is advice on getting more prompts.
+    source that are not valid prompts. `how_to_add` is advice on getting more prompts. `is_correctable`: the user can
+    correct its rows.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Pool:
     held_out: tuple[Prompt, ...] | None = None
     num_skipped: Mapping[str, int] = field(default_factory=dict)
     how_to_add: str = "add prompts"
+    is_correctable: bool = False
 
 
 def in_seeded_order(prompts: Iterable[Prompt], *, seed: int) -> tuple[Prompt, ...]:
@@ -57,12 +60,22 @@ def with_system_prompt(prompts: Iterable[Prompt], system_prompt: str | None) -> 
     )
 
 
+@dataclass(frozen=True)
+class _Block:
+    """The training prompts of one iteration, and those left out of them."""
+
+    prompts: tuple[Prompt, ...]
+    left_out: tuple[LeftOut, ...]
+
+
 class SplitSource:
     """The `parts.PromptSource` of all recipes.
 
     `own` is the training source, `other` the evaluation's own source (None: prompts are held out of `own`). `gaps` are
-    sentences on what the recipe's held-out sets do not measure. Raises RecipeError when there are too few prompts, or
-    when more than half of the training prompts overlap with held-out prompts.
+    sentences on what the recipe's held-out sets do not measure. `fit_training` and `fit_held_out` return why a prompt
+    is left out of its block, or not held out; blocks stay where they are, so a block may have fewer prompts. Raises
+    RecipeError when there are too few prompts, or when more than half of the training prompts overlap with held-out
+    prompts.
     """
 
     def __init__(
@@ -78,16 +91,19 @@ class SplitSource:
         iterations: IterationsSection,
         boilerplate: Sequence[str] = (),
         gaps: Sequence[str] = (),
+        fit_training: Fit = always_fits,
+        fit_held_out: Fit = always_fits,
     ) -> None:
         self._own, self._other, self._iterations = own, other, iterations
         self._boilerplate, self._gaps = boilerplate, gaps
+        self._fit_training, self._blocks = fit_training, dict[int, _Block]()
         pool = other or own
         self._held_out = hold_out(
             pool.prompts if pool.held_out is None else pool.held_out,
             sizes={"validation": num_validation, "second_validation": num_second_validation, "test": num_test},
             verifiable=verifiable, gold=gold, boilerplate=boilerplate,
             source=f"{'evaluation.prompts' if other else 'prompts'}: {pool.name}", how_to_add=pool.how_to_add,
-            mark_ids=other is not None,
+            mark_ids=other is not None, fit=fit_held_out,
         )  # fmt: skip
         held_out_ids = {prompt.id for prompt in self._held_out.taken}
         candidates = [prompt for prompt in own.prompts if prompt.id not in held_out_ids]
@@ -100,12 +116,29 @@ class SplitSource:
         _require_unique_ids([*self._training, *self._held_out.prompts])
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
-        """Return block `iteration` (from 1) of the training prompts."""
+        """Return block `iteration` (from 1) of the training prompts, without those that are left out."""
+        return self._block(iteration).prompts
+
+    def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
+        """Return the prompts left out of block `iteration`, or with None of the held-out sets."""
+        if iteration is not None:
+            return self._block(iteration).left_out
+        pool = self._other or self._own
+        return tuple(replace(each, is_correctable=pool.is_correctable) for each in self._held_out.left_out)
+
+    def _block(self, iteration: int) -> "_Block":
         if iteration < 1:
             raise ValueError(f"training prompts: iteration {iteration} was requested; iterations start at 1")
-        self._require_enough(iteration)
-        block = self._iterations.num_prompts_per_iteration
-        return self._training[(iteration - 1) * block : iteration * block]
+        if iteration not in self._blocks:
+            self._require_enough(iteration)
+            size = self._iterations.num_prompts_per_iteration
+            rows = self._training[(iteration - 1) * size : iteration * size]
+            found = [(prompt, self._fit_training(prompt)) for prompt in rows]
+            self._blocks[iteration] = _Block(
+                tuple(prompt for prompt, misfit in found if misfit is None),
+                tuple(replace(m, is_correctable=self._own.is_correctable) for _, m in found if m is not None),
+            )
+        return self._blocks[iteration]
 
     def validation_prompts(self) -> Sequence[Prompt]:
         """Return `evaluation.num_prompts` held-out prompts."""
@@ -150,11 +183,13 @@ class SplitSource:
                 "num_read": len(self._own.prompts),
                 "num_skipped": dict(self._own.num_skipped),
                 "num_held_out": self._num_held_out,
+                "num_left_out": self._num_left_out(),
                 **_size_and_hash(self._training),
             },
             "validation": {
                 "source": (self._other or self._own).name,
                 "num_skipped": dict(self._other.num_skipped) if self._other else {},
+                "num_left_out": len(held_out.left_out),
                 **_size_and_hash(held_out.validation),
             },
             "second_validation": _size_and_hash(held_out.second_validation),
@@ -165,6 +200,10 @@ class SplitSource:
             "data_split_guarantees": [self._guarantee(), *self._gaps],
             "diversity": {**asdict(varied), "nearest_pair": list(varied.nearest_pair or ())},
         }
+
+    def _num_left_out(self) -> int:
+        """Return the number of prompts that were left out of the blocks of all iterations."""
+        return sum(len(self._block(t).left_out) for t in range(1, self._iterations.max + 1))
 
     def _overlap_facts(self) -> dict[str, Any]:
         exact = {pair.training_id for pair in self._overlap.pairs if pair.kind == "exact"}
@@ -245,7 +284,15 @@ def _example(overlap: Overlap) -> str:
 
 
 def _size_and_hash(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    return {"num_prompts": len(prompts), "sha256": prompts_sha256(prompts)}
+    return {"num_prompts": len(prompts), "sha256": prompts_sha256(prompts), **_references_sha256(prompts)}
+
+
+def _references_sha256(prompts: Sequence[Prompt]) -> dict[str, str]:
+    """Return the hash of the reference answers, which is apart from that of the prompts; nothing without any."""
+    if not any(prompt.reference for prompt in prompts):
+        return {}
+    rows = json.dumps([[prompt.id, prompt.reference] for prompt in prompts])
+    return {"references_sha256": hashlib.sha256(rows.encode()).hexdigest()}
 
 
 def prompts_sha256(prompts: Iterable[Prompt]) -> str:

@@ -20,8 +20,9 @@ def fresh(source: PromptSource, iteration: int, *, shard_prompts: int) -> Stage[
             a is None or b is None or a.messages != b.messages for a, b in zip_longest(reading.rows(PROMPTS), prompts)
         ):
             raise StoreError(
-                f"iteration {iteration} began with prompts that the recipe's source no longer gives; the prompts of a "
-                "run must not change; restore the source, or set another output_dir"
+                f"iteration {iteration} began with prompts that the recipe's source no longer gives; the prompts of an "
+                f"iteration must not change; restore the source, or remove the folder iteration-{iteration:02d} to "
+                "make it again with the prompts that the source gives now, or set another output_dir"
             )
 
     def tally(stored: Iterable[Prompt]) -> dict[str, int]:

@@ -23,7 +23,7 @@ class Unscored(StrEnum):
     NO_OPPONENT = "no_opponent"  # the judge compares, and the prompt has no other response with text
     ONE_ORDER = "one_order"  # the other order could not be parsed, and one order alone has position bias
     CONTROL_TOKENS = "control_tokens"  # the text would have become control tokens in the judge's tokenizer
-    REFUSED = "refused"  # the endpoint did not serve the request, for example because of its content filter
+    REFUSED = "refused"  # the endpoint or the chat template did not take the request, for example by a content filter
     NOT_FINITE = "not_finite"  # a reward model's output is not finite
 
 

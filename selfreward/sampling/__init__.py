@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from selfreward.parts import Engine
-from selfreward.problems import Facts, Problem, too_long
-from selfreward.recipe import Recipe, SamplingSection
+from selfreward.problems import Facts, Problem, of_left_out
+from selfreward.recipe import Recipe
 from selfreward.records import Response
 from selfreward.sampling.sampler import Sampler
 from selfreward.steps import Read, Reading, Stage
@@ -56,8 +56,13 @@ def _count(responses: Iterable[Response]) -> dict[str, int]:
     return {"num_responses": len(reasons), "num_truncated_responses": reasons.count("length")}
 
 
-def problems(section: SamplingSection, facts: Facts) -> Iterator[Problem]:
-    """Yield training prompts that are too long; checked before the run, because the keys that help cannot change
-    later."""
-    for iteration in range(facts.recipe.iterations.max):
-        yield from too_long(facts.source.training_prompts(iteration + 1), section.max_tokens, facts)
+def problems(facts: Facts, *, begun: bool) -> Iterator[Problem]:
+    """Yield training prompts to which the policy cannot respond, before any of them is stored."""
+    for iteration in range(1, facts.recipe.iterations.max + 1):
+        left_out = facts.source.left_out(iteration)
+        yield from of_left_out(left_out, f"prompts of iteration {iteration}", begun=begun)
+        if left_out and not facts.source.training_prompts(iteration):
+            others = f", or set iterations.max to {iteration - 1}" if iteration > 1 else ""
+            yield Problem(
+                f"prompts of iteration {iteration}: none can be used; at least one is needed; use other prompts{others}"
+            )

@@ -103,5 +103,5 @@ def weights_sha256(folder: Path) -> str:
     """Return one hash over all weight files of a model folder, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+        digest.update(f"{path.name}:{sha256_of(path) if path.is_file() else 'not a file'}\n".encode())
     return digest.hexdigest()

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from selfreward.model_files.json_file import read_json_object
 from selfreward.store.files import explain_os_errors, flush, write_text_atomically
+from selfreward.store.model_folder import UNUSED_WEIGHTS, WEIGHTS, leaves
 from selfreward.updates import saves
 from selfreward.updates.models import load_model, load_tokenizer
 
@@ -16,7 +18,8 @@ CANARY_TEXT = (
     "and waited there until the water had gone down again."
 )
 MAX_CANARY_TOKENS = 48
-WEIGHT_SUFFIXES = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
+WEIGHT_SUFFIXES = UNUSED_WEIGHTS | {WEIGHTS}
+_TEMPLATES = "additional_chat_templates"
 
 
 def write_model(
@@ -32,21 +35,24 @@ def write_model(
         # transformers derives this file from the configuration; the policy's own is copied instead, if it has one.
         (folder / "generation_config.json").unlink(missing_ok=True)
         for path in sorted(policy.iterdir()):
-            if _is_copied(path):
+            if _is_copied(path, policy):
                 shutil.copyfile(path, folder / path.name)
-        templates = policy / "additional_chat_templates"
-        if templates.is_dir():
-            shutil.copytree(templates, folder / templates.name)
-        config = json.loads((policy / "config.json").read_text(encoding="utf-8"))
+        for path in sorted((policy / _TEMPLATES).glob("*.jinja")):
+            if _is_copied(path, policy):
+                (folder / _TEMPLATES).mkdir(exist_ok=True)
+                shutil.copyfile(path, folder / _TEMPLATES / path.name)
+        config = read_json_object(policy / "config.json")
         config.pop("torch_dtype", None)  # the older name of the same key
         config["dtype"] = dtype
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_copied(path: Path) -> bool:
+def _is_copied(path: Path, policy: Path) -> bool:
+    """Return whether a file of the policy's folder belongs to the trained model too; links out of it never do."""
     is_written_here = path.name in {"config.json", "canary.json"}
     has_weights = path.suffix in WEIGHT_SUFFIXES or path.name.endswith(".index.json")
-    return path.is_file() and not is_written_here and not has_weights and not path.name.startswith(".")
+    is_named = not is_written_here and not has_weights and not path.name.startswith(".")
+    return is_named and path.is_file() and not leaves(path.resolve(), policy)
 
 
 def write_canary(folder: Path, *, trust_remote_code: bool) -> None:

@@ -17,6 +17,7 @@ from selfreward.recipe import Recipe
 from selfreward.records import Response
 from selfreward.seeding import seed_of
 from selfreward.steps import Block, Read, Update
+from selfreward.store.model_folder import require_unchanged
 from selfreward.tables import JUDGMENTS, PAIRS, TRAINING, Table
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.settings import Settings, settings_of
@@ -101,6 +102,8 @@ class DpoLearner:
 
         Raises TrainingError, StoreError and RecipeError.
         """
+        for model in (block.start, block.first):
+            require_unchanged(model)
         return train(self._job(block), self._settings)
 
     def save(self, folder: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from selfreward.errors import StoreError
+from selfreward.model_files.reading import reading_model
 
 
 def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
@@ -16,12 +17,15 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     _check(folder)
-    config = AutoConfig.from_pretrained(folder, **options)
+    with reading_model(f"model {folder}: config.json", kind=StoreError):
+        config = AutoConfig.from_pretrained(folder, **options)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=wanted, **options)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=wanted, use_safetensors=True, **options
+    )
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):  # dropout that no key of the configuration sets
             module.p = 0.0
@@ -30,9 +34,10 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     _check(folder)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=trust_remote_code
-    )
+    with reading_model(f"model {folder}: its tokenizer", kind=StoreError):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
     return tokenizer
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from selfreward import judging, monitoring, recipe_file
 from selfreward.chats.local import LocalChat
 from selfreward.model_files import materialise
+from selfreward.parts import LeftOut
 from selfreward.plan.amounts import Work
 from selfreward.plan.planning import warnings
 from selfreward.plan.work import IterationWork, count_work
@@ -72,6 +73,9 @@ class Source:
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
         return [words(f"t{iteration}-{i}", 10 * (i + 1) + iteration) for i in range(3)]
+
+    def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
+        return []
 
     def validation_prompts(self) -> Sequence[Prompt]:
         return [words(f"m{i}", 5) for i in range(40)]

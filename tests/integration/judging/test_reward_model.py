@@ -211,18 +211,15 @@ def test_pickled_weights_are_refused(make: Callable[..., Path]) -> None:
     folder = make()
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(RecipeError, match=r"cannot be loaded .* safetensors"):
+    with pytest.raises(RecipeError, match=r"cannot be read .* safetensors"):
         judged(folder, RESPONSES)
 
 
-def test_templates_that_cannot_format_the_conversation_are_refused(make: Callable[..., Path]) -> None:
+def test_a_conversation_that_the_template_cannot_format_is_unscored(make: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match="its tokenizer has no chat template; a sequence"):
         judged(make(template=None), RESPONSES)
     refuses = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
         "{{ m.content }}{% endfor %}"
     )
-    with pytest.raises(
-        RecipeError, match=r"the turns system, user, assistant \(no system turns\); roles that the template supports"
-    ):
-        judged(make(template=refuses), RESPONSES)
+    assert {judgment.unscored for judgment in judged(make(template=refuses), RESPONSES)} == {"refused", None}

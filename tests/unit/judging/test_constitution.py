@@ -114,11 +114,16 @@ def test_a_principle_is_one_line_and_verbatim_in_the_prompt(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"cannot be read \(.*No such file.*\)"),
-        (b"- Be kind.\n- [a\n", r"cannot be read \(.*\)"),
-        (b"- Be kind.\n---\n- Be brief.\n", r"cannot be read \(.*single document.*\)"),
+        (None, "no such file"),
+        (b"- Be kind.\n- [a\n", "expected"),
+        (b"- Be kind.\n---\n- Be brief.\n", "but found another document"),
+        (b"- &a [x, x]\n- &b [*a, *a]\n- [*b, *b]\n", r"the alias \*a"),
+        (b"- " + b"[" * 3000, "values nested more than 50 deep"),
+        (b"- !!python/object:os.system x\n", "the tag !!python/object:os.system"),
+        (b"- " + b"9" * 100_000, "a number of 100,000 digits"),
+        (b"- Be kind.\n" * 20_000, "it has more than 131,072 bytes"),
+        (b"- Be kind.\n- \0\n", "unacceptable character"),
         (b"\xff\xfe\x00", r"cannot be read \(.*utf-8.*\)"),
-        (b"- 2024-13-45\n", r"cannot be read \(.*month.*\)"),
         (b"", "it contains None"),
         (b"[]\n", r"it contains \[\]"),
         (b"principles:\n- Be kind.\n", r"it contains \{'principles'"),
@@ -133,7 +138,7 @@ def test_a_file_that_is_not_a_list_of_sentences_is_refused(tmp_path: Path, conte
     path = tmp_path / "constitution.yaml"
     if content is not None:
         path.write_bytes(content)
-    expected = rf"^judging\.principles: .*constitution\.yaml: {message}.*; .*; write one sentence per line"
+    expected = rf"^judging\.principles: .*constitution\.yaml(:[123])?: {message}.*; .*; write one sentence per line"
     with pytest.raises(RecipeError, match=expected) as caught:
         build(FakeChat(by_length), "constitution", principles=str(path))
     assert "\n" not in str(caught.value)

@@ -29,7 +29,13 @@ def model_folder(folder: Path, *, files: dict[str, str]) -> Path:
     return folder
 
 
-WHOLE = {"config.json": "{}", "model.safetensors": "x", "tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}
+HEADER = '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '
+WEIGHTS, OTHER_WEIGHTS = (f"{chr(len(HEADER))}{chr(0) * 7}{HEADER}{value * 4}" for value in "xy")
+WHOLE = {
+    "config.json": "{}",
+    "model.safetensors": WEIGHTS,
+    "tokenizer_config.json": '{"chat_template": "{{ messages }}"}',
+}
 
 
 def test_a_complete_local_folder_is_used_unchanged(tmp_path: Path) -> None:
@@ -90,7 +96,14 @@ def a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_packages_file_is_found_without_importing_it(a_package: Path) -> None:
     (a_package / "deep" / "model.Q4.gguf").write_text("not a model")
     # The file is found and read; its content is refused.
-    assert "cannot be read as a GGUF model" in refusal("package:holds_a_model/deep/*.gguf")
+    assert "a GGUF file: cannot be read" in refusal("package:holds_a_model/deep/*.gguf")
+    assert "a GGUF file: cannot be read" in refusal("package:holds_a_model.deep/*.gguf")
+    assert "no package" in refusal("package:holds_a_model.shallow/*.gguf")
+
+
+def test_a_subpackage_is_found_in_a_package_without_init(a_package: Path) -> None:
+    (a_package / "__init__.py").unlink()
+    assert "no file matches" in refusal("package:holds_a_model.deep/*.gguf")
 
 
 def test_a_pattern_must_match_one_file(a_package: Path) -> None:
@@ -124,7 +137,7 @@ def test_a_hub_model_comes_from_the_hubs_own_cache(tmp_path: Path) -> None:
 def test_checkpoint_ids_follow_the_weights_alone(tmp_path: Path) -> None:
     one = model_folder(tmp_path / "one", files=WHOLE)
     same = model_folder(tmp_path / "same", files=WHOLE | {"config.json": '{"other": 1}'})
-    other = model_folder(tmp_path / "other", files=WHOLE | {"model.safetensors": "y"})
+    other = model_folder(tmp_path / "other", files=WHOLE | {"model.safetensors": OTHER_WEIGHTS})
     ids = [checkpoint_of(folder, 3).id for folder in (one, same, other)]
     assert ids[0] == ids[1] != ids[2]
     assert ids[0] == weights_sha256(one)[:16], "what a run adopts as a checkpoint has the same id when it is given"

@@ -15,6 +15,7 @@ from cases.plan import Source, count, make_recipe, rubric, without_repeats
 from selfreward import recipe_file
 from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError
+from selfreward.parts import LeftOut
 from selfreward.plan import Plan, render
 from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import beyond_budget
@@ -217,9 +218,16 @@ def test_with_fewer_pairs_than_prompts_the_longest_are_counted() -> None:
     )
 
 
+class WithoutTheLongOne(Source):
+    def training_prompts(self, iteration: int) -> Sequence[Prompt]:
+        return super().training_prompts(iteration)[:2]
+
+    def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
+        return [LeftOut("t1-2", "too_long", "prompt t1-2: beyond the context", "shorten it", is_correctable=True)]
+
+
 def test_prompts_beyond_the_context_are_reported_and_not_counted_twice() -> None:
-    # Prompts of 13, 23, 33 tokens; with 50 more the last does not fit into 80.
-    work, warnings = count(make_recipe("engine.context_tokens=80"))
+    work, warnings = count(make_recipe("engine.context_tokens=80"), WithoutTheLongOne())
     assert any("prompt t1-2" in warning and "would refuse" in warning for warning in warnings)
     assert any("too_long" in warning for warning in warnings)
     for iteration in work:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from selfreward.errors import RecipeError
-from selfreward.parts import PromptSource
+from selfreward.parts import LeftOut, PromptSource
 from selfreward.prompts import build
 from selfreward.prompts.contamination import check_overlap
 from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
@@ -289,3 +289,42 @@ def test_every_process_sees_the_same_prompts() -> None:
     ]
     assert outputs[0] == outputs[1]
     assert "sha256" in outputs[0]
+
+
+def _long(prompt: Prompt) -> LeftOut | None:
+    """Leave out the prompts whose number ends with 7."""
+    return (
+        LeftOut(prompt.id, "too_long", f"prompt {prompt.id}: long", "shorten it") if prompt.id.endswith("7") else None
+    )
+
+
+def test_a_prompt_that_does_not_fit_is_left_out_of_its_block_and_of_held_out_sets() -> None:
+    prompts = _prompts(40)
+    all_fit = _split(prompts, block=12, iterations=3, num_validation=4)
+    split = _split(prompts, block=12, iterations=3, num_validation=4, fit_training=_long, fit_held_out=_long)
+    assert len(split.validation_prompts()) == 4
+    left_out = [found.prompt_id for t in (1, 2, 3) for found in split.left_out(t)]
+    assert sorted(left_out) == ["p17", "p27", "p37", "p7"]
+    used = {prompt.id for t in (1, 2, 3) for prompt in split.training_prompts(t)}
+    assert used | set(left_out) | {prompt.id for prompt in split.validation_prompts()} == {p.id for p in prompts}
+    assert len(used) == 32
+    assert split.facts()["training"]["num_left_out"] == 4
+    if not split.left_out(None):  # with the same held-out prompts, every block keeps its other prompts
+        for t in (1, 2, 3):
+            assert [p for p in all_fit.training_prompts(t) if not p.id.endswith("7")] == list(split.training_prompts(t))
+
+
+def test_held_out_sets_pass_over_prompts_that_do_not_fit() -> None:
+    split = _split(_prompts(40), block=5, iterations=1, num_validation=30, fit_held_out=_long)
+    assert len(split.validation_prompts()) == 30
+    assert not [prompt for prompt in split.validation_prompts() if prompt.id.endswith("7")]
+    assert {found.prompt_id for found in split.left_out(None)} <= {"p7", "p17", "p27", "p37"}
+    assert split.left_out(None)
+
+
+def test_too_few_prompts_that_fit_are_an_error_with_an_example() -> None:
+    def never(prompt: Prompt) -> LeftOut:
+        return LeftOut(prompt.id, "refused_by_template", f"prompt {prompt.id}: refused", "remove the system prompt")
+
+    with pytest.raises(RecipeError, match=r"has 0 prompts to hold out and 40 that cannot be used .*system prompt"):
+        _split(_prompts(40), block=5, iterations=1, num_validation=4, fit_held_out=never)

@@ -1,0 +1,90 @@
+"""The check that a model's chat template renders conversations in limited time, memory and size.
+
+A chat template is a program that others wrote: it may loop for ever or make a gigabyte of text, which nothing stops
+within a process. So it is rendered once in a child process (`template_probe`), and trusted afterwards.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import RecipeError
+from selfreward.model_files import template_probe
+from selfreward.model_files.folder_check import MAX_TEMPLATE_BYTES
+from selfreward.model_files.json_file import read_json_object, unreadable
+
+MAX_CHARS = 2**20
+MAX_WAIT_S = 120  # on a busy machine; the limit on its own time is template_probe.MAX_CPU_S
+_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+def require_usable_template(folder: Path, name: str) -> None:
+    """Raise RecipeError when the folder's tokenizer has no chat template, or one that cannot be used."""
+    config_file = folder / "tokenizer_config.json"
+    config = read_json_object(config_file) if config_file.is_file() else {}
+    file, template = _template(folder, config)
+    require_chat_template(template, name)
+    if not isinstance(template, str) or len(template) > MAX_TEMPLATE_BYTES:
+        raise unreadable(
+            file, f"its chat template is {type(template).__name__}, or longer than {MAX_TEMPLATE_BYTES:,} bytes"
+        )
+    if found := _probed(template, tuple(sorted(_tokens(config).items()))):
+        raise RecipeError(
+            f"model {name!r}: the chat template in {file}: {found}; it must render a conversation within "
+            f"{template_probe.MAX_CPU_S} s and {MAX_CHARS:,} characters; correct it, or download the model again"
+        )
+
+
+def require_chat_template(template: Any, name: str) -> None:
+    if not template:
+        raise RecipeError(
+            f"model {name!r}: its tokenizer has no chat template; an instruction-tuned model with one is needed, since "
+            "prompts and judge templates are conversations; use the instruct variant, or put a chat_template.jinja "
+            "next to its tokenizer"
+        )
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Any]:
+    """Return the template that transformers uses, and its file: its own one, or that in tokenizer_config.json."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return file, file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise unreadable(file, str(error)) from error
+    named = config.get("chat_template")
+    if isinstance(named, list):
+        named = {entry.get("name"): entry.get("template") for entry in named if isinstance(entry, dict)}
+    return folder / "tokenizer_config.json", named.get("default") if isinstance(named, dict) else named
+
+
+def _tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the special tokens that a template may use. Those that are not set are given too, so that only
+    transformers, which knows them all, refuses a template for one that is missing."""
+    named = {key: value for key, value in config.items() if isinstance(key, str) and key.endswith("_token")}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+    return {key: f"<{key}>" for key in _TOKENS} | {k: v for k, v in texts.items() if isinstance(v, str)}
+
+
+@lru_cache
+def _probed(template: str, tokens: tuple[tuple[str, str], ...]) -> str | None:
+    """Render the template in a child process; return what failed, or None."""
+    request = json.dumps({"template": template, "tokens": dict(tokens), "max_chars": MAX_CHARS})
+    # -P: the script's folder is not a place to import from.
+    command = [sys.executable, "-P", template_probe.__file__]
+    try:
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=MAX_WAIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {MAX_WAIT_S} s"
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return f"it did not end within {template_probe.MAX_CPU_S} s"
+    if done.returncode != 0:
+        how = signal.Signals(-done.returncode).name if done.returncode < 0 else done.stderr.strip()[-200:]
+        return f"rendering it ended the process ({how})"
+    result = json.loads(done.stdout)
+    return f"{result['failed']}: {result['error']}" if result["failed"] else None
