@@ -84,7 +84,13 @@ def judge_file(recipe: Recipe, file: Path, out: Path) -> JudgeResult:
         write_text_atomically(out, "".join(_lines(inputs, store)))
     shutil.rmtree(work, ignore_errors=True)
     return JudgeResult(
-        out, len(inputs.texts), num_judgments, unscored, evaluation, tuple(warnings), inference.usage().get("cost")
+        out,
+        len(inputs.texts),
+        num_judgments,
+        unscored,
+        evaluation,
+        (*warnings, *inference.notes()),
+        inference.usage().get("cost"),
     )
 
 
