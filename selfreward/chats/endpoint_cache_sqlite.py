@@ -17,7 +17,7 @@ _VERSION = 1
 def entries(file: Path) -> list[dict[str, Any]]:
     """Return the lines of `endpoint_cache` with the replies and costs of `file`, which stays unchanged.
 
-    Raises StoreError. A copy is read, on a local disk: the file's own may not support the locks of SQLite.
+    Raises StoreError. A copy is read, without locks: some disks do not support those of SQLite.
     """
     try:
         with TemporaryDirectory(prefix="selfreward-replies-") as folder:
@@ -26,7 +26,8 @@ def entries(file: Path) -> list[dict[str, Any]]:
                 source = file.with_name(file.name + suffix)
                 if source.is_file():
                     shutil.copyfile(source, copy.with_name(copy.name + suffix))
-            with closing(sqlite3.connect(copy)) as connection:
+            with closing(sqlite3.connect(f"{copy.as_uri()}?vfs=unix-none", uri=True)) as connection:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # the log is then read without shared memory
                 return list(_entries(connection))
     except (sqlite3.Error, ValueError, TypeError, AttributeError, OSError) as error:
         raise StoreError(
