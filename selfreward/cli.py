@@ -88,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=Path, help="the run folder")
     sub.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="the output file, .jsonl or .parquet")
     sub.add_argument("--iteration", type=int, default=None, help="export only this iteration")
+    sub.add_argument(
+        "--kind", choices=("response", "judgment", "all"), default="response",
+        help="pairs of responses (the default), pairs of judgments of meta_judging, or both",
+    )  # fmt: skip
     add("schema", _schema, "print the JSON schema of recipes, for editors")
     return parser
 
@@ -179,7 +183,10 @@ def _report(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from selfreward.commands.export import export_pairs
 
-    print(f"{export_pairs(options.run, options.pairs, iteration=options.iteration)} pairs -> {options.pairs}")
+    exported = export_pairs(options.run, options.pairs, iteration=options.iteration, kind=options.kind)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{exported.num_pairs} pairs -> {options.pairs}")
     return 0
 
 

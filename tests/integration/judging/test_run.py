@@ -11,10 +11,13 @@ import pytest
 from fakes.endpoint_server import EndpointServer, Exchange, answer_to, status
 
 from selfreward import history, loop, recipe_file
+from selfreward.commands.export import Exported, export_pairs
 from selfreward.launch import local
+from selfreward.model_files import materialise
+from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.parts import Judge, Models
 from selfreward.recipe import Recipe
-from selfreward.records import Checkpoint, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Checkpoint, Judgment, Message, PreferencePair, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
 from selfreward.roles import Roles
 from selfreward.store import Store
@@ -144,6 +147,13 @@ def test_judgments_are_trained_on_like_responses(tmp_path: Path) -> None:
         assert pair.prompt_token_ids == chosen.prompt_token_ids == rejected.prompt_token_ids
         assert (pair.chosen_token_ids, pair.rejected_token_ids) == (chosen.token_ids, rejected.token_ids)
         assert len(pair.chosen_text) >= len(pair.rejected_text)
+    # Exported, the prompt is the question whose tokens were trained on.
+    exported = export_pairs(store.folder, tmp_path / "pairs.jsonl", kind="judgment")
+    assert exported == Exported(len(judgment_pairs))
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text("utf-8").splitlines()]
+    tokenizer = ChatTokenizer(materialise(recipe.policy))
+    asked = [tokenizer.encode([Message(**message) for message in row["prompt"]]) for row in rows]
+    assert asked == [pair.prompt_token_ids for pair in judgment_pairs]
     summaries, _, _ = history.read_history(store)
     assert summaries[0].counts["num_judgment_pairs"] == len(judgment_pairs)
     assert summaries[0].training["num_pairs"] == len(kinds)
