@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfreward import __version__
+from selfreward.commands.closed_pipe import quiet_on_closed_pipe
 from selfreward.errors import SelfRewardError
 
 
+@quiet_on_closed_pipe
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code.
 
-    0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 environment failed, 75 preempted, 130 Ctrl-C.
+    0 finished, 1 our bug, 2 recipe or input wrong, 3 a safety limit, 4 environment failed, 75 preempted, 130 Ctrl-C,
+    141 the reader of the output has gone.
     """
     options = _parser().parse_args(arguments)
     # Read when torch is imported: OpenMP threads that wait asleep. Threads that spin are no faster on quiet cores, and
