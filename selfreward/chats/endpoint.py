@@ -401,4 +401,6 @@ def _advice(refused: Refused) -> str:
             return "redirects are not followed; write the address that the server itself has into endpoint"
     if key := next((key for key in SAMPLING_KEYS if key in refused.report.about), None):
         return f"it must accept {key}; set another value, or `extra_body: {{{key}: null}}` to leave it out"
+    if "response_format" in refused.report.about or "json_schema" in refused.report.about:
+        return "it must support JSON schemas; set `structured: false` in the judge"
     return "it must support the request; check model and extra_body"

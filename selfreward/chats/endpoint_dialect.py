@@ -55,15 +55,14 @@ class Dialect:
         if refusal.status not in (200, 400, 422):
             return None
         about = refusal.report.about
-        if "max_completion_tokens" in about and "max_tokens" in body:
+        is_unsupported = bool(_UNSUPPORTED.search(about)) and not _RANGE.search(about)
+        if "max_tokens" in body and ("max_completion_tokens" in about or (is_unsupported and "max_tokens" in about)):
             return "max_tokens"
         if "logprobs" in about and "top_logprobs" in body:
             return "top_logprobs"
         key = next((key for key in _named_keys(refusal.report) if key in body), None)
-        if key is not None and _UNSUPPORTED.search(about) and not _RANGE.search(about):
-            return key
         if key is not None:
-            return None
+            return key if is_unsupported else None
         return "n" if "n" in body and re.search(r"\bn\b|\bchoices?\b|\bcompletions?\b", about) else None
 
     def without(self, key: str) -> "Dialect":

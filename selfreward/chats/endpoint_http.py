@@ -106,7 +106,7 @@ class Connection:
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
             raise Refused(0, error_report(f"{error}")) from None
         except TimeoutError:
-            raise LostAnswer(f"ReadTimeout: no answer within {self._timeout_s:g} s", paid=bool(sent)) from None
+            raise LostAnswer(f"no answer within {self._timeout_s:g} s", paid=bool(sent)) from None
         except (httpx.RequestError, httpx.StreamError, OSError, ValueError) as error:
             # Without a connection nothing was sent; otherwise the server may have processed the request.
             raise LostAnswer(f"{type(error).__name__}: {error}", paid=bool(sent)) from None

@@ -132,27 +132,29 @@ _ACCOUNT = re.compile(
     r"|insufficient (credit|balance|fund|quota)\w*|quota|unsupported_country\w*|region|country|permissions?"
     r"|terminated|suspended|deactivated|banned|not authori[sz]ed|unauthori[sz]ed|forbidden)\b"
 )
-# These refuse the user, or name what does not exist.
-_NEVER_ABOUT_THE_PROMPT = (0, 401, 402, 404, 405, 407)
+# These refuse the user, name what does not exist, or may pass.
+_NEVER_ABOUT_THE_PROMPT = (0, 401, 402, 404, 405, 407, 408, 425, 429)
 
 
 def skipped_reason(refusal: Refused) -> Unscored | None:
     """Return the reason why this request alone is not served; None when the server does not name its text."""
-    about, status = refusal.report.about, refusal.status
+    status = refusal.status
     if status == 413:
         return Unscored.TOO_LONG
-    if status in _NEVER_ABOUT_THE_PROMPT or 300 <= status < 400 or status == 429:
+    if status in _NEVER_ABOUT_THE_PROMPT or 300 <= status < 400 or is_about_the_account(refusal):
         return None
-    if is_about_the_account(refusal):
-        return None
-    at_fault = status in (200, 400, 422)
-    if (
-        status != 403
-        and not _RATE.search(about)
-        and (_TOO_LONG.search(about) or (at_fault and _ALSO_TOO_LONG.search(about)))
-    ):
+    if _is_too_long(refusal):
         return Unscored.TOO_LONG
-    return Unscored.REFUSED if status == 451 or _BLOCKED.search(about) else None
+    # A server that is broken may say that its filter is.
+    is_blocked = status == 451 or (status < 500 and _BLOCKED.search(refusal.report.about))
+    return Unscored.REFUSED if is_blocked else None
+
+
+def _is_too_long(refusal: Refused) -> bool:
+    about, status = refusal.report.about, refusal.status
+    if status == 403 or _RATE.search(about):
+        return False
+    return bool(_TOO_LONG.search(about) or (status in (200, 400, 422) and _ALSO_TOO_LONG.search(about)))
 
 
 def is_about_the_account(refusal: Refused) -> bool:

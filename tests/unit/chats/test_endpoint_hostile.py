@@ -342,6 +342,7 @@ FAILURES: dict[str, tuple[Misbehaviour, str]] = {
     "no_credit": (error(400, "Your credit balance is too low to access the API"), "credit balance"),
     "no_money": (error(429, "You exceeded your current quota", code="insufficient_quota"), "429: You exceeded"),
     "redirect": (wire(http(b"", b"Location: http://[bad", line=b"HTTP/1.1 307 Elsewhere")), "redirects are not foll"),
+    "a_filter_that_is_broken": (error(503, "The content filter is unavailable"), "503 The content filter"),
     "teapot": (wire(http(b"", line=b"HTTP/1.1 418 ")), "418: I'm a Teapot"),
     "status_999": (wire(http(b"", line=b"HTTP/1.1 999 \x80\xff")), "999 "),
     "status_of_letters": (wire(b"HTTP/1.1 abc OK\r\n\r\n"), "RemoteProtocolError"),
@@ -550,6 +551,22 @@ def test_all_keys_may_be_unknown_one_after_the_other(server: EndpointServer, mak
     assert [reply.text for (reply,) in chat.reply(ASKS, models={})] == [GOOD] * 3
     assert len(server.received) == 6
     assert len(chat.notes()) == 3
+
+
+def test_a_limit_that_is_not_known_is_sent_under_its_other_name(
+    server: EndpointServer, make: Callable[..., EndpointChat]
+) -> None:
+    refuse_keys(server, {"max_tokens": "Unsupported parameter: 'max_tokens'"})
+    chat = make()
+    chat.reply(ASKS, models={})
+    assert [body.get("max_completion_tokens") for body in server.received] == [None, 50, 50, 50]
+    assert chat.notes() == ()
+
+
+def test_a_server_without_schemas_is_explained(server: EndpointServer, make: Callable[..., EndpointChat]) -> None:
+    refuse_keys(server, {"response_format": "This model does not support response_format of type json_schema"})
+    with pytest.raises(EngineError, match="set `structured: false` in the judge"):
+        make().reply([ask("one", json_schema={"type": "object"})], models={})
 
 
 def test_of_two_keys_that_exclude_each_other_the_less_important_is_left_out(
