@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfreward import __version__, signals
+from selfreward.commands.closed_pipe import quiet_on_closed_pipe
 from selfreward.errors import SelfRewardError
 
 
+@quiet_on_closed_pipe
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code (docs/exit_codes.md)."""
     options = _parser().parse_args(arguments)
@@ -95,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=Path, help="the run folder")
     sub.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="the output file, .jsonl or .parquet")
     sub.add_argument("--iteration", type=int, default=None, help="export only this iteration")
+    sub.add_argument(
+        "--kind", choices=("response", "judgment", "all"), default="response",
+        help="pairs of responses (the default), pairs of judgments of meta_judging, or both",
+    )  # fmt: skip
     add("schema", _schema, "print the JSON schema of recipes, for editors")
     return parser
 
@@ -186,7 +192,10 @@ def _report(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from selfreward.commands.export import export_pairs
 
-    print(f"{export_pairs(options.run, options.pairs, iteration=options.iteration)} pairs -> {options.pairs}")
+    exported = export_pairs(options.run, options.pairs, iteration=options.iteration, kind=options.kind)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{exported.num_pairs} pairs -> {options.pairs}")
     return 0
 
 

@@ -41,6 +41,9 @@ class Chat(Protocol):
     def usage(self) -> Mapping[str, float]:
         """Return counters since the start that the engine does not count; none for a model in the engine."""
 
+    def notes(self) -> Sequence[str]:
+        """Return sentences that the user should read about the replies since the start; their number only grows."""
+
     def reply(self, requests: Sequence[ChatRequest], *, models: Models) -> list[list[Reply]]:
         """Return `n` replies to each request, in order. `models` maps each name to its current checkpoint.
 

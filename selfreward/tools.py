@@ -69,6 +69,10 @@ class Inference:
             used.update(chat.usage())
         return used
 
+    def notes(self) -> list[str]:
+        """Return sentences that the user should read about the endpoints' replies; their number only grows."""
+        return [note for chat in self.chats.values() for note in chat.notes()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tools(Inference):

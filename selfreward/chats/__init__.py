@@ -18,7 +18,7 @@ def build(
         from selfreward.chats.endpoint import EndpointChat
 
         chats |= {
-            name: EndpointChat(name, section, cache_file=cache_folder / f"{name}.sqlite")
+            name: EndpointChat(name, section, cache_file=cache_folder / f"{name}.jsonl")
             for name, section in endpoints.items()
         }
     return chats

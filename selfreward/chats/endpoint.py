@@ -9,26 +9,34 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfreward.chats.endpoint_cache import ReplyCache
+from selfreward.chats.endpoint_dialect import SAMPLING_KEYS, Dialect
 from selfreward.chats.endpoint_http import Connection, RateLimiter, model_id
-from selfreward.chats.endpoint_wire import (
-    TOKENS_PER_BYTE,
-    Dialect,
+from selfreward.chats.endpoint_refusals import (
+    ErrorReport,
     LostAnswer,
     Refused,
+    TooLarge,
+    may_be_about_the_prompt,
+    skipped_reason,
+)
+from selfreward.chats.endpoint_replies import read_replies, used_tokens
+from selfreward.chats.endpoint_serving import Serving
+from selfreward.chats.endpoint_wire import (
+    TOKENS_PER_BYTE,
     chat_body,
     draw_key,
+    max_answer_bytes,
+    max_reply_chars,
     prompt_bytes,
-    read_replies,
-    skipped_reason,
-    used_tokens,
     worst_tokens,
 )
 from selfreward.errors import BudgetError, EngineError
+from selfreward.readers import Unscored
 from selfreward.recipe import EndpointSection
 from selfreward.records import Checkpoint
 from selfreward.requests import ChatRequest, Reply
@@ -68,6 +76,7 @@ class EndpointChat:
         self._cache = ReplyCache(cache_file, account=name)
         self._rate_limiter = RateLimiter(section.max_requests_per_minute)
         self._dialect = Dialect()
+        self._serving = Serving(has_served=self._cache.holds_served, remember=self._cache.store)
         self._counts = dict.fromkeys((*_COUNTERS, *(("cost",) if section.price else ())), 0.0)
         self._lock = threading.Lock()
         self._ended = threading.Condition()  # notified when a request in flight ends
@@ -87,13 +96,21 @@ class EndpointChat:
         keys = [self._keys(request, where=f"request {i}") for i, request in enumerate(requests)]
         known = self._cache.read(key for draws in keys for key in draws)
         self._count(num_cached_replies=len(known))
-        known |= self._request_all(_tasks(requests, keys, known))
+        tasks = _tasks(requests, keys, known)
+        self._serving.begin()
+        known |= self._request_all(tasks)
+        with self._explained():
+            self._serving.end(num_requests=len(tasks))
         return [[known[key] for key in draws] for draws in keys]
 
     def usage(self) -> Mapping[str, float]:
         """Return counters since the start. `cost` exists with a price; lost answers count at their maximum cost."""
         with self._lock:
             return dict(self._counts)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know about the replies, one sentence each; it only grows."""
+        return tuple(f"{self._connection.where}: {note}" for note in self._cache.notes)
 
     def close(self) -> None:
         self._connection.close()
@@ -171,18 +188,25 @@ class EndpointChat:
             before_sleep=lambda _: self._count(num_retries=1),
             reraise=True,
         )
-        try:
+        with self._explained():
             return attempts(self._attempt, task, stop)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise an EngineError with the server's words, on one line."""
+        where, clean = self._connection.where, self._connection.clean
+        try:
+            yield
         except LostAnswer as lost:
             raise EngineError(
-                f"{self._connection.where}: no answer after {self._section.max_attempts} attempts, the last time "
-                f"because of: {lost}; the server must answer; start it, wait, or lower max_concurrency, then "
-                "run the same command again: received replies are stored"
+                f"{where}: no answer after {self._section.max_attempts} attempts, the last time because of: "
+                f"{clean(str(lost))}; the server must answer; start it, wait, or lower max_concurrency, then run the "
+                "same command again: received replies are stored"
             ) from None
         except Refused as refused:
             raise EngineError(
-                f"{self._connection.where}: the server refused the request: {refused}; {_advice(refused.status)}, then "
-                "run the same command again: received replies are stored"
+                f"{where}: the server refused the request: {clean(str(refused))}; {_advice(refused)}, then run the "
+                "same command again: received replies are stored"
             ) from None
 
     def _attempt(self, task: _Task, stop: threading.Event) -> dict[str, Reply]:
@@ -194,16 +218,34 @@ class EndpointChat:
             try:
                 return self._exchange(task.request, body, keys=keys, stop=stop)
             except Refused as refused:
-                if reason := skipped_reason(refused):
-                    skipped = dict.fromkeys(task.keys, Reply(skipped=reason))
-                    self._cache.store(skipped)
-                    return skipped
-                adapted = dialect.adapted(refused, body=body)
-                if adapted is None:
-                    raise
-                with self._lock:
-                    if self._dialect == dialect:  # otherwise another thread has already adapted it
-                        self._dialect = adapted
+                reason = skipped_reason(refused)
+                key = None if reason else dialect.refused_key(refused, body=body)
+                if key is None:
+                    return self._skip(task, refused, reason)
+                self._adapt(dialect, key, refused)
+
+    def _skip(self, task: _Task, refused: Refused, reason: Unscored | None) -> dict[str, Reply]:
+        """Return the replies of a request that the server refuses, if it may be its text; raise `refused` if not."""
+        if reason is None and not may_be_about_the_prompt(refused):
+            raise refused
+        skipped = dict.fromkeys(task.keys, Reply(skipped=(reason or Unscored.REFUSED).value))
+        self._serving.refused(refused, skipped, is_known=reason is not None)
+        return skipped
+
+    def _adapt(self, dialect: Dialect, key: str, refused: Refused) -> None:
+        """Leave `key` out from now on, or put it otherwise; never a key that the user wrote."""
+        if key in self._section.extra_body and key != "max_tokens":
+            raise EngineError(
+                f"{self._connection.where}: the server refuses {key}, which extra_body sets: "
+                f"{self._connection.clean(str(refused))}; only keys that it supports are allowed; remove it from "
+                f"models.{self._name}.extra_body, then run the same command again: received replies are stored"
+            )
+        with self._lock:
+            if self._dialect != dialect:  # another thread has already adapted it
+                return
+            self._dialect = dialect.without(key)
+        if lost := SAMPLING_KEYS.get(key):
+            self._cache.note(f"the server does not support {key}, so it is left out of all requests: {lost}")
 
     def _exchange(
         self, request: ChatRequest, body: Mapping[str, Any], *, keys: Sequence[str], stop: threading.Event
@@ -214,17 +256,39 @@ class EndpointChat:
             if stop.is_set():  # while waiting for the budget
                 raise _Stopped
             self._count(num_requests=1)
-            answer = self._connection.post(body)
-            replies = dict(zip(keys, read_replies(answer, request), strict=False))
-            used = used_tokens(answer)
+            replies, used = self._answer(request, body, n=len(keys))
+            stored = dict(zip(keys, replies, strict=False))
+            self._cache.store(stored, sent=sent, cost=self._cost(used or worst))
             self._update_tokens_per_byte(body, used)
-            self._cache.store(replies, sent=sent, cost=self._cost(used or worst))
             self._count(
                 num_prompt_tokens=used[0] if used else 0,
                 num_generated_tokens=used[1] if used else 0,
                 cost=self._cost(used or worst),
             )
-        return replies
+        self._learn_from(replies)
+        return stored
+
+    def _answer(
+        self, request: ChatRequest, body: Mapping[str, Any], *, n: int
+    ) -> tuple[list[Reply], tuple[int, int] | None]:
+        """Return the replies to `body`, and the prompt and generated tokens if the server counted them."""
+        try:
+            answer = self._connection.post(body, max_bytes=max_answer_bytes(body))
+        except TooLarge:
+            return [Reply(skipped=Unscored.TOO_LARGE.value)] * n, None
+        found = read_replies(answer, request, n=n, max_chars=max_reply_chars(body))
+        used = used_tokens(answer)
+        if used is None and answer.get("usage"):
+            self._cache.note("the server's token counts cannot be used; a reply without them is counted at its maximum")
+        return [replace(reply, text=self._connection.without_key(reply.text)) for reply in found], used
+
+    def _learn_from(self, replies: Sequence[Reply]) -> None:
+        """Note whether the server serves; these replies are stored, whatever follows."""
+        if all(reply.skipped == Unscored.REFUSED for reply in replies):
+            refusal = Refused(200, ErrorReport("every choice is without a message, or was filtered"))
+            self._serving.refused(refusal, {}, is_known=True)
+        else:
+            self._serving.served()
 
     def _update_tokens_per_byte(self, body: Mapping[str, Any], used: tuple[int, int] | None) -> None:
         """Update the tokens per byte; without a count by the server, one byte counts as one token."""
@@ -243,7 +307,7 @@ class EndpointChat:
         return (num_tokens[0] * price.prompt + num_tokens[1] * price.generated) / 1e6 if price else 0.0
 
     @contextmanager
-    def _reserved_cost(self, body: Mapping[str, Any]) -> Iterator[tuple[int | None, tuple[int, int]]]:
+    def _reserved_cost(self, body: Mapping[str, Any]) -> Iterator[tuple[str | None, tuple[int, int]]]:
         """Reserve the maximum cost before a request is sent, and release it when it was certainly not charged.
 
         Yields the id of the reservation (None without a price) and the tokens that it covers.
@@ -260,7 +324,13 @@ class EndpointChat:
             else:
                 self._cache.release(sent)
             raise
-        except (Refused, _Stopped):
+        except Refused as refused:
+            if refused.paid:
+                self._count(cost=self._cost(worst))
+            else:
+                self._cache.release(sent)
+            raise
+        except _Stopped:
             self._cache.release(sent)
             raise
         finally:
@@ -268,7 +338,7 @@ class EndpointChat:
                 self._num_in_flight -= 1
                 self._ended.notify_all()
 
-    def _reserve(self, body: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+    def _reserve(self, body: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
         """Reserve the maximum cost, waiting for requests in flight, which may cost less. Raises BudgetError."""
         with self._ended:
             while True:
@@ -321,11 +391,16 @@ def _wait_s(state: "tenacity.RetryCallState") -> float:
     return wait_s(state)
 
 
-def _advice(status: int) -> str:
-    match status:
+def _advice(refused: Refused) -> str:
+    match refused.status:
         case 401 | 403:
             return "it needs a valid key; check the variable that api_key_env names"
         case 404:
             return "it must serve this address and model; check endpoint and model"
-        case _:
-            return "it must support the request; check model and extra_body"
+        case status if 300 <= status < 400:
+            return "redirects are not followed; write the address that the server itself has into endpoint"
+    if key := next((key for key in SAMPLING_KEYS if key in refused.report.about), None):
+        return f"it must accept {key}; set another value, or `extra_body: {{{key}: null}}` to leave it out"
+    if "response_format" in refused.report.about or "json_schema" in refused.report.about:
+        return "it must support JSON schemas; set `structured: false` in the judge"
+    return "it must support the request; check model and extra_body"

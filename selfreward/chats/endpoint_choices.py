@@ -26,6 +26,7 @@ _IS_CONTINUATION = re.compile(rf"(?:{_LETTER}|[0-9][.,])\Z")
 _THOUGHT = "</think>"
 # vLLM's value for -inf.
 _MINUS_INFINITY = -9999.0
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class _Token:
     text: str
     start: int
     end: int
-    alternatives: frozenset[tuple[str, float]]
+    alternatives: frozenset[tuple[str, float | None]]
 
     @property
     def bare(self) -> str:
@@ -45,20 +46,24 @@ class _Token:
 def choice_logprobs(logprobs: Any, request: ChatRequest) -> tuple[float, ...]:
     """Return one log-probability for each of `request.choices`; empty when the reply has no position to read them.
 
-    A choice that the server did not list has -inf. `logprobs` is the server's field of one reply. Probabilities of
-    tokens that differ from a choice only in white space are summed.
+    A choice that the server did not list has -inf; where it listed one without a usable number, there is no position to
+    read. `logprobs` is the server's field of one reply, of any type. Probabilities of tokens that differ from a choice
+    only in white space are summed.
     """
     tokens = list(_tokens(logprobs))
     text = "".join(token.text for token in tokens)
     token = _verdict_token(tokens, text, request)
     if token is None or not token.alternatives:
         return ()
+    if any(value is None and text.strip(_BARE) in request.choices for text, value in token.alternatives):
+        return ()
     return tuple(_log_sum(token.alternatives, choice) for choice in request.choices)
 
 
-def _log_sum(alternatives: frozenset[tuple[str, float]], choice: str) -> float:
+def _log_sum(alternatives: frozenset[tuple[str, float | None]], choice: str) -> float:
     """Return log sum_i exp(logprob_i) over the tokens that are `choice`."""
-    values = [value for text, value in alternatives if text.strip(_BARE) == choice and value > _MINUS_INFINITY]
+    own = (value for text, value in alternatives if text.strip(_BARE) == choice)
+    values = [value for value in own if value is not None and value > _MINUS_INFINITY]
     if not values:
         return -math.inf
     top = max(values)
@@ -80,13 +85,17 @@ def _tokens(logprobs: Any) -> Iterator[_Token]:
         start += len(token[0])
 
 
-def _pair(entry: Any) -> tuple[str, float] | None:
+def _pair(entry: Any) -> tuple[str, float | None] | None:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str):
         return None
-    value = entry.get("logprob")
-    if not isinstance(value, int | float) or math.isnan(value):
-        value = -math.inf
-    return entry["token"], float(value)
+    return entry["token"], _logprob(entry.get("logprob"))
+
+
+def _logprob(value: Any) -> float | None:
+    """Return a natural log-probability, perhaps -inf; None for anything else. Rounding may make it positive."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value > _ROUNDING:
+        return None
+    return float(value)
 
 
 def _verdict_token(tokens: Sequence[_Token], text: str, request: ChatRequest) -> _Token | None:

@@ -36,6 +36,9 @@ class LocalChat:
         """Return no counters, because the engine counts these requests."""
         return {}
 
+    def notes(self) -> Sequence[str]:
+        return ()
+
     def reply(self, requests: Sequence[ChatRequest], *, models: Mapping[str, Checkpoint]) -> list[list[Reply]]:
         tokens_of = {
             (opening, choices): choice_tokens(self.engine, opening=opening, choices=choices)

@@ -1,40 +1,64 @@
 """Export of preference pairs for other trainers, as conversational rows for TRL, axolotl and LLaMA-Factory."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from selfreward.commands.judge_questions import JudgeQuestions
 from selfreward.errors import RecipeError
+from selfreward.records import Message, PreferencePair
 from selfreward.store import Store
 from selfreward.store.files import write_atomically
 from selfreward.tables import PAIRS, PROMPTS
 
+Kind = Literal["response", "judgment", "all"]
+# A judge's score and an Elo rating are different quantities, so they have columns of their own.
+_SCORES = {"response": ("score_chosen", "score_rejected"), "judgment": ("elo_chosen", "elo_rejected")}
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
-def export_pairs(run: Path, file: Path, *, iteration: int | None = None) -> int:
-    """Write the pairs of a run (or of one iteration) to a .jsonl or .parquet file; return their number.
 
-    A row contains `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
-    `rejected_message` as single messages (LLaMA-Factory), the two scores and the iteration.
+@dataclass(frozen=True)
+class Exported:
+    """`notes` are sentences on pairs that were left out."""
+
+    num_pairs: int
+    notes: tuple[str, ...] = ()
+
+
+def export_pairs(run: Path, file: Path, *, iteration: int | None = None, kind: Kind = "response") -> Exported:
+    """Write the pairs of a run (or of one iteration) of this kind to a .jsonl or .parquet file.
+
+    A row contains `kind`, `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
+    `rejected_message` as single messages (LLaMA-Factory), the two scores (for judgments: Elo) and the iteration. The
+    prompt of a pair of judgments is the judge's question; a pair whose question is unknown is left out.
     Raises RecipeError for another suffix or an iteration without pairs, StoreError when `run` is not a run folder.
     Also reads run folders of version 0.1.
     """
     if file.suffix not in (".jsonl", ".parquet"):
         raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; allowed are .jsonl and .parquet; rename the file")
     store = Store(run, write=False, earlier=True)
-    found = _with_pairs(store)
-    rows = [row for i in found if iteration in (None, i) for row in _rows(store, i)]
+    kinds = ("response", "judgment") if kind == "all" else (kind,)
+    left_out = Counter[str]()
+    found = [i for i in _with_pairs(store) if any(pair.kind in kinds for pair in store.read(i, PAIRS))]
+    rows = [row for i in found if iteration in (None, i) for row in _rows(store, i, kinds, left_out)]
+    notes = tuple(
+        f"pairs of judgments that are left out: {count}, because {reason}" for reason, count in left_out.items()
+    )
     if not rows:
         wanted = "this run" if iteration is None else f"iteration {iteration}"
+        what = "pairs" if kind == "all" else f"{kind} pairs"
         raise RecipeError(
-            f"{run}: {wanted} has no pairs; iterations with pairs: {found or 'none'}; use one of these, or continue "
-            "the run"
+            f"{run}: {wanted} has no {what}{''.join(f' ({note})' for note in notes)}; iterations with {what}: "
+            f"{found or 'none'}; use one of these or another --kind, or continue the run"
         )
-    _write(rows, file)
-    return len(rows)
+    _write(rows, file, kinds)
+    return Exported(len(rows), notes)
 
 
 def _with_pairs(store: Store) -> list[int]:
@@ -44,27 +68,52 @@ def _with_pairs(store: Store) -> list[int]:
     return found
 
 
-def _rows(store: Store, iteration: int) -> Iterator[dict[str, Any]]:
+def _rows(store: Store, iteration: int, kinds: Sequence[str], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     prompts = {prompt.id: prompt for prompt in store.read(iteration, PROMPTS)}
+    questions = JudgeQuestions(store, iteration)
     for pair in store.read(iteration, PAIRS):
-        chosen = {"role": "assistant", "content": pair.chosen_text}
-        rejected = {"role": "assistant", "content": pair.rejected_text}
-        yield {
-            "prompt": [{"role": m.role, "content": m.content} for m in prompts[pair.prompt_id].messages],
-            "chosen": [chosen],
-            "rejected": [rejected],
-            "chosen_message": chosen,
-            "rejected_message": rejected,
-            "score_chosen": pair.chosen_score,
-            "score_rejected": pair.rejected_score,
-            "iteration": iteration,
-        }
+        if pair.kind not in kinds:
+            continue
+        messages = prompts[pair.prompt_id].messages if pair.kind == "response" else questions.about(pair.chosen_id)
+        if isinstance(messages, str):
+            left_out[messages] += 1
+        else:
+            yield _row(pair, messages, iteration, kinds)
 
 
-def _write(rows: list[dict[str, Any]], file: Path) -> None:
+def _row(pair: PreferencePair, prompt: Sequence[Message], iteration: int, kinds: Sequence[str]) -> dict[str, Any]:
+    chosen = {"role": "assistant", "content": pair.chosen_text}
+    rejected = {"role": "assistant", "content": pair.rejected_text}
+    scores = dict.fromkeys(name for kind in kinds for name in _SCORES[kind])
+    scores |= dict(zip(_SCORES[pair.kind], (pair.chosen_score, pair.rejected_score), strict=True))
+    return {
+        "kind": pair.kind,
+        "prompt": [{"role": m.role, "content": m.content} for m in prompt],
+        "chosen": [chosen],
+        "rejected": [rejected],
+        "chosen_message": chosen,
+        "rejected_message": rejected,
+        **scores,
+        "iteration": iteration,
+    }
+
+
+def _schema(kinds: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [
+            ("kind", pa.string()),
+            *((name, pa.list_(_MESSAGE)) for name in ("prompt", "chosen", "rejected")),
+            *((name, _MESSAGE) for name in ("chosen_message", "rejected_message")),
+            *((name, pa.float64()) for kind in kinds for name in _SCORES[kind]),
+            ("iteration", pa.int64()),
+        ]
+    )
+
+
+def _write(rows: list[dict[str, Any]], file: Path, kinds: Sequence[str]) -> None:
     def write(path: Path) -> None:
         if file.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(rows), path)
+            pq.write_table(pa.Table.from_pylist(rows, schema=_schema(kinds)), path)
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             path.write_text("".join(lines), encoding="utf-8")

@@ -89,7 +89,13 @@ def judge_file(recipe: Recipe, file: Path, out: Path, *, inputs: Sequence[Path] 
         write_output(out, lambda stream: stream.write(lines))
     _remove(work)
     return JudgeResult(
-        out, len(rows.texts), num_judgments, unscored, evaluation, warnings, inference.usage().get("cost")
+        out,
+        len(rows.texts),
+        num_judgments,
+        unscored,
+        evaluation,
+        (*warnings, *inference.notes()),
+        inference.usage().get("cost"),
     )
 
 

@@ -32,6 +32,19 @@ class ScoreQuestion:
     fields: Mapping[str, Verbatim] = field(default_factory=dict)
 
 
+def score_messages(
+    template: Template, section: GenerativeSection, about: JudgeInput, response: Response, **fields: Verbatim
+) -> tuple[Message, ...]:
+    """Return the question about one response."""
+    return template.render(
+        **about.fields(), **fields, response=without_reasoning(response.text), structured=_structured(section)
+    )
+
+
+def _structured(section: GenerativeSection) -> Verbatim | None:
+    return Verbatim("json") if section.structured else None
+
+
 @dataclass(frozen=True)
 class GenerativeJudge:
     """Queries the model with `questions` about each response, `num_draws` times each, and parses the scores."""
@@ -81,20 +94,14 @@ class GenerativeJudge:
         questions = [
             self._client.max_requests(
                 self._template, self._request(), work, lengths,
-                times=work.num_responses, structured=self._structured, **question.fields,
+                times=work.num_responses, structured=_structured(self.section), **question.fields,
             )
             for question in self.questions
         ]  # fmt: skip
         return [*self._client.max_committed_requests(work, lengths), *questions]
 
-    @property
-    def _structured(self) -> Verbatim | None:
-        return Verbatim("json") if self.section.structured else None
-
     def _question(self, response: Response, question: ScoreQuestion, about: JudgeInput, iteration: int) -> Question:
-        messages = self._template.render(
-            **about.fields(), **question.fields, response=without_reasoning(response.text), structured=self._structured
-        )
+        messages = score_messages(self._template, self.section, about, response, **question.fields)
         seed = self._client.seed_of(iteration, "/".join(filter(None, (response.id, question.part))))
         return Question(self._request(messages, seed=seed), skipped(about, response))
 

@@ -48,11 +48,13 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     with Store(folder, name=recipe.name) as store:
         recipe = _store_or_compare_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
-            parts = parts_of(recipe, store, prepare(recipe, store))
+            tools = prepare(recipe, store)
+            parts = parts_of(recipe, store, tools)
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
             try:
-                decision = loop.run(parts, store)
+                with _told_notes(tools, store, progress):
+                    decision = loop.run(parts, store)
             finally:
                 parts.engine.close()
             status |= {"state": "finished", **_outcome(decision)}
@@ -124,6 +126,33 @@ def status_of(folder: Path) -> dict[str, Any]:
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"
     return status
+
+
+@contextmanager
+def _told_notes(tools: "Tools", store: Store, progress: Progress) -> Iterator[None]:
+    """Tell each note about endpoints once, after the stage that it is about, and store it for the report."""
+    told: list[str] = []
+    listen = store.listener
+
+    def tell() -> None:
+        for note in tools.notes():
+            if note in told:
+                continue
+            told.append(note)
+            progress("warning", 0, note, {})
+            notes = store.manifest["facts"].get("endpoint_notes", [])
+            store.record_facts(endpoint_notes=list(dict.fromkeys((*notes, note))))
+
+    def listen_and_tell(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
+        listen(what, iteration, stage, details)
+        if what != "started":
+            tell()
+
+    store.listener = listen_and_tell
+    try:
+        yield
+    finally:
+        tell()
 
 
 def _outcome(decision: Decision) -> dict[str, Any]:

@@ -1,31 +1,25 @@
 """Reader for a table of outcomes by prompt from any trainer, as evidence for the monitor.
 
-CSV with a header, or Parquet with the same columns; a row is the outcome of one held-out prompt in one iteration:
-
-    iteration            1, 2, 3, ...: iteration t compares M_t with M_{t-1} prompt_id            rows of one prompt in
-    one iteration are averaged, because the prompt is the unit anchor_outcome       1: the anchor prefers M_t to
-    M_{t-1}, 0.5: no difference, 0: it prefers M_{t-1}; blank: unscored self_outcome         optional, the same by the
-    judge that labels verifiable_outcome   optional, the same by checks (1: passes now but not before; 0: the reverse)
-    length_delta_tokens  optional, length of M_t's response minus that of M_{t-1}'s set                  optional,
-    `validation` (also when blank) or `second_validation` against              optional, the checkpoint that M_t is
-    compared with; t-1 when blank
+CSV with a header, or Parquet with the same columns (`REQUIRED`, `OPTIONAL`; docs/monitor.md describes them). A row is
+the outcome of one held-out prompt in one iteration; rows of one prompt in one iteration are averaged, because the
+prompt is the unit. A missing outcome is a blank cell or one of the words that tables use, such as NA: the prompt is
+unscored.
 
 A row with only a verifiable outcome was not compared by the anchor. If the best checkpoint so far is not M_{t-1}, M_t
 can replace it only with rows against it. Other columns are ignored and listed in the notes.
 """
 
-import csv
 import difflib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.monitoring.evidence import Evidence, tabulate
+from selfreward.monitoring.table_files import Cells, listed, read_rows, readable
 from selfreward.recipe.renamed import OUTCOME_SETS
 from selfreward.records import PromptOutcome
 
@@ -34,8 +28,8 @@ OPTIONAL = ("self_outcome", "verifiable_outcome", "length_delta_tokens", "set", 
 _SETS = ("validation", "second_validation")
 _SHOWN_DEFECTS = 5
 
-Cells = Mapping[str, Any]
-"""The known columns of a row by name: text from CSV, any value from Parquet; None or blank text means not measured."""
+# As pandas, R, spreadsheets and databases write a missing value; any capitals.
+_MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "\\n", "none"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,8 @@ def read_table(path: Path) -> OutcomeTable:
     """Read a table. Raises RecipeError, which gives the file and the row."""
     by_iteration: defaultdict[int, list[PromptOutcome]] = defaultdict(list)
     defects: list[str] = []
-    with _readable(path):
-        heading, rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    with readable(path):
+        heading, rows = read_rows(path, (*REQUIRED, *OPTIONAL), REQUIRED)
         for where, cells in rows:
             try:
                 iteration = _integer(cells, "iteration", "iterations are integers, 1 or higher", low=1)
@@ -77,14 +71,14 @@ def read_table(path: Path) -> OutcomeTable:
 
 
 def _outcomes(cells: Cells, iteration: int) -> list[PromptOutcome]:
-    prompt_id = _text(cells["prompt_id"])
+    prompt_id = _text(cells["prompt_id"])  # "NA" may be an id
     if not prompt_id:
         raise _InvalidRow("prompt_id is blank; each row belongs to a prompt; fill in the prompt's id")
-    name = _text(cells.get("set")) or "validation"
+    name = "validation" if _is_blank(cells.get("set")) else _text(cells["set"])
     if name in OUTCOME_SETS:
         raise _InvalidRow(f"set is {name!r}, which was renamed; it is called {OUTCOME_SETS[name]} now; rename it")
     if name not in _SETS:
-        raise _InvalidRow(f"set is {name!r:.60}; allowed are {', '.join(_SETS)}; {_suggest(name, _SETS)}")
+        raise _InvalidRow(f"set is {name!r:.60}; allowed are {', '.join(_SETS)}; {_suggest(name[:60], _SETS)}")
     against = iteration - 1
     if not _is_blank(cells.get("against")):
         against = _integer(
@@ -104,7 +98,7 @@ def _outcomes(cells: Cells, iteration: int) -> list[PromptOutcome]:
 
 def _integer(cells: Cells, column: str, allowed: str, *, low: int, high: float = math.inf) -> int:
     try:
-        number = float(cells[column])  # tables with missing values contain 2.0 for 2
+        number = _float(cells[column])  # tables with missing values contain 2.0 for 2
     except (TypeError, ValueError):
         number = math.nan
     if number.is_integer() and low <= number <= high:
@@ -125,7 +119,7 @@ def _number(cells: Cells, column: str) -> float | None:
     if _is_blank(cell):
         return None
     try:
-        number = float(cell)  # type: ignore[arg-type]
+        number = _float(cell)
     except (TypeError, ValueError):
         advice = "use a decimal point, not a comma" if _text(cell).replace(",", "", 1).isdecimal() else "fix the cell"
         raise _InvalidRow(
@@ -138,93 +132,21 @@ def _number(cells: Cells, column: str) -> float | None:
     return number
 
 
+def _float(cell: Any) -> float:
+    if isinstance(cell, str) and "_" in cell:
+        raise ValueError("Python reads 0_5 as 5")
+    return float(cell)
+
+
 def _is_blank(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())
+    """Return whether a cell has no value."""
+    if isinstance(cell, str):
+        return cell.strip().lower() in _MISSING
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _text(cell: Any) -> str:
-    return "" if cell is None else str(cell).strip()
-
-
-def _csv(path: Path) -> tuple[list[str], Iterator[tuple[str, Cells]]]:
-    """Return the header, and each row's location with its cells."""
-    lines = _csv_lines(path)
-    _, first = next(lines, (0, []))
-    heading = [name.strip() for name in first]
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(heading) == 1 and separator in heading[0]:
-            raise RecipeError(f"{path}:1: columns separated by {name}; commas are needed; save the table with commas")
-    columns = _columns(path, heading)
-
-    def rows() -> Iterator[tuple[str, Cells]]:
-        for number, line in lines:
-            if len(line) != len(heading):
-                raise RecipeError(
-                    f"{path}:{number}: {len(line)} cells, but the header has {len(heading)}; each row must have as "
-                    "many as the header; quote texts with commas, or write the file again if it is truncated"
-                )
-            yield f"{path}:{number}", {name: line[index] for name, index in columns}
-
-    return heading, rows()
-
-
-def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each line that is not blank, without the byte order mark that Excel writes."""
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream)
-        for line in reader:
-            if any(cell.strip() for cell in line):
-                yield reader.line_num, line
-
-
-def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[str, Cells]]]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path)
-    heading = list(table.column_names)
-    columns = _columns(path, heading)
-    values = [table.column(index).to_pylist() for _, index in columns]
-
-    def rows() -> Iterator[tuple[str, Cells]]:
-        for number, cells in enumerate(zip(*values, strict=True), start=1):
-            yield f"{path}: row {number}", {name: cell for (name, _), cell in zip(columns, cells, strict=True)}
-
-    return heading, rows()
-
-
-def _columns(path: Path, heading: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the known columns of a header with their indices."""
-    known = [(name, index) for index, name in enumerate(heading) if name in (*REQUIRED, *OPTIONAL)]
-    names = [name for name, _ in known]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise RecipeError(
-            f"{path}:1: the column {min(twice)} is duplicated; names must be unique; remove or rename one"
-        )
-    for name in REQUIRED:
-        if name not in names:
-            others = [other for other in heading if other and other not in names]
-            close = difflib.get_close_matches(name, others, n=1)
-            advice = f"rename {close[0]!r} if it is that" if close else "add it"
-            raise RecipeError(
-                f"{path}:1: no column {name}; found are {', '.join(heading) or 'none'}; required are "
-                f"{', '.join(REQUIRED)}, optional {', '.join(OPTIONAL)}; {advice}"
-            )
-    return known
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    kind = "a Parquet file" if path.suffix == ".parquet" else "CSV in UTF-8"
-    try:
-        yield
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; {kind} is needed; check the path") from None
-    except RecipeError:
-        raise
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}); {kind} is needed; check the file") from error
-    except ValueError as error:  # pyarrow's own errors are ValueErrors
-        raise RecipeError(f"{path}: {error}; {kind} is needed; check the file") from error
+    return str(cell).strip() if isinstance(cell, str) or not _is_blank(cell) else ""
 
 
 def _check_iterations(path: Path, found: Mapping[int, object]) -> None:
@@ -257,7 +179,7 @@ def _prompt_ids(groups: Iterable[Iterable[PromptOutcome]], name: str) -> set[str
 def _notes(heading: Sequence[str], by_iteration: Mapping[int, Sequence[PromptOutcome]]) -> Iterator[str]:
     unknown = [name or "(no name)" for name in heading if name not in (*REQUIRED, *OPTIONAL)]
     if unknown:
-        yield f"columns that the monitor does not use are ignored: {', '.join(unknown)}"
+        yield f"columns that the monitor does not use are ignored: {listed(unknown)}"
     first = _prompt_ids([by_iteration[1]], "validation")
     other = [t for t in sorted(by_iteration) if _prompt_ids([by_iteration[t]], "validation") != first]
     if other:

@@ -24,6 +24,7 @@ class Unscored(StrEnum):
     ONE_ORDER = "one_order"  # the other order could not be parsed, and one order alone has position bias
     CONTROL_TOKENS = "control_tokens"  # the text would have become control tokens in the judge's tokenizer
     REFUSED = "refused"  # the endpoint or the chat template did not take the request, for example by a content filter
+    TOO_LARGE = "too_large"  # the endpoint sent more than a reply of the requested length can be
     NOT_FINITE = "not_finite"  # a reward model's output is not finite
 
 

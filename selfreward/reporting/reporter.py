@@ -33,6 +33,11 @@ class RunReporter:
         # A finished iteration never changes, so its records are read only once.
         self._record_summaries: dict[int, RecordSummary] = {}
 
+    def _banner_with_notes(self) -> str | None:
+        """Return the banner with what became known about endpoints while the run worked."""
+        notes = self._store.manifest["facts"].get("endpoint_notes", ())
+        return " ".join(filter(None, (self._banner, *(f"Warning: {note}." for note in notes)))) or None
+
     def write(
         self, history: Sequence[IterationSummary], decisions: Sequence[Decision], initial: Evaluation | None = None
     ) -> None:
@@ -42,7 +47,7 @@ class RunReporter:
                 self._record_summaries[summary.iteration] = summarise_records(self._store, summary.iteration)
         run = ReportData(
             manifest=self._store.manifest,
-            banner=self._banner,
+            banner=self._banner_with_notes(),
             initial=initial,
             initial_cost=self._initial_cost(),
             history=history,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.endpoint_server import EndpointServer, answer_to
+from fakes.endpoint_server import EndpointServer, Exchange, answer_to, status
 
 from selfreward import recipe_file
 from selfreward.cli import main
@@ -139,6 +139,30 @@ def test_a_judge_behind_an_endpoint_is_paid_once(tmp_path: Path) -> None:
         assert sum(body.get("n", 1) for body in server.answered) == 2 * 4  # four responses have text
     scores = [judgment["score"] for line in read(out) for judgment in line["judgments"]]
     assert sorted(scores, key=str) == [3.0] * 8 + [None] * 2
+
+
+def test_a_key_that_is_left_out_is_told_and_a_blocked_row_is_unscored(tmp_path: Path) -> None:
+    rows, out = written(tmp_path, [*ROWS, {"id": "flagged", "prompt": "FLAGME", "response": "yes"}]), tmp_path / "o"
+
+    def refuse(exchange: Exchange, body: dict[str, Any]) -> None:
+        exchange.owner.misbehaviours.append(refuse)
+        if "temperature" in body:
+            status(400, "Unsupported value: 'temperature' does not support 0.7 with this model.")(exchange, body)
+        elif "FLAGME" in json.dumps(body):
+            status(400, "Invalid prompt: it was flagged under our usage policy.")(exchange, body)
+        else:
+            exchange.send(200, says_three(body))
+
+    with EndpointServer() as server:
+        server.misbehaviours.extend([refuse] * 2)
+        recipe = endpoint_recipe(server)
+        first, second = judge_file(recipe, rows, out), judge_file(recipe, rows, out)
+    assert len(server.answered) == 4  # the second time all replies and the note are stored
+    for judged in (first, second):
+        (note,) = [warning for warning in judged.warnings if "temperature" in warning]
+        assert "does not support temperature, so it is left out" in note
+        assert {judgment["reason"] for judgment in read(out)[-1]["judgments"]} == {"refused"}
+        assert judged.unscored["refused"] == 2
 
 
 def test_more_draws_pay_only_for_new_replies(tmp_path: Path) -> None:

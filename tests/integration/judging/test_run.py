@@ -2,18 +2,22 @@
 cover."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.endpoint_server import EndpointServer, answer_to
+from fakes.endpoint_server import EndpointServer, Exchange, answer_to, status
 
 from selfreward import history, loop, recipe_file
+from selfreward.commands.export import Exported, export_pairs
 from selfreward.launch import local
+from selfreward.model_files import materialise
+from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.parts import Judge, Models
 from selfreward.recipe import Recipe
-from selfreward.records import Checkpoint, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Checkpoint, Judgment, Message, PreferencePair, Prompt, Response
 from selfreward.requests import ChatRequest, Reply
 from selfreward.roles import Roles
 from selfreward.store import Store
@@ -143,12 +147,39 @@ def test_judgments_are_trained_on_like_responses(tmp_path: Path) -> None:
         assert pair.prompt_token_ids == chosen.prompt_token_ids == rejected.prompt_token_ids
         assert (pair.chosen_token_ids, pair.rejected_token_ids) == (chosen.token_ids, rejected.token_ids)
         assert len(pair.chosen_text) >= len(pair.rejected_text)
+    # Exported, the prompt is the question whose tokens were trained on.
+    exported = export_pairs(store.folder, tmp_path / "pairs.jsonl", kind="judgment")
+    assert exported == Exported(len(judgment_pairs))
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text("utf-8").splitlines()]
+    tokenizer = ChatTokenizer(materialise(recipe.policy))
+    asked = [tokenizer.encode([Message(**message) for message in row["prompt"]]) for row in rows]
+    assert asked == [pair.prompt_token_ids for pair in judgment_pairs]
     summaries, _, _ = history.read_history(store)
     assert summaries[0].counts["num_judgment_pairs"] == len(judgment_pairs)
     assert summaries[0].training["num_pairs"] == len(kinds)
     # Reference log-probabilities of judgments come from the engine that sampled them, as those of responses do.
     assert summaries[0].training["num_sampler_logprobs"] == 2 * len(kinds)
     assert not store.has(2, BATTLES) and summaries[1].counts.get("num_judgment_pairs", 0) == 0
+
+
+def test_what_an_endpoint_does_not_support_is_told_once_and_stands_in_the_report(tmp_path: Path) -> None:
+    def refuse_temperature(exchange: Exchange, body: dict[str, Any]) -> None:
+        exchange.owner.misbehaviours.append(refuse_temperature)
+        answer = status(400, "Unsupported parameter: 'temperature'") if "temperature" in body else None
+        answer(exchange, body) if answer else exchange.send(200, answer_to({"seed": 0, **body}))
+
+    told: list[str] = []
+    with EndpointServer() as server:
+        server.misbehaviours.extend([refuse_temperature] * 4)
+        recipe = recipe_of(
+            tmp_path, f"models.gpt={{endpoint: '{server.url}', model: m, max_concurrency: 4}}",
+            "judging={kind: additive, by: gpt, num_draws: 2}",
+        )  # fmt: skip
+        local.run(recipe, progress=lambda what, _, text, __: told.append(text) if what == "warning" else None)
+    assert sum("does not support temperature" in text for text in told) == 1
+    folder = Path(recipe.output_dir)
+    assert "does not support temperature" in json.loads((folder / "report.json").read_text())["note"]
+    assert "does not support temperature" in (folder / "iteration-01" / "report.md").read_text()
 
 
 def test_a_run_whose_judge_is_an_endpoint_resumes_without_paying_twice(tmp_path: Path) -> None:

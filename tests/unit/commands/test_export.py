@@ -1,5 +1,6 @@
 """Exported pairs: the format that other trainers read, unchanged texts, and refusals."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +9,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from selfreward import recipe_file
+from selfreward.cli import main
 from selfreward.commands.export import export_pairs
 from selfreward.errors import RecipeError, StoreError
-from selfreward.records import Message, PreferencePair, Prompt
+from selfreward.judging.client import JudgeInput
+from selfreward.judging.generative import score_messages
+from selfreward.recipe import AdditiveSection
+from selfreward.records import Judgment, Message, PreferencePair, Prompt, Response
 from selfreward.store import Store
-from selfreward.tables import PAIRS, PROMPTS
+from selfreward.tables import JUDGMENTS, PAIRS, PROMPTS, RESPONSES
+from selfreward.templates import Template
 
 HOSTILE = [
     "plain",
@@ -79,11 +86,12 @@ def run(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_every_row_is_a_conversation_and_no_character_is_lost(run: Path, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"pairs{suffix}"
-    assert export_pairs(run, file) == len(HOSTILE) + 1
+    assert export_pairs(run, file).num_pairs == len(HOSTILE) + 1
     rows = rows_of(file)
     assert len(rows) == len(HOSTILE) + 1
     for text, row in zip(HOSTILE, rows, strict=False):
         assert row == {
+            "kind": "response",
             "prompt": [
                 {"role": "system", "content": SYSTEM.content},
                 {"role": "user", "content": "first"},
@@ -117,9 +125,9 @@ def test_the_datasets_library_reads_the_format_that_trl_documents(run: Path, tmp
 
 
 def test_one_iteration_alone(run: Path, tmp_path: Path) -> None:
-    assert export_pairs(run, tmp_path / "two.jsonl", iteration=2) == 1
+    assert export_pairs(run, tmp_path / "two.jsonl", iteration=2).num_pairs == 1
     assert [row["prompt"][-1]["content"] for row in rows_of(tmp_path / "two.jsonl")] == ["second"]
-    assert export_pairs(run, tmp_path / "one.jsonl", iteration=1) == len(HOSTILE)
+    assert export_pairs(run, tmp_path / "one.jsonl", iteration=1).num_pairs == len(HOSTILE)
 
 
 def test_an_older_file_is_replaced_atomically(run: Path, tmp_path: Path) -> None:
@@ -132,7 +140,7 @@ def test_an_older_file_is_replaced_atomically(run: Path, tmp_path: Path) -> None
 
 def test_a_running_run_can_be_exported(run: Path, tmp_path: Path) -> None:
     with Store(run):
-        assert export_pairs(run, tmp_path / "pairs.jsonl") == len(HOSTILE) + 1
+        assert export_pairs(run, tmp_path / "pairs.jsonl").num_pairs == len(HOSTILE) + 1
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs", "pairs.json"])
@@ -143,12 +151,14 @@ def test_another_suffix_is_refused(run: Path, tmp_path: Path, name: str) -> None
 
 
 def test_an_iteration_without_pairs_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"iteration 3 has no pairs; iterations with pairs: \[1, 2\]"):
+    with pytest.raises(
+        RecipeError, match=r"iteration 3 has no response pairs; iterations with response pairs: \[1, 2\]"
+    ):
         export_pairs(run, tmp_path / "pairs.jsonl", iteration=3)
     empty = tmp_path / "empty"
     with Store(empty) as store:
         store.record_event("started")
-    with pytest.raises(RecipeError, match="this run has no pairs; iterations with pairs: none"):
+    with pytest.raises(RecipeError, match="this run has no response pairs; iterations with response pairs: none"):
         export_pairs(empty, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
 
@@ -181,8 +191,112 @@ def test_a_path_that_is_not_writable_is_reported_with_advice(run: Path, tmp_path
 
 
 def test_pairs_of_a_run_of_the_earlier_version_are_exported(run: Path, tmp_path: Path) -> None:
-    num_pairs = export_pairs(run, tmp_path / "now.jsonl")
+    num_pairs = export_pairs(run, tmp_path / "now.jsonl").num_pairs
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps({**manifest, "schema": 1}))
-    assert export_pairs(run, tmp_path / "earlier.jsonl") == num_pairs
+    assert export_pairs(run, tmp_path / "earlier.jsonl").num_pairs == num_pairs
     assert (tmp_path / "earlier.jsonl").read_bytes() == (tmp_path / "now.jsonl").read_bytes()
+
+
+# --- pairs of judgments ----------------------------------------------------------------------------------------------
+
+ASKED = "Name a sea that borders Italy."
+BETTER, WORSE = "It does border Italy.\nScore: 5", "It is wrong.\nScore: 0"
+
+
+def make_meta_run(folder: Path, *, judging: str = "", template_sha256: str | None = None, records: bool = True) -> Path:
+    """Make a run with a pair of responses and a pair of judgments of the first one, as meta-judging makes them."""
+    question = Prompt("p1", (Message("user", ASKED),), reference="The Adriatic Sea.")
+    sha256 = template_sha256 or Template.load("additive").sha256
+    judgments = [
+        Judgment(f"p1/0/additive/{draw}", "p1", "p1/0", "additive", draw, score, None, text, template_sha256=sha256)
+        for draw, (score, text) in enumerate([(5.0, BETTER), (0.0, WORSE)])
+    ]
+    responses = [Response("p1/0", "p1", (1,), (2,), None, "<think>hm</think>The Adriatic.", "stop", 0, "M_0")]
+    of_responses = pair(question, "The Adriatic.", "The Baltic.")
+    of_judgments = dataclasses.replace(
+        of_responses, id="p1#judgments", kind="judgment", chosen_id=judgments[0].id, rejected_id=judgments[1].id,
+        chosen_text=BETTER, rejected_text=WORSE, chosen_score=1032.0, rejected_score=968.0, margin=64.0,
+    )  # fmt: skip
+    with Store(folder, name="by-hand") as store:
+        store.stage(1, PROMPTS, 1, lambda _: [question])
+        if records:
+            store.stage(1, RESPONSES, 1, lambda _: responses)
+            store.stage(1, JUDGMENTS, 1, lambda _: judgments)
+        store.stage(1, PAIRS, 1, lambda _: [of_judgments, of_responses])
+        if judging:
+            recipe = recipe_file.load(Path("recipes/tiny.yaml"), [f"judging={judging}"])
+            store.write_text("iteration-01/recipe.yaml", recipe_file.dump(recipe))
+    return folder
+
+
+ADDITIVE = "{kind: additive, by: policy}"
+
+
+def test_pairs_of_judgments_are_left_out_unless_they_are_wanted(tmp_path: Path) -> None:
+    run = make_meta_run(tmp_path / "run", judging=ADDITIVE)
+    assert export_pairs(run, tmp_path / "pairs.jsonl").num_pairs == 1
+    (row,) = rows_of(tmp_path / "pairs.jsonl")
+    assert (row["kind"], row["chosen_message"]["content"], row["score_chosen"]) == ("response", "The Adriatic.", 4.5)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("settings", ["", "reference_answer: true", "structured: true"])
+def test_the_prompt_of_a_pair_of_judgments_is_the_judges_question(tmp_path: Path, suffix: str, settings: str) -> None:
+    section = AdditiveSection.model_validate(
+        {"kind": "additive", **({settings.partition(":")[0]: True} if settings else {})}
+    )
+    run = make_meta_run(tmp_path / "run", judging=f"{{kind: additive, by: policy, {settings}}}")
+    file = tmp_path / f"pairs{suffix}"
+    assert export_pairs(run, file, kind="judgment") == export_pairs(run, file, kind="judgment", iteration=1)
+    (row,) = rows_of(file)
+    about = JudgeInput((Message("user", ASKED),), reference="The Adriatic Sea." if section.reference_answer else None)
+    response = Response("p1/0", "p1", (), (), None, "The Adriatic.", "stop", 0, "M_0")
+    (asked,) = score_messages(Template.load("additive"), section, about, response)
+    assert row["prompt"] == [{"role": "user", "content": asked.content}]
+    assert ASKED in asked.content and "The Adriatic." in asked.content and "hm" not in asked.content.split()
+    assert row["chosen"] == [{"role": "assistant", "content": BETTER}]
+    assert (row["kind"], row["elo_chosen"], row["elo_rejected"]) == ("judgment", 1032.0, 968.0)
+    assert not {"score_chosen", "score_rejected"} & row.keys()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_all_pairs_have_the_same_columns(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"pairs{suffix}"
+    run = make_meta_run(tmp_path / "run", judging=ADDITIVE)
+    assert export_pairs(run, file, kind="all").num_pairs == 2
+    numbers = ("kind", "score_chosen", "score_rejected", "elo_chosen", "elo_rejected")
+    assert [tuple(row[name] for name in numbers) for row in rows_of(file)] == [
+        ("judgment", None, None, 1032.0, 968.0),
+        ("response", 4.5, 3.25, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "the recipe of the iteration cannot be read"),
+        ({"judging": "{kind: verifier}"}, "the recipe of the iteration cannot be read"),
+        ({"judging": ADDITIVE, "records": False}, "judgments or responses are not stored"),
+        ({"judging": ADDITIVE, "template_sha256": "0" * 64}, "template is another one"),
+        ({"judging": "{kind: additive, by: policy, commit_first: {}}"}, "own response"),
+    ],
+)
+def test_a_pair_whose_question_is_unknown_is_left_out_with_the_reason(
+    tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    run = make_meta_run(tmp_path / "run", **settings)
+    exported = export_pairs(run, tmp_path / "pairs.jsonl", kind="all")
+    assert [row["kind"] for row in rows_of(tmp_path / "pairs.jsonl")] == ["response"]
+    (note,) = exported.notes
+    assert note.startswith("pairs of judgments that are left out: 1, because ") and reason in note
+    with pytest.raises(RecipeError, match=rf"no judgment pairs \(pairs of .*{reason}"):
+        export_pairs(run, tmp_path / "pairs.jsonl", kind="judgment")
+
+
+def test_the_command_writes_responses_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, file = make_meta_run(tmp_path / "run", judging=ADDITIVE), tmp_path / "pairs.jsonl"
+    for option, num_rows in (((), 1), (("--kind", "judgment"), 1), (("--kind", "all"), 2)):
+        assert main(["export", str(run), "--pairs", str(file), *option]) == 0
+        assert capsys.readouterr().out == f"{num_rows} pairs -> {file}\n"
+        assert len(rows_of(file)) == num_rows

@@ -144,7 +144,8 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING.replace(',', chr(9))}\n1\ta\t1\n", ":1", "separated by tabs"),
         (f"{HEADING}\n1,a,0.5\n1,b,1.01\n", ":3", "anchor_outcome is 1.01; outcomes lie in [0, 1]"),
         (f"{HEADING}\n1,a,-0.01\n", ":2", "anchor_outcome is -0.01"),
-        (f"{HEADING}\n1,a,NaN\n", ":2", "leave the cell blank where nothing was measured"),
+        (f"{HEADING}\n1,a,1e400\n", ":2", "leave the cell blank where nothing was measured"),
+        (f"{HEADING}\n1,a,0_5\n", ":2", "anchor_outcome is '0_5'"),
         (f"{HEADING}\n1,a,-inf\n", ":2", "anchor_outcome is '-inf'"),
         (f'{HEADING}\n1,a,"0,5"\n', ":2", "use a decimal point, not a comma"),
         (f"{HEADING}\n1,a,win\n", ":2", "anchor_outcome is 'win'; a number"),
@@ -154,7 +155,7 @@ def test_notes_name_what_is_ignored_and_prompts_that_change(tmp_path: Path) -> N
         (f"{HEADING}\n0,a,1\n", ":2", "iteration is '0'; iterations are integers, 1 or higher"),
         (f"{HEADING}\n1.5,a,1\n", ":2", "iteration is '1.5'"),
         (f"{HEADING}\n,a,1\n", ":2", "iteration is blank"),
-        (f"{HEADING}\nnan,a,1\n", ":2", "iteration is 'nan'"),
+        (f"{HEADING}\nnan,a,1\n", ":2", "iteration is blank"),
         (f"{HEADING}\n1, ,1\n", ":2", "prompt_id is blank"),
         (f"{HEADING},set\n1,a,1,reserve\n", ":2", "which was renamed; it is called second_validation now"),
         (f"{HEADING},set\n1,a,1,second_valid\n", ":2", "did you mean 'second_validation'?"),
@@ -193,18 +194,32 @@ def test_the_first_five_wrong_rows_are_shown_and_the_rest_counted(tmp_path: Path
 def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "utf16.csv").write_bytes(HEADING.encode("utf-16"))
     (tmp_path / "no.parquet").write_bytes(b"iteration")
-    (tmp_path / "wide.csv").write_text(f"{HEADING}\n1,{'x' * 200_000},1\n")
+    (tmp_path / "wide.csv").write_text(f"{HEADING}\n1,{'x' * 2**24},1\n")
+    (tmp_path / "tall.csv").write_text(f'{HEADING}\n1,"' + ("x" * 99 + "\n") * 2**18 + '",1\n')
+    pq.write_table(pa.table({"iteration": [1], "prompt_id": ["a"], "anchor_outcome": [1.0]}), tmp_path / "good.parquet")
+    raw = (tmp_path / "good.parquet").read_bytes()
+    (tmp_path / "is_parquet.csv").write_bytes(raw)
+    (tmp_path / "truncated.parquet").write_bytes(raw[:-10])
+    (tmp_path / "flipped.parquet").write_bytes(raw[:200] + bytes(b ^ 255 for b in raw[200:260]) + raw[260:])
+    (tmp_path / "empty.PARQUET").touch()
+    (tmp_path / "folder.parquet").mkdir()
     for name, said in {
         "none.csv": "no such file; CSV in UTF-8 is needed",
         "none.parquet": "no such file; a Parquet file is needed",
         "utf16.csv": "cannot be read",
         "no.parquet": "a Parquet file is needed",
-        "wide.csv": "cannot be read",
-        ".": "cannot be read",
+        "wide.csv": "the line is longer than 16,777,216 characters",
+        "tall.csv": "cannot be read .*field larger than field limit",
+        "is_parquet.csv": "a Parquet file, by its first bytes; CSV in UTF-8 is needed; rename it to .parquet",
+        "truncated.parquet": "a Parquet file is needed",
+        "flipped.parquet": "a Parquet file is needed",
+        "empty.PARQUET": "a Parquet file is needed",
+        "folder.parquet": "it is a folder",
+        ".": "it is a folder",
     }.items():
         with pytest.raises(RecipeError, match=said) as caught:
             read_table(tmp_path / name)
-        assert str(caught.value).startswith(str(tmp_path / name))
+        assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
 
 
 def test_values_of_parquet_are_checked_as_text_is(tmp_path: Path) -> None:
@@ -213,6 +228,82 @@ def test_values_of_parquet_are_checked_as_text_is(tmp_path: Path) -> None:
     pq.write_table(pa.table(whole), path)
     outcomes = read_table(path).evidence[0].of("anchor", 0)
     assert outcomes is not None and outcomes.prompt_ids == ("7", "8")
-    pq.write_table(pa.table({**whole, "anchor_outcome": [1.0, float("nan")]}), path)
-    with pytest.raises(RecipeError, match=r"outcomes\.parquet: row 2: anchor_outcome is nan"):
+    pq.write_table(pa.table({**whole, "anchor_outcome": [1.0, float("inf")]}), path)
+    with pytest.raises(RecipeError, match=r"outcomes\.parquet: row 2: anchor_outcome is inf"):
         read_table(path)
+
+
+MISSING = [
+    "NA",
+    "na",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "nan",
+    "NaN",
+    "NAN",
+    "null",
+    "NULL",
+    "None",
+    "none",
+    "<NA>",
+    "",
+    "  ",
+    " NA ",
+]
+
+
+def outcomes_of(path: Path) -> tuple[list[float], int]:
+    outcomes = read_table(path).evidence[0].of("anchor", 0)
+    assert outcomes is not None
+    return outcomes.values.tolist(), outcomes.num_unscored
+
+
+@pytest.mark.parametrize("word", MISSING)
+def test_a_missing_outcome_in_the_words_of_other_programs_is_unscored(tmp_path: Path, word: str) -> None:
+    every = f"{HEADING},self_outcome,verifiable_outcome,length_delta_tokens,set,against"
+    path = table(tmp_path, f"{every}\n1,a,1,{word},{word},{word},{word},{word}\n1,NA,{word},,,,,\n")
+    assert outcomes_of(path) == ([1.0], 1)
+    assert read_table(path).evidence[0].of("self", 0) is None
+
+
+def test_a_missing_outcome_in_parquet_is_null_or_nan_or_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "OUTCOMES.PARQUET"
+    columns = {"iteration": [1.0, 1.0], "prompt_id": ["a", "b"]}
+    for missing in (pa.array([1.0, None]), pa.array([1.0, float("nan")]), pa.array(["1", "NA"])):
+        pq.write_table(pa.table({**columns, "anchor_outcome": missing, "set": pa.nulls(2)}), path)
+        assert outcomes_of(path) == ([1.0], 1)
+
+
+def test_ignored_columns_may_hold_anything(tmp_path: Path) -> None:
+    long = table(tmp_path, f'{HEADING},text,text\n1,a,1,"{"x" * 500_000}, ""quoted""\n2",\x00\n', "LONG.CSV")
+    assert outcomes_of(long) == ([1.0], 0)
+    path = tmp_path / "nested.parquet"
+    known = {"iteration": [1], "prompt_id": ["a"], "anchor_outcome": [1.0]}
+    pq.write_table(pa.table({**known, "text": ["x" * 500_000], "list": [[{"a": 1}]]}), path)
+    assert outcomes_of(path) == ([1.0], 0)
+    assert read_table(path).notes == ("columns that the monitor does not use are ignored: text, list",)
+
+
+def test_names_of_columns_are_printable_and_short_in_messages(tmp_path: Path) -> None:
+    odd = "\x1b[31m" + "y" * 5000
+    path = table(tmp_path, ",".join([odd, *(f"c{i}" for i in range(3000))]) + "\n")
+    with pytest.raises(RecipeError, match="no column iteration") as caught:
+        read_table(path)
+    assert len(str(caught.value)) < 1000 and "\x1b" not in str(caught.value)
+    (note,) = read_table(table(tmp_path, f"{HEADING},{odd}\n1,a,1,\n")).notes
+    assert len(note) < 200 and note.isprintable()
+
+
+def test_values_of_odd_types_in_parquet_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.parquet"
+    for column, value in (
+        ("iteration", pa.array([[1]])), ("iteration", pa.array([2**63], pa.uint64())), ("iteration", pa.array([-1])),
+        ("iteration", pa.array([0], pa.timestamp("s"))), ("anchor_outcome", pa.array([{"a": 1}])),
+        ("anchor_outcome", pa.array([b"x"])), ("anchor_outcome", pa.array([1e300])), ("prompt_id", pa.nulls(1)),
+        ("prompt_id", pa.array([float("nan")])), ("against", pa.array([2**60])),
+    ):  # fmt: skip
+        known = {"iteration": [1], "prompt_id": ["a"], "anchor_outcome": [1.0], column: value}
+        pq.write_table(pa.table(known), path)
+        with pytest.raises(RecipeError, match=f"{column}|iteration 1"):
+            read_table(path)
