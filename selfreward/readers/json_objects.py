@@ -57,8 +57,6 @@ def values_of(found: Pairs, keys: frozenset[str], *, within: frozenset[str]) -> 
     Keys are compared without case, and with spaces and hyphens as underscores.
     """
     pairs = [(re.sub(r"[\s-]+", "_", key.strip().casefold()), value) for key, value in found]
-    values = [value for key, value in pairs if key in keys]
-    if values:
-        return values
     inner = [value for key, value in pairs if key in within and isinstance(value, Pairs)]
-    return [value for pairs_inside in inner for value in values_of(pairs_inside, keys, within=within)]
+    values = [value for key, value in pairs if key in keys and not (key in within and isinstance(value, Pairs))]
+    return values or [value for pairs_inside in inner for value in values_of(pairs_inside, keys, within=within)]

@@ -32,15 +32,14 @@ _CJK = (
 )
 _OTHER = (
     rf"(?:\b{_BETTER},?[ \t](?:\w[\w-]{{0,16}}[ \t]){{0,2}}{_TEXT}\b|\b{_TEXT}[ \t](?:\w{{1,12}}[ \t])?{_BETTER}\b"
-    rf"|\b(?:rewrite|rewritten|rewriting|reworked|revision|improved|improvement on it|überarbeitet|réécriture"
+    rf"|(?<!be )\b(?:rewrite|rewritten|rewriting|reworked|revision|improved|improvement on it|überarbeitet|réécriture"
     rf"|reescritura|reescrita|riscrittura|переписано)\b"
     rf"|\bfor comparison\b|{_CJK})"
 )
-_COULD = r"\b(?:could|might|would|should)[ \t](?:be|have been|look|read|go)\b"
 # "Improved response:", "**Rewritten:**", "Here is how it could be better", "### A perfect answer"; and "Now for response B".
 _LABEL = re.compile(
     rf"^[ \t#*_>•\-–—\[(]{{0,8}}(?:[0-9]{{1,2}}[.)][ \t])?(?=[^\n:.!?]{{1,120}}(?::|[.!]?[ \t*_\])]{{0,8}}$))"
-    rf"(?:{_PRAISED}(?::|[ \t*_\])]{{0,8}}$)|(?=[^\n:.!?]{{0,100}}?(?:{_OTHER}|{_COULD}))(?:[^\n:.!?]{{1,120}}:|#|[^\n:.!?]{{1,60}}[*_\])]{{0,8}}$|here\b|this is\b)"
+    rf"(?:{_PRAISED}(?::|[ \t*_\])]{{0,8}}$)|(?=[^\n:.!?]{{0,100}}?{_OTHER})(?:[^\n:.!?]{{1,120}}:|#|[^\n:.!?]{{1,60}}[*_\])]{{0,8}}$|here\b|this is\b)"
     r"|(?:now|next|then|on),?[ \t](?:for|to|on to|let us|let's|we|i|the|response|turning)\b[^\n:.!?]{0,40}?"
     r"\b(?:response|answer|candidate)[ \t](?-i:[A-Z0-9])\b)",
     re.IGNORECASE | re.MULTILINE,

@@ -39,7 +39,7 @@ FOREIGN_HEAD = re.compile(
 )
 CJK_HEAD = re.compile(rf"{languages.CJK_HEAD}(?:{SPAN})?(?:{MARK}(?:[:=]|->|→)|{languages.CJK_IS}){AFTER_HEAD}")
 # "[RESULT] 4", the form that Prometheus was trained on.
-RESULT = re.compile(rf"\[(?:RESULT|SCORE|RATING)\][ \t]{{0,4}}:?{MARK}{TAIL}")
+RESULT = re.compile(rf"\[(?:RESULT|SCORE|RATING|{languages.CJK_NOUN})\][ \t]{{0,4}}:?{MARK}{TAIL}")
 # "I would lower it to 2.", "The score is reduced to 3."
 CHANGE = (
     r"(?:lower|reduce|decrease|raise|increase|change|adjust|revise|correct|update|downgrade|upgrade|bump|drop)"
@@ -90,8 +90,8 @@ LONE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 BOX = re.compile(
-    rf"^[ \t#*_$\[(]{{0,8}}(?:\\boxed[ \t]?\{{[ \t]?(?:(?:{FINAL})?{NOUN}[ \t]?[:=]?[ \t]?)?|\[\[)"
-    rf"(?P<number>{ANY_NUMBER}){STOP}(?=(?:[ \t]?/[ \t]?[0-9]{{1,4}})?[ \t]?(?:\}}|\]\]))(?:\}}|\]\])?[ \t$*_\])]{{0,8}}",
+    rf"^(?:[ \t#*_$]|\\?[\[(]){{0,8}}(?:\\boxed[ \t]?\{{[ \t]?(?:(?:{FINAL})?{NOUN}[ \t]?[:=]?[ \t]?)?|\[\[)"
+    rf"(?P<number>{ANY_NUMBER}){STOP}(?=(?:[ \t]?/[ \t]?[0-9]{{1,4}})?[ \t]?(?:\}}|\]\]))(?:\}}|\]\])?(?:[ \t$*_]|\\?[\])]){{0,8}}",
     re.IGNORECASE | re.MULTILINE,
 )
 WHOLE = re.compile(rf"[\s#*_{BLANK}]*+(?P<number>[+\-−]?{NUMBER}){STOP}{MARK}(?=[^\n]*\s*\Z)")

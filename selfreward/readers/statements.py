@@ -152,7 +152,7 @@ _CJK_LEAD = re.compile(
     rf"|(?:\A|[.!?;,\n])[ \t]{{0,4}}{languages.LEAD_IN}\Z"
 )
 # A sentence cannot be distinguished in a text without spaces.
-_WITHOUT_SPACES = re.compile(r"\S{200}[ \t]?\Z")
+_WITHOUT_SPACES = re.compile(r"\S{200,201}[ \t]?\Z")
 
 
 def is_standalone_at(text: str, start: int) -> bool:
