@@ -6,16 +6,31 @@ attributes to the response ("It ends with:") or introduces as the required forma
 
 import re
 
-from selfreward.readers.normalised_text import BLANK
+from selfreward.readers.normalised_text import BLANK, normalised
 from selfreward.readers.other_texts import is_hypothetical
 from selfreward.readers.reasoning import reasoning_spans
 
+# A verdict is at the end of a text, or at its beginning, where also its reasoning begins. The characters that are read:
+MAX_BEGINNING, MAX_END = 4_096, 20_480
+MAX_END_WITH_REASONING = 262_144
 
-def blank_reasoning(text: str) -> str:
+
+def said_text(text: str) -> str:
+    """Return what the judge says in `text`: normalised, its reasoning blanked, and only its beginning and its end if it
+    is longer than both."""
+    return _bounded(_without_reasoning(normalised(_bounded(text, MAX_END_WITH_REASONING))), MAX_END)
+
+
+def _bounded(text: str, max_end: int) -> str:
+    # The character between the two is neither a space nor the end of a sentence.
+    return text if len(text) <= MAX_BEGINNING + max_end else f"{text[:MAX_BEGINNING]}\ufffd{text[-max_end:]}"
+
+
+def _without_reasoning(text: str) -> str:
     """Blank the reasoning in `text`; the text after it begins as on a new line."""
     pieces, done = [], 0
     for start, end in reasoning_spans(text):
-        pieces += [text[done:start], _blanked(text[start : end - 1]), "\n"]
+        pieces += [text[done:start], BLANK, "\n"]
         done = end
     return "".join((*pieces, text[done:]))
 

@@ -49,16 +49,23 @@ OUT_OF = (
 )
 # "5点満点中4点", "5점 만점에 4점", "满分5分，得4分": the total before the number.
 TOTAL_BEFORE = (
-    r"(?:(?P<before>[0-9]{1,4})[ \t]?(?:点満点(?:中|で)?|점[ \t]?만점(?:에서|에|중)?[ \t]?|分(?:满分|滿分|制)[中里]?(?:,[ \t])?)"
+    r"(?:(?P<before>[0-9]{1,4})[ \t]?(?:点満点(?:中|で)?|점[ \t]?만점(?:에서|에|중)?[ \t]?|分(?:满分|滿分"
+    r"|制)[中里]?(?:,[ \t])?)"
     r"|满分(?:为|是)?[ \t]?(?P<full>[0-9]{1,4})[ \t]?分?,[ \t](?:得|评|给)?)?"
 )
 # "我给这个回答4分", "因此给4分", "4点を与えます": a closing sentence.
-GIVES = r"(?:我(?:会|將|将|想|愿意)?[给給打评](?:出|予)?(?:(?:[这這该此][个個篇]?)?(?:回答|回复|答案|它|其)?)(?:打|评)?(?:了)?)"
+GIVES = (
+    r"(?:我(?:会|將|将|想|愿意)?[给給打评](?:出|予)?(?:(?:[这這该此][个個篇]?)?(?:回答|回复|答案|它|其)?)(?:打"
+    r"|评)?(?:了)?)"
+)
 CONDITION = (
     r"(?:如果|若|假如|要是|倘若|除非|前提|もし|만약|wenn\b|falls\b|sofern\b|es sei denn|si\b|se\b|если\b|als\b|mits\b"
     r"|jeśli\b|eğer\b|nếu\b|à condition)"
 )
-BECAUSE = r"(?:因为|因為|由于|なぜなら|왜냐하면|weil\b|da\b|denn\b|car\b|parce\b|porque\b|ya que\b|perché\b|потому\b|так как\b)"
+BECAUSE = (
+    r"(?:因为|因為|由于|なぜなら|왜냐하면|weil\b|da\b|denn\b|car\b|parce\b|porque\b|ya que\b|perché\b|потому\b"
+    r"|так как\b)"
+)
 LEAD_IN = (
     r"(?:因此|所以|综上(?:所述)?|綜上(?:所述)?|总之|總之|总的来说|总体(?:而言|来说|来看)|综合(?:来看|考虑|以上)|最终|故"
     r"|よって|したがって|従って|以上より|総合的に|따라서|그러므로|종합하면|결론적으로"
@@ -73,7 +80,8 @@ TURN = (
 )
 I_GIVE = (
     r"(?:ich (?:gebe|vergebe|bewerte|würde)|je (?:donne|lui donne|donnerais|mets)|j['’](?:attribue|accorde|évalue)"
-    r"|(?:yo )?le (?:doy|asigno|otorgo)|(?:eu )?(?:dou|atribuo)|(?:io )?(?:assegno|attribuisco|do)|я (?:ставлю|даю|оцениваю))"
+    r"|(?:yo )?le (?:doy|asigno|otorgo)|(?:eu )?(?:dou|atribuo)|(?:io )?(?:assegno|attribuisco|do)|я (?:ставлю|даю"
+    r"|оцениваю))"
 )
 STARS = r"(?:stars?\b|sterne\b|étoiles\b|estrellas\b|estrelas\b|stelle\b|звезд|颗星|星|つ星)"
 COPULA = r"(?:です|とします|とする|である|だ|を(?:与え|付け|つけ)(?:ます|る)|입니다|이다)?"
@@ -94,8 +102,10 @@ BETTER = (
     r"|überlegene|bevorzugte|préférée?|preferida)"
 )
 IS_BETTER = (
-    r"(?:ist (?:klar |deutlich |insgesamt |etwas )?(?:besser|die bessere)|est (?:clairement |nettement )?(?:la )?meilleure?"
-    r"|es (?:claramente |la )?mejor|é (?:claramente |a )?melhor|è (?:chiaramente |la )?(?:migliore|meglio)|лучше|является лучшим"
+    r"(?:ist (?:klar |deutlich |insgesamt |etwas )?(?:besser|die bessere)|est (?:clairement "
+    r"|nettement )?(?:la )?meilleure?"
+    r"|es (?:claramente |la )?mejor|é (?:claramente |a )?melhor|è (?:chiaramente |la )?(?:migliore|meglio)|лучше"
+    r"|является лучшим"
     r"|is (?:duidelijk )?beter|jest lepsza)"
 )
 THAN = r"(?:als|que|di|чем|dan|niż|del?|da|do)"
@@ -108,7 +118,10 @@ TIE = (
     r"|beide (?:antworten )?(?:sind )?gleich gut|平局|打平|平手|不相上下|[同一]样好|一樣好|难分伯仲|相当|引き分け|同等"
     r"|どちらも同じ|무승부|동등|비슷)"
 )
-CJK_BETTER = r"(?:更好|更佳|较好|較好|更优秀?|更優秀?|最好|最佳|优胜|優勝|获胜|獲勝|胜出|胜一筹|更胜一筹|略胜一筹|优于|優於|好于)"
+CJK_BETTER = (
+    r"(?:更好|更佳|较好|較好|更优秀?|更優秀?|最好|最佳|优胜|優勝|获胜|獲勝|胜出|胜一筹|更胜一筹|略胜一筹|优于|優於"
+    r"|好于)"
+)
 CJK_BETTER_THING = (
     r"(?:更好|更佳|较好|較好|更优秀?|最好|最佳|更优|优胜|获胜|より良い|より優れた|優れている|優れた|良い方の|最良の"
     r"|더[ \t]?나은|더[ \t]?좋은|더[ \t]?우수한|우수한)[ \t]?(?:的[ \t]?|一[个個]的?)?"
@@ -119,7 +132,8 @@ CJK_WINNER = (
 )
 CJK_VERY = r"(?:(?:明显|明顯|整体上?|整體上?|总体上?|综合|显然|略微?|稍微?|稍|要|会|則|则|的(?:质量|表现))){0,3}"
 JA_KO_BETTER = (
-    r"(?:の(?:方|ほう))?[がは](?:より)?(?:良い|いい|優れて(?:いる|います)|優秀)(?:です|と(?:思|考え|判断し)[^\n。.]{0,6})?"
+    r"(?:の(?:方|ほう))?[がは](?:より)?(?:良い|いい|優れて(?:いる|います)|優秀)(?:です|と(?:思|考え"
+    r"|判断し)[^\n。.]{0,6})?"
     r"|(?:이|가|은|는)?[ \t]?더[ \t]?(?:낫습니다|좋습니다|낫다|좋다|우수합니다|뛰어납니다|나은[ \t]응답입니다)"
 )
 CJK_CHOOSE = r"我(?:会|將|将|想|更)?(?:选择|選擇|选|喜欢|偏好|倾向于|认为|支持)"

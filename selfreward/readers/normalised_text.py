@@ -1,16 +1,13 @@
 """Normalisation of a judge's text: what a person does not see, or sees as the same, is made the same.
 
-Line ends, spaces, full-width letters and CJK punctuation become ASCII; invisible characters are removed, and so are tags
-and commands that only change how a text looks. A text beyond the limits is read at its beginning and at its end.
+Line ends, spaces, full-width letters and CJK punctuation become ASCII; invisible characters are removed, and so are
+tags and commands that only change how a text looks.
 """
 
 import re
 import unicodedata
 
 BLANK = "\x00"
-
-# A verdict is at the end of a text, or at its beginning; its reasoning begins at its beginning.
-MAX_BEGINNING, MAX_END = 8_192, 49_152  # characters
 
 # Full-width forms and mathematical letters are folded to ASCII; other digits and look-alikes are not read.
 _FOLDED = {
@@ -47,17 +44,10 @@ _WRAPPING = re.compile(
 _ESCAPED = re.compile(r"\\(?=[*_#~])")
 
 
-def bounded(text: str) -> str:
-    """Return `text`, or its beginning and its end if it is longer than both; the character between them is no space."""
-    if len(text) <= MAX_BEGINNING + MAX_END:
-        return text
-    return f"{text[:MAX_BEGINNING]}\ufffd{text[-MAX_END:]}"
-
-
 def normalised(text: str) -> str:
     """Normalise line ends, spaces, punctuation and full-width letters; remove invisible characters, enclosing tags and
-    BLANK. `text` is bounded first."""
-    text = _LINE_ENDS.sub("\n", bounded(text)).replace(BLANK, "\ufffd").translate(_SEEN)
+    BLANK."""
+    text = _LINE_ENDS.sub("\n", text).replace(BLANK, "\ufffd").translate(_SEEN)
     return _ESCAPED.sub("", _WRAPPING.sub("", unicodedata.normalize("NFC", text)))
 
 

@@ -8,7 +8,8 @@ import re
 
 _TEXT = (
     r"(?:response|answer|version|reply|text|rewrite|draft|output|solution|essay|story|poem|summary|one"
-    r"|antwort|fassung|réponse|version|respuesta|versión|resposta|versão|risposta|versione|ответ|вариант|antwoord|versie"
+    r"|antwort|fassung|réponse|version|respuesta|versión|resposta|versão|risposta|versione|ответ|вариант|antwoord"
+    r"|versie"
     r"|odpowied[zź]|wersja)"
 )
 _BETTER = (
@@ -27,8 +28,10 @@ _PRAISED = (
     rf"|(?:more|most)[ \t][a-z]{{3,16}})[ \t]{_TEXT}(?:[ \t](?:would|could|might|looks?|reads?)\b[^\n:.!?]{{0,60}})?"
 )
 _CJK = (
-    r"(?:改进|改進|改善|改良|改写|改寫|修改|修订|修正|优化|優化|更好|更佳|理想|完美|示例|范例|範例|参考|參考|模範|書き直し"
-    r"|より良い|完璧|개선|수정|이상적|완벽|모범|예시)[^\n:。.]{0,6}?(?:回答|回复|答案|版本|版|响应|応答|返答|解答|回答例|응답|답변|버전)"
+    r"(?:改进|改進|改善|改良|改写|改寫|修改|修订|修正|优化|優化|更好|更佳|理想|完美|示例|范例|範例|参考|參考|模範"
+    r"|書き直し"
+    r"|より良い|完璧|개선|수정|이상적|완벽|모범|예시)[^\n:。.]{0,6}?(?:回答|回复|答案|版本|版|响应|応答|返答|解答"
+    r"|回答例|응답|답변|버전)"
 )
 _OTHER = (
     rf"(?:\b{_BETTER},?[ \t](?:\w[\w-]{{0,16}}[ \t]){{0,2}}{_TEXT}\b|\b{_TEXT}[ \t](?:\w{{1,12}}[ \t])?{_BETTER}\b"
@@ -36,10 +39,11 @@ _OTHER = (
     rf"|reescritura|reescrita|riscrittura|переписано)\b"
     rf"|\bfor comparison\b|{_CJK})"
 )
-# "Improved response:", "**Rewritten:**", "Here is how it could be better", "### A perfect answer"; and "Now for response B".
+# "Improved response:", "**Rewritten:**", "### A perfect answer"; and "Now for response B".
 _LABEL = re.compile(
     rf"^[ \t#*_>•\-–—\[(]{{0,8}}(?:[0-9]{{1,2}}[.)][ \t])?(?=[^\n:.!?]{{1,120}}(?::|[.!]?[ \t*_\])]{{0,8}}$))"
-    rf"(?:{_PRAISED}(?::|[ \t*_\])]{{0,8}}$)|(?=[^\n:.!?]{{0,100}}?{_OTHER})(?:[^\n:.!?]{{1,120}}:|#|[^\n:.!?]{{1,60}}[*_\])]{{0,8}}$|here\b|this is\b)"
+    rf"(?:{_PRAISED}(?::|[ \t*_\])]{{0,8}}$)|(?=[^\n:.!?]{{0,100}}?{_OTHER})(?:[^\n:.!?]{{1,120}}:|#"
+    rf"|[^\n:.!?]{{1,60}}[*_\])]{{0,8}}$|here\b|this is\b)"
     r"|(?:now|next|then|on),?[ \t](?:for|to|on to|let us|let's|we|i|the|response|turning)\b[^\n:.!?]{0,40}?"
     r"\b(?:response|answer|candidate)[ \t](?-i:[A-Z0-9])\b)",
     re.IGNORECASE | re.MULTILINE,
@@ -48,7 +52,8 @@ _LABEL = re.compile(
 OF_ANOTHER_TEXT = rf"(?:(?:for|of|once|after|in|as)[ \t](?:(?:the|an?|my|this|these|those)[ \t])?)?{_OTHER}"
 _WOULD = r"(?<!\bI )(?<!\bwe )\b(?:would|could|might)\b"
 _CONDITION = re.compile(
-    rf"\b(?:if|had|were|assuming|with|given|once|after|adding)\b[^.!?\n]{{0,160}}{_WOULD}|\b(?:would|could|might) have\b"
+    rf"\b(?:if|had|were|assuming|with|given|once|after|adding)\b[^.!?\n]{{0,160}}{_WOULD}|\b(?:would|could"
+    rf"|might) have\b"
     rf"|\b(?:suppose|supposing|imagine)\b|\bif (?:it|this|the|only)\b|\bfor comparison\b|\b{_BETTER}[ \t]{_TEXT}\b"
     r"|\b(?:it|this|that|which)(?: would|'d) (?:be|get|earn|score|receive|deserve|merit)\b"
     r"|如果|假如|要是|倘若|もし|であれば|だったら|만약|다면|라면|\b(?:wäre|hätte|würde)\b"
@@ -60,7 +65,8 @@ _CONDITION = re.compile(
 _OWN = (
     r"(?:justification|explanation|reason(?:s|ing)?|rationale|feedback|comments?|remarks?|notes?|analysis|correction"
     r"|corrected|revised|final|overall|total|conclusion|summary|verdict|update|reconsideration|on reflection"
-    r"|my (?:\w+ )?(?:verdict|score|grade|rating)|理由|解释|说明|更正|总结|结论|begründung|korrektur|raison|justificación"
+    r"|my (?:\w+ )?(?:verdict|score|grade|rating)|理由|解释|说明|更正|总结|结论|begründung|korrektur|raison"
+    r"|justificación"
     r"|corrección|обоснование|исправление)"
 )
 _ANY_LABEL = re.compile(

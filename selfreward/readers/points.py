@@ -11,7 +11,8 @@ from selfreward.readers.statements import Statement
 POINT = re.compile(
     rf"^[ \t*_|\-]{{0,8}}(?!{patterns.MARK}{patterns.WHOSE}(?:{patterns.FINAL}|{patterns.NOUN}|total|overall|final))"
     rf"(?!{patterns.MARK}(?:{languages.NOUN}|{languages.CJK_NAME})(?![^\W_]))[^\W\d][\w '\-]{{0,40}}"
-    rf"{patterns.MARK}[:=|]{patterns.MARK}{patterns.NUMBER}(?:[ \t]?{patterns.UNIT})?(?:/{patterns.NUMBER})?[ \t*_.|]{{0,8}}$",
+    rf"{patterns.MARK}[:=|]{patterns.MARK}{patterns.NUMBER}(?:[ \t]?{patterns.UNIT})?(?:/{patterns.NUMBER})?[ \t*_."
+    rf"|]{{0,8}}$",
     re.IGNORECASE | re.MULTILINE,
 )
 

@@ -15,15 +15,10 @@ import re
 from functools import cache
 
 from selfreward.readers import languages
-from selfreward.readers.cleaned_text import (
-    blank_reasoning,
-    blank_repeated_blocks,
-    blank_shaped_quotations,
-    cleaned_text,
-)
+from selfreward.readers.cleaned_text import blank_repeated_blocks, blank_shaped_quotations, cleaned_text, said_text
 from selfreward.readers.fences import without_last_fence
 from selfreward.readers.json_objects import standalone_objects, values_of
-from selfreward.readers.normalised_text import normalised, without_box_tokens, without_markup
+from selfreward.readers.normalised_text import without_box_tokens, without_markup
 from selfreward.readers.statements import CLOSED, Statement, another_item, decide, is_standalone_at, last_reversal
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
@@ -33,7 +28,7 @@ _SCORES = {"A": 1.0, "B": 0.0}
 
 def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
     """Parse the verdict of a text that compares two of `what` ("response" or "judgment"). Never raises."""
-    said = blank_reasoning(normalised(text))
+    said = said_text(text)
     shown = without_markup(said)
     verdict = _read(shown, finish_reason=finish_reason, what=what)
     of_objects = _of_objects(said, what=what)

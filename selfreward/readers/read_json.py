@@ -11,9 +11,9 @@ score is read if the key occurs once and has a number: with two of them, one may
 import re
 from typing import Any
 
-from selfreward.readers.cleaned_text import blank_reasoning, blank_repeated_blocks, blank_shaped_quotations
+from selfreward.readers.cleaned_text import blank_repeated_blocks, blank_shaped_quotations, said_text
 from selfreward.readers.json_objects import Pairs, is_standalone, standalone_objects, values_of
-from selfreward.readers.normalised_text import normalised, without_box_tokens
+from selfreward.readers.normalised_text import without_box_tokens
 from selfreward.readers.other_texts import first_label_of_another_text
 from selfreward.readers.read_score import read_number
 from selfreward.readers.statements import another_item, nothing_stated
@@ -54,7 +54,7 @@ _OPENING = re.compile(r'^[ \t]*\{\s*(?:\Z|"(?:explanation|score)\b)', re.MULTILI
 
 def read_json_score(text: str, *, finish_reason: FinishReason, low: float, high: float) -> Verdict:
     """Parse the verdict of the judge's `text`; a score lies in [`low`, `high`]. Never raises."""
-    cleaned = blank_shaped_quotations(without_box_tokens(blank_reasoning(normalised(text))))
+    cleaned = blank_shaped_quotations(without_box_tokens(said_text(text)))
     text = blank_repeated_blocks(cleaned)
     verdicts: list[Verdict] = []
     first, last, is_json = len(text), 0, False

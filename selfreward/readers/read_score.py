@@ -4,15 +4,16 @@ A parser never raises and never guesses. A verdict that is not clear is missing 
 a lost draw. These are verdicts:
 
 * `Score: n` at the beginning of a line or of a sentence (also `Final score: n`, `Rating: n`, `Total: n`, with optional
-  Markdown), followed by nothing but an explanation. `Score: 5 would need more depth` is not a verdict, nor is
-  `Score: 5, if it were longer`. Also a complete sentence such as `I would give it a score of 4.`; `4/5` and `4 stars`
-  on the first or the last line; and a number that is the complete text.
-* Only outside reasoning, quotations, code, quoted lines and repeated prompt blocks (see `cleaned_text`).
-* Of several verdicts the last one counts, because judges give points line by line before the total. But adjacent
-  verdicts that contradict each other are conflicting, and so is a verdict after a different one that calls itself
-  final, a sentence that revises a `Score: n` ("Actually, I would lower it to 2."), and a number changed in its own
-  sentence (`5, reduced to 3`). Points in the items of a numbered list, or on a line among `Relevance: 1` and the like,
-  are not a total.
+  markup, in other languages, see `languages`), followed by nothing but an explanation. `Score: 5 would need more depth`
+  is not a verdict, nor is `Score: 5, if it were longer`. Also a complete sentence such as `I would give it a score of
+  4.`; `4/5`, `4 stars` and a box on the first or the last line; and a number that is the complete text.
+* Only outside reasoning, quotations, code, quoted lines and repeated prompt blocks (see `cleaned_text`); a verdict in a
+  fence counts where there is no other (see `fences`).
+* Of several different verdicts the last one counts if it revises the others or is their total. Adjacent ones are
+  conflicting, and so is a verdict after a different one that calls itself final, a sentence that revises a `Score: n`
+  ("Actually, I would lower it to 2."), and a number changed in its own sentence (`5, reduced to 3`). Others may be about
+  different texts (see `other_texts`): ambiguous. Points in the items of a numbered list, or on a line among
+  `Relevance: 1` and the like, are not a total.
 * `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read unchanged;
   `1 + 1 + 1 = 3` is 3 if the sum is right. Number words (`four`) are read, up to ten; non-Latin digits
   are not. `4,5` may be two scores or a half point, so it is conflicting.
@@ -20,10 +21,10 @@ a lost draw. These are verdicts:
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from selfreward.readers import score_patterns as patterns
-from selfreward.readers.cleaned_text import blank_reasoning, blank_repeated_blocks, cleaned_text
+from selfreward.readers.cleaned_text import blank_repeated_blocks, cleaned_text, said_text
 from selfreward.readers.fences import without_last_fence
 from selfreward.readers.normalised_text import normalised, without_markup
 from selfreward.readers.points import POINT, is_among_points, rates_again, without_points
@@ -34,7 +35,7 @@ from selfreward.records import FinishReason
 
 def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high: float = 5.0) -> Verdict:
     """Parse the verdict of the judge's `text`; a score lies in [`low`, `high`]. Never raises."""
-    said = without_markup(blank_reasoning(normalised(text)))
+    said = without_markup(said_text(text))
     verdict = _read(said, finish_reason=finish_reason, low=low, high=high)
     if verdict.unscored in (Unscored.NO_VERDICT, Unscored.EMPTY_VERDICT, Unscored.TRUNCATED):
         shown = without_last_fence(said)

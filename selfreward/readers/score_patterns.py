@@ -15,11 +15,15 @@ START, STOP = r"(?<![^\W_])", rf"(?!(?!{languages.CJK_UNIT})[^\W_])"  # of a wor
 UNIT = languages.UNIT
 FINAL = r"(?:(?:final|total|overall|revised|updated|adjusted|corrected)[ \t]){1,3}"
 WHOSE = r"(?:(?:the|my)[ \t])?(?:response(?:'s)?[ \t])?"
-OBJECT = r"(?:it|this|(?:the|this)(?:[ \t](?:assistant's|AI's|model's|original|given|actual))?[ \t](?:response|answer|reply))"
+OBJECT = (
+    r"(?:it|this|(?:the|this)(?:[ \t](?:assistant's|AI's|model's|original|given|actual))?[ \t](?:response|answer"
+    r"|reply))"
+)
 OF = rf"(?:[ \t](?:for|of)[ \t]{OBJECT})?"
 BOXED = r"(?:\${0,2}[ \t]?\\boxed[ \t]?\{(?:Score:[ \t]?)?|[\[(<{$]{0,2})"
 SPAN = (
-    rf"[ \t]?[(\[](?:(?:out of|of|max\.?|/|von|sur|de|из|满分|滿分)[为:]?[ \t]?|(?P<least>{NUMBER})[ \t]?(?:[-–—~]|to|bis|à|a|至|到)[ \t]?)"
+    rf"[ \t]?[(\[](?:(?:out of|of|max\.?|/|von|sur|de|из|满分"
+    rf"|滿分)[为:]?[ \t]?|(?P<least>{NUMBER})[ \t]?(?:[-–—~]|to|bis|à|a|至|到)[ \t]?)"
     rf"(?P<most>{NUMBER})(?:[ \t]?{UNIT})?[)\]]"
 )
 TAIL = rf"{languages.TOTAL_BEFORE}{BOXED}(?P<number>[+\-−]?{ANY_NUMBER}){STOP}[\])>}}$]{{0,3}}{MARK}"
@@ -52,7 +56,8 @@ FITTING = r"(?:appropriate|fair|fitting|reasonable|suitable|right|correct|deserv
 WILL = r"(?:'d|'ll|'m|'ve|[ \t](?:would|will|have|am|can|must|should))?(?:[ \t](?:therefore|thus|also|now))?"
 EARN = r"(?:gets?|receives?|earns?|deserves?|merits|scores?|rates|is[ \t](?:given|awarded|rated|scored|graded))"
 SENTENCE = re.compile(
-    rf"{START}(?:(?:(?:the|my|its|your)[ \t])?(?:{FITTING}[ \t])?(?:response(?:'s)?[ \t])?(?P<final>{FINAL})?(?:{NOUN}|total){OF}"
+    rf"{START}(?:(?:(?:the|my|its"
+    rf"|your)[ \t])?(?:{FITTING}[ \t])?(?:response(?:'s)?[ \t])?(?P<final>{FINAL})?(?:{NOUN}|total){OF}"
     rf"[ \t](?:(?:is|would be|should be)(?:[ \t]{CHANGE}{TO})?|comes to)[ \t:]"
     r"|(?:I|we)(?:'d|'ll|'ve|[ \t](?:would|will|have|must|should))?(?:[ \t](?:like|have|want|need)[ \t]to)?"
     rf"[ \t]{CHANGE}[ \t](?:it|this|that|(?:the|my)[ \t](?:{FINAL})?{NOUN}){TO}[ \t]"
@@ -74,7 +79,8 @@ FOREIGN_SENTENCE = re.compile(
 CJK_SENTENCE = re.compile(rf"(?P<given>{languages.GIVES})[ \t]?(?={MARK}[0-9][^\n]{{0,12}}{languages.CJK_UNIT}){TAIL}")
 # "A score of 4 out of 5 is appropriate."
 FITS = re.compile(
-    rf"(?:is|was|seems|feels|would be)[ \t](?:the[ \t])?(?:most[ \t]|more than[ \t])?(?:{FITTING}|given|assigned|awarded)"
+    rf"(?:is|was|seems|feels|would be)[ \t](?:the[ \t])?(?:most[ \t]|more than[ \t])?(?:{FITTING}|given|assigned"
+    rf"|awarded)"
     r"(?:[ \t](?:here|overall|for (?:it|this)|for (?:the|this) response))?",
     re.IGNORECASE,
 )
@@ -91,7 +97,8 @@ LONE = re.compile(
 )
 BOX = re.compile(
     rf"^(?:[ \t#*_$]|\\?[\[(]){{0,8}}(?:\\boxed[ \t]?\{{[ \t]?(?:(?:{FINAL})?{NOUN}[ \t]?[:=]?[ \t]?)?|\[\[)"
-    rf"(?P<number>{ANY_NUMBER}){STOP}(?=(?:[ \t]?/[ \t]?[0-9]{{1,4}})?[ \t]?(?:\}}|\]\]))(?:\}}|\]\])?(?:[ \t$*_]|\\?[\])]){{0,8}}",
+    rf"(?P<number>{ANY_NUMBER}){STOP}(?=(?:[ \t]?/[ \t]?[0-9]{{1,4}})?[ \t]?(?:\}}|\]\]))(?:\}}|\]\])?"
+    r"(?:[ \t$*_]|\\?[\])]){0,8}",
     re.IGNORECASE | re.MULTILINE,
 )
 WHOLE = re.compile(rf"[\s#*_{BLANK}]*+(?P<number>[+\-−]?{NUMBER}){STOP}{MARK}(?=[^\n]*\s*\Z)")

@@ -132,7 +132,9 @@ def test_invisible_characters_change_nothing(mark: str) -> None:
     assert read_score(score, finish_reason="stop") == Verdict(score=4.0)
     choice = f"Clear.\n{mark}The better response is {mark}Response {mark}A{mark}"
     assert read_choice(choice, finish_reason="stop", what="response") == Verdict(score=1.0)
-    verdict = read_json_score(f'{mark}{{{mark}"sc{mark}ore": {mark}4{mark}}}{mark}', finish_reason="stop", low=0, high=5)
+    verdict = read_json_score(
+        f'{mark}{{{mark}"sc{mark}ore": {mark}4{mark}}}{mark}', finish_reason="stop", low=0, high=5
+    )
     assert verdict == Verdict(score=4.0)
 
 
