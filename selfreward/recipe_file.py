@@ -208,6 +208,8 @@ def _allowed_keys(path: KeyPath, tree: Any) -> list[str]:
     node, content = schema, tree
     for step in path:
         node = _resolve_union(schema, node, content)
+        if isinstance(content, Mapping) and step not in content:
+            continue  # pydantic names the member of a union there
         inside = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
         node = inside or node.get("additionalProperties") or {}
         content = content[step]

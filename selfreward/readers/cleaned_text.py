@@ -5,39 +5,32 @@ attributes to the response ("It ends with:") or introduces as the required forma
 """
 
 import re
-import unicodedata
 
+from selfreward.readers.normalised_text import BLANK, normalised
+from selfreward.readers.other_texts import is_hypothetical
 from selfreward.readers.reasoning import reasoning_spans
 
-BLANK = "\x00"
-
-# Full-width forms and mathematical letters are folded to ASCII; other digits and look-alikes are not read.
-_FOLDED = {
-    code: unicodedata.normalize("NFKC", chr(code))
-    for code in (*range(0xFF01, 0xFF5F), *range(0x1D400, 0x1D800))
-    if len(unicodedata.normalize("NFKC", chr(code))) == 1
-}
-_SPACES = dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000), " ")
-# Invisible characters. Direction overrides change the visible text: they are kept, and text next to them is not read.
-_UNSEEN = dict.fromkeys((0xAD, 0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x61C, 0x2060, 0xFEFF, 0xFE0F))
-_SEEN = {**_FOLDED, **_SPACES, **_UNSEEN}
-_LINE_ENDS = re.compile("\r\n?|[\v\f\u0085\u2028\u2029]")
-# Tags that some models put around their answer.
-_WRAPPING = re.compile(
-    r"^[ \t]{0,8}<(?:answer|verdict)>|</(?:answer|verdict)>(?=[ \t]{0,8}$)", re.IGNORECASE | re.MULTILINE
-)
+# A verdict is at the end of a text, or at its beginning, where also its reasoning begins. The characters that are read:
+MAX_BEGINNING, MAX_END = 4_096, 20_480
+MAX_END_WITH_REASONING = 262_144
 
 
-def normalised(text: str) -> str:
-    """Normalise line ends, spaces and full-width letters; remove invisible characters, enclosing tags and BLANK."""
-    return _WRAPPING.sub("", _LINE_ENDS.sub("\n", text).replace(BLANK, "\ufffd").translate(_SEEN))
+def said_text(text: str) -> str:
+    """Return what the judge says in `text`: normalised, its reasoning blanked, and only its beginning and its end if it
+    is longer than both."""
+    return _bounded(_without_reasoning(normalised(_bounded(text, MAX_END_WITH_REASONING))), MAX_END)
 
 
-def blank_reasoning(text: str) -> str:
+def _bounded(text: str, max_end: int) -> str:
+    # The character between the two is neither a space nor the end of a sentence.
+    return text if len(text) <= MAX_BEGINNING + max_end else f"{text[:MAX_BEGINNING]}\ufffd{text[-max_end:]}"
+
+
+def _without_reasoning(text: str) -> str:
     """Blank the reasoning in `text`; the text after it begins as on a new line."""
     pieces, done = [], 0
     for start, end in reasoning_spans(text):
-        pieces += [text[done:start], _blanked(text[start : end - 1]), "\n"]
+        pieces += [text[done:start], BLANK, "\n"]
         done = end
     return "".join((*pieces, text[done:]))
 
@@ -78,31 +71,46 @@ _QUOTATIONS = (
     re.compile(r"^[ \t]{0,3}>.*$", re.MULTILINE),
     _SHAPED_MARKS,
     re.compile(r"`[^`\n]+`"),
+    re.compile(r"~~[^~\n]+~~"),  # struck out
     re.compile(r"(?<!\w)['‘][^'‘’\n]+['’](?!\w)"),
 )
 _SHAPED_QUOTATION = re.compile(r'(?<![^\s(\[{*_—–-])"(?=[^\s"])[^"]*(?<=\S)"(?!\w)')
 _ONE_LINE_QUOTATION = re.compile(r'"[^"\n]*"')
 _QUOTATION = re.compile(r'"[^"]*"')
-_QUOTING_TAG = re.compile(r"<(/?)(?:blockquote|quote|q|pre|code)>", re.IGNORECASE)
+_QUOTING_TAG = re.compile(r"<(/?)(?:blockquote|quote|q|pre|code|s|del|strike)>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(
     r"<(/?)(?:user|assistant|system|prompt|reference|own_response|(?:response|judgment)\w{0,2})(?:-[0-9a-f]{6})?>",
     re.IGNORECASE,
 )
 _INTRODUCED = re.compile(r"(?::|(?:the following|as follows)\.)[ \t*_]{0,8}\n\s{0,8}(?=([^\n]+))", re.IGNORECASE)
+# The same in other languages: who says it, or "the form is", or "as follows".
+_ATTRIBUTION_ELSEWHERE = (
+    r"(?:回答|回复|答案|响应|文本|用户|它|応答|テキスト|응답|답변|텍스트)[^\n。.!?]{0,60}"
+    r"(?:写道|说|說|声称|声明|结尾|結尾|结束|包含|要求|写着|書|述べ|主張|終わ|含|말|주장|끝|포함)"
+    r"|(?:格式|形式|模板|テンプレート|형식)(?:是|为|如下|は)?"
+    r"|\b(?:antwort|sie|es|text|réponse|elle|il|texte|respuesta|resposta|risposta|texto|testo|ответ|он|текст)\b.*"
+    r"\b(?:sagt|endet|behauptet|schreibt|enthält|lautet|verlangt|dit|finit|termine|prétend|écrit|contient|affirme"
+    r"|demande|dice|termina|afirma|escribe|contiene|pide|diz|escreve|contém|pede|finisce|scrive|chiede|говорит"
+    r"|заканчивается|утверждает|пишет|содержит|просит)\b"
+    r"|\b(?:format|formato|forma|формат)[ \t](?:ist|lautet|est|es|é|è)\Z|\b(?:zum Beispiel|par exemple|por ejemplo"
+    r"|por exemplo|per esempio|например)\Z"
+)
 _ATTRIBUTION = re.compile(
     r"\b(?:it|response|assistant|answer|text|user|prompt|author)\b"
     r"(?:.*\b(?:says?|said|claims?|ends?|writes?|wrote|states?|reads?|concludes?|quotes?|adds?)\b"
     r"|.*\b(?:contain|include|insert|append|demand|request|ask)(?:s|ed)?\b[^.!?,;]*\Z)"
     r"|\b(?:form|format|template|example)\b[^.!?,;]*\b(?:is|was|be|like|as follows|the following)\Z"
-    r"|\bfor example\Z|\b(?:asked|told|instructed|required) to\b[^.!?,;]*\Z",
+    r"|\bfor example\Z|\b(?:asked|told|instructed|required) to\b[^.!?,;]*\Z"
+    rf"|{_ATTRIBUTION_ELSEWHERE}",
     re.IGNORECASE,
 )
 
 
 def is_attributed(text: str, end: int) -> bool:
-    """Whether the line up to its colon at `end` is an attribution such as "The response says:" or "The form is:"."""
+    """Whether the line up to its colon at `end` is an attribution such as "The response says:" or "The form is:", or
+    introduces what another text would get: "An ideal response would be graded as:"."""
     line = max(text.rfind("\n", 0, end) + 1, end - 120)
-    return _ATTRIBUTION.search(text, line, end) is not None
+    return _ATTRIBUTION.search(text, line, end) is not None or is_hypothetical(text, line, end)
 
 
 def _blank_introduced(text: str) -> str:

@@ -14,7 +14,11 @@ As conservative as `read_score`. These standalone statements outside quotations 
 import re
 from functools import cache
 
-from selfreward.readers.cleaned_text import blank_reasoning, blank_repeated_blocks, cleaned_text, normalised
+from selfreward.readers import languages
+from selfreward.readers.cleaned_text import blank_repeated_blocks, blank_shaped_quotations, cleaned_text, said_text
+from selfreward.readers.fences import without_last_fence
+from selfreward.readers.json_objects import standalone_objects, values_of
+from selfreward.readers.normalised_text import without_box_tokens, without_markup
 from selfreward.readers.statements import CLOSED, Statement, another_item, decide, is_standalone_at, last_reversal
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
@@ -24,21 +28,78 @@ _SCORES = {"A": 1.0, "B": 0.0}
 
 def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
     """Parse the verdict of a text that compares two of `what` ("response" or "judgment"). Never raises."""
-    cleaned = cleaned_text(blank_reasoning(normalised(text)))
+    said = said_text(text)
+    shown = without_markup(said)
+    verdict = _read(shown, finish_reason=finish_reason, what=what)
+    of_objects = _of_objects(said, what=what)
+    if of_objects and (verdict.score is not None or len(of_objects) > 1) and of_objects != {verdict}:
+        return Verdict(unscored=Unscored.CONFLICTING)
+    if of_objects:
+        return of_objects.pop()
+    if verdict.unscored in (Unscored.NO_VERDICT, Unscored.EMPTY_VERDICT, Unscored.TRUNCATED):
+        unfenced = without_last_fence(shown)
+        return verdict if unfenced is None else _read(unfenced, finish_reason=finish_reason, what=what)
+    return verdict
+
+
+def _read(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
+    cleaned = cleaned_text(text)
     shown = blank_repeated_blocks(cleaned)
     statements = _statements(shown, what)
     return decide(
         statements,
         shown,
         finish_reason=finish_reason,
-        continues=bool(statements) and another_item(cleaned, statements[0].end, statements[-1].end, comparing=True),
+        continues=bool(statements)
+        and another_item(cleaned, statements[0].end, statements[-1].end, finish_reason=finish_reason, comparing=True),
         opening_pattern=_OPENING,
-        step_by_step=False,
+        comparing=True,
     )
 
 
+_KEYS = frozenset(
+    (
+        *(
+            "winner",
+            "better",
+            "best",
+            "choice",
+            "preferred",
+            "preference",
+            "verdict",
+            "decision",
+            "selected",
+            "selection",
+        ),
+        *("final_verdict", "final_decision", "final_choice", "better_option", "胜者", "选择", "勝者", "승자"),
+    )
+)
+_WITHIN = frozenset(("evaluation", "result", "verdict", "judgment", "comparison", "output", "decision"))
+
+
+def _of_objects(text: str, *, what: str) -> set[Verdict]:
+    """Return the verdicts of the JSON objects in `text`: `{"winner": "A"}`."""
+    shown = blank_repeated_blocks(blank_shaped_quotations(without_box_tokens(text)))
+    keys = _KEYS | {f"{better}_{what}" for better in ("better", "best", "preferred", "winning", "chosen")}
+    values = [value for found, _, _ in standalone_objects(shown) for value in values_of(found, keys, within=_WITHIN)]
+    read = (_read_value(value, what) for value in values if isinstance(value, str))
+    return {verdict for verdict in read if verdict is not None}
+
+
+def _read_value(value: str, what: str) -> Verdict | None:
+    found = re.fullmatch(
+        rf"[\[(\s]{{0,4}}(?:{what}|assistant|answer|option|judge)?[\s_-]?(?:(?P<letter>[A-Z])|tie|draw|equal|both|neither)[\])\s.]{{0,4}}",
+        value,
+        re.IGNORECASE,
+    )
+    return _verdict(found.groupdict()) if found else None
+
+
 _MARK = r"[ \t*_]{0,8}"
-_OPEN, _CLOSE = r"(?:\$?\\boxed\{|[\[(<]{0,2})", r"(?!\w)[\])>}$]{0,2}"
+_START = r"(?<![^\W_])"
+# An underscore is Markdown, and CJK text has no spaces.
+_OPEN = r"(?:\$?\\boxed[ \t]?\{|[\[(<]{0,2})"
+_CLOSE = rf"(?!(?!{languages.CJK})[^\W_])[\])>}}$]{{0,2}}"
 _BETTER = (
     r"(?:better|best|superior|stronger|strongest|preferred|preferable|winning|more (?:accurate|helpful|useful|correct)"
     r"|most (?:accurate|helpful|useful|correct))"
@@ -65,8 +126,10 @@ def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
     that may be as good; with `denied` the sentence contradicts itself.
     """
     author = {"response": "assistant|answer", "judgment": "judgement|judge|grader"}.get(what, what)
-    thing = rf"(?:{what}|{author})"
-    called = rf"(?:the[ \t])?{thing}[ \t]{_MARK}(?P<letter>[A-Z])"
+    words, cjk_words = languages.THINGS.get(what, (what, what))
+    thing = rf"(?:{what}|{author}|{words})"
+    article = r"(?:(?:the|die|das|der|la|le|el|a|o|il|lo|de|het)[ \t])?"
+    called = rf"(?:{article}{thing}[ \t]|(?:{cjk_words})[ \t]?){_MARK}(?P<letter>[A-Z])"
     # A letter alone may be the answer to the user's question, so it must be clear what it refers to.
     named = rf"{_OPEN}(?:{called}|(?-i:(?P<capital>[A-Z]))){_CLOSE}"
     called = rf"{_OPEN}{called}{_CLOSE}"
@@ -83,11 +146,29 @@ def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
     then = rf"{_IS}{_MARK}(?:\n[ \t]{{0,8}}){{0,2}}{_MARK}"
     of_all = r"(?:[ \t](?:overall|here|of the two))?"
     about = rf"(?:answer|choice|option|result|conclusion|{what})"
+    is_it = r"(?:[ \t]?(?::|=|→|->)|[ \t](?:ist|est|es|é|è|is|это|—|–)(?=\W))"
+    of_cjk = rf"(?:{languages.CJK_BETTER_THING}(?:{cjk_words}|[者方])?|{languages.CJK_WINNER})"
+    other_cjk = rf"(?:{cjk_words})?[ \t]?(?P<other>[A-Z])"
+    elsewhere = (
+        rf"{article}(?:{languages.BETTER}[ \t]{thing}|{thing}[ \t]{languages.BETTER}|{languages.WINNER}){_MARK}{is_it}"
+        rf"{_MARK}(?:{named}|{languages.TIE})",
+        rf"{of_cjk}{_MARK}(?:[:=]|→|为|是|は|은|는|이|가){_MARK}(?:{named}(?:です|だ|입니다|이다)?|{languages.TIE}(?:です|입니다)?)",
+    )
+    elsewhere_in_sentences = (
+        rf"{called}{_MARK}[ \t]{languages.IS_BETTER}(?:,?[ \t]{languages.THAN}[ \t](?:\w{{1,4}}[ \t])?{thing}[ \t]"
+        r"(?P<other>[A-Z]))?",
+        rf"{named}[ \t]?(?:比{other_cjk}[ \t]?)?{languages.CJK_VERY}{languages.CJK_BETTER}(?:了|一些|一点)?",
+        rf"{named}[ \t]?{languages.CJK_VERY}(?:优于|優於|好于|胜过){other_cjk}",
+        rf"{named}(?:{languages.JA_KO_BETTER})",
+        rf"{languages.CJK_CHOOSE}[ \t]?{named}(?:更好|更佳|更优)?",
+        rf"(?:两[个者]?|兩[個者]?|2つの)?[ \t]?(?:{cjk_words})?(?:都|は|은|는)?[ \t]?{languages.TIE}(?:です|입니다)?",
+    )
     formal = (
         rf"{the}{_FINAL}{_BETTER}[ \t](?:{what}|one){of_all}{then}(?:{named}|{tie}){said}",
         rf"{the}{_FINAL}(?:verdict|winner|preference|decision|better|best){then}(?:{named}|{tie}){said}",
         rf"{the}{_FINAL}(?:{_BETTER}[ \t])?{about}{then}(?:{called}|{tie}){said}",
         r"\[\[(?:(?P<letter>[A-Z])|tie|draw)\]\]",
+        *elsewhere,
     )
     informal = (
         rf"{named}{is_better}",
@@ -100,8 +181,9 @@ def _patterns(what: str) -> tuple[tuple[re.Pattern[str], bool], ...]:
         r"(?:it is|it's|this is)[ \t]a[ \t](?:tie|draw)",
         rf"neither(?:[ \t](?:of them|{what}|one))?[ \t]is[ \t]{best}{than}",
         rf"there(?:'s| is)[ \t]no[ \t]{_BETTER}[ \t](?:{what}|one)",
+        *elsewhere_in_sentences,
     )
-    alone = rf"^[ \t#*_\-]{{0,8}}(?:{named}|tie|draw){_MARK}[.!]?{_MARK}\s*\Z"
+    alone = rf"^[ \t#*_\-]{{0,8}}(?:{named}|tie|draw|{languages.TIE}){_MARK}[.!]?{_MARK}\s*\Z"
     return (
         *((re.compile(pattern, re.IGNORECASE), True) for pattern in formal),
         *((re.compile(pattern, re.IGNORECASE), False) for pattern in informal),

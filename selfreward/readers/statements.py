@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfreward.readers.cleaned_text import BLANK
+from selfreward.readers import languages
+from selfreward.readers.normalised_text import BLANK
+from selfreward.readers.other_texts import OF_ANOTHER_TEXT, first_label_of_another_text, has_label, is_hypothetical
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
 
@@ -30,12 +32,13 @@ def decide(
     finish_reason: FinishReason,
     continues: bool,
     opening_pattern: re.Pattern[str],
-    step_by_step: bool,
+    comparing: bool,
 ) -> Verdict:
     """Return the verdict of `text`, given its statements; `opening_pattern` matches the beginning of another statement.
 
-    `step_by_step`: judges give points line by line before the total, so a later verdict need not contradict an earlier
-    one. It does if the earlier one is final, or formal while the later one is only a sentence, or directly adjacent.
+    Of different verdicts the last one counts if the judge revises the earlier ones, or calls the last one final, and if
+    nothing between them is about another text; otherwise they are conflicting (they contradict each other) or
+    ambiguous (they may be about different texts). `comparing`: the judge compares two texts.
     """
     if not statements:
         return nothing_stated(text, finish_reason=finish_reason)
@@ -43,11 +46,17 @@ def decide(
         return Verdict(unscored=Unscored.CONTINUED)
     if finish_reason == "length" and _more_to_come(statements, text, opening_pattern):
         return Verdict(unscored=Unscored.TRUNCATED)
-    if any(_contradicts(other, statements[-1], text, step_by_step) for other in statements[:-1]):
+    last = statements[-1]
+    if not comparing and _is_of_another_text(statements, text):
+        return Verdict(unscored=Unscored.AMBIGUOUS)
+    others = [other for other in statements[:-1] if other.verdict != last.verdict]
+    if any(_contradicts(other, last, text) for other in others):
         return Verdict(unscored=Unscored.CONFLICTING)
-    if not step_by_step and _is_off_topic(text, statements[-1].end):
+    if others and not _is_revised(others, last, text):
+        return Verdict(unscored=Unscored.CONFLICTING if comparing else Unscored.AMBIGUOUS)
+    if comparing and _is_off_topic(text, last.end):
         return Verdict(unscored=Unscored.CONTINUED)
-    return statements[-1].verdict
+    return last.verdict
 
 
 def nothing_stated(text: str, *, finish_reason: FinishReason) -> Verdict:
@@ -72,7 +81,7 @@ def _more_to_come(statements: Sequence[Statement], text: str, opening_pattern: r
 _TURNING = (
     r"(?:(?:hm+|well|oh|ok(?:ay)?|no|wait|sorry)[,.…!–—-]{0,3}[ \t]{1,4}){0,3}"
     r"(?:however|but|nevertheless|nonetheless|wait|correction|on (?:second thought|reflection|the other hand)"
-    r"|actually|instead|still|yet|rather|no(?=,)|reconsider)\b"
+    rf"|actually|instead|still|yet|rather|no(?=,)|reconsider|{languages.TURN})(?:(?![^\W_])|(?={languages.CJK}))"
 )
 _TURN = re.compile(rf"(?:^[ \t#*_\-]{{0,8}}|[.!?][\"*_)]{{0,4}}[ \t]{{1,4}}){_TURNING}", re.IGNORECASE | re.MULTILINE)
 # No words between two statements except a remark in brackets: "Score: 5 (relevance)\nScore: 3 (style)".
@@ -84,22 +93,45 @@ def last_reversal(text: str) -> int:
     return max((turn.start() for turn in _TURN.finditer(text)), default=-1)
 
 
-def _contradicts(other: Statement, last: Statement, text: str, step_by_step: bool) -> bool:
-    if other.verdict == last.verdict:
-        return False
+def _contradicts(other: Statement, last: Statement, text: str) -> bool:
+    """Whether nothing can explain that they differ: `other` is final, they are adjacent, or a sentence differs from the
+    requested form."""
     adjacent = _ADJACENT.fullmatch(text, other.end, last.start) is not None
-    if other.final or (adjacent and not last.final) or (other.formal and not last.formal):
+    return other.final or (adjacent and not last.final) or (other.formal and not last.formal)
+
+
+def _is_revised(others: Sequence[Statement], last: Statement, text: str) -> bool:
+    """Whether `last` revises the `others`, which differ from it, or is the total of them."""
+    first, start, end = others[0].start, others[0].end, last.start
+    if is_hypothetical(text, start, end):
+        return False
+    if last.final:
+        # Points below headings have a total; a verdict without a heading, and then a text with one, do not.
+        return not has_label(text, start, end) or has_label(text, 0, first)
+    if is_reversal(text, end):
         return True
-    return not (step_by_step or last.final or _TURN.search(text, other.end, last.start))
+    return _TURN.search(text, others[-1].end, end) is not None and not has_label(text, start, end)
+
+
+def _is_of_another_text(statements: Sequence[Statement], text: str) -> bool:
+    """Whether a verdict after the label of another text ("Improved response:") differs from the one before it."""
+    label = first_label_of_another_text(text)
+    before = {statement.verdict for statement in statements if statement.start < label}
+    after = {statement.verdict for statement in statements if statement.start >= label}
+    return bool(after) and before != after
 
 
 # --- The beginning of a statement ----------------------------------------------------------------------------------
 
 # At the beginning of a line or a sentence, or after blanked text.
-_PLAIN_LEAD = rf"(?:^[ \t#*_•|\-–—]{{0,16}}[\[(]?|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
+_SYMBOLS = "\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+_PLAIN_LEAD = (
+    rf"(?:^[ \t#*_•|\-–—{_SYMBOLS}]{{0,16}}[\[(]?|[.!?;)\]…][\"*_]{{0,4}}[ \t*_]{{1,16}}|{BLANK}[ \t*_]{{0,16}})"
+)
 _LEAD_IN = (
     r"(?:so|thus|therefore|hence|overall|finally|as a result|for (?:this|these) reasons?"
     r"|in (?:total|all|sum|short|conclusion|summary)|to (?:conclude|sum up|summari[sz]e)"
+    rf"|{languages.LEAD_IN}"
     r"|in this (?:case|example|comparison)|(?:I|we)(?: would)? (?:think|believe|conclude|find|say)(?: that)?"
     r"|(?:based on|given|considering|according to|after) [^.!?:;\n]{1,80}),?[ \t]{1,4}(?:that[ \t])?"
     r"|(?:(?:here is|this is|the|my|final|overall)[ \t]){0,3}(?:verdict|answer|result|conclusion|decision|evaluation"
@@ -114,15 +146,23 @@ _LED = re.compile(
 )
 _TURNED = re.compile(rf"(?:{_PLAIN_LEAD}{_TURN_IN}|[,;][ \t]but[ \t])\Z", re.IGNORECASE | re.MULTILINE)
 _LEAD_LENGTH = 128
+# After a clause of CJK text, whose clauses are separated by commas; not after a condition or an attribution.
+_CJK_LEAD = re.compile(
+    rf"(?:\A|[.!?;\n])(?:(?!{languages.CONDITION}|写道|声称|要求|主張|と書)[^.!?;\n]){{1,100}}(?<={languages.CJK}), \Z"
+    rf"|(?:\A|[.!?;,\n])[ \t]{{0,4}}{languages.LEAD_IN}\Z"
+)
+# A sentence cannot be distinguished in a text without spaces.
+_WITHOUT_SPACES = re.compile(r"\S{200,201}[ \t]?\Z")
 
 
 def is_standalone_at(text: str, start: int) -> bool:
     """Whether the text before `start` allows a standalone statement to begin there."""
-    if _PLAIN.search(text, max(0, start - 32), start):
+    if _PLAIN.search(text, max(0, start - 32), start) or _WITHOUT_SPACES.match(text, max(0, start - 201), start):
         return True
-    return text[max(0, start - 1) : start] in (" ", "*", "_", "\t") and bool(
-        _LED.search(text, max(0, start - _LEAD_LENGTH), start)
-    )
+    lead = text[max(0, start - _LEAD_LENGTH) : start]
+    if lead[-1:] in (" ", "*", "_", "\t") and _LED.search(text, max(0, start - _LEAD_LENGTH), start):
+        return True
+    return not lead.isascii() and _CJK_LEAD.search(lead) is not None
 
 
 def is_reversal(text: str, start: int) -> bool:
@@ -141,8 +181,9 @@ _ATTRIBUTED = (
 CLOSED = re.compile(
     rf"(?!{_ATTRIBUTED})(?:"
     r"\Z|[ \t]*\n|<[|｜/]|[.!;:。]{1,3}[\"*_)]{0,4}(?:\s|\Z)"
-    r"|(?:[,;–—-]{1,2}[ \t\n]+|[ \t]?\()(?!(?:if|unless|were|had|assuming|provided|only if|or)\b)"
-    r"|[ \t]?(?:because|since|as (?:it|the|both|this)|due to)\b"
+    r"|(?:[,;–—-]{1,2}[ \t\n]+|[ \t]?\()(?!(?:if|unless|were|had|assuming|provided|only if|or)\b"
+    rf"|{languages.CONDITION}|{OF_ANOTHER_TEXT})"
+    rf"|[ \t]?(?:(?:because|since|as (?:it|the|both|this)|due to)\b|{languages.BECAUSE})"
     r"|[ \t]?[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]{1,16}[ \t]*(?:\n|\Z))",
     re.IGNORECASE,
 )
@@ -181,13 +222,16 @@ _REFERENCE = re.compile(
 _MIN_WORDS = 12
 
 
-def another_item(text: str, start: int, last: int, *, comparing: bool = False) -> bool:
+def another_item(text: str, start: int, last: int, *, finish_reason: FinishReason, comparing: bool = False) -> bool:
     """Whether the text continues with another item after `start`, the end of the first verdict; the last ends at
     `last`.
 
     A comparison may explain "Response A:" and so on, and "Response: The response is clear." explains the last verdict.
+    A heading without a colon at the end of a truncated text may be the beginning of a sentence.
     """
     for item in _NEXT_ITEM.finditer(text, start):
+        if finish_reason == "length" and item.end() == len(text) and item[0][-1:].isalnum():
+            continue
         explains = item["letter"] if comparing else item["about"] and item.start() >= last
         if not (item["inputs"] and explains):
             return True

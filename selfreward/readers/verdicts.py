@@ -15,6 +15,7 @@ class Unscored(StrEnum):
     OUT_OF_RANGE = "out_of_range"  # a number outside the scale, or a letter that is not one of the choices
     OTHER_SCALE = "other_scale"  # out of another total, or in per cent
     CONFLICTING = "conflicting"  # two verdicts that contradict each other, or a range
+    AMBIGUOUS = "ambiguous"  # two verdicts that differ and may be about different texts
     CONTINUED = "continued_after_verdict"  # after its verdict the judge continued with another conversation or response
     NO_CHECKS = "no_checks"  # the prompt has no checks for a verifier to run
     LOW_SCORE_MASS = "low_score_mass"  # the total probability of the score tokens is too low

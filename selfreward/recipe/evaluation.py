@@ -20,9 +20,9 @@ EXTRA_SPLITS_FROM = 400
 """Number of validation prompts from which on a second validation set and a test set of that size are also held out."""
 
 
-def _kind(section: Any) -> str:
-    """Return the anchor's kind, `pairwise` when none is given."""
-    return str(section.get("kind", "pairwise") if isinstance(section, dict) else section.kind)
+def _kind(section: Any) -> str | None:
+    """Return the anchor's kind, `pairwise` when none is given; None for what is no section."""
+    return str(section.get("kind", "pairwise")) if isinstance(section, dict) else getattr(section, "kind", None)
 
 
 AnchorSection = Annotated[

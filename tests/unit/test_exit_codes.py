@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from selfreward import errors, signals
+from selfreward.commands.closed_pipe import CLOSED_PIPE
 from selfreward.monitoring.limits import NEEDS_A_PERSON
 
 DOCS = Path(__file__).parents[2] / "docs/exit_codes.md"
@@ -13,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs/exit_codes.md"
 def test_every_exit_code_is_in_the_docs_and_no_other() -> None:
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", DOCS.read_text(), re.MULTILINE)}
     classes = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
-    own = {kind.exit_code for kind in classes} | {NEEDS_A_PERSON, signals.PREEMPTED, signals.INTERRUPTED}
+    own = {kind.exit_code for kind in classes} | {NEEDS_A_PERSON, signals.PREEMPTED, signals.INTERRUPTED, CLOSED_PIPE}
     assert documented == own | {0, 1}
 
 

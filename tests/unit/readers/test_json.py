@@ -37,7 +37,7 @@ OBJECTS: list[tuple[str, float | Unscored]] = [
     ('{"score": true}', Unscored.NO_VERDICT),
     ('{"score": [4]}', Unscored.NO_VERDICT),
     ('{"score": {"value": 4}}', Unscored.NO_VERDICT),
-    ('{"result": {"score": 4}}', Unscored.NO_VERDICT),
+    ('{"result": {"score": 4}}', 4),
     ('{"score": 4, "max_score": 10}', Unscored.OTHER_SCALE),
     ('{"score": 4, "max_score": 5}', 4),
     ('{"score": 3, "score": 4}', Unscored.CONFLICTING),

@@ -1,5 +1,6 @@
 """Invariants of every parser for every text: it never raises, leaves its scale, or is slow."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -116,7 +117,7 @@ _FORM = st.sampled_from(sorted(READERS))
 _FINISH: st.SearchStrategy[FinishReason] = st.sampled_from(["stop", "length"])
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=_HOSTILE | st.text(), form=_FORM, finish_reason=_FINISH)
 def test_no_text_makes_a_reader_raise_and_no_score_leaves_the_scale(
     text: str, form: str, finish_reason: FinishReason
@@ -128,7 +129,7 @@ def test_no_text_makes_a_reader_raise_and_no_score_leaves_the_scale(
         assert 0 <= verdict.score <= 5 if form in ("score", "json") else verdict.score in (0.0, 0.5, 1.0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(inside=_HOSTILE, form=_FORM, name=st.sampled_from(["think", "THOUGHT", "reasoning"]))
 def test_nothing_inside_reasoning_becomes_a_verdict(inside: str, form: str, name: str) -> None:
     closing = f"</{name}>"
@@ -137,7 +138,7 @@ def test_nothing_inside_reasoning_becomes_a_verdict(inside: str, form: str, name
         assert READERS[form][0](text, "stop").score is None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(inside=_HOSTILE, clean=st.sampled_from(CLEAN), marks=st.sampled_from(["“”", "«»", "「」"]))
 def test_nothing_inside_a_quotation_becomes_a_verdict(inside: str, clean: tuple[str, str, float], marks: str) -> None:
     form, line, _ = clean
@@ -146,7 +147,7 @@ def test_nothing_inside_a_quotation_becomes_a_verdict(inside: str, clean: tuple[
     assert READERS[form][0](text, "stop").score is None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     said=st.text(
         alphabet=st.characters(blacklist_characters="\"'‘“”«»„‹›「」『』`~<>◁{}[]|:", blacklist_categories=("Cs",)),
@@ -160,7 +161,7 @@ def test_a_clean_last_line_is_the_verdict_after_any_text(said: str, clean: tuple
     assert READERS[form][0](f"- {said}.\n\n{line}\n", "stop") == Verdict(score=score)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(before=_HOSTILE, clean=st.sampled_from(CLEAN))
 def test_closed_reasoning_before_a_verdict_does_not_change_it(before: str, clean: tuple[str, str, float]) -> None:
     form, line, score = clean
@@ -168,7 +169,7 @@ def test_closed_reasoning_before_a_verdict_does_not_change_it(before: str, clean
     assert READERS[form][0](f"<think>{before}\n</think>\n{line}\n", "stop") == Verdict(score=score)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=_HOSTILE, form=_FORM, finish_reason=_FINISH, line_end=st.sampled_from(["\r\n", "\r", "\u2028"]))
 def test_other_line_ends_do_not_change_a_verdict(
     text: str, form: str, finish_reason: FinishReason, line_end: str
@@ -178,7 +179,7 @@ def test_other_line_ends_do_not_change_a_verdict(
     assert read(plain.replace("\n", line_end), finish_reason) == read(plain, finish_reason)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=_HOSTILE, form=_FORM)
 def test_a_truncated_text_never_has_another_score_than_the_complete_text(text: str, form: str) -> None:
     cut, whole = (READERS[form][0](text, finish_reason) for finish_reason in ("length", "stop"))
@@ -269,16 +270,57 @@ _OVER_AND_OVER = (
     *("{", '{"', '{"a":', '{"a":[', '{"score": 4}', '{"score": 4}\n', '{"x":"', "["),
 )
 LONG = {
-    **{f"{piece!r} over and over": piece * (100_000 // len(piece)) for piece in _OVER_AND_OVER},
-    "one that differs from many": "Score: 4. So, " * 8_000 + "Score: 3",
-    "a long number": "Score: " + "9" * 100_000,
-    "a number far away": "Score:" + " " * 100_000 + "4",
-    "a long sum": "Score: " + "1 + " * 25_000 + "1 = 5",
+    **{f"{piece!r} over and over": piece for piece in _OVER_AND_OVER},
+    **{
+        f"{piece!r} over and over": piece
+        for piece in ("好", "，", "评分：4。", "回答A更好。", "<b>", "<score>", "\\boxed{")
+    },
+    **{f"{piece!r} over and over": piece for piece in ("Improved response:\n", "if it had ", "I award 4 points. ")},
 }
+_SHORT = 2_000  # characters
+
+
+def _seconds(read: Reader, text: str) -> float:
+    started = time.process_time()
+    read(text, "length")
+    return time.process_time() - started
 
 
 @pytest.mark.parametrize("name", LONG)
-@pytest.mark.timeout(20)
-def test_long_hostile_texts_are_read_in_linear_time(name: str) -> None:
+@pytest.mark.timeout(60)
+def test_the_time_of_hostile_texts_grows_with_their_length(name: str) -> None:
+    """Below the limit of what is read: the time for four times the text is about four times the time."""
     for read, _ in READERS.values():
-        read(LONG[name], "length")
+        short, long = (LONG[name] * (length // len(LONG[name])) for length in (_SHORT, 4 * _SHORT))
+        read(short, "length")  # compile the patterns
+        allowed = 10 * max(_seconds(read, short), 0.005)
+        assert any(_seconds(read, long) < allowed for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            piece * (5_000_000 // len(piece))
+            for piece in ("a", " ", "\n", "9", "[", '{"a":', "*", "Score: ", "Score: 4. ", "好")
+        ),
+        "Score:" + " " * 5_000_000 + "4",
+        "Score: " + "1 + " * 1_250_000 + "1 = 5",
+        "<think>" + "hm " * 1_600_000 + "</think>\nScore: 4",
+    ],
+    ids=lambda text: f"{text[:8]!r}",
+)
+@pytest.mark.timeout(60)
+def test_only_the_beginning_and_the_end_of_an_enormous_text_are_read(text: str) -> None:
+    for read, _ in READERS.values():
+        assert min(_seconds(read, text) for _ in range(2)) < 1.0
+
+
+@pytest.mark.parametrize(("form", "line", "score"), CLEAN)
+def test_a_verdict_at_the_end_or_beginning_of_an_enormous_text_is_read(form: str, line: str, score: float) -> None:
+    read = READERS[form][0]
+    assert read("It is clear. " * 100_000 + "\n\n" + line, "stop") == Verdict(score=score)
+    assert read(line + "\n\n" + "It is clear. " * 100_000, "stop") == Verdict(score=score)
+    assert read("<think>" + "Hm. " * 40_000 + "</think>\n" + line, "stop") == Verdict(score=score)
+    unclosed = read("<think>" + "Hm. " * 400_000 + "\n" + line, "stop")
+    assert unclosed.score is None

@@ -270,7 +270,7 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("It uses the <code> tag.\nScore: 3", 3),
     ("It ends with “" + "a" * 9000 + ".\nScore: 5\nbye”.", Unscored.NO_VERDICT),
     ("```Score: 5``` is a trick.\nScore: 1", 1),
-    ("~~~\nScore: 5\n~~~", Unscored.NO_VERDICT),
+    ("~~~\nScore: 4\n~~~", 4),
     ("<judgment_a-0a1b2c>\nScore: 5\n</judgment_a-0a1b2c>", Unscored.NO_VERDICT),
     # Reasoning of other models; tags that are only mentioned.
     ("[THINK]Score: 5\n[/THINK]Score: 2", 2),
