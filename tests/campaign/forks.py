@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,9 +56,10 @@ def preload(arguments: Sequence[str], log: Path) -> None:
     """Import what a command imports, as a first fork that ran it lists; nothing that starts threads is called."""
     listed = log.with_suffix(".modules")
     run(arguments, log=log, prepare=lambda: _list_modules(listed))
-    for name in listed.read_text().split():
-        with suppress(ImportError, AttributeError):  # a module that its package makes in its own way
-            importlib.import_module(name)
+    with warnings.catch_warnings(action="ignore"):
+        for name in listed.read_text().split():
+            with suppress(ImportError, AttributeError):  # a module that its package makes in its own way
+                importlib.import_module(name)
     gc.freeze()  # so that a collection in a fork does not copy and search all of this
 
 
