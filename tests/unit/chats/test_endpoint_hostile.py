@@ -14,6 +14,7 @@ from fakes.endpoint_server import Body, EndpointServer, Exchange, Misbehaviour, 
 from selfreward.chats import endpoint
 from selfreward.chats.endpoint import EndpointChat
 from selfreward.chats.endpoint_serving import NUM_REFUSED
+from selfreward.chats.endpoint_wait import retry_after_s
 from selfreward.errors import EngineError
 from selfreward.recipe import EndpointSection
 from selfreward.records import Message
@@ -413,6 +414,20 @@ def test_a_wait_that_cannot_be_read_is_not_waited_for(
     ((reply,),) = make().reply([ask("one")], models={})
     assert reply.text == GOOD
     assert time.monotonic() - started < 5
+
+
+def test_a_date_in_the_past_is_no_wait() -> None:
+    assert retry_after_s({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}) is None
+    assert retry_after_s({"retry-after": "0"}) == 0
+    assert retry_after_s({"retry-after-ms": "1500", "retry-after": "7"}) == 1.5
+
+
+def test_cookies_are_not_sent_back(server: EndpointServer, make: Callable[..., EndpointChat]) -> None:
+    num_before = len(server.headers)
+    serve(server, wire(http(OK, b"Set-Cookie: a=b; Path=/")))
+    make().reply([ask(f"{i} {FLAG}") for i in range(2)], models={})
+    assert len(server.headers) == num_before + 2
+    assert not any("cookie" in name.lower() for headers in server.headers[num_before:] for name in headers)
 
 
 @pytest.mark.parametrize(
