@@ -11,7 +11,7 @@ from selfreward.errors import RecipeError
 from selfreward.judging.constitution import read_principles
 from selfreward.launch.versions import installed_versions
 from selfreward.monitoring import interventions
-from selfreward.recipe import ConstitutionSection, Recipe, VerifiablePrompts
+from selfreward.recipe import ConstitutionSection, ModelSection, Recipe, VerifiablePrompts
 from selfreward.records import Checkpoint
 from selfreward.store import Store
 from selfreward.store.model_folder import changed_files, files_sha256
@@ -30,10 +30,10 @@ def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[s
         "versions": installed_versions(),
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "recipe_sha256": hashlib.sha256(recipe_file.dump(recipe).encode()).hexdigest(),
-        "models": _models(recipe, tools.models),
+        "models": identity_of(recipe.local_models, tools.models),
         "endpoints": {name: {"model": section.model} for name, section in recipe.endpoints.items()},
         "prompts": tools.source.facts(),
-        "inputs": _input_files(recipe, tools),
+        "inputs": _other_inputs(recipe, tools),
         "warnings": list(warnings),
     }
 
@@ -67,30 +67,38 @@ def _refusal(store: Store, found: str) -> RecipeError:
     )
 
 
-def _models(recipe: Recipe, models: Mapping[str, Checkpoint]) -> dict[str, dict[str, Any]]:
+def identity_of(models: Mapping[str, ModelSection], loaded: Mapping[str, Checkpoint]) -> dict[str, dict[str, Any]]:
+    """Return source, id (of the weights) and hashes of all other files of each model, by its name.
+
+    `models` are those of the recipe; other names in `loaded` are the policy's.
+    """
     return {
         name: {
-            "source": recipe.local_models[name].model if name in recipe.models else "policy",
+            "source": models[name].model if name in models else "policy",
             "id": model.id,
-            **({"files": files_sha256(model.path)} if name in recipe.models else {}),
+            **({"files": files_sha256(model.path)} if name in models else {}),
         }
-        for name, model in models.items()
+        for name, model in loaded.items()
     }
 
 
-def _input_files(recipe: Recipe, tools: Tools) -> dict[str, str]:
-    """Return the hashes of the other inputs: principles, and training prompts, which iterations to come will take.
+def principles_of(recipe: Recipe) -> dict[str, str]:
+    """Return the hash of the sentences in each file of principles that the recipe or an intervention names."""
+    recipes = (recipe, *interventions.variants(recipe).values())
+    judges = [judge for each in recipes for judge in judging.members(each.judging)]
+    files = dict.fromkeys(judge.principles for judge in judges if isinstance(judge, ConstitutionSection))
+    return {
+        f"judging.principles {file}": hashlib.sha256(repr(read_principles(Path(file))).encode()).hexdigest()
+        for file in files
+    }
+
+
+def _other_inputs(recipe: Recipe, tools: Tools) -> dict[str, str]:
+    """Return the hashes of principles, and of training prompts, which iterations to come will take.
 
     From a generator only as many prompts are read as `iterations.max` may need.
     """
-    recipes = (recipe, *interventions.variants(recipe).values())
-    hashes = {
-        f"judging.principles {judge.principles}": hashlib.sha256(repr(read_principles(Path(judge.principles))).encode())
-        for each in recipes
-        for judge in judging.members(each.judging)
-        if isinstance(judge, ConstitutionSection)
-    }
-    fixed = {name: digest.hexdigest() for name, digest in hashes.items()}
+    fixed = principles_of(recipe)
     if not isinstance(recipe.prompts, VerifiablePrompts):
         training = tools.source.facts()["training"]
         fixed["prompts.training"] = training["sha256"] + training.get("references_sha256", "")

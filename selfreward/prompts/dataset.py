@@ -58,7 +58,6 @@ def read_dataset(
 
 def _load(name: str, *, config: str | None, split: str, revision: str | None, where: str) -> Any:
     import datasets
-    from datasets.exceptions import DatasetsError
 
     requested = f"split {split!r}, config {config!r}, revision {revision!r}"
     try:
@@ -69,9 +68,10 @@ def _load(name: str, *, config: str | None, split: str, revision: str | None, wh
             f"{where}: cannot be reached ({error}); a hub name needs a network or a filled cache; "
             "run the same command again later, or give a local folder"
         ) from error
-    # RuntimeError: a dataset that is a script.
-    except (DatasetsError, ValueError, OSError, RuntimeError) as error:
+    # Whatever the library raises on any files: a script, an empty file (StopIteration), a broken archive.
+    except Exception as error:
+        cause = " ".join(str(error).split())[:500] or type(error).__name__
         raise RecipeError(
-            f"{where}: cannot be loaded with {requested} ({error}); `name`, `config`, `split` and `revision` are "
+            f"{where}: cannot be loaded with {requested} ({cause}); `name`, `config`, `split` and `revision` are "
             "arguments of `datasets.load_dataset`; correct the one that the message names"
         ) from error

@@ -92,3 +92,11 @@ def test_a_source_built_on_a_dataset_reports_what_was_skipped(tmp_path: Path) ->
     assert facts["training"]["num_skipped"] == {"empty_prompt": 1}
     sets = [source.training_prompts(1), source.training_prompts(2), source.validation_prompts()]
     assert len({prompt.id for prompts in sets for prompt in prompts}) == 11
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", bytes(range(256))])
+def test_a_broken_file_is_an_error_of_the_dataset(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"dataset '.*data': cannot be loaded"):
+        read_dataset(str(tmp_path / "data"))

@@ -234,3 +234,12 @@ def test_parquet_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     text = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
     with pytest.raises(RecipeError, match="not UTF-8"):
         list(read_file(_parquet(tmp_path, {"prompt": text})))
+
+
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "one-value.jsonl"
+    path.write_bytes(b'{"prompt": "x"}\n')
+    with path.open("r+b") as file:
+        file.truncate(10**11)  # sparse: it takes no space
+    with pytest.raises(RecipeError, match="line 2: it has more than 16,777,216 bytes"):
+        list(read_file(str(path)))
