@@ -13,6 +13,7 @@ from selfreward.recipe import MonitorSection
 from selfreward.records import Decision
 
 POWER = 0.8
+NOTHING_TRAINED = "nothing was trained"
 
 
 def sentence(
@@ -63,6 +64,8 @@ def _finding(
             gain = _with_bounds(analysis.gain)
             return f"The judge has drifted: {_drift(analysis)}; {current} against {previous}: {gain}"
         case "STARVED":
+            if analysis.starved == (NOTHING_TRAINED,):
+                return f"Nothing was trained, so {current} is {previous}"
             doing = "" if analysis.trained else f", so nothing was trained and {current} is {previous}"
             return f"There is too little signal to learn from: {' and '.join(analysis.starved)}{doing}"
         case "INCONCLUSIVE":

@@ -11,6 +11,7 @@ from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
 from selfreward.reporting.decisions import data_split_guarantees, decision_section, test_section
 from selfreward.reporting.figures import Figure
+from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import amount, duration, model_name
 from selfreward.reporting.gains import gains_figure
 from selfreward.reporting.glossary import groups
@@ -84,6 +85,7 @@ def page(run: ReportData) -> str:
         name=run.manifest.get("name", ""),
         created_at=run.manifest.get("created_at", ""),
         banner=run.banner,
+        findings=findings(run.history),
         decision=run.last_decision,
         clauses=_clauses(run.last_decision),
         decisions=run.decisions,
