@@ -32,6 +32,11 @@ def _finding(
 ) -> str:
     current, previous = f"M_{now.iteration}", f"M_{now.previous}"
     delta = _pp(settings.delta, sign=False)
+    if now.num_same_responses and decision.decision in ("PLATEAU", "INCONCLUSIVE"):
+        return (
+            f"{current} gives the same responses as {previous} on all {now.num_same_responses} validation prompts, so "
+            "the anchor was not asked: the update did not change the responses"
+        )
     match decision.decision:
         case "INVALID":
             return f"Nothing can be decided about {current}: {' and '.join(analysis.invalid)}"
