@@ -54,7 +54,7 @@ def test_the_finding_is_first_on_both_pages_and_in_the_console(tmp_path: Path) -
     run.history[-1] = replace(last, evaluation=replace(last.evaluation, metrics=metrics))
     write(run)
     header = page_of(run).text["header"]
-    assert header.index("M_2 gives the same responses as M_0") < header.index("Model to use now")
+    assert header.index("M₂ gives the same responses as M₀") < header.index("Model to use now")
     first, second = ((tmp_path / f"iteration-0{t}" / "report.md").read_text(encoding="utf-8") for t in (1, 2))
     assert second.split("\n\n")[1].startswith("M_2 gives the same responses as M_0 on all 3 held-out prompts")
     assert "gives the same responses" not in first
