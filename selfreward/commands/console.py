@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from selfreward.launch.local import RunResult
+from selfreward.reporting.findings import unchanged_responses
 from selfreward.reporting.text import one_line, visible
 
 _MAX_NOTE = 2000
@@ -55,8 +56,27 @@ class Console:
         """Return the table of models, the decision's reason, and the path of the report, in printable characters."""
         report = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
         page = visible(str((result.folder / "report.html").resolve()))
-        parts = [table(report), _wrapped(result.decision.reason), _wrapped(report.get("note") or ""), page]
+        parts = [
+            _wrapped(_finding(report)),
+            table(report),
+            _wrapped(result.decision.reason),
+            _wrapped(report.get("note") or ""),
+            page,
+        ]
         return "\n" + "\n\n".join(part for part in parts if part)
+
+
+def _finding(report: Mapping[str, Any]) -> str:
+    """Return the finding that the responses did not change, about the newest iteration that has one."""
+    for iteration in reversed(report["iterations"]):
+        rates = {
+            name: (float(value["mean"]), int(value["num_units"]))
+            for name, value in iteration["metrics"].items()
+            if name.startswith("same_response_rate") and isinstance(value, Mapping) and value["mean"] is not None
+        }
+        if found := unchanged_responses(iteration["iteration"], rates):
+            return found
+    return ""
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from selfreward.records import Evaluation, Interval
-from selfreward.reporting.formatting import amount, bounds, centre, reason_not_measured
+from selfreward.reporting.formatting import against, amount, bounds, centre, reason_not_measured
 from selfreward.reporting.glossary import label_of
 from selfreward.reporting.judge_remarks import LENGTH, LOW_RELIABILITY, RELIABILITY
 from selfreward.reporting.measurements import in_glossary_order
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _COLUMNS = 80
 _LABEL, _VALUE = 36, 8
 _MAX_REASON = 400
-_CLEAR_CORRELATION = 0.3
+_LONGER = {"above": "longer responses", "below": "shorter responses"}
 
 
 def table(judged: "JudgeResult") -> str:
@@ -62,19 +62,24 @@ def _lines(evaluation: Evaluation, name: str) -> list[str]:
 def _explanations(evaluation: Evaluation) -> list[str]:
     """Return explanations for readers who do not know these metrics."""
     found = []
-    r, length = (centre(evaluation.metrics.get(name)) for name in (RELIABILITY, LENGTH))
-    if r is not None:
+    r, length = (evaluation.metrics.get(name) for name in (RELIABILITY, LENGTH))
+    if centre(r) is not None:
         found.append(
             "r is the judge's reliability: the share of the score differences between a prompt's responses that the "
             "judge would give again. A high r shows that the judge is consistent, not that it is right."
         )
-    if r is not None and r < LOW_RELIABILITY:
+    if isinstance(r, Interval) and r.high < LOW_RELIABILITY:
         found[0] += (
             f" Below {LOW_RELIABILITY}, as here, the scores are mostly noise: use more draws or a stronger judge."
         )
-    if length is not None and abs(length) >= _CLEAR_CORRELATION:
-        longer = "longer" if length > 0 else "shorter"
-        found.append(f"Score and length correlate ({amount(LENGTH, length)}): {longer} responses score higher.")
+    elif isinstance(r, Interval) and r.low < LOW_RELIABILITY:
+        found[0] += (
+            f" Below {LOW_RELIABILITY} the scores are mostly noise: the interval does not exclude it, so judge more "
+            "prompts to decide."
+        )
+    side = against(length, 0.0)
+    if side in _LONGER and isinstance(length, Interval):
+        found.append(f"Score and length correlate ({amount(LENGTH, length.mean)}): {_LONGER[side]} score higher.")
     return [*found, "docs/metrics.md explains each number and what to do about it."]
 
 

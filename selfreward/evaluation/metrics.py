@@ -13,7 +13,7 @@ from selfreward.records import Comparison, Evaluation, Interval, Prompt, Respons
 from selfreward.statistics import NotEnoughDataError
 from selfreward.statistics.divergence import kl_interval
 from selfreward.statistics.diversity import distinct_n
-from selfreward.statistics.intervals import mean_interval, paired_interval, rate_interval
+from selfreward.statistics.intervals import mean_interval, paired_interval, rate_interval, without_a_point
 from selfreward.statistics.length_adjusted import adjusted_interval
 from selfreward.statistics.texts import is_stuck
 
@@ -56,7 +56,8 @@ class MetricTable:
 
     def put(self, name: str, make: Callable[[], Interval | float]) -> None:
         try:
-            self.metrics[name] = make()
+            made = make()
+            self.metrics[name] = without_a_point(made) if isinstance(made, Interval) else made
         except NotEnoughDataError as error:
             self.not_measured[name] = str(error)
 
@@ -132,8 +133,8 @@ def _measure_against(
     theirs = baseline.held_out
     deltas = length_deltas(own.validation, theirs.validation)
     same = [a.text == b.text for a, b in zip(own.validation, theirs.validation, strict=True)]
-    put_win_rates(table, f"win_rate_vs_{baseline.name}", baseline.outcomes, deltas, seed=seed)
-    put_win_rates(table, f"self_win_rate_vs_{baseline.name}", baseline.self_outcomes, deltas, seed=seed)
+    put_win_rates(table, f"win_rate_vs_{baseline.name}", baseline.outcomes, deltas, same=same, seed=seed)
+    put_win_rates(table, f"self_win_rate_vs_{baseline.name}", baseline.self_outcomes, deltas, same=same, seed=seed)
     table.put(f"same_response_rate_vs_{baseline.name}", lambda: rate_interval(same))
     table.put(
         f"response_tokens_vs_{baseline.name}",
@@ -149,10 +150,21 @@ def _measure_against(
 
 
 def put_win_rates(
-    table: MetricTable, name: str, outcomes: Sequence[Outcome] | str, deltas: Sequence[float], *, seed: int
+    table: MetricTable,
+    name: str,
+    outcomes: Sequence[Outcome] | str,
+    deltas: Sequence[float],
+    *,
+    same: Sequence[bool],
+    seed: int,
 ) -> None:
-    """Add the win rate `name`, raw and length-adjusted; `deltas` are the prompts' length differences in tokens."""
+    """Add the win rate `name`, raw and length-adjusted; `deltas` are the prompts' length differences in tokens.
+
+    Where both texts of every prompt are the `same`, no judge was asked, and there is no win rate.
+    """
     adjusted = f"length_adjusted_{name}"
+    if same and all(same) and not isinstance(outcomes, str):
+        outcomes = f"same responses: the two models' texts are equal on all {len(same)} prompts"
     if isinstance(outcomes, str):
         table.not_measured.update(dict.fromkeys((name, adjusted), outcomes))
         return

@@ -57,7 +57,8 @@ class _TestSet:
     def _measure(self, reading: Reading) -> Evaluation:
         found, table, seed = self._sides(reading), MetricTable(), self.evaluator.seed
         by_prompt, deltas = self._compared(reading, found), length_deltas(found.own, found.baselines["initial"])
-        put_win_rates(table, WIN_RATE, by_prompt, deltas, seed=seed)
+        same = [own.text == other.text for own, other in zip(found.own, found.baselines["initial"], strict=True)]
+        put_win_rates(table, WIN_RATE, by_prompt, deltas, same=same, seed=seed)
         measure_anchor(table, list(reading.rows(TEST_COMPARISONS)), by_prompt, seed=seed)
         return Evaluation(reading.iteration, table.metrics, table.not_measured)
 

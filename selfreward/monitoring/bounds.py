@@ -84,8 +84,8 @@ def gold_difference(now: Outcomes | None, before: Outcomes | None, levels: Level
     return _bounded(np.array([a - b for a, b in paired]), levels, bounds=(-1.0, 1.0))
 
 
-def widened(interval: Interval | None, levels: Levels) -> Bounded | None:
-    """Rescale an interval to the levels of an analysis, by the ratio of normal quantiles."""
+def widened(interval: Interval | None, levels: Levels, *, limits: tuple[float, float]) -> Bounded | None:
+    """Rescale an interval to the levels of an analysis, by the ratio of normal quantiles, within `limits`."""
     if interval is None:
         return None
     own = NormalDist().inv_cdf((1 + interval.level) / 2)
@@ -93,7 +93,8 @@ def widened(interval: Interval | None, levels: Levels) -> Bounded | None:
     def at(alpha: float) -> tuple[float, float]:
         ratio = NormalDist().inv_cdf(1 - alpha) / own
         mean = interval.mean
-        return mean - ratio * (mean - interval.low), mean + ratio * (interval.high - mean)
+        low, high = mean - ratio * (mean - interval.low), mean + ratio * (interval.high - mean)
+        return max(low, limits[0]), min(high, limits[1])
 
     return Bounded(interval.mean, at(levels.stop), at(levels.harm), interval.num_units, interval.method)
 

@@ -44,7 +44,7 @@ import numpy as np
 from selfreward.monitoring.analysis import Analysis
 from selfreward.monitoring.bounds import Levels, gain, gold_difference, pass_rate_difference, pooled, widened
 from selfreward.monitoring.evidence import Evidence, Outcomes
-from selfreward.monitoring.sentences import notes, sentence
+from selfreward.monitoring.sentences import NOTHING_TRAINED, notes, sentence
 from selfreward.recipe import MonitorSection
 from selfreward.records import Decision, DecisionName
 
@@ -143,8 +143,8 @@ def _analyse(
     reasons = starved(now, settings)
     levels = Levels.of_analysis(settings, share)
     if not now.trained:
-        failing = widened(now.failing, levels)
-        analysis = Analysis(failing=failing, starved=reasons or ("nothing was trained",), trained=False)
+        failing = widened(now.failing, levels, limits=(0.0, 1.0))
+        analysis = Analysis(failing=failing, starved=reasons or (NOTHING_TRAINED,), trained=False)
         solved = failing is not None and failing.stop[1] / 2 < settings.delta and not too_noisy(now, settings)
         return analysis, "PLATEAU" if solved else "STARVED"
     anchor = pooled([now.of("anchor", now.previous, name) for name in sets])
@@ -168,7 +168,7 @@ def _analyse(
         pass_rate=passes,
         pass_rate_vs_best=passes_vs_best,
         gold=gold_difference(_gold(now), _best_gold(records[:-1]), levels),
-        tau=widened(now.tau, levels),
+        tau=widened(now.tau, levels, limits=(-1.0, 1.0)),
         starved=reasons,
     )
     return analysis, _decision_name(analysis, settings)

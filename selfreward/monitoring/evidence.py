@@ -45,6 +45,7 @@ class Evidence:
     and nothing is compared. `num_second_validation` is the number of prompts available for a second analysis (0: there
     is no second validation set). `invalid` are reasons, found during data collection, why the comparisons mean nothing.
     `anchor_examined`: the anchor compared each pair in both orders, so that equal outcomes need not be its fault.
+    `num_same_responses`: the number of validation prompts, if all responses to them are the previous checkpoint's.
     `reliability`, `pair_yield_rate` and `tau` describe the iteration's judge; `failing` is the share of responses below
     the full score, if the judge is a program.
     """
@@ -56,6 +57,7 @@ class Evidence:
     num_second_validation: int = 0
     invalid: tuple[str, ...] = ()
     anchor_examined: bool = False
+    num_same_responses: int = 0
     position_consistency: float | None = None
     reliability: Interval | None = None
     pair_yield_rate: Interval | None = None
@@ -129,6 +131,7 @@ def _evidence(summary: IterationSummary, *, previous: int, num_second_validation
     if overlapping := summary.counts.get("num_overlapping_prompts", 0):
         problems.append(f"{overlapping} training prompts of this iteration overlap with held-out prompts")
     consistency = measured.metrics.get("position_consistency_rate")
+    same = _interval(measured.metrics.get("same_response_rate_vs_previous"))
     return Evidence(
         iteration=summary.iteration,
         previous=previous,
@@ -137,6 +140,7 @@ def _evidence(summary: IterationSummary, *, previous: int, num_second_validation
         num_second_validation=num_second_validation,
         invalid=tuple(problems),
         anchor_examined=True,
+        num_same_responses=same.num_units if same and same.mean == 1 else 0,
         position_consistency=consistency.mean if isinstance(consistency, Interval) else None,
         reliability=_interval(about_judge.get("judge_reliability")),
         pair_yield_rate=pair_yield(summary.counts),

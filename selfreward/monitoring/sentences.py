@@ -13,6 +13,7 @@ from selfreward.recipe import MonitorSection
 from selfreward.records import Decision
 
 POWER = 0.8
+NOTHING_TRAINED = "nothing was trained"
 
 
 def sentence(
@@ -31,6 +32,11 @@ def _finding(
 ) -> str:
     current, previous = f"M_{now.iteration}", f"M_{now.previous}"
     delta = _pp(settings.delta, sign=False)
+    if now.num_same_responses and decision.decision in ("PLATEAU", "INCONCLUSIVE"):
+        return (
+            f"{current} gives the same responses as {previous} on all {now.num_same_responses} validation prompts, so "
+            "the anchor was not asked: the update did not change the responses"
+        )
     match decision.decision:
         case "INVALID":
             return f"Nothing can be decided about {current}: {' and '.join(analysis.invalid)}"
@@ -63,6 +69,8 @@ def _finding(
             gain = _with_bounds(analysis.gain)
             return f"The judge has drifted: {_drift(analysis)}; {current} against {previous}: {gain}"
         case "STARVED":
+            if analysis.starved == (NOTHING_TRAINED,):
+                return f"Nothing was trained, so {current} is {previous}"
             doing = "" if analysis.trained else f", so nothing was trained and {current} is {previous}"
             return f"There is too little signal to learn from: {' and '.join(analysis.starved)}{doing}"
         case "INCONCLUSIVE":

@@ -31,7 +31,7 @@ _CJK_WHOSE = (
 _CJK_FINAL = r"(?:(?:最终|最終|最后|总体|總體|综合|綜合|総合|整体|总|總|总的|최종|종합|전체|총)[ \t]?(?:的[ \t]?)?)"
 CJK_NOUN = (
     r"(?:评分|評分|得分|分数|分數|总分|總分|打分|评级|評級|评价|評價|評価|評点|スコア|点数|點數|得点|採点|合計点"
-    r"|점수|평점|총점|평가|스코어)"
+    r"|(?:평가[ \t]?)?점수|평점|총점|평가|스코어)"
 )
 CJK_NAME = rf"{_CJK_WHOSE}(?:{_CJK_FINAL})?{CJK_NOUN}(?:结果|結果)?"
 CJK_HEAD = CJK_NAME.replace("(?:" + _CJK_FINAL, "(?P<final>" + _CJK_FINAL)
@@ -55,8 +55,8 @@ TOTAL_BEFORE = (
 )
 # "我给这个回答4分", "因此给4分", "4点を与えます": a closing sentence.
 GIVES = (
-    r"(?:我(?:会|將|将|想|愿意)?[给給打评](?:出|予)?(?:(?:[这這该此][个個篇]?)?(?:回答|回复|答案|它|其)?)(?:打"
-    r"|评)?(?:了)?)"
+    r"(?:我(?:会|將|将|想|愿意)?[给給打评](?:出|予)?(?:[这這该此][个個篇]?)?(?:回答|回复|答案|它|其)?[打评]?了?"
+    r"|[这這该此本][个個篇]?(?:回答|回复|答案)(?:应|可以?)?(?:得|获得|值))"
 )
 CONDITION = (
     r"(?:如果|若|假如|要是|倘若|除非|前提|もし|만약|wenn\b|falls\b|sofern\b|es sei denn|si\b|se\b|если\b|als\b|mits\b"
@@ -79,7 +79,8 @@ TURN = (
     r"|исправление|однако)"
 )
 I_GIVE = (
-    r"(?:ich (?:gebe|vergebe|bewerte|würde)|je (?:donne|lui donne|donnerais|mets)|j['’](?:attribue|accorde|évalue)"
+    r"(?:ich (?:gebe|vergebe|bewerte|würde)|je (?:lui )?(?:attribue|accorde|donne|donnerais|mets)|j['’](?:attribue"
+    r"|accorde|évalue)"
     r"|(?:yo )?le (?:doy|asigno|otorgo)|(?:eu )?(?:dou|atribuo)|(?:io )?(?:assegno|attribuisco|do)|я (?:ставлю|даю"
     r"|оцениваю))"
 )

@@ -20,7 +20,7 @@ from selfreward.readers.fences import without_last_fence
 from selfreward.readers.json_objects import standalone_objects, values_of
 from selfreward.readers.normalised_text import without_box_tokens, without_markup
 from selfreward.readers.statements import CLOSED, Statement, another_item, decide, is_standalone_at, last_reversal
-from selfreward.readers.verdicts import Unscored, Verdict
+from selfreward.readers.verdicts import NOTHING_STATED, Unscored, Verdict
 from selfreward.records import FinishReason
 
 _SCORES = {"A": 1.0, "B": 0.0}
@@ -31,15 +31,14 @@ def read_choice(text: str, *, finish_reason: FinishReason, what: str) -> Verdict
     said = said_text(text)
     shown = without_markup(said)
     verdict = _read(shown, finish_reason=finish_reason, what=what)
+    stated = _read(shown, finish_reason="stop", what=what)
     of_objects = _of_objects(said, what=what)
-    if of_objects and (verdict.score is not None or len(of_objects) > 1) and of_objects != {verdict}:
-        return Verdict(unscored=Unscored.CONFLICTING)
+    if stated.unscored not in NOTHING_STATED:
+        return verdict if of_objects <= {stated} else Verdict(unscored=Unscored.CONFLICTING)
     if of_objects:
-        return of_objects.pop()
-    if verdict.unscored in (Unscored.NO_VERDICT, Unscored.EMPTY_VERDICT, Unscored.TRUNCATED):
-        unfenced = without_last_fence(shown)
-        return verdict if unfenced is None else _read(unfenced, finish_reason=finish_reason, what=what)
-    return verdict
+        return of_objects.pop() if len(of_objects) == 1 else Verdict(unscored=Unscored.CONFLICTING)
+    unfenced = without_last_fence(shown)
+    return verdict if unfenced is None else _read(unfenced, finish_reason=finish_reason, what=what)
 
 
 def _read(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:

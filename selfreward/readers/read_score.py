@@ -11,8 +11,8 @@ a lost draw. These are verdicts:
   fence counts where there is no other (see `fences`).
 * Of several different verdicts the last one counts if it revises the others or is their total. Adjacent ones are
   conflicting, and so is a verdict after a different one that calls itself final, a sentence that revises a `Score: n`
-  ("Actually, I would lower it to 2."), and a number changed in its own sentence (`5, reduced to 3`). Others may be about
-  different texts (see `other_texts`): ambiguous. Points in the items of a numbered list, or on a line among
+  ("Actually, I would lower it to 2."), and a number changed in its own sentence (`5, reduced to 3`). Others may be
+  about different texts (see `other_texts`): ambiguous. Points in the items of a numbered list, or on a line among
   `Relevance: 1` and the like, are not a total.
 * `4/5` and `4 out of 5` are 4; a total other than the highest score is another scale; half points are read unchanged;
   `1 + 1 + 1 = 3` is 3 if the sum is right. Number words (`four`) are read, up to ten; non-Latin digits
@@ -29,7 +29,7 @@ from selfreward.readers.fences import without_last_fence
 from selfreward.readers.normalised_text import normalised, without_markup
 from selfreward.readers.points import POINT, is_among_points, rates_again, without_points
 from selfreward.readers.statements import CLOSED, Statement, another_item, decide, is_reversal, is_standalone_at
-from selfreward.readers.verdicts import Unscored, Verdict
+from selfreward.readers.verdicts import NOTHING_STATED, Unscored, Verdict
 from selfreward.records import FinishReason
 
 
@@ -37,10 +37,10 @@ def read_score(text: str, *, finish_reason: FinishReason, low: float = 0.0, high
     """Parse the verdict of the judge's `text`; a score lies in [`low`, `high`]. Never raises."""
     said = without_markup(said_text(text))
     verdict = _read(said, finish_reason=finish_reason, low=low, high=high)
-    if verdict.unscored in (Unscored.NO_VERDICT, Unscored.EMPTY_VERDICT, Unscored.TRUNCATED):
-        shown = without_last_fence(said)
-        return verdict if shown is None else _read(shown, finish_reason=finish_reason, low=low, high=high)
-    return verdict
+    shown = without_last_fence(said)
+    if shown is None or _read(said, finish_reason="stop", low=low, high=high).unscored not in NOTHING_STATED:
+        return verdict
+    return _read(shown, finish_reason=finish_reason, low=low, high=high)
 
 
 def _read(text: str, *, finish_reason: FinishReason, low: float, high: float) -> Verdict:

@@ -43,7 +43,7 @@ FOREIGN_HEAD = re.compile(
 )
 CJK_HEAD = re.compile(rf"{languages.CJK_HEAD}(?:{SPAN})?(?:{MARK}(?:[:=]|->|→)|{languages.CJK_IS}){AFTER_HEAD}")
 # "[RESULT] 4", the form that Prometheus was trained on.
-RESULT = re.compile(rf"\[(?:RESULT|SCORE|RATING|{languages.CJK_NOUN})\][ \t]{{0,4}}:?{MARK}{TAIL}")
+RESULT = re.compile(rf"\[(?:RESULT|SCORE|RATING|{languages.CJK_NAME})\][ \t]{{0,4}}:?{MARK}{TAIL}")
 # "I would lower it to 2.", "The score is reduced to 3."
 CHANGE = (
     r"(?:lower|reduce|decrease|raise|increase|change|adjust|revise|correct|update|downgrade|upgrade|bump|drop)"
@@ -56,8 +56,8 @@ FITTING = r"(?:appropriate|fair|fitting|reasonable|suitable|right|correct|deserv
 WILL = r"(?:'d|'ll|'m|'ve|[ \t](?:would|will|have|am|can|must|should))?(?:[ \t](?:therefore|thus|also|now))?"
 EARN = r"(?:gets?|receives?|earns?|deserves?|merits|scores?|rates|is[ \t](?:given|awarded|rated|scored|graded))"
 SENTENCE = re.compile(
-    rf"{START}(?:(?:(?:the|my|its"
-    rf"|your)[ \t])?(?:{FITTING}[ \t])?(?:response(?:'s)?[ \t])?(?P<final>{FINAL})?(?:{NOUN}|total){OF}"
+    rf"{START}(?:(?:(?:an?|the|my|its|your)[ \t])?(?:{FITTING}[ \t])?(?:response(?:'s)?[ \t])?"
+    rf"(?P<final>{FINAL})?(?:{NOUN}|total){OF}"
     rf"[ \t](?:(?:is|would be|should be)(?:[ \t]{CHANGE}{TO})?|comes to)[ \t:]"
     r"|(?:I|we)(?:'d|'ll|'ve|[ \t](?:would|will|have|must|should))?(?:[ \t](?:like|have|want|need)[ \t]to)?"
     rf"[ \t]{CHANGE}[ \t](?:it|this|that|(?:the|my)[ \t](?:{FINAL})?{NOUN}){TO}[ \t]"

@@ -29,6 +29,9 @@ class Unscored(StrEnum):
     NOT_FINITE = "not_finite"  # a reward model's output is not finite
 
 
+NOTHING_STATED = (Unscored.NO_VERDICT, Unscored.EMPTY_VERDICT)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Exactly one of `score` and `unscored` is set."""

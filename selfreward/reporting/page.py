@@ -11,6 +11,7 @@ from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import figures, funnel, provenance, timing
 from selfreward.reporting.decisions import data_split_guarantees, decision_section, test_section
 from selfreward.reporting.figures import Figure
+from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import amount, duration, model_name
 from selfreward.reporting.gains import gains_figure
 from selfreward.reporting.glossary import groups
@@ -84,6 +85,7 @@ def page(run: ReportData) -> str:
         name=run.manifest.get("name", ""),
         created_at=run.manifest.get("created_at", ""),
         banner=run.banner,
+        findings=[_typeset(finding) for finding in findings(run.history)],
         decision=run.last_decision,
         clauses=_clauses(run.last_decision),
         decisions=run.decisions,
@@ -126,8 +128,12 @@ def _clauses(decision: Decision | None) -> list[str]:
     if decision is None:
         return []
     clauses = [c.rstrip(".") for c in one_line(decision.reason, 900).split("; ")]
-    typeset = [re.sub(r"\bM_(\d+)\b", lambda found: model_name(int(found[1])), clause) for clause in clauses]
-    return [f"{clause[:1].upper()}{clause[1:]}." for clause in typeset]
+    return [f"{clause[:1].upper()}{clause[1:]}." for clause in map(_typeset, clauses)]
+
+
+def _typeset(text: str) -> str:
+    """Return the text with M₁ for M_1."""
+    return re.sub(r"\bM_(\d+)\b", lambda found: model_name(int(found[1])), text)
 
 
 def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
@@ -139,11 +145,14 @@ def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
     name = model_name(shown)
     evaluation = run.history[shown - 1].evaluation
     before = cell_of(run.initial, "pass_rate")
+    gained = cell_of(evaluation, "win_rate_vs_initial")
+    neutral = "0.5: no difference"
+    about_gain = f"not measured: {one_line(gained.reason, 120)}" if gained.reason and not gained.is_invalid else neutral
     num_pairs = sum(summary.counts.get("num_pairs", 0) for summary in run.history)
     seconds = sum(sum(s.seconds_by_stage.values()) for s in [*run.history, *_as_list(run.initial_cost)])
     num_iterations = len(run.history)
     return [
-        (f"Win rate of {name} vs {model_name(0)}", cell_of(evaluation, "win_rate_vs_initial"), "0.5: no difference"),
+        (f"Win rate of {name} vs {model_name(0)}", gained, about_gain),
         (f"Pass rate of {name}", cell_of(evaluation, "pass_rate"), f"{model_name(0)}: {before.text}"),
         ("Pairs, total", plain_cell("num_pairs", num_pairs), _plural(num_iterations, "iteration")),
         ("Time, total", Cell("seconds", duration(seconds)), "working time, without pauses"),

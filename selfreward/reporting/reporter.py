@@ -7,6 +7,7 @@ from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.reporting import funnel, timing
 from selfreward.reporting.decisions import data_split_guarantees, decision_details
+from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
@@ -93,6 +94,7 @@ def iteration_page(run: ReportData, summary: IterationSummary) -> str:
         "report.md.j2",
         run_name=run.manifest.get("name", ""),
         banner=run.banner,
+        findings=findings([summary]),
         summary=summary,
         decision=decision,
         monitor=decision_details(decision, summary, run.recipe.monitor) if decision else None,

@@ -10,7 +10,8 @@ Which method, and why (`benchmarks/interval_coverage.py` simulates what is shipp
   sample of 30 or less, and for larger ones while nearly all values are equal; exact ties are not needed.
 * `bootstrap_t`: otherwise, 8 <= n < 400. The asymmetric quantiles of the studentised mean suit skewed values (lengths).
 * `t`: n >= 400, and n < 8 without bounds.
-* `no_variance`: no bounds, and all values equal. A point, since nothing is known about its error.
+* `no_variance`: no bounds, and all values equal. A point, since nothing is known about its error; metrics have the mean
+  alone (`without_a_point`).
 
 Limits of the coverage (95 % intervals, 4,000 simulated samples each, standard error 0.4 percentage points):
 
@@ -58,7 +59,8 @@ def mean_interval(
     outside the bounds.
     """
     x = _checked(values, level, bounds)
-    n, mean = len(x), float(x.mean())
+    # Clipped, because the mean of equal values may be rounded beyond them.
+    n, mean = len(x), float(np.clip(x.mean(), x[0], x[-1]))
     if bounds is not None and is_sparse(x, bounds):
         low, high, method = *_bounded(x, level, seed, bounds), "bounded"
     elif x[0] == x[-1]:
@@ -74,6 +76,11 @@ def mean_interval(
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Interval(mean=mean, low=min(low, mean), high=max(high, mean), num_units=n, level=level, method=method)
+
+
+def without_a_point(interval: Interval) -> Interval | float:
+    """Return the mean alone where all values are equal: an interval without width would claim that it is exact."""
+    return interval.mean if interval.method == "no_variance" else interval
 
 
 def paired_interval(
@@ -141,7 +148,7 @@ def _checked(values: ArrayLike, level: float, bounds: tuple[float, float] | None
         raise ValueError("interval: a value is not finite; leave out what could not be measured")
     if bounds is not None and (x[0] < bounds[0] - 1e-9 or x[-1] > bounds[1] + 1e-9):
         raise ValueError(f"interval: values from {x[0]} to {x[-1]}; they must lie in {bounds}")
-    return x
+    return x if bounds is None else np.clip(x, *bounds)
 
 
 def is_sparse(x: Array, bounds: tuple[float, float]) -> bool:

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from selfreward.records import Interval, Judgment
 from selfreward.statistics import NotEnoughDataError
-from selfreward.statistics.intervals import LARGE_SAMPLE, mean_interval
+from selfreward.statistics.intervals import LARGE_SAMPLE, mean_interval, without_a_point
 from selfreward.statistics.kendall import BOUNDS, Means, tau_of
 from selfreward.statistics.reliability import reliability_interval
 from selfreward.statistics.score_table import ORDERS, ScoreTable, mean_by_response, orders_by_pair, score_table
@@ -76,7 +76,7 @@ def measure_judge(
     not_measured: dict[str, str] = {}
     for name, measure in measures.items():
         try:
-            metrics[name] = measure()
+            metrics[name] = without_a_point(measure())
         except NotEnoughDataError as error:
             not_measured[name] = str(error)
     return metrics, not_measured

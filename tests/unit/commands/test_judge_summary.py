@@ -45,21 +45,39 @@ def test_unscored_judgments_are_counted_by_reason() -> None:
     assert "all with a score" in shown() and "unscored:" not in shown()
 
 
-@pytest.mark.parametrize(("mean", "is_noise"), [(0.39, True), (0.4, False), (0.9, False)])
-def test_a_low_r_is_explained_below_the_table(mean: float, is_noise: bool) -> None:
-    words = " ".join(shown(judge_reliability=r_of(mean)).split())
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.0, 0.39, "Below 0.4, as here, the scores are mostly noise"),
+        (0.0, 0.96, "the interval does not exclude it, so judge more prompts"),
+        (0.39, 0.41, "the interval does not exclude it, so judge more prompts"),
+        (0.4, 0.9, ""),
+    ],
+)
+def test_a_low_r_is_explained_as_far_as_its_interval_allows(low: float, high: float, said: str) -> None:
+    words = " ".join(shown(judge_reliability=Interval(low, low, high, 40)).split())
     assert "the judge would give again" in words
-    assert ("Below 0.4, as here, the scores are mostly noise" in words) == is_noise
+    assert ("mostly noise" in words) == bool(said) and said in words
     assert "would give again" not in shown()
+    assert "noise" not in shown(judge_reliability=0.0)  # without an interval nothing is known
 
 
 @pytest.mark.parametrize(
-    ("correlation", "said"), [(0.62, "longer responses score"), (-0.62, "shorter responses score"), (0.2, "")]
+    ("low", "high", "said"),
+    [
+        (0.5, 0.7, "longer responses score"),
+        (-0.7, -0.5, "shorter responses score"),
+        (0.05, 0.2, "longer responses score"),
+        (-0.1, 0.8, ""),
+        (-1.0, 1.0, ""),
+    ],
 )
-def test_a_correlation_of_score_and_length_is_reported(correlation: float, said: str) -> None:
-    found = Interval(correlation, correlation - 0.1, correlation + 0.1, 40)
-    text = shown(judge_length_correlation=found)
+def test_a_correlation_of_score_and_length_is_reported_if_its_interval_excludes_0(
+    low: float, high: float, said: str
+) -> None:
+    text = shown(judge_length_correlation=Interval((low + high) / 2, low, high, 40))
     assert ("responses score" in text) == bool(said) and said in text
+    assert "responses score" not in shown(judge_length_correlation=-1.0)
 
 
 def test_the_summary_fits_80_columns_and_ends_with_the_complete_path() -> None:

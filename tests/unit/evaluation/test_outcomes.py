@@ -96,7 +96,9 @@ def test_win_rates_at_equal_length_remove_the_effect_of_length():
     outcomes = [Outcome(f"p{i}", 0.9 if i % 4 else 0.1) for i in range(200)]
     deltas = [30.0 if i % 4 else -30.0 for i in range(200)]
     table = MetricTable()
-    put_win_rates(table, "win_rate_vs_previous", [*outcomes, Outcome("lost", None)], [*deltas, 999.0], seed=0)
+    put_win_rates(
+        table, "win_rate_vs_previous", [*outcomes, Outcome("lost", None)], [*deltas, 999.0], same=[False], seed=0
+    )
     assert table.metrics["win_rate_vs_previous"].mean == pytest.approx(0.7)
     assert table.metrics["length_adjusted_win_rate_vs_previous"].mean == pytest.approx(0.5)
 
@@ -296,3 +298,19 @@ def test_reasoning_does_not_count_for_checks(store):
             return replace(made, text=f"<think>good?</think>{made.text}")
 
     assert evaluate(evaluator(Thinking()), store, 0).metrics["pass_rate"].mean == pytest.approx(4 / 12)
+
+
+# -- the responses did not change ------------------------------------------------------------------------------------
+
+
+def test_equal_responses_have_no_win_rate():
+    """The anchor is not asked about equal texts, so 0.5 would be no measurement."""
+    outcomes = [Outcome(f"p{i}", 0.5) for i in range(3)]
+    table = MetricTable()
+    put_win_rates(table, "win_rate_vs_initial", outcomes, [0.0] * 3, same=[True] * 3, seed=0)
+    put_win_rates(table, "win_rate_vs_previous", outcomes, [0.0] * 3, same=[True, True, False], seed=0)
+    reason = "same responses: the two models' texts are equal on all 3 prompts"
+    assert table.not_measured["win_rate_vs_initial"] == reason
+    assert table.not_measured["length_adjusted_win_rate_vs_initial"] == reason
+    assert table.metrics["win_rate_vs_previous"].mean == 0.5
+    assert "win_rate_vs_initial" not in table.metrics

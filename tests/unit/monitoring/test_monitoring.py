@@ -103,6 +103,19 @@ def test_an_anchor_without_variance_is_never_a_plateau(value):
     assert examined.decision == ("HARM" if value == 0.0 else "PLATEAU" if value == 0.5 else "CONTINUE")
 
 
+def test_the_reason_does_not_say_that_the_anchor_measured_equal_responses():
+    alike = Outcomes(tuple(map(str, range(N))), np.full(N, 0.5))
+    record = Evidence(1, 0, {("anchor", "validation", 0): alike}, anchor_examined=True, num_same_responses=N)
+    reason = decide([record], MonitorSection()).reason
+    assert reason.startswith(f"M_1 gives the same responses as M_0 on all {N} validation prompts")
+    assert "the anchor measures" not in reason
+
+
+def test_nothing_trained_is_said_once():
+    reason = decide([Evidence(1, 0, trained=False)], MonitorSection()).reason
+    assert reason.count("othing was trained") == 1 and "too little signal" not in reason
+
+
 def test_an_anchor_below_its_limits_is_invalid():
     assert decisions_of(evidence(position_consistency=0.59)) == ["INVALID"]
     assert decisions_of(evidence(position_consistency=0.6)) == ["PLATEAU"]

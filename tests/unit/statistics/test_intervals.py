@@ -12,8 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward.monitoring.bounds import Levels, widened
+from selfreward.records import Interval, Judgment
 from selfreward.statistics import NotEnoughDataError
-from selfreward.statistics.intervals import mean_interval, paired_interval, rate_interval, student_quantile
+from selfreward.statistics.intervals import (
+    mean_interval,
+    paired_interval,
+    rate_interval,
+    student_quantile,
+    without_a_point,
+)
+from selfreward.statistics.judge_metrics import measure_judge
 
 
 def load_benchmark():
@@ -182,3 +191,79 @@ def test_unbounded_intervals_are_finite_and_ordered(values):
     interval = mean_interval(values)
     assert interval.low <= interval.mean <= interval.high
     json.dumps(asdict(interval), allow_nan=False)
+
+
+# -- bounds stay in the range of their quantity -----------------------------------------------------------------------
+
+_RATES = st.lists(
+    st.sampled_from([0.0, 1e-300, 0.1, 0.1 + 0.2, 0.5, 2 / 3, 1.0 - 2**-53, 1.0]), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=_RATES, level=st.sampled_from([0.5, 0.95, 0.9999]), width=st.sampled_from([1.0, 2.0, 1e-3]))
+def test_the_bounds_of_a_mean_stay_within_those_of_its_values(values: list[float], level: float, width: float) -> None:
+    low, high = -width / 2, width / 2
+    scaled = [min(max(low + width * value, low), high) for value in values]
+    found = mean_interval(scaled, bounds=(low, high), level=level)
+    assert low <= found.low <= found.mean <= found.high <= high
+    assert found.low < found.high, "an interval around a constant has a width, because other values are possible"
+    pairs = paired_interval(values, values[::-1], bounds=(0, 1), level=level)
+    assert -1 <= pairs.low <= pairs.mean <= pairs.high <= 1 and pairs.low < pairs.high
+    rates = rate_interval([value > 0.4 for value in values], level=level)
+    assert 0 <= rates.low <= rates.mean <= rates.high <= 1 and rates.low < rates.high
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    mean=st.floats(-1, 1),
+    below=st.floats(0, 2),
+    above=st.floats(0, 2),
+    alphas=st.sampled_from([(0.05, 0.01), (1e-4, 1e-6), (0.4, 0.3)]),
+)
+def test_widened_bounds_stay_within_the_limits(
+    mean: float, below: float, above: float, alphas: tuple[float, float]
+) -> None:
+    """Rescaled to a stricter level, the bounds of Kendall's tau do not leave [-1, 1]."""
+    found = Interval(mean, max(mean - below, -1.0), min(mean + above, 1.0), 5)
+    made = widened(found, Levels(*alphas), limits=(-1.0, 1.0))
+    assert made is not None
+    for low, high in (made.stop, made.harm):
+        assert -1.0 <= low <= mean <= high <= 1.0
+
+
+def test_a_constant_without_bounds_has_a_value_and_no_interval() -> None:
+    assert without_a_point(mean_interval([3.0, 3.0, 3.0])) == 3.0
+    assert isinstance(without_a_point(mean_interval([3.0, 4.0, 3.0])), Interval)
+    assert isinstance(without_a_point(mean_interval([1.0] * 3, bounds=(0, 1))), Interval)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scores=st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), min_size=1, max_size=8),
+    lengths=st.lists(st.integers(1, 4), min_size=16, max_size=16),
+)
+def test_every_metric_of_a_judge_stays_in_its_range_and_no_interval_is_a_point(
+    scores: list[list[int]], lengths: list[int]
+) -> None:
+    """Two draws each of two responses per prompt, also where all scores are the same."""
+    judgments = [
+        Judgment(f"{p}-{r}-{d}", f"p{p}", f"p{p}-r{r}", "judge", d, float(min(row[r] + d * (p % 2), 5)), None, "")
+        for p, row in enumerate(scores)
+        for r in range(2)
+        for d in range(2)
+    ]
+    tokens = {f"p{p}-r{r}": lengths[(2 * p + r) % 16] for p in range(len(scores)) for r in range(2)}
+    metrics, _ = measure_judge(judgments, response_lengths=tokens, scale=(0.0, 5.0), seed=0)
+    ranges = {
+        "judge_score_mean": (0, 5),
+        "judge_score_entropy_nats": (0, math.log(6)),
+        "judge_length_correlation": (-1, 1),
+    }
+    for name, value in metrics.items():
+        low, high = ranges.get(name, (0, 1))
+        mean = value.mean if isinstance(value, Interval) else value
+        assert low - 1e-12 <= mean <= high + 1e-12, name
+        if isinstance(value, Interval):
+            assert low <= value.low <= value.mean <= value.high <= high, name
+            assert value.method != "no_variance", name
