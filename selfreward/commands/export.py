@@ -5,16 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfreward.commands.judge_questions import JudgeQuestions
+from selfreward.commands.outputs import check_output, write_output
 from selfreward.errors import RecipeError
 from selfreward.records import Message, PreferencePair
 from selfreward.store import Store
-from selfreward.store.files import write_atomically
 from selfreward.tables import PAIRS, PROMPTS
 
 Kind = Literal["response", "judgment", "all"]
@@ -42,6 +42,7 @@ def export_pairs(run: Path, file: Path, *, iteration: int | None = None, kind: K
     """
     if file.suffix not in (".jsonl", ".parquet"):
         raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; allowed are .jsonl and .parquet; rename the file")
+    check_output(file, option="--pairs")
     store = Store(run, write=False, earlier=True)
     kinds = ("response", "judgment") if kind == "all" else (kind,)
     left_out = Counter[str]()
@@ -111,11 +112,10 @@ def _schema(kinds: Sequence[str]) -> pa.Schema:
 
 
 def _write(rows: list[dict[str, Any]], file: Path, kinds: Sequence[str]) -> None:
-    def write(path: Path) -> None:
+    def write(stream: IO[bytes]) -> None:
         if file.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(rows, schema=_schema(kinds)), path)
+            pq.write_table(pa.Table.from_pylist(rows, schema=_schema(kinds)), stream)
         else:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            path.write_text("".join(lines), encoding="utf-8")
+            stream.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
-    write_atomically(file, write)
+    write_output(file, write)

@@ -34,6 +34,7 @@ from selfreward.store.files import (
 )
 from selfreward.store.lock import RunLock
 from selfreward.store.manifest import Manifest
+from selfreward.store.model_folder import changed_files, files_sha256
 from selfreward.store.names import MANIFEST, folder_of, is_shard, iteration_of, merged_name, shard_name
 from selfreward.store.ownership import path_in, refuse_existing_files
 from selfreward.store.tables import from_table, schema_of, to_table, write_table
@@ -210,7 +211,8 @@ class Store:
     def commit_checkpoint(self, iteration: int, name: str, made: Path) -> tuple[Path, str]:
         """Move a complete model folder to its final path; return the path and the hash of its weights.
 
-        For a checkpoint that was removed to save disk space, return its former path.
+        For a checkpoint that was removed to save disk space, return its former path. Raises StoreError when a file of
+        the folder, such as its tokenizer or chat template, was changed after it was committed.
         """
         file_name = f"{folder_of(iteration)}/{name}"
         path = path_in(self.folder, file_name)
@@ -220,11 +222,18 @@ class Store:
                 if made.exists():
                     made.replace(path)
                     flush(path.parent)
-                entry = {"sha256": weights_sha256(path), "seconds": 0.0, "usage": {}}
+                entry = {
+                    "sha256": weights_sha256(path), "files": files_sha256(path), "seconds": 0.0, "usage": {}
+                }  # fmt: skip
             self._manifest.record(file_name, entry)
             self._verified.add(file_name)
         elif not entry.get("removed") and file_name not in self._verified:
             self._expect(file_name, entry["sha256"], weights_sha256(path))
+            now = files_sha256(path)
+            for changed in changed_files(entry.get("files", now), now):
+                self._expect(
+                    f"{file_name}/{changed}", entry["files"].get(changed, "no file"), now.get(changed, "no file")
+                )
         shutil.rmtree(made.parent, ignore_errors=True)
         return path, entry["sha256"]
 
@@ -344,14 +353,14 @@ class Store:
         path = self.folder / name
         entry = self._manifest.entry(name)
         if name not in self._verified and entry is not None:
-            self._expect(name, entry["sha256"], sha256_of(path) if path.exists() else "missing")
+            self._expect(name, entry["sha256"], sha256_of(path) if path.is_file() else "no file")
         return path
 
     def _expect(self, name: str, recorded: str, found: str) -> None:
         if recorded != found:
             first = recovery.restart_point(self._manifest, iteration_of(name))
             raise StoreError(
-                f"{self.folder / name}: sha256 {found[:12]}; the manifest says {recorded[:12]}, so the file was "
+                f"{self.folder / name}: found {found[:12]}, and in the manifest sha256 {recorded[:12]}, so the file was "
                 f"changed after it was written; restore it, or remove the folder {folder_of(first)} and all later "
                 "ones and run the same command again to make them again"
             )

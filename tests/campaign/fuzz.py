@@ -152,8 +152,8 @@ def _changed_recipe(chance: random.Random) -> str:
 def _key(chance: random.Random) -> str:
     return chance.choice((
         "name", "seed", "output_dir", "models.policy.model", "models.gpt", "engine.kind", "engine.context_tokens",
-        "iterations.max", "iterations.shard_prompts", "prompts", "prompts.path", "sampling.num_responses", "judging",
-        "judging.kind", "judging.num_draws", "pairing", "training.learning_rate", "training.losses", "evaluation.anchor",
+        "iterations.max", "prompts", "prompts.path", "sampling.num_responses", "judging", "judging.kind",
+        "judging.num_draws", "pairing", "training.learning_rate", "training.losses", "evaluation.anchor",
         "evaluation.num_prompts", "monitor.interventions", "monitor.delta", "launch.num_processes", "nothing", "",
         "training..x", "judging.members.0.kind",
     ))  # fmt: skip

@@ -12,9 +12,9 @@ from bytes.record import ENGINES, RECIPES
 
 _SMALL = ("iterations.max=2", "iterations.shard_prompts=2", "training.save_every_steps=1", "training.batch_size=2")
 _FEW = (
-    "iterations.max=2", "iterations.num_prompts_per_iteration=6", "iterations.shard_prompts=3", "evaluation.num_prompts=3",
-    "evaluation.num_second_validation_prompts=2", "evaluation.num_test_prompts=2", "evaluation.verifiable.num_prompts=3",
-    "evaluation.num_judge_prompts=2",
+    "iterations.max=2", "iterations.num_prompts_per_iteration=6", "iterations.shard_prompts=3",
+    "evaluation.num_prompts=3", "evaluation.num_second_validation_prompts=2", "evaluation.num_test_prompts=2",
+    "evaluation.verifiable.num_prompts=3", "evaluation.num_judge_prompts=2",
 )  # fmt: skip
 _TIMES = ("seconds", "hours", "tokens_per_s", "elapsed", "_at", "pid", "last_weight_sync")
 

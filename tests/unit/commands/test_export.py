@@ -185,9 +185,14 @@ def test_a_path_that_is_not_writable_is_reported_with_advice(run: Path, tmp_path
         export_pairs(run, tmp_path / "file" / "pairs.jsonl")
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()
-    with pytest.raises(StoreError, match=r"folder\.jsonl: .*give a file, not a folder"):
+    with pytest.raises(RecipeError, match=r"--pairs .*folder\.jsonl: a folder; .*give the name of a file"):
         export_pairs(run, folder)
-    assert list(folder.iterdir()) == [] and not list(tmp_path.glob("*.partial"))
+    own = run / "iteration-01/pairs.parquet"
+    content = own.read_bytes()
+    with pytest.raises(RecipeError, match=r"a file of the run in .*, which it would overwrite"):
+        export_pairs(run, own)
+    assert own.read_bytes() == content
+    assert list(folder.iterdir()) == [] and not list(tmp_path.glob("*partial"))
 
 
 def test_pairs_of_a_run_of_the_earlier_version_are_exported(run: Path, tmp_path: Path) -> None:

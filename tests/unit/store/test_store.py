@@ -176,6 +176,7 @@ def test_a_model_folder_is_committed_after_a_kill_at_any_moment(store: Store) ->
     made = store.work_folder(1, "training") / "checkpoint"
     made.mkdir()
     (made / "model.safetensors").write_bytes(b"weights")
+    (made / "chat_template.jinja").write_text("{{ x }}")
     path, weights_hash = store.commit_checkpoint(1, "checkpoint", made)
     assert (path / "model.safetensors").read_bytes() == b"weights"
     assert not made.parent.exists()
@@ -185,6 +186,12 @@ def test_a_model_folder_is_committed_after_a_kill_at_any_moment(store: Store) ->
     (store.folder / "manifest.json").write_text(json.dumps(manifest))
     with Store(store.folder) as again:
         assert again.commit_checkpoint(1, "checkpoint", made) == (path, weights_hash)
+    template = path / "chat_template.jinja"
+    for content in ("{{ y }}", None):
+        template.unlink() if content is None else template.write_text(content)
+        with Store(store.folder) as again, pytest.raises(StoreError, match=r"checkpoint/chat_template\.jinja: found "):
+            again.commit_checkpoint(1, "checkpoint", made)
+    template.write_text("{{ x }}")
     (path / "model.safetensors").write_bytes(b"other")
     with Store(store.folder) as again, pytest.raises(StoreError, match="changed after it was written"):
         again.commit_checkpoint(1, "checkpoint", made)
