@@ -360,7 +360,7 @@ class Store:
         if recorded != found:
             first = recovery.restart_point(self._manifest, iteration_of(name))
             raise StoreError(
-                f"{self.folder / name}: found {found[:12]}, and in the manifest sha256 {recorded[:12]}, so the file was "
+                f"{self.folder / name}: found {found[:12]}, in the manifest sha256 {recorded[:12]}, so the file was "
                 f"changed after it was written; restore it, or remove the folder {folder_of(first)} and all later "
                 "ones and run the same command again to make them again"
             )

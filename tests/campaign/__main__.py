@@ -19,7 +19,7 @@ from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-from campaign import files, forks, fuzz, interruptions, judge, storage
+from campaign import endpoint, files, forks, fuzz, interruptions, judge, storage
 from campaign.results import Results
 from campaign.runs import VARIANTS
 
@@ -29,10 +29,12 @@ PARTS: dict[str, Part] = {
     "files": lambda r, work, case: files.campaign(r, work, num_cases=12 if r.short else 250, case=case),
     "storage": lambda r, work, case: storage.campaign(r, work, case=case),
     "judge": lambda r, work, case: judge.campaign(r, work, num_kills=8 if r.short else 1000, case=case),
+    "endpoint": lambda r, work, case: endpoint.campaign(r, work, num_rounds=4 if r.short else 60, case=case),
     "recipes": lambda r, work, case: fuzz.recipes(r, work, num_cases=300 if r.short else 3000, case=case),
     "judge_texts": lambda r, work, case: fuzz.judge_texts(r, work, num_cases=5000 if r.short else 100_000, case=case),
     "tables": lambda r, work, case: fuzz.tables(r, work, num_cases=100 if r.short else 1000, case=case),
 }
+_FORKING = {"interruptions", "files", "storage", "judge", "endpoint"}
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def main() -> int:
     results = Results(seed, options.short)
     print(f"campaign: seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="selfreward-campaign-") as work:
-        if not options.parts or {"interruptions", "files", "storage", "judge"} & set(options.parts):
+        if not options.parts or _FORKING & set(options.parts):
             forks.preload(VARIANTS[0].command(Path(work) / "first"), Path(work) / "log")
         for name in options.parts or PARTS:
             started = time.monotonic()
