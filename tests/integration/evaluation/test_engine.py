@@ -24,6 +24,7 @@ from selfreward.recipe import (
     VerifiableEvaluation,
 )
 from selfreward.records import Checkpoint, Evaluation, Interval
+from selfreward.reporting.formatting import centre
 from selfreward.roles import Roles
 from selfreward.store import Store
 
@@ -119,8 +120,8 @@ def test_the_same_weights_are_the_same_in_every_number(measured):
     for name in ("pass_rate_vs_initial", "response_tokens_vs_initial"):
         assert same[name].mean == 0.0
     # Scores of the same tokens under the same weights, computed twice.
-    assert same["kl_initial_nats"].mean == pytest.approx(0.0, abs=1e-3)
-    assert (same["win_rate_vs_initial"].mean, same["same_response_rate_vs_initial"].mean) == (0.5, 1.0)
+    assert centre(same["kl_initial_nats"]) == pytest.approx(0.0, abs=1e-3)
+    assert same["same_response_rate_vs_initial"].mean == 1.0 and "win_rate_vs_initial" not in same
     assert same["pass_rate"] == found[0].metrics["pass_rate"]
     assert same["kl_previous_nats"].low > 0.0
 
@@ -185,7 +186,7 @@ def test_the_runs_judge_compared_each_text_with_each_other_one(measured, checkpo
     assert compared == expected
     assert {j.checkpoint_id for j in judgments} == {checkpoints[2].id}
     # M_3 has the weights of M_0, so all judges give them the same outcomes.
-    assert found[3].metrics["self_win_rate_vs_initial"].mean == 0.5
+    assert "self_win_rate_vs_initial" not in found[3].metrics  # the responses are equal
 
 
 def test_outcomes_are_those_of_the_metrics(measured):

@@ -72,6 +72,13 @@ def metrics_of(
     return intervals, not_measured
 
 
+def values_of(judgments: Sequence[Judgment], scale: tuple[float, float] | None = (0.0, 5.0), **lengths: int) -> Any:
+    """Return the metrics whose values do not vary over prompts, which have no interval."""
+    by_id = {key.replace("_", "#"): n for key, n in lengths.items()}
+    metrics, _ = measure_judge(iter(judgments), response_lengths=by_id, scale=scale, seed=0)
+    return {name: value for name, value in metrics.items() if not isinstance(value, Interval)}
+
+
 def test_reliability_by_hand_pooled_and_by_prompt() -> None:
     """Two draws: W is half the variance of their difference, 4 on a and 1 on b; B + W / J the variance of the means."""
     given_ = scores({"a#0": (0, 2), "a#1": (6, 4), "b#0": (1, 1), "b#1": (1, 3)})
@@ -151,7 +158,8 @@ def test_scores_are_counted_at_the_steps_of_the_scale() -> None:
     given_ = scores({f"{p}#{r}": (score,) for p in "ab" for r, score in enumerate((5, 5, 4.5, 0))})
     found, not_measured = metrics_of(given_)
     assert found["judge_top_score_rate"].mean == 0.75
-    assert found["judge_score_entropy_nats"].mean == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    entropy = values_of(given_)["judge_score_entropy_nats"]
+    assert entropy == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
     assert found["judge_score_mean"].mean == pytest.approx(14.5 / 4)
     assert found["judge_tie_rate"].mean == pytest.approx(1 / 6)
     assert "twice" in not_measured["judge_reliability"]
@@ -159,7 +167,8 @@ def test_scores_are_counted_at_the_steps_of_the_scale() -> None:
     shares = scores({f"{p}#{r}": (score,) for p in "ab" for r, score in enumerate((0.95, 0.94, 1.0, 0.06))})
     tenths, _ = metrics_of(shares, scale=(0, 1))
     assert tenths["judge_top_score_rate"].mean == 0.5
-    assert tenths["judge_score_entropy_nats"].mean == pytest.approx(1.5 * math.log(2))  # two, one and one
+    entropy = values_of(shares, scale=(0, 1))["judge_score_entropy_nats"]
+    assert entropy == pytest.approx(1.5 * math.log(2))  # two, one and one
     _, without_bounds = metrics_of(shares, scale=None)
     assert "unbounded" in without_bounds["judge_score_entropy_nats"]
     with pytest.raises(ValueError, match="its scale is"):
@@ -169,8 +178,8 @@ def test_scores_are_counted_at_the_steps_of_the_scale() -> None:
 def test_length_correlation_is_within_prompts() -> None:
     """Longer is better by one point a token within both prompts, and worse between them."""
     given_ = scores({"a#0": (4,), "a#1": (5,), "b#0": (0,), "b#1": (2,), "b#2": (1,)})
-    found, _ = metrics_of(given_, a_0=10, a_1=11, b_0=20, b_1=22)  # b#2 has no length
-    assert found["judge_length_correlation"].mean == pytest.approx(1.0)
+    found = values_of(given_, a_0=10, a_1=11, b_0=20, b_1=22)  # b#2 has no length
+    assert found["judge_length_correlation"] == pytest.approx(1.0)
     found, _ = metrics_of(given_, a_0=10, a_1=10, b_0=20, b_1=21, b_2=21)
     assert found["judge_length_correlation"].mean == pytest.approx(1 / math.sqrt(2 / 3 * (2 + 0.5)))
     _, not_measured = metrics_of(given_, a_0=10, a_1=10, b_0=20, b_1=20)
