@@ -19,6 +19,7 @@ from selfreward.commands.outputs import check_output, inputs_of, is_stream, writ
 from selfreward.dtypes import with_dtype
 from selfreward.errors import RecipeError
 from selfreward.judging import judge_problems
+from selfreward.launch.inputs import identity_of, principles_of
 from selfreward.model_files.cache import cache_root
 from selfreward.problems import warnings_of
 from selfreward.prompts.rows import Defect, read_row, read_text
@@ -73,10 +74,11 @@ def judge_file(recipe: Recipe, file: Path, out: Path, *, inputs: Sequence[Path] 
     recipe = with_dtype(recipe)
     text = _read(file)
     rows = read_rows(text, name=str(file))
-    work, replies = _work_folders(out, _fingerprint(recipe, text)[:12])
+    place = cache_root() / "judge" if is_stream(out) else out.parent
+    # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
+    inference = inference_of(recipe, cache_folder=place / f".{out.name}.replies")
+    work = place / f".{out.name}.{_fingerprint(recipe, inference, text)[:12]}"
     with Store(work, name=out.name) as store:
-        # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
-        inference = inference_of(recipe, cache_folder=replies)
         warnings = (*store.warnings, *warnings_of(judge_problems(recipe.judging, list(rows.prompts.values()))))
         store.meter = inference.usage
         try:
@@ -97,12 +99,6 @@ def judge_file(recipe: Recipe, file: Path, out: Path, *, inputs: Sequence[Path] 
         (*warnings, *inference.notes()),
         inference.usage().get("cost"),
     )
-
-
-def _work_folders(out: Path, fingerprint: str) -> tuple[Path, Path]:
-    """Return the folders of judgments and of paid replies: hidden next to the output, or in the cache for a device."""
-    place = cache_root() / "judge" if is_stream(out) else out.parent
-    return place / f".{out.name}.{fingerprint}", place / f".{out.name}.replies"
 
 
 def _remove(work: Path) -> None:
@@ -261,6 +257,8 @@ def _read(file: Path) -> str:
         ) from error
 
 
-def _fingerprint(recipe: Recipe, text: str) -> str:
+def _fingerprint(recipe: Recipe, inference: Inference, text: str) -> str:
     """Return a hash of everything that judgments depend on, without the keys that may change on resume."""
-    return hashlib.sha256(f"{recipe_file.fixed_keys(recipe)!r}\x1f{text}".encode("utf-8", "replace")).hexdigest()
+    keys = recipe_file.fixed_keys(recipe)
+    files = (identity_of(recipe.local_models, inference.models), principles_of(recipe))
+    return hashlib.sha256(f"{keys!r}\x1f{files!r}\x1f{text}".encode("utf-8", "replace")).hexdigest()
