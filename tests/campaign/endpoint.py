@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from campaign import forks
-from campaign.results import Results
+from campaign.results import Results, shown
 from cases.hostile_servers import FAILURES, KEY, READ, UNSCORED, good
 from fakes.endpoint_server import Body, EndpointServer, Exchange
 
@@ -25,7 +25,7 @@ _HOSTILE = {
 def campaign(results: Results, work: Path, *, num_rounds: int, case: str = "") -> None:
     """Judge `num_rounds` times with a server that answers a third of the requests in hostile ways."""
     work.mkdir(parents=True, exist_ok=True)
-    for number in [int(case)] if case else range(num_rounds):
+    for number in shown([int(case)] if case else range(num_rounds), PART):
         with EndpointServer() as server:
             _one(results, server, work, number)
         results.counts["hostile_rounds"] += 1

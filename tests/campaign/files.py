@@ -12,7 +12,7 @@ from pathlib import Path
 
 from campaign import forks
 from campaign.forks import Interruption
-from campaign.results import Results
+from campaign.results import Results, shown
 from campaign.runs import VARIANTS, contents
 
 PART = "files"
@@ -60,7 +60,7 @@ def campaign(results: Results, work: Path, *, num_cases: int, case: str = "") ->
         for change in CHANGES
     ]
     drawn = [case] if case else random.Random(f"{results.seed}/{PART}").sample(cases, min(num_cases, len(cases)))
-    for name in drawn:
+    for name in shown(drawn, PART):
         base, file, change = name.split(":")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(bases[base], folder, symlinks=True)

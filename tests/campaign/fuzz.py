@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign.limits import TooSlow, limit
-from campaign.results import Results
+from campaign.results import Results, shown
 
 _LIMIT_S = 5.0
 _RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -102,7 +102,7 @@ def tables(results: Results, work: Path, *, num_cases: int, case: str = "") -> N
 
 
 def _run(results: Results, part: str, one: Callable[[random.Random], str], num_cases: int, case: str) -> None:
-    for number in [int(case)] if case else range(num_cases):
+    for number in shown([int(case)] if case else range(num_cases), part):
         found = ""
         try:
             with limit(_LIMIT_S):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from campaign import forks
 from campaign.forks import Interruption
-from campaign.results import Results
+from campaign.results import Results, shown
 
 PART = "judge"
 _TINY = str(Path(__file__).parents[2] / "recipes/tiny.yaml")
@@ -26,7 +26,7 @@ def campaign(results: Results, work: Path, *, num_kills: int, case: str = "") ->
     expected = (place / "out.jsonl").read_bytes()
     changes = range(whole.num_changes)
     drawn = random.Random(f"{results.seed}/{PART}").sample(changes, min(num_kills, len(changes)))
-    for change in [int(case)] if case else sorted(drawn):
+    for change in shown([int(case)] if case else sorted(drawn), PART):
         shutil.rmtree(place)
         place.mkdir()
         forks.run(command, log=log, interruption=Interruption(signal.SIGKILL, at_change=change))

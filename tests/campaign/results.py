@@ -1,8 +1,16 @@
 """What a campaign found, as counts and as failures with the command that repeats each."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from tqdm import tqdm
+
+
+def shown(cases: Sequence[Any], what: str) -> "tqdm[Any]":
+    """Return the cases with a progress bar, on a terminal."""
+    return tqdm(cases, desc=what, disable=None, leave=False)
 
 
 @dataclass

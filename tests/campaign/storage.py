@@ -9,11 +9,11 @@ from campaign.results import Results
 from campaign.runs import VARIANTS, contents
 
 PART = "storage"
-_START_KIB, _GROWTH, _MAX_ROUNDS = 24, 1.25, 60
+_START_KIB, _MAX_ROUNDS = 24, 60
 
 
 def campaign(results: Results, work: Path, *, case: str = "") -> None:
-    """Continue a run on a tmpfs that grows by a quarter whenever it is full. Needs the right to mount."""
+    """Continue a run on a tmpfs that grows whenever it is full. Needs the right to mount."""
     work.mkdir(parents=True, exist_ok=True)
     variant, log, disk = VARIANTS[0], work / "log", work / "disk"
     disk.mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def _continue_while_it_grows(results: Results, disk: Path, log: Path, expected: 
         if ended.exit_code != 4 or ended.has_traceback or "free some disk space" not in ended.output:
             found = f"{size:.0f} KiB: exit code {ended.exit_code}: {ended.output[-800:]}"
             results.fail(PART, found, case="tmpfs")
-        size *= _GROWTH
+        size *= 2 if results.short else 1.2
         _mount(disk, round(size), again=True)
     found_files = contents(folder)
     different = sorted(n for n in expected.keys() | found_files.keys() if expected.get(n) != found_files.get(n))
