@@ -38,8 +38,9 @@ def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = sil
     environment = _environment(settings.launch.num_processes) | {PARENT: str(os.getpid())}
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
-    ) as process:
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment,
+        start_new_session=True,  # Ctrl-C reaches the driver alone, which ends its children
+    ) as process:  # fmt: skip
         try:
             assert process.stdout is not None and process.stderr is not None  # both are pipes
             forwarder = threading.Thread(target=_forward_stderr, args=(process.stderr, tail), daemon=True)

@@ -50,6 +50,7 @@ def main() -> int:
     results = Results(seed, options.short)
     print(f"campaign: seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="selfreward-campaign-") as work:
+        os.environ["SELFREWARD_CACHE"] = str(Path(work) / "cache")  # nothing outside is read or written
         if not options.parts or _FORKING & set(options.parts):
             forks.preload(VARIANTS[0].command(Path(work) / "first"), Path(work) / "log")
         for name in options.parts or PARTS:

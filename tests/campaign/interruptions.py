@@ -1,8 +1,12 @@
 """Random signals over all stages of several runs: the same files at the end, nothing made twice, no traceback."""
 
+import os
 import random
 import shutil
 import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from campaign import forks
@@ -12,6 +16,7 @@ from campaign.runs import TWO_PROCESSES, VARIANTS, Variant, contents, finished_f
 
 PART = "interruptions"
 _CODES = {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}
+_LONG_S = 900.0
 _MAX_ROUNDS = 60  # of one run; a run that never ends is a failure
 
 
@@ -80,13 +85,17 @@ def _one_run(
             break
     else:
         results.fail(PART, f"not finished after {_MAX_ROUNDS} rounds", case=case)
+    _compare(results, folder, expected, case)
+    return num_interruptions
+
+
+def _compare(results: Results, folder: Path, expected: dict[str, str], case: str) -> None:
     found = contents(folder)
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     results.counts["files_compared"] += len(expected)
     results.counts["differences"] += len(different)
     if different:
         results.fail(PART, f"not as in the untouched run: {', '.join(different[:5])}", case=case)
-    return num_interruptions
 
 
 def _check(results: Results, drawn: Interruption, ended: Ended, whole: Ended, case: str) -> None:
@@ -100,61 +109,63 @@ def _check(results: Results, drawn: Interruption, ended: Ended, whole: Ended, ca
         results.fail(PART, found, case=case)
 
 
-def kill_ranks(results: Results, variant: Variant, work: Path, *, rounds: int = 3) -> None:
-    """Kill one of two training processes: exit code 4 with the signal's name, and the same checkpoint afterwards."""
+def kill_ranks(results: Results, variant: Variant, work: Path) -> None:
+    """Kill one of two training processes, and press Ctrl-C; the next command continues to the same checkpoint."""
     work.mkdir(parents=True, exist_ok=True)
     folder, log = work / "run", work / "log"
-    whole = forks.run(variant.command(folder), log=log, limit_s=900)
+    whole = forks.run(variant.command(folder), log=log, limit_s=_LONG_S)
     if whole.exit_code != 0:
         results.fail(PART, f"the untouched run ended with {whole.exit_code}: {whole.output[-800:]}", case=variant.name)
         return
     expected = contents(folder)
     chance = random.Random(f"{results.seed}/{PART}/{variant.name}")
     shutil.rmtree(folder)
-    for _ in range(rounds):
-        ended = forks.run(variant.command(folder), log=log, limit_s=900, prepare=_killer_of_a_rank(chance.random()))
-        results.kills_by_stage["training (one rank)"] += 1
-        if ended.has_traceback:
-            results.counts["tracebacks"] += 1
-        if ended.exit_code != 4 or "was killed by SIGKILL" not in ended.output:
-            results.fail(PART, f"exit code {ended.exit_code}: {ended.output[-800:]}", case=variant.name)
-    forks.run(variant.command(folder), log=log, limit_s=900)
-    found = contents(folder)
-    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    results.counts["files_compared"] += len(expected)
-    results.counts["differences"] += len(different)
-    if different:
-        results.fail(PART, f"not as in the untouched run: {', '.join(different[:5])}", case=variant.name)
+    for code, words, strike in (
+        (4, "was killed by SIGKILL", lambda ranks: os.kill(chance.choice(ranks), signal.SIGKILL)),
+        (130, "stopped by SIGINT", lambda _: os.killpg(0, signal.SIGINT)),
+        (4, "was killed by SIGKILL", lambda ranks: os.kill(chance.choice(ranks), signal.SIGKILL)),
+    ):
+        strikes = _when_ranks_work(strike, wait_s=chance.random() * 4)
+        ended = forks.run(variant.command(folder), log=log, limit_s=_LONG_S, prepare=strikes)
+        results.kills_by_stage["training in two processes"] += 1
+        results.counts["tracebacks"] += ended.has_traceback
+        if ended.exit_code != code or words not in ended.output or ended.has_traceback:
+            found = f"exit code {ended.exit_code} and not {code}: {ended.output[-800:]}"
+            results.fail(PART, found, case=variant.name)
+    forks.run(variant.command(folder), log=log, limit_s=_LONG_S)
+    _compare(results, folder, expected, variant.name)
 
 
-def _killer_of_a_rank(where: float) -> "object":
-    """Return what starts, in the fork, a process that kills one rank some time after it has begun."""
-    import os
-    import time
+def _when_ranks_work(strike: Callable[[list[int]], object], *, wait_s: float) -> Callable[[], None]:
+    """Return what starts, in the fork of a command, a process that strikes when its training processes are there."""
 
     def prepare() -> None:
-        group = os.getpid()
+        command = os.getpid()
         if os.fork():
             return
-        while not (ranks := _ranks(group)):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is in the group that gets it
+        while not _ranks(command):
             time.sleep(0.05)
-        time.sleep(where * 5)
-        ranks = _ranks(group) or ranks
-        os.kill(ranks[int(where * len(ranks))], signal.SIGKILL)
+        time.sleep(wait_s)
+        strike(_ranks(command))
         os._exit(0)
 
     return prepare
 
 
-def _ranks(session: int) -> list[int]:
-    """Return the training processes with a rank, in the session of a command."""
-    found = []
+def _ranks(command: int) -> list[int]:
+    """Return the training processes that descend from a command."""
+    parents, ranks = {}, []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                in_session = entry.joinpath("stat").read_text().rpartition(")")[2].split()[3] == str(session)
-                if in_session and b"\0RANK=" in b"\0" + entry.joinpath("environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return sorted(found)
+            with suppress(OSError):
+                parents[int(entry.name)] = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+                if b"\0RANK=" in b"\0" + entry.joinpath("environ").read_bytes():
+                    ranks.append(int(entry.name))
+    return sorted(rank for rank in ranks if command in _ancestors(rank, parents))
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
