@@ -22,6 +22,7 @@ from selfreward.judging import judge_problems
 from selfreward.launch.inputs import identity_of, principles_of
 from selfreward.model_files.cache import cache_root
 from selfreward.problems import warnings_of
+from selfreward.prompts.file import bounded_lines
 from selfreward.prompts.rows import Defect, read_row, read_text
 from selfreward.recipe import Recipe
 from selfreward.records import Evaluation, Judgment, Prompt, Response
@@ -250,10 +251,10 @@ def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | in
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return b"".join(bounded_lines(file, str(file))).decode()
+    except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{file}: cannot be read ({error}); the input is a JSONL file in UTF-8; check the path"
+            f"{file}: cannot be read ({error}); the input is a JSONL file in UTF-8; save it as UTF-8"
         ) from error
 
 

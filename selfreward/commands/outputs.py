@@ -10,7 +10,8 @@ from typing import IO, Any
 
 from selfreward.errors import RecipeError, StoreError
 from selfreward.recipe import Recipe
-from selfreward.store.files import explain_os_errors, write_atomically
+from selfreward.store.files import explain_os_errors, partial_name_of, write_atomically
+from selfreward.store.model_folder import WEIGHTS
 from selfreward.store.ownership import run_folder_of
 
 _OPEN_FILES = re.compile(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/([0-9]+)")  # whatever the shell opened
@@ -18,10 +19,13 @@ _OPEN_FILES = re.compile(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/([0-9]
 
 def check_output(path: Path, *, option: str, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output that cannot be written, or that is one of the inputs or a file of a run folder. RecipeError."""
-    with explain_os_errors(path):
-        if problem := _problem(path, inputs):
-            raise RecipeError(f"{option} {path}: {problem}")
+    try:
+        problem = _problem(path, inputs)
         target = path if is_stream(path) else _target(path).parent
+    except OSError as error:  # a loop of links, a file among the parents, a name that is too long
+        problem = f"{error.strerror}; an output is a file in an existing folder; choose another path"
+    if problem:
+        raise RecipeError(f"{option} {path}: {problem}")
     if not os.access(target, os.W_OK):
         raise StoreError(f"{option} {path}: {target} is not writable; make it writable, or choose another path")
 
@@ -46,12 +50,8 @@ def is_stream(path: Path) -> bool:
 
 
 def inputs_of(recipe: Recipe) -> Iterator[Path]:
-    """Yield every existing file that a recipe names, and the files of its local model folders."""
-    yield from (Path(text).expanduser() for text in _texts(recipe.model_dump()) if _is_file(text))
-    for section in recipe.local_models.values():
-        folder = Path(section.model).expanduser()
-        if folder.is_dir():
-            yield from (path for path in folder.iterdir() if path.is_file())
+    """Yield every existing file that a recipe names."""
+    return (Path(text).expanduser() for text in _texts(recipe.model_dump()) if _is_file(text))
 
 
 def _open_file(path: Path) -> int | None:
@@ -74,6 +74,8 @@ def _target(path: Path) -> Path:
 
 def _problem(path: Path, inputs: Iterable[Path]) -> str:
     target = _target(path)
+    with suppress(FileNotFoundError):
+        partial_name_of(target).lstat()  # an OSError when the name is too long to be written
     if path.is_dir():
         return "a folder; an output is a file; give the name of a file"
     if not is_stream(path) and not target.parent.is_dir():
@@ -84,6 +86,8 @@ def _problem(path: Path, inputs: Iterable[Path]) -> str:
         return "also an input of this command, which it would overwrite; choose another path"
     if (run := run_folder_of(path)) is not None:
         return f"a file of the run in {run}, which it would overwrite; choose another path"
+    if model := next((folder for folder in target.parents[:2] if any(folder.glob(f"*{WEIGHTS}"))), None):
+        return f"in the folder of a model, {model}, all files of which are the model's; choose another path"
     return ""
 
 

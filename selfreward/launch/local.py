@@ -16,6 +16,7 @@ from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.store import Store
+from selfreward.store.files import read_text
 from selfreward.store.lock import is_held
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     path = folder / "status.json"
     status: dict[str, Any] = {**_INITIAL_STATUS, "state": "interrupted"}
     with suppress(OSError, ValueError, RecursionError):  # a run that has just started, or a file that was changed
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         status |= found if isinstance(found, dict) else {}
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"

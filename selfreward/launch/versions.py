@@ -35,11 +35,11 @@ def record_other_versions(store: Store, versions: Mapping[str, str]) -> None:
 def version_warnings(store: Store) -> list[str]:
     """Return a warning for every recorded change of versions."""
     return [
-        f"continued in iteration {event['iteration']} with other versions: "
+        f"continued in iteration {event.get('iteration')} with other versions: "
         f"{', '.join(f'{name} {change}' for name, change in event['changed'].items())}; results before and after may "
         "differ for this reason alone"
         for event in store.manifest["events"]
-        if event["what"] == _EVENT
+        if event["what"] == _EVENT and isinstance(event.get("changed"), dict)
     ]
 
 

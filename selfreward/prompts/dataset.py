@@ -5,9 +5,11 @@ Unicode, duplicate prompts) are skipped and counted. A wrong name, split, column
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from selfreward.errors import RecipeError, SelfRewardError
+from selfreward.prompts.json_nesting import require_shallow_json
 from selfreward.prompts.normalise import conversation_key
 from selfreward.prompts.rows import Defect, read_row
 from selfreward.records import Prompt
@@ -59,6 +61,7 @@ def read_dataset(
 def _load(name: str, *, config: str | None, split: str, revision: str | None, where: str) -> Any:
     import datasets
 
+    require_shallow_json(Path(name), where=where)
     requested = f"split {split!r}, config {config!r}, revision {revision!r}"
     try:
         # Remote code is never run: the library no longer supports it, and no flag enables it.

@@ -71,6 +71,13 @@ def _open_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _jsonl_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(bounded_lines(file, path), start=1):
+        if line.strip():
+            yield f"line {number}", _json_object(line, f"{path}, line {number}")
+
+
+def bounded_lines(file: Path, path: str) -> Iterator[bytes]:
+    """Yield the lines of a JSONL file, without a byte order mark. RecipeError for an endless line, or no file."""
     # Read as bytes, because only \n ends a line: text mode would also split at a lone \r, as in broken exports.
     try:
         with file.open("rb") as lines:
@@ -80,9 +87,7 @@ def _jsonl_rows(file: Path, path: str) -> Iterator[tuple[str, Mapping[str, Any]]
                         f"{path}, line {number}: it has more than {MAX_LINE_BYTES:,} bytes; each line is one JSON "
                         "object; check that the file is JSONL, not one large JSON value"
                     )
-                content = line.removeprefix(_BOM) if number == 1 else line
-                if content.strip():
-                    yield f"line {number}", _json_object(content, f"{path}, line {number}")
+                yield line.removeprefix(_BOM) if number == 1 else line
     except OSError as error:
         raise RecipeError(
             f"{path}: cannot be read ({error.strerror}); a readable file is needed; check its permissions"

@@ -11,6 +11,7 @@ from pathlib import Path
 from selfreward.errors import StoreError
 
 _PARTIAL = ".selfreward-partial"  # our own suffix: temporary files of other programs stay as they are
+_MAX_TEXT_BYTES = 2**28
 
 
 @contextlib.contextmanager
@@ -75,6 +76,17 @@ def final_name_of(partial: Path) -> Path | None:
     """Return the path whose `partial_name_of` this is, or None for any other file."""
     found = re.fullmatch(rf"\.(.+)\.[0-9]+{re.escape(_PARTIAL)}", partial.name)
     return partial.with_name(found[1]) if found else None
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of a regular file, which somebody may have replaced since. Raises ValueError, OSError."""
+    if not path.is_file():  # a pipe would block its reader, a device may never end
+        raise ValueError("it is missing, or a folder, a pipe or a device")
+    with path.open("rb") as file:
+        content = file.read(_MAX_TEXT_BYTES + 1)
+    if len(content) > _MAX_TEXT_BYTES:
+        raise ValueError(f"it has more than {_MAX_TEXT_BYTES:,} bytes")
+    return content.decode()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

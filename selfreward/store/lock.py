@@ -47,7 +47,8 @@ class RunLock:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 self._file.close()
-                raise
+                with explain_os_errors(path):
+                    raise
             self._lease = _Lease(folder, expire_s=expire_s)
             self.warning = (
                 f"{folder}: this file system does not support locks ({error.strerror}); the file {LEASE} marks the "

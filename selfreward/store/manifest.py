@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import OtherVersionError, StoreError
-from selfreward.store.files import explain_os_errors, write_text_atomically
+from selfreward.store.files import explain_os_errors, read_text, write_text_atomically
 
 SCHEMA = 2
 EARLIER_SCHEMAS = {1: "0.1"}
@@ -32,8 +32,10 @@ class Manifest:
     def _parse(self) -> dict[str, Any]:
         try:
             with explain_os_errors(self._path):
-                content = json.loads(self._path.read_text(encoding="utf-8"))
-            schema = int(content["schema"])
+                content = json.loads(read_text(self._path))
+            schema = content["schema"]
+            if type(schema) is not int:
+                raise TypeError(f"schema is {schema!r:.40}")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._invalid(str(error)) from error
         if schema not in self._reads:
@@ -87,20 +89,29 @@ def _defect(content: dict[str, Any]) -> str:
     for name, kind in {"name": str, "facts": dict, "events": list, "files": dict}.items():
         if not isinstance(content.get(name), kind):
             return f"{name} is {content.get(name)!r:.40}"
+    for name, value in content["facts"].items():
+        if not isinstance(value, _FACTS.get(name, object)):
+            return f"facts.{name} is {value!r:.40}"
     for event in content["events"]:
         if not isinstance(event, dict) or not isinstance(event.get("what"), str):
             return f"an event is {event!r:.40}"
     for name, entry in content["files"].items():
-        if not re.fullmatch(r"iteration-[0-9]+/.+", name) or ".." in Path(name).parts:
+        if not re.fullmatch(r"iteration-[0-9]{2,9}/.+", name) or ".." in Path(name).parts:
             return f"a file is called {name!r:.60}"
-        if not isinstance(entry, dict) or not all(_is(entry.get(key), kind) for key, kind in _ENTRY.items()):
+        needed = _ENTRY | (_TABLE_ENTRY if name.endswith(".parquet") else {})
+        if not isinstance(entry, dict) or not all(_is(entry.get(key), kind) for key, kind in needed.items()):
             return f"the entry of {name:.60} is {entry!r:.60}"
-        if not all(_is(count, int) for count in entry.get("shard_records", ())):
-            return f"the shards of {name:.60} are {entry['shard_records']!r:.60}"
+        if not all(_is(count, int | float) for count in entry["usage"].values()):
+            return f"the usage of {name:.60} is {entry['usage']!r:.60}"
+        shards = entry.get("shard_records", [])
+        if not isinstance(shards, list) or not all(_is(count, int) for count in shards):
+            return f"the shards of {name:.60} are {shards!r:.60}"
     return ""
 
 
 _ENTRY: dict[str, Any] = {"sha256": str, "seconds": int | float, "usage": dict}
+_TABLE_ENTRY: dict[str, Any] = {"num_records": int}
+_FACTS: dict[str, type] = {"versions": dict, "warnings": list, "endpoint_notes": list, "prompts": dict}
 
 
 def _is(value: Any, kind: Any) -> bool:

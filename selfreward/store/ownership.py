@@ -34,10 +34,11 @@ def path_in(folder: Path, relative: str | Path) -> Path:
 
 def run_folder_of(path: Path) -> Path | None:
     """Return the run folder to which a file belongs, or None when the file is not one that a run writes."""
-    path = Path(os.path.realpath(path))
-    for folder in path.parents:
-        if (folder / MANIFEST).is_file():
-            first = path.relative_to(folder).parts[0]
-            if first in _WRITTEN or first.startswith(("iteration-", ".lock", ".lease")) or first == "endpoints":
-                return folder
+    named = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed: `best` leads to another folder
+    for name in (Path(os.path.realpath(path)), named):
+        for folder in name.parents:
+            if (folder / MANIFEST).is_file():
+                first = name.relative_to(folder).parts[0]
+                if first in _WRITTEN or first.startswith(("iteration-", ".lock", ".lease")) or first == "endpoints":
+                    return folder
     return None

@@ -46,6 +46,15 @@ Listener = Callable[[str, int, str, Mapping[str, Any]], None]
 """Called with ("started" | "shard" | "finished", iteration, stage, details), but not for stored results."""
 
 
+def _is_new(folder: Path) -> bool:
+    try:
+        return not (folder / MANIFEST).exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise NoRunError(
+            f"{folder}: {error.strerror}; a run folder is a folder that can be read and written; correct the path"
+        ) from error
+
+
 class Store:
     """One run folder, locked by one process (`write=True`) or read by any number of processes.
 
@@ -59,7 +68,7 @@ class Store:
         self.listener: Listener = lambda *_: None
         self._verified: set[str] = set()
         self._recorded: Counter[str] = Counter()  # cost that this process has already recorded in the manifest
-        is_new = not (folder / MANIFEST).exists()
+        is_new = _is_new(folder)
         if is_new and not write:
             raise NoRunError(f"{folder}: no {MANIFEST}; `selfreward run` writes one to a run folder; check the path")
         if is_new:

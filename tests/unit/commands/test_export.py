@@ -181,7 +181,7 @@ def test_changed_pairs_are_not_exported(run: Path, tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_writable_is_reported_with_advice(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file/pairs\.jsonl: .*choose a path whose parents are folders"):
+    with pytest.raises(RecipeError, match=r"--pairs .*file/pairs\.jsonl: Not a directory; .*choose another path"):
         export_pairs(run, tmp_path / "file" / "pairs.jsonl")
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()

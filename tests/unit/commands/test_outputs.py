@@ -10,7 +10,7 @@ import pytest
 from selfreward import recipe_file
 from selfreward.cli import main
 from selfreward.commands.outputs import check_output, inputs_of, write_output
-from selfreward.errors import RecipeError, StoreError
+from selfreward.errors import RecipeError
 from selfreward.store import Store
 
 
@@ -67,13 +67,21 @@ def test_an_input_is_never_overwritten_whatever_its_name(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("folder", "a folder"), ("none/x", "does not exist"), ("loop", "remove the link"), ("broken", "does not exist")],
+    [
+        ("folder", "a folder"),
+        ("none/x", "does not exist"),
+        ("broken", "does not exist"),
+        ("loop", "links; .*choose another path"),
+        ("file/x", "Not a directory; .*choose another path"),
+        ("x" * 240, "too long; .*choose another path"),  # its temporary name would be, after all the work
+    ],
 )
 def test_outputs_that_cannot_be_files_are_refused(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "broken").symlink_to(tmp_path / "none/x")
-    with pytest.raises((RecipeError, StoreError), match=words):
+    with pytest.raises(RecipeError, match=words):
         check_output(tmp_path / name, option="--out")
     assert not (tmp_path / "none").exists()
 
@@ -87,18 +95,31 @@ def test_files_of_a_run_are_not_outputs(tmp_path: Path) -> None:
     check_output(store.folder / "pairs.jsonl", option="--pairs")
 
 
-def test_every_file_that_a_recipe_names_is_an_input(tmp_path: Path) -> None:
+def test_files_of_a_model_are_not_outputs_whatever_leads_to_them(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    model.mkdir()
-    for name in ("model/config.json", "prompts.jsonl", "gold.jsonl", "judge.txt"):
+    (model / "additional_chat_templates").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "additional_chat_templates/rag.jinja"):
+        (model / name).write_text("{}")
+    with Store(tmp_path / "run") as store:
+        store.set_link("best", str(model))
+    for path in (model / "config.json", model / "new.json", model / "additional_chat_templates/rag.jinja"):
+        with pytest.raises(RecipeError, match="in the folder of a model"):
+            check_output(path, option="--json")
+    with pytest.raises(RecipeError, match="a file of the run in"):
+        check_output(store.folder / "best/config.json", option="--json")
+    check_output(tmp_path / "new.json", option="--json")
+
+
+def test_every_file_that_a_recipe_names_is_an_input(tmp_path: Path) -> None:
+    for name in ("prompts.jsonl", "gold.jsonl", "judge.txt"):
         (tmp_path / name).write_text("{}")
     recipe = recipe_file.load(Path("recipes/tiny.yaml"), [
-        f"models.policy.model={model}", f"prompts={{kind: file, path: {tmp_path}/prompts.jsonl}}",
+        f"prompts={{kind: file, path: {tmp_path}/prompts.jsonl}}",
         f"evaluation.gold={{path: {tmp_path}/gold.jsonl}}",
         f"judging={{kind: constitution, principles: {tmp_path}/judge.txt}}",
     ])  # fmt: skip
     found = {path.relative_to(tmp_path).as_posix() for path in inputs_of(recipe) if path.is_relative_to(tmp_path)}
-    assert found == {"model/config.json", "prompts.jsonl", "gold.jsonl", "judge.txt"}
+    assert found == {"prompts.jsonl", "gold.jsonl", "judge.txt"}
 
 
 def test_monitor_makes_no_folders_and_overwrites_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ def folder_with(folder: Path, **files: str) -> Path:
 def test_time_and_memory_are_limited_in_a_child_process(
     tmp_path: Path, source: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Path(template_probe.__file__).read_text().replace("MAX_CPU_S = 10", "MAX_CPU_S = 1")
+    script = Path(template_probe.__file__).read_text().replace("MAX_CPU_S = 3", "MAX_CPU_S = 1")
     (tmp_path / "probe.py").write_text(script)
     monkeypatch.setattr(template_probe, "__file__", str(tmp_path / "probe.py"))
     monkeypatch.setattr(template_probe, "MAX_CPU_S", 1)

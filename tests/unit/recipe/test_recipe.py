@@ -265,6 +265,8 @@ def test_a_duplicate_key_is_refused() -> None:
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"missing\.yaml: no such file"):
         recipe_file.load(tmp_path / "missing.yaml")
+    with pytest.raises(RecipeError, match="it is a pipe or a device"):
+        recipe_file.load(Path("/dev/zero"))
     with pytest.raises(RecipeError, match="it is a folder"):
         recipe_file.load(tmp_path)
     latin = tmp_path / "latin.yaml"

@@ -107,3 +107,9 @@ def test_a_second_process_gets_its_own_exit_code(tmp_path: Path) -> None:
     with Store(tmp_path / "run"), pytest.raises(LockedError) as refusal:
         Store(tmp_path / "run")
     assert refusal.value.exit_code == 5 and f'"pid": {os.getpid()}' in str(refusal.value)
+
+
+def test_an_error_of_the_file_system_is_explained(tmp_path: Path) -> None:
+    with holder(tmp_path, "EIO") as process:
+        _, errors = process.communicate("")
+    assert f"StoreError: {tmp_path / LOCK}: {os.strerror(errno.EIO)}; " in errors

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward.errors import RecipeError, StoreError
+from selfreward.errors import NoRunError, RecipeError, StoreError
 from selfreward.evaluation.tables import OUTCOMES
 from selfreward.records import Judgment, Message, PreferencePair, Prompt, PromptOutcome, Response
 from selfreward.store import Store
@@ -285,3 +285,49 @@ def test_a_broken_manifest_is_an_error_not_a_fresh_start(store: Store) -> None:
     (store.folder / "manifest.json").write_text('{"schema": 1, ')
     with pytest.raises(StoreError, match="not a manifest"):
         Store(store.folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"schema": float("inf")}, {"schema": "2"}, {"schema": None}, {"facts": {"versions": []}},
+        {"facts": {"warnings": None}}, {"events": [{}]}, {"files": {"iteration-01/prompts.parquet": {}}},
+        {"files": {f"iteration-{'9' * 5000}/decision.json": {"sha256": "", "seconds": 1, "usage": {}}}},
+        {"files": {"iteration-01/decision.json": {"sha256": "", "seconds": 1, "usage": {"num_tokens": []}}}},
+        {"files": {"iteration-01/pairs.parquet": {"sha256": "", "seconds": 1, "usage": {}}}},
+        {"files": {"iteration-01/a.json": {"sha256": "", "seconds": 1, "usage": {}, "shard_records": 5}}},
+    ],
+)  # fmt: skip
+def test_a_manifest_of_other_types_is_damaged(store: Store, damage: dict[str, object]) -> None:
+    store.record_event("started")
+    store.close()
+    path = store.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(StoreError, match="not a manifest of a run") as raised:
+        Store(store.folder, write=False)
+    assert raised.value.exit_code == 4
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "huge"])
+def test_a_manifest_that_is_no_regular_file_is_not_read(store: Store, kind: str) -> None:
+    store.record_event("started")
+    store.close()
+    path = store.folder / "manifest.json"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(10**12)  # sparse
+    with pytest.raises(StoreError, match="not a manifest of a run"):
+        Store(store.folder, write=False)
+
+
+def test_a_path_that_cannot_be_a_folder_is_no_run() -> None:
+    for write in (False, True):
+        with pytest.raises(NoRunError, match=r"File name too long; .*correct the path"):
+            Store(Path("x" * 5000), write=write)
