@@ -18,6 +18,7 @@ from selfreward.chats.endpoint_dialect import SAMPLING_KEYS, Dialect
 from selfreward.chats.endpoint_http import Connection, RateLimiter, model_id
 from selfreward.chats.endpoint_refusals import (
     ErrorReport,
+    Garbled,
     LostAnswer,
     Refused,
     TooLarge,
@@ -189,7 +190,10 @@ class EndpointChat:
             reraise=True,
         )
         with self._explained():
-            return attempts(self._attempt, task, stop)
+            try:
+                return attempts(self._attempt, task, stop)
+            except Garbled as garbled:
+                return self._skip(task, garbled, None)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -220,16 +224,18 @@ class EndpointChat:
             except Refused as refused:
                 reason = skipped_reason(refused)
                 key = None if reason else dialect.refused_key(refused, body=body)
-                if key is None:
+                if key is not None:
+                    self._adapt(dialect, key, refused)
+                elif reason is None and not may_be_about_the_prompt(refused):
+                    raise
+                else:
                     return self._skip(task, refused, reason)
-                self._adapt(dialect, key, refused)
 
-    def _skip(self, task: _Task, refused: Refused, reason: Unscored | None) -> dict[str, Reply]:
-        """Return the replies of a request that the server refuses, if it may be its text; raise `refused` if not."""
-        if reason is None and not may_be_about_the_prompt(refused):
-            raise refused
+    def _skip(self, task: _Task, cause: Refused | Garbled, reason: Unscored | None) -> dict[str, Reply]:
+        """Return the replies of a request that is not served, perhaps because of its text; raise `cause` when there are
+        too many of them."""
         skipped = dict.fromkeys(task.keys, Reply(skipped=(reason or Unscored.REFUSED).value))
-        self._serving.refused(refused, skipped, is_known=reason is not None)
+        self._serving.refused(cause, skipped, is_known=reason is not None)
         return skipped
 
     def _adapt(self, dialect: Dialect, key: str, refused: Refused) -> None:
@@ -399,6 +405,11 @@ def _advice(refused: Refused) -> str:
             return "it must serve this address and model; check endpoint and model"
         case status if 300 <= status < 400:
             return "redirects are not followed; write the address that the server itself has into endpoint"
+    match skipped_reason(refused):
+        case Unscored.TOO_LONG:
+            return "its context must hold the requests, and it holds none; use a model with a longer context"
+        case Unscored.REFUSED:
+            return "its filter must let requests pass, and it blocks all; read the prompts, or use another provider"
     if key := next((key for key in SAMPLING_KEYS if key in refused.report.about), None):
         return f"it must accept {key}; set another value, or `extra_body: {{{key}: null}}` to leave it out"
     if "response_format" in refused.report.about or "json_schema" in refused.report.about:

@@ -18,6 +18,7 @@ _UNSUPPORTED = re.compile(
     r"|extra fields|not (permitted|allowed|available|accepted|compatible|applicable|configurable|recogni[sz]ed|valid)"
     r"|only the default|only [0-9.]+ is (allowed|supported)|deprecated|no longer|incompatible|is fixed|only one\b"
     r"|(can ?not|can't) (both )?be (used|set|specified|changed|combined)|may only be set|must be (set to )?1\b"
+    r"|not (accept|implemented|an? (valid|known))|\bomit(ted)?\b|\bremove\b"
     r"|additional propert|invalid (parameter|argument|field)s?\b"
 )
 # A value outside a range: the recipe's own value would be ignored in silence without the key.

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from selfreward.chats.endpoint_body import ACCEPTED_ENCODINGS, read_body
 from selfreward.chats.endpoint_json import parse_json
 from selfreward.chats.endpoint_loop import BackgroundLoop
-from selfreward.chats.endpoint_refusals import LostAnswer, Refused, error_in, error_report, skipped_reason
+from selfreward.chats.endpoint_refusals import Garbled, LostAnswer, Refused, error_in, error_report, skipped_reason
 from selfreward.chats.endpoint_wait import retry_after_s
 from selfreward.errors import RecipeError
 from selfreward.recipe import EndpointSection
@@ -171,11 +171,9 @@ def _read(answer: _Answer) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except ValueError:
-        raise LostAnswer(
-            f"the answer is not JSON: {text[:200]!r}" if text else "the answer is empty", paid=True
-        ) from None
+        raise Garbled(f"the answer is not JSON: {text[:200]!r}" if text else "the answer is empty") from None
     if not isinstance(value, dict):
-        raise LostAnswer("the answer is not a JSON object", paid=True)
+        raise Garbled("the answer is not a JSON object")
     if value.get("error") and not value.get("choices"):
         raise _error_inside(value)
     return value

@@ -29,6 +29,14 @@ class LostAnswer(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Garbled(LostAnswer):
+    """An answer with the status of a success that holds no reply. If other requests are served, it may be the prompt's
+    fault."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause, paid=True)
+
+
 class Refused(Exception):
     """The server refuses this request, and another attempt would not help. `paid`: it may have been charged."""
 
@@ -113,7 +121,8 @@ _TOO_LONG = re.compile(
 # Only with a status that says that the request is at fault: a server that is busy also speaks of limits.
 _ALSO_TOO_LONG = re.compile(
     r"exceed[^.]{0,80}\b(tokens?|length|limit|maximum|max)\b|\b(tokens?|length|size)\b[^.]{0,80}\bexceed"
-    r"|must have less than \d+ tokens|\binput(s)? tokens?\b[^.]{0,80}\bmust be\b|token limit"
+    r"|must have less than \d+ tokens|\binputs?\W{0,2} tokens?\b[^.]{0,80}\bmust be\b|token limit"
+    r"|\btokens\b[^.]{0,60}\bsupports (up to )?\d"
     r"|max(imum)? (input )?tokens\b"
 )
 _RATE = re.compile(r"rate.?limit|per (minute|second|day|hour)|\b[tr]p[md]\b|quota|concurren")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from selfreward.chats.endpoint_choices import choice_logprobs
-from selfreward.chats.endpoint_refusals import LostAnswer, error_in
+from selfreward.chats.endpoint_refusals import Garbled, error_in
 from selfreward.chats.endpoint_wire import without_lone_surrogates
 from selfreward.readers import Unscored
 from selfreward.requests import ChatRequest, Reply
@@ -23,12 +23,12 @@ _MAX_COUNT = 10**8
 
 
 def read_replies(answer: Mapping[str, Any], request: ChatRequest, *, n: int, max_chars: int) -> list[Reply]:
-    """Return one reply for each usable choice of the answer, at least one and at most `n`. Raises LostAnswer.
+    """Return one reply for each usable choice of the answer, at least one and at most `n`. Raises Garbled.
 
     An answer without choices, or a choice without a message, is how some servers refuse a prompt.
     """
     if "choices" not in answer or not isinstance(answer["choices"] or [], list):
-        raise LostAnswer("the answer has no choices", paid=True)
+        raise Garbled("the answer has no choices")
     choices = _in_order(answer["choices"] or [])[:n]
     if not choices:
         return [_REFUSED] * n
@@ -36,7 +36,7 @@ def read_replies(answer: Mapping[str, Any], request: ChatRequest, *, n: int, max
     replies = [reply for reply in read if reply is not None]
     if not replies:
         words = error_in(choices[0]).words if isinstance(choices[0], Mapping) and choices[0].get("error") else ""
-        raise LostAnswer(f"the server aborted the answer{words and ': '}{words}", paid=True)
+        raise Garbled(f"the server aborted the answer{words and ': '}{words}")
     return replies
 
 

@@ -1,7 +1,8 @@
 """Whether a server serves at all: refusals of single requests are data, but a server that refuses all ends the run.
 
 * A request that the server refuses for its text (too long, or blocked) is unscored, and the run goes on.
-* So is one that it refuses with 400 or 422 for a reason that we do not know, if it serves others.
+* So is one that it refuses with 400 or 422 for a reason that we do not know, or to which it gives no readable answer in
+  any attempt, if it serves others.
 * The run ends when the server has never served a request and refuses the first 32, or all of one call (of at least 2,
   or for an unknown reason); and when it refuses 32 in a row for unknown reasons. These refusals are not remembered.
 """
@@ -9,7 +10,7 @@
 import threading
 from collections.abc import Callable, Mapping
 
-from selfreward.chats.endpoint_refusals import Refused
+from selfreward.chats.endpoint_refusals import Garbled, Refused
 from selfreward.requests import Reply
 
 NUM_REFUSED = 32
@@ -27,7 +28,7 @@ class Serving:
         self._waiting: dict[str, Reply] = {}  # refused, and not stored before the server serves another request
         self._num_unknown = 0  # in a row, without a known reason
         self._num_refused = 0
-        self._last: Refused | None = None
+        self._last: Refused | Garbled | None = None
         self._is_known = True
 
     def begin(self) -> None:
@@ -44,17 +45,17 @@ class Serving:
         if waiting:
             self._remember(waiting)
 
-    def refused(self, refused: Refused, replies: Mapping[str, Reply], *, is_known: bool) -> None:
+    def refused(self, cause: Refused | Garbled, replies: Mapping[str, Reply], *, is_known: bool) -> None:
         """Count the refusal of a request, whose `replies` are stored once it is clear that the server serves others.
 
-        Raises `refused` when it is one too many.
+        Raises `cause` when it is one too many.
         """
         with self._lock:
-            self._last, self._is_known = refused, is_known
+            self._last, self._is_known = cause, is_known
             self._num_refused += 1
             self._num_unknown = 0 if is_known else self._num_unknown + 1
             if max(self._num_unknown, 0 if self._serves else self._num_refused) >= NUM_REFUSED:
-                raise refused
+                raise cause
             if not (self._serves and is_known):
                 self._waiting |= replies
                 return

@@ -46,7 +46,7 @@ from selfreward.monitoring.bounds import Levels, gain, gold_difference, pass_rat
 from selfreward.monitoring.evidence import Evidence, Outcomes
 from selfreward.monitoring.sentences import NOTHING_TRAINED, notes, sentence
 from selfreward.recipe import MonitorSection
-from selfreward.records import Decision, DecisionName
+from selfreward.records import Decision, DecisionName, Interval
 
 STOPS: frozenset[DecisionName] = frozenset({"HARM", "OVEROPT", "PLATEAU", "STARVED"})
 EQUAL_TOLERANCE = 1e-6
@@ -111,12 +111,16 @@ def decide(
 
 def too_noisy(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
     """Return the reason why the judge is too noisy to learn from its pairs; empty when that is not shown."""
-    r = evidence.reliability
-    if r is None or r.num_units < MIN_PROMPTS or r.high >= settings.min_reliability:
+    r, limit = evidence.reliability, settings.min_reliability
+    if r is None or evidence.num_reliability_prompts < MIN_PROMPTS:
+        return ()
+    if isinstance(r, float):
+        return (f"the judge's reliability is {r:.2f} on every prompt, below {limit:g}",) if r < limit else ()
+    if r.high >= limit:
         return ()
     return (
         f"the judge's reliability is {r.mean:.2f} ({r.level:.0%} interval {r.low:.2f} to {r.high:.2f}), below "
-        f"{settings.min_reliability:g}",
+        f"{limit:g}",
     )
 
 
@@ -256,7 +260,7 @@ def _bounds(analysis: Analysis, now: Evidence) -> dict[str, dict[str, Any]]:
     }
     found = {name: test.as_json() for name, test in tests.items() if test is not None}
     for name, interval in (("reliability", now.reliability), ("pair_yield_rate", now.pair_yield_rate)):
-        if interval is not None:
+        if isinstance(interval, Interval):
             found[name] = {
                 "mean": interval.mean,
                 "interval": [interval.low, interval.high],

@@ -47,7 +47,7 @@ class Evidence:
     `anchor_examined`: the anchor compared each pair in both orders, so that equal outcomes need not be its fault.
     `num_same_responses`: the number of validation prompts, if all responses to them are the previous checkpoint's.
     `reliability`, `pair_yield_rate` and `tau` describe the iteration's judge; `failing` is the share of responses below
-    the full score, if the judge is a program.
+    the full score, if the judge is a program. A reliability that is the same on every prompt has no interval.
     """
 
     iteration: int
@@ -59,10 +59,16 @@ class Evidence:
     anchor_examined: bool = False
     num_same_responses: int = 0
     position_consistency: float | None = None
-    reliability: Interval | None = None
+    reliability: Interval | float | None = None
     pair_yield_rate: Interval | None = None
     tau: Interval | None = None
     failing: Interval | None = None
+
+    @property
+    def num_reliability_prompts(self) -> int:
+        """The number of prompts behind `reliability`; without an interval, that of the prompts that were judged."""
+        counted = self.reliability if isinstance(self.reliability, Interval) else self.pair_yield_rate
+        return counted.num_units if counted else 0
 
     def of(self, by: str, against: int, set: str = "validation") -> Outcomes | None:
         return self.outcomes.get((by, set, against))
@@ -142,7 +148,7 @@ def _evidence(summary: IterationSummary, *, previous: int, num_second_validation
         anchor_examined=True,
         num_same_responses=same.num_units if same and same.mean == 1 else 0,
         position_consistency=consistency.mean if isinstance(consistency, Interval) else None,
-        reliability=_interval(about_judge.get("judge_reliability")),
+        reliability=about_judge.get("judge_reliability"),
         pair_yield_rate=pair_yield(summary.counts),
         tau=_interval(about_judge.get("judge_tau_previous")),
         failing=_interval(about_judge.get("failing_response_rate")),

@@ -28,8 +28,12 @@ OPTIONAL = ("self_outcome", "verifiable_outcome", "length_delta_tokens", "set", 
 _SETS = ("validation", "second_validation")
 _SHOWN_DEFECTS = 5
 
+_MAX_ITERATION = 10**6
+_ITERATIONS = f"iterations are integers, 1 to {_MAX_ITERATION:,}"
+
 # As pandas, R, spreadsheets and databases write a missing value; any capitals.
-_MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "\\n", "none"}
+_MISSING = {"", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "(null)", "\\n", "none"}
+_MISSING |= {"-", ".", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def read_table(path: Path) -> OutcomeTable:
         heading, rows = read_rows(path, (*REQUIRED, *OPTIONAL), REQUIRED)
         for where, cells in rows:
             try:
-                iteration = _integer(cells, "iteration", "iterations are integers, 1 or higher", low=1)
+                iteration = _integer(cells, "iteration", _ITERATIONS, low=1, high=_MAX_ITERATION)
                 by_iteration[iteration] += _outcomes(cells, iteration)
             except _InvalidRow as error:
                 defects.append(f"{where}: {error}")

@@ -51,12 +51,12 @@ def _objects(text: str) -> Iterator[tuple[Pairs, int, int]]:
         start = text.find("{", end)
 
 
-def values_of(found: Pairs, keys: frozenset[str], *, within: frozenset[str]) -> list[Any]:
-    """Return the values of `keys` in the object, or else in the objects that are its values of the keys `within`.
+def values_of(found: Pairs, keys: re.Pattern[str], *, within: frozenset[str]) -> list[Any]:
+    """Return the values of the keys that match `keys`, or else of those in the objects under the keys `within`.
 
     Keys are compared without case, and with spaces and hyphens as underscores.
     """
     pairs = [(re.sub(r"[\s-]+", "_", key.strip().casefold()), value) for key, value in found]
     inner = [value for key, value in pairs if key in within and isinstance(value, Pairs)]
-    values = [value for key, value in pairs if key in keys and not (key in within and isinstance(value, Pairs))]
+    values = [value for key, value in pairs if keys.fullmatch(key) and not (key in within and isinstance(value, Pairs))]
     return values or [value for pairs_inside in inner for value in values_of(pairs_inside, keys, within=within)]

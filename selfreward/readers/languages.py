@@ -44,7 +44,7 @@ UNIT = (
     rf"|балл(?:а|ов|ы)?|балів|бал[иа]?|punten|poäng|puan|điểm|poin)(?![^\W_])|{CJK_UNIT})"
 )
 OUT_OF = (
-    r"(?:/|(?:out[ \t])?of[ \t]|(?:von|sur|de|su|di|из|з|van|av|dari|z|trên|üzerinden)[ \t]"
+    r"(?:/|(?:out[ \t])?of[ \t]|(?:von|sur|de|sobre|su|di|из|з|van|av|dari|z|trên|üzerinden)[ \t]"
     r"|满分|滿分|満点)"
 )
 # "5点満点中4点", "5점 만점에 4점", "满分5分，得4分": the total before the number.
@@ -84,6 +84,7 @@ I_GIVE = (
     r"|(?:yo )?le (?:doy|asigno|otorgo)|(?:eu )?(?:dou|atribuo)|(?:io )?(?:assegno|attribuisco|do)|я (?:ставлю|даю"
     r"|оцениваю))"
 )
+INFINITIVE = r"(?:(?:ver)?geben|bewerten)\b"  # "Ich würde 4 von 5 Punkten geben."
 STARS = r"(?:stars?\b|sterne\b|étoiles\b|estrellas\b|estrelas\b|stelle\b|звезд|颗星|星|つ星)"
 COPULA = r"(?:です|とします|とする|である|だ|を(?:与え|付け|つけ)(?:ます|る)|입니다|이다)?"
 

@@ -39,9 +39,12 @@ _OTHER = (
     rf"|reescritura|reescrita|riscrittura|переписано)\b"
     rf"|\bfor comparison\b|{_CJK})"
 )
+# "Suggestions for a better response:" introduces remarks, not a text.
+_REMARKS = r"(?:(?:the|some|my)[ \t])?(?:suggestions?|improvements?|ways?|tips?|changes?|steps?|areas?|what|why|room)\b"
 # "Improved response:", "**Rewritten:**", "### A perfect answer"; and "Now for response B".
 _LABEL = re.compile(
-    rf"^[ \t#*_>•\-–—\[(]{{0,8}}(?:[0-9]{{1,2}}[.)][ \t])?(?=[^\n:.!?]{{1,120}}(?::|[.!]?[ \t*_\])]{{0,8}}$))"
+    rf"^[ \t#*_>•\-–—\[(]{{0,8}}(?:[0-9]{{1,2}}[.)][ \t])?(?!{_REMARKS})"
+    r"(?=[^\n:.!?]{1,120}(?::|[.!]?[ \t*_\])]{0,8}$))"
     rf"(?:{_PRAISED}(?::|[ \t*_\])]{{0,8}}$)|(?=[^\n:.!?]{{0,100}}?{_OTHER})(?:[^\n:.!?]{{1,120}}:|#"
     rf"|[^\n:.!?]{{1,60}}[*_\])]{{0,8}}$|here\b|this is\b)"
     r"|(?:now|next|then|on),?[ \t](?:for|to|on to|let us|let's|we|i|the|response|turning)\b[^\n:.!?]{0,40}?"
@@ -54,7 +57,8 @@ _WOULD = r"(?<!\bI )(?<!\bwe )\b(?:would|could|might)\b"
 _CONDITION = re.compile(
     rf"\b(?:if|had|were|assuming|with|given|once|after|adding)\b[^.!?\n]{{0,160}}{_WOULD}|\b(?:would|could"
     rf"|might) have\b"
-    rf"|\b(?:suppose|supposing|imagine)\b|\bif (?:it|this|the|only)\b|\bfor comparison\b|\b{_BETTER}[ \t]{_TEXT}\b"
+    rf"|\b(?:suppose|supposing|imagine)\b|\bif (?:it|this|the|only)\b|\bfor comparison\b"
+    rf"|\b(?:best|{_BETTER})[ \t](?:\w{{1,16}}[ \t]){{0,2}}{_TEXT}\b"
     r"|\b(?:it|this|that|which)(?: would|'d) (?:be|get|earn|score|receive|deserve|merit)\b"
     r"|如果|假如|要是|倘若|もし|であれば|だったら|만약|다면|라면|\b(?:wäre|hätte|würde)\b"
     r"|\b(?:aurait|serait|fuera|hubiera|tuviera|tivesse|fosse|avesse|sarebbe|seria|sería)\b|\bбы\b"

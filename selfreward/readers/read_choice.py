@@ -56,22 +56,9 @@ def _read(text: str, *, finish_reason: FinishReason, what: str) -> Verdict:
     )
 
 
-_KEYS = frozenset(
-    (
-        *(
-            "winner",
-            "better",
-            "best",
-            "choice",
-            "preferred",
-            "preference",
-            "verdict",
-            "decision",
-            "selected",
-            "selection",
-        ),
-        *("final_verdict", "final_decision", "final_choice", "better_option", "胜者", "选择", "勝者", "승자"),
-    )
+_KEYS = (
+    r"winner|better|best|choice|preferred|preference|verdict|decision|selected|selection|final_(?:verdict|decision|choice)"
+    rf"|better_option|{languages.WINNER}|{languages.CJK_WINNER}|选择|選擇"
 )
 _WITHIN = frozenset(("evaluation", "result", "verdict", "judgment", "comparison", "output", "decision"))
 
@@ -79,7 +66,7 @@ _WITHIN = frozenset(("evaluation", "result", "verdict", "judgment", "comparison"
 def _of_objects(text: str, *, what: str) -> set[Verdict]:
     """Return the verdicts of the JSON objects in `text`: `{"winner": "A"}`."""
     shown = blank_repeated_blocks(blank_shaped_quotations(without_box_tokens(text)))
-    keys = _KEYS | {f"{better}_{what}" for better in ("better", "best", "preferred", "winning", "chosen")}
+    keys = re.compile(rf"{_KEYS}|(?:better|best|preferred|winning|chosen)_{what}")
     values = [value for found, _, _ in standalone_objects(shown) for value in values_of(found, keys, within=_WITHIN)]
     read = (_read_value(value, what) for value in values if isinstance(value, str))
     return {verdict for verdict in read if verdict is not None}

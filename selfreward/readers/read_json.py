@@ -11,6 +11,7 @@ score is read if the key occurs once and has a number: with two of them, one may
 import re
 from typing import Any
 
+from selfreward.readers import languages
 from selfreward.readers.cleaned_text import blank_repeated_blocks, blank_shaped_quotations, said_text
 from selfreward.readers.json_objects import Pairs, is_standalone, standalone_objects, values_of
 from selfreward.readers.normalised_text import without_box_tokens
@@ -20,35 +21,16 @@ from selfreward.readers.statements import another_item, nothing_stated
 from selfreward.readers.verdicts import Unscored, Verdict
 from selfreward.records import FinishReason
 
-_FINAL_KEYS = frozenset(
-    f"{whole}{noun}" for whole in ("", "final_", "overall_", "total_") for noun in ("score", "rating", "grade")
-)
 # In order: the keys of a later line count only where none of an earlier line occurs.
 _KEYS = (
-    _FINAL_KEYS - {"rating", "grade"} | {"finalscore", "overallscore", "totalscore"},
-    frozenset(("rating", "grade", "points", "mark", "total", "overall", "total_points", "result")),
-    frozenset(
-        (
-            "评分",
-            "得分",
-            "分数",
-            "总分",
-            "スコア",
-            "評価",
-            "点数",
-            "점수",
-            "평점",
-            "bewertung",
-            "punktzahl",
-            "note",
-            "puntuación",
-        )
-    ),
+    re.compile(r"(?:(?:final|overall|total)_?)?score|(?:final|overall|total)_(?:rating|grade)"),
+    re.compile(r"rating|grade|points|mark|total|overall|total_points|result"),
+    re.compile(rf"{languages.NOUN}|{languages.CJK_NAME}"),
 )
 _WITHIN = frozenset(
     ("evaluation", "result", "results", "verdict", "judgment", "judgement", "assessment", "grading", "output", "review")
 ) | frozenset(("feedback", "data", "final", "评价", "评估", "結果", "평가"))
-_MOST = frozenset(("max_score", "out_of", "scale", "max", "maximum", "max_points", "total_possible"))
+_MOST = re.compile(r"max_score|out_of|scale|max|maximum|max_points|total_possible")
 _OPENING = re.compile(r'^[ \t]*\{\s*(?:\Z|"(?:explanation|score)\b)', re.MULTILINE | re.IGNORECASE)
 
 

@@ -8,7 +8,7 @@ reasoning.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # (first character, opening, closing); <seed:think> is Seed's, [THINK] Mistral's, <|inner_prefix|> Apertus's,
 # <|channel>thought Gemma's, and the last are the channels of harmony, of which only `final` is the response.
@@ -42,14 +42,17 @@ def _tag_of(first: str, then: str) -> str:
 _TAG = re.compile(
     rf"(?-i:[<\[◁])(?:{_tag_of('<', '[/strc|]')}|{_tag_of('[', '[/T]')}|{_tag_of('◁', '[/t]')})", re.IGNORECASE
 )
+_CLOSING = {
+    str(i): re.compile(f"{re.escape(first)}{closing}", re.IGNORECASE) for i, (first, _, closing) in enumerate(_KINDS)
+}
 _IN_QUOTES = frozenset(("``", '""', "''", "“”", "‘’", "«»"))
+_BEFORE_MENTION, _AFTER_MENTION = re.compile(r"[a-z,] "), re.compile(r" [a-z]|[.,;:!?)]")
 # Harmony text decoded without control tokens: only the names of the channels remain.
 _BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z])(?:.*assistantfinal|.*)", re.DOTALL)
 _NOTHING = re.compile(r"[\s\ufeff\u200b]*")
 
 
-@dataclass(frozen=True)
-class _Tag:
+class _Tag(NamedTuple):  # quick to make: a degenerate text has millions
     kind: str
     opens: bool
     start: int
@@ -66,17 +69,23 @@ def without_reasoning(text: str) -> str:
     bare = _BARE_CHANNELS.match(text)
     if bare:
         return text[bare.end() :].strip()
-    response_start, open_kind = 0, None
-    for tag in _tags(text):
-        if tag.mentioned and not (tag.opens and open_kind is None):
-            continue
-        if open_kind is None and tag.opens and not tag.mentioned and tag.start == _after_blanks(text, response_start):
-            open_kind = tag.kind
-        elif not tag.opens and (tag.kind == open_kind or (open_kind is None and response_start == 0)):
-            response_start, open_kind = tag.end, None
-        elif open_kind is None:
+    start = 0
+    while tag := next((tag for tag in _tags(text, start) if tag.opens or not tag.mentioned), None):
+        if tag.opens and not tag.mentioned and tag.start == _after_blanks(text, start):
+            end = _end_of_reasoning(text, tag)
+            if end is None:
+                return ""
+            start = end
+        elif not tag.opens and start == 0:
+            start = tag.end
+        else:
             break
-    return "" if open_kind else text[response_start:].strip()
+    return text[start:].strip()
+
+
+def _end_of_reasoning(text: str, opened: _Tag) -> int | None:
+    closing = _CLOSING[opened.kind]
+    return next((found.end() for found in closing.finditer(text, opened.end) if not _is_mention(text, found)), None)
 
 
 def reasoning_spans(text: str) -> list[tuple[int, int]]:
@@ -108,8 +117,8 @@ def reasoning_spans(text: str) -> list[tuple[int, int]]:
     return [*spans, (opened.start, len(text))] if opened else spans
 
 
-def _tags(text: str) -> Iterator[_Tag]:
-    for found in _TAG.finditer(text):
+def _tags(text: str, start: int = 0) -> Iterator[_Tag]:
+    for found in _TAG.finditer(text, start):
         action, _, kind = str(found.lastgroup).partition("_")
         yield _Tag(kind, action == "open", found.start(), found.end(), _is_mention(text, found))
 
@@ -118,7 +127,7 @@ def _is_mention(text: str, found: re.Match[str]) -> bool:
     before, after = text[max(0, found.start() - 2) : found.start()], text[found.end() : found.end() + 2]
     if before[-1:] + after[:1] in _IN_QUOTES:
         return True
-    return bool(re.fullmatch(r"[a-z,] ", before) and re.match(r" [a-z]|[.,;:!?)]", after))
+    return bool(_BEFORE_MENTION.fullmatch(before) and _AFTER_MENTION.match(after))
 
 
 def _after_blanks(text: str, start: int) -> int:

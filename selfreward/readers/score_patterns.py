@@ -11,7 +11,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 # (?a:) because "ı" and "ſ" are i and s to a pattern that ignores case.
 ANY_NUMBER = rf"(?:{NUMBER}|(?a:{'|'.join(WORDS)}))"
 NOUN = r"(?:score|rating|grade)"
-START, STOP = r"(?<![^\W_])", rf"(?!(?!{languages.CJK_UNIT})[^\W_])"  # of a word; an underscore is Markdown
+START, STOP = r"(?<![^\W_])", rf"(?!(?!{languages.CJK_UNIT}|pts?\b)[^\W_])"  # of a word; an underscore is Markdown
 UNIT = languages.UNIT
 FINAL = r"(?:(?:final|total|overall|revised|updated|adjusted|corrected)[ \t]){1,3}"
 WHOSE = r"(?:(?:the|my)[ \t])?(?:response(?:'s)?[ \t])?"
@@ -29,7 +29,7 @@ SPAN = (
 TAIL = rf"{languages.TOTAL_BEFORE}{BOXED}(?P<number>[+\-−]?{ANY_NUMBER}){STOP}[\])>}}$]{{0,3}}{MARK}"
 # "Score: 4", "Final score for this response = 4", "Total: 4"; the number may be on the line below.
 HEAD = re.compile(
-    rf"{WHOSE}(?:(?P<final>{FINAL})?{NOUN}|(?P<whole>{FINAL}points?|final|total|overall))"
+    rf"{WHOSE}(?:(?P<final>{FINAL})?{NOUN}|(?P<whole>{FINAL}points?|(?:{FINAL})?verdict|final|total|overall))"
     rf"{OF}(?:{SPAN})?{MARK}(?:[:=]|->|→|[ \t][–—-](?=[ \t]))(?:{MARK}[:=])?"
     rf"{MARK}(?:\n[ \t]{{0,8}}){{0,2}}{MARK}{TAIL}",
     re.IGNORECASE,
@@ -81,7 +81,7 @@ CJK_SENTENCE = re.compile(rf"(?P<given>{languages.GIVES})[ \t]?(?={MARK}[0-9][^\
 FITS = re.compile(
     rf"(?:is|was|seems|feels|would be)[ \t](?:the[ \t])?(?:most[ \t]|more than[ \t])?(?:{FITTING}|given|assigned"
     rf"|awarded)"
-    r"(?:[ \t](?:here|overall|for (?:it|this)|for (?:the|this) response))?",
+    rf"(?:[ \t](?:here|overall|for (?:it|this)|for (?:the|this) response))?|{languages.INFINITIVE}",
     re.IGNORECASE,
 )
 # "Score 4" alone on its line, on two lines as below a heading, or in a table row with two cells.

@@ -193,7 +193,9 @@ def length_correlation_interval(means: Means, response_lengths: Mapping[str, int
             sums.append((score_R @ length_R, score_R @ score_R, length_R @ length_R))
     sums_P3 = np.array(sums, dtype=np.float64).reshape(-1, 3)
     if len(sums_P3) < 2:
-        raise NotEnoughDataError(f"{len(sums_P3)} prompts have two scored responses with a length; two are needed")
+        raise NotEnoughDataError(
+            f"prompts that have two scored responses with a length: {len(sums_P3)}; two are needed"
+        )
     score_length, score, length = sums_P3.sum(axis=0)
     for name, squares in (("score", score), ("length", length)):
         if squares == 0:

@@ -162,6 +162,8 @@ UNSCORED: dict[str, dict[str, Misbehaviour]] = {
     },
     "too_long": {
         "openai": error(400, "This model's maximum context length is 4096 tokens", code="context_length_exceeded"),
+        "text_generation": error(400, "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000"),
+        "supports": error(400, "Prompt has 9000 tokens but model supports 8192"),
         "anthropic": error(400, "prompt is too long: 208310 tokens > 200000 maximum"),
         "anthropic_sum": error(400, "input length and `max_tokens` exceed context limit: 8000 + 4096 > 8192"),
         "bedrock": plain(400, {"message": "Input is too long for requested model."}),

@@ -624,10 +624,7 @@ def test_the_key_is_sent_and_occurs_nowhere_else(
     caplog.set_level(0)
     monkeypatch.setenv("GRADER_KEY", KEY + "\n")
     chat = make(api_key_env="GRADER_KEY", max_attempts=1, max_concurrency=1)
-    server.answer = lambda body: answer_to(body, message={"content": f"your key is {KEY}"})
-    ((reply,),) = chat.reply([ask()], models={})
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    said = [repr(reply), repr(chat.usage()), chat.model_id({}), repr(chat), chat.by]
+    said = []
     for answer in (
         status(401, f"Incorrect API key provided: {KEY}."),
         status(401, f"Incorrect API key provided: {KEY[:7]}*******{KEY[-4:]}."),
@@ -638,6 +635,10 @@ def test_the_key_is_sent_and_occurs_nowhere_else(
         with pytest.raises(EngineError) as e:
             chat.reply([ask("other")], models={})
         said.append(str(e.value))
+    server.answer = lambda body: answer_to(body, message={"content": f"your key is {KEY}"})
+    ((reply,),) = chat.reply([ask()], models={})
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    said += [repr(reply), repr(chat.usage()), chat.model_id({}), repr(chat), chat.by]
     chat.close()
     said += [caplog.text, *capsys.readouterr()]
     found = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]

@@ -157,17 +157,14 @@ def test_what_cannot_be_read_is_one_clean_sentence(
     misbehaviour, words = FAILURES[name]
     serve(server, misbehaviour)
     with pytest.raises(EngineError, match=words) as e:
-        make(max_attempts=1).reply(ASKS, models={})
+        make(max_attempts=1).reply(ASKS[1:2], models={})
     said = str(e.value)
     assert said.isprintable() and len(said) < 900
     assert KEY[:8] not in said
-    assert not any("3" in body["messages"][0]["content"] for body in server.received)
-    # What was received before is not paid for again.
+    # Nothing of it is remembered.
     server.misbehaviours.clear()
-    server.received.clear()
-    server.misbehaviours.extend([lambda exchange, body: exchange.send(200, good(body))] * 2)
-    make().reply(ASKS, models={})
-    assert [body["messages"][0]["content"] for body in server.received] == [f"two {FLAG}", "three"]
+    server.misbehaviours.append(lambda exchange, body: exchange.send(200, good(body)))
+    assert [reply.text for (reply,) in make().reply(ASKS[1:2], models={})] == [GOOD]
 
 
 RETRIED = ["html", "no_content", "deep", "broken_off", "error_inside", "status_999", "no_http", "chunks_end_early",
@@ -251,13 +248,20 @@ def test_the_key_is_hidden_in_a_text_that_escapes_it(server: EndpointServer, mak
 # --- a server that refuses everything --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", ["Your prompt was flagged: invalid_prompt", "no such thing"])
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("Your prompt was flagged: invalid_prompt", "use another provider"),
+        ("The prompt is too long", "use a model with a longer context"),
+        ("no such thing", "check model and extra_body"),
+    ],
+)
 def test_a_server_that_refuses_all_ends_the_run_and_nothing_is_remembered(
-    server: EndpointServer, make: Callable[..., EndpointChat], words: str
+    server: EndpointServer, make: Callable[..., EndpointChat], words: str, advice: str
 ) -> None:
     for num_requests, num_sent in ((2, 2), (NUM_REFUSED + 20, NUM_REFUSED)):
         serve(server, error(400, words))
-        with pytest.raises(EngineError, match=words) as e:
+        with pytest.raises(EngineError, match=f"{words}.*{advice}") as e:
             make().reply([ask(f"{i} {FLAG}") for i in range(num_requests)], models={})
         assert e.value.exit_code == 4
         assert len(server.received) == num_sent
@@ -287,6 +291,27 @@ def test_refusals_without_a_known_reason_in_a_row_end_the_run(
     with pytest.raises(EngineError, match="400: The model has gone"):
         make().reply([ask(f"{i} {FLAG}") for i in range(NUM_REFUSED + 5)], models={})
     assert len(server.received) == 1 + NUM_REFUSED
+
+
+@pytest.mark.parametrize("body", ["<html>Bad gateway</html>", "", {"choices": [{"finish_reason": "error"}]}, {"id": 1}])
+def test_garbage_for_one_prompt_is_unscored_after_all_attempts_and_not_paid_again(
+    server: EndpointServer, make: Callable[..., EndpointChat], body: object
+) -> None:
+    serve(server, body_of(body))
+    asks = [ask(f"one {FLAG}"), ask("two"), ask("three")]
+    for _ in range(2):  # also in another session
+        (flagged,), *others = make().reply(asks, models={})
+        assert flagged.skipped == "refused" and all(reply.text == GOOD for (reply,) in others)
+    assert len(server.received) == 2 + 2
+
+
+def test_garbage_for_all_prompts_ends_the_run(server: EndpointServer, make: Callable[..., EndpointChat]) -> None:
+    serve(server, body_of("<html>Bad gateway</html>"))
+    with pytest.raises(EngineError, match=r"no answer after 2 attempts.*not JSON.*Bad gateway"):
+        make().reply([ask(f"{i} {FLAG}") for i in range(3)], models={})
+    server.misbehaviours.clear()
+    serve(server, body_of({"choices": []}))
+    assert [reply.text for (reply,) in make().reply([ask("0"), ask("1")], models={})] == [GOOD] * 2
 
 
 # --- keys that a server does not know --------------------------------------------------------------------------------
@@ -319,6 +344,9 @@ UNKNOWN: dict[str, tuple[str, Any, int]] = {
                 "msg": "Extra inputs are not permitted", "input": 0}]}}, 422),
     "moonshot": ("temperature", "invalid temperature: only 1 is allowed for this model", 400),
     "thinking": ("temperature", "`temperature` may only be set to 1 when thinking is enabled.", 400),
+    "to_be_omitted": ("temperature", "The parameter temperature is ignored and must be omitted", 400),
+    "not_accepted": ("temperature", "This model does not accept temperature", 400),
+    "not_valid": ("temperature", "temperature is not a valid parameter", 400),
     "groq": ("top_p", "property 'top_p' is unsupported", 400),
     "gemini": ("seed", 'Invalid JSON payload received. Unknown name "seed": Cannot find field.', 400),
 }  # fmt: skip

@@ -6,7 +6,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from selfreward.records import Interval, Judgment
+from selfreward.monitoring.decide import too_noisy
+from selfreward.monitoring.evidence import evidence_of
+from selfreward.recipe import MonitorSection
+from selfreward.records import Evaluation, Interval, IterationSummary, Judgment
 from selfreward.statistics.judge_metrics import measure_judge
 from selfreward.statistics.reliability import reliability, reliability_by_prompt
 from selfreward.statistics.scores import mean_scores
@@ -189,3 +192,24 @@ def test_planted_length_correlation_within_prompts() -> None:
             judgments.append(judged(p, r, score))
     found = measure(judgments, lengths=lengths)["judge_length_correlation"]
     assert_found(found, 0.5 / np.sqrt(0.5**2 + 1), width=0.15)
+
+
+@pytest.mark.parametrize("kind", ["constant", "position", "noise"])
+@pytest.mark.parametrize(("num_prompts", "shown"), [(PROMPTS, True), (11, False)])
+def test_a_judge_that_tells_nothing_starves_the_run(kind: str, num_prompts: int, shown: bool) -> None:
+    rng = np.random.default_rng(7)
+    judgments = {
+        "constant": lambda: (judged(p, r, 3.0, draw=d) for p in range(PROMPTS) for r in range(4) for d in range(3)),
+        "position": lambda: comparing_judge(rng, lambda _, is_first: 0.9 if is_first else 0.1),
+        "noise": lambda: sampled_judge(rng, noise=1.0, quality=0.0),
+    }[kind]()
+    few = [judgment for judgment in judgments if int(judgment.response_id[1:4]) < num_prompts]
+    metrics, not_measured = measure_judge(few, response_lengths={}, scale=None, seed=0)
+    counts = {"num_prompts": num_prompts, "num_dropped_prompts": 0, "num_pairs": num_prompts}
+    measured = Evaluation(1, {"win_rate_vs_previous": 0.5})
+    judging = Evaluation(1, metrics, not_measured)
+    summary = IterationSummary(1, counts, {"num_steps": 1}, measured, {}, judging=judging)
+    found = too_noisy(evidence_of([summary], num_second_validation=0)[0], MonitorSection())
+    assert bool(found) == shown
+    if kind != "noise" and shown:
+        assert found == ("the judge's reliability is 0.00 on every prompt, below 0.4",)

@@ -5,6 +5,8 @@ import pytest
 from selfreward.readers import Unscored, Verdict, read_choice, read_score
 
 SCORES: list[tuple[str, float | Unscored]] = [
+    ("Ich würde 4 von 5 Punkten geben.", 4),
+    ("Le doy una puntuación de 4 sobre 5.", 4),
     # Chinese.
     ("这个回答满足了要求,但没有例子。Score: 4", 4),
     ("内容完整。\nScore：4分", 4),

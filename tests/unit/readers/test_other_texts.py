@@ -62,6 +62,8 @@ def test_the_score_of_another_text_is_never_that_of_the_response(between: str, s
 TEXTS: list[tuple[str, float | Unscored]] = [
     # Only another text has a score, or may have it.
     ("Too short. An ideal response would be graded as:\nScore: 5", Unscored.NO_VERDICT),
+    ("Too short. The best possible answer here would be graded:\nScore: 5", Unscored.NO_VERDICT),
+    ("Too short.\n\nSuggested answer:\nAll five seas.\n\nScore: 5", Unscored.AMBIGUOUS),
     ("Too short.\n\nIf it had named all seas, it would have earned:\nScore: 5", Unscored.NO_VERDICT),
     ("Too short.\n\nImproved response:\nAll five seas.\n\nScore: 5", Unscored.AMBIGUOUS),
     ("Too short.\n\n改进后的回答：\n五个海。\n\n评分：5", Unscored.AMBIGUOUS),
@@ -78,6 +80,8 @@ TEXTS: list[tuple[str, float | Unscored]] = [
     ("If it named all five seas, it would be better.\n\nScore: 2", 2),
     ("For example, it could name all five seas.\n\nScore: 2", 2),
     ("What could be better:\n- It names two of five seas.\n\nScore: 2", 2),
+    ("### What could be better\nIt names two of five seas.\n\nScore: 2", 2),
+    ("Suggestions for a better response:\n- Name all seas.\n\nScore: 2", 2),
     ("How it could be improved:\n- It should name all seas.\n\nScore: 2", 2),
     ("This is a good response:\n\nScore: 4", 4),
     ("It is a good answer.\nScore: 4", 4),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.readers import Unscored, Verdict, read_choice, read_json_score, read_score
+from selfreward.readers import Unscored, Verdict, read_choice, read_json_score, read_score, without_reasoning
 from selfreward.records import FinishReason
 
 Reader = Callable[[str, FinishReason], Verdict]
@@ -314,6 +314,13 @@ def test_the_time_of_hostile_texts_grows_with_their_length(name: str) -> None:
 def test_only_the_beginning_and_the_end_of_an_enormous_text_are_read(text: str) -> None:
     for read, _ in READERS.values():
         assert min(_seconds(read, text) for _ in range(2)) < 1.0
+
+
+@pytest.mark.parametrize("text", ["<think>" * 700_000, "<think>" + "the <think> tag " * 300_000, "</think>" * 600_000])
+def test_removing_reasoning_looks_for_the_end_tag_alone(text: str) -> None:
+    started = time.process_time()
+    without_reasoning(text)
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize(("form", "line", "score"), CLEAN)

@@ -31,6 +31,8 @@ VERDICTS: list[tuple[str, float | Unscored]] = [
     ("Good.\nScore: 1 point", 1),
     ("Good.\nScore:\n3", 3),
     ("Good.\n### Score:\n\n3\n", 3),
+    ("Good.\nFinal verdict: 4/5", 4),
+    ("Score: 4pts", 4),
     ("Good.\nFinal score: 4", 4),
     ("Good.\nTotal Score: 4", 4),
     ("Good.\nThe final score: 4", 4),
