@@ -115,7 +115,7 @@ def too_noisy(evidence: Evidence, settings: MonitorSection) -> tuple[str, ...]:
     if r is None or evidence.num_reliability_prompts < MIN_PROMPTS:
         return ()
     if isinstance(r, float):
-        return (f"the judge's reliability is {r:.2f} on every prompt, below {limit:g}",) if r < limit else ()
+        return (f"the judge's reliability is {r:.2f}, below {limit:g}",) if r < limit else ()
     if r.high >= limit:
         return ()
     return (

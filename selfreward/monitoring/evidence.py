@@ -47,7 +47,7 @@ class Evidence:
     `anchor_examined`: the anchor compared each pair in both orders, so that equal outcomes need not be its fault.
     `num_same_responses`: the number of validation prompts, if all responses to them are the previous checkpoint's.
     `reliability`, `pair_yield_rate` and `tau` describe the iteration's judge; `failing` is the share of responses below
-    the full score, if the judge is a program. A reliability that is the same on every prompt has no interval.
+    the full score, if the judge is a program. A reliability of 0 may have no interval.
     """
 
     iteration: int

@@ -79,8 +79,9 @@ def mean_interval(
 
 
 def without_a_point(interval: Interval) -> Interval | float:
-    """Return the mean alone where all values are equal: an interval without width would claim that it is exact."""
-    return interval.mean if interval.method == "no_variance" else interval
+    """Return the mean alone if the interval has no width, which would claim that it is exact: all values are equal, or
+    the complete interval was clipped to an end of the range."""
+    return interval.mean if interval.low == interval.high else interval
 
 
 def paired_interval(

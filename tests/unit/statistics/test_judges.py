@@ -301,3 +301,10 @@ def test_unscored_judgments_change_their_own_rate_alone(
     before.pop("judge_unscored_rate", None), reasons.pop("judge_unscored_rate", None)
     assert (after, reasons_after) == (before, reasons)
     assert reliability_by_prompt(more) == reliability_by_prompt(judgments)
+
+
+def test_an_interval_clipped_to_0_is_no_interval() -> None:
+    """By chance the draws of three prompts differ so much that the complete interval lies below 0."""
+    table = {"a#0": (1, 2), "a#1": (3, 1), "b#0": (1, 0), "b#1": (0, 1), "c#0": (1, 1), "c#1": (3, 0)}
+    measured, _ = measure_judge(scores(table), response_lengths={}, scale=None, seed=0)
+    assert measured["judge_reliability"] == 0.0
