@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with signals.raised():
         try:
-            return int(options.command(options))
+            code = int(options.command(options))
+            signals.check()  # a signal whose exception a library swallowed
+            return code
         except BaseException as error:
             if (ending := _ending(error)) is None:
                 raise

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from selfreward.errors import RecipeError
 from selfreward.recipe import EngineSection
 
 STEP_TOKENS = 4096
@@ -18,8 +19,12 @@ WORKER_EXTENSION = "selfreward.engines.worker.WeightProof"
 def start_vllm(
     section: EngineSection, *, model: Path, tokenizer: Path, context_tokens: int, trust_remote_code: bool
 ) -> Any:
-    """Return a `vllm.LLM` with the weights of `model`, in this process. Exceptions of vLLM are not caught."""
+    """Return a `vllm.LLM` with the weights of `model`, in this process.
+
+    Raises RecipeError for a model or settings that vLLM's configuration refuses; other exceptions are not caught.
+    """
     import torch
+    from pydantic import ValidationError
 
     # Read by vLLM when it is imported or started.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -41,19 +46,26 @@ def start_vllm(
     with _restored_process_state(), _quiet():
         from vllm import LLM
 
-        return LLM(
-            model=str(model),
-            tokenizer=str(tokenizer),
-            trust_remote_code=trust_remote_code,
-            dtype=section.dtype,
-            max_model_len=context_tokens,
-            max_num_seqs=section.max_num_seqs,
-            enable_prefix_caching=True,
-            worker_extension_cls=WORKER_EXTENSION,
-            use_tqdm_on_load=False,
-            seed=0,
-            **device,
-        )
+        try:
+            return LLM(
+                model=str(model),
+                tokenizer=str(tokenizer),
+                trust_remote_code=trust_remote_code,
+                dtype=section.dtype,
+                max_model_len=context_tokens,
+                max_num_seqs=section.max_num_seqs,
+                enable_prefix_caching=True,
+                worker_extension_cls=WORKER_EXTENSION,
+                use_tqdm_on_load=False,
+                seed=0,
+                **device,
+            )
+        except ValidationError as error:
+            cause = " ".join(str(error.errors()[0]["msg"]).split())[:200]
+            raise RecipeError(
+                f"model {model}: vLLM refuses its configuration ({cause}); a model that vLLM supports is needed; use "
+                "another one, or engine.kind: transformers"
+            ) from error
 
 
 @contextmanager

@@ -58,7 +58,11 @@ class ChatTokenizer:
         with reading_model(f"model {self._folder}: config.json"):
             config = AutoConfig.from_pretrained(self._folder, trust_remote_code=self._trust_remote_code)
             positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-            return min(requested, int(positions)) if positions else requested
+            if positions is None:
+                return requested
+            if positions < 1:
+                raise ValueError(f"max_position_embeddings is {positions}")
+            return min(requested, int(positions))
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 One engine on `random:tiny` serves most tests and one on SmolLM2 the rest: starting is what costs time.
 """
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from cases.engine_tests import (
 )
 
 from selfreward.engines import build
-from selfreward.errors import EngineError
+from selfreward.errors import EngineError, RecipeError
 from selfreward.model_files import checkpoint_of, materialise
 from selfreward.parts import Engine
 from selfreward.recipe import EngineSection, ModelSection
@@ -139,3 +140,13 @@ def test_an_engine_that_cannot_start_is_reported_with_advice_and_not_used_again(
     with pytest.raises(EngineError, match="failed before"):
         engine.generate([ask(engine, "hello")])
     engine.close()
+
+
+def test_a_model_that_vllm_does_not_support_is_an_error_of_the_recipe(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint().path, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Unknown"]}))
+    engine = build(TINY.model_copy(update={"kind": "vllm"}), first=checkpoint_of(folder, iteration=0))
+    with pytest.raises(RecipeError, match=r"vLLM refuses its configuration .*use another one, or engine\.kind"):
+        engine.generate([ask(engine, "hi")])
