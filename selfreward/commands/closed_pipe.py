@@ -1,5 +1,6 @@
-"""A command whose reader has gone (`selfreward status RUN | head -1`) ends quietly, as programs in a shell do."""
+"""The end of a command that cannot print: quiet when the reader has gone (`selfreward status RUN | head -1`)."""
 
+import errno
 import os
 import select
 import sys
@@ -14,7 +15,8 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, the status that a shell shows for such a pro
 def quiet_on_closed_pipe(main: Callable[P, int]) -> Callable[P, int]:
     """Return `main` so that it returns 141 when standard output or error is a pipe that nobody reads any more.
 
-    A broken pipe to anything else, such as a child process, is still an error.
+    It returns 4 when the disk is full to which they are redirected. A broken pipe to anything else, such as a child
+    process, is still an error.
     """
 
     @wraps(main)
@@ -28,13 +30,26 @@ def quiet_on_closed_pipe(main: Callable[P, int]) -> Callable[P, int]:
             closed = [descriptor for descriptor in (1, 2) if _is_closed(descriptor)]
             if not closed:
                 raise
-            null = os.open(os.devnull, os.O_WRONLY)
-            for descriptor in closed:  # what is still buffered goes nowhere
-                os.dup2(null, descriptor)
-            os.close(null)
+            _discard(closed)
             return CLOSED_PIPE
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _discard([1])
+            print(
+                f"selfreward: {error.strerror}; free some disk space, then run the same command again", file=sys.stderr
+            )
+            return 4
 
     return run
+
+
+def _discard(descriptors: list[int]) -> None:
+    """Let what is still buffered for these files go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _is_closed(descriptor: int) -> bool:

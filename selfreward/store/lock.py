@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import stat
 import threading
@@ -21,8 +22,7 @@ from selfreward.store.files import explain_os_errors, write_text_atomically
 
 LOCK, LEASE = ".lock", ".lease"
 _RETRY_S = 1.0  # `is_held` takes the lock for an instant
-_RENEW_S = 15.0
-_EXPIRE_S = 60.0
+_EXPIRE_S = 60.0  # of a lease; it is renewed four times as often
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
@@ -111,6 +111,7 @@ class _Lease:
 
     def __init__(self, folder: Path, *, expire_s: float) -> None:
         self._path, self._ended, self._renewals = folder / LEASE, threading.Event(), 0
+        self._renew_s = expire_s / 4
         found = _read_lease(self._path)
         if found and found.get("host") != socket.gethostname():
             self._wait_for_expiry(folder, found, expire_s)
@@ -134,14 +135,22 @@ class _Lease:
         write_text_atomically(self._path, json.dumps({**_me(), "renewals": self._renewals}))
 
     def _keep_renewing(self) -> None:
-        while not self._ended.wait(_RENEW_S):
+        while not self._ended.wait(self._renew_s):
+            if not self._is_ours():  # taken over while this process was stopped: two writers would mix their files
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             with suppress(StoreError):  # a full disk: the next one may succeed
                 self._renew()
+
+    def _is_ours(self) -> bool:
+        found = _read_lease(self._path)
+        return found is None or {key: found.get(key) for key in _me()} == _me()
 
     def end(self) -> None:
         self._ended.set()
         self._thread.join()
-        self._path.unlink(missing_ok=True)
+        if self._is_ours():
+            self._path.unlink(missing_ok=True)
 
 
 def _read_lease(path: Path) -> dict[str, Any] | None:

@@ -43,3 +43,11 @@ def test_a_broken_pipe_to_something_else_is_an_error() -> None:
 
     with pytest.raises(BrokenPipeError, match="a child process"):
         command()
+
+
+def test_a_full_disk_behind_standard_output_is_explained() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "selfreward", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 4 and done.stderr.startswith("selfreward: No space left"), done.stderr

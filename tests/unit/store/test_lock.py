@@ -113,3 +113,19 @@ def test_an_error_of_the_file_system_is_explained(tmp_path: Path) -> None:
     with holder(tmp_path, "EIO") as process:
         _, errors = process.communicate("")
     assert f"StoreError: {tmp_path / LOCK}: {os.strerror(errno.EIO)}; " in errors
+
+
+def test_a_lease_that_was_taken_over_ends_the_process_that_lost_it(tmp_path: Path) -> None:
+    """As after a stop of more than a minute: the other machine must not share the folder with this process."""
+    code = "import sys; from selfreward.store import lock; lock._RENEW_S = 0.05\n" + WITHOUT_FLOCK.format(
+        error="ENOSYS"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        taken = json.dumps({"pid": 1, "host": "another", "started": "1", "renewals": 1})
+        (tmp_path / LEASE).write_text(taken)
+        assert process.wait(60) == -15
+    assert (tmp_path / LEASE).read_text() == taken
