@@ -41,9 +41,10 @@ def changed_copy(checkpoint: Checkpoint, folder: Path, *, scale: float) -> Check
     return checkpoint_of(folder, checkpoint.iteration + 1)
 
 
-def write_canary(checkpoint: Checkpoint, token_ids: Sequence[int], logprobs: Sequence[float]) -> None:
+def with_canary(checkpoint: Checkpoint, token_ids: Sequence[int], logprobs: Sequence[float]) -> Checkpoint:
     content = {"token_ids": list(token_ids), "token_logprobs": list(logprobs)}
     (checkpoint.path / "canary.json").write_text(json.dumps(content))
+    return checkpoint_of(checkpoint.path, checkpoint.iteration)
 
 
 def plain_logprobs(folder: Path, token_ids: Sequence[int]) -> list[float]:
@@ -161,11 +162,10 @@ class EngineTests:
         third = changed_copy(first, tmp_path / "third", scale=0.01)
         token_ids = engine.encode_text("a fixed text")
         logprobs = plain_logprobs(third.path, token_ids)
-        write_canary(third, token_ids, logprobs)
-        engine.load(third)
+        engine.load(third := with_canary(third, token_ids, logprobs))
         assert engine.facts()["last_weight_sync"]["canary_difference_nats"] < self.tolerance_nats
         engine.load(first)
-        write_canary(third, token_ids, [logprob - 0.5 for logprob in logprobs])
+        third = with_canary(third, token_ids, [logprob - 0.5 for logprob in logprobs])
         with pytest.raises(EngineError, match=r"differs from the trainer's by 0\.(5|49)"):
             engine.load(third)
         engine.load(first)  # The engine remains usable after a failed verification.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases.engine_tests import CONTEXT_TOKENS, EngineTests, ask, changed_copy, tiny_checkpoint, write_canary
+from cases.engine_tests import CONTEXT_TOKENS, EngineTests, ask, changed_copy, tiny_checkpoint, with_canary
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,7 +166,7 @@ def test_a_skipped_weight_sync_is_detected_for_any_size_of_update(
 
 def test_an_unreadable_canary_is_reported(first: Checkpoint, tmp_path: Path) -> None:
     third = changed_copy(first, tmp_path / "third", scale=0.01)
-    write_canary(third, [1, 2, 3], [-0.5])
+    third = with_canary(third, [1, 2, 3], [-0.5])
     with pytest.raises(EngineError, match=r"canary\.json"):
         build(SECTION, first=first).load(third)
 

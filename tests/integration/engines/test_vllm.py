@@ -18,7 +18,7 @@ from cases.engine_tests import (
     changed_copy,
     plain_logprobs,
     tiny_checkpoint,
-    write_canary,
+    with_canary,
 )
 
 from selfreward.engines import build
@@ -114,7 +114,7 @@ class TestSmolLM2:
     ) -> None:
         second = changed_copy(first, tmp_path / "second", scale=0.001)
         token_ids = engine.encode_text("The capital of France is Paris, and the river through it is the Seine.")
-        write_canary(second, token_ids, plain_logprobs(second.path, token_ids))
+        second = with_canary(second, token_ids, plain_logprobs(second.path, token_ids))
         engine.load(first)
         engine.skips = True
         with pytest.raises(EngineError, match="sampled tensors differ from the checkpoint's"):

@@ -146,7 +146,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(finish
     status = (finished / "status.json").read_text()
     with Store(finished):
         done = run(finished, "iterations.max=2")
-    assert done.returncode == 4
+    assert done.returncode == 5
     assert "in use by" in done.stderr
     assert (finished / "status.json").read_text() == status
 
@@ -183,7 +183,7 @@ def test_a_preempted_run_exits_with_75_and_resumes(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
     assert process.returncode == 75, errors[-2000:]
-    assert "the same command resumes the run" in errors
+    assert "stopped by SIGTERM; all finished work is stored; the same command resumes" in errors
     assert json.loads(selfreward("status", folder, "--json").stdout)["state"] == "preempted"
 
 

@@ -96,7 +96,8 @@ def test_blocks_of_one_batch_equal_training_on_one_block(
         model, state = stays_open.full_model()
         write_model(model, tmp_path / f"{number}", state=state, policy=policy, dtype="float32")
     assert len(stays_open.steps) == 6 and stays_open.steps == at_once.steps
-    assert len({step.loss for step in at_once.steps}) == 6 and len({step.learning_rate for step in at_once.steps}) == 6
+    # The first step may have a rate of 0, so that the second loss is ln 2 again, on some processors to the last bit.
+    assert len({step.loss for step in at_once.steps}) >= 5 and len({step.learning_rate for step in at_once.steps}) == 6
     assert_same(weights_of(stays_open), weights_of(at_once))
 
     last = AutoModelForCausalLM.from_pretrained(tmp_path / "5").state_dict()
