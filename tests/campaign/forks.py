@@ -22,7 +22,10 @@ from typing import Any
 
 from cases.kill_points import changes_files
 
+from selfreward import signals
+
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSTOP)
+_ENDING = {signal.SIGINT, signal.SIGTERM}
 _PAUSE_S = 0.05
 LIMIT_S = 300.0
 
@@ -90,8 +93,11 @@ def run(
     """Run a command line in a fork, in a process group of its own. `prepare` is called in the fork."""
     counter = mmap.mmap(-1, 8)
     started = time.monotonic()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until the fork can be ended as a new process can
     pid = os.fork()
-    if pid == 0:
+    if pid != 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    else:
         _be_the_command(arguments, log, counter, interruption, prepare)
     interrupted = timed_out = False
     while True:
@@ -133,6 +139,8 @@ def _be_the_command(
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
+        signals.exit_at_once()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         prepare()
         _count_changes(counter, interruption)
         from selfreward.cli import main
