@@ -75,11 +75,11 @@ _at_end: list[Callable[[], object]] = []
 
 
 def drawn_interruption(chance: random.Random, *, num_changes: int, seconds: float) -> Interruption:
-    """Draw a signal and its moment, for about eight interruptions in a run of so many changes and seconds."""
+    """Draw a signal and its moment, for about twelve interruptions in a run of so many changes and seconds."""
     number = chance.choice(_SIGNALS)
     if chance.random() < 0.5:
-        return Interruption(number, at_change=int(chance.expovariate(8 / num_changes)))
-    return Interruption(number, after_s=chance.expovariate(8 / seconds))
+        return Interruption(number, at_change=int(chance.expovariate(12 / num_changes)))
+    return Interruption(number, after_s=chance.expovariate(12 / seconds))
 
 
 def run(

@@ -10,7 +10,11 @@ from typing import Any
 
 from bytes.record import ENGINES, RECIPES
 
-_SMALL = ("iterations.max=2", "iterations.shard_prompts=2", "training.save_every_steps=1", "training.batch_size=2")
+_SMALL = (
+    "iterations.max=2", "iterations.num_prompts_per_iteration=4", "iterations.shard_prompts=2",
+    "evaluation.num_prompts=2",
+    "evaluation.verifiable.num_prompts=2", "training.save_every_steps=1", "training.batch_size=2",
+)  # fmt: skip
 _FEW = (
     "iterations.max=2", "iterations.num_prompts_per_iteration=6", "iterations.shard_prompts=3",
     "evaluation.num_prompts=3", "evaluation.num_second_validation_prompts=2", "evaluation.num_test_prompts=2",
@@ -50,7 +54,7 @@ _ENSEMBLE = (
 VARIANTS = (
     Variant("tiny", RECIPES["tiny"], _SMALL, share=3),
     Variant("variant", RECIPES["variant"], _FEW, share=2),
-    Variant("meta", RECIPES["meta"], ("iterations.max=1", "iterations.num_prompts_per_iteration=6"), "meta", share=2),
+    Variant("meta", RECIPES["meta"], ("iterations.max=1", "iterations.num_prompts_per_iteration=5"), "meta", share=2),
     Variant("ensemble", RECIPES["tiny"], (*_SMALL, *_ENSEMBLE), share=1),
 )
 TWO_PROCESSES = Variant(
