@@ -106,16 +106,15 @@ def run(
         if done and os.WIFSTOPPED(status):
             interrupted = True
             time.sleep(_PAUSE_S)
-            os.killpg(pid, signal.SIGCONT)
+            _send(pid, signal.SIGCONT)
         elif done:
             break
         if interruption and not interrupted and interruption.after_s is not None and elapsed >= interruption.after_s:
             interrupted = True
-            with suppress(ProcessLookupError):
-                (os.killpg if interruption.signal == signal.SIGKILL else os.kill)(pid, interruption.signal)
+            _send(pid, interruption.signal)
         if elapsed > limit_s:
             timed_out = True
-            os.killpg(pid, signal.SIGKILL)
+            _send(pid, signal.SIGKILL)
         time.sleep(0.003)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # what a killed command may have left behind
@@ -124,6 +123,15 @@ def run(
         interrupted = num_changes > interruption.at_change
     output = log.read_text(encoding="utf-8", errors="replace")
     return Ended(os.waitstatus_to_exitcode(status), output, num_changes, elapsed, interrupted, timed_out)
+
+
+def _send(pid: int, number: int) -> None:
+    """Send a signal to a command; a kill also to its children, once it has a group of its own."""
+    if number == signal.SIGKILL:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, number)
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _be_the_command(

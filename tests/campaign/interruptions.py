@@ -44,14 +44,15 @@ def _interrupt(results: Results, variant: Variant, work: Path, wanted: int) -> N
         results.fail(PART, f"the untouched run ended with {whole.exit_code}: {whole.output[-500:]}", case=variant.name)
         return
     expected = contents(folder)
-    num_runs = 0
+    num_done = num_runs = 0
     with shown(range(wanted), f"{PART} {variant.name}") as bar:
-        while bar.n < wanted:
+        while num_done < wanted:
             shutil.rmtree(folder)
             case = f"{variant.name}:{num_runs}"
             chance = random.Random(f"{results.seed}/{PART}/{case}")
-            bar.update(_one_run(results, variant, folder, log, chance, whole, expected, case))
-            num_runs += 1
+            num = _one_run(results, variant, folder, log, chance, whole, expected, case)
+            num_done, num_runs = num_done + num, num_runs + 1
+            bar.update(num)
     results.counts["runs"] += num_runs
 
 
