@@ -25,8 +25,8 @@ from campaign.runs import VARIANTS
 
 Part = Callable[[Results, Path, str], None]
 PARTS: dict[str, Part] = {
-    "interruptions": lambda r, work, case: interruptions.campaign(r, work, num_kills=12 if r.short else 100, case=case),
-    "files": lambda r, work, case: files.campaign(r, work, num_cases=12 if r.short else 250, case=case),
+    "interruptions": lambda r, work, case: interruptions.campaign(r, work, num_kills=8 if r.short else 100, case=case),
+    "files": lambda r, work, case: files.campaign(r, work, num_cases=6 if r.short else 250, case=case),
     "storage": lambda r, work, case: storage.campaign(r, work, case=case),
     "judge": lambda r, work, case: judge.campaign(r, work, num_kills=8 if r.short else 1000, case=case),
     "endpoint": lambda r, work, case: endpoint.campaign(r, work, num_rounds=4 if r.short else 60, case=case),
