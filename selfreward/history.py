@@ -7,8 +7,13 @@ from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDAT
 from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.store import Store
-from selfreward.store.names import folder_of
+from selfreward.store.names import MANIFEST, folder_of
 from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, TEST, TRAINING
+
+
+def has_begun(folder: Path) -> bool:
+    """Return whether a run in this folder has finished any file. Raises StoreError for a damaged run folder."""
+    return (folder / MANIFEST).exists() and bool(Store(folder, write=False).manifest["files"])
 
 
 def stored_recipe(folder: Path) -> Recipe:

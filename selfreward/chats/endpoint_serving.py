@@ -1,6 +1,6 @@
 """Whether a server serves at all: refusals of single requests are data, but a server that refuses all ends the run.
 
-* A request that the server refuses for its text (too long, or blocked) is unscored, and the run goes on.
+* A request that the server refuses for its text (too long, or blocked) is unscored, and the run continues.
 * So is one that it refuses with 400 or 422 for a reason that we do not know, or to which it gives no readable answer in
   any attempt, if it serves others.
 * The run ends when the server has never served a request and refuses the first 32, or all of one call (of at least 2,

@@ -54,7 +54,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
             try:
-                with _told_notes(tools, store, progress):
+                with _reported_notes(tools, store, progress):
                     decision = loop.run(parts, store)
             finally:
                 parts.engine.close()
@@ -100,7 +100,7 @@ def check(recipe: Recipe) -> list[str]:
 
     folder = Path(recipe.output_dir).expanduser()
     tools = tools_of(recipe, cache_folder=folder / "endpoints")
-    return warnings_of(problems(recipe, tools, begun=(folder / "manifest.json").exists()))
+    return warnings_of(problems(recipe, tools, begun=history.has_begun(folder)))
 
 
 def rewrite_reports(folder: Path) -> Path:
@@ -130,30 +130,30 @@ def status_of(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _told_notes(tools: "Tools", store: Store, progress: Progress) -> Iterator[None]:
-    """Tell each note about endpoints once, after the stage that it is about, and store it for the report."""
-    told: list[str] = []
+def _reported_notes(tools: "Tools", store: Store, progress: Progress) -> Iterator[None]:
+    """Report each note about endpoints once, after the stage that it is about, and store it for the report."""
+    reported: list[str] = []
     listen = store.listener
 
-    def tell() -> None:
+    def report() -> None:
         for note in tools.notes():
-            if note in told:
+            if note in reported:
                 continue
-            told.append(note)
+            reported.append(note)
             progress("warning", 0, note, {})
             notes = store.manifest["facts"].get("endpoint_notes", [])
             store.record_facts(endpoint_notes=list(dict.fromkeys((*notes, note))))
 
-    def listen_and_tell(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
+    def listen_and_report(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
         listen(what, iteration, stage, details)
         if what != "started":
-            tell()
+            report()
 
-    store.listener = listen_and_tell
+    store.listener = listen_and_report
     try:
         yield
     finally:
-        tell()
+        report()
 
 
 def _outcome(decision: Decision) -> dict[str, Any]:

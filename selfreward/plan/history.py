@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfreward import recipe_file
-from selfreward.history import stored_recipe
+from selfreward.history import has_begun, stored_recipe
 from selfreward.recipe import Recipe
 from selfreward.store import Store
-from selfreward.store.names import MANIFEST
 from selfreward.tables import DECISION, EVALUATION, TRAINING
 
 
@@ -29,9 +28,7 @@ class History:
 
 def started_recipe(folder: Path) -> Recipe | None:
     """Return the recipe that the run in this folder began with; None if none was started. Raises StoreError."""
-    if not (folder / MANIFEST).exists() or not Store(folder, write=False).manifest["files"]:
-        return None
-    return stored_recipe(folder)
+    return stored_recipe(folder) if has_begun(folder) else None
 
 
 def read_history(folder: Path, recipe: Recipe) -> History:

@@ -34,10 +34,12 @@ def remove_merged_shards(folder: Path, manifest: Manifest) -> None:
     """Remove the shards of complete tables, left by a kill between the merge and their removal."""
     for name in manifest.names():
         shards = (folder / name).with_suffix("")
-        if name.endswith(".parquet") and shards.is_dir() and not shards.is_symlink():
+        is_merged = name.endswith(".parquet") and (folder / name).is_file()
+        if is_merged and shards.is_dir() and not shards.is_symlink():
             for shard in shards.glob("[0-9]*.parquet"):
                 if manifest.entry(str(shard.relative_to(folder))) is None:
-                    shard.unlink()
+                    with explain_os_errors(shard):
+                        shard.unlink()
             with contextlib.suppress(OSError):  # not empty: a foreign file
                 shards.rmdir()
 

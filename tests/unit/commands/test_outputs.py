@@ -1,4 +1,4 @@
-"""Outputs that a user names: devices stay devices, inputs stay inputs, and no folder is made unasked."""
+"""Outputs that a user names: devices stay devices, inputs stay inputs, and no folder is made."""
 
 import os
 import stat

@@ -82,6 +82,21 @@ def test_an_interrupted_stage_resumes_at_the_missing_shard(store: Store) -> None
         assert [p.id for p in again.read(1, PROMPTS)] == ["p0", "p1", "p2", "p3"]
 
 
+def test_shards_are_left_alone_where_their_merged_table_is_missing(store: Store) -> None:
+    store.stage(1, PROMPTS, 2, lambda shard: [prompt(shard)])
+    store.close()
+    merged = store.folder / "iteration-01/prompts.parquet"
+    shard = merged.with_suffix("") / "00000.parquet"
+    shard.parent.mkdir()
+    shard.write_bytes(merged.read_bytes())
+    merged.rename(store.folder / "elsewhere")
+    Store(store.folder).close()
+    assert shard.is_file(), "the only copy was removed"
+    (store.folder / "elsewhere").rename(merged)
+    Store(store.folder).close()
+    assert not shard.parent.exists()
+
+
 def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
