@@ -16,6 +16,7 @@ from selfreward.requests import ChatRequest
 class Workload:
     """`num_responses` to each prompt, of at most `max_tokens` tokens, as the input of a judge in `iteration`.
 
+    `num_own` of the responses to each prompt are the policy's own, with log-probabilities from sampling.
     `already_judged`: all responses except the first to each prompt were judged with the same request before.
     """
 
@@ -24,6 +25,7 @@ class Workload:
     max_tokens: int
     iteration: int
     already_judged: bool = False
+    num_own: int = 0
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,16 @@ def numeric(text: str, *, expected: float, tolerance: float, marker: str | None)
     $ € £ and percent signs are ignored, and a comma is never a decimal sign. A text without a number, or without
     the marker, does not pass.
     """
-    if marker is not None:
-        _, found, text = text.lower().rpartition(marker.lower())
-        if not found:
-            return False
-    numbers = read_numbers(text)
-    if not numbers:
-        return False
-    value = numbers[-1] if marker is None else numbers[0]
-    return abs(value - Fraction(repr(expected))) <= Fraction(repr(tolerance))
+    value = final_number(text, marker=marker)
+    return value is not None and abs(value - Fraction(repr(expected))) <= Fraction(repr(tolerance))
+
+
+def final_number(text: str, *, marker: str | None) -> Fraction | None:
+    """Return the last number of the text, or the first after the last `marker`; None when there is none."""
+    if marker is None:
+        return next(reversed(read_numbers(text)), None)
+    _, found, after = text.lower().rpartition(marker.lower())
+    return next(iter(read_numbers(after)), None) if found else None
 
 
 def read_numbers(text: str) -> list[Fraction]:

@@ -10,11 +10,13 @@ from selfreward.judging.constitution import ConstitutionJudge
 from selfreward.judging.ensemble import EnsembleJudge
 from selfreward.judging.expected_score import ExpectedScoreJudge
 from selfreward.judging.intrinsic import IntrinsicJudge
+from selfreward.judging.likelihood import LikelihoodJudge
 from selfreward.judging.pairwise import PairwiseAnchor, PairwiseJudge
 from selfreward.judging.recipe_problems import ANCHOR, anchor_problems, judge_problems, members, problems
 from selfreward.judging.reward_model import RewardModelJudge
 from selfreward.judging.rubric import RubricJudge
 from selfreward.judging.scored_anchor import ScoredAnchor
+from selfreward.judging.self_consistency import SelfConsistencyJudge
 from selfreward.judging.stages import judgments, previous_judgments
 from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
@@ -53,6 +55,11 @@ def build(
             for name in (section.by, section.reference):
                 _local(chats, name, where)
             return IntrinsicJudge(section, engine=engine)
+        case sections.LikelihoodSection():
+            _local(chats, section.by, where)
+            return LikelihoodJudge(section, engine=engine)
+        case sections.SelfConsistencySection():
+            return SelfConsistencyJudge(section)
         case sections.EnsembleSection():
             rest: Any = {"chats": chats, "engine": engine, "seed": seed, "trust_remote_code": trust_remote_code}
             built = {

@@ -11,14 +11,14 @@ it is the same for all responses to a prompt, so ranks within a prompt are prese
 are not comparable. `per_token` is ours. A response without text is unscored (`empty_response`), as with other judges.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 from selfreward import recipe
 from selfreward.judging.client import finite, plain_judgment
+from selfreward.judging.log_probabilities import log_probabilities, score_request
 from selfreward.parts import Engine, Models
-from selfreward.readers import Unscored, without_reasoning
+from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Judgment, Prompt, Response
 from selfreward.requests import ScoreRequest
 from selfreward.roles import POLICY_MODELS
@@ -45,7 +45,7 @@ class IntrinsicJudge:
     ) -> list[Judgment]:
         """Return one judgment per response, in order; one load and one engine call per model. Raises EngineError."""
         model, reference = models[self._section.by], models[self._section.reference]
-        requests_or_unscored = [self._request(response) for response in responses]
+        requests_or_unscored = [score_request(r, context_tokens=self._engine.context_tokens) for r in responses]
         requests = [request for request in requests_or_unscored if not isinstance(request, Unscored)]
         log_ratios = iter(self._log_ratios(requests, model, reference))
         judgments: list[Judgment] = []
@@ -70,13 +70,6 @@ class IntrinsicJudge:
             )
         ]
 
-    def _request(self, response: Response) -> ScoreRequest | Unscored:
-        if not without_reasoning(response.text) or not response.token_ids:
-            return Unscored.EMPTY_RESPONSE
-        if len(response.prompt_token_ids) + len(response.token_ids) > self._engine.context_tokens:
-            return Unscored.TOO_LONG
-        return ScoreRequest(response.prompt_token_ids, response.token_ids)
-
     def _log_ratios(
         self, requests: Sequence[ScoreRequest], model: Checkpoint, reference: Checkpoint
     ) -> list[tuple[float, str]]:
@@ -84,7 +77,7 @@ class IntrinsicJudge:
         by, other = self._section.by, self._section.reference
         if model.id == reference.id:
             return [(0.0, f"{by} and {other} are the same checkpoint")] * len(requests)
-        sums, other_sums = self._sums(model, requests), self._sums(reference, requests)
+        sums, other_sums = (log_probabilities(self._engine, name, requests) for name in (model, reference))
         return [
             (
                 ours - theirs,
@@ -92,10 +85,3 @@ class IntrinsicJudge:
             )
             for request, ours, theirs in zip(requests, sums, other_sums, strict=True)
         ]
-
-    def _sums(self, model: Checkpoint, requests: Sequence[ScoreRequest]) -> list[float]:
-        """Return log pi(y|x) for each request."""
-        if not requests:
-            return []
-        self._engine.load(model)
-        return [math.fsum(token_logprobs) for token_logprobs in self._engine.score(requests)]

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from selfreward import recipe
+from selfreward.judging.self_consistency import MIN_RESPONSES
 from selfreward.problems import Facts, Problem, warning
 from selfreward.records import Prompt
 from selfreward.roles import CHANGING, POLICY_MODELS
 
 ANCHOR = "evaluation.anchor"
 
+_WITHIN_0_AND_1 = (recipe.SelfConsistencySection, recipe.ComparisonSection, recipe.VerifierSection)
 Labelling = recipe.JudgingSection | recipe.AnchorSection
 
 
@@ -21,6 +23,12 @@ def problems(section: recipe.JudgingSection, facts: Facts) -> Iterator[Problem]:
     yield from _schema_problems(section, "judging", facts)
     yield from shared_model_problems(section, run_recipe.evaluation, facts.weights)
     yield from pairing_problems(section, run_recipe.pairing)
+    votes = any(isinstance(judge, recipe.SelfConsistencySection) for judge in members(section))
+    if votes and run_recipe.sampling.num_responses < MIN_RESPONSES:
+        yield Problem(
+            f"sampling.num_responses is {run_recipe.sampling.num_responses}; judging.kind self_consistency lets the "
+            f"responses to a prompt vote, which needs at least {MIN_RESPONSES}; raise it, for example to 8"
+        )
 
 
 def anchor_problems(section: recipe.AnchorSection, facts: Facts) -> Iterator[Problem]:
@@ -99,6 +107,11 @@ def pairing_problems(section: recipe.JudgingSection, pairing: recipe.PairingSect
     if pairing.min_reliability is not None and draws_once:
         yield warning(
             "pairing.min_reliability: the judge draws once, so reliability cannot be measured and no pairs are made"
+        )
+    if pairing.weight == "margin" and not isinstance(section, _WITHIN_0_AND_1):
+        yield Problem(
+            f"pairing.weight is margin, the difference of the scores of a judge, which must lie in [0, 1]; those of "
+            f"{section.kind} do not; use `weight: equal`, or a judge such as self_consistency or pairwise"
         )
     if "consistency" in (pairing.label, pairing.weight) and not models_of(section) & CHANGING:
         yield warning("pairing by consistency, but the judge does not change: each label and weight is 1")

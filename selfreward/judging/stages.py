@@ -15,7 +15,10 @@ def judgments(judge: Judge, candidates: Mapping[Table[Response], ResponseBound],
     """Return the stage that judges all candidates; `candidates` maps each table of responses to its workload."""
     num_responses = sum(each.num_responses for each in candidates.values())
     total_work = replace(
-        work, num_responses=num_responses, max_tokens=max(each.max_tokens for each in candidates.values())
+        work,
+        num_responses=num_responses,
+        max_tokens=max(each.max_tokens for each in candidates.values()),
+        num_own=candidates[RESPONSES].num_responses,
     )
     return Stage(
         JUDGMENTS,

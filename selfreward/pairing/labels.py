@@ -20,6 +20,9 @@ not over the complete iteration; any judge with scores; a C of 0.5 or less is no
 
 `weight: consistency`: a pair is weighted by (tau + 1) / 2 of its own prompt, in addition to any label: here the noise
 of a prompt's tau only adds noise to a weight. 1 where there is no tau. Differs: the paper has one C for all pairs.
+
+`weight: margin`: a pair is weighted by the difference of its scores, which must lie in [0, 1], such as shares of votes.
+Paper: 2411.04109 (ScPO), section 2.
 """
 
 from collections import defaultdict
@@ -30,11 +33,12 @@ from typing import Literal, assert_never
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.strategy import CandidatePair
 from selfreward.parts import PairingInputs
-from selfreward.records import Judgment
+from selfreward.records import Judgment, PreferencePair
 from selfreward.statistics.kendall import kendall_tau
 from selfreward.statistics.scores import mean_scores
 
 Label = Callable[[CandidatePair], float | DropReason]
+Weight = Callable[[PreferencePair], float]
 
 
 def labeller(kind: Literal["hard", "preference", "consistency"], inputs: PairingInputs) -> Label:
@@ -67,9 +71,18 @@ def _preference(judgments: Iterable[Judgment]) -> Label:
     return label
 
 
-def weights(kind: Literal["equal", "consistency"], inputs: PairingInputs) -> dict[str, float]:
-    """Return the weight of each prompt's pairs, by prompt id; an absent prompt has weight 1."""
-    return {prompt_id: (tau + 1) / 2 for prompt_id, tau in _taus(inputs).items()} if kind == "consistency" else {}
+def weigher(kind: Literal["equal", "consistency", "margin"], inputs: PairingInputs) -> Weight:
+    """Return a function from a pair to its weight in the loss."""
+    match kind:
+        case "equal":
+            return lambda pair: 1.0
+        case "consistency":
+            taus = _taus(inputs)
+            return lambda pair: (taus.get(pair.prompt_id, 1.0) + 1) / 2
+        case "margin":
+            return lambda pair: pair.margin
+        case _:
+            assert_never(kind)
 
 
 def _consistency(inputs: PairingInputs) -> float | DropReason:

@@ -13,6 +13,8 @@ class DropReason(StrEnum):
     TRUNCATED_CHOSEN = "truncated_chosen"
     # The strategy found nothing worth pairing.
     NOTHING_PROPOSED = "nothing_proposed"
+    # Chosen scored below `min_chosen_score`.
+    LOW_CHOSEN_SCORE = "low_chosen_score"
     # Scores no further apart than `min_margin`.
     SMALL_MARGIN = "small_margin"
     # The same text or tokens on both sides.

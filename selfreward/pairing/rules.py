@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from selfreward import recipe
-from selfreward.pairing.labels import Label, labeller, weights
+from selfreward.pairing.labels import Label, labeller, weigher
 from selfreward.pairing.reasons import DropReason
 from selfreward.pairing.reliability import low_reliability
 from selfreward.pairing.strategy import Candidate, CandidatePair, PromptCandidates, Strategy, score_of
@@ -66,7 +66,7 @@ class Selector:
         initial_of = _by_prompt(inputs.initial_responses, inputs.prompts)
         scores = mean_scores(inputs.judgments)
         label = labeller(self._section.label, inputs)
-        weight_of = weights(self._section.weight, inputs)
+        weight_of = weigher(self._section.weight, inputs)
         reasons = low_reliability(inputs, self._section.min_reliability)
 
         pairs: list[PreferencePair] = []
@@ -79,7 +79,7 @@ class Selector:
             if isinstance(outcome, DropReason):
                 dropped.append(DroppedPrompt(prompt_id=prompt.id, reason=outcome.value))
             else:
-                pairs += [replace(pair, weight=weight_of.get(prompt.id, 1.0)) for pair in outcome]
+                pairs += [replace(pair, weight=weight_of(pair)) for pair in outcome]
         return Selection(pairs=tuple(pairs), dropped=tuple(dropped))
 
     def _candidates(
@@ -114,8 +114,11 @@ class Selector:
 
     def _reason_against(self, candidate_pair: CandidatePair, accepted: Sequence[CandidatePair]) -> DropReason | None:
         minimum, margin = self._section.min_margin, candidate_pair.chosen.score - candidate_pair.rejected.score
+        least = self._section.min_chosen_score
         if margin <= 0:
             return DropReason.TIE
+        if least is not None and candidate_pair.chosen.score < least:
+            return DropReason.LOW_CHOSEN_SCORE
         if margin <= minimum or math.isclose(margin, minimum):  # 14/3 - 11/3 differs from 1 by rounding
             return DropReason.SMALL_MARGIN
         all_chosen = [other.chosen.response for other in (*accepted, candidate_pair)]

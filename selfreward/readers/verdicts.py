@@ -20,6 +20,8 @@ class Unscored(StrEnum):
     NO_CHECKS = "no_checks"  # the prompt has no checks for a verifier to run
     LOW_SCORE_MASS = "low_score_mass"  # the total probability of the score tokens is too low
     NO_PROBABILITIES = "no_probabilities"  # the server returned a label, but no probabilities of the labels
+    NO_ANSWER = "no_answer"  # the response has no final answer to compare with those of others
+    TOO_FEW_RESPONSES = "too_few_responses"  # too few responses to the prompt for a vote
     NO_REFERENCE = "no_reference"  # the recipe requires a reference response, and the prompt has none
     NO_OPPONENT = "no_opponent"  # the judge compares, and the prompt has no other response with text
     ONE_ORDER = "one_order"  # the other order could not be parsed, and one order alone has position bias

@@ -218,6 +218,30 @@ class IntrinsicSection(Section):
         return self
 
 
+class LikelihoodSection(Section):
+    """log pi(response) of the model `by`, which needs no judge prompt (sharpening, 2412.01951, section 2).
+
+    `per_token` divides it by the number of tokens.
+    """
+
+    kind: Literal["likelihood"]
+    by: str = "policy"
+    per_token: bool = False
+
+
+class SelfConsistencySection(Section):
+    """The share of the prompt's responses that reach the same final answer (ScPO, 2411.04109, section 2).
+
+    `answer`: how the final answer is read and compared, as the check of that name does: `math` (formulas and numbers,
+    mathematically equal), `numeric` (the last number) or `exact` (the complete text, without case and punctuation).
+    `marker`: the answer is what follows its last occurrence, as in "The answer is".
+    """
+
+    kind: Literal["self_consistency"]
+    answer: Literal["math", "numeric", "exact"] = "math"
+    marker: str | None = Field(None, min_length=1)
+
+
 _One = (
     AdditiveSection
     | ExpectedScoreSection
@@ -227,6 +251,8 @@ _One = (
     | VerifierSection
     | RewardModelSection
     | IntrinsicSection
+    | LikelihoodSection
+    | SelfConsistencySection
 )
 MemberSection = Annotated[_One, Field(discriminator="kind")]
 

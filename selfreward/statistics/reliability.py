@@ -93,7 +93,10 @@ def reliability_interval(table: ScoreTable, *, level: float = 0.95, seed: int) -
     """Return r with an interval that resamples prompts. Raises NotEnoughDataError, also for a single prompt."""
     spread = _spread(_replicates(table))
     if spread is None:
-        raise NotEnoughDataError("nothing was scored twice: no prompt has two responses with the same two draws")
+        raise NotEnoughDataError(
+            "nothing was scored twice: no prompt has two responses with the same two draws; "
+            "to a deterministic score reliability does not apply"
+        )
     n, r = len(spread.observed_P), _ratio(spread)
     if n < 2:
         raise NotEnoughDataError("a single prompt was scored twice; an interval needs at least two")

@@ -18,6 +18,8 @@ JUDGES = {
     "expected_score": "{kind: expected_score, by: initial, num_draws: 1}",
     "pairwise": "{kind: pairwise, by: best}",
     "intrinsic": "{kind: intrinsic}",
+    "likelihood": "{kind: likelihood}",
+    "self_consistency": "{kind: self_consistency}",
     "verifier": "{kind: verifier}",
     "ensemble": "{kind: ensemble, members: [{kind: additive}, {kind: pairwise, by: initial}]}",
 }

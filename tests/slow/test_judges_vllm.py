@@ -42,6 +42,8 @@ SECTIONS = {
     f"short., weight: 2.0}}], {WRITTEN}}}",
     "constitution": "{kind: constitution, principles: recipes/principles/example.yaml}",
     "intrinsic": "{kind: intrinsic, by: policy, reference: other}",
+    "likelihood": "{kind: likelihood, by: other}",
+    "self_consistency": "{kind: self_consistency, answer: exact}",
     "verifier": "{kind: verifier}",
     "ensemble": "{kind: ensemble, combine: worst_case, members: [{kind: expected_score}, {kind: verifier}]}",
 }

@@ -38,6 +38,7 @@ EXAMPLES = {
     "startend:quotation": {},
     # Our own.
     "exact": {"expected": "yes", "normalised": True},
+    "math": {"expected": r"\frac{7}{2}"},
     "numeric": {"expected": 3.5, "tolerance": 0, "marker": "="},
     "regex": {"pattern": "a+", "must_match": True, "full": False},
 }

@@ -211,6 +211,7 @@ CASES = [
     ("numeric", {"expected": -1234.5}, ["-1,234.5", "\u22121234.50", "-$1,234.5"], ["1,234.5", "-1234,5", "-1.2345"]),
     ("numeric", {"expected": 0.1}, ["0.1", ".1", "1/10", "1e-1"], ["0.1000001", "1"]),
     ("numeric", {"expected": 10, "tolerance": 0.5}, ["10.5", "9.5", "19/2"], ["10.51", "9.49"]),
+    ("math", {"expected": "3/4"}, ["It is 0.75.", r"\boxed{\frac{6}{8}}"], ["4/3", "three quarters"]),
     (
         "numeric",
         {"expected": 7, "marker": "Answer:"},

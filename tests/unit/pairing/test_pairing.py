@@ -174,6 +174,17 @@ def test_the_initial_model_gives_a_pair_where_the_policys_own_responses_tie() ->
     assert reason(select(scored(4), kind="initial_rejected", initial=scored(1, by="i"))) == "too_few_scored"
 
 
+def test_a_weight_by_margin_is_the_difference_of_the_scores() -> None:
+    (pair,) = select(scored(0.75, 0.5, 0.25), weight="margin").pairs
+    assert (pair.weight, pair.margin, pair.label) == (0.5, 0.5, 1.0)
+
+
+def test_a_winner_below_the_minimum_score_is_not_chosen() -> None:
+    assert ends(select(scored(0.5, 0.25), min_chosen_score=0.5)) == ("p0#0", "p0#1")
+    assert reason(select(scored(0.375, 0.25), min_chosen_score=0.5)) == "low_chosen_score"
+    assert reason(select(scored(0.375, 0.375), min_chosen_score=0.5)) == "tie"
+
+
 def test_a_selector_reads_only_the_tables_it_needs() -> None:
     def read(kind: str, **settings_: Any) -> tuple[Table[Any], ...]:
         return pairing.build(KINDS[kind](kind=kind, **settings_)).reads

@@ -152,6 +152,13 @@ def test_an_intrinsic_judge_scores_each_response_with_two_models_once_they_diffe
     assert other.stages[JUDGMENTS].num_requests == 24
 
 
+def test_a_likelihood_judge_scores_only_responses_of_others() -> None:
+    first, second = planned("judging={kind: likelihood}", "pairing={kind: initial_rejected}")
+    assert JUDGMENTS not in first.stages and JUDGMENTS not in planned("judging={kind: self_consistency}")[1].stages
+    assert second.stages[JUDGMENTS].num_requests == 12  # M_0's responses; log-probabilities of its own are known
+    assert planned("judging={kind: likelihood, by: initial}")[0].stages[JUDGMENTS].num_requests == 12
+
+
 def test_a_reward_model_scores_every_response_outside_the_engine() -> None:
     first, second = planned("judging={kind: reward_model, by: rm}", "models.rm={model: 'random:tiny'}")
     assert not {JUDGMENTS, SELF} & first.stages.keys()
@@ -265,6 +272,9 @@ def test_the_anchor_compares_best_and_worst_on_prompts_of_each_iteration() -> No
         ("{kind: additive, by: best}", True),
         ("{kind: additive, by: initial}", False),
         ("{kind: intrinsic}", True),
+        ("{kind: likelihood}", True),
+        ("{kind: likelihood, by: initial}", False),
+        ("{kind: self_consistency}", False),
         ("{kind: intrinsic, by: other, reference: best}", True),
         ("{kind: ensemble, members: [{kind: pairwise, by: initial}, {kind: expected_score}]}", True),
         ("{kind: ensemble, members: [{kind: pairwise, by: initial}, {kind: verifier}]}", False),
