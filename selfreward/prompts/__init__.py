@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from selfreward.parts import PromptSource
+from selfreward.prompts import facts
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.dataset import read_dataset
+from selfreward.prompts.facts import PARTS, read_facts
 from selfreward.prompts.file import read_file
 from selfreward.prompts.gold import read_gold
 from selfreward.prompts.held_out import Fit, always_fits, gaps
@@ -17,6 +19,7 @@ from selfreward.recipe import (
     BuiltinPrompts,
     DatasetPrompts,
     EvaluationSection,
+    FactsPrompts,
     FilePrompts,
     IterationsSection,
     PromptsSection,
@@ -57,7 +60,7 @@ def build(
         num_test=evaluation.test_size,
         gold=read_gold(evaluation.gold.path) if evaluation.gold is not None else (),
         iterations=iterations,
-        boilerplate=boilerplate(),
+        boilerplate=[*boilerplate(), *facts.boilerplate()],
         gaps=gaps(evaluation),
         fit_training=fit_training,
         fit_held_out=fit_held_out,
@@ -90,6 +93,9 @@ def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out
                 held_out=_generated(generator, "validation", min(2 * num_held_out, generator.available("validation"))),
                 how_to_add="allow more check_kinds",
             )
+        case FactsPrompts():
+            train, held_out = (in_seeded_order(read_facts(part, section.topics), seed=seed) for part in PARTS)
+            pool = Pool("the facts", train, held_out=held_out, how_to_add="use `kind: file` with your own questions")
         case _:
             assert_never(section)
     turn = section.system_prompt

@@ -321,6 +321,7 @@ MEMBERS = {
     schema.FilePrompts: "prompts={kind: file, path: 'C:\\a b\\ü.jsonl', column: q}",
     schema.DatasetPrompts: "prompts={kind: dataset, name: org/set, config: 'no', revision: '2026-01-31'}",
     schema.VerifiablePrompts: "prompts={kind: verifiable, num_checks: 2, check_kinds: ['on', 'null', '1.0']}",
+    schema.FactsPrompts: "prompts={kind: facts, topics: [capital, opposite]}",
     schema.AdditiveSection: "judging={kind: additive, num_draws: 11, temperature: 1}",
     schema.ExpectedScoreSection: "judging={kind: expected_score, by: initial, min_score_mass: 1e-9}",
     schema.VerifierSection: "judging={kind: verifier, aggregate: all}",
