@@ -25,6 +25,9 @@ MIN_BLOCK: Final = 16
 PROMPTS_PER_PAIR: Final = 3
 """One pair in this number of prompts is enough to train on; at most the schema's `monitor.min_pairs`."""
 
+PROMPTS_PER_JUDGE_PROMPT: Final = 4
+"""The judge is measured on one in this number of an iteration's prompts; at most the preset's number."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -158,7 +161,9 @@ def _of_blocks(recipe: Recipe, left: int) -> dict[str, int]:
     """Return the sizes that follow from that of an iteration; the horizon is the number of iterations with prompts."""
     block, most = recipe.iterations.num_prompts_per_iteration, MonitorSection()
     return {
-        "evaluation.num_judge_prompts": min(PRESETS[recipe.evaluation.preset].num_judge_prompts, block),
+        "evaluation.num_judge_prompts": max(
+            1, min(PRESETS[recipe.evaluation.preset].num_judge_prompts, block // PROMPTS_PER_JUDGE_PROMPT)
+        ),
         "monitor.horizon": max(1, min(most.horizon, left // block)),
         "monitor.min_pairs": max(1, min(most.min_pairs, block // PROMPTS_PER_PAIR)),
     }

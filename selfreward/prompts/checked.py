@@ -34,10 +34,11 @@ def checked_prompts(section: VerifiableEvaluation | Literal["validation"] | None
     rows = in_seeded_order(read_file(section.path), seed=seed)
     checked = [replace(prompt, id=f"{ID_PREFIX}{prompt.id}") for prompt in rows if prompt.checks]
     if len(checked) < section.num_prompts:
+        advice = f"lower it to {len(checked)}, or add rows" if checked else 'add `"checks": [{"kind": ...}]` to rows'
         raise RecipeError(
-            f"evaluation.verifiable: {section.path} has {len(checked)} rows with `checks` and {len(rows) - len(checked)} "
-            f"without; evaluation.verifiable.num_prompts needs {section.num_prompts}; "
-            + (f"lower it to {len(checked)}, or add rows" if checked else 'add `"checks": [{"kind": ...}]` to the rows')
+            f"evaluation.verifiable: {section.path} has {len(checked)} rows with `checks` and "
+            f"{len(rows) - len(checked)} without; evaluation.verifiable.num_prompts needs {section.num_prompts}; "
+            f"{advice}"
         )
     left_out = (_without_checks(prompt) for prompt in rows if not prompt.checks)
     return CheckedPrompts(tuple(checked[: section.num_prompts]), tuple(left_out))
