@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from selfreward import prompts, sizes
+from selfreward import prompts, recipe_file, sizes
 from selfreward.dtypes import with_dtype
 from selfreward.history import has_begun, stored_recipe
 from selfreward.recipe import Recipe
@@ -10,9 +10,18 @@ from selfreward.recipe import Recipe
 
 def settled(recipe: Recipe) -> Recipe:
     """Return the recipe with dtype and sizes: those with which the run in its folder began, or else those of this
-    machine and of the prompts as they are now. Raises RecipeError and StoreError."""
+    machine and of the prompts as they are now.
+
+    A run of another recipe, with which `run` would refuse this one, does not count. Raises RecipeError and StoreError.
+    """
     folder = Path(recipe.output_dir).expanduser()
-    return resumed(recipe, stored_recipe(folder)) if has_begun(folder) else prompts.sized(with_dtype(recipe))
+    if has_begun(folder):
+        before = stored_recipe(folder)
+        found = resumed(recipe, before)
+        _, fixed = recipe_file.changed_keys(before, found)
+        if not fixed:
+            return found
+    return prompts.sized(with_dtype(recipe))
 
 
 def resumed(recipe: Recipe, before: Recipe) -> Recipe:

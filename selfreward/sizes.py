@@ -98,7 +98,7 @@ def sized(recipe: Recipe, available: Available, *, num_left: Callable[[Recipe], 
 
     `num_left` returns how many prompts are left for training when the held-out sets of this recipe are taken.
     """
-    recipe = _filled(recipe, _of_evaluation(recipe, available))
+    recipe = _filled(recipe, {"name": recipe.name, **_of_evaluation(recipe, available)})
     left = num_left(recipe)
     recipe = _filled(recipe, _of_iterations(recipe, left))
     return _filled(recipe, _of_blocks(recipe, left))
@@ -114,13 +114,15 @@ def _of_evaluation(recipe: Recipe, available: Available) -> dict[str, Any]:
     is_small = available.num_training < STANDARD_FROM
     name = section.preset if _is_set(recipe, "evaluation.preset") else "light" if is_small else "standard"
     preset = PRESETS[name]
-    share = num_prompts // max(3, 2 * preset.num_sets) if available.is_shared else num_prompts // preset.num_sets
-    room = num_prompts - _requested_extra(recipe) - (_requested_for_training(recipe) if available.is_shared else 0)
-    size = max(MIN_VALIDATION, min(preset.num_prompts, share, room // preset.num_sets))
+    free = num_prompts - _requested_extra(recipe)
+    share = free // max(3, 2 * preset.num_sets) if available.is_shared else free // preset.num_sets
+    room = free - (_requested_for_training(recipe) if available.is_shared else 0)
+    fitting = max(0, min(preset.num_prompts, share, room // preset.num_sets))
+    size = max(MIN_VALIDATION, fitting)
     is_checked = available.checked_share >= 0.5 and not _is_set(recipe, "evaluation.verifiable")
     num_validation = section.num_prompts if _is_set(recipe, "evaluation.num_prompts") else size
     too_many = num_validation >= EXTRA_SPLITS_FROM and 3 * num_validation > room
-    extra = size if preset.num_sets > 1 else 0 if too_many else None
+    extra = fitting if preset.num_sets > 1 else 0 if too_many else None
     return {
         "evaluation.preset": name,
         "evaluation.num_prompts": size,
