@@ -130,10 +130,13 @@ def _plan(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
     from selfreward.launch.local import check
+    from selfreward.plan import measuring
+    from selfreward.settled import settled
 
-    recipe = recipe_file.load(options.recipe, options.overrides)
+    recipe = settled(recipe_file.load(options.recipe, options.overrides))
     for warning in check(recipe):
         print(f"warning: {warning}", file=sys.stderr)
+    print(f"{measuring.sizes(recipe)}\n{measuring.resolution(recipe)}")
     print(f"{options.recipe}: valid")
     return 0
 

@@ -103,13 +103,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A prompt to which the policy cannot respond: too long for the context, or refused by its chat template.
+    """A prompt that cannot be used: too long for the context, refused by the chat template, or without checks.
 
     `found` and `advice` are for messages. `is_correctable`: the user can correct it, in a file.
     """
 
     prompt_id: str
-    kind: Literal["too_long", "refused_by_template"]
+    kind: Literal["too_long", "refused_by_template", "no_checks"]
     found: str
     advice: str
     is_correctable: bool = False
@@ -134,7 +134,10 @@ class PromptSource(Protocol):
         """Return the held-out prompts that are used once, when the run has ended; may be empty."""
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
-        """Return the held-out prompts with checks, for the pass rate; may be empty. Never trained on."""
+        """Return the held-out prompts with checks, for the pass rate; may be empty. Never trained on.
+
+        They are disjoint from the validation prompts, or some of these.
+        """
 
     def gold_pairs(self) -> Sequence[GoldPair]:
         """Return pairs of responses whose order is known, for the judge's accuracy; may be empty."""

@@ -17,6 +17,7 @@ from selfreward.evaluation.responding import Decoding, score_responses
 from selfreward.evaluation.self_outcomes import self_judgments, self_outcomes
 from selfreward.evaluation.tables import (
     COMPARISONS,
+    GREEDY_RESPONSES,
     KL_RESPONSES,
     LOGPROBS,
     OUTCOMES,
@@ -25,7 +26,7 @@ from selfreward.evaluation.tables import (
     VERIFIABLE_RESPONSES,
 )  # fmt: skip
 from selfreward.parts import Judge
-from selfreward.records import Checkpoint, Comparison, Evaluation, Judgment, Prompt, PromptOutcome
+from selfreward.records import Checkpoint, Comparison, Evaluation, Judgment, Prompt, PromptOutcome, Response
 from selfreward.roles import Roles
 from selfreward.seeding import seed_of
 from selfreward.steps import Probe, Read, Reading, Stage, complete_tables
@@ -33,7 +34,7 @@ from selfreward.tables import EVALUATION
 from selfreward.workload import Workload, forward_requests
 
 KL_PROMPTS = 32
-EARLIER = (Read(RESPONSES, "earlier"), Read(VERIFIABLE_RESPONSES, "earlier"))
+EARLIER = tuple(Read(table, "earlier") for table in (RESPONSES, VERIFIABLE_RESPONSES, GREEDY_RESPONSES))
 
 
 def held_out(evaluator: Evaluator, iteration: int, *, self_judge: Judge | None = None) -> Probe:
@@ -62,6 +63,17 @@ class _HeldOut:
     def verifiable(self) -> Sequence[Prompt]:
         return self.evaluator.source.verifiable_prompts()
 
+    @property
+    def only_verifiable(self) -> Sequence[Prompt]:
+        """The verifiable prompts that are not validation prompts, so that no prompt is responded to twice."""
+        validation = {prompt.id for prompt in self.validation}
+        return [prompt for prompt in self.verifiable if prompt.id not in validation]
+
+    @property
+    def has_greedy(self) -> bool:
+        """Whether greedy responses differ from the others, and are measured beside them."""
+        return self.evaluator.decoding.temperature > 0 and bool(self.verifiable)
+
     def initial_probe(self) -> Probe:
         return Probe(EVALUATION, self._own_stages(), (), self._measure_initial)
 
@@ -84,9 +96,16 @@ class _HeldOut:
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def _own_stages(self) -> tuple[Stage[Any], ...]:
+        evaluator = self.evaluator
+        greedy = replace(evaluator.decoding, temperature=0.0)
         return (
-            self.evaluator.responses(RESPONSES, self.validation, "trained"),
-            self.evaluator.responses(VERIFIABLE_RESPONSES, self.verifiable, "trained"),
+            evaluator.responses(RESPONSES, self.validation, "trained"),
+            evaluator.responses(VERIFIABLE_RESPONSES, self.only_verifiable, "trained"),
+            *(
+                [evaluator.responses(GREEDY_RESPONSES, self.verifiable, "trained", decoding=greedy)]
+                if self.has_greedy
+                else []
+            ),
         )
 
     def _divergence(self) -> tuple[tuple[Stage[Any], ...], ...]:
@@ -143,7 +162,21 @@ class _HeldOut:
         return Sides(list(reading.rows(RESPONSES, shard=shard)), baselines)
 
     def _own(self, reading: Reading) -> HeldOutResponses:
-        return HeldOutResponses(list(reading.rows(RESPONSES)), list(reading.rows(VERIFIABLE_RESPONSES)))
+        greedy = list(reading.rows(GREEDY_RESPONSES)) if self.has_greedy else None
+        return self._held_out(list(reading.rows(RESPONSES)), list(reading.rows(VERIFIABLE_RESPONSES)), greedy)
+
+    def _earlier(self, reading: Reading, model: Checkpoint, validation: list[Response]) -> HeldOutResponses:
+        """Return the stored responses of an earlier checkpoint, whose responses to the validation prompts are given."""
+        evaluated = self.evaluator.evaluated
+        verifiable = evaluated(reading, VERIFIABLE_RESPONSES, self.only_verifiable, model, None)
+        greedy = evaluated(reading, GREEDY_RESPONSES, self.verifiable, model, None) if self.has_greedy else None
+        return self._held_out(validation, verifiable, greedy)
+
+    def _held_out(
+        self, validation: list[Response], verifiable: list[Response], greedy: list[Response] | None
+    ) -> HeldOutResponses:
+        by_prompt = {response.prompt_id: response for response in (*validation, *verifiable)}
+        return HeldOutResponses(validation, [by_prompt[prompt.id] for prompt in self.verifiable], greedy)
 
     def _baseline_comparisons(self, reading: Reading, own: HeldOutResponses) -> dict[str, BaselineComparison]:
         """Return M_t against each baseline, by name. In the first iteration M_{t-1} is M_0, and is measured once."""
@@ -154,11 +187,10 @@ class _HeldOut:
 
         def against_baseline(name: str, model: Checkpoint) -> BaselineComparison:
             side = sides.baselines[name]
-            checked = self.evaluator.evaluated(reading, VERIFIABLE_RESPONSES, self.verifiable, model, None)
             compared = outcomes(own.validation, side, comparisons, sides.against)
             own_logprobs = logprobs["trained"] if name in logprobs else None
-            both = HeldOutResponses(side, checked)
-            return BaselineComparison(name, both, compared, own_logprobs, logprobs.get(name), judged[name])
+            held_out = self._earlier(reading, model, side)
+            return BaselineComparison(name, held_out, compared, own_logprobs, logprobs.get(name), judged[name])
 
         return {name: against_baseline(name, model) for name, model in baselines_of(reading.roles).items()}
 
@@ -171,7 +203,7 @@ class _HeldOut:
     def _outcomes(self, reading: Reading) -> list[PromptOutcome]:
         """Return the outcomes of all judges against each baseline."""
         own = self._own(reading)
-        passed = passes(self.verifiable, own)
+        passed = passes(self.verifiable, own.verifiable)
         found: list[PromptOutcome] = []
         baseline_comparisons = {
             reading.roles[name].iteration: baseline
@@ -184,7 +216,7 @@ class _HeldOut:
                 found += rows(
                     baseline.self_outcomes, own.validation, validation, set="validation", by="self", against=against
                 )
-            checked = check_outcomes(own.verifiable, passed, passes(self.verifiable, baseline.held_out))
+            checked = check_outcomes(own.verifiable, passed, passes(self.verifiable, verifiable))
             found += rows(checked, own.verifiable, verifiable, set="verifiable", by="checks", against=against)
         return found
 

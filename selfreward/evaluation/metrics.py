@@ -23,10 +23,20 @@ DISTINCT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class HeldOutResponses:
-    """One checkpoint's responses to the validation prompts and to the verifiable prompts, each in their order."""
+    """One checkpoint's responses to the validation prompts and to the verifiable prompts, each in their order.
+
+    `greedy` are greedy ones to the verifiable prompts; None where `verifiable` are greedy already.
+    """
 
     validation: Sequence[Response]
     verifiable: Sequence[Response]
+    greedy: Sequence[Response] | None = None
+
+    @property
+    def by_pass_rate(self) -> dict[str, Sequence[Response]]:
+        """The responses to the verifiable prompts by the name of their pass rate."""
+        found = {"pass_rate": self.verifiable}
+        return found if self.greedy is None else {**found, "greedy_pass_rate": self.greedy}
 
 
 @dataclass(frozen=True)
@@ -78,24 +88,20 @@ def measure(
     All responses are to the same prompts in the same order, as `evaluation/evaluator.py` has checked.
     """
     table = MetricTable()
-    passed = passes(verifiable_prompts, own)
     _measure_texts(table, own, initial, max_tokens=max_tokens, seed=seed)
-    _measure_passes(table, passed)
     for baseline in baselines:
         _measure_against(table, own, baseline, max_tokens=max_tokens, seed=seed)
-        if passed:
-            theirs = passes(verifiable_prompts, baseline.held_out)
-            table.metrics[f"pass_rate_vs_{baseline.name}"] = paired_interval(passed, theirs, bounds=(0, 1), seed=seed)
+    _measure_passes(table, own, baselines, verifiable_prompts, seed=seed)
     if baselines:
         measure_anchor(table, comparisons, [o for baseline in baselines for o in baseline.outcomes], seed=seed)
     return Evaluation(iteration, table.metrics, table.not_measured)
 
 
-def passes(prompts: Sequence[Prompt], held_out: HeldOutResponses) -> list[bool]:
+def passes(prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[bool]:
     """Return whether each response to the verifiable prompts passes all checks, without its reasoning."""
     return [
         checks.pass_all(prompt.checks, without_reasoning(response.text))
-        for prompt, response in zip(prompts, held_out.verifiable, strict=True)
+        for prompt, response in zip(prompts, responses, strict=True)
     ]
 
 
@@ -107,11 +113,23 @@ def _truncated(held_out: HeldOutResponses) -> list[bool]:
     return [response.finish_reason == "length" for response in held_out.validation]
 
 
-def _measure_passes(table: MetricTable, passed: Sequence[bool]) -> None:
-    if passed:
-        table.metrics["pass_rate"] = rate_interval(passed)
-    else:
+def _measure_passes(
+    table: MetricTable,
+    own: HeldOutResponses,
+    baselines: Sequence[BaselineComparison],
+    prompts: Sequence[Prompt],
+    *,
+    seed: int,
+) -> None:
+    if not prompts:
         table.not_measured["pass_rate"] = "there are no verifiable prompts"
+        return
+    for name, responses in own.by_pass_rate.items():
+        passed = passes(prompts, responses)
+        table.metrics[name] = rate_interval(passed)
+        for baseline in baselines:
+            theirs = passes(prompts, baseline.held_out.by_pass_rate[name])
+            table.metrics[f"{name}_vs_{baseline.name}"] = paired_interval(passed, theirs, bounds=(0, 1), seed=seed)
 
 
 def _measure_texts(

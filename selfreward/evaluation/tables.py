@@ -10,6 +10,9 @@ RESPONSES = Table("evaluation_responses", Response, EVALUATION, "validation")
 VERIFIABLE_RESPONSES = Table(
     "evaluation_verifiable_responses", Response, EVALUATION, "checks", "responses to verifiable prompts"
 )
+GREEDY_RESPONSES = Table(
+    "evaluation_greedy_responses", Response, EVALUATION, "checks", "and greedy ones, beside the sampled ones"
+)
 KL_RESPONSES = Table("evaluation_kl_responses", Response, EVALUATION, "KL")
 LOGPROBS = {
     role: Table(f"evaluation_logprobs_{name}", ResponseLogprob, EVALUATION, "KL")

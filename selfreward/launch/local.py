@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfreward import history, loop, recipe_file, signals
-from selfreward.dtypes import engine_dtype, with_dtype
+from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
 from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
+from selfreward.settled import resumed, settled
 from selfreward.store import Store
 from selfreward.store.files import read_text
 from selfreward.store.lock import is_held
@@ -47,8 +48,10 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
     """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind."""
     folder = Path(recipe.output_dir).expanduser()
     with Store(folder, name=recipe.name) as store:
-        recipe = _store_or_compare_recipe(store, recipe)
+        is_new = not store.manifest["files"]
+        recipe = recipe if is_new else _compared_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
+            recipe = _stored_recipe(store, recipe) if is_new else recipe
             tools = prepare(recipe, store)
             parts = parts_of(recipe, store, tools)
             for warning in store.manifest["facts"]["warnings"]:
@@ -98,7 +101,7 @@ def check(recipe: Recipe) -> list[str]:
     """Read prompts and models as a run would, without starting it. Return warnings; raises RecipeError."""
     from selfreward.tools import problems, tools_of
 
-    folder = Path(recipe.output_dir).expanduser()
+    recipe, folder = settled(recipe), Path(recipe.output_dir).expanduser()
     tools = tools_of(recipe, cache_folder=folder / "endpoints")
     return warnings_of(problems(recipe, tools, begun=history.has_begun(folder)))
 
@@ -160,19 +163,19 @@ def _outcome(decision: Decision) -> dict[str, Any]:
     return {"decision": decision.decision, "stopped_by": decision.stopped_by, "exit_code": decision.exit_code}
 
 
-def _store_or_compare_recipe(store: Store, recipe: Recipe) -> Recipe:
-    """Store the recipe in an empty run folder; otherwise refuse changes of keys that may not change on resume.
+def _stored_recipe(store: Store, recipe: Recipe) -> Recipe:
+    """Store the recipe of a new run with the dtype and the sizes that all of its iterations use, and return it."""
+    chosen, recipe = engine_dtype(recipe.engine), settled(recipe)
+    store.write_text("recipe.yaml", recipe_file.dump(recipe))
+    store.record_facts(engine_dtype=f"{chosen.name}: {chosen.reason}")
+    store.record_event("started")
+    return recipe
 
-    Returns the recipe with the `engine.dtype` that the run began with, so that all iterations use one dtype.
-    """
-    if not store.manifest["files"]:
-        chosen, recipe = engine_dtype(recipe.engine), with_dtype(recipe)
-        store.write_text("recipe.yaml", recipe_file.dump(recipe))
-        store.record_facts(engine_dtype=f"{chosen.name}: {chosen.reason}")
-        store.record_event("started")
-        return recipe
+
+def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
+    """Refuse changes of keys that may not change on resume; return the recipe with what the run began with."""
     before = history.stored_recipe(store.folder)
-    asked, recipe = recipe, with_dtype(recipe, before.engine.dtype)
+    asked, recipe = recipe, resumed(recipe, before)
     changeable, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
         raise RecipeError(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfreward.dtypes import EngineDtype, engine_dtype, with_dtype
+from selfreward.dtypes import EngineDtype, engine_dtype
 from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.history import History, read_history, started_recipe
 from selfreward.plan.machine import Machine, measure_machine
@@ -18,6 +18,7 @@ from selfreward.plan.seconds import Seconds, estimate
 from selfreward.plan.storage import Disk, Memory, disk_of, memory_of
 from selfreward.plan.work import IterationWork, count_work
 from selfreward.recipe import Recipe
+from selfreward.settled import settled
 from selfreward.tools import Tools, problems, tools_of
 
 
@@ -45,7 +46,7 @@ def plan(recipe: Recipe) -> Plan:
     """Count the work of a recipe and measure this machine for about a second. Raises RecipeError as a run would."""
     started_with = started_recipe(Path(recipe.output_dir).expanduser())
     chosen = engine_dtype((started_with or recipe).engine)  # a run keeps the dtype with which it began
-    recipe = with_dtype(recipe, chosen.name)
+    recipe = settled(recipe)
     tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
     model = read_shape(tools.models["policy"].path)
     work = count_work(recipe, tools)

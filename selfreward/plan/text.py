@@ -1,39 +1,38 @@
 """The plan as text for a terminal."""
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from selfreward.plan import measuring
 from selfreward.plan import seconds as time_of
 from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import cost, money, work_outside_engine
+from selfreward.plan.layout import count, entry, prose
 from selfreward.plan.planning import Plan
 from selfreward.plan.seconds import Seconds
 from selfreward.plan.storage import engine_kind
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import EndpointSection
-from selfreward.statistics.resolution import POWER, TIE_RATE, prompts_to_resolve, smallest_resolvable_gain
 
 GIB = 2**30
-WIDTH = 100
 
 
 def render(plan: Plan) -> str:
     """Return the plan in lines of at most 100 characters; tables may be wider."""
     recipe, model = plan.recipe, plan.model
     parts = [
-        _prose(
-            f"plan of {recipe.name}: {_count(recipe.iterations.max, 'iteration')} of "
-            f"{_count(recipe.iterations.num_prompts_per_iteration, 'prompt')}, a model of "
+        prose(
+            f"plan of {recipe.name}: {count(recipe.iterations.max, 'iteration')} of "
+            f"{count(recipe.iterations.num_prompts_per_iteration, 'prompt')}, a model of "
             f"{model.num_parameters / 1e6:,.1f} M parameters, engine {engine_kind(recipe)} in "
             f"{recipe.engine.dtype} ({plan.dtype.reason})"
         ),
-        _prose(
+        prose(
             "Counts are upper bounds, reached when every response has the maximum length, every response is judged, no "
             "two texts are equal and every prompt gives a pair. A prompt counts once per request, regardless of its "
             "number of samples; a response in a judge's prompt counts its sampled tokens, which malformed text may "
             "exceed."
         ),
-        "\n".join(_prose(f"warning: {warning}") for warning in plan.warnings),
+        "\n".join(prose(f"warning: {warning}") for warning in plan.warnings),
         _table("engine requests", plan.iterations, lambda work: work.num_requests),
         _table("engine tokens, prompt and generated", plan.iterations, lambda work: work.num_tokens),
         _notes(plan),
@@ -43,7 +42,9 @@ def render(plan: Plan) -> str:
         _memory(plan),
         _disk(plan),
         _time(plan),
-        _resolution(plan),
+        measuring.share(plan.iterations, preset=recipe.evaluation.preset),
+        measuring.sizes(recipe),
+        measuring.resolution(recipe),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -105,17 +106,17 @@ def _notes(plan: Plan) -> str:
             texts = notes.setdefault(table.column or table.name, [])
             if table.note and table.note not in texts:
                 texts.append(table.note)
-    return _prose(" ".join(f"{column}: {'; '.join(texts)}." for column, texts in notes.items() if texts))
+    return prose(" ".join(f"{column}: {'; '.join(texts)}." for column, texts in notes.items() if texts))
 
 
 def _outside_engine(plan: Plan) -> str:
     return "\n\n".join(
         _endpoint(name, plan.recipe.endpoints[name], work)
         if name in plan.recipe.endpoints
-        else _entry(
+        else entry(
             "outside",
-            f"{name}, a reward model, scores up to {_count(work.num_requests, 'response')} of "
-            f"{_count(work.num_prompt_tokens, 'token')} (by the policy's tokenizer) in the complete run, outside the "
+            f"{name}, a reward model, scores up to {count(work.num_requests, 'response')} of "
+            f"{count(work.num_prompt_tokens, 'token')} (by the policy's tokenizer) in the complete run, outside the "
             "engine: it is not included in the tables, memory and time.",
         )
         for name, work in work_outside_engine(plan.iterations).items()
@@ -129,7 +130,7 @@ def _endpoint(name: str, section: EndpointSection, work: Work) -> str:
         for num_prompt in (work.num_prompt_tokens, num_once)
     )
     text = (
-        f"{name}: up to {_count(work.num_requests, 'request')}, {work.num_prompt_tokens:,} prompt and "
+        f"{name}: up to {count(work.num_requests, 'request')}, {work.num_prompt_tokens:,} prompt and "
         f"{work.num_generated_tokens:,} generated tokens in the complete run"
     )
     text += ", no price is given" if most is None else f", which cost at most {money(most)}"
@@ -139,7 +140,7 @@ def _endpoint(name: str, section: EndpointSection, work: Work) -> str:
         text += "." if least is None else f" ({money(least)} in total)."
     if not work.num_generated_tokens:
         text += " extra_body removes the limit of its replies: their tokens are not counted."
-    return _entry(
+    return entry(
         "endpoint",
         f"{text} Counted with the policy's tokenizer; the server's tokenizer may give more or fewer tokens. Failed "
         "attempts may also be charged. Its requests are not in the tables, and its time is not included.",
@@ -172,7 +173,7 @@ def _memory(plan: Plan) -> str:
     memory, training = plan.memory, plan.recipe.training
     together = "engine and trainer share the memory" if memory.shared else "engine and trainer take turns"
     states = "weights" if plan.recipe.policy.lora else f"weights, gradients, {_STATES[training.optimizer]}"
-    return _entry(
+    return entry(
         "memory",
         f"{_gib(memory.peak)} of {_gib(memory.available)}, {together}: engine {_gib(memory.engine_weights)} weights "
         f"and {_gib(memory.engine_kv_cache)} KV cache; trainer {_gib(memory.trainer_states)} ({states} in "
@@ -186,7 +187,7 @@ def _disk(plan: Plan) -> str:
     disk, keep = plan.disk, plan.recipe.checkpoints.keep
     rule = "all, checkpoints.keep is null" if keep is None else f"the newest {keep} and the best one"
     saves = f"; while training, up to 2 saves of {_gib(disk.save)}" if disk.save else ""
-    return _entry(
+    return entry(
         "disk",
         f"{_gib(disk.peak)} at the peak, {_gib(disk.free)} are free: checkpoints of {_gib(disk.checkpoint)}, of which "
         f"at most {disk.num_kept} stay ({rule}){saves}. Not included: records and reports, a few megabytes.",
@@ -196,12 +197,12 @@ def _disk(plan: Plan) -> str:
 def _time(plan: Plan) -> str:
     machine, total = plan.machine, _total(plan)
     if total.real == total.high:
-        return _entry("time", f"{_range(total)}: the run is finished.")
+        return entry("time", f"{_range(total)}: the run is finished.")
     spent = f", {_duration(total.real)} of it already spent" if total.real else ""
     vllm = engine_kind(plan.recipe) == "vllm"
     cache = "; the prefix cache saves between nothing and all shared prefixes" if vllm else ""
     rates = " Finished stages give the rates of later ones; the rest uses the following rates." if total.real else ""
-    return _entry(
+    return entry(
         "time",
         f"{_range(total)} for the complete run{spent}: an estimate.{rates} Measured now on {machine.name}: "
         f"{machine.engine_flops / 1e9:,.0f} GFLOP/s in {plan.recipe.engine.dtype} for the engine, "
@@ -212,30 +213,6 @@ def _time(plan: Plan) -> str:
         f"{_share(time_of.GENERATED_SHARE)} of their maximum length; the engine starts in {_range(plan.start)}; no "
         f"other load{cache}.",
     )
-
-
-def _resolution(plan: Plan) -> str:
-    """Return the gain that the monitor can resolve: normal approximation, see `statistics/resolution.py`."""
-    monitor, evaluation = plan.recipe.monitor, plan.recipe.evaluation
-    num_prompts, num_second_validation = evaluation.num_prompts, evaluation.second_validation_size
-    first = monitor.alpha_stop * (monitor.first_analysis_share if num_second_validation else 1)
-    last = monitor.alpha_stop - first if num_second_validation else first
-    gain = smallest_resolvable_gain(num_prompts, alpha=first, horizon=monitor.horizon)
-    if gain >= 0.5:
-        return _entry("resolves", f"{_count(num_prompts, 'validation prompt')} resolve no gain: expect INCONCLUSIVE.")
-    text = f"{_count(num_prompts, 'validation prompt')} resolve a gain of about {gain:.3g}"
-    if num_second_validation:
-        gain = smallest_resolvable_gain(num_prompts + num_second_validation, alpha=last, horizon=monitor.horizon)
-        num_both = num_prompts + num_second_validation
-        text += f", and with the second validation set {_count(num_both, 'prompt')} one of {gain:.3g}"
-    text += (
-        f": one analysis shows the absence of such a gain with {POWER:.0%} power, at {TIE_RATE:.0%} ties, within the "
-        f"alpha-spending budget of {monitor.horizon} iterations (2411.00640). monitor.delta is {monitor.delta:g}"
-    )
-    if gain <= monitor.delta:
-        return _entry("resolves", f"{text}, which is large enough.")
-    needed = prompts_to_resolve(monitor.delta, alpha=last, horizon=monitor.horizon)
-    return _entry("resolves", f"{text}, which needs {needed:,}: expect INCONCLUSIVE when the gain is small or zero.")
 
 
 def _total(plan: Plan) -> Seconds:
@@ -252,18 +229,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     )
-
-
-def _prose(text: str, *, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _entry(name: str, text: str) -> str:
-    return _prose(f"{name:10}{text}", indent=" " * 10)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _gib(num_bytes: float) -> str:

@@ -1,12 +1,14 @@
 """Sources of prompts (built-in, file, dataset, generator), split into disjoint sets and checked for overlap."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from selfreward.parts import PromptSource
+from selfreward import sizes
+from selfreward.errors import RecipeError
 from selfreward.prompts import facts
+from selfreward.prompts.available import count_available
 from selfreward.prompts.builtin import read_builtin
+from selfreward.prompts.checked import checked_prompts, generated
 from selfreward.prompts.dataset import read_dataset
 from selfreward.prompts.facts import PARTS, read_facts
 from selfreward.prompts.file import read_file
@@ -23,9 +25,34 @@ from selfreward.recipe import (
     FilePrompts,
     IterationsSection,
     PromptsSection,
+    Recipe,
     VerifiablePrompts,
 )
-from selfreward.records import Prompt
+
+MIN_PROMPTS = sizes.MIN_VALIDATION + 1
+
+
+def sized(recipe: Recipe) -> Recipe:
+    """Return the recipe with every size set, by the number of its prompts. Raises RecipeError."""
+    if sizes.is_complete(recipe):
+        return recipe
+    enough = sizes.enough(recipe)
+    available = count_available(recipe, at_most=enough)
+    if available.is_shared and available.num_training < MIN_PROMPTS:
+        raise RecipeError(
+            f"prompts: found {available.num_training}; at least {MIN_PROMPTS} are needed, {sizes.MIN_VALIDATION} to "
+            "measure on and one to train on; add prompts"
+        )
+    # A generator makes only as many prompts as its iterations need.
+    block = 1 if available.is_shared else max(1, available.num_training // 2)
+    probe = IterationsSection(max=1, num_prompts_per_iteration=block)
+
+    def num_left(found: Recipe) -> int:
+        if available.num_training >= enough:
+            return enough // 2  # more may be left, which changes nothing; with fewer `build` refuses the recipe
+        return build(found.prompts, evaluation=found.evaluation, iterations=probe, seed=found.seed).num_training
+
+    return sizes.sized(recipe, available, num_left=num_left)
 
 
 def build(
@@ -36,7 +63,7 @@ def build(
     seed: int,
     fit_training: Fit = always_fits,
     fit_held_out: Fit = always_fits,
-) -> PromptSource:
+) -> SplitSource:
     """Read and split the prompts of a run. Raises RecipeError for input that cannot be used.
 
     The verifiable prompts get the system prompt of `section`, with which the policy is trained. `fit_training` and
@@ -45,16 +72,13 @@ def build(
     num_training = iterations.max * iterations.num_prompts_per_iteration
     num_held_out = evaluation.num_prompts + evaluation.second_validation_size + evaluation.test_size
     other = evaluation.prompts
-    verifiable: Sequence[Prompt] = ()
-    if (generated := evaluation.verifiable) is not None:
-        generator = VerifiableGenerator(seed, num_checks=generated.num_checks, check_kinds=generated.check_kinds)
-        verifiable = with_system_prompt(
-            _generated(generator, "verifiable", generated.num_prompts), section.system_prompt
-        )
+    checked = checked_prompts(evaluation.verifiable, seed=seed)
     return SplitSource(
         _pool(section, seed=seed, num_training=num_training, num_held_out=num_held_out),
         other=None if other is None else _pool(other, seed=seed, num_training=0, num_held_out=num_held_out),
-        verifiable=verifiable,
+        verifiable=with_system_prompt(checked.prompts, section.system_prompt),
+        verifiable_left_out=checked.left_out,
+        checks_validation=checked.is_validation,
         num_validation=evaluation.num_prompts,
         num_second_validation=evaluation.second_validation_size,
         num_test=evaluation.test_size,
@@ -89,20 +113,15 @@ def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out
             # Twice the number needed, because up to half may overlap with evaluation prompts.
             pool = Pool(
                 "the verifiable generator",
-                _generated(generator, "train", min(2 * num_training, generator.available("train"))),
-                held_out=_generated(generator, "validation", min(2 * num_held_out, generator.available("validation"))),
+                generated(generator, "train", min(2 * num_training, generator.available("train"))),
+                held_out=generated(generator, "validation", min(2 * num_held_out, generator.available("validation"))),
                 how_to_add="allow more check_kinds",
             )
         case FactsPrompts():
-            train, held_out = (in_seeded_order(read_facts(part, section.topics), seed=seed) for part in PARTS)
-            pool = Pool("the facts", train, held_out=held_out, how_to_add="use `kind: file` with your own questions")
+            train, others = (in_seeded_order(read_facts(part, section.topics), seed=seed) for part in PARTS)
+            pool = Pool("the facts", train, held_out=others, how_to_add="use `kind: file` with your own questions")
         case _:
             assert_never(section)
     turn = section.system_prompt
     held_out = None if pool.held_out is None else with_system_prompt(pool.held_out, turn)
     return replace(pool, prompts=with_system_prompt(pool.prompts, turn), held_out=held_out)
-
-
-def _generated(generator: VerifiableGenerator, part: str, count: int) -> tuple[Prompt, ...]:
-    # Ids are used in file names and record keys, so they must not contain a slash.
-    return tuple(replace(prompt, id=prompt.id.replace("/", "-")) for prompt in generator.prompts(part, 0, count))

@@ -166,7 +166,8 @@ def _too_few(
     besides = f" in addition to {others} prompts" if others else ""
     return RecipeError(
         f"{source} has {num_free} prompts to hold out{besides}{unusable}; "
-        f"{key} needs {size}, {size - num_free} more; {how_to_add}, or lower {key}{' (0: none)' if others else ''}"
+        f"{key} needs {size}, {size - num_free} more; {how_to_add}, or lower {key}"
+        f"{f' to {num_free}' if num_free > 1 else ''}{' (0: none)' if others else ''}"
     )
 
 

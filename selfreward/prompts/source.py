@@ -84,6 +84,8 @@ class SplitSource:
         *,
         other: Pool | None,
         verifiable: Sequence[Prompt],
+        verifiable_left_out: Sequence[LeftOut] = (),
+        checks_validation: bool = False,
         num_validation: int,
         num_second_validation: int = 0,
         num_test: int = 0,
@@ -97,6 +99,7 @@ class SplitSource:
         self._own, self._other, self._iterations = own, other, iterations
         self._boilerplate, self._gaps = boilerplate, gaps
         self._fit_training, self._blocks = fit_training, dict[int, _Block]()
+        self._verifiable_left_out = tuple(verifiable_left_out)
         pool = other or own
         self._held_out = hold_out(
             pool.prompts if pool.held_out is None else pool.held_out,
@@ -105,6 +108,8 @@ class SplitSource:
             source=f"{'evaluation.prompts' if other else 'prompts'}: {pool.name}", how_to_add=pool.how_to_add,
             mark_ids=other is not None, fit=fit_held_out,
         )  # fmt: skip
+        validation = self._held_out.validation
+        self._verifiable = _with_checks(validation) if checks_validation else self._held_out.verifiable
         held_out_ids = {prompt.id for prompt in self._held_out.taken}
         candidates = [prompt for prompt in own.prompts if prompt.id not in held_out_ids]
         self._num_held_out = len(own.prompts) - len(candidates)
@@ -124,7 +129,8 @@ class SplitSource:
         if iteration is not None:
             return self._block(iteration).left_out
         pool = self._other or self._own
-        return tuple(replace(each, is_correctable=pool.is_correctable) for each in self._held_out.left_out)
+        of_pool = tuple(replace(each, is_correctable=pool.is_correctable) for each in self._held_out.left_out)
+        return of_pool + self._verifiable_left_out
 
     def _block(self, iteration: int) -> "_Block":
         if iteration < 1:
@@ -154,7 +160,12 @@ class SplitSource:
 
     def verifiable_prompts(self) -> Sequence[Prompt]:
         """Return held-out prompts with checks; empty when `evaluation.verifiable` is null."""
-        return self._held_out.verifiable
+        return self._verifiable
+
+    @property
+    def num_training(self) -> int:
+        """The number of prompts that may be trained on, in any iteration."""
+        return len(self._training)
 
     def gold_pairs(self) -> Sequence[GoldPair]:
         """Return the pairs of `evaluation.gold`; empty when it is null."""
@@ -194,7 +205,7 @@ class SplitSource:
             },
             "second_validation": _size_and_hash(held_out.second_validation),
             "test": _size_and_hash(held_out.test),
-            "verifiable": _size_and_hash(held_out.verifiable),
+            "verifiable": {"num_without_checks": len(self._verifiable_left_out), **_size_and_hash(self._verifiable)},
             "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
             "overlap": self._overlap_facts(),
             "data_split_guarantees": [self._guarantee(), *self._gaps],
@@ -238,9 +249,11 @@ class SplitSource:
         source = (
             f"evaluation.prompts ({self._other.name})" if self._other else "the prompts held out of the same source"
         )
-        gold_ids = {pair.prompt.id for pair in self._held_out.gold}
-        if any(pair.evaluation_id in gold_ids for pair in self._overlap.pairs):
-            source += " or with evaluation.gold"
+        sets = {"verifiable": self._held_out.verifiable, "gold": [pair.prompt for pair in self._held_out.gold]}
+        overlapping = {pair.evaluation_id for pair in self._overlap.pairs}
+        for name, prompts in sets.items():
+            if any(prompt.id in overlapping for prompt in prompts):
+                source += f" or with evaluation.{name}"
         raise RecipeError(
             f"prompts: {num_removed} of {self._overlap.num_training} training prompts from {self._own.name} overlap "
             f"with {source}, {_example(self._overlap)}; at most half may be removed; give evaluation prompts "
@@ -256,6 +269,9 @@ class SplitSource:
         if self._overlap.training_ids:
             used.append(f"{len(self._overlap.training_ids)} are removed because they overlap with evaluation prompts")
         advice = [self._own.how_to_add]
+        if self._num_held_out and self._held_out.validation and available < iteration:
+            fitting = len(self._held_out.validation) - (iteration - available)
+            advice += [f"lower evaluation.num_prompts to {fitting}"] if fitting >= 2 else []
         if self._num_held_out and (spare := [k for k in ("second_validation", "test") if getattr(self._held_out, k)]):
             advice.append(f"lower {' or '.join(f'evaluation.{KEYS[name]}' for name in spare)}")
         if available >= iteration:
@@ -267,6 +283,18 @@ class SplitSource:
             f"{''.join(f', {part}' for part in used)}, which leaves {available} for training; {iteration} iterations x "
             f"{block} prompts need {needed} fresh ones, {needed - available} more; {', or '.join(advice)}"
         )
+
+
+def _with_checks(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Return the validation prompts that have checks. Raises RecipeError when none has."""
+    found = tuple(prompt for prompt in prompts if prompt.checks)
+    if not found:
+        raise RecipeError(
+            f"evaluation.verifiable: validation: none of the {len(prompts)} validation prompts has `checks`; at least "
+            "one is needed for a pass rate; add checks to the rows, or set evaluation.verifiable to {path: ...}, "
+            "{num_prompts: ...} for generated prompts, or null"
+        )
+    return found
 
 
 def _require_unique_ids(prompts: Sequence[Prompt]) -> None:

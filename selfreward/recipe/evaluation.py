@@ -1,6 +1,6 @@
 """`evaluation`: the anchor (the judge that measures) and the held-out prompts on which it measures."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -13,7 +13,7 @@ from selfreward.recipe.judging import (
     VerifierSection,
 )
 from selfreward.recipe.prompts import PromptsSection
-from selfreward.recipe.section import Section
+from selfreward.recipe.section import VALIDATION_PROMPTS, VERIFIABLE_PROMPTS, Section
 from selfreward.roles import CHANGING
 
 EXTRA_SPLITS_FROM = 400
@@ -37,11 +37,36 @@ AnchorSection = Annotated[
 
 
 class VerifiableEvaluation(Section):
-    """Pass rate on generated prompts with checks, on topics that are never trained on."""
+    """Prompts with checks that are never trained on: generated ones on topics of their own, or those of a file.
 
+    `path`: a file like that of `prompts`, whose rows without `checks` are left out; `num_prompts` of the others are
+    used, in an order drawn by the seed.
+    """
+
+    path: str | None = None
     num_prompts: int = Field(128, ge=1)
     num_checks: int = Field(1, ge=1, le=3)
     check_kinds: list[str] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _a_file_has_its_own_checks(self) -> "VerifiableEvaluation":
+        if self.path is not None and (self.num_checks, self.check_kinds) != (1, None):
+            raise ValueError(
+                "path: the prompts of a file have checks of their own, so that num_checks and check_kinds have no "
+                "effect; remove them or `path`"
+            )
+        return self
+
+
+def _form(section: Any) -> str:
+    return VALIDATION_PROMPTS if isinstance(section, str) else VERIFIABLE_PROMPTS
+
+
+VerifiableSection = Annotated[
+    Annotated[VerifiableEvaluation, Tag(VERIFIABLE_PROMPTS)]
+    | Annotated[Literal["validation"], Tag(VALIDATION_PROMPTS)],
+    Discriminator(_form),
+]
 
 
 class GoldSection(Section):
@@ -61,19 +86,25 @@ class EvaluationSection(Section):
     second validation set is evaluated when they leave a decision open. The test set is evaluated once, after the run
     has ended, because the best checkpoint was selected on the other two. Null makes the second validation and test sets
     as large as the validation set from 400 prompts on, and empty below that.
+    `verifiable`: prompts with checks, for the pass rate: generated ones, a file of one's own (`path`), or `validation`,
+    those of the validation prompts that have checks. Unset, it is `validation` where at least half of the prompts have
+    checks.
+    `temperature`: the pass rate of greedy responses is measured too where it is not 0.
+    `preset` gives the sizes that are not set, and `self_judge` (`sizes.py`); unset, it is `light` below 1,000 prompts.
     `self_judge`: the run's own judge compares the same responses as the anchor, which shows when it is exploited.
     `anchor_may_label`: allows an anchor whose model and template also label.
     `num_judge_prompts`: that many of the first iteration's prompts are judged again by every later judge, and on that
     many prompts of each iteration the anchor compares the best with the worst response. 0 switches off both.
     """
 
+    preset: Literal["light", "standard", "full"] = "standard"
     anchor: AnchorSection = PairwiseAnchorSection()
     anchor_may_label: bool = False
     prompts: PromptsSection | None = None
     num_prompts: int = Field(128, ge=2)
     num_second_validation_prompts: int | None = Field(None, ge=0)
     num_test_prompts: int | None = Field(None, ge=0)
-    verifiable: VerifiableEvaluation | None = VerifiableEvaluation()
+    verifiable: VerifiableSection | None = VerifiableEvaluation()
     gold: GoldSection | None = None
     self_judge: bool = True
     num_judge_prompts: int = Field(64, ge=0)

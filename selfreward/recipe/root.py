@@ -1,11 +1,13 @@
 """The complete recipe, and its small sections."""
 
-from typing import Literal
+import re
+from pathlib import PurePath
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from selfreward.recipe.evaluation import EvaluationSection
-from selfreward.recipe.judging import AdditiveSection, JudgingSection, MetaJudgingSection
+from selfreward.recipe.judging import AdditiveSection, ExpectedScoreSection, JudgingSection, MetaJudgingSection
 from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
 from selfreward.recipe.monitor import MonitorSection
 from selfreward.recipe.pairing import BestVsWorst, PairingSection
@@ -31,6 +33,9 @@ class EngineSection(Section):
 
 
 class IterationsSection(Section):
+    """`max` and `num_prompts_per_iteration`, where they are not set, are at most these and follow the number of
+    training prompts (`sizes.py`)."""
+
     max: int = Changeable(4, ge=1)
     num_prompts_per_iteration: int = Field(512, ge=1)
     shard_prompts: int = Field(1024, ge=1)
@@ -51,11 +56,22 @@ class CheckpointsSection(Section):
     keep: int | None = Changeable(None, ge=1)
 
 
+def _name_of_folder(fields: dict[str, Any]) -> str:
+    """Return the last part of `output_dir` in the letters of a name."""
+    folder = PurePath(str(fields.get("output_dir", ""))).name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder).lstrip("._-") or "run"
+
+
 class Recipe(Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output_dir: str = Changeable(..., min_length=1, description="a run folder may be moved or written differently")
+    name: str = Field(
+        default_factory=_name_of_folder,
+        validate_default=True,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="unset: the last part of output_dir",
+    )
     seed: int = Field(0, ge=0)
     note: str | None = Changeable(None, description="shown at the top of every report")
-    output_dir: str = Changeable(..., min_length=1, description="a run folder may be moved or written differently")
     regime: Literal["iteration"] = "iteration"
     models: dict[str, NamedModel]
     engine: EngineSection = EngineSection()
@@ -63,7 +79,7 @@ class Recipe(Section):
     prompts: PromptsSection
     sampling: SamplingSection = SamplingSection()
     refinement: None = None
-    judging: JudgingSection
+    judging: JudgingSection = ExpectedScoreSection(kind="expected_score")
     meta_judging: MetaJudgingSection | None = None
     pairing: PairingSection = BestVsWorst(kind="best_vs_worst")
     training: TrainingSection = TrainingSection()

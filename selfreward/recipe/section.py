@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ENDPOINT_MODEL, LOCAL_MODEL = "endpoint-model", "local-model"
 NAMED_INTERVENTION, USER_INTERVENTION = "named-intervention", "user-intervention"
-UNION_TAGS = (ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, USER_INTERVENTION)
+VERIFIABLE_PROMPTS, VALIDATION_PROMPTS = "verifiable-prompts", "validation-prompts"
+UNION_TAGS = (
+    ENDPOINT_MODEL, LOCAL_MODEL, NAMED_INTERVENTION, USER_INTERVENTION, VERIFIABLE_PROMPTS, VALIDATION_PROMPTS,
+)  # fmt: skip
 """Tags of unions whose members are distinguished by their form; pydantic puts them into the location of an error."""
 
 

@@ -8,6 +8,8 @@ from selfreward.records import Evaluation, Interval
 from selfreward.reporting.formatting import ABSENT, against, amount, bounds, centre, model_name, reason_not_measured
 from selfreward.reporting.glossary import numbers
 
+_PASS_RATE = re.compile(r"(greedy_)?pass_rate")
+_PASS_RATE_CHANGE = re.compile(rf"{_PASS_RATE.pattern}_vs_\w+")
 _WIN_RATE = re.compile(r"(length_adjusted_)?(self_|test_)?win_rate_vs_\w+")
 # Reference values, marked in the interval plot; they are not null values, so they give no sign.
 _MARKS = {"judge_reliability": 0.4, "judge_anchor_agreement_rate": 0.5}
@@ -37,7 +39,7 @@ def is_invalid(evaluation: Evaluation, name: str) -> bool:
 
 def _no_difference(name: str) -> float | None:
     """Return the null value, which means no difference. Pass rate and length are judged by their paired differences."""
-    return 0.5 if _WIN_RATE.fullmatch(name) else 0.0 if name.startswith("pass_rate_vs_") else None
+    return 0.5 if _WIN_RATE.fullmatch(name) else 0.0 if _PASS_RATE_CHANGE.fullmatch(name) else None
 
 
 def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
@@ -47,8 +49,8 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
         return Cell(name, ABSENT, reason=reason_not_measured(evaluation, name) if evaluation else "")
     neutral = _no_difference(name)
     sign = "" if neutral is None else against(value, neutral)
-    if name == "pass_rate":
-        sign = against(evaluation.metrics.get("pass_rate_vs_initial"), 0.0)
+    if _PASS_RATE.fullmatch(name):
+        sign = against(evaluation.metrics.get(f"{name}_vs_initial"), 0.0)
     if is_invalid(evaluation, name):
         reason = reason_not_measured(evaluation, "anchor") or "the anchor is not valid"
         return Cell(name, amount(name, centre(value)), bounds="invalid", reason=reason, is_invalid=True)

@@ -145,6 +145,10 @@ def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
     name = model_name(shown)
     evaluation = run.history[shown - 1].evaluation
     before = cell_of(run.initial, "pass_rate")
+    greedy_before, greedy_after = (cell_of(e, "greedy_pass_rate") for e in (run.initial, evaluation))
+    greedy = (
+        f"; greedy {greedy_after.text}, {model_name(0)}: {greedy_before.text}" if greedy_after.mean is not None else ""
+    )
     gained = cell_of(evaluation, "win_rate_vs_initial")
     neutral = "0.5: no difference"
     about_gain = f"not measured: {one_line(gained.reason, 120)}" if gained.reason and not gained.is_invalid else neutral
@@ -153,7 +157,7 @@ def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
     num_iterations = len(run.history)
     return [
         (f"Win rate of {name} vs {model_name(0)}", gained, about_gain),
-        (f"Pass rate of {name}", cell_of(evaluation, "pass_rate"), f"{model_name(0)}: {before.text}"),
+        (f"Pass rate of {name}", cell_of(evaluation, "pass_rate"), f"{model_name(0)}: {before.text}{greedy}"),
         ("Pairs, total", plain_cell("num_pairs", num_pairs), _plural(num_iterations, "iteration")),
         ("Time, total", Cell("seconds", duration(seconds)), "working time, without pauses"),
     ]
@@ -209,10 +213,12 @@ def _curves(run: ReportData) -> list[tuple[str, Figure | None]]:
         svg = figures.curves_over_iterations(curves, last=last, neutral=neutral, alt=f"{title}, by iteration")
         return title, Figure(title, svg, tuple(name for name, _ in lines), note) if svg else None
 
+    pass_rates = [("pass_rate", "pass rate"), ("greedy_pass_rate", "greedy")]
+    pass_rates = [line for line in pass_rates if points(evaluations, line[0])] or pass_rates[:1]
     win_rates = (("win_rate_vs_initial", "vs M₀"), ("win_rate_vs_previous", "vs previous"))
     distances = (("kl_initial_nats", "to M₀"), ("kl_previous_nats", "to previous"))
     return [
-        curve("Pass rate", ("pass_rate", "pass rate")),
+        curve("Pass rate", *pass_rates),
         curve("Win rate", *win_rates, neutral=0.5, note="Dashed: 0.5, no difference."),
         curve("Response length, tokens", ("response_tokens", "tokens")),
         curve("Distance from M₀ and from the previous model, nats", *distances, neutral=0.0),

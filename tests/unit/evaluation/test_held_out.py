@@ -4,10 +4,23 @@ import math
 from dataclasses import replace
 
 import pytest
-from cases.evaluation import MODELS, NUM_PROMPTS, Anchor, Engine, Prompts, evaluate, evaluator, roles, run
+from cases.evaluation import (
+    CHECKS,
+    MODELS,
+    NUM_PROMPTS,
+    Anchor,
+    Engine,
+    Prompts,
+    evaluate,
+    evaluator,
+    outcomes_of,
+    roles,
+    run,
+)
 
 from selfreward.errors import EngineError, RecipeError, StoreError
 from selfreward.evaluation import tables
+from selfreward.evaluation.tables import GREEDY_RESPONSES, VERIFIABLE_RESPONSES
 from selfreward.records import Interval, Message, Prompt
 from selfreward.store import Store
 
@@ -227,3 +240,42 @@ def test_little_remaining_context_shortens_the_response(store):
     assert found.metrics["truncation_rate"].mean == 1.0
     assert found.metrics["response_tokens"].mean == 60 - 52
     assert all(math.isfinite(m.high) for m in found.metrics.values() if isinstance(m, Interval))
+
+
+def test_greedy_responses_are_measured_beside_sampled_ones(store):
+    initial, _, second = run(store, temperature=1.0)  # the engine's sampled responses never pass
+    assert initial.metrics["pass_rate"].mean == second.metrics["pass_rate"].mean == 0.0
+    assert initial.metrics["greedy_pass_rate"].mean == pytest.approx(4 / 12)
+    assert second.metrics["greedy_pass_rate"].mean == 1.0
+    assert second.metrics["greedy_pass_rate_vs_previous"].mean == pytest.approx(4 / 12)
+    assert second.metrics["greedy_pass_rate_vs_initial"].mean == pytest.approx(8 / 12)
+
+
+def test_greedy_responses_are_not_sampled_twice(store):
+    initial, *_ = run(store)
+    assert initial.metrics["pass_rate"].mean == pytest.approx(4 / 12)
+    assert not [name for name in initial.metrics if name.startswith("greedy")]
+    assert not store.has(0, GREEDY_RESPONSES)
+
+
+class WithChecks(Prompts):
+    """Every second validation prompt has checks, and these are the verifiable prompts."""
+
+    def validation_prompts(self):
+        return [replace(p, checks=CHECKS if i % 2 else ()) for i, p in enumerate(super().validation_prompts())]
+
+    def verifiable_prompts(self):
+        return [prompt for prompt in self.validation_prompts() if prompt.checks]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_validation_prompts_with_checks_are_measured_on_the_responses_that_are_compared(store, temperature):
+    initial, first, second = run(store, prompts=WithChecks(), temperature=temperature)
+    found = [each.metrics["pass_rate"] for each in (initial, first, second)]
+    assert [interval.num_units for interval in found] == [6, 6, 6]
+    assert [interval.mean for interval in found] == pytest.approx([2 / 6, 4 / 6, 1.0])
+    assert second.metrics["pass_rate_vs_previous"].mean == pytest.approx(2 / 6)
+    assert not store.has(2, VERIFIABLE_RESPONSES)
+    by_checks = [row for row in outcomes_of(store, 2) if row.by == "checks" and row.against == 1]
+    assert sorted(row.prompt_id for row in by_checks) == sorted(f"p{i}" for i in range(1, 12, 2))
+    assert [row.outcome for row in by_checks].count(1.0) == 2

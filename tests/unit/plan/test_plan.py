@@ -471,10 +471,10 @@ def rows_under(title: str, text: str) -> dict[str, list[int]]:
 def test_enough_prompts_resolve_delta_and_the_second_validation_set_counts_too() -> None:
     enough = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=800", "monitor.delta=0.06"))).split())
     assert (
-        "800 validation prompts resolve a gain of about 0.05, "
-        "and with the second validation set 1,600 prompts one of 0.034" in enough
+        "800 validation prompts resolve a gain of about 5 points, "
+        "and with the second validation set 1,600 prompts one of 3.4 points" in enough
     )
-    assert "monitor.delta is 0.06, which is large enough." in enough
+    assert "an iteration, is 6 points, which is large enough." in enough
 
 
 def test_columns_of_held_out_sets_are_there_when_the_sets_are() -> None:
@@ -516,8 +516,47 @@ def test_the_text_states_bounds_assumptions_and_resolution() -> None:
     ):
         assert words_ in text
     gain = (2.4977 + 0.8416) * math.sqrt(0.6 / 4 / 40)  # z(1 - 0.05 / 8) and z(0.8)
-    assert f"40 validation prompts resolve a gain of about {gain:.3g}:" in text
-    assert "monitor.delta is 0.05, which needs 670: expect INCONCLUSIVE" in text
+    assert f"40 validation prompts resolve a gain of about {100 * gain:.3g} points:" in text
+    assert "an iteration, is 5 points, which needs 670: expect INCONCLUSIVE" in text
+
+
+def test_two_prompts_resolve_nothing_and_the_text_says_how_many_would() -> None:
+    text = " ".join(render(make_plan(make_recipe("evaluation.num_prompts=2"))).split())
+    assert "2 validation prompts resolve no gain: expect INCONCLUSIVE." in text
+    assert "which needs evaluation.num_prompts of 670." in text
+
+
+def test_one_line_states_what_share_of_the_tokens_is_evaluation_and_which_keys_lower_it() -> None:
+    plan = make_plan(make_recipe("evaluation.num_judge_prompts=0"))
+    text = " ".join(render(plan).split())
+    (line,) = re.findall(r"measuring (\d+)% of the run's tokens are evaluation\. Less: (.*?)\. ", text)
+    measured = sum(
+        work.num_tokens for i in plan.iterations for name, work in i.stages.items() if name.startswith("evaluation_")
+    )
+    assert int(line[0]) == round(100 * measured / sum(i.num_tokens for i in plan.iterations))
+    shares = {key: int(share) for key, share in re.findall(r"evaluation\.([\w.: ]+?) \((\d+)%\)", line[1])}
+    assert list(shares) == ["self_judge: false", "num_prompts", "verifiable"]
+    assert abs(sum(shares.values()) - int(line[0])) <= 2
+    assert line[1].endswith("or evaluation.preset: light")
+    lighter = " ".join(render(make_plan(make_recipe("evaluation.preset=light"))).split())
+    assert "Less: " in lighter and "or evaluation.preset: light" not in lighter
+
+
+def test_tokens_of_an_endpoint_count_as_evaluation_too() -> None:
+    remote = "models.judge={endpoint: 'http://localhost:1/v1', model: m}"
+    plan = make_plan(make_recipe(remote, "evaluation.anchor.by=judge"))
+    text = " ".join(render(plan).split())
+    inside = make_plan(make_recipe())
+    (share,), (other,) = (re.findall(r"measuring (\d+)%", found) for found in (text, " ".join(render(inside).split())))
+    assert abs(int(share) - int(other)) <= 3
+
+
+def test_the_sizes_are_listed() -> None:
+    text = " ".join(render(make_plan(make_recipe("evaluation.num_test_prompts=7"))).split())
+    assert "sizes 2 iterations of 3 prompts; held out: 40 validation, 7 test prompts; pass rate on 6 generated" in text
+    assert "pass rate on 9 prompts of own.jsonl" in " ".join(
+        render(make_plan(make_recipe("evaluation.verifiable={path: own.jsonl, num_prompts: 9}"))).split()
+    )
     assert "already spent" not in text and "So far" not in text and "warning" not in text
 
 

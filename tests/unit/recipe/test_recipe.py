@@ -154,7 +154,30 @@ def test_a_long_wrong_value_does_not_flood_the_terminal() -> None:
     assert len(refusal(MINIMAL + "note:\n" + "- another line\n" * 5000)) < 400
 
 
-@pytest.mark.parametrize("key", ["name", "output_dir", "models", "prompts", "judging"])
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("runs/mine", "mine"), ("runs/my data!", "my-data-"), ("/", "run"), ("runs/..", "run"), ("runs/_é", "run")],
+)
+def test_three_keys_are_a_recipe_which_is_named_after_its_folder(folder: str, name: str) -> None:
+    text = f'output_dir: "{folder}"\nmodels: {{policy: {{model: "random:tiny"}}}}\nprompts: {{kind: builtin}}\n'
+    recipe = parse(text)
+    assert (recipe.name, recipe.judging.kind) == (name, "expected_score")
+    assert parse(recipe_file.dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("verifiable", "found"),
+    [
+        ("valdation", "evaluation.verifiable: found 'valdation'; allowed are validation; did you mean 'validation'?"),
+        ("{pth: a.jsonl}", "evaluation.verifiable.pth: unknown key; allowed are check_kinds, num_checks, num_prompts"),
+        ("{path: a.jsonl, num_checks: 2}", "num_checks and check_kinds have no effect"),
+    ],
+)  # fmt: skip
+def test_what_the_pass_rate_is_measured_on_is_checked(verifiable: str, found: str) -> None:
+    assert found in refusal(MINIMAL, f"evaluation.verifiable={verifiable}")
+
+
+@pytest.mark.parametrize("key", ["output_dir", "models", "prompts"])
 def test_a_missing_required_key_is_named(key: str) -> None:
     lines = MINIMAL.replace("models:\n  policy", "models: {policy").replace('tiny"}\n', 'tiny"}}\n')
     lines = lines.replace("judging:\n  kind: additive", "judging: {kind: additive}")

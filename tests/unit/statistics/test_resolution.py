@@ -6,6 +6,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from selfreward.monitoring.bounds import Levels, gain
+from selfreward.monitoring.evidence import Outcomes
+from selfreward.recipe import MonitorSection
 from selfreward.statistics.resolution import prompts_to_resolve, smallest_resolvable_gain
 
 
@@ -31,6 +34,24 @@ def test_a_true_gain_of_delta_is_taken_for_a_plateau_as_rarely_as_promised() -> 
     variance = (wins + losses) / 3200 - gain**2
     upper = gain + NormalDist().inv_cdf(1 - 0.05 / 8) * np.sqrt(variance / 799)
     assert (upper < delta).mean() <= 1.15 * 0.05 / 8
+
+
+@pytest.mark.parametrize(("num_prompts", "horizon"), [(20, 2), (32, 2), (64, 4), (128, 8)])
+def test_the_monitor_shows_a_gain_of_this_size_in_about_four_of_five_analyses(num_prompts: int, horizon: int) -> None:
+    """The bounds that the monitor ships, on few prompts, where they are not normal approximations."""
+    true_gain = smallest_resolvable_gain(num_prompts, alpha=0.05, horizon=horizon)
+    levels = Levels.of_analysis(MonitorSection(horizon=horizon), 1.0)
+    rng = np.random.default_rng(num_prompts)
+    drawn = rng.multinomial(num_prompts, [0.3 + true_gain, 0.4, 0.3 - true_gain], size=250)
+    counts, repeats = np.unique(drawn, axis=0, return_counts=True)
+
+    def is_shown(wins_ties_losses: np.ndarray) -> bool:
+        values = np.repeat([1.0, 0.5, 0.0], wins_ties_losses)
+        outcomes = Outcomes(tuple(map(str, range(num_prompts))), values, None, 0)
+        found = gain(outcomes, levels, length_adjusted=False)
+        return found is not None and found.stop[0] > 0
+
+    assert 0.68 <= np.average([is_shown(row) for row in counts], weights=repeats) <= 0.9
 
 
 def test_prompts_and_gain_are_inverse() -> None:

@@ -1,0 +1,29 @@
+"""The recipe with what it leaves to the machine and to the data: dtype and sizes. A run settles them once."""
+
+from pathlib import Path
+
+from selfreward import prompts, recipe_file, sizes
+from selfreward.dtypes import with_dtype
+from selfreward.history import has_begun, stored_recipe
+from selfreward.recipe import Recipe
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """Return the recipe with dtype and sizes: those with which the run in its folder began, or else those of this
+    machine and of the prompts as they are now.
+
+    A run of another recipe, with which `run` would refuse this one, does not count. Raises RecipeError and StoreError.
+    """
+    folder = Path(recipe.output_dir).expanduser()
+    if has_begun(folder):
+        before = stored_recipe(folder)
+        found = resumed(recipe, before)
+        _, fixed = recipe_file.changed_keys(before, found)
+        if not fixed:
+            return found
+    return prompts.sized(with_dtype(recipe))
+
+
+def resumed(recipe: Recipe, before: Recipe) -> Recipe:
+    """Return the recipe with dtype, name and sizes of the run that began with `before`, where it sets none."""
+    return with_dtype(sizes.as_begun(recipe, before), before.engine.dtype)
