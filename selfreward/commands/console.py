@@ -11,11 +11,12 @@ from selfreward.reporting.findings import unchanged_responses
 from selfreward.reporting.text import one_line, visible
 
 _MAX_NOTE = 2000
-# Two lines of column heads, so that the table fits into 80 columns.
+# Two lines of column heads, so that the table fits into 80 columns. `last` is greedy, where it is measured, or tokens.
 _HEADS = (
     ("", "", "un-", "win rate", "win rate", "", "", ""),
-    ("", "pairs", "scored", "vs previous", "vs M_0", "pass rate", "tokens", "decision"),
+    ("", "pairs", "scored", "vs previous", "vs M_0", "pass rate", "{last}", "decision"),
 )
+_SHARES = ("greedy_pass_rate",)
 _RATES = ("win_rate_vs_previous", "win_rate_vs_initial", "pass_rate")
 
 
@@ -81,34 +82,37 @@ def _finding(report: Mapping[str, Any]) -> str:
 
 def table(report: Mapping[str, Any]) -> str:
     """Return the models of report.json as a table of 80 columns, M_0 first; rates in percent with their intervals."""
-    rows: list[tuple[str, ...]] = [*_HEADS]
-    if report.get("initial"):
-        rows.append(("M_0", "", "", "", "", *_measured(report["initial"]["metrics"])[2:], ""))
-    rows += [_row(iteration) for iteration in report["iterations"]]
+    initial = [report["initial"]] if report.get("initial") else []
+    is_greedy = any("greedy_pass_rate" in found["metrics"] for found in (*initial, *report["iterations"]))
+    last = "greedy_pass_rate" if is_greedy else "response_tokens"
+    heads = [tuple(cell.format(last="greedy" if is_greedy else "tokens") for cell in head) for head in _HEADS]
+    rows: list[tuple[str, ...]] = heads
+    rows += [("M_0", "", "", "", "", *_measured(found["metrics"], last)[2:], "") for found in initial]
+    rows += [_row(iteration, last) for iteration in report["iterations"]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _row(iteration: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(iteration: Mapping[str, Any], last: str) -> tuple[str, ...]:
     counts, decision = iteration["counts"], iteration["decision"] or {}
     judged = counts.get("num_judgments", 0)
     return (
         f"M_{iteration['iteration']}",
         str(counts.get("num_pairs", 0)),
         f"{counts.get('num_unscored_judgments', 0) / judged:.0%}" if judged else "-",
-        *_measured(iteration["metrics"]),
+        *_measured(iteration["metrics"], last),
         one_line(str(decision.get("decision", "-"))),
     )
 
 
-def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the three rates, and the length without its interval."""
+def _measured(metrics: Mapping[str, Any], last: str) -> tuple[str, ...]:
+    """Return the three rates, and the metric `last` without its interval."""
     cells = [_rate(metrics.get(name)) for name in _RATES]
     if metrics.get("anchor_valid") == 0:
         cells[:2] = ["invalid" if cell != "-" else cell for cell in cells[:2]]
-    tokens = metrics.get("response_tokens")
-    tokens = tokens["mean"] if isinstance(tokens, Mapping) else tokens
-    return (*cells, "-" if tokens is None else f"{tokens:.0f}")
+    found = metrics.get(last)
+    mean = found["mean"] if isinstance(found, Mapping) else found
+    return (*cells, "-" if mean is None else f"{mean:.0%}" if last in _SHARES else f"{mean:.0f}")
 
 
 def _rate(metric: Any) -> str:

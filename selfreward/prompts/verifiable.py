@@ -9,7 +9,7 @@ Paper: 2311.07911 (IFEval), section 2.1: the kinds of instructions.
 Differs: topics, requests and phrasings are our own (data/topics*); the limits can be met within 64 tokens; many
 instructions depend on the topic, so that no constant response passes half of the prompts; the kinds
 detectable_format:constrained_response (three constants pass it) and language:response_language (a small model cannot
-meet it) are left out, and regex, exact and numeric are added.
+meet it) are left out, and regex, exact and numeric are added (math is not: such a model cannot meet it either).
 """
 
 import difflib

@@ -119,6 +119,15 @@ def test_the_table_fits_into_80_columns_with_the_longest_decision(tmp_path: Path
     assert max(map(len, table)) <= 80
 
 
+def test_where_greedy_responses_are_measured_their_pass_rate_replaces_the_length(tmp_path: Path) -> None:
+    run = make_run(tmp_path, num_iterations=1)
+    metrics = dict(run.history[0].evaluation.metrics) | {"greedy_pass_rate": interval(0.81, 0.05)}
+    run.history[0] = replace(run.history[0], evaluation=Evaluation(1, metrics))
+    text = closing(run)
+    assert "greedy" in text.splitlines()[2] and "tokens" not in text.splitlines()[2]
+    assert rows_of(text)["M_1"][-2] == "81%" and rows_of(text)["M_0"][-1] == "-"
+
+
 def test_missing_measurements_are_a_dash(tmp_path: Path) -> None:
     run = make_run(tmp_path, num_iterations=1)
     run.history[0] = replace(without(run.history[0], reason="too few pairs"), counts={})

@@ -153,7 +153,7 @@ def test_every_instruction_is_asked_for_equally_often(generator):
         chain.from_iterable([i.kind] * 3 for i in verifiable.instructions())
     )
     missing = set(KINDS) - set(counts)
-    assert missing == {"detectable_format:constrained_response", "language:response_language"}
+    assert missing == {"detectable_format:constrained_response", "language:response_language", "math"}
 
 
 def test_system_prompt_comes_first():
