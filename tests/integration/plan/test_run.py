@@ -8,6 +8,7 @@ import pytest
 import selfreward
 from selfreward import cli, recipe_file
 from selfreward.plan import Plan, plan
+from selfreward.settled import settled
 from selfreward.store import Store
 from selfreward.tables import PAIRS
 
@@ -114,13 +115,16 @@ def test_the_command_prints_the_plan_and_after_the_run_the_measured_time(
     assert 0 < planned.machine.training_flops < 1e16 and 0 < planned.machine.copied_bytes_per_s < 1e14
 
 
-def test_the_demo_stays_within_its_stated_work(tmp_path: Path) -> None:
-    """recipes/quickstart.yaml says so in its second line; machines vary tenfold, work does not. Its judge draws twice,
-    which the reliability r needs.
-    """
-    demo = recipe_file.load(RECIPE.with_name("quickstart.yaml"), [f"output_dir={tmp_path / 'demo'}"])
-    assert demo.judging.kind == "expected_score" and demo.judging.num_draws >= 2
-    for work in plan(demo).iterations:
+@pytest.mark.parametrize(("name", "most_tokens"), [("quickstart", 40_000), ("self-judge", 40_000)])
+def test_recipes_for_two_cores_stay_within_their_stated_work(tmp_path: Path, name: str, most_tokens: int) -> None:
+    """Machines vary tenfold, work does not."""
+    recipe = settled(recipe_file.load(RECIPE.with_name(f"{name}.yaml"), [f"output_dir={tmp_path / name}"]))
+    for work in plan(recipe).iterations:
         assert work.num_requests <= 400, work.iteration
-        assert work.num_tokens <= 40_000, work.iteration
+        assert work.num_tokens <= most_tokens, work.iteration
         assert work.update.num_pairs <= 40, work.iteration
+
+
+def test_the_prompted_judge_draws_twice_which_reliability_needs() -> None:
+    judging = recipe_file.load(RECIPE.with_name("self-judge.yaml")).judging
+    assert judging.kind == "expected_score" and judging.num_draws >= 2
