@@ -223,7 +223,7 @@ class WithoutTheLongOne(Source):
         return super().training_prompts(iteration)[:2]
 
     def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
-        return [LeftOut("t1-2", "too_long", "prompt t1-2: beyond the context", "shorten it", is_correctable=True)]
+        return [LeftOut("t1-2", "too_long", "prompt t1-2: beyond the context", "shorten it")]
 
 
 def test_prompts_beyond_the_context_are_reported_and_not_counted_twice() -> None:
