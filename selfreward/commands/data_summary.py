@@ -1,4 +1,4 @@
-"""The summary of a recipe's data that `selfreward validate` prints: what was read, how it is split, the first prompt."""
+"""The summary of a recipe's data that `selfreward validate` prints: rows, splits, and the first prompt."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,9 +34,8 @@ def _source(key: str, facts: Mapping[str, Any]) -> Iterator[str]:
     skipped = dict(facts.get("num_skipped", {}))
     repeated = skipped.pop("same_prompt", 0)
     if facts.get("num_rows"):
-        yield f"  rows: {facts['num_rows']:,} read, {facts['num_read']:,} used" + "".join(
-            f", {count:,} {what}" for count, what in ((sum(skipped.values()), "dropped"), (repeated, "repeated")) if count
-        )
+        counts = {"used": facts["num_read"], "dropped": sum(skipped.values()), "repeated": repeated}
+        yield f"  rows: {facts['num_rows']:,} read" + "".join(f", {n:,} {what}" for what, n in counts.items() if n)
         yield "  shapes: " + ", ".join(f"{count:,} {one_line(name, 60)}" for name, count in facts["shapes"].items())
     if skipped:
         yield "  dropped: " + ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in skipped.items())
@@ -60,9 +59,7 @@ def _extras(prompts: Sequence[Prompt]) -> str:
     kinds = sorted({str(check["kind"]) for prompt in prompts for check in prompt.checks})
     checks = sum(bool(prompt.checks) for prompt in prompts)
     named = f" ({one_line(', '.join(kinds), 200)})" if kinds else ""
-    return (
-        f"of the {len(prompts):,} prompts of iteration 1, {references:,} have a reference and {checks:,} have checks{named}"
-    )
+    return f"prompts of iteration 1: {len(prompts):,}, {references:,} with a reference, {checks:,} with checks{named}"
 
 
 def _first_prompt(recipe: Recipe, tools: Tools, prompts: Sequence[Prompt]) -> Iterator[str]:

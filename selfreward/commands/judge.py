@@ -6,6 +6,7 @@ stored shard by shard next to the output; the same command resumes after a kill,
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from selfreward.judging import judge_problems
 from selfreward.launch.inputs import identity_of, principles_of
 from selfreward.model_files.cache import cache_root
 from selfreward.problems import warnings_of
-from selfreward.prompts.collecting import listed
+from selfreward.prompts.collecting import SHOWN_ROWS, listed
 from selfreward.prompts.files import Row, open_rows
 from selfreward.prompts.rows import read_checks
 from selfreward.prompts.shapes import read_conversation, response_text, with_known_names
@@ -122,13 +123,16 @@ def read_rows(rows: Iterable[Row], *, name: str) -> InputRows:
     seen: set[str] = set()
     prompt_ids: dict[str, str] = {}
     defects: list[str] = []
-    for number, row in enumerate(rows, start=1):
+    num_defects = 0
+    for row in rows:
         try:
-            row_id, prompt, texts, has_list = _read_row(row, number)
+            row_id, prompt, texts, has_list = _read_row(row)
             if str(row_id) in seen:
-                raise UnusableRow("bad_id", f"the id {str(row_id)!r:.60} occurs twice", "ids must be unique; rename one")
+                found = f"the id {str(row_id)!r:.60} occurs twice"
+                raise UnusableRow("bad_id", found, "ids must be unique; rename one")
         except UnusableRow as error:
-            defects.append(f"{row.where}: {error}")
+            num_defects += 1
+            defects += [f"{row.where}: {error}"] if num_defects <= SHOWN_ROWS else []
             continue
         seen.add(str(row_id))
         prompt_id = prompt_ids.setdefault(repr(replace(prompt, id="")), f"p{len(prompt_ids)}")
@@ -138,18 +142,18 @@ def read_rows(rows: Iterable[Row], *, name: str) -> InputRows:
         inputs.rows.append(InputRow(row_id, ids, has_list))
     if defects:
         raise RecipeError(
-            f"{name}: {len(defects):,} rows cannot be judged; each needs a prompt and a response; correct or remove them"
-            f"\n{listed(defects, len(defects))}"
+            f"{name}: {num_defects:,} rows cannot be judged; each needs a prompt and a response; correct or remove "
+            f"them\n{listed(defects, num_defects)}"
         )
     if not inputs.rows:
         raise RecipeError(f"{name}: no rows; each row has a prompt and a response; check the file")
     return inputs
 
 
-def _read_row(row: Row, number: int) -> tuple[str | int, Prompt, list[str], bool]:
+def _read_row(row: Row) -> tuple[str | int, Prompt, list[str], bool]:
     """Return id, prompt, responses and whether they were a list. Raises UnusableRow."""
     values = with_known_names(row.columns)  # exported tables write missing values as null
-    row_id = values.get("id", number)
+    row_id = values.get("id", _default_id(row))
     if not isinstance(row_id, int | str) or isinstance(row_id, bool):
         raise UnusableRow("bad_id", f"the id is {row_id!r:.60}", "ids are text or whole numbers; rename it")
     if isinstance(row_id, str):
@@ -159,6 +163,12 @@ def _read_row(row: Row, number: int) -> tuple[str | int, Prompt, list[str], bool
     reference = require_text(values.get("reference", ""), "reference")
     prompt = Prompt("row", conversation.messages, read_checks(values.get("checks")), "file", reference)
     return row_id, prompt, responses, "responses" in values
+
+
+def _default_id(row: Row) -> str | int:
+    """Return the number of the line or row; in a folder also the file's name."""
+    found = re.fullmatch(r"(?:line|row)-(\d+)", row.id)
+    return int(found[1]) if found else row.id
 
 
 def _responses(values: Mapping[str, Any], following: str) -> list[str]:
@@ -171,8 +181,7 @@ def _responses(values: Mapping[str, Any], following: str) -> list[str]:
             raise UnusableRow("bad_pair", f"`responses` is {described(found)}", "it must be a list of texts")
         return [require_text(text, "the response") for text in found]
     if "response" in values:
-        found = values["response"]
-        return [require_text(found if isinstance(found, str) else response_text(found, "response") or found, "response")]
+        return [require_text(response_text(values["response"], "response") or values["response"], "the response")]
     if not following and values.get("output") != "":  # an empty response is one; a missing response is none
         raise UnusableRow(
             "bad_pair",

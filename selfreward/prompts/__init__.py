@@ -80,9 +80,7 @@ def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out
             rows = open_rows(section.path)
             pool = _pool_of_rows(rows, section, section.path, f"file:{section.path}", seed=seed, key=key)
         case DatasetPrompts():
-            rows = open_dataset(
-                section.name, config=section.config, split=section.split, revision=section.revision
-            )
+            rows = open_dataset(section.name, config=section.config, split=section.split, revision=section.revision)
             source = f"dataset:{section.name}"
             pool = _pool_of_rows(rows, section, f"dataset {section.name!r}", source, seed=seed, key=key)
         case VerifiablePrompts():

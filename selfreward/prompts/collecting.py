@@ -16,6 +16,9 @@ from selfreward.prompts.unusable import UnusableRow
 from selfreward.recipe import Columns
 
 SHOWN_ROWS = 10
+MAX_HOPELESS_ROWS = 100_000
+"""When this many rows were read and none could be used, the others are not read."""
+
 _MAX_COLUMNS = 1000
 
 
@@ -104,6 +107,8 @@ def collect(
             summary.dropped[error.reason] += 1
             if len(summary.examples) < SHOWN_ROWS:
                 summary.examples.append(f"{row.where}: {error}")
+            if summary.num_dropped == summary.num_rows == MAX_HOPELESS_ROWS:
+                break
             continue
         key = conversation_key(each.prompt)
         if key in keys:
@@ -136,7 +141,8 @@ def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, r
         raise RecipeError(f"{name}: it contains no prompt, and no row at all; give a file with one prompt per row")
     if summary.num_dropped > max_dropped_rate * summary.num_rows or summary.num_dropped == summary.num_rows:
         raise RecipeError(
-            f"{name}: {summary.num_dropped:,} of {summary.num_rows:,} rows cannot be used ({counted(summary.dropped)}); "
+            f"{name}: {summary.num_dropped:,} of {summary.num_rows:,} rows cannot be used "
+            f"({counted(summary.dropped)}); "
             f"at most {max_dropped_rate:g} of them may be dropped ({rate_key}); correct or remove these rows, name "
             f"other columns, or raise that key\n{listed(summary.examples, summary.num_dropped)}"
         )
@@ -144,5 +150,5 @@ def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, r
         if column is not None and column not in summary.columns and len(summary.columns) < _MAX_COLUMNS:
             raise RecipeError(
                 f"{name}: no column {column!r}, which columns.{key} names; the columns are "
-                f"{', '.join(summary.columns)[:400]}; name one of these, or remove the key"
+                f"{', '.join(map(repr, summary.columns))[:400]}; name one of these, or remove the key"
             )

@@ -1,11 +1,11 @@
 """Rows of the `datasets` library: a hub name, a folder of `save_to_disk`, or a source for `load_dataset`."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from selfreward.errors import RecipeError, SelfRewardError
 from selfreward.prompts.files import Row, dataset_rows, is_saved_dataset, saved_rows
 from selfreward.prompts.json_nesting import require_shallow_json
+from selfreward.recipe.prompts import existing_path
 
 
 def open_dataset(
@@ -18,10 +18,10 @@ def open_dataset(
     import datasets
 
     where = f"dataset {name!r}"
-    folder = Path(name).expanduser()
-    if is_saved_dataset(folder):
-        return saved_rows(folder, where, split=split)
-    require_shallow_json(folder, where=where)
+    if folder := existing_path(name):
+        if is_saved_dataset(folder):
+            return saved_rows(folder, where, split=split)
+        require_shallow_json(folder, where=where)
     requested = f"split {split!r}, config {config!r}, revision {revision!r}"
     try:
         # Remote code is never run: the library no longer supports it, and no flag enables it.

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from selfreward.checks import validate
@@ -42,7 +43,7 @@ class RowReader:
     """Reads rows of one source. `columns` are the names that the user gave; the others are found."""
 
     source: str
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     answer_check: AnswerCheck = "auto"
 
     def read(self, row: Row) -> Found:
@@ -125,10 +126,8 @@ def _safe(text: str) -> str:
 def read_checks(value: Any) -> tuple[Mapping[str, Any], ...]:
     """Return the declarative checks of a row; a table may have them as JSON text. Raises UnusableRow."""
     if isinstance(value, str) and value.strip():
-        try:
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass
     if value in (None, ""):
         return ()
     if not isinstance(value, list):

@@ -42,7 +42,7 @@ class Conversation:
 def with_known_names(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are not null; a column whose name differs only in case also counts as the known one."""
     there = {key: value for key, value in row.items() if value is not None}
-    return {key.strip().lower(): value for key, value in there.items()} | there
+    return there | {lower: value for key, value in there.items() if (lower := key.strip().lower()) not in there}
 
 
 def read_conversation(row: Mapping[str, Any], columns: Columns) -> Conversation:
@@ -134,7 +134,7 @@ def _refuse_media_and_tools(row: Mapping[str, Any]) -> None:
 
 
 def _no_column(row: Mapping[str, Any], asked: str | None) -> UnusableRow:
-    names = list(dict.fromkeys(repr(name)[:40] for name in row))
+    names = [repr(name)[:40] for name in {name.strip().lower(): name for name in reversed(row)}.values()][::-1]
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     there = ", ".join(names[:_SHOWN_COLUMNS]) + more
     wanted = f"no column {asked!r}" if asked else f"no column with a prompt ({', '.join(COLUMNS)})"

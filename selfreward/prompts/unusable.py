@@ -9,7 +9,7 @@ Reason = Literal[
 ]  # fmt: skip
 
 
-class UnusableRow(Exception):  # noqa: N818 it is a finding about data, which the reader of the source counts
+class UnusableRow(Exception):
     """`found` and `advice` (what is allowed; what to do) are for messages."""
 
     def __init__(self, reason: Reason, found: str, advice: str) -> None:

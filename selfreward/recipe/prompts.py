@@ -109,19 +109,19 @@ def _section(value: Any) -> Any:
         return value
     if value in ("builtin", "verifiable"):
         return {"kind": value}
-    if format_of(value) or value.startswith((".", "/", "~")) or _exists(value):
+    if format_of(value) or value.startswith((".", "/", "~")) or existing_path(value):
         return {"kind": "file", "path": value}
     return {"kind": "dataset", "name": value}
 
 
-def _exists(name: str) -> bool:
+def existing_path(name: str) -> Path | None:
+    """Return the path of an existing file or folder; None when there is none of this name."""
     try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # too long, or with a NUL character: no path
-        return False
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL character, an unknown user: no path
+        return None
 
 
-_Sections = Annotated[
-    BuiltinPrompts | FilePrompts | DatasetPrompts | VerifiablePrompts, Field(discriminator="kind")
-]
+_Sections = Annotated[BuiltinPrompts | FilePrompts | DatasetPrompts | VerifiablePrompts, Field(discriminator="kind")]
 PromptsSection = Annotated[_Sections, BeforeValidator(_section, json_schema_input_type=_Sections | str)]

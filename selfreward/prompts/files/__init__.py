@@ -13,7 +13,7 @@ from selfreward.prompts.files.json_rows import json_rows
 from selfreward.prompts.files.row import Row
 from selfreward.prompts.files.saved_dataset import dataset_rows, is_saved_dataset, saved_rows
 from selfreward.prompts.files.text import open_text, read_lines
-from selfreward.recipe.prompts import COMPRESSIONS, FORMATS, format_of
+from selfreward.recipe.prompts import COMPRESSIONS, FORMATS, existing_path, format_of
 
 _DESCRIPTION = re.compile(r"dataset_infos?\.json|state\.json|[._].*")
 """Files in a folder that describe its data, and hidden ones."""
@@ -21,7 +21,12 @@ _DESCRIPTION = re.compile(r"dataset_infos?\.json|state\.json|[._].*")
 
 def open_rows(path: str, *, other: str = "") -> Iterator[Row]:
     """Yield the rows of a file or folder. `other` is the format of a file with another suffix. Raises RecipeError."""
-    place = Path(path).expanduser()
+    place = existing_path(path)
+    if place is None:
+        raise RecipeError(
+            f"{path}: no such file (looked in {os.path.realpath(os.path.dirname(path) or '.')}); a file or a folder of "
+            "files is needed; correct the path or run from the folder it is relative to"
+        )
     if place.is_dir():
         return saved_rows(place, path, split="train") if is_saved_dataset(place) else _folder_rows(place, path)
     return _file_rows(place, path, other)
@@ -34,11 +39,8 @@ def _file_rows(file: Path, name: str, other: str = "") -> Iterator[Row]:
             f"{name}: unknown suffix {file.suffix!r}; files end in {', '.join(FORMATS)}, and those of text may also "
             f"have {', '.join(COMPRESSIONS)}; convert or rename it"
         )
-    if not (file.is_file() or (other and file.exists())):
-        raise RecipeError(
-            f"{name}: no such file (looked in {os.path.realpath(file.parent)}); a file or a folder of files is needed; "
-            "correct the path or run from the folder it is relative to"
-        )
+    if not (file.is_file() or other):
+        raise RecipeError(f"{name}: a pipe or a device; a regular file is needed; write its content to a file")
     if kind == ".parquet":
         yield from parquet_rows(file, name)
         return

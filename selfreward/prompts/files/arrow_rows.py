@@ -1,6 +1,7 @@
 """Rows of Arrow tables: Parquet files, and data sets of the `datasets` library. Only text and numbers are decoded."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,16 @@ from selfreward.errors import RecipeError
 from selfreward.prompts.files.row import Row
 
 BATCH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """A value that is neither text nor a number, by its type."""
+
+    type: str
+
+    def __str__(self) -> str:
+        return self.type
 
 
 def parquet_rows(path: Path, name: str) -> Iterator[Row]:
@@ -41,7 +52,7 @@ def arrow_rows(batches: Iterable[Any], name: str) -> Iterator[Row]:
 
 
 def _values(column: Any) -> list[Any]:
-    """Return the values of a column; of images, sounds and vectors only whether there are any (true or null)."""
+    """Return the values of a column; `Undecoded` for images, sounds and vectors that are there, else null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -49,7 +60,7 @@ def _values(column: Any) -> list[Any]:
         return column.to_pylist()  # type: ignore[no-any-return]
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     there = pc.greater(pc.list_value_length(column), 0) if is_list else pc.is_valid(column)
-    return [value or None for value in there.to_pylist()]
+    return [Undecoded(str(column.type)) if value else None for value in there.to_pylist()]
 
 
 def _is_plain(kind: Any) -> bool:

@@ -19,7 +19,11 @@ def delimited_rows(stream: TextIO, name: str) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARS))  # a limit of the process; cells may be long
     lines = (line for _, line in read_lines(stream, name))
     first = next(lines, "")
-    reader = csv.reader(chain([first], lines), delimiter=_separator(first), strict=True)
+    if named := re.fullmatch(r"sep=(.)\s*", first):  # as Excel names the separator
+        reader = csv.reader(lines, delimiter=named[1], strict=True)
+    else:
+        reader = csv.reader(chain([first], lines), delimiter=_separator(first), strict=True)
+    start = 1
     try:
         heading = [cell.strip() for cell in next(reader, [])]
         if repeated := {cell for cell in heading if cell and heading.count(cell) > 1}:
@@ -33,7 +37,7 @@ def delimited_rows(stream: TextIO, name: str) -> Iterator[Row]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise RecipeError(
-            f"{name}, line {reader.line_num}: not CSV ({error}); a cell that contains separators, line ends or quotes "
+            f"{name}, line {start}: not CSV ({error}); a cell that contains separators, line ends or quotes "
             'must be in quotes, and a quote in it must be doubled (""); correct the line or write the file again'
         ) from error
 

@@ -22,7 +22,7 @@ def saved_rows(folder: Path, name: str, *, split: str) -> Iterator[Row]:
     try:
         found = datasets.load_from_disk(str(folder))
     # Whatever the library raises on damaged files.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         cause = " ".join(str(error).split())[:500] or type(error).__name__
         raise RecipeError(
             f"{name}: not readable as a folder of `save_to_disk` ({cause}); all its files are needed; save it again"

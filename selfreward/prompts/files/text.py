@@ -15,9 +15,10 @@ from typing import IO, Any, Final, TextIO
 from selfreward.errors import RecipeError
 
 MAX_LINE_CHARS: Final = 2**24
-MAX_EXPANSION: Final = 200
+MAX_EXPANSION: Final = 50
 """How much larger than its file a decompressed text may be; texts compress to a third or a tenth."""
 
+MAX_BLANK_LINES: Final = 100_000
 _ALWAYS_ALLOWED_BYTES = 2**26
 
 
@@ -52,7 +53,8 @@ def open_text(path: Path, name: str, *, newline: str = "\n") -> Iterator[TextIO]
 
 
 def read_lines(stream: TextIO, name: str) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line. Raises RecipeError for an endless one."""
+    """Yield number and text of each line. Raises RecipeError for an endless one, and for endless blank lines."""
+    num_blank = 0
     for number in count(1):
         line = stream.readline(MAX_LINE_CHARS + 1)
         if not line:
@@ -61,6 +63,12 @@ def read_lines(stream: TextIO, name: str) -> Iterator[tuple[int, str]]:
             raise RecipeError(
                 f"{name}, line {number}: it has more than {MAX_LINE_CHARS:,} characters; a line is one row, or one "
                 "line of a cell; check that the file is what its suffix says"
+            )
+        num_blank = 0 if line.strip() else num_blank + 1
+        if num_blank > MAX_BLANK_LINES:
+            raise RecipeError(
+                f"{name}, line {number}: more than {MAX_BLANK_LINES:,} blank lines; a line is one row; check that the "
+                "file is what its suffix says"
             )
         yield number, line
 

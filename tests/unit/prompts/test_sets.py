@@ -193,20 +193,20 @@ def test_too_few_prompts_name_the_set_that_cannot_be_met(name: str) -> None:
 
 
 def test_training_prompts_that_gold_pairs_ask_leave_training(tmp_path: Path) -> None:
-    gold = read_gold(_write(tmp_path, _gold("question number 13"), _gold("Something else.")))
+    gold, _ = read_gold(_write(tmp_path, _gold("question number 13"), _gold("Something else.")))
     source = _split(_prompts(20), validation=5, second_validation=5, gold=gold, block=9)
     assert "p13" not in _ids(source.training_prompts(1))
     assert source.facts()["overlap"]["num_training_removed_exact"] == 1
     # The others pass it over as well.
     passing = _split(_prompts(20), validation=9, second_validation=6, gold=gold)
     assert _ids(passing.second_validation_prompts()) == ["p9", "p10", "p11", "p12", "p14", "p15"]
-    many = read_gold(_write(tmp_path, *(_gold(f"Question number {i}?") for i in range(5, 20))))
+    many, _ = read_gold(_write(tmp_path, *(_gold(f"Question number {i}?") for i in range(5, 20))))
     with pytest.raises(RecipeError, match=r"15 of 15 training prompts .* or with evaluation.gold, for example"):
         _split(_prompts(20), validation=5, gold=many)
 
 
 def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> None:
-    gold = read_gold(_write(tmp_path, _gold("Anything?"), _gold("Write about bees.")))
+    gold, _ = read_gold(_write(tmp_path, _gold("Anything?"), _gold("Write about bees.")))
     with pytest.raises(
         RecipeError, match=r"^evaluation.gold: the prompt 'gold-line-2' .* verifiable prompt 'v', 1 in all"
     ):
@@ -214,7 +214,7 @@ def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> N
 
 
 def test_prompts_that_were_trained_on_are_checked_again(tmp_path: Path) -> None:
-    gold = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
+    gold, _ = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
     verifiable = [Prompt("v", (Message("user", "Write about bees."),))]
     source = _split(_prompts(20), validation=3, second_validation=3, test=3, gold=gold, verifiable=verifiable)
     assert source.num_overlapping(source.training_prompts(1)) == 0
@@ -260,7 +260,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
     ]
     rows[0]["rejected"] = "Why not?"
     path = _write(tmp_path, *rows)
-    first, second = read_gold(path)
+    (first, second), _ = read_gold(path)
     assert first == GoldPair(
         Prompt("gold-7", (Message("user", "Why?"),), source=f"file:{path}"), "Because.", "Why not?"
     )
@@ -268,7 +268,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
     assert [turn.role for turn in second.prompt.messages] == ["system", "user"] and second.chosen == " Hi. "
     parquet = str(tmp_path / "gold.parquet")
     pq.write_table(pa.table({"prompt": ["A?", "B?"], "chosen": ["x", "y"], "rejected": ["z", "w"]}), parquet)
-    assert [(pair.prompt.id, pair.chosen, pair.rejected) for pair in read_gold(parquet)] == [
+    assert [(pair.prompt.id, pair.chosen, pair.rejected) for pair in read_gold(parquet)[0]] == [
         ("gold-row-1", "x", "z"),
         ("gold-row-2", "y", "w"),
     ]
@@ -305,7 +305,7 @@ def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
 
 def test_another_response_is_another_gold_set(tmp_path: Path) -> None:
     def sha256(**row: Any) -> str:
-        gold = read_gold(_write(tmp_path, _gold("A?", **row)))
+        gold, _ = read_gold(_write(tmp_path, _gold("A?", **row)))
         facts = _split(_prompts(20), validation=3, gold=gold).facts()
         return str(facts["gold"]["sha256"])
 
