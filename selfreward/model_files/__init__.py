@@ -2,4 +2,4 @@
 
 from selfreward.model_files.folders import checkpoint_of, materialise
 from selfreward.model_files.recipe_problems import problems
-from selfreward.model_files.tokenizer import ChatTokenizer, merged_system_turn
+from selfreward.model_files.tokenizer import ChatTokenizer

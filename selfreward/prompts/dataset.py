@@ -15,13 +15,13 @@ def open_dataset(
 
     Raises RecipeError when it cannot be loaded with these arguments, SelfRewardError when it cannot be reached.
     """
-    import datasets
-
     where = f"dataset {name!r}"
     if folder := existing_path(name):
         if is_saved_dataset(folder):
             return saved_rows(folder, where, split=split)
         require_shallow_json(folder, where=where)
+    import datasets
+
     requested = f"split {split!r}, config {config!r}, revision {revision!r}"
     try:
         # Remote code is never run: the library no longer supports it, and no flag enables it.

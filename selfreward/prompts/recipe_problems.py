@@ -3,12 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from selfreward.errors import ChatTemplateError
-from selfreward.model_files import merged_system_turn
 from selfreward.parts import LeftOut
 from selfreward.problems import Facts, Problem, warning
 from selfreward.prompts.collecting import counted, listed
-from selfreward.records import Prompt
 
 
 def problems(facts: Facts, *, begun: bool) -> Iterator[Problem]:
@@ -35,7 +32,6 @@ def problems(facts: Facts, *, begun: bool) -> Iterator[Problem]:
             yield Problem(
                 f"prompts of iteration {t}: none can be used; at least one is needed; use other prompts{others}"
             )
-    yield from _of_system_turns([*(p for t in iterations for p in source.training_prompts(t))], facts)
 
 
 def of_left_out(
@@ -56,20 +52,3 @@ def of_left_out(
         f"{what} cannot be used ({reasons}); at most {max_rate:g} of them may be left out ({key}.max_dropped_rate); "
         f"correct or remove them, or raise that key\n{lines}"
     )
-
-
-def _of_system_turns(prompts: Sequence[Prompt], facts: Facts) -> Iterator[Problem]:
-    """Yield a warning when the policy's chat template has no system role."""
-    for prompt in prompts:
-        if prompt.messages[0].role != "system":
-            continue
-        try:
-            has_role = facts.engine.encode(prompt.messages) != facts.engine.encode(merged_system_turn(prompt.messages))
-        except ChatTemplateError:
-            return
-        if not has_role:
-            yield warning(
-                "models.policy: its chat template has no system role; the system prompt is put before the first user "
-                "turn"
-            )
-        return

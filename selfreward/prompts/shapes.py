@@ -14,8 +14,8 @@ from selfreward.recipe import Columns
 from selfreward.records import Message
 
 COLUMNS: Final = (
-    "prompt", "messages", "conversations", "conversation", "chosen", "instruction", "question", "query", "problem",
-    "text",
+    "prompt", "messages", "conversations", "conversation", "instruction", "question", "query", "problem", "text",
+    "chosen",
 )  # fmt: skip
 """The columns that contain prompts, in order of precedence."""
 
@@ -134,7 +134,10 @@ def _refuse_media_and_tools(row: Mapping[str, Any]) -> None:
 
 
 def _no_column(row: Mapping[str, Any], asked: str | None) -> UnusableRow:
-    names = [repr(name)[:40] for name in {name.strip().lower(): name for name in reversed(row)}.values()][::-1]
+    originals: dict[str, str] = {}
+    for column in row:  # those of `with_known_names` come last
+        originals.setdefault(column.strip().lower(), repr(column)[:40])
+    names = list(originals.values())
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     there = ", ".join(names[:_SHOWN_COLUMNS]) + more
     wanted = f"no column {asked!r}" if asked else f"no column with a prompt ({', '.join(COLUMNS)})"

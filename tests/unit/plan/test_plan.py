@@ -227,7 +227,7 @@ class WithoutTheLongOne(Source):
 
 
 def test_prompts_beyond_the_context_are_reported_and_not_counted_twice() -> None:
-    work, warnings = count(make_recipe("engine.context_tokens=80"), WithoutTheLongOne())
+    work, warnings = count(make_recipe("engine.context_tokens=80", "prompts.max_dropped_rate=0"), WithoutTheLongOne())
     assert any("prompt t1-2" in warning and "would refuse" in warning for warning in warnings)
     assert any("too_long" in warning for warning in warnings)
     for iteration in work:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from selfreward.errors import RecipeError
-from selfreward.prompts.dataset import read_dataset
+from selfreward.prompts.dataset import open_dataset
 from selfreward.prompts.json_nesting import MAX_NESTING, nesting_of
 
 DEEP = [b"[" * 3000 + b"]" * 3000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b"[" * 3000]
@@ -18,7 +18,7 @@ def test_a_deeply_nested_row_is_refused(tmp_path: Path, name: str, value: bytes)
     (tmp_path / "inner").mkdir()
     (tmp_path / name).write_bytes(b'{"prompt": "Say hello."}\n{"prompt": "Say more.", "more": ' + value + b"}\n")
     with pytest.raises(RecipeError, match=r"train\.jsonl?, line 2: values nested more than 200 deep"):
-        read_dataset(str(tmp_path))
+        open_dataset(str(tmp_path))
 
 
 def test_brackets_in_texts_and_beside_each_other_are_not_nested() -> None:

@@ -277,17 +277,17 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row needs 'prompt', 'chosen', 'rejected'"),
+        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row needs a prompt, 'chosen' and 'rejected'"),
         ({"prompt": "B?", "chosen": None, "rejected": None}, "no 'chosen' and no 'rejected'"),
-        ({"chosen": "x", "rejected": "y"}, "no 'prompt'"),
+        ({"chosen": "x", "rejected": "y"}, "'chosen' and 'rejected' begin with different turns"),
         (_gold("B?", chosen="No. "), "'chosen' and 'rejected' are the same text"),
         (_gold("B?", chosen=""), "'chosen' is empty"),
         (_gold("B?", rejected=" \n"), "'rejected' is empty"),
         (_gold("B?", rejected=3), "'rejected' is int"),
-        ('{"prompt": "B?", "chosen": "\\ud800", "rejected": "x"}', "'chosen' has the lone surrogate"),
+        ('{"prompt": "B?", "chosen": "\\ud800", "rejected": "x"}', "'chosen' message 1 has the lone surrogate"),
         (_gold(" "), "'prompt' message 1 is empty"),
-        (_gold("a?"), "the same prompt as line 1"),
-        (_gold("B?", id="a b"), "the id is 'a b'"),
+        (_gold("B?", rejected=[{"role": "user", "content": "x"}]), "'rejected' does not end with the assistant"),
+        (_gold("B?", chosen=[]), "'chosen' is list"),
         ("{", "not JSON"),
     ],
 )
@@ -295,11 +295,46 @@ def test_a_row_that_is_not_a_gold_pair_is_named(row: Any, message: str, tmp_path
     path = _write(tmp_path, _gold("A?"), row)
     with pytest.raises(RecipeError) as raised:
         read_gold(path)
-    assert str(raised.value).startswith(f"{path}, line 2: {message}")
+    assert str(raised.value).startswith(f"evaluation.gold: {path}: 1 of 2 rows cannot be used")
+    assert f"\n  {path}, line 2: {message}" in str(raised.value)
+
+
+def _says(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"prompt": "Q?", "chosen": [_says("Yes.")], "rejected": [_says("No.")]}, ["Q?"]),
+        ({"prompt": "Q?", "chosen": _says("Yes."), "rejected": _says("No.")}, ["Q?"]),
+        ({"prompt": [{"role": "user", "content": "Q?"}], "chosen": [_says("Yes.")], "rejected": [_says("No.")],
+          "chosen_message": _says("Yes."), "score_chosen": 1.0}, ["Q?"]),
+        ({"prompt": "Q?", "chosen": [{"role": "user", "content": "Q?"}, _says("Yes.")],
+          "rejected": [{"role": "user", "content": "Q?"}, _says("No.")], "messages": []}, ["Q?"]),
+        ({"prompt": "Q?", "chosen": [{"role": "user", "content": "Q?"}, _says("A"), {"role": "user", "content": "R?"}, _says("Yes.")],
+          "rejected": [{"role": "user", "content": "Q?"}, _says("A"), {"role": "user", "content": "R?"}, _says("No.")]}, ["Q?", "A", "R?"]),
+        ({"chosen": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "Yes."}],
+          "rejected": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "No."}]}, ["Q?"]),
+        ({"conversations": [{"from": "human", "value": "Q?"}], "chosen": {"from": "gpt", "value": "Yes."},
+          "rejected": {"from": "gpt", "value": "No."}}, ["Q?"]),
+        ({"chosen": "\n\nHuman: Q?\n\nAssistant: Yes.", "rejected": "\n\nHuman: Q?\n\nAssistant: No."}, ["Q?"]),
+        ({"instruction": "Q?", "input": "", "chosen": "Yes.", "rejected": "No."}, ["Q?"]),
+    ],
+)  # fmt: skip
+def test_gold_pairs_in_the_forms_of_other_trainers(row: Any, turns: list[str], tmp_path: Path) -> None:
+    (pair,), summary = read_gold(_write(tmp_path, row))
+    assert [turn.content for turn in pair.prompt.messages] == turns
+    assert (pair.chosen, pair.rejected) == ("Yes.", "No.") and not summary.dropped
+
+
+def test_a_repeated_gold_prompt_is_left_out_and_counted(tmp_path: Path) -> None:
+    pairs, summary = read_gold(_write(tmp_path, _gold("A?"), _gold("a?", chosen="other"), _gold("B?")))
+    assert [pair.prompt.id for pair in pairs] == ["gold-line-1", "gold-line-3"] and summary.num_repeated == 1
 
 
 def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="the file contains no prompt"):
+    with pytest.raises(RecipeError, match="it contains no prompt"):
         read_gold(_write(tmp_path))
 
 
