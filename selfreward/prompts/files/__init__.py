@@ -24,8 +24,8 @@ def open_rows(path: str, *, other: str = "") -> Iterator[Row]:
     place = existing_path(path)
     if place is None:
         raise RecipeError(
-            f"{path}: no such file (looked in {os.path.realpath(os.path.dirname(path) or '.')}); a file or a folder of "
-            "files is needed; correct the path or run from the folder it is relative to"
+            f"{path}: no such file (looked in {os.path.realpath(Path(path).parent)}); a file or a folder of files is "
+            "needed; correct the path or run from the folder it is relative to"
         )
     if place.is_dir():
         return saved_rows(place, path, split="train") if is_saved_dataset(place) else _folder_rows(place, path)

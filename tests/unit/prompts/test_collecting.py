@@ -54,7 +54,8 @@ def test_a_repeated_prompt_is_left_out_and_no_defect(tmp_path: Path, again: str)
 def test_prompts_that_differ_in_the_system_turn_an_input_or_a_sign_are_different(tmp_path: Path) -> None:
     asked = {"role": "user", "content": "Hello?"}
     rows = [
-        {"prompt": "Hello?"}, {"prompt": [{"role": "system", "content": "Sing."}, asked]}, {"prompt": "?"}, {"prompt": "!"},
+        {"prompt": "Hello?"}, {"prompt": [{"role": "system", "content": "Sing."}, asked]},
+        {"prompt": "?"}, {"prompt": "!"},
         {"instruction": "Hello?", "input": "1"}, {"instruction": "Hello?", "input": "2"},
     ]  # fmt: skip
     prompts, summary = read(write(tmp_path, *rows))

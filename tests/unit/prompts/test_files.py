@@ -165,7 +165,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "a column twice": ("a.csv", b"prompt,prompt\nA?,B?\n", "the column 'prompt' occurs twice"),
     "no heading": ("a.csv", b"What is it?,1\nWhy?,2\n", "the columns are 'What is it?', '1'"),
     "commas in cells": ("a.csv", b"prompt,x\na, b and c,1\n", "line 2: 3 cells, but the heading has 2"),
-    "bytes that are not UTF-8": ("a.csv", b"prompt,x\nCaf\xe9?,1\n", "the byte 0xE9, which is not UTF-8, at character 4"),
+    "not UTF-8": ("a.csv", b"prompt,x\nCaf\xe9?,1\n", "the byte 0xE9, which is not UTF-8, at character 4"),
     "truncated": ("a.jsonl.gz", gzip.compress(LINES * 1000)[:-20], "cannot be read (Compressed file ended"),
     "not compressed": ("a.jsonl.gz", LINES, "cannot be read (Not a gzipped file"),
     "not compressed either": ("a.jsonl.zst", LINES, "cannot be read"),

@@ -303,6 +303,9 @@ def _says(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
+_LONG = [{"role": "user", "content": "Q?"}, _says("A"), {"role": "user", "content": "R?"}]
+
+
 @pytest.mark.parametrize(
     ("row", "turns"),
     [
@@ -312,8 +315,7 @@ def _says(text: str) -> dict[str, str]:
           "chosen_message": _says("Yes."), "score_chosen": 1.0}, ["Q?"]),
         ({"prompt": "Q?", "chosen": [{"role": "user", "content": "Q?"}, _says("Yes.")],
           "rejected": [{"role": "user", "content": "Q?"}, _says("No.")], "messages": []}, ["Q?"]),
-        ({"prompt": "Q?", "chosen": [{"role": "user", "content": "Q?"}, _says("A"), {"role": "user", "content": "R?"}, _says("Yes.")],
-          "rejected": [{"role": "user", "content": "Q?"}, _says("A"), {"role": "user", "content": "R?"}, _says("No.")]}, ["Q?", "A", "R?"]),
+        ({"prompt": "Q?", "chosen": [*_LONG, _says("Yes.")], "rejected": [*_LONG, _says("No.")]}, ["Q?", "A", "R?"]),
         ({"chosen": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "Yes."}],
           "rejected": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "No."}]}, ["Q?"]),
         ({"conversations": [{"from": "human", "value": "Q?"}], "chosen": {"from": "gpt", "value": "Yes."},

@@ -26,7 +26,9 @@ SHAPES: dict[str, tuple[dict[str, Any], str, tuple[tuple[str, str], ...], str]] 
         {"conversations": [{"from": "System", "value": "Be brief."}, HUMAN]},
         "conversations (ShareGPT)", (BRIEF, *ONE), "",
     ),
-    "a system column": ({"system": "Be brief.", "conversations": [HUMAN]}, "conversations (ShareGPT)", (BRIEF, *ONE), ""),
+    "a system column": (
+        {"system": "Be brief.", "conversations": [HUMAN]}, "conversations (ShareGPT)", (BRIEF, *ONE), "",
+    ),
     "conversations with roles": ({"conversations": [USER]}, "conversations", ONE, ""),
     "other names of roles": (
         {"conversation": [{"from": "user", "value": "Hi?"}, {"from": "bard", "value": "Hello."}]},
@@ -47,7 +49,8 @@ SHAPES: dict[str, tuple[dict[str, Any], str, tuple[tuple[str, str], ...], str]] 
     "messages as JSON text": ({"messages": '[{"role": "user", "content": "Hi?"}]'}, "messages", ONE, ""),
     "Alpaca": ({"instruction": "Hi?", "input": "", "output": "Hello."}, "instruction", ONE, "Hello."),
     "Alpaca with an input": (
-        {"instruction": "Add.", "input": "1 and 2", "output": "3"}, "instruction and input", (("user", "Add.\n1 and 2"),), "3",
+        {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+        "instruction and input", (("user", "Add.\n1 and 2"),), "3",
     ),
     "LLaMA-Factory's columns": (
         {"instruction": "Why?", "input": "", "output": "So.", "system": "Be brief.", "history": [["Hi?", "Hello."]]},
@@ -59,7 +62,8 @@ SHAPES: dict[str, tuple[dict[str, Any], str, tuple[tuple[str, str], ...], str]] 
     ),
     "an input alone": ({"instruction": "", "input": "Hi?"}, "instruction and input", ONE, ""),
     "OpenOrca": (
-        {"id": "x.1", "system_prompt": "Be brief.", "question": "Hi?", "response": "Hello."}, "question", (BRIEF, *ONE), "Hello.",
+        {"id": "x.1", "system_prompt": "Be brief.", "question": "Hi?", "response": "Hello."},
+        "question", (BRIEF, *ONE), "Hello.",
     ),
     "question and answer": ({"question": "Hi?", "answer": "Hello."}, "question", ONE, "Hello."),
     "query": ({"query": "Hi?"}, "query", ONE, ""),
@@ -67,7 +71,8 @@ SHAPES: dict[str, tuple[dict[str, Any], str, tuple[tuple[str, str], ...], str]] 
     "plain text": ({"text": "Hi?", "label": 1}, "text", ONE, ""),
     "names in capitals": ({"Question": "Hi?", "Answer": "Hello."}, "question", ONE, "Hello."),
     "implicit prompt": (
-        {"chosen": [USER, ASSISTANT, WHY, ASSISTANT], "rejected": [USER, ASSISTANT, WHY, {**ASSISTANT, "content": "x"}]},
+        {"chosen": [USER, ASSISTANT, WHY, ASSISTANT],
+         "rejected": [USER, ASSISTANT, WHY, {**ASSISTANT, "content": "x"}]},
         "chosen and rejected", THREE, "",
     ),
     "transcripts": (
@@ -107,7 +112,9 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str, str]] = {
     "a late system turn": (
         {"messages": [USER, {"role": "system", "content": "y"}, USER]}, "turns_out_of_order", "not the first",
     ),
-    "a tool's turn": ({"messages": [USER, TOOL_CALL, {"role": "tool", "content": "42"}, WHY]}, "tool_turn", "message 2"),
+    "a tool's turn": (
+        {"messages": [USER, TOOL_CALL, {"role": "tool", "content": "42"}, WHY]}, "tool_turn", "message 2",
+    ),
     "a function of ShareGPT": (
         {"conversations": [HUMAN, {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "1"}]},
         "tool_turn", "message 2",
@@ -120,7 +127,9 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str, str]] = {
     "an image column": ({"prompt": "What is this?", "image": "a.png"}, "not_text", "it has 'image'"),
     "different beginnings": ({"chosen": "A", "rejected": "B"}, "empty_prompt", "begin with different turns"),
     "a lone surrogate": ({"prompt": "half \ud83d of it"}, "invalid_unicode", "U+D83D at character 6"),
-    "a surrogate in a check": ({"prompt": "x", "checks": [{"kind": "exact", "expected": "\ud800"}]}, "invalid_unicode", "check 1"),
+    "a surrogate in a check": (
+        {"prompt": "x", "checks": [{"kind": "exact", "expected": "\ud800"}]}, "invalid_unicode", "check 1",
+    ),
     "checks of the wrong type": ({"prompt": "x", "checks": "no_comma"}, "bad_checks", "checks are 'no_comma'"),
     "an unknown check": ({"prompt": "x", "checks": [{"kind": "no_coma"}]}, "bad_checks", "check 1: unknown kind"),
     "a reference of the wrong type": ({"prompt": "x", "reference": 5}, "bad_reference", "'reference' is int"),
@@ -154,7 +163,8 @@ def test_a_named_alpaca_column_keeps_its_input() -> None:
     ("value", "expected", "is_own"),
     [
         ("a-1", "a-1", True), (7, "7", True), (7.0, "7", True), (None, "line-1", True), ("", "line-1", True),
-        (float("nan"), "line-1", True), ("a/b c", "a-b-c", False), ("../..", "line-1", False), ("x" * 300, "x" * 100, False),
+        (float("nan"), "line-1", True), ("a/b c", "a-b-c", False), ("../..", "line-1", False),
+        ("x" * 300, "x" * 100, False),
         (True, "line-1", False), ([1], "line-1", False), ("日本", "line-1", False), ("x\n", "x-", False),
     ],
 )  # fmt: skip
