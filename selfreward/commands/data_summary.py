@@ -1,10 +1,12 @@
 """The summary of a recipe's data that `selfreward validate` prints: rows, splits, and the first prompt."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from selfreward.errors import ChatTemplateError
 from selfreward.model_files import ChatTokenizer
+from selfreward.prompts.collecting import counted
 from selfreward.recipe import Recipe
 from selfreward.records import Prompt
 from selfreward.reporting.text import clip, one_line, visible
@@ -22,6 +24,7 @@ def data_summary(recipe: Recipe, tools: Tools) -> str:
         *_source("prompts", facts["training"]),
         *(_source("evaluation.prompts", facts["validation"]) if recipe.evaluation.prompts is not None else ()),
         *([f"gold pairs: {one_line(recipe.evaluation.gold.path, 120)}"] if recipe.evaluation.gold else ()),
+        *_left_out(recipe, tools),
         _split(recipe, facts),
         _extras(training),
         *_first_prompt(recipe, tools, training),
@@ -38,9 +41,16 @@ def _source(key: str, facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"  rows: {facts['num_rows']:,} read" + "".join(f", {n:,} {what}" for what, n in counts.items() if n)
         yield "  shapes: " + ", ".join(f"{count:,} {one_line(name, 60)}" for name, count in facts["shapes"].items())
     if skipped:
-        yield "  dropped: " + ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in skipped.items())
+        yield f"  dropped: {counted(Counter(skipped))}"
     if unused := facts.get("unused_columns"):
         yield "  columns that are not used: " + one_line(", ".join(map(str, unused)), 300)
+
+
+def _left_out(recipe: Recipe, tools: Tools) -> Iterator[str]:
+    sets = (None, *range(1, recipe.iterations.max + 1))
+    kinds = {each.prompt_id: each.kind for t in sets for each in tools.source.left_out(t)}
+    if kinds:
+        yield f"left out of the sets: {counted(Counter(kinds.values()))}"
 
 
 def _split(recipe: Recipe, facts: Mapping[str, Any]) -> str:

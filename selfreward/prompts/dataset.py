@@ -1,11 +1,14 @@
 """Rows of the `datasets` library: a hub name, a folder of `save_to_disk`, or a source for `load_dataset`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from selfreward.errors import RecipeError, SelfRewardError
-from selfreward.prompts.files import Row, dataset_rows, is_saved_dataset, saved_rows
+from selfreward.prompts.files import Row, data_files, dataset_rows, is_saved_dataset, saved_rows
 from selfreward.prompts.json_nesting import require_shallow_json
-from selfreward.recipe.prompts import existing_path
+from selfreward.recipe.prompts import existing_path, format_of
+
+_BUILDERS = {".jsonl": "JSON", ".ndjson": "JSON", ".json": "JSON", ".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet"}
 
 
 def open_dataset(
@@ -19,6 +22,7 @@ def open_dataset(
     if folder := existing_path(name):
         if is_saved_dataset(folder):
             return saved_rows(folder, where, split=split)
+        _require_one_format(folder, where)
         require_shallow_json(folder, where=where)
     import datasets
 
@@ -39,3 +43,13 @@ def open_dataset(
             "arguments of `datasets.load_dataset`; correct the one that the message names"
         ) from error
     return dataset_rows(rows, where)
+
+
+def _require_one_format(folder: Path, where: str) -> None:
+    """Raise RecipeError for a folder of several formats, of which the library would read one and ignore the others."""
+    found = sorted({_BUILDERS[kind] for file in data_files(folder) if (kind := format_of(file.name)) in _BUILDERS})
+    if len(found) > 1:
+        raise RecipeError(
+            f"{where}: the folder has files of {' and '.join(found)}; the `datasets` library reads one format of a "
+            f"folder; use `kind: file` with `path: {folder}`, which reads all"
+        )

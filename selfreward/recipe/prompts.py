@@ -81,7 +81,7 @@ class FilePrompts(_Rows):
     """
 
     kind: Literal["file"]
-    path: str
+    path: str = Field(min_length=1)
     max_dropped_rate: float = Changeable(FILE_DROPPED_RATE, ge=0, le=1)
 
 
@@ -89,7 +89,7 @@ class DatasetPrompts(_Rows):
     """A dataset, by its name in the `datasets` library: of the hub, or a folder."""
 
     kind: Literal["dataset"]
-    name: str
+    name: str = Field(min_length=1)
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -109,7 +109,7 @@ def _section(value: Any) -> Any:
         return value
     if value in ("builtin", "verifiable"):
         return {"kind": value}
-    if format_of(value) or value.startswith((".", "/", "~")) or existing_path(value):
+    if not value or format_of(value) or value.startswith((".", "/", "~")) or existing_path(value):
         return {"kind": "file", "path": value}
     return {"kind": "dataset", "name": value}
 

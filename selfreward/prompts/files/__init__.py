@@ -55,10 +55,16 @@ def _file_rows(file: Path, name: str, other: str = "") -> Iterator[Row]:
             yield from json_rows(stream, name, may_span_lines=kind == ".json")
 
 
-def _folder_rows(folder: Path, name: str) -> Iterator[Row]:
-    files = sorted(
-        file for file in folder.rglob("*") if format_of(file.name) and file.is_file() and _is_data(file, folder)
+def data_files(folder: Path) -> list[Path]:
+    """Return the files of known formats in a folder and its folders, without hidden ones and descriptions."""
+    files = (file for file in folder.rglob("*") if format_of(file.name) and file.is_file())
+    return sorted(
+        file for file in files if not any(_DESCRIPTION.fullmatch(part) for part in file.relative_to(folder).parts)
     )
+
+
+def _folder_rows(folder: Path, name: str) -> Iterator[Row]:
+    files = data_files(folder)
     if not files:
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
         raise RecipeError(
@@ -70,7 +76,3 @@ def _folder_rows(folder: Path, name: str) -> Iterator[Row]:
         stem = "-".join((*inside.parent.parts, inside.name.split(".")[0]))
         for row in _file_rows(file, f"{name}/{inside}"):
             yield replace(row, id=f"{stem}-{row.id}")
-
-
-def _is_data(file: Path, folder: Path) -> bool:
-    return not any(_DESCRIPTION.fullmatch(part) for part in file.relative_to(folder).parts)

@@ -19,6 +19,7 @@ MAX_EXPANSION: Final = 50
 """How much larger than its file a decompressed text may be; texts compress to a third or a tenth."""
 
 MAX_BLANK_LINES: Final = 100_000
+UNREADABLE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _ALWAYS_ALLOWED_BYTES = 2**26
 
 
@@ -40,12 +41,12 @@ _OPENERS: Final[dict[str, Callable[[Path], Any]]] = {
 def open_text(path: Path, name: str, *, newline: str = "\n") -> Iterator[TextIO]:
     """Open a text file, compressed or not; bytes that are not UTF-8 become lone surrogates. Raises RecipeError."""
     try:
-        with _open_bytes(path, name) as binary:
+        with open_bytes(path, name) as binary:
             encoding = json.detect_encoding(binary.peek(4)[:4])
             # In UTF-8 a wrong byte spoils only its row, which is then refused for the surrogate.
             errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
             yield io.TextIOWrapper(binary, encoding=encoding, errors=errors, newline=newline)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except UNREADABLE as error:
         raise RecipeError(
             f"{name}: cannot be read ({getattr(error, 'strerror', None) or error}); a readable, complete file is "
             "needed; check its permissions and its suffix, or write it again"
@@ -73,7 +74,8 @@ def read_lines(stream: TextIO, name: str) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _open_bytes(path: Path, name: str) -> io.BufferedReader:
+def open_bytes(path: Path, name: str) -> io.BufferedReader:
+    """Open a file, decompressed with a bound on its size. Raises what `UNREADABLE` lists, and RecipeError."""
     opener = _OPENERS.get(path.suffix.lower())
     if opener is None:
         return path.open("rb")

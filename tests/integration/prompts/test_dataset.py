@@ -115,6 +115,13 @@ def test_a_broken_file_is_an_error_of_the_dataset(tmp_path: Path, content: bytes
         read_dataset(str(tmp_path / "data"))
 
 
+def test_a_folder_of_several_formats_is_refused_because_one_would_be_ignored(tmp_path: Path) -> None:
+    name = _folder(tmp_path, [{"prompt": "x"}])
+    (Path(name) / "more.csv").write_text("prompt\ny\n")
+    with pytest.raises(RecipeError, match=r"files of CSV and JSON.*use `kind: file` with `path: "):
+        read_dataset(name)
+
+
 def test_a_folder_of_save_to_disk_is_read(tmp_path: Path) -> None:
     import datasets
 
