@@ -35,7 +35,7 @@ def test_a_kind_alone_is_a_section() -> None:
 
 @pytest.mark.parametrize("value", ["", 7, [], None, {"path": "x.jsonl"}, {"kind": "file", "path": ""}])
 def test_other_values_are_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="prompts|kind|dictionary|character"):
+    with pytest.raises(ValueError, match=r"prompts|kind|dictionary|character"):
         SECTION.validate_python(value)
 
 
