@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add_recipe_command("plan", _plan, "estimate the cost of a run: requests, tokens, steps, memory, time")
     add_recipe_command("validate", _validate, "check a recipe and its prompts without running it")
     sub = add_recipe_command("judge", _judge, "judge a file of responses, and measure the quality of the judge on it")
-    sub.add_argument("file", type=Path, help='a JSONL file of {"id", "prompt", "response"} (or "responses") rows')
+    sub.add_argument("file", type=Path, help="rows of a prompt and a response, in any format (docs/data.md)")
     sub.add_argument(
         "--out", type=Path, required=True, metavar="OUT.jsonl", help="output file, one line of judgments per row"
     )
@@ -129,14 +129,18 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
+    from selfreward.commands.data_summary import data_summary
     from selfreward.launch.local import check
     from selfreward.plan import measuring
     from selfreward.settled import settled
 
     recipe = settled(recipe_file.load(options.recipe, options.overrides))
-    for warning in check(recipe):
+    tools, warnings = check(recipe)
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{measuring.sizes(recipe)}\n{measuring.resolution(recipe)}")
+    print(data_summary(recipe, tools))
+    print(measuring.sizes(recipe))
+    print(measuring.resolution(recipe))
     print(f"{options.recipe}: valid")
     return 0
 

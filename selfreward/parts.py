@@ -105,14 +105,13 @@ class Engine(Protocol):
 class LeftOut:
     """A prompt that cannot be used: too long for the context, refused by the chat template, or without checks.
 
-    `found` and `advice` are for messages. `is_correctable`: the user can correct it, in a file.
+    `found` and `advice` are for messages.
     """
 
     prompt_id: str
     kind: Literal["too_long", "refused_by_template", "no_checks"]
     found: str
     advice: str
-    is_correctable: bool = False
 
 
 class PromptSource(Protocol):
@@ -123,6 +122,9 @@ class PromptSource(Protocol):
 
     def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
         """Return the prompts that were left out of an iteration's, or with None of those that are held out."""
+
+    def notes(self) -> Sequence[str]:
+        """Return sentences that the user should read about the rows of the source: dropped, repeated."""
 
     def validation_prompts(self) -> Sequence[Prompt]:
         """Return the held-out prompts on which checkpoints are compared. Never trained on."""

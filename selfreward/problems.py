@@ -5,8 +5,7 @@ on other sections, models, prompts or the machine.
 """
 
 import difflib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from selfreward.errors import ChatTemplateError, RecipeError
@@ -55,7 +54,9 @@ def left_out(prompt: Prompt, max_tokens: int, lengths: Lengths) -> LeftOut | Non
     try:
         num_tokens = lengths.prompt(prompt)
     except ChatTemplateError as error:
-        return _refused(prompt, error, lengths)
+        cause = str(error).partition("; ")[0]
+        advice = "only turns that the template supports are allowed; correct or remove the prompt, or use another model"
+        return LeftOut(prompt.id, "refused_by_template", f"prompt {prompt.id}: {cause}", advice)
     if num_tokens + max_tokens <= lengths.context_tokens:
         return None
     found = (
@@ -64,36 +65,6 @@ def left_out(prompt: Prompt, max_tokens: int, lengths: Lengths) -> LeftOut | Non
     )
     advice = "shorten or remove the prompt, lower max_tokens, or raise engine.context_tokens"
     return LeftOut(prompt.id, "too_long", found, advice)
-
-
-def _refused(prompt: Prompt, error: ChatTemplateError, lengths: Lengths) -> LeftOut:
-    """Return the refusal of a prompt by the chat template, and whether only the system turn is its cause."""
-    cause = str(error).partition("; ")[0]
-    advice = "only turns that the template supports are allowed; correct or remove the prompt, or use another model"
-    if prompt.messages[0].role == "system" and len(prompt.messages) > 1:
-        try:
-            lengths.prompt(replace(prompt, messages=prompt.messages[1:]))
-        except ChatTemplateError:
-            pass
-        else:
-            cause = f"without its system turn the template would render it; {cause}"
-            advice = "set prompts.system_prompt to null, or remove the system turns, or use another model"
-    return LeftOut(prompt.id, "refused_by_template", f"prompt {prompt.id}: {cause}", advice)
-
-
-def of_left_out(found: Sequence[LeftOut], where: str, *, begun: bool) -> Iterator[Problem]:
-    """Yield a problem for prompts of a file, which the user can correct, and a warning for others.
-
-    In a run that has `begun` nothing can be corrected: its prompts and the keys that would help may not change.
-    """
-    correctable = [each for each in found if each.is_correctable and not begun]
-    if correctable:
-        more = f" ({len(correctable) - 1} more like it)" if len(correctable) > 1 else ""
-        yield Problem(f"{correctable[0].found}; {correctable[0].advice}{more}")
-    elif found:
-        kinds = Counter(each.kind.replace("_", " ") for each in found)
-        counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        yield warning(f"{where}: {counted}, so left out; for example {found[0].found}")
 
 
 def named(chats: Mapping[str, Chat], name: str, where: str) -> Chat:

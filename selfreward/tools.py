@@ -19,7 +19,6 @@ from selfreward import (
     monitoring,
     pairing,
     prompts,
-    sampling,
     updates,
 )  # fmt: skip
 from selfreward.errors import RecipeError
@@ -125,8 +124,8 @@ def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
 def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[Problem]:
     """Yield the problems of a recipe, also with each of its interventions.
 
-    In a run that has `begun`, prompts of a file that cannot be used are left out instead, because neither they nor the
-    keys that would help may change.
+    In a run that has `begun`, prompts that cannot be used are left out whatever their number, because neither they nor
+    the keys that would help may change.
     """
     lengths = Lengths(tools.engine)
     variants = interventions.variants(recipe)
@@ -134,7 +133,7 @@ def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[P
     of_recipe = list(_of_sections(recipe, tools, lengths))
     facts = Facts(recipe, tools.source, tools.engine, tools.models, lengths)
     yield from model_files.problems(recipe.models, facts, scoring=scoring)
-    yield from sampling.problems(facts, begun=begun)
+    yield from prompts.problems(facts, begun=begun)
     yield from evaluation.problems(recipe.evaluation, facts, begun=begun)
     yield from of_recipe
     yield from judging.anchor_problems(recipe.evaluation.anchor, facts)

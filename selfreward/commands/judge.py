@@ -6,9 +6,10 @@ stored shard by shard next to the output; the same command resumes after a kill,
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,12 @@ from selfreward.judging import judge_problems
 from selfreward.launch.inputs import identity_of, principles_of
 from selfreward.model_files.cache import cache_root
 from selfreward.problems import warnings_of
-from selfreward.prompts.file import bounded_lines
-from selfreward.prompts.rows import Defect, read_row, read_text
-from selfreward.recipe import Recipe
+from selfreward.prompts.collecting import SHOWN_ROWS, listed
+from selfreward.prompts.files import Row, open_rows
+from selfreward.prompts.rows import read_checks
+from selfreward.prompts.shapes import read_conversation, response_text, with_known_names
+from selfreward.prompts.unusable import UnusableRow, described, require_text
+from selfreward.recipe import Columns, Recipe
 from selfreward.records import Evaluation, Judgment, Prompt, Response
 from selfreward.roles import Roles
 from selfreward.statistics.judge_metrics import measure_judge
@@ -32,12 +36,10 @@ from selfreward.store import Store
 from selfreward.tables import JUDGMENTS
 from selfreward.tools import Inference, inference_of
 
-_SHOWN_DEFECTS = 5
-
 
 @dataclass(frozen=True)
 class InputRow:
-    """One line of the file: its id as responses, and the ids of its responses."""
+    """One row of the file: its id as responses, and the ids of its responses."""
 
     id: str | int
     response_ids: tuple[str, ...]
@@ -73,12 +75,12 @@ def judge_file(recipe: Recipe, file: Path, out: Path, *, inputs: Sequence[Path] 
     """
     check_output(out, option="--out", inputs=[file, *inputs, *inputs_of(recipe)])
     recipe = with_dtype(recipe)
-    text = _read(file)
-    rows = read_rows(text, name=str(file))
+    # Without a known suffix, as a pipe has none, the file is read as JSON.
+    rows = read_rows(open_rows(str(file), other=".json"), name=str(file))
     place = cache_root() / "judge" if is_stream(out) else out.parent
     # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
     inference = inference_of(recipe, cache_folder=place / f".{out.name}.replies")
-    work = place / f".{out.name}.{_fingerprint(recipe, inference, text)[:12]}"
+    work = place / f".{out.name}.{_fingerprint(recipe, inference, rows)[:12]}"
     with Store(work, name=out.name) as store:
         warnings = (*store.warnings, *warnings_of(judge_problems(recipe.judging, list(rows.prompts.values()))))
         store.meter = inference.usage
@@ -111,23 +113,26 @@ def _remove(work: Path) -> None:
         shutil.rmtree(removed)
 
 
-def read_rows(text: str, *, name: str) -> InputRows:
-    """Parse rows `{"id", "prompt", "response"}`, or with `responses`; also `reference`, `checks`. RecipeError."""
+def read_rows(rows: Iterable[Row], *, name: str) -> InputRows:
+    """Read the rows of a file of responses. Raises RecipeError with all rows that cannot be used.
+
+    A row has a prompt in any of the known shapes (docs/data.md), and `response`, a list `responses`, or the response
+    that follows the prompt in its shape; optionally `id`, `reference`, `checks`.
+    """
     inputs = InputRows([], {}, {})
     seen: set[str] = set()
     prompt_ids: dict[str, str] = {}
     defects: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        found = _read_line(line, number, where=where)
-        if isinstance(found, str):
-            defects.append(f"{where}: {found}")
-            continue
-        row_id, prompt, texts, has_list = found
-        if str(row_id) in seen:
-            defects.append(f"{where}: the id {str(row_id)!r:.60} occurs twice; ids must be unique; rename one")
+    num_defects = 0
+    for row in rows:
+        try:
+            row_id, prompt, texts, has_list = _read_row(row)
+            if str(row_id) in seen:
+                found = f"the id {str(row_id)!r:.60} occurs twice"
+                raise UnusableRow("bad_id", found, "ids must be unique; rename one")
+        except UnusableRow as error:
+            num_defects += 1
+            defects += [f"{row.where}: {error}"] if num_defects <= SHOWN_ROWS else []
             continue
         seen.add(str(row_id))
         prompt_id = prompt_ids.setdefault(repr(replace(prompt, id="")), f"p{len(prompt_ids)}")
@@ -136,40 +141,54 @@ def read_rows(text: str, *, name: str) -> InputRows:
         inputs.texts.update((i, (prompt_id, text)) for i, text in zip(ids, texts, strict=True))
         inputs.rows.append(InputRow(row_id, ids, has_list))
     if defects:
-        more = f"\n... and {len(defects) - _SHOWN_DEFECTS} more" if len(defects) > _SHOWN_DEFECTS else ""
-        raise RecipeError("\n".join(defects[:_SHOWN_DEFECTS]) + more)
+        raise RecipeError(
+            f"{name}: {num_defects:,} rows cannot be judged; each needs a prompt and a response; correct or remove "
+            f"them\n{listed(defects, num_defects)}"
+        )
     if not inputs.rows:
-        raise RecipeError(f'{name}: no rows; each line is a row {{"id", "prompt", "response"}}; check the file')
+        raise RecipeError(f"{name}: no rows; each row has a prompt and a response; check the file")
     return inputs
 
 
-def _read_line(line: str, number: int, *, where: str) -> tuple[str | int, Prompt, list[str], bool] | str:
-    """Return id, prompt, responses and whether they were a list; or a text that describes the defect of the row."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON ({error}); each line is one JSON object; fix the line"
-    if not isinstance(row, dict):
-        return f"{type(row).__name__}, not an object; a row is {{id, prompt, response}}; fix the line"
-    row = {
-        key: value for key, value in row.items() if value is not None
-    }  # exported tables write missing values as null
-    row_id = row.get("id", number)
-    if isinstance(row_id, bool) or isinstance(row_id if isinstance(row_id, int) else read_text(row_id, "id"), Defect):
-        return f"the id is {row_id!r:.60}; ids are text or whole numbers; rename it"
-    prompt = read_row({**row, "id": None}, column="prompt", default_id="row", source="file", where=where)
-    if isinstance(prompt, Defect):
-        return f"{prompt.found}; {prompt.advice}"
-    responses = row.get("responses") if "responses" in row else [row.get("response")]
-    if not isinstance(responses, list) or ("response" in row) == ("responses" in row):
-        return "a row has either `response`, a text, or `responses`, a list of texts; fix the row"
-    texts = []
-    for response in responses:
-        text = read_text(response, "the response")
-        if isinstance(text, Defect):
-            return f"{text.found}; {text.advice}"
-        texts.append(text)
-    return row_id, prompt, texts, "responses" in row
+def _read_row(row: Row) -> tuple[str | int, Prompt, list[str], bool]:
+    """Return id, prompt, responses and whether they were a list. Raises UnusableRow."""
+    values = with_known_names(row.columns)  # exported tables write missing values as null
+    row_id = values.get("id", _default_id(row))
+    if not isinstance(row_id, int | str) or isinstance(row_id, bool):
+        raise UnusableRow("bad_id", f"the id is {row_id!r:.60}", "ids are text or whole numbers; rename it")
+    if isinstance(row_id, str):
+        require_text(row_id, "the id")
+    conversation = read_conversation(values, Columns())
+    responses = _responses(values, conversation.response)
+    reference = require_text(values.get("reference", ""), "reference")
+    prompt = Prompt("row", conversation.messages, read_checks(values.get("checks")), "file", reference)
+    return row_id, prompt, responses, "responses" in values
+
+
+def _default_id(row: Row) -> str | int:
+    """Return the number of the line or row; in a folder also the file's name."""
+    found = re.fullmatch(r"(?:line|row)-(\d+)", row.id)
+    return int(found[1]) if found else row.id
+
+
+def _responses(values: Mapping[str, Any], following: str) -> list[str]:
+    """Return the responses of a row; `following` is the one that follows the prompt in the row's shape."""
+    if "response" in values and "responses" in values:
+        raise UnusableRow("bad_pair", "it has `response` and `responses`", "a row has one of the two; remove the other")
+    if "responses" in values:
+        found = values["responses"]
+        if not isinstance(found, list):
+            raise UnusableRow("bad_pair", f"`responses` is {described(found)}", "it must be a list of texts")
+        return [require_text(text, "the response") for text in found]
+    if "response" in values:
+        return [require_text(response_text(values["response"], "response") or values["response"], "the response")]
+    if not following and values.get("output") != "":  # an empty response is one; a missing response is none
+        raise UnusableRow(
+            "bad_pair",
+            "no response",
+            "a row has a prompt and either `response`, `responses`, `output` or a last turn of the assistant",
+        )
+    return [following]
 
 
 def _judge(recipe: Recipe, inputs: InputRows, store: Store, inference: Inference) -> dict[str, int]:
@@ -249,17 +268,8 @@ def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | in
     return entry | ({"part": judgment.part} if judgment.part else {})
 
 
-def _read(file: Path) -> str:
-    try:
-        return b"".join(bounded_lines(file, str(file))).decode()
-    except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"{file}: cannot be read ({error}); the input is a JSONL file in UTF-8; save it as UTF-8"
-        ) from error
-
-
-def _fingerprint(recipe: Recipe, inference: Inference, text: str) -> str:
+def _fingerprint(recipe: Recipe, inference: Inference, rows: InputRows) -> str:
     """Return a hash of everything that judgments depend on, without the keys that may change on resume."""
     keys = recipe_file.fixed_keys(recipe)
     files = (identity_of(recipe.local_models, inference.models), principles_of(recipe))
-    return hashlib.sha256(f"{keys!r}\x1f{files!r}\x1f{text}".encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(f"{keys!r}\x1f{files!r}\x1f{rows!r}".encode("utf-8", "replace")).hexdigest()

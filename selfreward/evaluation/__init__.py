@@ -10,7 +10,7 @@ from selfreward.evaluation.responding import Decoding
 from selfreward.evaluation.second_validation import second_validation
 from selfreward.evaluation.test_set import test_set
 from selfreward.parts import Anchor, Engine, PromptSource
-from selfreward.problems import Facts, Problem, left_out, of_left_out
+from selfreward.problems import Facts, Problem, left_out
 from selfreward.recipe import EvaluationSection, Recipe
 
 
@@ -22,17 +22,15 @@ def evaluator(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: A
 
 
 def problems(section: EvaluationSection, facts: Facts, *, begun: bool) -> Iterator[Problem]:
-    """Yield held-out prompts to which no response of `max_tokens` can be given."""
-    yield from of_left_out(facts.source.left_out(None), "held-out prompts", begun=begun)
+    """Yield the first held-out prompt that is given, not taken from a pool, and to which no response can be given.
+
+    A gold pair that is too long for its judge is unscored.
+    """
     if not begun:
         yield from islice(_of_given(section, facts), 1)
 
 
 def _of_given(section: EvaluationSection, facts: Facts) -> Iterator[Problem]:
-    """Yield the problems of prompts that are given, not taken from a pool, so that none is left out.
-
-    A gold pair that is too long for its judge is unscored.
-    """
     max_tokens = section.max_tokens or facts.recipe.sampling.max_tokens
     for prompt in facts.source.verifiable_prompts():
         if found := left_out(prompt, max_tokens, facts.lengths):

@@ -97,13 +97,13 @@ def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.R
     )
 
 
-def check(recipe: Recipe) -> list[str]:
-    """Read prompts and models as a run would, without starting it. Return warnings; raises RecipeError."""
+def check(recipe: Recipe) -> tuple["Tools", list[str]]:
+    """Read prompts and models as a run would, without starting it. Return them and warnings; raises RecipeError."""
     from selfreward.tools import problems, tools_of
 
     recipe, folder = settled(recipe), Path(recipe.output_dir).expanduser()
     tools = tools_of(recipe, cache_folder=folder / "endpoints")
-    return warnings_of(problems(recipe, tools, begun=history.has_begun(folder)))
+    return tools, warnings_of(problems(recipe, tools, begun=history.has_begun(folder)))
 
 
 def rewrite_reports(folder: Path) -> Path:

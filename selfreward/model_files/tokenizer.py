@@ -14,6 +14,7 @@ from selfreward.records import Message
 _NO_THINKING = {"enable_thinking": False}
 _TAG = re.compile(r"[<\[|｜].{1,40}[>\]|｜]")
 _OPENED_REASONING = re.compile(r"<((?:\w+:)?(?:think|thinking|thought|reasoning))>\s*\Z")
+_SYSTEM_PROBE = "Answer briefly."
 _TAIL_TOKENS = 32  # more tokens than any such tag has
 
 
@@ -71,20 +72,38 @@ class ChatTokenizer:
         return tuple(sorted({token.content for token in added if token.special or _TAG.fullmatch(token.content)}))
 
     def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
-        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises ChatTemplateError."""
-        conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
-        tokenizer = self._tokenizer
+        """Return the token ids of a conversation, up to the start of the assistant's turn. Raises ChatTemplateError.
+
+        Where the template has no system role, the system turn is put before the first user turn.
+        """
+        ids = self._rendered(messages, tokenize=True, return_dict=False, **({} if thinking else _NO_THINKING))
+        return tuple(ids) if thinking else (*ids, *self._closing(ids))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the text of which `encode` returns the tokens. Raises ChatTemplateError."""
+        return str(self._rendered(messages, tokenize=False))
+
+    @cached_property
+    def _has_system_role(self) -> bool:
+        """Whether the template renders a system turn: some refuse it, some leave it out."""
+        turn, user = {"role": "system", "content": _SYSTEM_PROBE}, {"role": "user", "content": "Hello"}
         try:
-            ids = tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, return_dict=False, **({} if thinking else _NO_THINKING)
-            )
+            return _SYSTEM_PROBE in self._tokenizer.apply_chat_template([turn, user], tokenize=False)
+        except Exception:  # noqa: BLE001 a template is a program, which may raise anything
+            return False
+
+    def _rendered(self, messages: Sequence[Message], **options: Any) -> Any:
+        if messages and messages[0].role == "system" and not self._has_system_role:
+            messages = merged_system_turn(messages)
+        conversation = [{"role": message.role, "content": _encodable(message.content)} for message in messages]
+        try:
+            return self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True, **options)
         except Exception as error:  # a template is a program, which may raise anything
             roles = ", ".join(message.role for message in messages) or "none"
             raise ChatTemplateError(
                 f"conversation with the turns {roles}: the model's chat template cannot render it ({error}); "
                 "only turns that the template supports are allowed; change the roles, the system prompt or the model"
             ) from error
-        return tuple(ids) if thinking else (*ids, *self._closing(ids))
 
     def _closing(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Return the tokens that close a thinking block which the template itself opened, as some always do."""
@@ -100,6 +119,14 @@ class ChatTokenizer:
         """Return the text of any ids: special tokens left out, invalid UTF-8 as U+FFFD."""
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
+
+
+def merged_system_turn(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the conversation with its system turn, if it begins with one, put before the first user turn."""
+    if len(messages) < 2 or (messages[0].role, messages[1].role) != ("system", "user"):
+        return tuple(messages)
+    system, user, *rest = messages
+    return (Message("user", f"{system.content}\n\n{user.content}"), *rest)
 
 
 def _encodable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Sources of prompts (built-in, file, dataset, generator), split into disjoint sets and checked for overlap."""
+"""Sources of prompts (built-in, files, dataset, generator), split into disjoint sets and checked for overlap."""
 
 from dataclasses import replace
 from typing import assert_never
@@ -9,11 +9,11 @@ from selfreward.prompts import facts
 from selfreward.prompts.available import count_available
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.checked import checked_prompts, generated
-from selfreward.prompts.dataset import read_dataset
 from selfreward.prompts.facts import PARTS, read_facts
-from selfreward.prompts.file import read_file
 from selfreward.prompts.gold import read_gold
 from selfreward.prompts.held_out import Fit, always_fits, gaps
+from selfreward.prompts.reading import name_of, read_prompts
+from selfreward.prompts.recipe_problems import problems
 from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
 from selfreward.prompts.stages import fresh
 from selfreward.prompts.verifiable import VerifiableGenerator, boilerplate
@@ -73,16 +73,20 @@ def build(
     num_held_out = evaluation.num_prompts + evaluation.second_validation_size + evaluation.test_size
     other = evaluation.prompts
     checked = checked_prompts(evaluation.verifiable, seed=seed)
+    gold, gold_summary = read_gold(evaluation.gold.path) if evaluation.gold is not None else ((), None)
     return SplitSource(
         _pool(section, seed=seed, num_training=num_training, num_held_out=num_held_out),
-        other=None if other is None else _pool(other, seed=seed, num_training=0, num_held_out=num_held_out),
+        other=None
+        if other is None
+        else _pool(other, seed=seed, num_training=0, num_held_out=num_held_out, key="evaluation.prompts"),
         verifiable=with_system_prompt(checked.prompts, section.system_prompt),
         verifiable_left_out=checked.left_out,
         checks_validation=checked.is_validation,
         num_validation=evaluation.num_prompts,
         num_second_validation=evaluation.second_validation_size,
         num_test=evaluation.test_size,
-        gold=read_gold(evaluation.gold.path) if evaluation.gold is not None else (),
+        gold=gold,
+        gold_summary=gold_summary,
         iterations=iterations,
         boilerplate=[*boilerplate(), *facts.boilerplate()],
         gaps=gaps(evaluation),
@@ -91,23 +95,14 @@ def build(
     )
 
 
-def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out: int) -> Pool:
+def _pool(section: PromptsSection, *, seed: int, num_training: int, num_held_out: int, key: str = "prompts") -> Pool:
     match section:
         case BuiltinPrompts():
             prompts = in_seeded_order(read_builtin(), seed=seed)
-            pool = Pool("the built-in set", prompts, how_to_add="use `kind: file` with your own prompts")
-        case FilePrompts():
-            prompts = in_seeded_order(read_file(section.path, column=section.column), seed=seed)
-            pool = Pool(section.path, prompts, is_correctable=True)
-        case DatasetPrompts():
-            rows, num_skipped = read_dataset(
-                section.name,
-                config=section.config,
-                split=section.split,
-                column=section.column,
-                revision=section.revision,
-            )
-            pool = Pool(f"dataset {section.name!r}", in_seeded_order(rows, seed=seed), num_skipped=num_skipped)
+            pool = Pool("the built-in set", prompts, how_to_add="use your own file: `prompts: FILE.jsonl`")
+        case FilePrompts() | DatasetPrompts():
+            found, summary = read_prompts(section, key=key)
+            pool = Pool(name_of(section), in_seeded_order(found, seed=seed), summary=summary)
         case VerifiablePrompts():
             generator = VerifiableGenerator(seed, num_checks=section.num_checks, check_kinds=section.check_kinds)
             # Twice the number needed, because up to half may overlap with evaluation prompts.

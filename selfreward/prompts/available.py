@@ -1,14 +1,9 @@
 """The numbers of prompts that the sources of a recipe have, by which its sizes are chosen before any is held out."""
 
-from collections.abc import Iterable
-from itertools import islice
-from typing import assert_never
-
 from selfreward.prompts.builtin import read_builtin
 from selfreward.prompts.checked import num_checked
-from selfreward.prompts.dataset import read_dataset
 from selfreward.prompts.facts import read_facts
-from selfreward.prompts.file import read_file
+from selfreward.prompts.reading import read_prompts
 from selfreward.prompts.verifiable import VerifiableGenerator
 from selfreward.recipe import (
     BuiltinPrompts,
@@ -49,24 +44,10 @@ def _count(section: PromptsSection, part: str, *, seed: int, at_most: int) -> tu
     if isinstance(section, FactsPrompts):
         facts = read_facts("train" if part == "train" else "held_out", section.topics)
         return len(facts), len(facts)
-    prompts = list(islice(_read(section), at_most))
+    prompts = read_builtin() if isinstance(section, BuiltinPrompts) else _own_prompts(section, at_most)
     return len(prompts), sum(bool(prompt.checks) for prompt in prompts)
 
 
-def _read(section: BuiltinPrompts | FilePrompts | DatasetPrompts) -> Iterable[Prompt]:
-    match section:
-        case BuiltinPrompts():
-            return read_builtin()
-        case FilePrompts():
-            return read_file(section.path, column=section.column)
-        case DatasetPrompts():
-            found, _ = read_dataset(
-                section.name,
-                config=section.config,
-                split=section.split,
-                column=section.column,
-                revision=section.revision,
-            )
-            return found
-        case _:
-            assert_never(section)
+def _own_prompts(section: FilePrompts | DatasetPrompts, at_most: int) -> list[Prompt]:
+    found, _ = read_prompts(section, key="prompts", at_most=at_most)
+    return found

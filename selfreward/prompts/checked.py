@@ -1,15 +1,14 @@
 """The prompts of `evaluation.verifiable`, for the pass rate: generated ones, or the rows of a file that have checks."""
 
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final, Literal
 
 from selfreward.errors import RecipeError
 from selfreward.parts import LeftOut
-from selfreward.prompts.file import read_file
+from selfreward.prompts.reading import read_prompts
 from selfreward.prompts.source import in_seeded_order
 from selfreward.prompts.verifiable import VerifiableGenerator
-from selfreward.recipe import VerifiableEvaluation
+from selfreward.recipe import FilePrompts, VerifiableEvaluation
 from selfreward.records import Prompt
 
 ID_PREFIX: Final = "verifiable-"
@@ -31,7 +30,7 @@ def checked_prompts(section: VerifiableEvaluation | Literal["validation"] | None
         return CheckedPrompts(is_validation=section is not None)
     if section.path is None:
         return CheckedPrompts(generated(_generator(section, seed), "verifiable", section.num_prompts))
-    rows = in_seeded_order(read_file(section.path), seed=seed)
+    rows = in_seeded_order(_rows(section.path), seed=seed)
     checked = [replace(prompt, id=f"{ID_PREFIX}{prompt.id}") for prompt in rows if prompt.checks]
     if len(checked) < section.num_prompts:
         advice = f"lower it to {len(checked)}, or add rows" if checked else 'add `"checks": [{"kind": ...}]` to rows'
@@ -50,7 +49,12 @@ def num_checked(section: VerifiableEvaluation | Literal["validation"] | None, *,
         return 0
     if section.path is None:
         return _generator(section, seed).available("verifiable")
-    return sum(bool(prompt.checks) for prompt in islice(read_file(section.path), at_most))
+    return sum(bool(prompt.checks) for prompt in _rows(section.path, at_most=at_most))
+
+
+def _rows(path: str, *, at_most: int | None = None) -> list[Prompt]:
+    found, _ = read_prompts(FilePrompts(kind="file", path=path), key="evaluation.verifiable", at_most=at_most)
+    return found
 
 
 def generated(generator: VerifiableGenerator, part: str, count: int) -> tuple[Prompt, ...]:

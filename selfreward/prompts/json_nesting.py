@@ -6,16 +6,19 @@ from itertools import accumulate
 from pathlib import Path
 
 from selfreward.errors import RecipeError
+from selfreward.prompts.files.text import UNREADABLE, open_bytes
+from selfreward.recipe.prompts import format_of
 
 MAX_NESTING = 200
+_JSON = (".json", ".jsonl", ".ndjson")
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(sorted(set(range(256)) - _STEPS.keys()))
 
 
 def require_shallow_json(folder: Path, *, where: str) -> None:
     """Raise RecipeError for the first line of a JSON file in a folder that nests deeper than `MAX_NESTING`."""
-    for path in sorted(path for kind in ("json", "jsonl") for path in folder.rglob(f"*.{kind}") if path.is_file()):
-        with suppress(OSError), path.open("rb") as lines:  # whoever loads it says why it cannot be read
+    for path in sorted(path for path in folder.rglob("*") if format_of(path.name) in _JSON and path.is_file()):
+        with suppress(*UNREADABLE), open_bytes(path, str(path)) as lines:  # whoever loads it says why it is unreadable
             for number, line in enumerate(lines, start=1):
                 if nesting_of(line) > MAX_NESTING:
                     raise RecipeError(

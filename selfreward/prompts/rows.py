@@ -1,164 +1,152 @@
-"""Conversion of a row of a file or dataset to a prompt, or to a defect that describes the error."""
+"""Conversion of a row to a prompt: its conversation, id, checks and reference."""
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
-from selfreward.records import Message, Prompt
+from selfreward.checks import validate
+from selfreward.errors import RecipeError
+from selfreward.prompts.answers import AnswerCheck, boxed, check_of, is_checkable
+from selfreward.prompts.files import Row
+from selfreward.prompts.shapes import Conversation, read_conversation, with_known_names
+from selfreward.prompts.unusable import UnusableRow, require_text
+from selfreward.recipe import Columns
+from selfreward.records import Prompt
 
-ROLES = ("system", "user", "assistant")
-DefectKind = Literal[
-    "missing_column", "wrong_type", "empty_prompt", "turns_out_of_order", "last_turn_not_user",
-    "invalid_unicode", "bad_id", "bad_checks", "bad_reference",
-]  # fmt: skip
+SOLUTIONS = ("solution",)
+ANSWERS = ("answer", "ground_truth", "final_answer")
+
 # Ids are used in record keys and file names.
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_UNSAFE_START, _UNSAFE = re.compile(r"^[^A-Za-z0-9]+"), re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_ID_CHARS = 100
 
 
 @dataclass(frozen=True)
-class Defect:
-    """An error in a row: `kind` for counting, `found` and `advice` (what is allowed; what to do) for messages."""
+class Found:
+    """The prompt of a row, the shape in which it was found, and the columns that were used.
 
-    kind: DefectKind
-    found: str
-    advice: str
-
-
-def read_row(row: Mapping[str, Any], *, column: str, default_id: str, source: str, where: str) -> Prompt | Defect:
-    """Read a row whose `column` is text or a list of `{role, content}`; `id`, `checks`, `reference` are optional.
-
-    Raises RecipeError for a check that does not validate; the message begins with `where`.
+    `has_own_id`: the id is that of the row, unchanged, or the row has none. `pair` are the responses of a gold pair.
     """
-    if column not in row:
-        return Defect(
-            "missing_column",
-            f"no column {column!r}",
-            f"the columns are {', '.join(map(repr, row)) or 'none'}; name the right one with the key `column`",
-        )
-    messages = _read_messages(row[column], column)
-    if isinstance(messages, Defect):
-        return messages
-    prompt_id = _read_id(row.get("id"), default_id)
-    if isinstance(prompt_id, Defect):
-        return prompt_id
-    checks = _read_checks(row.get("checks"), where)
-    if isinstance(checks, Defect):
-        return checks
-    reference = read_text(row.get("reference") or "", "reference")
-    if isinstance(reference, Defect):
-        return replace(reference, kind="bad_reference")
-    return Prompt(id=prompt_id, messages=messages, checks=checks, source=source, reference=reference)
+
+    prompt: Prompt
+    shape: str
+    used: frozenset[str]
+    has_own_id: bool
+    pair: tuple[str, str] = ("", "")
 
 
-def read_text(value: object, location: str) -> str | Defect:
-    """Return a text, which may be empty, or a defect if it is not text or cannot be encoded as UTF-8."""
-    if not isinstance(value, str):
-        return Defect("wrong_type", f"{location} is {type(value).__name__}", "it must be text; correct the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        return Defect(
-            "invalid_unicode",
-            f"{location} has the lone surrogate U+{ord(value[error.start]):04X} at character {error.start + 1}",
-            "text must be valid Unicode; write the file again as UTF-8 or remove the row",
-        )
-    return value
+@dataclass(frozen=True)
+class RowReader:
+    """Reads rows of one source. `columns` are the names that the user gave; the others are found."""
+
+    source: str
+    columns: Columns = field(default_factory=Columns)
+    answer_check: AnswerCheck = "auto"
+
+    def read(self, row: Row) -> Found:
+        """Return the prompt of a row. Raises UnusableRow."""
+        values = with_known_names(row.columns)
+        conversation = read_conversation(values, self.columns)
+        used = set(conversation.used)
+        prompt_id, has_own_id = read_id(values.get(self.columns.id or "id"), row.id)
+        checks = read_checks(values.get("checks")) + self._answer(values, conversation, used)
+        reference = self._reference(values, conversation, used)
+        known = {self.columns.id or "id", "checks"} & values.keys()
+        prompt = Prompt(prompt_id, conversation.messages, checks, self.source, reference)
+        return Found(prompt, conversation.shape, frozenset(used | known), has_own_id)
+
+    def _reference(self, values: Mapping[str, Any], conversation: Conversation, used: set[str]) -> str:
+        name = self.columns.reference or "reference"
+        if name in values:
+            used.add(name)
+            try:
+                return require_text(values[name], repr(name))
+            except UnusableRow as error:
+                raise UnusableRow("bad_reference", *str(error).split("; ", 1)) from None
+        for other in () if conversation.response else (*SOLUTIONS, *ANSWERS):
+            if isinstance(values.get(other), str) and values[other].strip():
+                used.add(other)
+                return require_text(values[other], repr(other))
+        return conversation.response
+
+    def _answer(
+        self, values: Mapping[str, Any], conversation: Conversation, used: set[str]
+    ) -> tuple[Mapping[str, Any], ...]:
+        """Return the check of the row's answer. One that nobody named is used only when it is surely a final one."""
+        if (name := self.columns.answer) is not None:
+            used.add(name)
+            if name not in values:
+                raise UnusableRow("bad_answer", f"no answer in the column {name!r}", "remove the row")
+            return (_checked(check_of(values[name], self.answer_check)),)
+        name, answer = _found_answer(values)
+        if answer is None:
+            return ()
+        is_final = conversation.shape == "problem" or name not in ("answer", "final_answer") or is_checkable(answer)
+        if not is_final and self.answer_check == "auto":
+            return ()
+        try:
+            check = _checked(check_of(answer, self.answer_check))
+        except UnusableRow:  # a list of aliases, an empty text: not what was taken for an answer
+            return ()
+        used.add(name)
+        return (check,)
 
 
-def _read_messages(value: object, column: str) -> tuple[Message, ...] | Defect:
-    if isinstance(value, str):
-        value = [{"role": "user", "content": value}]
-    if not isinstance(value, list):
-        found = "null" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-        return Defect(
-            "wrong_type",
-            f"{column!r} is {found}",
-            "a prompt must be text or a list of {role, content} messages; correct the row",
-        )
-    messages = []
-    for number, turn in enumerate(value, start=1):
-        message = _read_message(turn, f"{column!r} message {number}")
-        if isinstance(message, Defect):
-            return message
-        messages.append(message)
-    return _order_defect(messages, column) or tuple(messages)
+def _found_answer(values: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return name and value of the answer that a row has under a usual name; value None when it has none."""
+    for name in ANSWERS:
+        if name in values:
+            return name, values[name]
+    if isinstance(rule := values.get("reward_model"), Mapping):  # verl's
+        return "reward_model", rule.get("ground_truth")
+    solution = values.get("solution")
+    return "solution", (boxed(solution) or None) if isinstance(solution, str) else None
 
 
-def _read_message(turn: object, location: str) -> Message | Defect:
-    if not isinstance(turn, Mapping):
-        return Defect(
-            "wrong_type", f"{location} is {type(turn).__name__}", "a message must be {role, content}; correct the row"
-        )
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES:
-        return Defect(
-            "wrong_type",
-            f"{location} has the role {role!r}",
-            f"roles are {', '.join(ROLES)}; rename it or remove the row",
-        )
-    if not isinstance(content, str):
-        return Defect(
-            "wrong_type", f"{location} has the content {content!r:.40}", "content must be text; correct the row"
-        )
-    if not content.strip():
-        return Defect("empty_prompt", f"{location} is empty", "every turn needs some text; remove the row")
-    text = read_text(content, location)
-    if isinstance(text, Defect):
-        return text
-    return Message(role, content)
-
-
-def _order_defect(messages: list[Message], column: str) -> Defect | None:
-    if not messages:
-        return Defect(
-            "empty_prompt", f"{column!r} has no message", "a prompt must end with a user turn; remove the row"
-        )
-    if any(message.role == "system" for message in messages[1:]):
-        return Defect(
-            "turns_out_of_order", f"{column!r} has a system turn that is not the first", "put it first or remove it"
-        )
-    if messages[-1].role != "user":
-        return Defect(
-            "last_turn_not_user",
-            f"the last turn of {column!r} is from the {messages[-1].role}",
-            "a prompt must end with a user turn, to which the policy responds; remove what follows it",
-        )
-    return None
-
-
-def _read_id(value: object, default_id: str) -> str | Defect:
-    if value is None:
-        return default_id
+def read_id(value: Any, default: str) -> tuple[str, bool]:
+    """Return the id of a row, and whether it is its own: one with other characters is made of those allowed."""
+    if isinstance(value, float) and value.is_integer():  # as tables with missing values write whole numbers
+        value = int(value)
+    if value is None or value == "" or value != value:
+        return _safe(default), True
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if isinstance(text, str) and _SAFE_ID.fullmatch(text):
-        return text
-    return Defect(
-        "bad_id",
-        f"the id is {value!r:.120}",
-        "ids are 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit; rename it, or omit `id`",
-    )
+    if not isinstance(text, str):
+        return _safe(default), False
+    safe = _safe(text)
+    return safe or _safe(default), safe == text
 
 
-def _read_checks(value: object, where: str) -> tuple[Mapping[str, Any], ...] | Defect:
-    from selfreward.checks import validate
+def _safe(text: str) -> str:
+    return _UNSAFE.sub("-", _UNSAFE_START.sub("", text))[:_MAX_ID_CHARS]
 
-    if value is None:
+
+def read_checks(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return the declarative checks of a row; a table may have them as JSON text. Raises UnusableRow."""
+    if isinstance(value, str) and value.strip():
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if value in (None, ""):
         return ()
     if not isinstance(value, list):
-        return Defect(
+        raise UnusableRow(
             "bad_checks", f"checks are {value!r:.80}", "checks must be a list of {kind, ...}; correct the row"
         )
-    for number, check in enumerate(value, start=1):
-        validate(check, where=f"{where}, check {number}")
+    return tuple(_checked(check, f"check {number}") for number, check in enumerate(value, start=1))
+
+
+def _checked(check: Any, name: str = "the check of the answer") -> Mapping[str, Any]:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        validate(check, where=name)
+        json.dumps(check, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return Defect(
-            "invalid_unicode",
-            "a check contains a lone surrogate",
-            "text must be valid Unicode; write the file again as UTF-8",
-        )
+        raise UnusableRow(
+            "invalid_unicode", f"{name} contains a lone surrogate", "text must be valid Unicode; write the file again"
+        ) from None
+    except RecipeError as error:
+        found, _, advice = str(error).partition("; ")
+        raise UnusableRow("bad_checks", found, advice) from None
     # Arrow gives every mapping of a column the same keys and fills missing ones with nulls.
-    return tuple({key: item for key, item in check.items() if item is not None} for check in value)
+    return {key: item for key, item in check.items() if item is not None}

@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.parts import LeftOut
+from selfreward.prompts.collecting import Summary
 from selfreward.prompts.contamination import NGRAM_WORDS, THRESHOLD, Overlap, check_overlap
 from selfreward.prompts.diversity import diversity
 from selfreward.prompts.held_out import KEYS, Fit, always_fits, hold_out
@@ -31,17 +32,28 @@ DIVERSITY_WORDS = 128
 class Pool:
     """Prompts of one source in the order in which a run takes them.
 
-    `held_out` is set when the source itself separates prompts to hold out. `num_skipped` counts, by reason, rows of the
-    source that are not valid prompts. `how_to_add` is advice on getting more prompts. `is_correctable`: the user can
-    correct its rows.
+    `held_out` is set when the source itself separates prompts to hold out. `summary` is what was found in a source of
+    rows. `how_to_add` is advice on getting more prompts.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     held_out: tuple[Prompt, ...] | None = None
-    num_skipped: Mapping[str, int] = field(default_factory=dict)
+    summary: Summary | None = None
     how_to_add: str = "add prompts"
-    is_correctable: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        summary = self.summary or Summary(self.name)
+        skipped = dict(summary.dropped) | ({"same_prompt": summary.num_repeated} if summary.num_repeated else {})
+        return {
+            "source": self.name,
+            "num_read": len(self.prompts),
+            "num_rows": summary.num_rows,
+            "num_skipped": skipped,
+            "shapes": dict(summary.shapes),
+            "unused_columns": summary.unused[:50],
+        }
 
 
 def in_seeded_order(prompts: Iterable[Prompt], *, seed: int) -> tuple[Prompt, ...]:
@@ -90,6 +102,7 @@ class SplitSource:
         num_second_validation: int = 0,
         num_test: int = 0,
         gold: Sequence[GoldPair] = (),
+        gold_summary: Summary | None = None,
         iterations: IterationsSection,
         boilerplate: Sequence[str] = (),
         gaps: Sequence[str] = (),
@@ -101,6 +114,7 @@ class SplitSource:
         self._fit_training, self._blocks = fit_training, dict[int, _Block]()
         self._verifiable_left_out = tuple(verifiable_left_out)
         pool = other or own
+        self._summaries = [own.summary, other and other.summary, gold_summary]
         self._held_out = hold_out(
             pool.prompts if pool.held_out is None else pool.held_out,
             sizes={"validation": num_validation, "second_validation": num_second_validation, "test": num_test},
@@ -128,9 +142,11 @@ class SplitSource:
         """Return the prompts left out of block `iteration`, or with None of the held-out sets."""
         if iteration is not None:
             return self._block(iteration).left_out
-        pool = self._other or self._own
-        of_pool = tuple(replace(each, is_correctable=pool.is_correctable) for each in self._held_out.left_out)
-        return of_pool + self._verifiable_left_out
+        return self._held_out.left_out + self._verifiable_left_out
+
+    def notes(self) -> Sequence[str]:
+        """Return sentences on dropped rows, repeated prompts and changed ids of all sources."""
+        return [note for summary in self._summaries if summary for note in summary.notes()]
 
     def _block(self, iteration: int) -> "_Block":
         if iteration < 1:
@@ -142,7 +158,7 @@ class SplitSource:
             found = [(prompt, self._fit_training(prompt)) for prompt in rows]
             self._blocks[iteration] = _Block(
                 tuple(prompt for prompt, misfit in found if misfit is None),
-                tuple(replace(m, is_correctable=self._own.is_correctable) for _, m in found if m is not None),
+                tuple(misfit for _, misfit in found if misfit is not None),
             )
         return self._blocks[iteration]
 
@@ -190,16 +206,14 @@ class SplitSource:
         held_out = self._held_out
         return {
             "training": {
-                "source": self._own.name,
-                "num_read": len(self._own.prompts),
-                "num_skipped": dict(self._own.num_skipped),
+                **self._own.facts,
                 "num_held_out": self._num_held_out,
                 "num_left_out": self._num_left_out(),
                 **_size_and_hash(self._training),
             },
             "validation": {
                 "source": (self._other or self._own).name,
-                "num_skipped": dict(self._other.num_skipped) if self._other else {},
+                "num_skipped": self._other.facts["num_skipped"] if self._other else {},
                 "num_left_out": len(held_out.left_out),
                 **_size_and_hash(held_out.validation),
             },

@@ -1,14 +1,33 @@
-"""`prompts`: the source of prompts."""
+"""`prompts`: the source of prompts. A text instead of a section names a file, a folder, or a dataset."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from selfreward.recipe.section import Section
+from selfreward.recipe.section import Changeable, Section
+
+FORMATS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet")
+COMPRESSIONS: Final = (".gz", ".bz2", ".xz", ".zst")
+FILE_DROPPED_RATE: Final = 0.02
+DATASET_DROPPED_RATE: Final = 0.1
+
+
+def format_of(name: str) -> str:
+    """Return the suffix that says how a file is read, without that of a compression; "" for an unknown one."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        kind = suffixes[-2] if len(suffixes) > 1 else ""
+        return kind if kind in FORMATS and kind != ".parquet" else ""
+    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ""
 
 
 class _Prompts(Section):
+    """`max_dropped_rate` limits the share of the rows read, and of the prompts tried, that are dropped because no
+    response can be given to them; repeated prompts do not count."""
+
     system_prompt: str | None = None
+    max_dropped_rate: float = Changeable(DATASET_DROPPED_RATE, ge=0, le=1)
 
 
 class BuiltinPrompts(_Prompts):
@@ -17,23 +36,62 @@ class BuiltinPrompts(_Prompts):
     kind: Literal["builtin"]
 
 
-class FilePrompts(_Prompts):
-    """A JSONL or Parquet file; a row has `prompt` (text or a list of messages) and optionally `id`, `checks`,
-    `reference`."""
+class Columns(Section):
+    """Names of columns, for rows of another shape than those that are found (docs/data.md). Null: found.
+
+    `input` and `system` are a text that follows the prompt and a system prompt of the row. `answer` is the correct
+    final answer; it becomes a check.
+    """
+
+    prompt: str | None = None
+    input: str | None = None
+    system: str | None = None
+    reference: str | None = None
+    answer: str | None = None
+    id: str | None = None
+
+
+class _Rows(_Prompts):
+    """`column` is another name for `columns.prompt`. `answer_check` is the kind of check that an answer becomes."""
+
+    column: str | None = None
+    columns: Columns = Columns()
+    answer_check: Literal["auto", "numeric", "exact", "math"] = "auto"
+
+    @model_validator(mode="after")
+    def _prompt_is_named_once(self) -> "_Rows":
+        if self.column is not None and self.columns.prompt not in (None, self.column):
+            raise ValueError(
+                f"column: {self.column} and columns.prompt: {self.columns.prompt} name two columns; the two keys mean "
+                "the same; remove one"
+            )
+        return self
+
+    @property
+    def named_columns(self) -> Columns:
+        return self.columns.model_copy(update={"prompt": self.columns.prompt or self.column})
+
+
+class FilePrompts(_Rows):
+    """A file of rows or of lines, or a folder of such files; docs/data.md lists formats and shapes of rows.
+
+    A file is its owner's to correct: one bad row in fifty is more likely a mistake than a kind of row, and a smaller
+    file with a bad row is refused at once. A public dataset is nobody's to correct; one row in ten is allowed, and
+    beyond that a wrong column is more likely.
+    """
 
     kind: Literal["file"]
-    path: str
-    column: str = "prompt"
+    path: str = Field(min_length=1)
+    max_dropped_rate: float = Changeable(FILE_DROPPED_RATE, ge=0, le=1)
 
 
-class DatasetPrompts(_Prompts):
-    """A dataset, by its name in the `datasets` library."""
+class DatasetPrompts(_Rows):
+    """A dataset, by its name in the `datasets` library: of the hub, or a folder."""
 
     kind: Literal["dataset"]
-    name: str
+    name: str = Field(min_length=1)
     config: str | None = None
     split: str = "train"
-    column: str = "prompt"
     revision: str | None = None
 
 
@@ -54,6 +112,27 @@ class FactsPrompts(_Prompts):
     )
 
 
-PromptsSection = Annotated[
+def _section(value: Any) -> Any:
+    """Return the section that a text stands for: a path when it is one or looks like one, else a dataset's name."""
+    if not isinstance(value, str):
+        return value
+    if value in ("builtin", "verifiable", "facts"):
+        return {"kind": value}
+    if not value or format_of(value) or value.startswith((".", "/", "~")) or existing_path(value):
+        return {"kind": "file", "path": value}
+    return {"kind": "dataset", "name": value}
+
+
+def existing_path(name: str) -> Path | None:
+    """Return the path of an existing file or folder; None when there is none of this name."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL character, an unknown user: no path
+        return None
+
+
+_Sections = Annotated[
     BuiltinPrompts | FilePrompts | DatasetPrompts | VerifiablePrompts | FactsPrompts, Field(discriminator="kind")
 ]
+PromptsSection = Annotated[_Sections, BeforeValidator(_section, json_schema_input_type=_Sections | str)]

@@ -1,10 +1,9 @@
 """Sampling of responses to prompts: the stages and their sampler."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfreward.parts import Engine
-from selfreward.problems import Facts, Problem, of_left_out
 from selfreward.recipe import Recipe
 from selfreward.records import Response
 from selfreward.sampling.sampler import Sampler
@@ -54,15 +53,3 @@ def _stage(table: Table[Response], role: str, recipe: Recipe, engine: Engine, wo
 def _count(responses: Iterable[Response]) -> dict[str, int]:
     reasons = [response.finish_reason for response in responses]
     return {"num_responses": len(reasons), "num_truncated_responses": reasons.count("length")}
-
-
-def problems(facts: Facts, *, begun: bool) -> Iterator[Problem]:
-    """Yield training prompts to which the policy cannot respond, before any of them is stored."""
-    for iteration in range(1, facts.recipe.iterations.max + 1):
-        left_out = facts.source.left_out(iteration)
-        yield from of_left_out(left_out, f"prompts of iteration {iteration}", begun=begun)
-        if left_out and not facts.source.training_prompts(iteration):
-            others = f", or set iterations.max to {iteration - 1}" if iteration > 1 else ""
-            yield Problem(
-                f"prompts of iteration {iteration}: none can be used; at least one is needed; use other prompts{others}"
-            )

@@ -77,6 +77,9 @@ class Source:
     def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
         return []
 
+    def notes(self) -> Sequence[str]:
+        return []
+
     def validation_prompts(self) -> Sequence[Prompt]:
         return [words(f"m{i}", 5) for i in range(40)]
 

@@ -14,7 +14,9 @@ from selfreward.cli import main
 from selfreward.commands.judge import judge_file, read_rows
 from selfreward.commands.judge_summary import table
 from selfreward.errors import EngineError, RecipeError
+from selfreward.prompts.files import open_rows
 from selfreward.recipe import Recipe
+from selfreward.records import Message
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "Name a sea.", "response": "The Black Sea."},
@@ -73,31 +75,62 @@ def test_scores_of_members_are_separate_from_the_judges_own(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "rows.jsonl:2: not JSON"),
-        ("[1]", "list, not an object"),
+        ("{", "not JSON"),
+        ("[1]", "a JSON list"),
         ('{"id": "a", "prompt": "x", "response": "y"}', "'a' occurs twice"),
         ('{"id": [1], "prompt": "x", "response": "y"}', "the id is [1]"),
-        ('{"id": "\\ud800", "prompt": "x", "response": "y"}', "the id is"),
-        ('{"prompt": "x"}', "either `response`"),
-        ('{"prompt": "x", "response": "y", "responses": []}', "either `response`"),
+        ('{"id": "\\ud800", "prompt": "x", "response": "y"}', "the id has"),
+        ('{"prompt": "x"}', "no response; a row has a prompt and either `response`"),
+        ('{"prompt": "x", "response": "y", "responses": []}', "has `response` and `responses`"),
         ('{"prompt": "x", "response": 4}', "the response is int"),
-        ('{"prompt": "x", "responses": ["a", null]}', "the response is NoneType"),
+        ('{"prompt": "x", "responses": ["a", null]}', "the response is null"),
+        ('{"prompt": "x", "responses": "a"}', "`responses` is str"),
         ('{"prompt": "", "response": "y"}', "is empty"),
-        ('{"prompt": [{"role": "assistant", "content": "x"}], "response": "y"}', "the last turn"),
+        ('{"prompt": [{"role": "assistant", "content": "x"}], "response": "y"}', "no message"),
         ('{"prompt": "x", "response": "\\ud800"}', "lone surrogate"),
         ('{"prompt": "x", "response": "y", "reference": 5}', "reference is int"),
+        ('{"instruction": "x", "generator": "m"}', "no response"),
+        ('{"answer": "x"}', "no column with a prompt"),
     ],
 )
-def test_a_bad_row_is_named_with_its_line(line: str, words: str) -> None:
+def test_a_bad_row_is_named_with_its_line(tmp_path: Path, line: str, words: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{json.dumps(ROWS[0])}\n{line}\n")
     with pytest.raises(RecipeError) as refusal:
-        read_rows(json.dumps(ROWS[0]) + "\n" + line, name="rows.jsonl")
-    assert words in str(refusal.value) and str(refusal.value).startswith("rows.jsonl:2: ")
+        read_rows(open_rows(str(file)), name="rows.jsonl")
+    assert f"\n  {file}, line 2: " in str(refusal.value) and words in str(refusal.value)
+    assert "`column`" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Name a sea.", "output": "The Red Sea.", "generator": "m"},
+        {"messages": [{"role": "user", "content": "Name a sea."}, {"role": "assistant", "content": "The Red Sea."}]},
+        {"conversations": [{"from": "human", "value": "Name a sea."}, {"from": "gpt", "value": "The Red Sea."}]},
+        {"prompt": "Name a sea.", "completion": [{"role": "assistant", "content": "The Red Sea."}]},
+        {"prompt": "Name a sea.", "response": {"role": "assistant", "content": "The Red Sea."}},
+        {"question": "Name a sea.", "response": "The Red Sea.", "answer": None},
+    ],
+)
+def test_rows_of_other_programs_are_read(tmp_path: Path, row: dict[str, Any]) -> None:
+    for name, content in (("a.jsonl", json.dumps(row)), ("a.json", f"[{json.dumps(row)}]"), ("none", json.dumps(row))):
+        (tmp_path / name).write_text(content)
+        rows = read_rows(open_rows(str(tmp_path / name), other=".json"), name=name)
+        assert [rows.texts[i] for i in rows.rows[0].response_ids] == [("p0", "The Red Sea.")]
+        assert rows.prompts["p0"].messages == (Message("user", "Name a sea."),) and rows.rows[0].id == 1
+        assert rows.prompts["p0"].reference == ""
+
+
+def test_an_empty_response_is_one(tmp_path: Path) -> None:
+    file = written(tmp_path, [{"instruction": "Name a sea.", "output": ""}])
+    assert list(read_rows(open_rows(str(file)), name="rows").texts.values()) == [("p0", "")]
 
 
 def test_invalid_files_are_refused_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
-    for file, words in ((empty, "no rows"), (tmp_path / "none.jsonl", "cannot be read")):
+    for file, words in ((empty, "no rows"), (tmp_path / "none.jsonl", "no such file")):
         assert main(["judge", "recipes/tiny.yaml", str(file), "--out", str(tmp_path / "o.jsonl")]) == 2
         assert words in capsys.readouterr().err
 

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases.rows import read
 
 from selfreward.errors import RecipeError
 from selfreward.prompts import build
-from selfreward.prompts.dataset import read_dataset
-from selfreward.recipe import DatasetPrompts, EvaluationSection, IterationsSection
+from selfreward.prompts.collecting import collect
+from selfreward.prompts.dataset import open_dataset
+from selfreward.prompts.rows import RowReader
+from selfreward.recipe import Columns, DatasetPrompts, EvaluationSection, IterationsSection
+from selfreward.records import Prompt
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +28,15 @@ def _folder(folder: Path, rows: list[dict[str, Any]], *, split: str = "train") -
     return str(data)
 
 
+def read_dataset(name: str, *, column: str | None = None, **names: Any) -> tuple[list[Prompt], dict[str, int]]:
+    columns = Columns(prompt=column)
+    found, summary = collect(
+        open_dataset(name, **names), RowReader(f"dataset:{name}", columns).read, name=f"dataset {name!r}",
+        max_dropped_rate=0.5, rate_key="prompts.max_dropped_rate", columns=columns,
+    )  # fmt: skip
+    return [each.prompt for each in found], {**summary.dropped, "repeated": summary.num_repeated}
+
+
 def test_a_local_folder_is_read_and_unusable_rows_are_counted(tmp_path: Path) -> None:
     texts = ["First?", "", "Second\x00 with a control character?", "first", "Third, with an emoji \U0001f40d."]
     name = _folder(tmp_path, [{"question": text, "score": 1} for text in texts])
@@ -33,14 +46,14 @@ def test_a_local_folder_is_read_and_unusable_rows_are_counted(tmp_path: Path) ->
         ("row-3", texts[2]),
         ("row-5", texts[4]),
     ]
-    assert skipped == {"empty_prompt": 1, "same_prompt": 1}
+    assert skipped == {"empty_prompt": 1, "repeated": 1}
 
 
 def test_conversations_and_checks_are_read(tmp_path: Path) -> None:
     user, assistant = {"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}
     rows: list[dict[str, Any]] = [
         {"prompt": [user], "checks": [{"kind": "punctuation:no_comma", "keywords": None}]},
-        {"prompt": [user, assistant], "checks": None},
+        {"prompt": [assistant], "checks": None},
         {"prompt": [user, assistant, user], "checks": [{"kind": "keywords:existence", "keywords": ["tree"]}]},
     ]
     prompts, skipped = read_dataset(_folder(tmp_path, rows, split="test"), split="test")
@@ -48,12 +61,12 @@ def test_conversations_and_checks_are_read(tmp_path: Path) -> None:
         ("row-1", 1, ({"kind": "punctuation:no_comma"},)),
         ("row-3", 3, ({"kind": "keywords:existence", "keywords": ["tree"]},)),
     ]
-    assert skipped == {"last_turn_not_user": 1}
+    assert skipped == {"empty_prompt": 1, "repeated": 0}
 
 
 def test_wrong_names_are_explained(tmp_path: Path) -> None:
     name = _folder(tmp_path, [{"prompt": "x", "number": 1}])
-    with pytest.raises(RecipeError, match=r"no column 'text'.*prompt, number"):
+    with pytest.raises(RecipeError, match=r"(?s)no column 'text'.*'prompt', 'number'"):
         read_dataset(name, column="text")
     with pytest.raises(RecipeError, match="row 1: 'number' is int"):
         read_dataset(name, column="number")
@@ -66,7 +79,7 @@ def test_wrong_names_are_explained(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_usable_prompts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"no usable prompt in the split 'train' \(empty_prompt: 2\)"):
+    with pytest.raises(RecipeError, match=r"2 of 2 rows cannot be used \(2 empty prompt\)"):
         read_dataset(_folder(tmp_path, [{"prompt": " "}, {"prompt": ""}]))
 
 
@@ -100,3 +113,24 @@ def test_a_broken_file_is_an_error_of_the_dataset(tmp_path: Path, content: bytes
     (tmp_path / "data" / "train.jsonl").write_bytes(content)
     with pytest.raises(RecipeError, match=r"dataset '.*data': cannot be loaded"):
         read_dataset(str(tmp_path / "data"))
+
+
+def test_a_folder_of_several_formats_is_refused_because_one_would_be_ignored(tmp_path: Path) -> None:
+    name = _folder(tmp_path, [{"prompt": "x"}])
+    (Path(name) / "more.csv").write_text("prompt\ny\n")
+    with pytest.raises(RecipeError, match=r"files of CSV and JSON.*use `kind: file` with `path: "):
+        read_dataset(name)
+
+
+def test_a_folder_of_save_to_disk_is_read(tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"prompt": ["A?", "B?"], "id": ["x", "y"]})
+    rows.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "splits"))
+    datasets.DatasetDict({"test": rows}).save_to_disk(str(tmp_path / "other"))
+    for name in ("one", "splits"):
+        assert [prompt.id for prompt in read(str(tmp_path / name))[0]] == ["x", "y"]
+    with pytest.raises(RecipeError, match="no split 'train'; there are test"):
+        read(str(tmp_path / "other"))
+    assert [prompt.id for prompt in read_dataset(str(tmp_path / "other"), split="test")[0]] == ["x", "y"]

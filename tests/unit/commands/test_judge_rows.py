@@ -13,13 +13,12 @@ from selfreward.errors import RecipeError
     ("name", "words"),
     [
         ("/dev/zero", "line 1: it has more than"), ("endless.jsonl", "line 2: it has more than"),
-        ("folder", "cannot be read"), ("utf16.jsonl", "is a JSONL file in UTF-8"), ("none.jsonl", "cannot be read"),
+        ("folder", "a folder without a data file"), ("none.jsonl", "no such file"),
         ("/dev/null", "no rows"),
     ],
 )  # fmt: skip
 def test_an_input_that_is_no_jsonl_file_is_refused(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "utf16.jsonl").write_text("{}", encoding="utf-16")
     with (tmp_path / "endless.jsonl").open("wb") as file:
         file.write(b"{}\n")
         file.truncate(10**11)  # sparse

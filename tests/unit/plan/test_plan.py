@@ -223,11 +223,11 @@ class WithoutTheLongOne(Source):
         return super().training_prompts(iteration)[:2]
 
     def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
-        return [LeftOut("t1-2", "too_long", "prompt t1-2: beyond the context", "shorten it", is_correctable=True)]
+        return [LeftOut("t1-2", "too_long", "prompt t1-2: beyond the context", "shorten it")]
 
 
 def test_prompts_beyond_the_context_are_reported_and_not_counted_twice() -> None:
-    work, warnings = count(make_recipe("engine.context_tokens=80"), WithoutTheLongOne())
+    work, warnings = count(make_recipe("engine.context_tokens=80", "prompts.max_dropped_rate=0"), WithoutTheLongOne())
     assert any("prompt t1-2" in warning and "would refuse" in warning for warning in warnings)
     assert any("too_long" in warning for warning in warnings)
     for iteration in work:

@@ -193,20 +193,20 @@ def test_too_few_prompts_name_the_set_that_cannot_be_met(name: str) -> None:
 
 
 def test_training_prompts_that_gold_pairs_ask_leave_training(tmp_path: Path) -> None:
-    gold = read_gold(_write(tmp_path, _gold("question number 13"), _gold("Something else.")))
+    gold, _ = read_gold(_write(tmp_path, _gold("question number 13"), _gold("Something else.")))
     source = _split(_prompts(20), validation=5, second_validation=5, gold=gold, block=9)
     assert "p13" not in _ids(source.training_prompts(1))
     assert source.facts()["overlap"]["num_training_removed_exact"] == 1
     # The others pass it over as well.
     passing = _split(_prompts(20), validation=9, second_validation=6, gold=gold)
     assert _ids(passing.second_validation_prompts()) == ["p9", "p10", "p11", "p12", "p14", "p15"]
-    many = read_gold(_write(tmp_path, *(_gold(f"Question number {i}?") for i in range(5, 20))))
+    many, _ = read_gold(_write(tmp_path, *(_gold(f"Question number {i}?") for i in range(5, 20))))
     with pytest.raises(RecipeError, match=r"15 of 15 training prompts .* or with evaluation.gold, for example"):
         _split(_prompts(20), validation=5, gold=many)
 
 
 def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> None:
-    gold = read_gold(_write(tmp_path, _gold("Anything?"), _gold("Write about bees.")))
+    gold, _ = read_gold(_write(tmp_path, _gold("Anything?"), _gold("Write about bees.")))
     with pytest.raises(
         RecipeError, match=r"^evaluation.gold: the prompt 'gold-line-2' .* verifiable prompt 'v', 1 in all"
     ):
@@ -214,7 +214,7 @@ def test_gold_pairs_that_ask_verifiable_prompts_are_refused(tmp_path: Path) -> N
 
 
 def test_prompts_that_were_trained_on_are_checked_again(tmp_path: Path) -> None:
-    gold = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
+    gold, _ = read_gold(_write(tmp_path, _gold(f"{SENTENCE} today.")))
     verifiable = [Prompt("v", (Message("user", "Write about bees."),))]
     source = _split(_prompts(20), validation=3, second_validation=3, test=3, gold=gold, verifiable=verifiable)
     assert source.num_overlapping(source.training_prompts(1)) == 0
@@ -260,7 +260,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
     ]
     rows[0]["rejected"] = "Why not?"
     path = _write(tmp_path, *rows)
-    first, second = read_gold(path)
+    (first, second), _ = read_gold(path)
     assert first == GoldPair(
         Prompt("gold-7", (Message("user", "Why?"),), source=f"file:{path}"), "Because.", "Why not?"
     )
@@ -268,7 +268,7 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
     assert [turn.role for turn in second.prompt.messages] == ["system", "user"] and second.chosen == " Hi. "
     parquet = str(tmp_path / "gold.parquet")
     pq.write_table(pa.table({"prompt": ["A?", "B?"], "chosen": ["x", "y"], "rejected": ["z", "w"]}), parquet)
-    assert [(pair.prompt.id, pair.chosen, pair.rejected) for pair in read_gold(parquet)] == [
+    assert [(pair.prompt.id, pair.chosen, pair.rejected) for pair in read_gold(parquet)[0]] == [
         ("gold-row-1", "x", "z"),
         ("gold-row-2", "y", "w"),
     ]
@@ -277,17 +277,17 @@ def test_gold_pairs_are_read_from_either_kind_of_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row needs 'prompt', 'chosen', 'rejected'"),
+        ({"prompt": "B?", "chosen": "x"}, "no 'rejected'; a row needs a prompt, 'chosen' and 'rejected'"),
         ({"prompt": "B?", "chosen": None, "rejected": None}, "no 'chosen' and no 'rejected'"),
-        ({"chosen": "x", "rejected": "y"}, "no 'prompt'"),
+        ({"chosen": "x", "rejected": "y"}, "'chosen' and 'rejected' begin with different turns"),
         (_gold("B?", chosen="No. "), "'chosen' and 'rejected' are the same text"),
         (_gold("B?", chosen=""), "'chosen' is empty"),
         (_gold("B?", rejected=" \n"), "'rejected' is empty"),
         (_gold("B?", rejected=3), "'rejected' is int"),
-        ('{"prompt": "B?", "chosen": "\\ud800", "rejected": "x"}', "'chosen' has the lone surrogate"),
+        ('{"prompt": "B?", "chosen": "\\ud800", "rejected": "x"}', "'chosen' message 1 has the lone surrogate"),
         (_gold(" "), "'prompt' message 1 is empty"),
-        (_gold("a?"), "the same prompt as line 1"),
-        (_gold("B?", id="a b"), "the id is 'a b'"),
+        (_gold("B?", rejected=[{"role": "user", "content": "x"}]), "'rejected' does not end with the assistant"),
+        (_gold("B?", chosen=[]), "'chosen' is list"),
         ("{", "not JSON"),
     ],
 )
@@ -295,17 +295,54 @@ def test_a_row_that_is_not_a_gold_pair_is_named(row: Any, message: str, tmp_path
     path = _write(tmp_path, _gold("A?"), row)
     with pytest.raises(RecipeError) as raised:
         read_gold(path)
-    assert str(raised.value).startswith(f"{path}, line 2: {message}")
+    assert str(raised.value).startswith(f"evaluation.gold: {path}: 1 of 2 rows cannot be used")
+    assert f"\n  {path}, line 2: {message}" in str(raised.value)
+
+
+def _says(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+_LONG = [{"role": "user", "content": "Q?"}, _says("A"), {"role": "user", "content": "R?"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"prompt": "Q?", "chosen": [_says("Yes.")], "rejected": [_says("No.")]}, ["Q?"]),
+        ({"prompt": "Q?", "chosen": _says("Yes."), "rejected": _says("No.")}, ["Q?"]),
+        ({"prompt": [{"role": "user", "content": "Q?"}], "chosen": [_says("Yes.")], "rejected": [_says("No.")],
+          "chosen_message": _says("Yes."), "score_chosen": 1.0}, ["Q?"]),
+        ({"prompt": "Q?", "chosen": [{"role": "user", "content": "Q?"}, _says("Yes.")],
+          "rejected": [{"role": "user", "content": "Q?"}, _says("No.")], "messages": []}, ["Q?"]),
+        ({"prompt": "Q?", "chosen": [*_LONG, _says("Yes.")], "rejected": [*_LONG, _says("No.")]}, ["Q?", "A", "R?"]),
+        ({"chosen": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "Yes."}],
+          "rejected": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "No."}]}, ["Q?"]),
+        ({"conversations": [{"from": "human", "value": "Q?"}], "chosen": {"from": "gpt", "value": "Yes."},
+          "rejected": {"from": "gpt", "value": "No."}}, ["Q?"]),
+        ({"chosen": "\n\nHuman: Q?\n\nAssistant: Yes.", "rejected": "\n\nHuman: Q?\n\nAssistant: No."}, ["Q?"]),
+        ({"instruction": "Q?", "input": "", "chosen": "Yes.", "rejected": "No."}, ["Q?"]),
+    ],
+)  # fmt: skip
+def test_gold_pairs_in_the_forms_of_other_trainers(row: Any, turns: list[str], tmp_path: Path) -> None:
+    (pair,), summary = read_gold(_write(tmp_path, row))
+    assert [turn.content for turn in pair.prompt.messages] == turns
+    assert (pair.chosen, pair.rejected) == ("Yes.", "No.") and not summary.dropped
+
+
+def test_a_repeated_gold_prompt_is_left_out_and_counted(tmp_path: Path) -> None:
+    pairs, summary = read_gold(_write(tmp_path, _gold("A?"), _gold("a?", chosen="other"), _gold("B?")))
+    assert [pair.prompt.id for pair in pairs] == ["gold-line-1", "gold-line-3"] and summary.num_repeated == 1
 
 
 def test_a_gold_file_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="the file contains no prompt"):
+    with pytest.raises(RecipeError, match="it contains no prompt"):
         read_gold(_write(tmp_path))
 
 
 def test_another_response_is_another_gold_set(tmp_path: Path) -> None:
     def sha256(**row: Any) -> str:
-        gold = read_gold(_write(tmp_path, _gold("A?", **row)))
+        gold, _ = read_gold(_write(tmp_path, _gold("A?", **row)))
         facts = _split(_prompts(20), validation=3, gold=gold).facts()
         return str(facts["gold"]["sha256"])
 

@@ -518,7 +518,7 @@ def test_a_key_of_the_version_before_is_refused_with_its_new_name(old: str, new:
 def test_any_other_change_is_named(override: str, shown: str) -> None:
     may, may_not = changes(override, "iterations.max=5")
     assert shown in may_not
-    assert may == ["iterations.max: 4 -> 5"]
+    assert "iterations.max: 4 -> 5" in may
 
 
 def test_the_schema_for_editors_names_every_section() -> None:

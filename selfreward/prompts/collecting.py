@@ -1,0 +1,154 @@
+"""The prompts of a source, and what was found in it: shapes, dropped rows by reason, repeated prompts.
+
+A row that cannot be used is dropped and counted. Beyond `max_dropped_rate` the source is refused, with the counts and
+the first rows. A prompt that was already read is left out and counted apart: it is no defect of its row.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from selfreward.errors import RecipeError
+from selfreward.prompts.files import Row
+from selfreward.prompts.normalise import conversation_key
+from selfreward.prompts.rows import Found
+from selfreward.prompts.unusable import UnusableRow
+from selfreward.recipe import Columns
+
+SHOWN_ROWS = 10
+MAX_HOPELESS_ROWS = 100_000
+"""When this many rows were read and none could be used, the others are not read."""
+
+_MAX_COLUMNS = 1000
+
+
+@dataclass
+class Summary:
+    """What was found in a source. `dropped` counts by reason, `examples` are the first dropped rows.
+
+    `columns` are those of the rows (at most `_MAX_COLUMNS`), `used` those that were read. `num_changed_ids` counts ids
+    that are not those of the rows, because they were repeated or have other characters than allowed.
+    """
+
+    name: str
+    num_rows: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    num_repeated: int = 0
+    num_changed_ids: int = 0
+    columns: dict[str, None] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def num_dropped(self) -> int:
+        return self.dropped.total()
+
+    @property
+    def unused(self) -> list[str]:
+        used = {name.lower() for name in self.used}
+        return [name for name in self.columns if name.strip().lower() not in used]
+
+    def notes(self) -> list[str]:
+        """Return sentences that the user should read."""
+        found = []
+        if self.dropped:
+            found.append(
+                f"{self.name}: {self.num_dropped:,} of {self.num_rows:,} rows are dropped ({counted(self.dropped)}); "
+                f"for example {self.examples[0]}"
+            )
+        if self.num_repeated:
+            found.append(
+                f"{self.name}: {self.num_repeated:,} repeated prompts are left out (case, white space and a final full "
+                "stop do not count)"
+            )
+        if self.num_changed_ids:
+            found.append(
+                f"{self.name}: {self.num_changed_ids:,} ids are changed, because they are repeated or have other "
+                "characters than A-Z a-z 0-9 . _ -"
+            )
+        return found
+
+
+def counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.most_common())
+
+
+def listed(lines: Iterable[str], num_all: int) -> str:
+    """Return the first lines below each other, and the number of the others."""
+    shown = [f"  {line}" for line in lines][:SHOWN_ROWS]
+    return "\n".join([*shown, *([f"  ... and {num_all - len(shown):,} more"] if num_all > len(shown) else [])])
+
+
+def collect(
+    rows: Iterable[Row],
+    read: Callable[[Row], Found],
+    *,
+    name: str,
+    max_dropped_rate: float,
+    rate_key: str,
+    columns: Columns,
+) -> tuple[list[Found], Summary]:
+    """Return what `read` finds in the rows, and the summary. Raises RecipeError when too many rows are unusable.
+
+    `rate_key` names the key that sets `max_dropped_rate` in the message. Each of `columns` must occur in some row.
+    """
+    summary = Summary(name)
+    found: list[Found] = []
+    keys: set[bytes] = set()
+    ids: set[str] = set()
+    for row in rows:
+        summary.num_rows += 1
+        try:
+            if len(summary.columns) < _MAX_COLUMNS:
+                summary.columns.update(dict.fromkeys(row.columns))
+            each = read(row)
+        except UnusableRow as error:
+            summary.dropped[error.reason] += 1
+            if len(summary.examples) < SHOWN_ROWS:
+                summary.examples.append(f"{row.where}: {error}")
+            if summary.num_dropped == summary.num_rows == MAX_HOPELESS_ROWS:
+                break
+            continue
+        key = conversation_key(each.prompt)
+        if key in keys:
+            summary.num_repeated += 1
+            continue
+        keys.add(key)
+        summary.shapes[each.shape] += 1
+        summary.used |= each.used
+        found.append(_with_own_id(each, row, ids, summary))
+    _require_rows(summary, columns, max_dropped_rate, rate_key)
+    return found, summary
+
+
+def _with_own_id(each: Found, row: Row, taken: set[str], summary: Summary) -> Found:
+    """Return it with an id that no earlier prompt has."""
+    prompt_id = each.prompt.id
+    if prompt_id in taken:
+        prompt_id = f"{prompt_id[:60]}-{row.id}"[:100]
+    while prompt_id in taken:
+        prompt_id = f"{prompt_id[:90]}-{len(taken)}"
+    taken.add(prompt_id)
+    if prompt_id != each.prompt.id or not each.has_own_id:
+        summary.num_changed_ids += 1
+    return replace(each, prompt=replace(each.prompt, id=prompt_id))
+
+
+def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, rate_key: str) -> None:
+    name = summary.name
+    if not summary.num_rows:
+        raise RecipeError(f"{name}: it contains no prompt, and no row at all; give a file with one prompt per row")
+    if summary.num_dropped > max_dropped_rate * summary.num_rows or summary.num_dropped == summary.num_rows:
+        raise RecipeError(
+            f"{name}: {summary.num_dropped:,} of {summary.num_rows:,} rows cannot be used "
+            f"({counted(summary.dropped)}); "
+            f"at most {max_dropped_rate:g} of them may be dropped ({rate_key}); correct or remove these rows, name "
+            f"other columns, or raise that key\n{listed(summary.examples, summary.num_dropped)}"
+        )
+    for key, column in columns:
+        if column is not None and column not in summary.columns and len(summary.columns) < _MAX_COLUMNS:
+            raise RecipeError(
+                f"{name}: no column {column!r}, which columns.{key} names; the columns are "
+                f"{', '.join(map(repr, summary.columns))[:400]}; name one of these, or remove the key"
+            )
