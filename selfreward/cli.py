@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch is imported: OpenMP threads that wait asleep. Threads that spin are no faster on quiet cores, and
     # far slower where other programs use the cores too (benchmarks/threads.txt).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     with signals.raised():
         try:
             code = int(options.command(options))

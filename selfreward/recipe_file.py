@@ -4,6 +4,7 @@ import difflib
 import io
 import re
 import reprlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def patched(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
 
 
 def _validated(tree: Any, name: str, overridden: Sequence[KeyPath]) -> Recipe:
+    _rename_old_keys(tree, name)
     try:
         return Recipe.model_validate(plain(tree, name=name))
     except ValidationError as error:
@@ -66,6 +68,18 @@ def _validated(tree: Any, name: str, overridden: Sequence[KeyPath]) -> Recipe:
         problems = [_explain(tree, name, problem, overridden) for problem in found[:_MAX_PROBLEMS]]
         more = [f"... and {len(found) - _MAX_PROBLEMS} more"] if len(found) > _MAX_PROBLEMS else []
         raise RecipeError("\n".join([*problems, *more])) from None
+
+
+def _rename_old_keys(tree: Mapping[str, Any], name: str) -> None:
+    """Give keys of the version before their new names, with a warning; a key that is given twice stays and is
+    refused."""
+    for old, new in KEYS.items():
+        (section, key), new_key = old.split("."), new.partition(".")[2]
+        found = tree.get(section)
+        if isinstance(found, dict) and key in found and new_key not in found:
+            where = f"{name}{_line(tree, (section, key))}"
+            warnings.warn(f"{where}: {old} was renamed; it is called {new} now; rename it", FutureWarning, stacklevel=4)
+            found[new_key] = found.pop(key)
 
 
 def dump(recipe: Recipe) -> str:

@@ -1,4 +1,5 @@
-"""Names of version 0.1 that version 0.2 refuses, with the name to use instead. Removed with version 0.3."""
+"""Names of version 0.1 with those of version 0.2: keys are read with a warning, the others are refused. Removed with
+version 0.3."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -57,7 +57,7 @@ def test_text_and_conversations_are_read(tmp_path: Path) -> None:
         ("mac.csv", "prompt,x\rOne?,1\rTwö?,2\r".encode()),
         ("utf16.tsv", "x\tprompt\n1\tOne?\n2\tTwö?\n".encode("utf-16")),
         ("a.txt", "\nOne?\r\n \n Twö? ".encode()),
-        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("a.json.xz", lzma.compress(ARRAY.encode())),
         ("a.csv.bz2", bz2.compress("prompt\nOne?\nTwö?\n".encode())),
         ("a.jsonl.zst", bytes(pa.compress(LINES, codec="zstd"))),

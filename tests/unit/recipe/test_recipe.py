@@ -1,5 +1,6 @@
 """Recipes as files: parsing, errors and their messages, and lossless dumps."""
 
+import re
 import typing
 from pathlib import Path
 
@@ -488,14 +489,19 @@ def test_runtime_keys_may_change(override: str) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), KEYS.items())
-def test_a_key_of_the_version_before_is_refused_with_its_new_name(old: str, new: str) -> None:
+def test_a_key_of_the_version_before_is_read_with_a_warning_unless_its_new_name_is_there_too(
+    old: str, new: str
+) -> None:
     value = "true" if old.startswith("pairing") else "0.5" if "share" in old else "4"
     section, _, key = old.partition(".")
     kind = "kind: best_vs_worst, " if section == "pairing" else ""
-    assert refusal(MINIMAL, f"{section}={{{kind}{key}: {value}}}") == (
+    new_key = new.partition(".")[2]
+    wanted = recipe_file.parse(MINIMAL, overrides=[f"{section}={{{kind}{new_key}: {value}}}"])
+    with pytest.warns(FutureWarning, match=f"{re.escape(old)} was renamed; it is called {re.escape(new)} now"):
+        assert recipe_file.parse(MINIMAL, overrides=[f"{section}={{{kind}{key}: {value}}}"]) == wanted
+    assert refusal(MINIMAL, f"{section}={{{kind}{key}: {value}, {new_key}: {value}}}") == (
         f"--set: {old}: this key was renamed; it is called {new} now; rename it"
     )
-    assert recipe_file.parse(MINIMAL, overrides=[f"{section}={{{kind}{new.partition('.')[2]}: {value}}}"])
 
 
 @pytest.mark.parametrize(
