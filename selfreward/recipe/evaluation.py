@@ -70,13 +70,18 @@ VerifiableSection = Annotated[
 
 
 class GoldSection(Section):
-    """A JSONL or Parquet file of pairs with a known order, by human labels or by construction, to measure judge
-    accuracy.
+    """A file of pairs with a known order, by human labels or by construction, to measure judge accuracy; a text is its
+    path.
 
-    A row has `prompt` (text or a list of messages), `chosen` and `rejected` (texts), and optionally `id`.
+    A row has a prompt, `chosen` and `rejected` (texts, messages or conversations), and optionally `id` (docs/data.md).
     """
 
-    path: str
+    path: str = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_text_is_the_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
 
 class EvaluationSection(Section):

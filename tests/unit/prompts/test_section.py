@@ -56,3 +56,9 @@ def test_a_recipe_keeps_what_a_text_stood_for(tmp_path: Path) -> None:
     assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
     with pytest.raises(RecipeError, match=r"prompts.columns.promt: unknown key; .* did you mean 'prompt'"):
         recipe_file.load(Path("recipes/tiny.yaml"), ["prompts={kind: file, path: x, columns: {promt: y}}"])
+
+
+def test_gold_pairs_may_be_a_path_alone() -> None:
+    text = "output_dir: runs/a\nmodels: {policy: {model: 'random:tiny'}}\nprompts: builtin\nevaluation: {gold: %s}\n"
+    paths = [recipe_file.parse(text % gold).evaluation.gold for gold in ("pairs.csv", "{path: pairs.csv}")]
+    assert paths[0] == paths[1] and paths[0] is not None and paths[0].path == "pairs.csv"
