@@ -162,8 +162,8 @@ def test_the_package_offers_it() -> None:
         _ = selfreward.CeilingMonitors
 
 
-@pytest.mark.parametrize(("old", "new"), [("num_reserve_prompts", "num_second_validation_prompts"),
-                                          ("first_look_share", "monitor.first_analysis_share")])  # fmt: skip
-def test_arguments_of_the_version_before_are_refused_with_their_new_names(old: str, new: str) -> None:
-    with pytest.raises(RecipeError, match=f"{old}.* it is called {new} now"):
-        CeilingMonitor(**{old: 3})
+def test_arguments_of_the_version_before_have_new_names() -> None:
+    with pytest.raises(RecipeError, match=r"num_reserve_prompts.* it is called num_second_validation_prompts now"):
+        CeilingMonitor(num_reserve_prompts=3)
+    with pytest.warns(FutureWarning, match=r"first_look_share was renamed; it is called monitor.first_analysis_share"):
+        assert CeilingMonitor(first_look_share=0.4).settings.first_analysis_share == 0.4
