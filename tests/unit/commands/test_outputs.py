@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -131,3 +132,21 @@ def test_monitor_makes_no_folders_and_overwrites_no_table(tmp_path: Path, capsys
     assert "also an input" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["outcomes.csv"] and table.read_bytes() == content
     assert main(["monitor", "--csv", str(table), "--json", str(tmp_path / "x.json")]) == 0
+
+
+def test_what_a_killed_command_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    out = tmp_path / "out[1].jsonl"
+    left = tmp_path / f".{out.name}.{dead.pid}.selfreward-partial"
+    others = [
+        tmp_path / f".{out.name}.{os.getppid()}.selfreward-partial",  # of a process that lives
+        tmp_path / f".other.jsonl.{dead.pid}.selfreward-partial",
+        tmp_path / f".{out.name}.{dead.pid}.partial",
+        tmp_path / f".{out.name}.x.selfreward-partial",
+    ]
+    for path in (left, *others):
+        path.write_bytes(b"half")
+    write(out, b"content")
+    assert out.read_bytes() == b"content" and not left.exists()
+    assert all(path.read_bytes() == b"half" for path in others)
