@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 import trl.trainer.utils as trl_utils
 from cases.packing import COMMON, EXPERTS
 from torch.nn.attention.flex_attention import flex_attention
@@ -48,6 +49,13 @@ PAIRS = [
     PairTokens((5, 6), (7, 8, 3), (9,)),
     PairTokens((30,), (31, 31, 31, 31, 31, 31), (31, 31)),
 ]
+
+
+@pytest.fixture(autouse=True)
+def compiling() -> Iterator[None]:
+    """An engine that started in this process before may have switched off compilation, which is its own on a CPU."""
+    with torch._dynamo.config.patch(disable=False):
+        yield
 
 
 @pytest.fixture(autouse=True)
