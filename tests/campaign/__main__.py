@@ -25,13 +25,13 @@ from campaign.runs import VARIANTS
 
 Part = Callable[[Results, Path, str], None]
 PARTS: dict[str, Part] = {
-    "interruptions": lambda r, work, case: interruptions.campaign(r, work, num_kills=8 if r.short else 100, case=case),
-    "files": lambda r, work, case: files.campaign(r, work, num_cases=6 if r.short else 250, case=case),
+    "interruptions": lambda r, work, case: interruptions.campaign(r, work, num_kills=5 if r.short else 100, case=case),
+    "files": lambda r, work, case: files.campaign(r, work, num_cases=4 if r.short else 250, case=case),
     "storage": lambda r, work, case: storage.campaign(r, work, case=case),
-    "judge": lambda r, work, case: judge.campaign(r, work, num_kills=8 if r.short else 1000, case=case),
-    "endpoint": lambda r, work, case: endpoint.campaign(r, work, num_rounds=4 if r.short else 60, case=case),
+    "judge": lambda r, work, case: judge.campaign(r, work, num_kills=5 if r.short else 1000, case=case),
+    "endpoint": lambda r, work, case: endpoint.campaign(r, work, num_rounds=3 if r.short else 60, case=case),
     "recipes": lambda r, work, case: fuzz.recipes(r, work, num_cases=300 if r.short else 3000, case=case),
-    "judge_texts": lambda r, work, case: fuzz.judge_texts(r, work, num_cases=5000 if r.short else 100_000, case=case),
+    "judge_texts": lambda r, work, case: fuzz.judge_texts(r, work, num_cases=2000 if r.short else 100_000, case=case),
     "tables": lambda r, work, case: fuzz.tables(r, work, num_cases=100 if r.short else 1000, case=case),
 }
 _FORKING = {"interruptions", "files", "storage", "judge", "endpoint"}
