@@ -12,6 +12,7 @@ from typing import IO, Any
 from selfreward.errors import RecipeError, StoreError
 from selfreward.recipe import Recipe
 from selfreward.store.files import explain_os_errors, final_name_of, partial_name_of, write_atomically
+from selfreward.store.lock import start_time_of
 from selfreward.store.model_folder import WEIGHTS
 from selfreward.store.ownership import run_folder_of
 
@@ -50,19 +51,9 @@ def write_output(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def _remove_left_over(target: Path) -> None:
     """Remove temporary files of this output by commands that were killed; those of live processes stay."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        if final_name_of(path) == target and not path.is_dir() and not _is_alive(int(path.name.split(".")[-2])):
+        if final_name_of(path) == target and not path.is_dir() and start_time_of(int(path.name.split(".")[-2])) is None:
             with suppress(OSError):
                 path.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def is_stream(path: Path) -> bool:

@@ -24,7 +24,9 @@ def check_of(value: Any, kind: AnswerCheck) -> dict[str, Any]:
         return {"kind": chosen, "expected": text}
     if number is None:
         raise UnusableRow(
-            "bad_answer", f"the answer {text[:40]!r} is no number", "answer_check: auto allows others; correct the row"
+            "bad_answer",
+            f"the answer {text[:40]!r} is not a number",
+            "answer_check: auto allows others; correct the row",
         )
     return {"kind": "numeric", "expected": number}
 

@@ -11,13 +11,13 @@ from functools import cache
 from importlib import resources
 from typing import Final, Literal
 
+from selfreward.recipe.prompts import FactTopic
 from selfreward.records import Message, Prompt
 
-Topic = Literal["capital", "state_capital", "continent", "symbol", "opposite"]
 Part = Literal["train", "held_out"]
 PARTS: Final[tuple[Part, Part]] = ("train", "held_out")
 
-QUESTIONS: Final[dict[Topic, str]] = {
+QUESTIONS: Final[dict[FactTopic, str]] = {
     "capital": "What is the capital of {entity}?",
     "state_capital": "What is the capital of the US state of {entity}?",
     "continent": "On which continent is {entity}?",
@@ -28,7 +28,7 @@ CASE_COUNTS: Final = frozenset({"symbol"})
 TRAIN_PERCENT: Final = 50
 
 
-def read_facts(part: Part, topics: Sequence[Topic] | None = None) -> list[Prompt]:
+def read_facts(part: Part, topics: Sequence[FactTopic] | None = None) -> list[Prompt]:
     """Return the prompts of a part, with ids TOPIC-ENTITY, in the order of the data file. `topics` None: all."""
     chosen = QUESTIONS if topics is None else topics
     return [_prompt(*fact) for fact in _facts() if fact[0] in chosen and part_of(fact[1]) == part]
@@ -45,7 +45,7 @@ def part_of(entity: str) -> Part:
     return "train" if point < TRAIN_PERCENT else "held_out"
 
 
-def _prompt(topic: Topic, entity: str, answers: tuple[str, ...]) -> Prompt:
+def _prompt(topic: FactTopic, entity: str, answers: tuple[str, ...]) -> Prompt:
     slug = re.sub(r"[^a-z0-9]+", "-", entity.lower()).strip("-")
     words = "|".join(re.escape(answer) for answer in answers)
     pattern = rf"{'' if topic in CASE_COUNTS else '(?i)'}(?<!\w)(?:{words})(?!\w)"
@@ -54,7 +54,7 @@ def _prompt(topic: Topic, entity: str, answers: tuple[str, ...]) -> Prompt:
 
 
 @cache
-def _facts() -> tuple[tuple[Topic, str, tuple[str, ...]], ...]:
+def _facts() -> tuple[tuple[FactTopic, str, tuple[str, ...]], ...]:
     text = (resources.files("selfreward.prompts") / "data" / "facts.txt").read_text("utf-8")
     rows = [line.split(" | ") for line in text.splitlines() if not line.startswith("#")]
     return tuple((topic, entity, tuple(answers.split("/"))) for topic, entity, answers in rows)  # type: ignore[misc]

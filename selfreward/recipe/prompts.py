@@ -103,13 +103,14 @@ class VerifiablePrompts(_Prompts):
     check_kinds: list[str] | None = Field(None, min_length=1, description="null: every kind that the generator has")
 
 
+FactTopic = Literal["capital", "state_capital", "continent", "symbol", "opposite"]
+
+
 class FactsPrompts(_Prompts):
     """Short questions about facts, each with a check of its answer; split by entity. `topics: null` is all."""
 
     kind: Literal["facts"]
-    topics: list[Literal["capital", "state_capital", "continent", "symbol", "opposite"]] | None = Field(
-        None, min_length=1
-    )
+    topics: list[FactTopic] | None = Field(None, min_length=1)
 
 
 def _section(value: Any) -> Any:

@@ -167,14 +167,14 @@ def _is_alive(owner: dict[str, Any] | None) -> bool:
         return False
     if owner.get("host") != socket.gethostname():
         return True
-    return owner.get("started") == _start_time(owner["pid"]) is not None
+    return owner.get("started") == start_time_of(owner["pid"]) is not None
 
 
 def _me() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_time(os.getpid())}
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": start_time_of(os.getpid())}
 
 
-def _start_time(pid: int) -> str | None:
+def start_time_of(pid: int) -> str | None:
     """Return the start of a process in clock ticks since the boot, so that a reused process id is another process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -1,6 +1,6 @@
 """A campaign of faults against selfreward: random signals, full disks, damaged files, hostile servers, fuzzed inputs.
 
-    make campaign                                   everything; CAMPAIGN='--short' for a form of two minutes
+    make campaign                                   everything; CAMPAIGN='--short' for a form of a few minutes
     make campaign CAMPAIGN='files --seed 7'         one part with its seed
     make campaign CAMPAIGN='files --case "..."'     one case, as a failure prints it
 
