@@ -18,11 +18,12 @@ Part = Literal["train", "held_out"]
 PARTS: Final[tuple[Part, Part]] = ("train", "held_out")
 
 QUESTIONS: Final[dict[FactTopic, str]] = {
-    "capital": "What is the capital of {entity}?",
-    "state_capital": "What is the capital of the US state of {entity}?",
-    "continent": "On which continent is {entity}?",
-    "symbol": "What is the chemical symbol of {entity}?",
-    "opposite": 'What is the opposite of "{entity}"?',
+    "capital": "What is the capital of {entity}? Answer briefly.",
+    "continent": "On which continent is {entity}? Answer briefly.",
+    "language": "Which language do most people in {entity} speak? Answer briefly.",
+    "symbol": "What is the chemical symbol of {entity}? Answer briefly.",
+    "opposite": 'What is the opposite of "{entity}"? Answer briefly.',
+    "plural": 'What is the plural of "{entity}"? Answer briefly.',
 }
 CASE_COUNTS: Final = frozenset({"symbol"})
 TRAIN_PERCENT: Final = 50

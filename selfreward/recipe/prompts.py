@@ -103,7 +103,7 @@ class VerifiablePrompts(_Prompts):
     check_kinds: list[str] | None = Field(None, min_length=1, description="null: every kind that the generator has")
 
 
-FactTopic = Literal["capital", "state_capital", "continent", "symbol", "opposite"]
+FactTopic = Literal["capital", "continent", "language", "symbol", "opposite", "plural"]
 
 
 class FactsPrompts(_Prompts):

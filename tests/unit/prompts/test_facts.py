@@ -1,5 +1,7 @@
 """Facts: parts that share no entity, checks that read the answer, and no overlap by the questions' own words."""
 
+import re
+
 import pytest
 
 from selfreward import prompts, recipe_file
@@ -31,6 +33,8 @@ def test_no_entity_is_in_both_parts_and_each_topic_is_in_both():
         ("symbol-gold", ["Au", "The symbol is Au."], ["au revoir", "Gold (Ag)", "Australia"]),
         ("continent-cuba", ["North America"], ["America"]),
         ("opposite-big", ["small", "little"], ["bigger"]),
+        ("language-haiti", ["Haitian Creole"], ["French"]),
+        ("plural-mouse", ["mice"], ["mouses"]),
     ],
 )
 def test_the_check_finds_the_answer(prompt_id, right, wrong):
@@ -45,7 +49,20 @@ def test_no_answer_is_in_its_question():
 def test_questions_of_a_topic_do_not_overlap_by_their_common_words():
     train, held_out = (read_facts(part) for part in PARTS)
     assert not check_overlap(train, held_out, boilerplate=boilerplate()).pairs
-    assert check_overlap(train, held_out).pairs  # without it, ten equal words of eleven would be an overlap
+
+
+@pytest.mark.parametrize("topic", QUESTIONS)
+def test_what_is_left_of_a_question_without_its_common_words_is_the_entity(topic):
+    for prompt in (p for part in PARTS for p in read_facts(part, [topic])):
+        text = prompt.messages[0].content
+        for fragment in sorted(boilerplate(), key=len, reverse=True):
+            text = text.replace(fragment, " ", 1) if fragment else text
+        assert re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") == entity(prompt.id)
+
+
+def test_no_opposite_is_asked_in_both_directions():
+    asked = {p.messages[0].content.split('"')[1]: p.checks for part in PARTS for p in read_facts(part, ["opposite"])}
+    assert not [(a, b) for a in asked for b in asked if a < b and pass_all(asked[a], b) and pass_all(asked[b], a)]
 
 
 def test_a_run_trains_on_one_part_and_is_measured_on_the_other():
