@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from selfreward.recipe import EXTRA_SPLITS_FROM, IterationsSection, MonitorSection, Recipe
+from selfreward.recipe import EXTRA_SPLITS_FROM, IterationsSection, MonitorSection, Recipe, TrainingSection
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -24,6 +24,9 @@ MIN_BLOCK: Final = 16
 
 PROMPTS_PER_PAIR: Final = 3
 """One pair in this number of prompts is enough to train on; at most the schema's `monitor.min_pairs`."""
+
+STEPS_PER_ITERATION: Final = 8
+"""Batches are smaller where an iteration would otherwise have fewer optimizer steps than this."""
 
 PROMPTS_PER_JUDGE_PROMPT: Final = 4
 """The judge is measured on one in this number of an iteration's prompts; at most the preset's number."""
@@ -60,6 +63,7 @@ KEYS: Final = (
     "iterations.num_prompts_per_iteration",
     "monitor.horizon",
     "monitor.min_pairs",
+    "training.batch_size",
 )
 """The keys that take their value from here, or in a run that has begun from its stored recipe, where they are not
 set."""
@@ -168,6 +172,7 @@ def _of_blocks(recipe: Recipe, left: int) -> dict[str, int]:
         ),
         "monitor.horizon": max(1, min(most.horizon, left // block)),
         "monitor.min_pairs": max(1, min(most.min_pairs, block // PROMPTS_PER_PAIR)),
+        "training.batch_size": max(1, min(TrainingSection().batch_size, block // STEPS_PER_ITERATION)),
     }
 
 

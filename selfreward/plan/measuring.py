@@ -40,7 +40,8 @@ def sizes(recipe: Recipe) -> str:
         f"{count(iterations.max, 'iteration')} of {count(iterations.num_prompts_per_iteration, 'prompt')}; held out: "
         f"{held_out} prompts; pass rate on {_verifiable(recipe)}; evaluation.preset {evaluation.preset}, "
         f"evaluation.num_judge_prompts {evaluation.num_judge_prompts}, monitor.horizon {monitor.horizon}, "
-        f"monitor.min_pairs {monitor.min_pairs}. Sizes that the recipe does not set follow the number of its prompts.",
+        f"monitor.min_pairs {monitor.min_pairs}, training.batch_size {recipe.training.batch_size}. Sizes that the "
+        "recipe does not set follow the number of its prompts.",
     )
 
 

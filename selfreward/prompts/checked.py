@@ -30,10 +30,15 @@ def checked_prompts(section: VerifiableEvaluation | Literal["validation"] | None
         return CheckedPrompts(is_validation=section is not None)
     if section.path is None:
         return CheckedPrompts(generated(_generator(section, seed), "verifiable", section.num_prompts))
-    rows = in_seeded_order(_rows(section.path), seed=seed)
+    rows = in_seeded_order(_rows(section), seed=seed)
     checked = [replace(prompt, id=f"{ID_PREFIX}{prompt.id}") for prompt in rows if prompt.checks]
     if len(checked) < section.num_prompts:
-        advice = f"lower it to {len(checked)}, or add rows" if checked else 'add `"checks": [{"kind": ...}]` to rows'
+        advice = (
+            f"lower it to {len(checked)}, or add rows"
+            if checked
+            else 'add `"checks": [{"kind": ...}]` to rows, or name the column of their answers with `columns: {answer: '
+            "...}`"
+        )
         raise RecipeError(
             f"evaluation.verifiable: {section.path} has {len(checked)} rows with `checks` and "
             f"{len(rows) - len(checked)} without; evaluation.verifiable.num_prompts needs {section.num_prompts}; "
@@ -49,11 +54,12 @@ def num_checked(section: VerifiableEvaluation | Literal["validation"] | None, *,
         return 0
     if section.path is None:
         return _generator(section, seed).available("verifiable")
-    return sum(bool(prompt.checks) for prompt in _rows(section.path, at_most=at_most))
+    return sum(bool(prompt.checks) for prompt in _rows(section, at_most=at_most))
 
 
-def _rows(path: str, *, at_most: int | None = None) -> list[Prompt]:
-    found, _ = read_prompts(FilePrompts(kind="file", path=path), key="evaluation.verifiable", at_most=at_most)
+def _rows(section: VerifiableEvaluation, *, at_most: int | None = None) -> list[Prompt]:
+    file = FilePrompts(kind="file", path=str(section.path), columns=section.columns, answer_check=section.answer_check)
+    found, _ = read_prompts(file, key="evaluation.verifiable", at_most=at_most)
     return found
 
 

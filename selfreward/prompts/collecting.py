@@ -23,8 +23,39 @@ _MAX_COLUMNS = 1000
 
 
 @dataclass
+class Defects:
+    """What is wrong with the rows of a source, the rows with the same defect in one line; the first `SHOWN_ROWS`."""
+
+    places: dict[str, list[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    num_others: int = 0
+
+    def add(self, where: str, what: str) -> None:
+        if what not in self.places and len(self.places) == SHOWN_ROWS:
+            self.num_others += 1
+            return
+        self.counts[what] += 1
+        if self.counts[what] <= SHOWN_ROWS:
+            self.places.setdefault(what, []).append(where)
+
+    def lines(self) -> list[str]:
+        return [f"{_places(places, self.counts[what])}: {what}" for what, places in self.places.items()]
+
+    def __str__(self) -> str:
+        return listed(self.lines(), len(self.places) + self.num_others)
+
+
+def _places(places: list[str], num_all: int) -> str:
+    """Return the first places, the name of their file once: "a.csv, line 2, line 5 and 3 more rows"."""
+    file = places[0].rpartition(", ")[0]
+    others = [place.removeprefix(f"{file}, ") for place in places[1:]]
+    more = f" and {num_all - len(places):,} more rows" if num_all > len(places) else ""
+    return ", ".join([places[0], *others]) + more
+
+
+@dataclass
 class Summary:
-    """What was found in a source. `dropped` counts by reason, `examples` are the first dropped rows.
+    """What was found in a source. `dropped` counts by reason, `defects` are those of the dropped rows.
 
     `columns` are those of the rows (at most `_MAX_COLUMNS`), `used` those that were read. `num_changed_ids` counts ids
     that are not those of the rows, because they were repeated or have other characters than allowed.
@@ -34,7 +65,7 @@ class Summary:
     num_rows: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    defects: Defects = field(default_factory=Defects)
     num_repeated: int = 0
     num_changed_ids: int = 0
     columns: dict[str, None] = field(default_factory=dict)
@@ -55,7 +86,7 @@ class Summary:
         if self.dropped:
             found.append(
                 f"{self.name}: {self.num_dropped:,} of {self.num_rows:,} rows are dropped ({counted(self.dropped)}); "
-                f"for example {self.examples[0]}"
+                f"for example {self.defects.lines()[0]}"
             )
         if self.num_repeated:
             found.append(
@@ -105,8 +136,7 @@ def collect(
             each = read(row)
         except UnusableRow as error:
             summary.dropped[error.reason] += 1
-            if len(summary.examples) < SHOWN_ROWS:
-                summary.examples.append(f"{row.where}: {error}")
+            summary.defects.add(row.where, str(error))
             if summary.num_dropped == summary.num_rows == MAX_HOPELESS_ROWS:
                 break
             continue
@@ -144,7 +174,7 @@ def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, r
             f"{name}: {summary.num_dropped:,} of {summary.num_rows:,} rows cannot be used "
             f"({counted(summary.dropped)}); "
             f"at most {max_dropped_rate:g} of them may be dropped ({rate_key}); correct or remove these rows, name "
-            f"other columns, or raise that key\n{listed(summary.examples, summary.num_dropped)}"
+            f"other columns, or raise that key\n{summary.defects}"
         )
     for key, column in columns:
         if column is not None and column not in summary.columns and len(summary.columns) < _MAX_COLUMNS:

@@ -49,7 +49,7 @@ class RowReader:
     def read(self, row: Row) -> Found:
         """Return the prompt of a row. Raises UnusableRow."""
         values = with_known_names(row.columns)
-        conversation = read_conversation(values, self.columns)
+        conversation = read_conversation(values, self.columns, nulls=row.columns.keys() - values.keys())
         used = set(conversation.used)
         prompt_id, has_own_id = read_id(values.get(self.columns.id or "id"), row.id)
         checks = read_checks(values.get("checks")) + self._answer(values, conversation, used)

@@ -3,7 +3,7 @@
 A row with several candidates has the shape of the first of `COLUMNS` that it has; docs/data.md lists them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
@@ -45,11 +45,11 @@ def with_known_names(row: Mapping[str, Any]) -> dict[str, Any]:
     return there | {lower: value for key, value in there.items() if (lower := key.strip().lower()) not in there}
 
 
-def read_conversation(row: Mapping[str, Any], columns: Columns) -> Conversation:
-    """Find the prompt of a row, whose values are not null. Raises UnusableRow."""
+def read_conversation(row: Mapping[str, Any], columns: Columns, nulls: Collection[str] = ()) -> Conversation:
+    """Find the prompt of a row, whose values are not null; `nulls` are its other columns. Raises UnusableRow."""
     name = columns.prompt or next((name for name in COLUMNS if name in row), None)
     if name is None or name not in row:
-        raise _no_column(row, columns.prompt)
+        raise _no_prompt(row, columns.prompt, nulls)
     _refuse_media_and_tools(row)
     value, used = row[name], {name}
     earlier: tuple[Message, ...] = ()
@@ -133,7 +133,9 @@ def _refuse_media_and_tools(row: Mapping[str, Any]) -> None:
         raise UnusableRow("tool_turn", "it offers tools", "tools are not used here; remove the row")
 
 
-def _no_column(row: Mapping[str, Any], asked: str | None) -> UnusableRow:
+def _no_prompt(row: Mapping[str, Any], asked: str | None, nulls: Collection[str]) -> UnusableRow:
+    if empty := [name for name in nulls if name == asked or (not asked and name.strip().lower() in COLUMNS)]:
+        return UnusableRow("empty_prompt", f"{empty[0]!r} is null", "a prompt must be text or turns; remove the row")
     originals: dict[str, str] = {}
     for column in row:  # those of `with_known_names` come last
         originals.setdefault(column.strip().lower(), repr(column)[:40])

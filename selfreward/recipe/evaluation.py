@@ -12,7 +12,7 @@ from selfreward.recipe.judging import (
     RubricSection,
     VerifierSection,
 )
-from selfreward.recipe.prompts import PromptsSection
+from selfreward.recipe.prompts import AnswerCheck, Columns, PromptsSection
 from selfreward.recipe.section import VALIDATION_PROMPTS, VERIFIABLE_PROMPTS, Section
 from selfreward.roles import CHANGING
 
@@ -39,11 +39,13 @@ AnchorSection = Annotated[
 class VerifiableEvaluation(Section):
     """Prompts with checks that are never trained on: generated ones on topics of their own, or those of a file.
 
-    `path`: a file like that of `prompts`, whose rows without `checks` are left out; `num_prompts` of the others are
-    used, in an order drawn by the seed.
+    `path`: a file like that of `prompts`, with the same `columns` and `answer_check`. Its rows without `checks` or an
+    answer are left out; `num_prompts` of the others are used, in an order drawn by the seed.
     """
 
     path: str | None = None
+    columns: Columns = Columns()
+    answer_check: AnswerCheck = "auto"
     num_prompts: int = Field(128, ge=1)
     num_checks: int = Field(1, ge=1, le=3)
     check_kinds: list[str] | None = Field(None, min_length=1)
@@ -54,6 +56,11 @@ class VerifiableEvaluation(Section):
             raise ValueError(
                 "path: the prompts of a file have checks of their own, so that num_checks and check_kinds have no "
                 "effect; remove them or `path`"
+            )
+        if self.path is None and (self.columns, self.answer_check) != (Columns(), "auto"):
+            raise ValueError(
+                "columns and answer_check describe a file, and there is none; generated prompts have no columns; add "
+                "`path`, or remove them"
             )
         return self
 

@@ -51,12 +51,15 @@ class Columns(Section):
     id: str | None = None
 
 
+AnswerCheck = Literal["auto", "numeric", "exact", "math"]
+
+
 class _Rows(_Prompts):
     """`column` is another name for `columns.prompt`. `answer_check` is the kind of check that an answer becomes."""
 
     column: str | None = None
     columns: Columns = Columns()
-    answer_check: Literal["auto", "numeric", "exact", "math"] = "auto"
+    answer_check: AnswerCheck = "auto"
 
     @model_validator(mode="after")
     def _prompt_is_named_once(self) -> "_Rows":

@@ -66,7 +66,8 @@ LossSection = Annotated[_Loss, Field(discriminator="kind")]
 class TrainingSection(Section):
     """On-policy DPO (2305.18290); beta 0.1 and 5e-7 are what Online DPO (2402.04792) and iterative RLHF use.
 
-    `batch_size` is the number of pairs per optimizer step. They are computed in micro-batches of at most
+    `batch_size` is the number of pairs per optimizer step; unset, it is at most 16, and follows the number of prompts
+    (`sizes.py`). They are computed in micro-batches of at most
     `micro_batch_tokens` tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed but not
     the result.
     `reference`: the policy at the start of the iteration, or M_0. `reference_logprobs: sampler` uses the engine's

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from selfreward.errors import RecipeError
 from selfreward.prompts.files.row import Row
 from selfreward.prompts.files.text import MAX_LINE_CHARS, read_lines
 from selfreward.prompts.unusable import UnusableRow
+
+WRAPPERS: Final = ("data", "rows", "examples", "instances", "items", "prompts", "train")
+"""An object whose only list is under one of these keys is not a row; the objects of that list are."""
 
 _CHUNK_CHARS = 2**16
 _decode = json.JSONDecoder().raw_decode
@@ -25,7 +28,7 @@ def json_rows(stream: TextIO, name: str, *, may_span_lines: bool) -> Iterator[Ro
         yield from _Values(first, number, stream, name).rows(is_array=is_array)
         return
     if first:
-        yield _row(f"{name}, line {number}", f"line-{number}", first)
+        yield from _unwrapped(_row(f"{name}, line {number}", f"line-{number}", first))
     for number, line in lines:
         yield _row(f"{name}, line {number}", f"line-{number}", line)
 
@@ -46,6 +49,17 @@ def _row(where: str, row_id: str, line: str) -> Row:
         advice = "each line must be one JSON object; correct or remove the line"
         return Row(where, row_id, UnusableRow("not_json", f"not JSON ({error})", advice))
     return Row(where, row_id, _object(value))
+
+
+def _unwrapped(row: Row) -> Iterator[Row]:
+    """Yield the rows that an object contains, or the object when it is a row itself."""
+    content = row.content if isinstance(row.content, dict) else {}
+    lists = [key for key, value in content.items() if isinstance(value, list)]
+    if len(lists) != 1 or lists[0] not in WRAPPERS or not all(isinstance(each, dict) for each in content[lists[0]]):
+        yield row
+        return
+    for number, each in enumerate(content[lists[0]], start=1):
+        yield Row(f"{row.where}, {lists[0]!r} {number}", f"row-{number}", each)
 
 
 def _object(value: Any) -> dict[str, Any] | UnusableRow:
@@ -71,7 +85,8 @@ class _Values:
                 self._next()
             number += 1
             where = f"{self._name}, row {number} (line {self._line})"
-            yield Row(where, f"row-{number}", _object(self._value()))
+            row = Row(where, f"row-{number}", _object(self._value()))
+            yield from [row] if is_array else _unwrapped(row)
         if is_array:
             self._skip("]")
             if self._next():

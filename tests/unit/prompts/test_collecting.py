@@ -26,11 +26,21 @@ def test_rows_that_cannot_be_used_are_dropped_and_counted(tmp_path: Path) -> Non
 
 
 def test_all_problems_are_told_at_once_and_the_many_are_counted(tmp_path: Path) -> None:
-    path = write(tmp_path, *GOOD, *([TOOL] * 25))
+    roles = [{"prompt": [{"role": f"role {number}", "content": "x"}]} for number in range(25)]
+    path = write(tmp_path, *GOOD, *roles)
     with pytest.raises(RecipeError) as raised:
         read(path)
     lines = str(raised.value).split("\n")[1:]
     assert len(lines) == 11 and lines[0].startswith(f"  {path}, line 19: ") and lines[-1] == "  ... and 15 more"
+
+
+def test_rows_with_the_same_defect_share_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path, TOOL, *GOOD, *([TOOL] * 2), {"prompt": None}, *([TOOL] * 9))
+    with pytest.raises(RecipeError) as raised:
+        read(path)
+    first, second = str(raised.value).split("\n")[1:]
+    assert first.startswith(f"  {path}, line 1, line 20, line 21, line 23, ") and " and 2 more rows: " in first
+    assert second == f"  {path}, line 22: 'prompt' is null; a prompt must be text or turns; remove the row"
 
 
 def test_a_source_without_any_prompt_is_refused_at_any_rate(tmp_path: Path) -> None:

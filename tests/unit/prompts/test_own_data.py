@@ -113,6 +113,15 @@ def test_the_number_of_held_out_prompts_with_checks_may_be_set(tmp_path: Path) -
         ids("num_prompts: 13")
 
 
+def test_the_answers_of_a_file_are_in_the_columns_that_the_recipe_names(tmp_path: Path) -> None:
+    own = write(tmp_path, [{"aufgabe": f"Add {i} and 1.", "loesung": str(i + 1)} for i in range(9)], "german.jsonl")
+    section = f"path: {own}, columns: {{prompt: aufgabe, answer: loesung}}, answer_check: exact"
+    source = built(prompts.sized(recipe_of(write(tmp_path, rows(60)), f"evaluation.verifiable={{{section}}}")))
+    assert sorted(p.checks[0]["kind"] for p in source.verifiable_prompts()) == ["exact"] * 9
+    with pytest.raises(RecipeError, match="describe a file, and there is none"):
+        recipe_of(own, "evaluation.verifiable={columns: {prompt: aufgabe}}")
+
+
 def test_a_file_without_any_checks_is_refused(tmp_path: Path) -> None:
     own = write(tmp_path, rows(4), "plain.jsonl")
     with pytest.raises(RecipeError, match=r"plain.jsonl has 0 rows with `checks` and 4 without"):

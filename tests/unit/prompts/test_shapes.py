@@ -95,7 +95,7 @@ def test_a_shape_is_found(row: dict[str, Any], shape: str, turns: tuple[tuple[st
 TOOL_CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
 UNUSABLE: dict[str, tuple[dict[str, Any], str, str]] = {
     "no column": ({"score": 1}, "missing_column", "the columns are 'score'"),
-    "null": ({"prompt": None}, "missing_column", "no column with a prompt"),
+    "null": ({"prompt": None, "id": "a"}, "empty_prompt", "'prompt' is null; a prompt must be text"),
     "number": ({"prompt": 5}, "wrong_type", "'prompt' is int '5'"),
     "object": ({"prompt": {"a": "b"}}, "wrong_type", "the role None"),
     "list of texts": ({"prompt": ["hello"]}, "wrong_type", "message 1 is str 'hello'"),

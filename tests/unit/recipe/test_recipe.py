@@ -170,7 +170,7 @@ def test_three_keys_are_a_recipe_which_is_named_after_its_folder(folder: str, na
     ("verifiable", "found"),
     [
         ("valdation", "evaluation.verifiable: found 'valdation'; allowed are validation; did you mean 'validation'?"),
-        ("{pth: a.jsonl}", "evaluation.verifiable.pth: unknown key; allowed are check_kinds, num_checks, num_prompts"),
+        ("{pth: a.jsonl}", "evaluation.verifiable.pth: unknown key; allowed are answer_check, check_kinds"),
         ("{path: a.jsonl, num_checks: 2}", "num_checks and check_kinds have no effect"),
     ],
 )  # fmt: skip
