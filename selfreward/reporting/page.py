@@ -210,7 +210,9 @@ def _curves(run: ReportData) -> list[tuple[str, Figure | None]]:
             figures.Curve(label, points(evaluations, name), series)
             for series, (name, label) in enumerate(lines, start=1)
         ]
-        svg = figures.curves_over_iterations(curves, last=last, neutral=neutral, alt=f"{title}, by iteration")
+        svg = figures.curves_over_iterations(
+            curves, last=last, neutral=neutral, alt=f"{title}, by iteration", named=lambda t: _with_decision(run, t)
+        )
         return title, Figure(title, svg, tuple(name for name, _ in lines), note) if svg else None
 
     pass_rates = [("pass_rate", "pass rate"), ("greedy_pass_rate", "greedy")]
@@ -223,6 +225,14 @@ def _curves(run: ReportData) -> list[tuple[str, Figure | None]]:
         curve("Response length, tokens", ("response_tokens", "tokens")),
         curve("Distance from M₀ and from the previous model, nats", *distances, neutral=0.0),
     ]
+
+
+def _with_decision(run: ReportData, iteration: int) -> str:
+    """Return the name of a model, and below it the decision on it where there is room."""
+    decision = run.decisions.get(iteration)
+    return (
+        f"{model_name(iteration)}\n{decision.decision}" if decision and len(run.history) < 5 else model_name(iteration)
+    )
 
 
 def _histograms(run: ReportData) -> dict[str, Any]:
