@@ -1,5 +1,6 @@
 """`selfreward.judge`: runs a judge on rows of prompts and responses."""
 
+import hashlib
 import os
 import sys
 import warnings
@@ -34,7 +35,9 @@ def judge(
     """See `selfreward.judge`."""
     full = judge_recipe_of(recipe, overrides, model)
     read = rows_of(rows)
-    with judged_rows(full, read, place=judge_folder(), name="python") as result:
+    # Replies of endpoints and their budget belong to these rows, as those of the command to its output.
+    name = f"rows-{hashlib.sha256(repr(read).encode('utf-8', 'replace')).hexdigest()[:12]}"
+    with judged_rows(full, read, place=judge_folder(), name=name) as result:
         for warning in result.warnings:
             warnings.warn(warning, stacklevel=3)
         return result

@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import pytest
 from cases.command_line import TINY
+from fakes.endpoint_server import EndpointServer, answer_to
 
 import selfreward
 from selfreward import recipe_file
@@ -19,6 +20,12 @@ ROWS: list[dict[str, Any]] = [
     {"id": "a", "prompt": "Name a sea.", "response": "The Black Sea."},
     {"id": 7, "prompt": "Name a sea.", "responses": ["The Red Sea.", ""]},
 ]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies of earlier tests, at the same address, are not found."""
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +84,26 @@ def test_judge_returns_what_the_command_writes(tmp_path: Path, kind: str) -> Non
     assert flat.num_rows == 6 and flat["score"].count(None) == 2
     assert [row["reason"] for row in flat if row["score"] is None] == ["empty_response"] * 2
     assert [row["response"] for row in flat if row["id"] == "7"] == [0, 0, 1, 1]
+
+
+def test_a_budget_is_that_of_the_rows_and_replies_are_paid_once() -> None:
+    def three(body: dict[str, Any]) -> dict[str, Any]:
+        answer = answer_to(body)
+        for choice in answer["choices"]:
+            choice["message"]["content"] = "It names a sea.\nScore: 3"
+        return answer
+
+    with EndpointServer() as server:
+        server.answer = three
+        price = {"prompt": 1.0, "generated": 1.0}
+        endpoint = {"endpoint": server.url, "model": "m", "price": price, "budget": 0.01}
+        recipe = {
+            "models": {"policy": {"model": "random:tiny"}, "gpt": endpoint},
+            "judging": {"kind": "additive", "by": "gpt", "num_draws": 2},
+        }
+        costs = [selfreward.judge(recipe, rows, ENGINE).cost for rows in (ROWS[:1], ROWS[:1], ROWS[1:])]
+    assert costs[0] and not costs[1] and costs[2]
+    assert sum(body.get("n", 1) for body in server.answered) == 2 * 2  # two responses have text
 
 
 def test_a_judge_that_compares_gives_the_other_response(tmp_path: Path) -> None:
