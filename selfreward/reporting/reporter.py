@@ -1,6 +1,7 @@
 """Writes the reports: report.md of each iteration, report.html, report.json and metrics.jsonl of the run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from selfreward.recipe import Recipe
@@ -11,6 +12,7 @@ from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
+from selfreward.reporting.metric_rows import metric_rows
 from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, ReportData, page, pair_cells, training_key
 from selfreward.reporting.record_summary import RecordSummary, summarise_records
 from selfreward.reporting.remarks import remarks
@@ -60,9 +62,9 @@ class RunReporter:
         )
         for summary in history:
             self._store.write_text(f"iteration-{summary.iteration:02d}/report.md", iteration_page(run, summary))
-        data = as_data(run)
-        self._store.write_text("report.json", strict_json(data))
-        self._store.write_text("metrics.jsonl", "".join(map(strict_json_line, metrics_lines(run, data))))
+        self._store.write_text("report.json", strict_json(as_data(run)))
+        rows = metric_rows(history, initial)
+        self._store.write_text("metrics.jsonl", "".join(strict_json_line(asdict(row)) for row in rows))
         self._store.write_text("report.html", page(run))
 
     def _initial_cost(self) -> IterationSummary | None:
@@ -147,14 +149,6 @@ def as_data(run: ReportData) -> dict[str, Any]:
             for summary in run.history
         ],
     }
-
-
-def metrics_lines(run: ReportData, data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return metrics.jsonl: one line per iteration with the numbers of report.json, the trainer's and the engine's."""
-    return [
-        {**entry, "training": _finite(summary.training), "usage_by_stage": _finite(summary.usage_by_stage)}
-        for entry, summary in zip(data["iterations"], run.history, strict=True)
-    ]
 
 
 def _finite(value: Any) -> Any:

@@ -75,6 +75,9 @@ class Manifest:
     def names(self) -> list[str]:
         return sorted(self.content["files"])
 
+    def names_under(self, prefix: str) -> list[str]:
+        return [name for name in self.names() if name.startswith(prefix)]
+
     def event(self, what: str, **details: Any) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.content["events"].append({"at": at, "what": what, **details})

@@ -141,6 +141,17 @@ class Store:
         for name in shards:
             yield from from_table(table.record, pq.read_table(self._verify(name), schema=schema_of(record)))
 
+    def read_rows(self, iteration: int, table: Table[Any]) -> pa.Table:
+        """Return the stored rows of a table as they are on disk, also those of an unfinished stage. StoreError."""
+        record: type = table.record
+        schema, merged = schema_of(record), merged_name(iteration, table.name)
+        if self._manifest.entry(merged) is not None:
+            return pq.read_table(self._verify(merged), schema=schema)
+        shards = self._manifest.names_under(f"{folder_of(iteration)}/{table.name}/")
+        return pa.concat_tables(
+            [schema.empty_table(), *(pq.read_table(self._verify(name), schema=schema) for name in shards)]
+        )
+
     def has(self, iteration: int, table: Table[Any]) -> bool:
         """Return whether a table is complete."""
         return self._manifest.entry(merged_name(iteration, table.name)) is not None
@@ -348,8 +359,7 @@ class Store:
         return self._manifest.entry(shard_name(iteration, stage, shard)) is not None
 
     def _shards(self, iteration: int, stage: str) -> list[str]:
-        prefix = f"{folder_of(iteration)}/{stage}/"
-        names = [name for name in self._manifest.names() if name.startswith(prefix)]
+        names = self._manifest.names_under(f"{folder_of(iteration)}/{stage}/")
         if not names:
             raise StoreError(
                 f"{self.folder}: iteration {iteration} has no {stage}; the stage must be made before it is read; "

@@ -66,7 +66,7 @@ def _optimizer(settings: Settings) -> Iterator[Problem]:
     if optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         yield Problem(
             "training.optimizer: adamw_8bit, but the package bitsandbytes is not installed; adamw and adafactor do not "
-            "need it; install selfreward-lm[optimizers] or use one of them"
+            "need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
         )
     if optimizer != "adamw" and settings.launch.sharding == "fsdp":
         yield Problem(

@@ -51,8 +51,9 @@ def verify(model: PreTrainedModel, pairs: Sequence[PairTokens], *, device: torch
     labels = labels_of(batch).to(device)
     layout = lay_out_pairs(pairs)
     with torch.no_grad():
-        plain = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        # Packed first: it refuses what newer versions of transformers refuse in the plain pass, with what to do.
         packed = PackedForward(model)(**inputs, layout=layout).log_probs
+        plain = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs
     _check_calls(model.config, layout)
     if not plain.isfinite().all():
         return math.inf  # the weights are broken: the reference pass raises an error that names the pairs

@@ -11,8 +11,8 @@ from fakes.endpoint_server import EndpointServer, Exchange, answer_to, status
 
 from selfreward import recipe_file
 from selfreward.cli import main
-from selfreward.commands.judge import judge_file, read_rows
-from selfreward.commands.judge_summary import table
+from selfreward.commands.judge import judge_file
+from selfreward.commands.judge_input import read_rows
 from selfreward.errors import EngineError, RecipeError
 from selfreward.prompts.files import open_rows
 from selfreward.recipe import Recipe
@@ -208,7 +208,7 @@ def test_more_draws_pay_only_for_new_replies(tmp_path: Path) -> None:
             assert sum(body.get("n", 1) for body in server.answered) == num_paid
             assert len(read(out)[0]["judgments"]) == num_draws
         assert judged.cost is not None and judged.cost > 0
-        assert f"Cost of new replies: {judged.cost:,.6g}" in table(judged)
+        assert f"Cost of new replies: {judged.cost:,.6g}" in str(judged)
 
 
 def test_only_newlines_end_a_row(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Packed against plain on tiny random models of many architectures: values, gradients, and refused models."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -244,7 +245,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gpt_oss": ({"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "s_aux"),
     "recurrent_gemma": (
         {"lru_width": 16, "num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]},
-        "1 of its 3 layers",
+        "1 of its 3 layers|linear_attention",  # transformers 5.23 gives its layers types
     ),
     "bloom": ({"n_layer": 2, "n_head": 4}, "attention interface"),
     "mpt": ({"d_model": 16, "n_layers": 2, "n_heads": 4}, "attention interface"),
@@ -274,7 +275,7 @@ def test_models_that_packing_would_compute_wrongly_are_refused(kind: str) -> Non
     changes, why = REFUSED[kind]
     message = refusal(random_model(kind, **changes))
     assert message.startswith("training.packing: ") and "packing: padded" in message
-    assert why in message
+    assert re.search(why, message)
     assert kind.split("_")[0] in message.lower().replace("gptoss", "gpt")
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from selfreward.commands.judge import JudgeResult
-from selfreward.commands.judge_summary import table
+from selfreward.commands.judge import with_output
+from selfreward.commands.judge_result import JudgeResult
 from selfreward.records import Evaluation, Interval
 from selfreward.statistics.judge_metrics import measure_judge
 
@@ -16,7 +16,7 @@ def shown(*, out: Path = Path("out.jsonl"), unscored: dict[str, int] | None = No
     """Return the summary of 160 responses and 480 judgments."""
     reasons = {"judge_position_consistency_rate": ONE, "judge_tie_rate": "no prompt has two scored responses"}
     left = {name: reason for name, reason in reasons.items() if name not in metrics}
-    return table(JudgeResult(out, 160, 480, unscored or {}, Evaluation(1, metrics, left)))
+    return with_output(JudgeResult((), 160, 480, unscored or {}, Evaluation(1, metrics, left)), out)
 
 
 def r_of(mean: float) -> Interval:
@@ -83,9 +83,8 @@ def test_a_correlation_of_score_and_length_is_reported_if_its_interval_excludes_
 def test_the_summary_fits_80_columns_and_ends_with_the_complete_path() -> None:
     metrics, not_measured = measure_judge([], response_lengths={}, scale=None, seed=0)
     out = Path("folder-" * 20) / "judgments.jsonl"
-    text = table(
-        JudgeResult(out, 0, 0, {"no_verdict" * 30: 1}, Evaluation(1, metrics, {**not_measured, "x" * 99: "y z" * 99}))
-    )
+    evaluation = Evaluation(1, metrics, {**not_measured, "x" * 99: "y z" * 99})
+    text = with_output(JudgeResult((), 0, 0, {"no_verdict" * 30: 1}, evaluation), out)
     *lines, last = text.splitlines()
     assert last == str(out)
     assert max(map(len, lines)) <= 80
@@ -95,5 +94,5 @@ def test_the_summary_fits_80_columns_and_ends_with_the_complete_path() -> None:
 
 def test_no_control_character_reaches_the_terminal() -> None:
     evaluation = Evaluation(1, {"\x1b[2Jname": 1.0}, {"\x1b[31m": "\x1b[2J\u202ereason"})
-    text = table(JudgeResult(Path("a\x1b[2Jb.jsonl"), 1, 1, {"\x1b[2J": 1}, evaluation))
+    text = with_output(JudgeResult((), 1, 1, {"\x1b[2J": 1}, evaluation), Path("a\x1b[2Jb.jsonl"))
     assert not set("\x1b\u202e") & set(text) and "ESC" in text

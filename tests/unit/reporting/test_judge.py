@@ -106,8 +106,13 @@ def test_the_judges_measurements_are_in_all_reports(rich: MadeRun) -> None:
             entry["judging"]["metrics"]["judge_reliability"]["low"] == summary.judging.metrics["judge_reliability"].low
         )  # type: ignore[union-attr]
         assert entry["judging"]["not_measured"] == summary.judging.not_measured
-    lines = [json.loads(line) for line in (rich.store.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["judging"] for line in lines] == [entry["judging"] for entry in entries]
+    rows = [json.loads(line) for line in (rich.store.folder / "metrics.jsonl").read_text().splitlines()]
+    for entry in entries:
+        judging = [row for row in rows if (row["iteration"], row["section"]) == (entry["iteration"], "judging")]
+        assert {row["metric"]: row["reason"] for row in judging if not row["valid"]} == entry["judging"]["not_measured"]
+        lows = {row["metric"]: row["low"] for row in judging if row["low"] is not None}
+        measured = entry["judging"]["metrics"]
+        assert lows == {name: value["low"] for name, value in measured.items() if isinstance(value, dict)}
     markdown = (rich.store.folder / "iteration-03" / "report.md").read_text(encoding="utf-8")
     assert "Judge reliability (ICC), r             0.38 [0.26 to 0.48]" in markdown
     assert "Kendall's tau, previous judge          0.24" in markdown
