@@ -44,7 +44,7 @@ def start_vllm(
         import torch._dynamo
 
         torch._dynamo.config.disable = True
-    with _restored_process_state(), _quiet(), broken_companions_explained():
+    with _restored_process_state(), _quiet(), _no_amx_attention(), broken_companions_explained():
         from vllm import LLM
 
         try:
@@ -87,6 +87,23 @@ def _restored_process_state() -> Iterator[None]:
         if not torch.cuda.is_available():
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(num_threads)
+
+
+@contextmanager
+def _no_amx_attention() -> Iterator[None]:
+    """Let vLLM choose its attention as if the CPU had no AMX, which changes no other kernel of a bfloat16 model.
+
+    The one for AMX in vLLM 0.31 and 0.32 attends wrongly: SmolLM2-135M in bfloat16 answers "What is the capital of
+    France?" with "L'Étoile, la Marseillaise", where the one for AVX-512 gives "Paris", at the same speed.
+    """
+    import torch
+
+    is_supported = torch.cpu._is_amx_tile_supported
+    torch.cpu._is_amx_tile_supported = lambda: False
+    try:
+        yield
+    finally:
+        torch.cpu._is_amx_tile_supported = is_supported
 
 
 @contextmanager
