@@ -85,13 +85,19 @@ class Tools(Inference):
 def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
     """Store the models on disk; the engine starts at its first use. `cache_folder` stores the replies of endpoints."""
     models = {
-        name: model_files.checkpoint_of(model_files.materialise(section), iteration=0)
+        name: model_files.checkpoint_of(model_files.materialise(section, key=f"models.{name}"), iteration=0)
         for name, section in recipe.local_models.items()
     }
     models["initial"] = models["policy"]
-    engine = engines.build(recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code)
+    encoders = {
+        name: model_files.ChatTokenizer.of(section, models[name].path) for name, section in recipe.local_models.items()
+    }
+    engine = engines.build(
+        recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code,
+        chat=encoders.pop("policy"),
+    )  # fmt: skip
     local = dict.fromkeys((*sorted(POLICY_MODELS), *models))
-    built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
+    built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder, encoders=encoders)
     return Inference(engine=engine, chats=built, models=models)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
 from selfreward.errors import ChatTemplateError
-from selfreward.parts import Engine
+from selfreward.parts import Encoder, Engine
 from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
 from selfreward.requests import ChatRequest, GenerationRequest, Reply, Sample
@@ -23,10 +23,14 @@ _SPARE_TOKENS = 8
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A `parts.Chat` on an engine: one engine call for all free text, and one for all choices."""
+    """A `parts.Chat` on an engine: one engine call for all free text, and one for all choices.
+
+    `encoder` encodes its conversations in its own chat template; without one, the engine does.
+    """
 
     by: str
     engine: Engine
+    encoder: Encoder | None = None
     is_local = True
 
     def model_id(self, models: Mapping[str, Checkpoint]) -> str:
@@ -132,13 +136,14 @@ class LocalChat:
         A template may not escape its input, and a tokenizer may produce control tokens that the text does not contain
         (it normalises characters), so the check is on the tokens.
         """
+        encode = (self.encoder or self.engine).encode
         silent = [replace(message, content="x") for message in messages]
-        expected = self._count_control_tokens(self.engine.encode(silent, thinking=thinking))
-        token_ids = self.engine.encode(messages, thinking=thinking)
+        expected = self._count_control_tokens(encode(silent, thinking=thinking))
+        token_ids = encode(messages, thinking=thinking)
         if self._count_control_tokens(token_ids) == expected:
             return token_ids
         broken = [replace(message, content=self._break_control_tokens(message.content)) for message in messages]
-        token_ids = self.engine.encode(broken, thinking=thinking)
+        token_ids = encode(broken, thinking=thinking)
         return token_ids if self._count_control_tokens(token_ids) == expected else None
 
     def _break_control_tokens(self, text: str) -> str:

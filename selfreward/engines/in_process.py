@@ -16,19 +16,27 @@ from selfreward.requests import ScoreRequest
 class InProcessEngine(ABC):
     """An engine without its model: subclasses load weights and generate text.
 
-    `first` gives tokenizer and configuration, and the weights unless another checkpoint is loaded first.
+    `first` gives tokenizer and configuration, and the weights unless another checkpoint is loaded first. `chat` is the
+    tokenizer with the recipe's variables of the chat template.
     """
 
     name: ClassVar[str]
     determinism: ClassVar[str]
     enforces_schema: ClassVar[bool]
 
-    def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        section: EngineSection,
+        *,
+        first: Checkpoint,
+        trust_remote_code: bool = False,
+        chat: ChatTokenizer | None = None,
+    ) -> None:
         dtype = engine_dtype(section).name
         self._section = section.model_copy(update={"dtype": dtype})
         self._first = first
         self._trust_remote_code = trust_remote_code
-        self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
+        self._chat = chat or ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
         self._verifier = WeightVerifier(dtype=dtype)
         self._usage = Usage()
         self._loaded: Checkpoint | None = None
