@@ -214,6 +214,12 @@ class ChatTokenizer:
         """Return the token ids of plain text, without special tokens."""
         return tuple(self._tokenizer.encode(encodable(text), add_special_tokens=False))
 
+    def added_token_id(self, text: str) -> int | None:
+        """Return the token that is spelt like this and never split; None when there is none."""
+        token_ids = self.encode_text(text)
+        is_added = len(token_ids) == 1 and token_ids[0] in self._tokenizer.added_tokens_decoder
+        return token_ids[0] if is_added else None
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of any ids: special tokens left out, invalid UTF-8 as U+FFFD."""
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
