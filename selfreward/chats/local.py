@@ -12,6 +12,7 @@ from functools import cached_property
 
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
 from selfreward.errors import ChatTemplateError
+from selfreward.model_files.template_turns import silenced
 from selfreward.parts import Encoder, Engine
 from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
@@ -137,7 +138,7 @@ class LocalChat:
         (it normalises characters), so the check is on the tokens.
         """
         encode = (self.encoder or self.engine).encode
-        silent = [replace(message, content="x") for message in messages]
+        silent = [silenced(message) for message in messages]
         expected = self._count_control_tokens(encode(silent, thinking=thinking))
         token_ids = encode(messages, thinking=thinking)
         if self._count_control_tokens(token_ids) == expected:

@@ -20,11 +20,11 @@ from selfreward import recipe
 from selfreward.errors import ChatTemplateError, EngineError, RecipeError
 from selfreward.judging.client import finite, plain_judgment
 from selfreward.model_files.reading import reading_model
-from selfreward.model_files.template_turns import template_turns
+from selfreward.model_files.template_turns import silenced, template_turns
 from selfreward.model_files.tokenizer import has_system_role, merged_system_turn
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
-from selfreward.records import TOOL_CALLS, TOOLS, Checkpoint, Judgment, Message, Prompt, Response
+from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
 from selfreward.store.model_folder import require_unchanged
 from selfreward.workload import Lengths, Requests, Workload, forward_requests
 
@@ -139,7 +139,7 @@ def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, lim
         return sum(token_id in control for token_id in token_ids)
 
     try:
-        expected = num_control(_encode(tokenizer, list(map(_silent, turns))))
+        expected = num_control(_encode(tokenizer, list(map(silenced, turns))))
         token_ids = _encode(tokenizer, turns)
     except ChatTemplateError:  # of this one conversation, which must not end the run
         return Unscored.REFUSED
@@ -150,11 +150,6 @@ def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, lim
         if num_control(token_ids) != expected:
             return Unscored.CONTROL_TOKENS
     return token_ids if len(token_ids) <= limit else Unscored.TOO_LONG
-
-
-def _silent(turn: Message) -> Message:
-    """Return the turn with another text; that of tool calls is JSON, and stays."""
-    return turn if turn.role in (TOOLS, TOOL_CALLS) else replace(turn, content="x")
 
 
 def _break_control_tokens(text: str, tokenizer: Any) -> str:

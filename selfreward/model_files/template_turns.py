@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfreward.records import TOOL, TOOL_CALLS, TOOLS, Message
@@ -41,34 +42,42 @@ def template_turns(
     return turns, tools
 
 
-def missing_in(text: str, messages: Sequence[Message]) -> str | None:
-    """Return what of a conversation with tools a template left out of its text; None when all is there."""
+def marked(messages: Sequence[Message]) -> tuple[list[Message], dict[str, str]]:
+    """Return the conversation with other names of tools and calls and other results, and what each of them stands for.
+
+    What a template leaves out of this conversation it leaves out of the given one.
+    """
+    turns: list[Message] = []
+    marks: dict[str, str] = {}
+
+    def mark(what: str) -> str:
+        name = f"part_7261_{len(marks)}_"
+        marks[name] = what
+        return name
+
     for message in messages:
-        if message.role == TOOL and message.content.strip() and not _is_in(message.content.strip(), text):
-            return "the result of a tool"
-        names = [_name(each) for each in json.loads(message.content)] if message.role in (TOOLS, TOOL_CALLS) else []
-        if any(name not in text for name in names):
-            return "the tools that are offered" if message.role == TOOLS else "the call of a tool"
-    return None
-
-
-def _is_in(content: str, text: str) -> bool:
-    """Return whether a result is in the text, as it is or as a JSON text."""
-    written = (json.dumps(content, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
-    return any(form in text for form in (content, *written))
-
-
-def _name(each: Any) -> str:
-    """Return the name of a call or of an offered tool; "" when it has none."""
-    inner = each.get("function", each) if isinstance(each, dict) else {}
-    name = inner.get("name") if isinstance(inner, dict) else None
-    return name if isinstance(name, str) else ""
+        if message.role == TOOLS:
+            tools = json.loads(message.content)
+            named = [{**tool, "function": {**tool["function"], "name": mark("a tool on offer")}} for tool in tools]
+            turns.append(replace(message, content=json.dumps(named)))
+        elif message.role == TOOL_CALLS:
+            calls = [{**call, "name": mark("the call of a tool")} for call in json.loads(message.content)]
+            turns.append(replace(message, content=json.dumps(calls)))
+        else:
+            is_result = message.role == TOOL
+            turns.append(replace(message, content=mark("the result of a tool")) if is_result else message)
+    return turns, marks
 
 
 def _call(call: Mapping[str, Any], arguments_as_text: bool) -> dict[str, Any]:
     arguments = call["arguments"]
     as_given = json.dumps(arguments, ensure_ascii=False) if arguments_as_text else arguments
     return {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": as_given}}
+
+
+def silenced(message: Message) -> Message:
+    """Return the turn with another text, to count what the template itself writes; JSON text stays."""
+    return message if message.role in (TOOLS, TOOL_CALLS) else replace(message, content="x")
 
 
 def encodable(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfreward.errors import ChatTemplateError, RecipeError
 from selfreward.model_files.reading import reading_model
-from selfreward.model_files.template_turns import encodable, has_tools, missing_in, template_turns
+from selfreward.model_files.template_turns import encodable, has_tools, marked, template_turns
 from selfreward.recipe import ModelSection
 from selfreward.records import TOOLS, Message
 from selfreward.store.model_folder import stamp_of
@@ -174,8 +174,9 @@ class ChatTokenizer:
 
     def _require_all(self, messages: Sequence[Message]) -> None:
         """Raise ChatTemplateError when the template leaves a part of a conversation with tools out, as many do."""
-        text = str(self._applied(messages, tokenize=False))
-        if (missing := missing_in(text, messages)) is not None:
+        turns, marks = marked(messages)
+        text = str(self._applied(turns, tokenize=False))
+        if (missing := next((what for mark, what in marks.items() if mark not in text), None)) is not None:
             raise ChatTemplateError(
                 f"conversation with tools: the model's chat template leaves {missing} out; a conversation must be "
                 "rendered whole; use a model whose template supports tools, or remove the row"

@@ -89,7 +89,9 @@ def test_one_row_that_is_no_prompt(tmp_path: Path, capsys: pytest.CaptureFixture
     assert validate(section, tmp_path) == (2 if kind == "file" else 0)
     printed = capsys.readouterr()
     assert (
-        "1 of 40 rows" in printed.err and "1 tool turn" in printed.err and "message 2 belongs to a tool" in printed.err
+        "1 of 40 rows" in printed.err
+        and "1 tool turn" in printed.err
+        and "has the result of a tool that was not called" in printed.err
     )
     if kind == "file":
         assert f"\n  {path}, line 40: " in printed.err
