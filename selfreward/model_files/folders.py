@@ -56,7 +56,7 @@ def _located(section: ModelSection, *, dtype: str) -> Path:
         if not path.is_file():
             raise RecipeError(f"model {name!r}: there is no such file; allowed is {ALLOWED_NAMES}; correct the path")
         return _from_gguf(path, section, dtype=dtype)
-    return _from_hub(section)
+    return _checked(from_hub(section), name)
 
 
 def checkpoint_of(folder: Path, iteration: int) -> Checkpoint:
@@ -117,7 +117,11 @@ def _dequantise(folder: Path, *, file: Path, name: str, trust: bool, dtype: str)
     tokenizer.save_pretrained(folder)
 
 
-def _from_hub(section: ModelSection) -> Path:
+def from_hub(section: ModelSection, *, weights: bool = True) -> Path:
+    """Return the folder of a hub's model, downloaded unless it is there; without its weights if they are not needed.
+
+    Raises RecipeError.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -127,7 +131,8 @@ def _from_hub(section: ModelSection) -> Path:
             f"model {name!r}: there is no such folder, and it is not a hub id; allowed is {ALLOWED_NAMES}; "
             "correct the name"
         )
-    patterns = [*_HUB_FILES, "*.py"] if section.trust_remote_code else _HUB_FILES
+    patterns = _HUB_FILES if weights else [pattern for pattern in _HUB_FILES if pattern != "*.safetensors"]
+    patterns = [*patterns, "*.py"] if section.trust_remote_code else patterns
     try:
         folder = snapshot_download(
             name, revision=section.revision, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"]
@@ -139,7 +144,7 @@ def _from_hub(section: ModelSection) -> Path:
             f"allowed is {ALLOWED_NAMES}; correct the name, log in for a gated model, or copy the model to this "
             "machine and give its folder"
         ) from error
-    return _checked(Path(folder), name)
+    return Path(folder)
 
 
 def _checked(folder: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import ChatTemplateError
+from selfreward.model_files.estimated import has_tokenizer
 from selfreward.model_files.json_file import read_json_object
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.problems import Facts, Problem, warning
@@ -29,7 +30,7 @@ def problems(section: Mapping[str, NamedModel], facts: Facts, *, scoring: Set[st
                 "variables; they are allowed for models that are prompted; remove the key"
             )
     for name, each in facts.recipe.local_models.items():
-        if name not in scoring and name in facts.models:
+        if name not in scoring and name in facts.models and has_tokenizer(facts.models[name].path):
             yield from _of_template(f"models.{name}", each, ChatTokenizer.of(each, facts.models[name].path))
     yield from _of_system_turns(facts)
 
@@ -58,7 +59,8 @@ def _of_template(key: str, section: ModelSection, chat: ChatTokenizer) -> Iterat
 
 def _of_system_turns(facts: Facts) -> Iterator[Problem]:
     """Yield a warning when prompts have a system turn, and the policy's chat template has no system role."""
-    if ChatTokenizer.of(facts.recipe.policy, facts.models["policy"].path).has_system_role:
+    folder = facts.models["policy"].path
+    if not has_tokenizer(folder) or ChatTokenizer.of(facts.recipe.policy, folder).has_system_role:
         return
     iterations = range(1, facts.recipe.iterations.max + 1)
     if any(prompt.messages[0].role == "system" for t in iterations for prompt in facts.source.training_prompts(t)):
