@@ -22,7 +22,8 @@ def planned_model(section: ModelSection, *, key: str) -> Checkpoint:
     """
     folder = _folder(section)
     if folder is None or has_weights(folder):
-        return checkpoint_of(materialise(section, key=key), iteration=0)
+        here = section if folder is None else section.model_copy(update={"model": str(folder)})
+        return checkpoint_of(materialise(here, key=key), iteration=0)
     require_usable_files(folder, section.model)
     if not (folder / "config.json").is_file():
         raise RecipeError(

@@ -1,6 +1,6 @@
 """The checks that one engine can load all models of a recipe in turn, and of what their chat templates support."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ def problems(section: Mapping[str, NamedModel], facts: Facts, *, scoring: Set[st
             )
     for name, each in facts.recipe.local_models.items():
         if name not in scoring and name in facts.models and has_tokenizer(facts.models[name].path):
-            yield from _of_template(f"models.{name}", each, ChatTokenizer.of(each, facts.models[name].path))
+            chat = ChatTokenizer.of(each, facts.models[name].path)
+            yield from _of_template(f"models.{name}", each, chat, stop=facts.recipe.sampling.stop)
     yield from _of_system_turns(facts)
 
 
-def _of_template(key: str, section: ModelSection, chat: ChatTokenizer) -> Iterator[Problem]:
-    """Yield what a user should know about the chat template of a model."""
+def _of_template(key: str, section: ModelSection, chat: ChatTokenizer, *, stop: Sequence[str]) -> Iterator[Problem]:
+    """Yield what a user should know about the chat template of a model, whose responses end at `stop` too."""
     for name in section.chat_template_kwargs:
         if name not in chat.template:
             yield warning(
@@ -50,10 +51,11 @@ def _of_template(key: str, section: ModelSection, chat: ChatTokenizer) -> Iterat
             )
     except ChatTemplateError as error:
         yield Problem(f"{key}: {error}")
-    if chat.turn_end and chat.turn_end_id not in chat.end_token_ids:
+    if chat.turn_end and chat.turn_end not in stop and chat.turn_end_id not in chat.end_token_ids:
         yield warning(
             f"{key}: its chat template ends the turn of an assistant with {chat.turn_end!r:.60}, which does not begin "
-            "with a token that ends a response; sampling.stop may contain it, or generation_config.json its token"
+            "with a token that ends a response; add it to sampling.stop, or its token to eos_token_id in "
+            "generation_config.json"
         )
 
 
