@@ -1,6 +1,7 @@
 """The tools of a conversation as data sets write them, read as turns: the tools on offer, calls, and their results."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from selfreward.records import TOOL, TOOL_CALLS, TOOLS, Message
 CALLS: Final = ("tool_calls", "function_call")
 """The keys of an assistant's turn that contain calls."""
 
+_SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 _ADVICE = "a call is {name, arguments}, in OpenAI's form or as JSON text; correct or remove the row"
 
 
@@ -60,7 +62,21 @@ def in_order(turns: Sequence[Message], ids: Sequence[Any], where: str) -> list[M
                 results.sort(key=lambda result: place[result[0]])
         ordered += [turn for _, turn in results]
         position = end
-    return ordered
+    return _with_short_ids(ordered)
+
+
+def _with_short_ids(turns: Sequence[Message]) -> list[Message]:
+    """Return the turns with new ids of calls; ids of nine letters and digits, which some templates demand, stay."""
+    number = 0
+    renamed: list[Message] = []
+    for turn in turns:
+        calls = json.loads(turn.content) if turn.role == TOOL_CALLS else []
+        for call in calls:
+            if not _SHORT_ID.fullmatch(call["id"]):
+                call["id"] = f"call{number:05}"
+            number += 1
+        renamed.append(Message(turn.role, json.dumps(calls, ensure_ascii=False)) if calls else turn)
+    return renamed
 
 
 def _call(call: Any, number: int, where: str) -> dict[str, Any]:
@@ -71,12 +87,11 @@ def _call(call: Any, number: int, where: str) -> dict[str, Any]:
     arguments: Any = next((inner[key] for key in ("arguments", "parameters") if inner.get(key) is not None), {})
     if isinstance(arguments, str):
         arguments = _json(arguments, default=arguments)
-    # Some templates demand ids of nine letters and digits.
     given = call.get("id")
     return {
         "name": name,
         "arguments": _without_nulls(arguments),
-        "id": given if isinstance(given, str) and given else f"call{number:05}",
+        "id": given if isinstance(given, str) and given else str(number),
     }
 
 

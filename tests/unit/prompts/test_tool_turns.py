@@ -28,7 +28,7 @@ def test_openais_form_is_read_whole() -> None:
         ("tools", OFFERED),
         ("user", "Weather?"),
         ("assistant", "Let me look."),
-        ("tool_calls", [{"name": "tide", "arguments": {"port": "Rye"}, "id": "c1"}]),
+        ("tool_calls", [{"name": "tide", "arguments": {"port": "Rye"}, "id": "call00000"}]),
         ("tool", "high"),
     ]
 
@@ -79,6 +79,13 @@ def test_keys_that_arrow_fills_with_nulls_are_left_out() -> None:
     calling = {"role": "assistant", "tool_calls": [call("tide", {"port": "Rye", "hour": None})], "content": None}
     ((_, [made]),) = turns({"messages": [{**USER, "tool_calls": None}, calling, ASK]})[1:2]
     assert made["arguments"] == {"port": "Rye"}
+
+
+def test_calls_have_ids_of_nine_letters_and_digits_as_some_templates_demand() -> None:
+    """Mistral's, for example; its own ids stay."""
+    calling = [{"role": "assistant", "tool_calls": [call("tide", {}, id=id)]} for id in ("call_1-x", "Ab3dEf6h9", None)]
+    made = turns({"messages": [USER, calling[0], {"role": "tool", "content": "1"}, *calling[1:], ASK]})
+    assert [found[0]["id"] for role, found in made if role == "tool_calls"] == ["call00000", "Ab3dEf6h9", "call00002"]
 
 
 def test_the_stored_form_is_read_again() -> None:
