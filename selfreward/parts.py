@@ -61,6 +61,14 @@ class Encoder(Protocol):
         """
 
 
+class OwnTemplate(Encoder, Protocol):
+    """Encodes the conversations of a model whose chat template is not the policy's."""
+
+    @property
+    def turn_end(self) -> str:
+        """What the template writes after the text of an assistant, where a reply ends; "" when that is not known."""
+
+
 class Engine(Encoder, Protocol):
     """The inference engine of a run. It starts at its first use, and has one checkpoint loaded at a time.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from selfreward.parts import Chat, Encoder, Engine
+from selfreward.parts import Chat, Engine, OwnTemplate
 from selfreward.recipe import EndpointSection
 
 
@@ -13,7 +13,7 @@ def build(
     *,
     engine: Engine,
     cache_folder: Path,
-    encoders: Mapping[str, Encoder] | None = None,
+    encoders: Mapping[str, OwnTemplate] | None = None,
 ) -> dict[str, Chat]:
     """Return all models that can judge, by name. `cache_folder` stores the replies of endpoints, a file per model.
 

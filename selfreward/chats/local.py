@@ -13,7 +13,7 @@ from functools import cached_property
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
 from selfreward.errors import ChatTemplateError
 from selfreward.model_files.template_turns import silenced
-from selfreward.parts import Encoder, Engine
+from selfreward.parts import Engine, OwnTemplate
 from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
 from selfreward.requests import ChatRequest, GenerationRequest, Reply, Sample
@@ -26,12 +26,13 @@ _SPARE_TOKENS = 8
 class LocalChat:
     """A `parts.Chat` on an engine: one engine call for all free text, and one for all choices.
 
-    `encoder` encodes its conversations in its own chat template; without one, the engine does.
+    `encoder` encodes its conversations in its own chat template, and says where its replies end; without one, the
+    engine does.
     """
 
     by: str
     engine: Engine
-    encoder: Encoder | None = None
+    encoder: OwnTemplate | None = None
     is_local = True
 
     def model_id(self, models: Mapping[str, Checkpoint]) -> str:
@@ -75,7 +76,10 @@ class LocalChat:
         positions = [
             index for index, request in enumerate(requests) if request.max_tokens and replies[index][0].skipped is None
         ]
-        generation_requests = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in positions]
+        stop = (self.encoder.turn_end,) if self.encoder and self.encoder.turn_end else ()
+        generation_requests = [
+            _generation(requests[index], replies[index][0].prompt_token_ids, stop) for index in positions
+        ]
         for index, samples in zip(
             positions, self.engine.generate(generation_requests) if generation_requests else [], strict=True
         ):
@@ -167,7 +171,7 @@ def _opening_pattern(opening: str) -> re.Pattern[str]:
     return re.compile(rf"[ \t*_#]{{0,8}}{re.escape(opening.strip())}")
 
 
-def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...]) -> GenerationRequest:
+def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...], stop: tuple[str, ...]) -> GenerationRequest:
     return GenerationRequest(
         prompt_token_ids=prompt_token_ids,
         max_tokens=request.max_tokens,
@@ -176,6 +180,7 @@ def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...]) -> Gene
         top_p=request.top_p,
         seed=request.seed,
         json_schema=request.json_schema,
+        stop=stop,
     )
 
 

@@ -338,6 +338,8 @@ def test_reasons_of_skipped_requests_are_known_to_reports() -> None:
 
 def test_a_model_with_its_own_template_is_prompted_in_it() -> None:
     class Own:
+        turn_end = "<end>"
+
         def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
             return tuple(map(ord, f"<<{messages[-1].content}>>{'' if thinking else '(no thinking)'}"))
 
@@ -347,10 +349,12 @@ def test_a_model_with_its_own_template_is_prompted_in_it() -> None:
     engine = FakeEngine(say)
     chats = build(["policy", "judge"], {}, engine=engine, cache_folder=Path("x"), encoders={"judge": Own()})
     models = {name: Checkpoint(name, Path(name), 0) for name in chats}
-    sent = []
+    sent, stops = [], []
     for name in ("policy", "judge"):
         chats[name].reply([ChatRequest((Message("user", "Hi"),), max_tokens=9)], models=models)
         sent.append("".join(map(chr, engine.calls[-1][0].prompt_token_ids)))
+        stops.append(engine.calls[-1][0].stop)
     assert sent == ["[user]Hi[assistant]", "<<Hi>>"]
+    assert stops == [(), ("<end>",)], "its replies end where its turns end, which may not be the policy's end token"
     chats["judge"].reply([ChatRequest((Message("user", "Hi"),), max_tokens=0, choices=("1", "2"))], models=models)
     assert engine.calls[-1][0].prompt_token_ids == Own().encode([Message("user", "Hi")], thinking=False)
