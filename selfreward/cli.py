@@ -70,7 +70,10 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     add_recipe_command("run", _run, "run a recipe, or resume it where it stopped")
-    add_recipe_command("plan", _plan, "estimate the cost of a run: requests, tokens, steps, memory, time")
+    sub = add_recipe_command("plan", _plan, "estimate the cost of a run: requests, tokens, steps, memory, time")
+    sub.add_argument(
+        "--gpu", metavar="NAME", help="plan for this GPU instead of this machine, for example H100 or 8xA100-40"
+    )
     add_recipe_command("validate", _validate, "check a recipe and its prompts without running it")
     sub = add_recipe_command("judge", _judge, "judge a file of responses, and measure the quality of the judge on it")
     sub.add_argument("file", type=Path, help="rows of a prompt and a response, in any format (docs/data.md)")
@@ -125,7 +128,7 @@ def _plan(options: argparse.Namespace) -> int:
     from selfreward import recipe_file
     from selfreward.plan import plan, render
 
-    print(render(plan(recipe_file.load(options.recipe, options.overrides))))
+    print(render(plan(recipe_file.load(options.recipe, options.overrides), gpu=options.gpu)))
     return 0
 
 

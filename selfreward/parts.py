@@ -51,8 +51,29 @@ class Chat(Protocol):
         """
 
 
-class Engine(Protocol):
-    """The inference engine of a run. It starts at its first use, and has one checkpoint loaded at a time."""
+class Encoder(Protocol):
+    """Encodes the conversations of one model in its chat template, with the variables that the recipe gives it."""
+
+    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
+        """Return the token ids of a conversation in the chat template, up to the start of the assistant's turn.
+
+        `thinking=False`: for a thinking model, up to the end of an empty thinking block.
+        """
+
+
+class OwnTemplate(Encoder, Protocol):
+    """Encodes the conversations of a model whose chat template is not the policy's."""
+
+    @property
+    def turn_end(self) -> str:
+        """What the template writes after the text of an assistant, where a reply ends; "" when that is not known."""
+
+
+class Engine(Encoder, Protocol):
+    """The inference engine of a run. It starts at its first use, and has one checkpoint loaded at a time.
+
+    It encodes the conversations of the policy.
+    """
 
     @property
     def context_tokens(self) -> int:
@@ -61,12 +82,6 @@ class Engine(Protocol):
     @property
     def enforces_schema(self) -> bool:
         """Whether `json_schema` of a request is enforced; if not, such a request raises RecipeError."""
-
-    def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
-        """Return the token ids of a conversation in the chat template, up to the start of the assistant's turn.
-
-        `thinking=False`: for a thinking model, up to the end of an empty thinking block.
-        """
 
     @property
     def control_tokens(self) -> tuple[str, ...]:

@@ -127,7 +127,9 @@ def _flat(section: BaseModel, prefix: str = "") -> dict[str, tuple[Any, bool]]:
             leaves |= _flat(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():
-                leaves |= _flat(item, f"{prefix}{name}.{key}.")
+                is_section = isinstance(item, BaseModel)  # else a key of the user's own, as in extra_body
+                path = f"{prefix}{name}.{key}"
+                leaves |= _flat(item, f"{path}.") if is_section else {path: (_shown(item), may_change)}
         else:
             leaves[prefix + name] = (_shown(value), may_change)
     return leaves

@@ -8,14 +8,23 @@ the token of the same index.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 FinishReason = Literal["stop", "length"]
+
+TOOLS: Final = "tools"
+TOOL_CALLS: Final = "tool_calls"
+TOOL: Final = "tool"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; `role` is system, user or assistant."""
+    """One turn of a conversation; `role` is system, user, assistant, or one of three of conversations with tools.
+
+    `tools`: the tools that are offered, as a JSON list; at most one, before the first user turn. `tool_calls`: the
+    calls of the assistant, after its text if it has any, as a JSON list of `{"name", "arguments", "id"}`. `tool`: the
+    result of a call, in the order of the calls.
+    """
 
     role: str
     content: str
@@ -23,7 +32,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that ends with a user turn.
+    """A conversation that ends with a user turn or the result of a tool.
 
     `checks` are declarative requirements on a response, `{"kind": ..., **arguments}` each (see `selfreward.checks`).
     `reference` is a response known to be good, for judges configured to use it; "" when there is none.
@@ -38,7 +47,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Response:
-    """One sampled response. Its token ids end with the end token exactly when `finish_reason` is "stop"."""
+    """One sampled response. When `finish_reason` is "stop", its token ids end with the end token, or with the tokens
+    that complete a stop string of the recipe; `text` has neither."""
 
     id: str
     prompt_id: str

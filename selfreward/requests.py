@@ -12,7 +12,10 @@ from selfreward.roles import Weights
 class GenerationRequest:
     """`n` samples that continue `prompt_token_ids`, of at most `max_tokens` tokens each.
 
-    Temperature 0 is greedy. Sample i is seeded with `seed` + i. With `choice_token_ids`, each sample includes the raw
+    Temperature 0 is greedy. Sample i is seeded with `seed` + i. `repetition_penalty` changes the logits of tokens that
+    the prompt or the sample already has; after the temperature, `min_p`, `top_k` (0 or less: all) and `top_p` leave out
+    tokens, in this order. Log-probabilities of samples are those before all of these. A sample ends with an end token,
+    with its first stop string, or after `max_tokens`. With `choice_token_ids`, each sample includes the raw
     log-probabilities of exactly these tokens at the first sampled position. `json_schema` enforces JSON text of that
     schema; an engine that cannot enforce it raises RecipeError.
     """
@@ -25,11 +28,16 @@ class GenerationRequest:
     seed: int = 0
     choice_token_ids: tuple[int, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample. `token_ids` include the end token when `finish_reason` is "stop"; `text` does not."""
+    """One sample. `token_ids` include the end token, or the tokens of a stop string, when `finish_reason` is "stop";
+    `text` does not."""
 
     token_ids: tuple[int, ...]
     token_logprobs: tuple[float, ...]

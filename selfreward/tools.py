@@ -26,7 +26,7 @@ from selfreward.installation import require_transformers
 from selfreward.monitoring import interventions
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem, left_out
-from selfreward.recipe import AdditiveSection, Recipe, RewardModelSection
+from selfreward.recipe import AdditiveSection, ModelSection, Recipe, RewardModelSection
 from selfreward.records import Checkpoint
 from selfreward.roles import POLICY_MODELS
 from selfreward.workload import Lengths
@@ -83,23 +83,38 @@ class Tools(Inference):
     monitor: Monitor
 
 
-def inference_of(recipe: Recipe, *, cache_folder: Path) -> Inference:
-    """Store the models on disk; the engine starts at its first use. `cache_folder` stores the replies of endpoints."""
+def inference_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -> Inference:
+    """Store the models on disk; the engine starts at its first use. `cache_folder` stores the replies of endpoints.
+
+    With `is_plan` no weights are needed, and the engine can only tell lengths.
+    """
     require_transformers()
-    models = {
-        name: model_files.checkpoint_of(model_files.materialise(section), iteration=0)
+    models = {name: _model(name, section, is_plan) for name, section in recipe.local_models.items()}
+    models["initial"] = models["policy"]
+    encoders = {
+        name: (model_files.planned_tokenizer if is_plan else model_files.ChatTokenizer.of)(section, models[name].path)
         for name, section in recipe.local_models.items()
     }
-    models["initial"] = models["policy"]
-    engine = engines.build(recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code)
+    engine = engines.build(
+        recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code,
+        chat=encoders.pop("policy"),
+    )  # fmt: skip
     local = dict.fromkeys((*sorted(POLICY_MODELS), *models))
-    built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder)
+    built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder, encoders=encoders)
     return Inference(engine=engine, chats=built, models=models)
 
 
-def tools_of(recipe: Recipe, *, cache_folder: Path) -> Tools:
-    """Build the tools of a recipe. Raises RecipeError for prompts, models and names that cannot be used."""
-    inference = inference_of(recipe, cache_folder=cache_folder)
+def _model(name: str, section: ModelSection, is_plan: bool) -> Checkpoint:
+    key = f"models.{name}"
+    if is_plan:
+        return model_files.planned_model(section, key=key)
+    return model_files.checkpoint_of(model_files.materialise(section, key=key), iteration=0)
+
+
+def tools_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -> Tools:
+    """Build the tools of a recipe, or of its plan. Raises RecipeError for prompts, models and names that cannot be
+    used."""
+    inference = inference_of(recipe, cache_folder=cache_folder, is_plan=is_plan)
     lengths = Lengths(inference.engine)
     # An intervention may allow longer responses later in the run.
     longest = max(r.sampling.max_tokens for r in (recipe, *interventions.variants(recipe).values()))

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfreward.chats.endpoint_dialect import Dialect
+from selfreward.model_files.template_turns import template_turns
 from selfreward.recipe import EndpointSection
+from selfreward.records import Message
 from selfreward.requests import ChatRequest
 
 _SEED_MASK = 0x7FFFFFFF
@@ -34,9 +37,7 @@ def chat_body(request: ChatRequest, section: EndpointSection, *, draw: int) -> d
     """Return the request body for this reply alone. A null in `extra_body` removes a key."""
     body: dict[str, Any] = {
         "model": section.model,
-        "messages": [
-            {"role": message.role, "content": without_lone_surrogates(message.content)} for message in request.messages
-        ],
+        "messages": _messages(request.messages),
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": (request.seed + draw) & _SEED_MASK,
@@ -50,6 +51,15 @@ def chat_body(request: ChatRequest, section: EndpointSection, *, draw: int) -> d
         form = {"name": "reply", "schema": request.json_schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     return {key: value for key, value in {**body, **section.extra_body}.items() if value is not None}
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return a conversation in OpenAI's form. Tools on offer are not sent: a reply has to be text."""
+    turns, _ = template_turns(
+        [replace(message, content=without_lone_surrogates(message.content)) for message in messages],
+        arguments_as_text=True,
+    )
+    return turns
 
 
 def draw_key(url: str, body: Mapping[str, Any], request: ChatRequest) -> str:

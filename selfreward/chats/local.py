@@ -12,7 +12,8 @@ from functools import cached_property
 
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
 from selfreward.errors import ChatTemplateError
-from selfreward.parts import Engine
+from selfreward.model_files.template_turns import silenced
+from selfreward.parts import Engine, OwnTemplate
 from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
 from selfreward.requests import ChatRequest, GenerationRequest, Reply, Sample
@@ -23,10 +24,15 @@ _SPARE_TOKENS = 8
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A `parts.Chat` on an engine: one engine call for all free text, and one for all choices."""
+    """A `parts.Chat` on an engine: one engine call for all free text, and one for all choices.
+
+    `encoder` encodes its conversations in its own chat template, and says where its replies end; without one, the
+    engine does.
+    """
 
     by: str
     engine: Engine
+    encoder: OwnTemplate | None = None
     is_local = True
 
     def model_id(self, models: Mapping[str, Checkpoint]) -> str:
@@ -70,7 +76,10 @@ class LocalChat:
         positions = [
             index for index, request in enumerate(requests) if request.max_tokens and replies[index][0].skipped is None
         ]
-        generation_requests = [_generation(requests[index], replies[index][0].prompt_token_ids) for index in positions]
+        stop = (self.encoder.turn_end,) if self.encoder and self.encoder.turn_end else ()
+        generation_requests = [
+            _generation(requests[index], replies[index][0].prompt_token_ids, stop) for index in positions
+        ]
         for index, samples in zip(
             positions, self.engine.generate(generation_requests) if generation_requests else [], strict=True
         ):
@@ -132,13 +141,14 @@ class LocalChat:
         A template may not escape its input, and a tokenizer may produce control tokens that the text does not contain
         (it normalises characters), so the check is on the tokens.
         """
-        silent = [replace(message, content="x") for message in messages]
-        expected = self._count_control_tokens(self.engine.encode(silent, thinking=thinking))
-        token_ids = self.engine.encode(messages, thinking=thinking)
+        encode = (self.encoder or self.engine).encode
+        silent = [silenced(message) for message in messages]
+        expected = self._count_control_tokens(encode(silent, thinking=thinking))
+        token_ids = encode(messages, thinking=thinking)
         if self._count_control_tokens(token_ids) == expected:
             return token_ids
         broken = [replace(message, content=self._break_control_tokens(message.content)) for message in messages]
-        token_ids = self.engine.encode(broken, thinking=thinking)
+        token_ids = encode(broken, thinking=thinking)
         return token_ids if self._count_control_tokens(token_ids) == expected else None
 
     def _break_control_tokens(self, text: str) -> str:
@@ -161,7 +171,7 @@ def _opening_pattern(opening: str) -> re.Pattern[str]:
     return re.compile(rf"[ \t*_#]{{0,8}}{re.escape(opening.strip())}")
 
 
-def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...]) -> GenerationRequest:
+def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...], stop: tuple[str, ...]) -> GenerationRequest:
     return GenerationRequest(
         prompt_token_ids=prompt_token_ids,
         max_tokens=request.max_tokens,
@@ -170,6 +180,7 @@ def _generation(request: ChatRequest, prompt_token_ids: tuple[int, ...]) -> Gene
         top_p=request.top_p,
         seed=request.seed,
         json_schema=request.json_schema,
+        stop=stop,
     )
 
 

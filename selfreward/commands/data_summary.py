@@ -75,7 +75,7 @@ def _extras(prompts: Sequence[Prompt]) -> str:
 def _first_prompt(recipe: Recipe, tools: Tools, prompts: Sequence[Prompt]) -> Iterator[str]:
     if not prompts:
         return
-    tokenizer = ChatTokenizer(tools.models["policy"].path, trust_remote_code=recipe.policy.trust_remote_code)
+    tokenizer = ChatTokenizer.of(recipe.policy, tools.models["policy"].path)
     try:
         text = tokenizer.render(prompts[0].messages)
     except ChatTemplateError as error:

@@ -5,13 +5,19 @@ import os
 from typing import assert_never
 
 from selfreward.errors import RecipeError
+from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.parts import Engine
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint
 
 
-def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> Engine:
-    """Return the engine of a run; it starts at its first use. `first` gives tokenizer, configuration and weights."""
+def build(
+    section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False, chat: ChatTokenizer | None = None
+) -> Engine:
+    """Return the engine of a run; it starts at its first use. `first` gives tokenizer, configuration and weights.
+
+    `chat` is the tokenizer with the model's variables of the chat template; without it there are none.
+    """
     kind = section.kind
     if kind == "auto":
         kind = "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
@@ -27,10 +33,10 @@ def build(section: EngineSection, *, first: Checkpoint, trust_remote_code: bool 
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             from selfreward.engines.vllm import VllmEngine
 
-            return VllmEngine(section, first=first, trust_remote_code=trust_remote_code)
+            return VllmEngine(section, first=first, trust_remote_code=trust_remote_code, chat=chat)
         case "transformers":
             from selfreward.engines.transformers import TransformersEngine
 
-            return TransformersEngine(section, first=first, trust_remote_code=trust_remote_code)
+            return TransformersEngine(section, first=first, trust_remote_code=trust_remote_code, chat=chat)
         case _:
             assert_never(kind)

@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 # Maximum number of logits (floats) of a scoring batch: 512 MiB.
 MAX_LOGITS = 2**27
+HasEnded = Callable[[GenerationRequest, Sequence[int]], bool]
+"""Whether the newest of these tokens ends a sample of the request."""
+
 # Top-p sorts this many of the most probable tokens first, and the complete vocabulary only if they are not enough.
 NUCLEUS_TOKENS = 1024
 
@@ -38,6 +41,7 @@ class Draw:
     token_ids: list[int]
     token_logprobs: list[float]
     choice_logprobs: tuple[float, ...] = ()
+    has_ended: bool = False
 
 
 def generation_rows(requests: Sequence[GenerationRequest]) -> list[Row]:
@@ -92,21 +96,27 @@ def score_batches(
 
 
 @torch.inference_mode()
-def draw_batch(model: Any, rows: Sequence[Row], *, end_token_ids: Sequence[int], seeded: bool) -> list[Draw]:
+def draw_batch(model: Any, rows: Sequence[Row], *, has_ended: HasEnded, seeded: bool) -> list[Draw]:
     """Sample all rows to their end. Return one `Draw` for each, in order."""
     streams = _streams(rows, seeded=seeded)  # [rows, max_tokens]
     draws = [Draw([], []) for _ in rows]
     live = list(range(len(rows)))  # The row that each line of the tensors below belongs to.
     logits, cache, mask = _prefill(model, rows)
     next_position = mask.sum(dim=1)
+    seen = _seen(rows, logits)
     for step in range(streams.shape[1]):
-        logprobs = torch.log_softmax(logits.float(), dim=-1)  # Raw: before temperature and top-p.
+        logprobs = torch.log_softmax(logits.float(), dim=-1)  # Raw: before penalties and temperature.
         token_ids = _sample_token_ids(
-            logits.float(), [rows[row] for row in live], torch.from_numpy(streams[live, step])
+            logits.float(),
+            [rows[row] for row in live],
+            torch.from_numpy(streams[live, step]),
+            seen=None if seen is None else seen[live],
         )
+        if seen is not None:
+            seen[live, token_ids] = True
         if step == 0:
             _record_choice_logprobs(draws, rows, logprobs)
-        finished = _record_tokens(draws, rows, live, token_ids, logprobs, end_token_ids)
+        finished = _record_tokens(draws, rows, live, token_ids, logprobs, has_ended)
         if all(finished):
             break
         keep = [line for line, done in enumerate(finished) if not done]
@@ -177,26 +187,29 @@ def _record_tokens(
     live: Sequence[int],
     token_ids: torch.Tensor,
     logprobs: torch.Tensor,
-    end_token_ids: Sequence[int],
+    has_ended: HasEnded,
 ) -> list[bool]:
     """Append the tokens of unfinished rows, and return for each line whether its row has ended."""
     sampled_logprobs = logprobs.gather(1, token_ids[:, None])[:, 0].tolist()
     finished = []
     for row, token_id, logprob in zip(live, token_ids.tolist(), sampled_logprobs, strict=True):
         draw, request = draws[row], rows[row].request
-        if not _has_ended(draw, request, end_token_ids):
+        if not draw.has_ended:
             draw.token_ids.append(token_id)
             draw.token_logprobs.append(logprob)
-        finished.append(_has_ended(draw, request, end_token_ids))
+            draw.has_ended = len(draw.token_ids) == request.max_tokens or has_ended(request, draw.token_ids)
+        finished.append(draw.has_ended)
     return finished
 
 
-def _has_ended(draw: Draw, request: GenerationRequest, end_token_ids: Sequence[int]) -> bool:
-    return bool(draw.token_ids) and (draw.token_ids[-1] in end_token_ids or len(draw.token_ids) == request.max_tokens)
+def _sample_token_ids(
+    logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor, *, seen: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return one token id per line; logits [lines, vocabulary], uniform [lines] in [0, 1).
 
-
-def _sample_token_ids(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.Tensor) -> torch.Tensor:
-    """Return one token id per line; logits [lines, vocabulary], uniform [lines] in [0, 1)."""
+    `seen` [lines, vocabulary] marks the tokens of prompt and sample, for the repetition penalty.
+    """
+    logits = logits if seen is None else _penalised(logits, rows, seen)
     picked = logits.argmax(dim=-1)
     sampled = [line for line, row in enumerate(rows) if row.request.temperature > 0]
     if not sampled:
@@ -204,6 +217,7 @@ def _sample_token_ids(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.
     temperature = torch.tensor([rows[line].request.temperature for line in sampled], device=logits.device)
     top_p = torch.tensor([rows[line].request.top_p for line in sampled], dtype=torch.float64, device=logits.device)
     probabilities = torch.softmax(logits[sampled] / temperature[:, None], dim=-1)
+    probabilities = _restricted(probabilities, [rows[line].request for line in sampled])
     uniform = uniform.to(logits.device)[sampled]
     ids = torch.empty(len(sampled), dtype=torch.long, device=logits.device)
 
@@ -219,6 +233,43 @@ def _sample_token_ids(logits: torch.Tensor, rows: Sequence[Row], uniform: torch.
         ids[needs_all] = _inverse(values, order, top_p[needs_all], uniform[needs_all])
     picked[sampled] = ids
     return picked
+
+
+def _seen(rows: Sequence[Row], logits: torch.Tensor) -> torch.Tensor | None:
+    """Return the marks of each row's prompt tokens, [rows, vocabulary]; None when no row has a repetition penalty."""
+    if all(row.request.repetition_penalty == 1 for row in rows):
+        return None
+    seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+    for line, row in enumerate(rows):
+        seen[line, list(row.request.prompt_token_ids)] = True
+    return seen
+
+
+def _penalised(logits: torch.Tensor, rows: Sequence[Row], seen: torch.Tensor) -> torch.Tensor:
+    """Divide the positive logits of seen tokens by the penalty, and multiply the negative ones (1909.05858)."""
+    penalty = torch.tensor([row.request.repetition_penalty for row in rows], device=logits.device)[:, None]
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _restricted(probabilities: torch.Tensor, requests: Sequence[GenerationRequest]) -> torch.Tensor:
+    """Return the probabilities, [lines, vocabulary], of the tokens that min-p and then top-k leave; unchanged without.
+
+    Like vLLM, top-k keeps all tokens that are as probable as the k-th.
+    """
+    vocabulary, device = probabilities.shape[1], probabilities.device
+    top_k = [request.top_k if 0 < request.top_k < vocabulary else vocabulary for request in requests]
+    min_p = [request.min_p for request in requests]
+    if not any(min_p) and min(top_k) == vocabulary:
+        return probabilities
+    floor = torch.tensor(min_p, device=device)[:, None] * probabilities.amax(dim=-1, keepdim=True)
+    kept = probabilities.masked_fill(probabilities < floor, 0.0)
+    if min(top_k) < vocabulary:
+        largest = max(k for k in top_k if k < vocabulary)
+        rank = torch.tensor([min(k, largest) - 1 for k in top_k], device=device)[:, None]
+        least = kept.topk(largest, dim=-1).values.gather(1, rank)
+        least = torch.where(torch.tensor(top_k, device=device)[:, None] < vocabulary, least, 0.0)
+        kept = kept.masked_fill(kept < least, 0.0)
+    return kept / kept.sum(dim=-1, keepdim=True)
 
 
 def _inverse(values: torch.Tensor, order: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

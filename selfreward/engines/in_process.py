@@ -6,30 +6,40 @@ from typing import Any, ClassVar
 
 from selfreward.dtypes import engine_dtype
 from selfreward.engines.requests import Usage
+from selfreward.engines.stopping import Stopping
 from selfreward.engines.weight_verification import CANARY_TEXT, TensorSample, WeightVerifier
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
-from selfreward.requests import ScoreRequest
+from selfreward.requests import GenerationRequest, ScoreRequest
 
 
 class InProcessEngine(ABC):
     """An engine without its model: subclasses load weights and generate text.
 
-    `first` gives tokenizer and configuration, and the weights unless another checkpoint is loaded first.
+    `first` gives tokenizer and configuration, and the weights unless another checkpoint is loaded first. `chat` is the
+    tokenizer with the recipe's variables of the chat template.
     """
 
     name: ClassVar[str]
     determinism: ClassVar[str]
     enforces_schema: ClassVar[bool]
 
-    def __init__(self, section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        section: EngineSection,
+        *,
+        first: Checkpoint,
+        trust_remote_code: bool = False,
+        chat: ChatTokenizer | None = None,
+    ) -> None:
         dtype = engine_dtype(section).name
         self._section = section.model_copy(update={"dtype": dtype})
         self._first = first
         self._trust_remote_code = trust_remote_code
-        self._chat = ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
+        self._chat = chat or ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
         self._verifier = WeightVerifier(dtype=dtype)
+        self._stoppings: dict[tuple[str, ...], Stopping] = {}
         self._usage = Usage()
         self._loaded: Checkpoint | None = None
         self._asleep = False
@@ -52,6 +62,11 @@ class InProcessEngine(ABC):
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         return self._chat.encode_text(text)
+
+    def _stopping(self, request: GenerationRequest) -> Stopping:
+        if request.stop not in self._stoppings:
+            self._stoppings[request.stop] = Stopping.of(self._chat, request.stop)
+        return self._stoppings[request.stop]
 
     def usage(self) -> Mapping[str, float]:
         return self._usage.snapshot()

@@ -122,22 +122,25 @@ class TransformersEngine(InProcessEngine):
         by_row: dict[tuple[int, int], Sample] = {}
         with self._engine_errors("generation"):
             for batch in _with_progress(cut, "generate"):
-                draws = draw_batch(model, batch, end_token_ids=self._chat.end_token_ids, seeded=section.seeded)
+                draws = draw_batch(model, batch, has_ended=self._has_ended, seeded=section.seeded)
                 for row, draw in zip(batch, draws, strict=True):
-                    by_row[row.request_index, row.draw] = self._sample(draw)
+                    by_row[row.request_index, row.draw] = self._sample(row.request, draw)
         for row in rows:
             copies = row.request.n if row.request.temperature == 0 else 1
             samples[row.request_index] += [by_row[row.request_index, row.draw]] * copies
         self._usage.generated(requests, samples)
         return samples
 
-    def _sample(self, draw: Any) -> Sample:
-        stopped = draw.token_ids[-1] in self._chat.end_token_ids
+    def _has_ended(self, request: GenerationRequest, token_ids: Sequence[int]) -> bool:
+        return self._stopping(request).has_ended(token_ids)
+
+    def _sample(self, request: GenerationRequest, draw: Any) -> Sample:
+        stopping = self._stopping(request)
         return Sample(
             token_ids=tuple(draw.token_ids),
             token_logprobs=tuple(draw.token_logprobs),
-            text=self._chat.decode(draw.token_ids[:-1] if stopped else draw.token_ids),
-            finish_reason="stop" if stopped else "length",
+            text=stopping.text(draw.token_ids),
+            finish_reason="stop" if stopping.has_ended(draw.token_ids) else "length",
             choice_logprobs=draw.choice_logprobs,
         )
 

@@ -174,19 +174,23 @@ class VllmEngine(InProcessEngine):
         from vllm.sampling_params import StructuredOutputsParams
 
         greedy = request.temperature == 0
-        choices = list(request.choice_token_ids)
+        choices, stopping = list(request.choice_token_ids), self._stopping(request)
         params = SamplingParams(
             # Greedy samples are all the same: vLLM refuses more than one, so one is made and returned n times.
             n=1 if greedy else request.n,
             temperature=request.temperature,
             top_p=request.top_p,
+            top_k=max(0, request.top_k),
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
             max_tokens=request.max_tokens,
             seed=request.seed if self._section.seeded and not greedy else None,
-            # 0: only the sampled token's, raw, before temperature and top-p. With choices: the choices' as well.
+            # 0: only the sampled token's, raw, before penalties and temperature. With choices: the choices' as well.
             logprobs=None if choices else 0,
             logprob_token_ids=choices or None,
-            stop_token_ids=list(self._chat.end_token_ids),
-            detokenize=False,
+            stop_token_ids=list(stopping.end_token_ids),
+            stop=list(stopping.strings) or None,
+            detokenize=bool(stopping.strings),  # vLLM finds stop strings in its own text
             flat_logprobs=True,
             structured_outputs=StructuredOutputsParams(json=dict(request.json_schema)) if request.json_schema else None,
         )
@@ -204,12 +208,14 @@ class VllmEngine(InProcessEngine):
         return draws
 
     def _sample(self, request: GenerationRequest, draw: Any) -> Sample:
-        token_ids, end_token_ids = tuple(draw.token_ids), self._chat.end_token_ids
-        stopped = bool(token_ids) and token_ids[-1] in end_token_ids
+        token_ids, stopping = tuple(draw.token_ids), self._stopping(request)
+        at_string = isinstance(draw.stop_reason, str)
+        stopped = at_string or (bool(token_ids) and token_ids[-1] in stopping.end_token_ids)
         if draw.finish_reason not in ("stop", "length") or (draw.finish_reason == "stop") != stopped:
             raise EngineError(
-                f"vLLM engine: a sample of {len(token_ids)} tokens finished with {draw.finish_reason!r}; an end token "
-                "or max_tokens must end it; run the same command to resume from the last finished shard"
+                f"vLLM engine: a sample of {len(token_ids)} tokens finished with {draw.finish_reason!r}; an end "
+                "token, a stop string or max_tokens must end it; run the same command to resume from the last finished "
+                "shard"
             )
         flat = draw.logprobs
         choice_logprobs: tuple[float, ...] = ()
@@ -224,7 +230,7 @@ class VllmEngine(InProcessEngine):
         return Sample(
             token_ids=token_ids,
             token_logprobs=tuple(flat.logprobs[start] for start in flat.start_indices),
-            text=self._chat.decode(token_ids[:-1] if stopped else token_ids),
+            text=stopping.text(token_ids),
             finish_reason="stop" if stopped else "length",
             choice_logprobs=choice_logprobs,
         )

@@ -15,9 +15,15 @@ from selfreward.recipe import EvaluationSection, Recipe
 
 
 def evaluator(recipe: Recipe, *, source: PromptSource, engine: Engine, anchor: Anchor) -> Evaluator:
-    """Return the setup shared by all measurements on held-out prompts, with the recipe's decoding parameters."""
+    """Return the setup shared by all measurements on held-out prompts, with the recipe's decoding parameters.
+
+    Only temperature and length may differ from those with which training responses are sampled.
+    """
     section, sampling = recipe.evaluation, recipe.sampling
-    decoding = Decoding(section.temperature, sampling.top_p, section.max_tokens or sampling.max_tokens)
+    decoding = Decoding(
+        section.temperature, sampling.top_p, section.max_tokens or sampling.max_tokens, top_k=sampling.top_k,
+        min_p=sampling.min_p, repetition_penalty=sampling.repetition_penalty, stop=tuple(sampling.stop),
+    )  # fmt: skip
     return Evaluator(source, engine, anchor, decoding, recipe.seed, recipe.iterations.shard_prompts)
 
 

@@ -13,7 +13,7 @@ from selfreward.evaluation.metrics import BaselineComparison, HeldOutResponses, 
 from selfreward.evaluation.outcomes import check_outcomes, rows
 from selfreward.evaluation.preference import Outcome, outcomes
 from selfreward.evaluation.records import ResponseLogprob
-from selfreward.evaluation.responding import Decoding, score_responses
+from selfreward.evaluation.responding import score_responses
 from selfreward.evaluation.self_outcomes import self_judgments, self_outcomes
 from selfreward.evaluation.tables import (
     COMPARISONS,
@@ -118,8 +118,7 @@ class _HeldOut:
         evaluator = self.evaluator
         by_seed = sorted(self.validation, key=lambda p: seed_of(evaluator.seed, 0, KL_RESPONSES.seed_name, p.id))
         drawn = by_seed[:KL_PROMPTS]
-        unaltered = Decoding(temperature=1.0, top_p=1.0, max_tokens=evaluator.decoding.max_tokens)
-        own = evaluator.responses(KL_RESPONSES, drawn, "trained", decoding=unaltered)
+        own = evaluator.responses(KL_RESPONSES, drawn, "trained", decoding=evaluator.decoding.unaltered())
         scored = {role: self._logprobs(role, drawn) for role in LOGPROBS}
         return (own, scored["trained"]), (replace(scored["previous"], only_if=_has_previous),), (scored["initial"],)
 

@@ -14,11 +14,19 @@ from selfreward.statistics.divergence import sequence_logprob
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decoding parameters; temperature 0 is greedy, and `max_tokens` includes the end token."""
+    """Decoding parameters of `GenerationRequest`; temperature 0 is greedy, `max_tokens` includes the end token."""
 
     temperature: float
     top_p: float
     max_tokens: int
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+    def unaltered(self) -> "Decoding":
+        """Return the model's own distribution over responses that end at the same places."""
+        return Decoding(temperature=1.0, top_p=1.0, max_tokens=self.max_tokens, stop=self.stop)
 
 
 def respond(
@@ -54,7 +62,10 @@ def score_responses(engine: Engine, responses: Sequence[Response], *, model: Che
 
 
 def text_token_ids(response: Response) -> tuple[int, ...]:
-    """Return the tokens of a response without its end token, which is what lengths count."""
+    """Return the tokens of a response without its end token, which is what lengths count.
+
+    Of a stop string only the token that completes it is left out.
+    """
     return response.token_ids[:-1] if response.finish_reason == "stop" else response.token_ids
 
 
@@ -71,5 +82,9 @@ def _request(engine: Engine, prompt: Prompt, seed: int, *, stage: str, decoding:
         max_tokens=min(decoding.max_tokens, remaining_tokens),
         temperature=decoding.temperature,
         top_p=decoding.top_p,
+        top_k=decoding.top_k,
+        min_p=decoding.min_p,
+        repetition_penalty=decoding.repetition_penalty,
+        stop=decoding.stop,
         seed=seed,
     )

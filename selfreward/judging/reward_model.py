@@ -20,6 +20,8 @@ from selfreward import recipe
 from selfreward.errors import ChatTemplateError, EngineError, RecipeError
 from selfreward.judging.client import finite, plain_judgment
 from selfreward.model_files.reading import reading_model
+from selfreward.model_files.template_turns import silenced, template_turns
+from selfreward.model_files.tokenizer import has_system_role, merged_system_turn
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
@@ -137,7 +139,7 @@ def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, lim
         return sum(token_id in control for token_id in token_ids)
 
     try:
-        expected = num_control(_encode(tokenizer, [replace(turn, content="x") for turn in turns]))
+        expected = num_control(_encode(tokenizer, list(map(silenced, turns))))
         token_ids = _encode(tokenizer, turns)
     except ChatTemplateError:  # of this one conversation, which must not end the run
         return Unscored.REFUSED
@@ -159,13 +161,15 @@ def _break_control_tokens(text: str, tokenizer: Any) -> str:
 
 
 def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
-    # A lone surrogate is legal in JSON but cannot be encoded in UTF-8: it becomes a question mark.
-    conversation = [
-        {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode("utf-8")} for turn in turns
-    ]
+    if turns[0].role == "system" and not has_system_role(tokenizer):
+        turns = merged_system_turn(turns)
+    conversation, tools = template_turns(turns)
+    offered = {} if tools is None else {"tools": tools}
     try:
         # The template writes the beginning-of-sequence token itself: nothing is added.
-        return tuple(tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False))
+        return tuple(
+            tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False, **offered)
+        )
     except Exception as error:  # a template is a program, which may raise anything
         roles = ", ".join(turn.role for turn in turns)
         raise ChatTemplateError(

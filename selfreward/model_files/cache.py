@@ -11,8 +11,12 @@ from selfreward.store.files import flush
 
 
 def cache_root() -> Path:
-    """Return `SELFREWARD_CACHE`, or ~/.cache/selfreward."""
-    return Path(os.environ.get("SELFREWARD_CACHE") or Path.home() / ".cache" / "selfreward").expanduser()
+    """Return `SELFREWARD_CACHE`, or the folder `selfreward` of XDG_CACHE_HOME, which is ~/.cache unless it is set."""
+    if own := os.environ.get("SELFREWARD_CACHE"):
+        return Path(own).expanduser()
+    # A relative path is ignored, as the XDG Base Directory Specification requires.
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (shared if shared.is_absolute() else Path.home() / ".cache") / "selfreward"
 
 
 def cached_folder(key: str, write: Callable[[Path], None]) -> Path:
@@ -51,7 +55,7 @@ def _make(folder: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         for path in temporary.rglob("*"):  # safetensors makes files readable only by their owner
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():  # what a link leads to belongs to others
                 path.chmod(0o644)
                 flush(path)
         temporary.chmod(0o755)

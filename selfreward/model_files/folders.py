@@ -11,10 +11,11 @@ from pathlib import Path
 from selfreward.errors import RecipeError
 from selfreward.model_files.cache import cached_folder
 from selfreward.model_files.folder_check import require_usable_files
+from selfreward.model_files.own_template import with_template
 from selfreward.model_files.packaged import packaged_file
 from selfreward.model_files.quiet import quiet_transformers
 from selfreward.model_files.reading import reading_model
-from selfreward.model_files.template_check import require_chat_template, require_usable_template
+from selfreward.model_files.template_check import require_usable_template
 from selfreward.model_files.weights import require_complete_weights
 from selfreward.recipe import ModelSection
 from selfreward.records import Checkpoint
@@ -26,12 +27,23 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
-def materialise(section: ModelSection, *, dtype: str = "float32") -> Path:
+def materialise(section: ModelSection, *, dtype: str = "float32", key: str = "models.NAME") -> Path:
     """Return the folder of the named model: config, safetensors, tokenizer with chat template.
 
-    `dtype` (float32, bfloat16, float16) is the dtype of weights converted from GGUF files.
+    `dtype` (float32, bfloat16, float16) is the dtype of weights converted from GGUF files; `key` is the model's key in
+    the recipe, for messages.
     Raises RecipeError when there is no such model, or when it has no chat template or no safetensors.
     """
+    folder = _located(section, dtype=dtype)
+    if section.chat_template is not None:
+        return with_template(folder, section, key=key)
+    if not section.model.startswith("random:"):
+        require_usable_template(folder, section.model, key=key, variables=section.chat_template_kwargs)
+    return folder
+
+
+def _located(section: ModelSection, *, dtype: str) -> Path:
+    """Return the folder of the named model, whose chat template is not yet checked."""
     name = section.model
     if name.startswith("random:"):
         return _random(name)
@@ -44,7 +56,7 @@ def materialise(section: ModelSection, *, dtype: str = "float32") -> Path:
         if not path.is_file():
             raise RecipeError(f"model {name!r}: there is no such file; allowed is {ALLOWED_NAMES}; correct the path")
         return _from_gguf(path, section, dtype=dtype)
-    return _from_hub(section)
+    return _checked(from_hub(section), name)
 
 
 def checkpoint_of(folder: Path, iteration: int) -> Checkpoint:
@@ -91,7 +103,6 @@ def _dequantise(folder: Path, *, file: Path, name: str, trust: bool, dtype: str)
     wanted = "a complete GGUF file of an architecture that transformers dequantises is needed"
     with quiet_transformers(on_a_terminal_too=False), reading_model(f"model {name!r}, a GGUF file", wanted):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=trust)
-        require_chat_template(getattr(tokenizer, "chat_template", None), name)
         model = AutoModelForCausalLM.from_pretrained(
             file.parent,
             gguf_file=file.name,
@@ -106,7 +117,11 @@ def _dequantise(folder: Path, *, file: Path, name: str, trust: bool, dtype: str)
     tokenizer.save_pretrained(folder)
 
 
-def _from_hub(section: ModelSection) -> Path:
+def from_hub(section: ModelSection, *, weights: bool = True) -> Path:
+    """Return the folder of a hub's model, downloaded unless it is there; without its weights if they are not needed.
+
+    Raises RecipeError.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -116,7 +131,8 @@ def _from_hub(section: ModelSection) -> Path:
             f"model {name!r}: there is no such folder, and it is not a hub id; allowed is {ALLOWED_NAMES}; "
             "correct the name"
         )
-    patterns = [*_HUB_FILES, "*.py"] if section.trust_remote_code else _HUB_FILES
+    patterns = _HUB_FILES if weights else [pattern for pattern in _HUB_FILES if pattern != "*.safetensors"]
+    patterns = [*patterns, "*.py"] if section.trust_remote_code else patterns
     try:
         folder = snapshot_download(
             name, revision=section.revision, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"]
@@ -128,11 +144,11 @@ def _from_hub(section: ModelSection) -> Path:
             f"allowed is {ALLOWED_NAMES}; correct the name, log in for a gated model, or copy the model to this "
             "machine and give its folder"
         ) from error
-    return _checked(Path(folder), name)
+    return Path(folder)
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """Return the folder if it contains a usable model; else raise RecipeError."""
+    """Return the folder if it contains a complete model; else raise RecipeError."""
     require_usable_files(folder, name)
     if not (folder / "config.json").is_file():
         is_adapter = (folder / "adapter_config.json").is_file()
@@ -148,5 +164,4 @@ def _checked(folder: Path, name: str) -> Path:
             "loaded; convert the model with save_pretrained or use one that has safetensors"
         )
     require_complete_weights(folder)
-    require_usable_template(folder, name)
     return folder

@@ -23,29 +23,35 @@ MAX_WAIT_S = 120  # on a busy machine; the limit on its own time is template_pro
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
-def require_usable_template(folder: Path, name: str) -> None:
-    """Raise RecipeError when the folder's tokenizer has no chat template, or one that cannot be used."""
+def require_usable_template(
+    folder: Path, name: str, *, key: str = "models.NAME", variables: Mapping[str, Any] | None = None
+) -> None:
+    """Raise RecipeError when the folder's tokenizer has no chat template, or one that cannot be used.
+
+    `key` is the model's key in the recipe, and `variables` are its `chat_template_kwargs`.
+    """
     config_file = folder / "tokenizer_config.json"
     config = read_json_object(config_file) if config_file.is_file() else {}
     file, template = _template(folder, config)
-    require_chat_template(template, name)
+    require_chat_template(template, name, key=key)
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE_BYTES:
         raise unreadable(
             file, f"its chat template is {type(template).__name__}, or longer than {MAX_TEMPLATE_BYTES:,} bytes"
         )
-    if found := _probed(template, tuple(sorted(_tokens(config).items()))):
+    given = json.dumps(dict(variables or {}), default=str)
+    if found := _probed(template, tuple(sorted(_tokens(config).items())), given):
         raise RecipeError(
             f"model {name!r}: the chat template in {file}: {found}; it must render a conversation within "
             f"{template_probe.MAX_CPU_S} s and {MAX_CHARS:,} characters; correct it, or download the model again"
         )
 
 
-def require_chat_template(template: Any, name: str) -> None:
+def require_chat_template(template: Any, name: str, *, key: str = "models.NAME") -> None:
     if not template:
         raise RecipeError(
-            f"model {name!r}: its tokenizer has no chat template; an instruction-tuned model with one is needed, since "
-            "prompts and judge templates are conversations; use the instruct variant, or put a chat_template.jinja "
-            "next to its tokenizer"
+            f"model {name!r}: its tokenizer has no chat template, as that of a base model; prompts and judge templates "
+            f"are conversations, so one is needed; set {key}.chat_template to chatml, plain or the path of a .jinja "
+            "file, or use the instruct variant"
         )
 
 
@@ -72,9 +78,11 @@ def _tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 @lru_cache
-def _probed(template: str, tokens: tuple[tuple[str, str], ...]) -> str | None:
-    """Render the template in a child process; return what failed, or None."""
-    request = json.dumps({"template": template, "tokens": dict(tokens), "max_chars": MAX_CHARS})
+def _probed(template: str, tokens: tuple[tuple[str, str], ...], variables: str) -> str | None:
+    """Render the template in a child process, with variables as JSON text; return what failed, or None."""
+    request = json.dumps(
+        {"template": template, "tokens": dict(tokens), "variables": json.loads(variables), "max_chars": MAX_CHARS}
+    )
     # -P: the script's folder is not a place to import from.
     command = [sys.executable, "-P", template_probe.__file__]
     try:

@@ -1,8 +1,8 @@
 """The child process of `template_check`: renders a chat template on a few conversations, in limited time and memory.
 
-It reads {"template", "tokens", "max_chars"} from standard input and prints {"failed", "error"}: the first conversation
-that exceeds a limit, or the simplest one if it cannot be rendered at all. It is a script of jinja2 alone, because
-transformers takes seconds to import; the environment has the same extensions, filters and globals as that of
+It reads {"template", "tokens", "variables", "max_chars"} from standard input and prints {"failed", "error"}: the first
+conversation that exceeds a limit, or the simplest one if it cannot be rendered at all. It is a script of jinja2 alone,
+because transformers takes seconds to import; the environment has the same extensions, filters and globals as that of
 transformers.
 """
 
@@ -72,14 +72,19 @@ def conversations() -> dict[str, dict[str, Any]]:
     }
 
 
-def probe(source: str, tokens: dict[str, str], *, max_chars: int) -> tuple[str, str] | None:
-    """Return the first conversation that exceeds a limit or, if it is the simplest one, fails; and the error."""
+def probe(
+    source: str, tokens: dict[str, str], *, max_chars: int, given: dict[str, Any] | None = None
+) -> tuple[str, str] | None:
+    """Return the first conversation that exceeds a limit or, if it is the simplest one, fails; and the error.
+
+    `given` are variables of the recipe.
+    """
     compiled = cache(_environment().from_string)
     for number, (name, variables) in enumerate(conversations().items()):
         try:
             template = compiled(source)
             parts, num_chars = [], 0
-            for part in template.generate(**tokens, tools=None, documents=None, **variables):
+            for part in template.generate(**{**tokens, "tools": None, "documents": None, **(given or {}), **variables}):
                 parts.append(part)
                 num_chars += len(part)
                 if num_chars > max_chars:
@@ -101,7 +106,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     request = json.load(sys.stdin)
-    found = probe(request["template"], request["tokens"], max_chars=request["max_chars"])
+    found = probe(request["template"], request["tokens"], max_chars=request["max_chars"], given=request["variables"])
     failed, error = found or (None, None)
     print(json.dumps({"failed": failed, "error": error and error[:500]}))
 

@@ -14,7 +14,10 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates are the best of a few sizes; a run reaches a share of them. `memory_bytes` is the device's memory."""
+    """Rates are the best of a few sizes, or a maker's peak figures; a run reaches a share of them.
+
+    `memory_bytes` is the memory of one device, and `count` the number of devices.
+    """
 
     device: str
     name: str
@@ -22,6 +25,8 @@ class Machine:
     training_flops: float
     copied_bytes_per_s: float
     memory_bytes: int
+    count: int = 1
+    is_measured: bool = True
 
 
 def measure_machine(*, engine_dtype: str, training_dtype: str) -> Machine:

@@ -8,6 +8,7 @@ from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.model_files.json_file import read_json_object, text_config
+from selfreward.model_files.reading import reading_model
 from selfreward.model_files.weights import tensor_shapes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -38,11 +39,16 @@ class ModelShape:
         return num_tokens * (2 * self.num_matrix_parameters + 4 * self.num_layers * self.hidden_size * context)
 
 
-def read_shape(folder: Path) -> ModelShape:
-    """Read the shape of a model. Raises RecipeError when the config is not that of a decoder-only transformer."""
+def read_shape(folder: Path, *, trust_remote_code: bool = False) -> ModelShape:
+    """Read the shape of a model; without weights, those that transformers would make for its config count.
+
+    Raises RecipeError when the config is not that of a decoder-only transformer.
+    """
     file = folder / "config.json"
     config = text_config(read_json_object(file))
-    sizes = {name: math.prod(shape) for name, shape in tensor_shapes(folder).items()}
+    has_weights = any(folder.glob("*.safetensors"))
+    shapes = tensor_shapes(folder) if has_weights else _shapes_of_config(folder, trust_remote_code)
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     hidden, num_layers, num_heads, vocabulary = (
         _count(config, key, file) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     )
@@ -58,6 +64,18 @@ def read_shape(folder: Path) -> ModelShape:
         head_size=_count(config, "head_dim", file, default=hidden // num_heads),
         vocabulary=vocabulary,
     )
+
+
+def _shapes_of_config(folder: Path, trust_remote_code: bool) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter of the model that this config describes, built without memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with reading_model(f"model {folder}: config.json", "a config of a model that transformers knows is needed"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _count(config: Mapping[str, Any], key: str, file: Path, *, default: int | None = None) -> int:

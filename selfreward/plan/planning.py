@@ -5,19 +5,22 @@ maximum length, every response is judged, every prompt gives a pair. The time is
 its measured rates replace the estimate. No weights are loaded, and no endpoint is queried.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfreward.dtypes import EngineDtype, engine_dtype
+from selfreward.dtypes import EngineDtype, engine_dtype, with_dtype
+from selfreward.model_files.estimated import has_tokenizer
+from selfreward.model_files.planning import has_weights
 from selfreward.plan.endpoints import beyond_budget
+from selfreward.plan.gpus import machine_of
 from selfreward.plan.history import History, read_history, started_recipe
 from selfreward.plan.machine import Machine, measure_machine
 from selfreward.plan.model_shape import ModelShape, read_shape
 from selfreward.plan.seconds import Seconds, estimate
 from selfreward.plan.storage import Disk, Memory, disk_of, memory_of
 from selfreward.plan.work import IterationWork, count_work
-from selfreward.recipe import Recipe
+from selfreward.recipe import LaunchSection, Recipe
 from selfreward.settled import settled
 from selfreward.tools import Tools, problems, tools_of
 
@@ -42,16 +45,36 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Count the work of a recipe and measure this machine for about a second. Raises RecipeError as a run would."""
-    started_with = started_recipe(Path(recipe.output_dir).expanduser())
-    chosen = engine_dtype((started_with or recipe).engine)  # a run keeps the dtype with which it began
+def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
+    """Count the work of a recipe, and measure this machine for about a second. Raises RecipeError as a run would.
+
+    `gpu` names other devices (`gpus.py`), of which only peak figures are known. Of the models only the configuration
+    must be here; weights are never downloaded.
+    """
+    folder = Path(recipe.output_dir).expanduser()
+    started_with = started_recipe(folder) if gpu is None else None
+    if gpu is None:
+        chosen = engine_dtype((started_with or recipe).engine)  # a run keeps the dtype with which it began
+    else:
+        chosen = _dtype_on_gpu(recipe)
+        recipe = with_dtype(recipe, chosen.name)
     recipe = settled(recipe)
-    tools = tools_of(recipe, cache_folder=Path(recipe.output_dir).expanduser() / "endpoints")
-    model = read_shape(tools.models["policy"].path)
+    tools = tools_of(recipe, cache_folder=folder / "endpoints", is_plan=True)
+    model = read_shape(tools.models["policy"].path, trust_remote_code=recipe.policy.trust_remote_code)
     work = count_work(recipe, tools)
-    machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
-    history = read_history(Path(recipe.output_dir).expanduser(), recipe)
+    # Whether a number of processes can start says nothing of this machine when another one is planned.
+    checked = recipe if gpu is None else recipe.model_copy(update={"launch": LaunchSection()})
+    found = [*warnings(checked, tools, work, begun=started_with is not None), *_estimated(recipe, tools)]
+    if gpu is None:
+        machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
+        history = read_history(folder, recipe)
+    else:
+        machine, history = (
+            machine_of(gpu, engine_dtype=recipe.engine.dtype, num_processes=recipe.launch.num_processes),
+            History(),
+        )
+        recipe = _with_engine(recipe)
+    memory = memory_of(recipe, work, model=model, machine=machine)
     seconds, start = estimate(recipe, work, model=model, machine=machine, history=history)
     return Plan(
         recipe=recipe,
@@ -62,14 +85,52 @@ def plan(recipe: Recipe) -> Plan:
         seconds=seconds,
         start=start,
         history=history,
-        memory=memory_of(recipe, work, model=model, machine=machine),
+        memory=memory,
         disk=disk_of(recipe, work, model=model),
-        warnings=(
-            *warnings(recipe, tools, work, begun=started_with is not None),
-            *beyond_budget(recipe, work),
-            *history.warnings,
-        ),
+        warnings=(*found, *_of_machine(recipe, machine, memory), *beyond_budget(recipe, work), *history.warnings),
     )
+
+
+def _dtype_on_gpu(recipe: Recipe) -> EngineDtype:
+    chosen = recipe.engine.dtype
+    return EngineDtype("bfloat16", "as auto is on this GPU") if chosen == "auto" else engine_dtype(recipe.engine)
+
+
+def _with_engine(recipe: Recipe) -> Recipe:
+    """Return the recipe with vLLM as its engine where this machine's packages would decide."""
+    if recipe.engine.kind != "auto":
+        return recipe
+    return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"kind": "vllm"})})
+
+
+def _estimated(recipe: Recipe, tools: Tools) -> Iterator[str]:
+    """Yield what is estimated because files of the models are not here."""
+    for name in recipe.local_models:
+        folder = tools.models[name].path
+        if not has_weights(folder):
+            yield f"models.{name}: its weights are not in {folder}; its size is that of its config.json"
+        if not has_tokenizer(folder):
+            yield (
+                f"models.{name}: it has no tokenizer in {folder}; all lengths are estimated from the characters of the "
+                "texts, as in English, and chat templates and special tokens are not checked"
+            )
+
+
+def _of_machine(recipe: Recipe, machine: Machine, memory: Memory) -> Iterator[str]:
+    """Yield what a named GPU has too much or too little of."""
+    if machine.is_measured:
+        return
+    if (used := recipe.launch.num_processes) != machine.count:
+        yield (
+            f"launch.num_processes is {used}: training uses {min(used, machine.count)} of {machine.count} GPUs"
+            + (f", and cannot start {used} processes on them" if used > machine.count else "")
+        )
+    if memory.peak > memory.available:
+        yield (
+            "the memory of a GPU is too small, before activations; less is needed with models.policy.lora, "
+            "training.optimizer adamw_8bit or adafactor, training.weights_dtype bfloat16, or with launch.sharding fsdp "
+            "on several GPUs; logits with training.micro_batch_tokens"
+        )
 
 
 def warnings(recipe: Recipe, tools: Tools, work: Sequence[IterationWork], *, begun: bool = False) -> list[str]:

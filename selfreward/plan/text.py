@@ -7,6 +7,7 @@ from selfreward.plan import seconds as time_of
 from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import cost, money, work_outside_engine
 from selfreward.plan.layout import count, entry, prose
+from selfreward.plan.machine import Machine
 from selfreward.plan.planning import Plan
 from selfreward.plan.seconds import Seconds
 from selfreward.plan.storage import engine_kind
@@ -172,6 +173,7 @@ _STATES = {
 def _memory(plan: Plan) -> str:
     memory, training = plan.memory, plan.recipe.training
     together = "engine and trainer share the memory" if memory.shared else "engine and trainer take turns"
+    together += " on each GPU" if plan.machine.count > 1 else ""
     states = "weights" if plan.recipe.policy.lora else f"weights, gradients, {_STATES[training.optimizer]}"
     return entry(
         "memory",
@@ -204,7 +206,7 @@ def _time(plan: Plan) -> str:
     rates = " Finished stages give the rates of later ones; the rest uses the following rates." if total.real else ""
     return entry(
         "time",
-        f"{_range(total)} for the complete run{spent}: an estimate.{rates} Measured now on {machine.name}: "
+        f"{_range(total)} for the complete run{spent}: an estimate.{rates} {_source(machine)}: "
         f"{machine.engine_flops / 1e9:,.0f} GFLOP/s in {plan.recipe.engine.dtype} for the engine, "
         f"{machine.training_flops / 1e9:,.0f} GFLOP/s for training, {machine.copied_bytes_per_s / 1e9:,.1f} GB/s of "
         f"memory bandwidth. Assumptions: prefill reaches {_share(time_of.PREFILL_SHARE)} of the matrix rate, "
@@ -213,6 +215,12 @@ def _time(plan: Plan) -> str:
         f"{_share(time_of.GENERATED_SHARE)} of their maximum length; the engine starts in {_range(plan.start)}; no "
         f"other load{cache}.",
     )
+
+
+def _source(machine: Machine) -> str:
+    if machine.is_measured:
+        return f"Measured now on {machine.name}"
+    return f"From the peak figures of {machine.name}, never measured here; the engine uses one GPU"
 
 
 def _total(plan: Plan) -> Seconds:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 
-from selfreward.records import Prompt
+from selfreward.records import TOOLS, Prompt
 
 # In scripts written without spaces each character is a word here: otherwise a Chinese sentence would be one word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -12,8 +12,8 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def turns_text(prompt: Prompt) -> str:
-    """Return the conversation without its system turn, which many prompts of a run share."""
-    return "\n".join(message.content for message in prompt.messages if message.role != "system")
+    """Return the conversation without its system turn and the tools on offer, which many prompts of a run share."""
+    return "\n".join(message.content for message in prompt.messages if message.role not in ("system", TOOLS))
 
 
 def normal_text(text: str) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
+from selfreward.prompts.tool_turns import tools_turn
 from selfreward.prompts.turns import read_turns, require_question
 from selfreward.prompts.unusable import UnusableRow, described, require_text
 from selfreward.recipe import Columns
-from selfreward.records import Message
+from selfreward.records import TOOL_CALLS, TOOLS, Message
 
 COLUMNS: Final = (
     "prompt", "messages", "conversations", "conversation", "instruction", "question", "query", "problem", "text",
@@ -50,24 +51,21 @@ def read_conversation(row: Mapping[str, Any], columns: Columns, nulls: Collectio
     name = columns.prompt or next((name for name in COLUMNS if name in row), None)
     if name is None or name not in row:
         raise _no_prompt(row, columns.prompt, nulls)
-    _refuse_media_and_tools(row)
+    _refuse_media(row)
     value, used = row[name], {name}
     earlier: tuple[Message, ...] = ()
     if isinstance(value, str):
         value, earlier = _with_input(value, row, columns, used, is_alpaca=name == "instruction")
-    turns, shape = (*earlier, *read_turns(value, name)), name
+    turns, shape = _with_tools((*earlier, *read_turns(value, name)), row, used), name
     if name == "chosen" and "rejected" in row:
         shape = "chosen and rejected"
         used.add("rejected")
-        turns = common_turns(turns, read_turns(row["rejected"], "rejected"))
+        turns = common_turns(turns, _with_tools(read_turns(row["rejected"], "rejected"), row, used))
     elif "from" in _keys(value):
         shape = f"{name} (ShareGPT)"
     elif more := sorted(used - {name}):
         shape = f"{name} and {' and '.join(more)}"
-    response = ""
-    if turns and turns[-1].role == "assistant":
-        *before, last = turns
-        turns, response = tuple(before), last.content
+    turns, response = _split_response(turns)
     require_question(turns, name)
     if (system := columns.system or _first(SYSTEMS, row)) and turns[0].role != "system":
         used.add(system)
@@ -126,11 +124,28 @@ def _exchange(pair: Any, number: int) -> tuple[Message, Message]:
     return Message("user", question), Message("assistant", response)
 
 
-def _refuse_media_and_tools(row: Mapping[str, Any]) -> None:
+def _with_tools(turns: tuple[Message, ...], row: Mapping[str, Any], used: set[str]) -> tuple[Message, ...]:
+    """Return the turns with those tools that the row offers in a column of its own, after the system turn."""
+    offered = tools_turn(row.get(TOOLS), repr(TOOLS))
+    if offered is None or any(turn.role == TOOLS for turn in turns):
+        return turns
+    used.add(TOOLS)
+    num_before = int(bool(turns) and turns[0].role == "system")
+    return (*turns[:num_before], offered, *turns[num_before:])
+
+
+def _split_response(turns: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
+    """Return the prompt and the text that an assistant says after it; "" where the response is the call of a tool."""
+    is_call = bool(turns) and turns[-1].role == TOOL_CALLS
+    turns = turns[:-1] if is_call else turns
+    if not turns or turns[-1].role != "assistant":
+        return turns, ""
+    return turns[:-1], "" if is_call else turns[-1].content
+
+
+def _refuse_media(row: Mapping[str, Any]) -> None:
     if found := _first(_MEDIA, row):
         raise UnusableRow("not_text", f"it has {found!r}", "prompts are text; remove the row")
-    if row.get("tools") not in (None, "", "[]", []):
-        raise UnusableRow("tool_turn", "it offers tools", "tools are not used here; remove the row")
 
 
 def _no_prompt(row: Mapping[str, Any], asked: str | None, nulls: Collection[str]) -> UnusableRow:

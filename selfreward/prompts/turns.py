@@ -5,19 +5,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from selfreward.prompts.tool_turns import calls_of, calls_turn, in_order, tools_turn
 from selfreward.prompts.unusable import UnusableRow, described, require_text
-from selfreward.records import Message
+from selfreward.records import TOOL, TOOL_CALLS, TOOLS, Message
 
-_TOOL: Final = "tool"
 ROLES: Final = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
-    **dict.fromkeys(("tool", "function", "function_call", "observation", "function_response", "ipython"), _TOOL),
+    **dict.fromkeys(("tool", "function", "observation", "function_response", "ipython"), TOOL),
+    **dict.fromkeys(("function_call", "tool_call", "tool_calls"), TOOL_CALLS),
+    "tools": TOOLS,
 }
 """The roles that data sets use, and what they mean here."""
 
-_CALLS: Final = ("tool_calls", "function_call")
 _TEXT_PARTS: Final = ("text", "input_text", "output_text", None)
 _TRANSCRIPT: Final = re.compile(r"\n\n(Human|Assistant):[ ]?")  # the form of Anthropic's HH
 
@@ -25,7 +26,8 @@ _TRANSCRIPT: Final = re.compile(r"\n\n(Human|Assistant):[ ]?")  # the form of An
 def read_turns(value: Any, name: str) -> tuple[Message, ...]:
     """Return the turns of a conversation, without an empty system turn; a text is one turn of the user.
 
-    A list may be written as JSON text, as tables have it. Raises UnusableRow.
+    A list may be written as JSON text, as tables have it. Turns of tools are read into the form of `Message`. Raises
+    UnusableRow.
     """
     if isinstance(value, str):
         value = _turns_of_text(value)
@@ -34,32 +36,34 @@ def read_turns(value: Any, name: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
         advice = "a prompt must be text or a list of messages; correct the row, or name another column"
         raise UnusableRow("wrong_type", f"{name!r} is {described(value)}", advice)
-    _refuse_tools(value, name)
-    turns = [_message(turn, f"{name!r} message {number}") for number, turn in enumerate(value, start=1)]
-    turns = [turn for turn in turns if turn.role != "system" or turn.content.strip()]
-    for number, turn in enumerate(turns, start=1):
-        if not turn.content.strip():
+    turns: list[Message] = []
+    ids: list[Any] = []
+    for number, turn in enumerate(value, start=1):
+        read = _messages(turn, f"{name!r} message {number}")
+        turns += read
+        ids += [turn.get("tool_call_id") if isinstance(turn, Mapping) else None] * len(read)
+    for position, turn in enumerate(turns):
+        if position and (turn.role == "system" or (turn.role == TOOLS and turns[position - 1].role != "system")):
             raise UnusableRow(
-                "empty_prompt", f"{name!r} message {number} is empty", "every turn needs some text; remove the row"
+                "turns_out_of_order",
+                f"{name!r} has a {turn.role} turn that is not the first",
+                "put it first or remove it",
             )
-    if any(turn.role == "system" for turn in turns[1:]):
-        raise UnusableRow(
-            "turns_out_of_order", f"{name!r} has a system turn that is not the first", "put it first or remove it"
-        )
-    return tuple(turns)
+    return tuple(in_order(turns, ids, repr(name)))
 
 
 def require_question(turns: Sequence[Message], name: str) -> None:
-    """Raise UnusableRow unless the turns end with a user turn."""
+    """Raise UnusableRow unless the turns end with a user turn, or with the result of a tool."""
     if not turns:
         raise UnusableRow(
             "empty_prompt", f"{name!r} has no message", "a prompt must end with a user turn; remove the row"
         )
-    if turns[-1].role != "user":
+    if turns[-1].role not in ("user", TOOL):
         raise UnusableRow(
             "last_turn_not_user",
             f"the last turn of the prompt in {name!r} is from the {turns[-1].role}",
-            "a prompt must end with a user turn, to which the policy responds; remove what follows it",
+            "a prompt must end with a user turn or the result of a tool, to which the policy responds; remove what "
+            "follows it",
         )
 
 
@@ -82,15 +86,6 @@ def _is_turn(value: Any) -> bool:
     return isinstance(value, dict) and bool({"role", "from"} & value.keys())
 
 
-def _refuse_tools(turns: Sequence[Any], name: str) -> None:
-    """Raise UnusableRow for a turn of a tool. First of all, because a turn that calls one often has no content."""
-    for number, turn in enumerate(turns, start=1):
-        if isinstance(turn, Mapping) and (_role(turn) == _TOOL or any(turn.get(key) for key in _CALLS)):
-            raise UnusableRow(
-                "tool_turn", f"{name!r} message {number} belongs to a tool", "tools are not used here; remove the row"
-            )
-
-
 def _role(turn: Mapping[str, Any]) -> str | None:
     name = _first(turn, "role", "from")
     return ROLES.get(name.strip().lower()) if isinstance(name, str) else None
@@ -100,7 +95,8 @@ def _first(turn: Mapping[str, Any], *keys: str) -> Any:
     return next((turn[key] for key in keys if turn.get(key) is not None), None)
 
 
-def _message(turn: Any, where: str) -> Message:
+def _messages(turn: Any, where: str) -> list[Message]:
+    """Return the turns of one message: none for an empty system turn, two for a text with calls after it."""
     if not isinstance(turn, Mapping):
         advice = "a message must be {role, content} or {from, value}; correct the row"
         raise UnusableRow("wrong_type", f"{where} is {described(turn)}", advice)
@@ -108,9 +104,19 @@ def _message(turn: Any, where: str) -> Message:
         found = f"{where} has the role {_first(turn, 'role', 'from')!r:.60}"
         raise UnusableRow("wrong_type", found, f"roles are {', '.join(ROLES)}; rename it or remove the row")
     content = _first(turn, "content", "value", "text")
-    if content is None and role == "system":
+    calls = calls_of(turn)
+    if role == TOOL_CALLS:
+        return [calls_turn(content if calls is None else calls, where)]
+    if role == TOOLS:
+        return [offered] if (offered := tools_turn(content, where)) else []
+    if content is None and (role == "system" or calls is not None):
         content = ""
-    return Message(role, _text(content, where))
+    text = _text(content, where)
+    if not text.strip() and role != TOOL:
+        if role != "system" and calls is None:
+            raise UnusableRow("empty_prompt", f"{where} is empty", "every turn needs some text; remove the row")
+        return [calls_turn(calls, where)] if calls is not None else []
+    return [Message(role, text), *([calls_turn(calls, where)] if calls is not None else [])]
 
 
 def _text(content: Any, where: str) -> str:

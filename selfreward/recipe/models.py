@@ -1,7 +1,7 @@
 """`models`: the models of a run by name. `initial` and `best` are always defined."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -16,13 +16,45 @@ class LoraSection(Section):
     alpha: float = Field(32.0, gt=0)
 
 
+TEMPLATE_VARIABLES: Final = frozenset({
+    "messages", "conversation", "chat_template", "tools", "documents", "add_generation_prompt",
+    "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs",
+})  # fmt: skip
+"""Names of arguments that the program gives itself when it renders a chat template."""
+
+
 class ModelSection(Section):
-    """A model by name. `model`: hub id, local folder, .gguf file, package:NAME/FILE.gguf, or random:tiny."""
+    """A model by name. `model`: hub id, local folder, .gguf file, package:NAME/FILE.gguf, or random:tiny.
+
+    `chat_template`: for a base model, which has none, or instead of the model's own one: the path of a .jinja file,
+    `chatml` (turns between <|im_start|> and <|im_end|>), or `plain` (User: and Assistant:, for tokenizers without such
+    tokens). `chat_template_kwargs`: variables of the chat template, such as enable_thinking: false, in every prompt.
+    """
 
     model: str
     revision: str | None = None
     lora: LoraSection | None = None
     trust_remote_code: bool = False
+    chat_template: Literal["chatml", "plain"] | str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="variables of the chat template, in every prompt of this model"
+    )
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _are_variables(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(TEMPLATE_VARIABLES & set(value)):
+            raise ValueError(
+                f"chat_template_kwargs: {', '.join(taken)} is set by the program itself; variables of the template, "
+                "such as enable_thinking, are allowed; remove it"
+            )
+        if odd := [name for name in value if not name.isidentifier()]:
+            raise ValueError(
+                f"chat_template_kwargs: {odd[0]!r:.40} is not the name of a variable; names are letters, digits and _; "
+                "correct it"
+            )
+        return value
 
 
 class Price(Section):

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfreward.recipe.evaluation import EvaluationSection
 from selfreward.recipe.judging import AdditiveSection, ExpectedScoreSection, JudgingSection, MetaJudgingSection
@@ -42,12 +42,25 @@ class IterationsSection(Section):
 
 
 class SamplingSection(Section):
-    """Self-Rewarding (2401.10020) draws 4 at T 0.7, p 0.9; Meta-Rewarding (2407.19594) 7 at T 0.8, p 0.95."""
+    """Self-Rewarding (2401.10020) draws 4 at T 0.7, p 0.9; Meta-Rewarding (2407.19594) 7 at T 0.8, p 0.95.
+
+    `top_k` (0 or -1: all tokens), `min_p`, `repetition_penalty` and `stop` mean what they mean in vLLM, and are off by
+    default. Held-out responses are sampled with them too. A text that reaches a stop string ends before it.
+    """
 
     num_responses: int = Field(4, ge=2)
     temperature: float = Field(0.8, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
+    top_k: int = Field(0, ge=-1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     max_tokens: int = Field(512, ge=1)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class CheckpointsSection(Section):

@@ -55,5 +55,9 @@ class Sampler:
             n=section.num_responses,
             temperature=section.temperature,
             top_p=section.top_p,
+            top_k=section.top_k,
+            min_p=section.min_p,
+            repetition_penalty=section.repetition_penalty,
+            stop=tuple(section.stop),
             seed=seed_of(self._run_seed, iteration, stage, prompt.id),
         )

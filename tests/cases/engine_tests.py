@@ -5,8 +5,10 @@ A test class of an engine inherits `EngineTests` and gives the fixtures `first` 
 """
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,17 @@ def plain_logprobs(folder: Path, token_ids: Sequence[int]) -> list[float]:
 def ask(engine: Engine, text: str, **settings: object) -> GenerationRequest:
     prompt = engine.encode([Message("user", text)])
     return GenerationRequest(prompt, **({"max_tokens": 40, "n": 3, "temperature": 0.7, "top_p": 0.9} | settings))  # type: ignore[arg-type]
+
+
+def penalised_tokens(folder: Path, request: GenerationRequest) -> tuple[int, ...]:
+    """Return the greedy tokens of plain transformers with its own repetition penalty."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompt = torch.tensor([request.prompt_token_ids])
+    made = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=request.max_tokens,
+        repetition_penalty=request.repetition_penalty,
+    )  # fmt: skip
+    return tuple(made[0, prompt.shape[1] :].tolist())
 
 
 class EngineTests:
@@ -117,6 +130,47 @@ class EngineTests:
         assert len(draws) == 3
         assert len({sample.token_ids for sample in draws}) == 1
         assert draws[0].token_logprobs[0] == pytest.approx(max(draws[0].choice_logprobs))
+
+    def test_a_stop_string_ends_the_text_before_it_and_the_tokens_after_it(
+        self, engine: Engine, first: Checkpoint
+    ) -> None:
+        (before,) = engine.generate([ask(engine, "hello", seed=11)])
+        stop = before[0].text[5:8]
+        (after,) = engine.generate([ask(engine, "hello", seed=11, stop=("never written", stop))])
+        chat = ChatTokenizer(first.path)
+        assert after[0].finish_reason == "stop"
+        for old, new in zip(before, after, strict=True):
+            size = len(new.token_ids)
+            assert new.token_ids == old.token_ids[:size]
+            assert new.token_logprobs == pytest.approx(old.token_logprobs[:size], abs=1e-4)
+            assert new.text == old.text.partition(stop)[0]
+            if stop in old.text:
+                assert chat.decode(new.token_ids).endswith(stop), "what was sampled is what is trained on"
+
+    def test_one_remaining_token_is_the_most_probable_one(self, engine: Engine) -> None:
+        (greedy,) = engine.generate([ask(engine, "hello", n=1, temperature=0.0)])
+        for only in ({"top_k": 1}, {"min_p": 1.0}):
+            (draws,) = engine.generate([ask(engine, "hello", n=1, temperature=1.5, top_p=1.0, **only)])
+            assert draws[0].token_ids == greedy[0].token_ids
+            assert draws[0].token_logprobs == pytest.approx(greedy[0].token_logprobs, abs=1e-4), "raw, not 0"
+
+    def test_few_remaining_tokens_are_the_most_probable_ones(self, engine: Engine) -> None:
+        request = ask(engine, "hello", n=60, max_tokens=1, temperature=2.0, top_p=1.0, top_k=3)
+        (draws,) = engine.generate([request])
+        tokens = range(258)
+        logprobs = [score for (score,) in engine.score([ScoreRequest(request.prompt_token_ids, (t,)) for t in tokens])]
+        best = sorted(tokens, key=lambda token: -logprobs[token])[:3]
+        assert {sample.token_ids[0] for sample in draws} == set(best)
+        floor = max(logprobs) + math.log(0.5)  # min-p counts after the temperature: at temperature 1 directly
+        (draws,) = engine.generate([replace(request, temperature=1.0, top_k=0, min_p=0.5)])
+        assert all(logprobs[sample.token_ids[0]] >= floor for sample in draws)
+
+    def test_the_repetition_penalty_is_that_of_transformers(self, engine: Engine, first: Checkpoint) -> None:
+        request = ask(engine, "aaaaaa", n=1, temperature=0.0, max_tokens=12, repetition_penalty=1.7)
+        ((sample,),) = engine.generate([request])
+        assert sample.token_ids == penalised_tokens(first.path, request)
+        ((plain,),) = engine.generate([replace(request, repetition_penalty=1.0)])
+        assert plain.token_ids != sample.token_ids
 
     def test_choices_have_the_same_log_probabilities_as_score(self, engine: Engine) -> None:
         # Different numbers of choices in one call, including token 0, which vLLM also uses as padding.

@@ -89,7 +89,9 @@ def test_one_row_that_is_no_prompt(tmp_path: Path, capsys: pytest.CaptureFixture
     assert validate(section, tmp_path) == (2 if kind == "file" else 0)
     printed = capsys.readouterr()
     assert (
-        "1 of 40 rows" in printed.err and "1 tool turn" in printed.err and "message 2 belongs to a tool" in printed.err
+        "1 of 40 rows" in printed.err
+        and "1 tool turn" in printed.err
+        and "has the result of a tool that was not called" in printed.err
     )
     if kind == "file":
         assert f"\n  {path}, line 40: " in printed.err
@@ -182,3 +184,19 @@ def test_gold_pairs_of_other_trainers(tmp_path: Path, capsys: pytest.CaptureFixt
     gold = write(tmp_path, *pairs, name="gold.jsonl")
     assert validate(path, tmp_path, f"evaluation.gold.path={gold}") == 0
     assert "4 verifiable, 5 gold" in capsys.readouterr().out
+
+
+def test_what_a_template_does_not_support_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turn = "{{ m.role }}: {{ m.content }} ###{{ '\\n' }}"
+    (tmp_path / "bare.jinja").write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}")
+    path = write(tmp_path, *({"prompt": text} for text in questions(60)), name="a.jsonl")
+    given = f"chat_template: {tmp_path}/bare.jinja, chat_template_kwargs: {{enable_thinkin: false}}"
+    model = f"{{model: 'random:tiny', {given}}}"
+    assert validate(path, tmp_path, f"models.policy={model}") == 0
+    printed = capsys.readouterr()
+    assert "does not contain 'enable_thinkin', so it may have no effect" in printed.err
+    assert "models.policy: its chat template has no generation prompt" in printed.err
+    assert "ends the turn of an assistant with '###'" in printed.err
+    assert "like? ###\n  | assistant:\n" in printed.out
+    assert validate(path, tmp_path, f"models.policy={model}", "sampling.stop='###'") == 0
+    assert "ends the turn" not in capsys.readouterr().err

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfreward.engines import build
 from selfreward.engines.decoding import Row, _sample_token_ids, generation_batches, generation_rows
+from selfreward.engines.stopping import Stopping
 from selfreward.engines.transformers import TransformersEngine
 from selfreward.errors import EngineError, RecipeError
 from selfreward.model_files.tokenizer import ChatTokenizer
@@ -94,6 +95,17 @@ def test_a_sample_does_not_depend_on_its_batch(engine: Engine, first: Checkpoint
     small = build(SECTION.model_copy(update={"batch_tokens": 200}), first=first)
     (cut,) = small.generate([ask(small, "hello", seed=7)])
     assert [sample.token_ids for sample in cut] == [sample.token_ids for sample in alone[0]]
+
+
+def test_a_stop_string_that_is_one_token_is_an_end_token(first: Checkpoint) -> None:
+    """Special tokens have no text in which a stop string could be found."""
+    stopping = Stopping.of(ChatTokenizer(first.path), ["<|start|>", "zz"])
+    word = stopping.chat.encode_text("fizz")
+    (start,) = stopping.chat.encode_text("<|start|>")
+    assert stopping.strings == ("zz",)
+    assert [stopping.has_ended(word[:size]) for size in range(5)] == [False, False, False, False, True]
+    assert stopping.has_ended((*word[:2], start))
+    assert stopping.text((*word[:2], start)) == stopping.text(word) == "fi"
 
 
 def test_unseeded_samples_differ_between_calls(first: Checkpoint) -> None:

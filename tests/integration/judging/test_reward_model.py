@@ -218,8 +218,8 @@ def test_pickled_weights_are_refused(make: Callable[..., Path]) -> None:
 def test_a_conversation_that_the_template_cannot_format_is_unscored(make: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match="its tokenizer has no chat template; a sequence"):
         judged(make(template=None), RESPONSES)
-    refuses = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
-        "{{ m.content }}{% endfor %}"
-    )
+    no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+    says_all = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert {judgment.unscored for judgment in judged(make(template=no_system + says_all), RESPONSES)} == {None}
+    refuses = "{% if 'Be brief.' in messages[0].content %}{{ raise_exception('not this one') }}{% endif %}" + says_all
     assert {judgment.unscored for judgment in judged(make(template=refuses), RESPONSES)} == {"refused", None}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fakes.engine import FakeEngine, shown
 
+from selfreward.chats import build
 from selfreward.chats.local import LocalChat
 from selfreward.errors import EngineError, RecipeError
 from selfreward.readers import Unscored
@@ -333,3 +334,27 @@ def test_reasons_of_skipped_requests_are_known_to_reports() -> None:
     reasons = [reply.skipped for draws in ask(engine, *requests) for reply in draws]
     assert reasons == ["control_tokens", "too_long"] and [type(reason) for reason in reasons] == [str, str]
     assert [Unscored(str(reason)).value for reason in reasons] == reasons
+
+
+def test_a_model_with_its_own_template_is_prompted_in_it() -> None:
+    class Own:
+        turn_end = "<end>"
+
+        def encode(self, messages: Sequence[Message], *, thinking: bool = True) -> tuple[int, ...]:
+            return tuple(map(ord, f"<<{messages[-1].content}>>{'' if thinking else '(no thinking)'}"))
+
+    def say(request: GenerationRequest, draw: int) -> Sample:
+        return chose(request, *(0.5 for _ in request.choice_token_ids))
+
+    engine = FakeEngine(say)
+    chats = build(["policy", "judge"], {}, engine=engine, cache_folder=Path("x"), encoders={"judge": Own()})
+    models = {name: Checkpoint(name, Path(name), 0) for name in chats}
+    sent, stops = [], []
+    for name in ("policy", "judge"):
+        chats[name].reply([ChatRequest((Message("user", "Hi"),), max_tokens=9)], models=models)
+        sent.append("".join(map(chr, engine.calls[-1][0].prompt_token_ids)))
+        stops.append(engine.calls[-1][0].stop)
+    assert sent == ["[user]Hi[assistant]", "<<Hi>>"]
+    assert stops == [(), ("<end>",)], "its replies end where its turns end, which may not be the policy's end token"
+    chats["judge"].reply([ChatRequest((Message("user", "Hi"),), max_tokens=0, choices=("1", "2"))], models=models)
+    assert engine.calls[-1][0].prompt_token_ids == Own().encode([Message("user", "Hi")], thinking=False)

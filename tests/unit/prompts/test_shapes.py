@@ -112,14 +112,20 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str, str]] = {
     "a late system turn": (
         {"messages": [USER, {"role": "system", "content": "y"}, USER]}, "turns_out_of_order", "not the first",
     ),
-    "a tool's turn": (
-        {"messages": [USER, TOOL_CALL, {"role": "tool", "content": "42"}, WHY]}, "tool_turn", "message 2",
+    "a tool that was not called": (
+        {"messages": [USER, {"role": "tool", "content": "42"}, WHY]}, "tool_turn", "that was not called",
+    ),
+    "a call without a name": (
+        {"messages": [USER, {**TOOL_CALL, "tool_calls": [{"function": {"name": ""}}]}, WHY]}, "tool_turn", "calls",
+    ),
+    "a call that is not JSON": (
+        {"conversations": [HUMAN, {"from": "function_call", "value": "f(1)"}]}, "tool_turn", "not JSON",
     ),
     "a function of ShareGPT": (
         {"conversations": [HUMAN, {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "1"}]},
         "tool_turn", "message 2",
     ),
-    "tools on offer": ({"conversations": [HUMAN], "tools": '[{"name": "f"}]'}, "tool_turn", "offers tools"),
+    "tools without names": ({"conversations": [HUMAN], "tools": '[{"f": "name"}]'}, "tool_turn", "'tools' offers"),
     "an image part": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         "not_text", "a part of the type 'image_url'",

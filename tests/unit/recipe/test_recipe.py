@@ -538,3 +538,11 @@ def test_the_included_recipes_are_valid() -> None:
         recipe = recipe_file.load(path)
         assert recipe.name == path.stem
         assert recipe_file.parse(recipe_file.dump(recipe)) == recipe
+
+
+def test_a_key_that_the_user_made_may_not_change() -> None:
+    key = "models.policy.chat_template_kwargs"
+    assert changes(f"{key}={{style: terse}}") == ([], [f"{key}.style: None -> 'terse'"])
+    before = parse(MINIMAL, "models.grader={endpoint: http://localhost:1/v1, model: m, extra_body: {seed: 1}}")
+    after = parse(MINIMAL, "models.grader={endpoint: http://localhost:1/v1, model: m, extra_body: {seed: 2}}")
+    assert recipe_file.changed_keys(before, after) == ([], ["models.grader.extra_body.seed: 1 -> 2"])

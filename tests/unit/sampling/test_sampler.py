@@ -8,7 +8,10 @@ from fakes.engine import FakeEngine, shown
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.weight_verification import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
 from selfreward.errors import EngineError, RecipeError
+from selfreward.evaluation import evaluator
+from selfreward.evaluation.responding import respond
 from selfreward.recipe import SamplingSection
+from selfreward.recipe_file import parse
 from selfreward.records import Checkpoint, Message, Prompt
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 from selfreward.sampling import Sampler
@@ -109,3 +112,26 @@ def test_a_large_models_proof_covers_every_kind_of_tensor_and_both_ends() -> Non
     assert {"embed", "norm", "lm_head", "layers.79.down_proj"} <= set(chosen)
     assert all(sum(name.endswith(f".{kind}") for name in chosen) > 10 for kind in kinds)
     assert chosen_names(names[:100]) == names[:100]
+
+
+def test_what_is_left_out_and_where_a_response_stops_reach_training_and_held_out_requests_alike() -> None:
+    section = SamplingSection(top_k=40, min_p=0.05, repetition_penalty=1.1, stop="###")  # type: ignore[arg-type]
+    engine = FakeEngine(echo)
+    Sampler(section, engine=engine, run_seed=0).sample([prompt("a", "hey")], model=MODEL, iteration=1)
+    text = "output_dir: runs/x\nmodels: {policy: {model: random:tiny}}\nprompts: builtin\n"
+    recipe = parse(text, name="x.yaml").model_copy(update={"sampling": section})
+    decoding = evaluator(recipe, source=None, engine=engine, anchor=None).decoding  # type: ignore[arg-type]
+    for shape in (decoding, decoding.unaltered()):
+        respond(engine, [prompt("a", "hey")], model=MODEL, stage="s", decoding=shape, run_seed=0)
+    drawn, held_out, unaltered = (
+        (request.top_p, request.top_k, request.min_p, request.repetition_penalty, request.stop)
+        for (request,) in engine.calls
+    )
+    assert drawn == held_out == (0.95, 40, 0.05, 1.1, ("###",))
+    assert unaltered == (1.0, 0, 0.0, 1.0, ("###",)), "KL is of the model's own distribution, up to the same end"
+
+
+@pytest.mark.parametrize("bad", [{"top_k": -2}, {"min_p": 1.5}, {"repetition_penalty": 0.0}, {"stop": [""]}])
+def test_values_without_a_meaning_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        SamplingSection(**bad)  # type: ignore[arg-type]
