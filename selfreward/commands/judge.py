@@ -271,5 +271,5 @@ def _as_json(judgment: Judgment, index: int | None, names: Mapping[str, str | in
 def _fingerprint(recipe: Recipe, inference: Inference, rows: InputRows) -> str:
     """Return a hash of everything that judgments depend on, without the keys that may change on resume."""
     keys = recipe_file.fixed_keys(recipe)
-    files = (identity_of(recipe.local_models, inference.models), principles_of(recipe))
+    files = (identity_of(recipe.local_models, inference.models), sorted(principles_of(recipe).values()))
     return hashlib.sha256(f"{keys!r}\x1f{files!r}\x1f{rows!r}".encode("utf-8", "replace")).hexdigest()

@@ -56,8 +56,15 @@ def refuse_other_inputs(store: Store, facts: Mapping[str, Any]) -> None:
         if then is not None and (changed := changed_files(then, model.get("files", {}))):
             raise _refusal(store, f"models.{name}: since the start of the run {', '.join(changed)} changed")
     for name, now in facts["inputs"].items():
-        if _value_at(before, ("inputs", name)) not in (None, now):
+        if now not in (_recorded_as(name, before) or [now]):
             raise _refusal(store, f"{name} changed since the start of the run")
+
+
+def _recorded_as(name: str, facts: Mapping[str, Any]) -> list[Any]:
+    """Return the hashes that are recorded for this kind of input; a file may have had another path."""
+    kind = name.split(" ")[0]
+    inputs = _value_at(facts, ("inputs",)) or {}
+    return [value for key, value in inputs.items() if key.split(" ")[0] == kind]
 
 
 def _refusal(store: Store, found: str) -> RecipeError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import PurePath
 from typing import assert_never
 
 from selfreward.prompts.collecting import Summary, collect
@@ -36,7 +37,7 @@ def name_of(section: FilePrompts | DatasetPrompts) -> str:
 
 
 def _source(section: FilePrompts | DatasetPrompts) -> str:
-    return f"file:{section.path}" if isinstance(section, FilePrompts) else f"dataset:{section.name}"
+    return f"file:{PurePath(section.path).name}" if isinstance(section, FilePrompts) else f"dataset:{section.name}"
 
 
 def _rows(section: FilePrompts | DatasetPrompts) -> Iterator[Row]:

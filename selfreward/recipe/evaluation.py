@@ -12,6 +12,7 @@ from selfreward.recipe.judging import (
     RubricSection,
     VerifierSection,
 )
+from selfreward.recipe.paths import InputPath
 from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import VALIDATION_PROMPTS, VERIFIABLE_PROMPTS, Section
 from selfreward.roles import CHANGING
@@ -43,7 +44,7 @@ class VerifiableEvaluation(Section):
     used, in an order drawn by the seed.
     """
 
-    path: str | None = None
+    path: InputPath | None = None
     num_prompts: int = Field(128, ge=1)
     num_checks: int = Field(1, ge=1, le=3)
     check_kinds: list[str] | None = Field(None, min_length=1)
@@ -76,7 +77,7 @@ class GoldSection(Section):
     A row has a prompt, `chosen` and `rejected` (texts, messages or conversations), and optionally `id` (docs/data.md).
     """
 
-    path: str = Field(min_length=1)
+    path: InputPath = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from selfreward.recipe.paths import NameOrPath
 from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Changeable, Section
 
 
@@ -19,7 +20,7 @@ class LoraSection(Section):
 class ModelSection(Section):
     """A model by name. `model`: hub id, local folder, .gguf file, package:NAME/FILE.gguf, or random:tiny."""
 
-    model: str
+    model: NameOrPath
     revision: str | None = None
     lora: LoraSection | None = None
     trust_remote_code: bool = False

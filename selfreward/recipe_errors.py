@@ -1,0 +1,111 @@
+"""Messages about a recipe: where a key is, what was found, what is allowed, and what was meant."""
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from selfreward.recipe import Recipe
+from selfreward.recipe.renamed import KEYS
+from selfreward.recipe.section import UNION_TAGS
+
+KeyPath = tuple[str | int, ...]
+
+
+def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequence[KeyPath]) -> str:
+    """Format one validation error as: where: what was found; what is allowed; what to do."""
+    path = tuple(part for part in _steps(tree, problem["loc"]))
+    from_set = any(path and (path[: len(key)] == key or key[: len(path)] == path) for key in overridden)
+    where = ": ".join(("--set" if from_set else name + line_of(tree, path), *filter(None, [".".join(map(str, path))])))
+    if problem["type"] == "extra_forbidden" and (new := KEYS.get(".".join(map(str, path)))):
+        return f"{where}: this key was renamed; it is called {new} now; rename it"
+    if problem["type"] == "extra_forbidden":
+        allowed = sorted(_allowed_keys(path[:-1], tree))
+        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(path[-1]), allowed)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing; this key is required; add it"
+    if problem["type"] in ("union_tag_invalid", "literal_error"):
+        context = problem["ctx"]
+        allowed = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected")))
+        found = str(context.get("tag", problem["input"]))
+        dot = ".kind" if problem["type"] == "union_tag_invalid" else ""
+        return f"{where}{dot}: found {found!r}; allowed are {', '.join(allowed)}; {_suggest(found, allowed)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where}: no `kind`; this section is selected by its kind; add `kind: ...`"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"{where}: found {reprlib.repr(problem['input'])}; {message[0].lower() + message[1:]}; fix the value"
+
+
+def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:
+    """Yield Pydantic's location without the union tags that it inserts, which are not keys of the file."""
+    node = tree
+    for step in loc:
+        if step in UNION_TAGS:
+            continue
+        if isinstance(node, Mapping):
+            if step not in node and node.get("kind") == step:
+                continue
+            node = node.get(step)
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        else:
+            node = None
+        yield step
+
+
+def line_of(tree: Any, path: KeyPath) -> str:
+    """Return `:LINE` of a key, or of its deepest parent in the file."""
+    node, line = tree, None
+    for step in path:
+        marks = getattr(node, "lc", None)
+        try:
+            if marks is not None and marks.data is not None:
+                line = marks.data[step][0]
+            node = node[step]
+        except (KeyError, IndexError, TypeError):
+            break
+    return f":{line + 1}" if line is not None else ""
+
+
+def _allowed_keys(path: KeyPath, tree: Any) -> list[str]:
+    """Return the keys of the section at `path`, from the schema."""
+    schema = Recipe.model_json_schema()
+    node, content = schema, tree
+    for step in path:
+        node = _resolve_union(schema, node, content)
+        if isinstance(content, Mapping) and step not in content:
+            continue  # pydantic names the member of a union there
+        inside = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
+        node = inside or node.get("additionalProperties") or {}
+        content = content[step]
+    return list(_resolve_union(schema, node, content).get("properties", {}))
+
+
+def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -> dict[str, Any]:
+    """Follow `$ref`; of a union return the member that `kind` names (or the member that is not null)."""
+    while True:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        elif "discriminator" in node:
+            kind = content.get("kind") if isinstance(content, Mapping) else None
+            reference = node["discriminator"]["mapping"].get(kind)
+            if reference is None:
+                return {}
+            node = {"$ref": reference}
+        elif "anyOf" in node:
+            node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
+        elif "allOf" in node:
+            node = node["allOf"][0]
+        elif "oneOf" in node:  # distinguished by keys: the member with the most keys in common
+            members = [_resolve_union(schema, member, content) for member in node["oneOf"]]
+            node = max(members, key=lambda member: len(member.get("properties", {}).keys() & set(content)))
+        else:
+            return node
+
+
+def _suggest(found: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(found, allowed, n=1)
+    return f"did you mean {close[0]!r}?" if close else "remove it or use one of these"
