@@ -141,8 +141,10 @@ def _override(tree: dict[str, Any], override: str) -> KeyPath:
     """Set the key of KEY=VALUE; return its path."""
     key, separator, text = override.partition("=")
     if not separator or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise RecipeError(f"--set {override}: not KEY=VALUE; an example is judging.num_draws=5; fix the argument")
-    return _set(tree, key.split("."), plain(parse_yaml(text, name=f"--set {key}", what=_WHAT)) if text else None)
+        raise RecipeError(
+            f"{override}: not KEY=VALUE; an override is a key of the recipe and its value, as in seed=3; correct it"
+        )
+    return _set(tree, key.split("."), plain(parse_yaml(text, name=f"override {key}", what=_WHAT)) if text else None)
 
 
 def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> KeyPath:

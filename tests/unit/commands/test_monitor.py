@@ -144,7 +144,7 @@ def test_settings_change_the_decision_and_wrong_ones_are_refused(
     assert decided("mode=report_only")["stopped_at"] is None
     assert decided("delta=0.03")["settings"]["delta"] == 0.03
     for wrong, said in {
-        "delta=5": "--set: monitor.delta: found 5; input should be less than 0.5",
+        "delta=5": "override: monitor.delta: found 5; input should be less than 0.5",
         "delat=0.1": "did you mean 'delta'?",
         "monitor.delta=0.1": "unknown key",
         "min_pairs=4": "min_pairs has no effect here",

@@ -144,7 +144,7 @@ def test_a_kind_is_not_guessed() -> None:
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(override: str, words: str) -> None:
     message = refusal(MINIMAL, override)
-    assert message.startswith(f"--set: {words}"), message
+    assert message.startswith(f"override: {words}"), message
 
 
 def test_a_wrong_value_in_the_file_has_its_line() -> None:
@@ -246,15 +246,15 @@ def test_set_overrides_the_file_and_leaves_the_rest() -> None:
     "override", ["seed", "=3", "a..b=3", ".seed=3", "seed.=3", "training.losses[0]=3", "a b=3", ""]
 )
 def test_a_set_without_key_and_value_is_refused(override: str) -> None:
-    assert refusal(MINIMAL, override).startswith(f"--set {override}: not KEY=VALUE")
+    assert refusal(MINIMAL, override).startswith(f"{override}: not KEY=VALUE")
 
 
 def test_an_error_in_set_is_attributed_to_set_and_not_to_a_line_of_the_file() -> None:
-    assert refusal(MINIMAL, "judging.num_drawz=3").startswith("--set: judging.num_drawz: unknown key")
-    assert refusal(MINIMAL, "judgin.num_draws=3").startswith("--set: judgin: unknown key")
-    assert refusal(MINIMAL, "training.losses=[{").startswith("--set training.losses:1: ")
+    assert refusal(MINIMAL, "judging.num_drawz=3").startswith("override: judging.num_drawz: unknown key")
+    assert refusal(MINIMAL, "judgin.num_draws=3").startswith("override: judgin: unknown key")
+    assert refusal(MINIMAL, "training.losses=[{").startswith("override training.losses:1: ")
     mixed = refusal(MINIMAL + "sampling: {temprature: 1.0}\n", "seed=x").splitlines()
-    assert [row.split(": ")[0] for row in mixed] == ["--set", "small.yaml:8"]
+    assert [row.split(": ")[0] for row in mixed] == ["override", "small.yaml:8"]
 
 
 # Files that are not recipes
@@ -501,7 +501,7 @@ def test_a_key_of_the_version_before_is_read_with_a_warning_unless_its_new_name_
     with pytest.warns(FutureWarning, match=f"{re.escape(old)} was renamed; it is called {re.escape(new)} now"):
         assert recipe_file.parse(MINIMAL, overrides=[f"{section}={{{kind}{key}: {value}}}"]) == wanted
     assert refusal(MINIMAL, f"{section}={{{kind}{key}: {value}, {new_key}: {value}}}") == (
-        f"--set: {old}: this key was renamed; it is called {new} now; rename it"
+        f"override: {old}: this key was renamed; it is called {new} now; rename it"
     )
 
 
