@@ -1,4 +1,4 @@
-"""What each command of the command line does; returns its exit code. Heavy dependencies are imported where they are used."""
+"""What each command does; it returns the exit code. Heavy dependencies are imported where they are used."""
 
 import argparse
 import json

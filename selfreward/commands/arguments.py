@@ -1,4 +1,4 @@
-"""The arguments of the command line. Overrides of a recipe's keys stand beside its options: `seed=3` is `--set seed=3`."""
+"""The arguments of the command line. A bare `seed=3` is `--set seed=3`."""
 
 import argparse
 import re
