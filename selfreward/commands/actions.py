@@ -28,7 +28,10 @@ def run_command(options: argparse.Namespace) -> int:
     recipe = recipe_file.load(options.recipe, options.overrides)
     console = Console(sys.stderr)
     result = local.run(recipe, progress=console)
-    print(console.closing(result))
+    if result.was_finished:
+        print(f"{result.folder}: already finished; nothing was computed", file=sys.stderr)
+    kept = [each for each in options.overrides if not each.startswith("iterations.max=")]
+    print(console.closing(result, ["selfreward", "run", str(options.recipe), *kept]))
     return result.decision.exit_code
 
 
@@ -72,13 +75,10 @@ def judge_command(options: argparse.Namespace) -> int:
 
 
 def status_command(options: argparse.Namespace) -> int:
-    from selfreward.launch.local import status_of
+    from selfreward.launch.status import rendered, status_of
 
     status = status_of(options.run)
-    if options.json:
-        print(json.dumps(status))
-    else:
-        print("\n".join(f"{key:10} {value if value is not None else '-'}" for key, value in status.items()))
+    print(json.dumps(status) if options.json else rendered(status))
     return 0
 
 

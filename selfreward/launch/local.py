@@ -1,53 +1,52 @@
-"""A run in this process: open the run folder, check that its recipe is the same, run the loop, record the status."""
+"""A run in this process: open the run folder, check that its recipe is the same, run the loop, record the status.
+
+A finished run is answered from its files: what takes seconds to import is imported where a run computes.
+"""
 
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfreward import history, loop, recipe_file, signals
+from selfreward import recipe_file, signals
+from selfreward.begun import has_begun, run_folder, stored_recipe
 from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
+from selfreward.launch.finished import finished_run
+from selfreward.launch.lines import Lines
+from selfreward.launch.lines import Progress as Progress
+from selfreward.launch.result import RunResult as RunResult
+from selfreward.launch.run_log import LOGGER, run_log
+from selfreward.launch.status import FINISHED, INITIAL, REPORT, STATUS
+from selfreward.launch.status import status_of as status_of
 from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.settled import resumed, settled
 from selfreward.store import Store
-from selfreward.store.files import read_text
-from selfreward.store.lock import is_held
 
 if TYPE_CHECKING:
+    from selfreward import loop
     from selfreward.tools import Tools
-
-_INITIAL_STATUS = {
-    "state": "running",
-    "iteration": None,
-    "stage": None,
-    "decision": None,
-    "stopped_by": None,
-    "exit_code": None,
-}
-
-Progress = Callable[[str, int, str, Mapping[str, Any]], None]
-"""Called with (what, iteration, stage, details); see `store.run_folder.Listener`."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """`folder` contains the checkpoints and reports; `decision` is the monitor's last decision."""
-
-    folder: Path
-    decision: Decision
 
 
 def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
-    """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind."""
-    folder = Path(recipe.output_dir).expanduser()
-    with Store(folder, name=recipe.name) as store:
+    """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind.
+
+    A run that has ended, and that this recipe would not continue, is not opened again: its result is read.
+    """
+    return finished_run(recipe) or _run(recipe, progress)
+
+
+def _run(recipe: Recipe, progress: Progress) -> RunResult:
+    from selfreward import loop
+
+    folder = run_folder(recipe)
+    with Store(folder, name=recipe.name) as store, run_log(folder):
+        progress = _logged(progress)
         is_new = not store.manifest["files"]
         recipe = recipe if is_new else _compared_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
@@ -61,7 +60,7 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
                     decision = loop.run(parts, store)
             finally:
                 parts.engine.close()
-            status |= {"state": "finished", **_outcome(decision)}
+            status |= {"state": FINISHED, **_outcome(decision)}
     return RunResult(folder, decision)
 
 
@@ -82,9 +81,9 @@ def prepare(recipe: Recipe, store: Store) -> "Tools":
     return tools
 
 
-def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.Run:
+def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> "loop.Run":
     """Return the inputs of the loop. `own` replaces parts of the recipe: see `compose.compose`."""
-    from selfreward import reporting
+    from selfreward import loop, reporting
     from selfreward.compose import compose
 
     return loop.Run(
@@ -101,35 +100,34 @@ def check(recipe: Recipe) -> tuple["Tools", list[str]]:
     """Read prompts and models as a run would, without starting it. Return them and warnings; raises RecipeError."""
     from selfreward.tools import problems, tools_of
 
-    recipe, folder = settled(recipe), Path(recipe.output_dir).expanduser()
+    recipe, folder = settled(recipe), run_folder(recipe)
     tools = tools_of(recipe, cache_folder=folder / "endpoints")
-    return tools, warnings_of(problems(recipe, tools, begun=history.has_begun(folder)))
+    return tools, warnings_of(problems(recipe, tools, begun=has_begun(folder)))
 
 
 def rewrite_reports(folder: Path) -> Path:
     """Rewrite the reports of a run from its folder alone; return the path of report.html."""
-    from selfreward import reporting
+    from selfreward import history, reporting
 
     store = Store(folder, write=False)
     summaries, decisions, initial = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a report needs one; continue the run")
-    recipe = history.stored_recipe(folder)
+    recipe = stored_recipe(folder)
     reporting.build(store, recipe=recipe).write(summaries, decisions, initial)
-    return folder / "report.html"
+    return folder / REPORT
 
 
-def status_of(folder: Path) -> dict[str, Any]:
-    """Return `state` (running, finished, failed, preempted, interrupted) and the other keys of `_INITIAL_STATUS`."""
-    Store(folder, write=False)  # raises a clear error when this is not a run folder
-    path = folder / "status.json"
-    status: dict[str, Any] = {**_INITIAL_STATUS, "state": "interrupted"}
-    with suppress(OSError, ValueError, RecursionError):  # a run that has just started, or a file that was changed
-        found = json.loads(read_text(path))
-        status |= found if isinstance(found, dict) else {}
-    if status["state"] == "running" and not is_held(folder):
-        status["state"] = "interrupted"
-    return status
+def _logged(progress: Progress) -> Progress:
+    """Return a listener that also writes the lines of the console to run.log."""
+    lines = Lines()
+
+    def listen(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
+        for line in lines(what, iteration, stage, details):
+            LOGGER.info(line)
+        progress(what, iteration, stage, details)
+
+    return listen
 
 
 @contextmanager
@@ -174,7 +172,7 @@ def _stored_recipe(store: Store, recipe: Recipe) -> Recipe:
 
 def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
     """Refuse changes of keys that may not change on resume; return the recipe with what the run began with."""
-    before = history.stored_recipe(store.folder)
+    before = stored_recipe(store.folder)
     asked, recipe = recipe, resumed(recipe, before)
     changeable, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
@@ -195,11 +193,11 @@ def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
 @contextmanager
 def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
     """Keep status.json up to date, however the run ends."""
-    status: dict[str, Any] = {**_INITIAL_STATUS, "iteration": 0}
+    status: dict[str, Any] = {**INITIAL, "iteration": 0}
 
     def save(**changes: Any) -> None:
         status.update(changes)
-        store.write_text("status.json", json.dumps(status) + "\n")
+        store.write_text(STATUS, json.dumps(status) + "\n")
 
     def listen(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
         if what == "started":
@@ -212,9 +210,12 @@ def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any
         try:
             yield status
         except BaseException as error:
+            failure = _failure(error)
+            LOGGER.error("%s: %s", failure["state"], error)
             with suppress(StoreError):  # the disk may be full
-                save(**_failure(error))
+                save(**failure)
             raise
+        LOGGER.info("finished: %s", status["decision"])
         save()
 
 
