@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from selfreward.recipe import Recipe
+from selfreward.recipe import Recipe, aliases
 from selfreward.recipe.renamed import KEYS
 from selfreward.recipe.section import UNION_TAGS
 
@@ -24,7 +24,7 @@ def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequen
         return f"{where}: this key was renamed; it is called {new} now; rename it"
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_allowed_keys(path[:-1], tree))
-        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest(str(path[-1]), allowed)}"
+        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest_key(str(path[-1]), allowed)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this key is required; add it"
     if problem["type"] in ("union_tag_invalid", "literal_error"):
@@ -106,6 +106,13 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
             node = max(members, key=lambda member: len(member.get("properties", {}).keys() & set(content)))
         else:
             return node
+
+
+def _suggest_key(found: str, allowed: Sequence[str]) -> str:
+    """Return what was meant: a key of this section, or one of another section that other trainers call so."""
+    meant = aliases.KEYS.get(found.lower(), "")
+    own = meant.rpartition(".")[2]
+    return f"did you mean {own if own in allowed else meant!r}?" if meant else _suggest(found, allowed)
 
 
 def _suggest(found: str, allowed: Sequence[str]) -> str:

@@ -4,6 +4,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfreward.recipe import Recipe
 
 
 def init_command(options: argparse.Namespace) -> int:
@@ -20,37 +24,43 @@ def init_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_command(options: argparse.Namespace) -> int:
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    """Return the recipe of a command, with its overrides and the checkpoint of --from."""
     from selfreward import recipe_file
+    from selfreward.launch.started_from import overrides_from
+
+    return recipe_file.load(options.recipe, [*options.overrides, *overrides_from(options.start)])
+
+
+def run_command(options: argparse.Namespace) -> int:
     from selfreward.commands.console import Console
     from selfreward.launch import local
 
-    recipe = recipe_file.load(options.recipe, options.overrides)
+    recipe = _recipe(options)
     console = Console(sys.stderr)
     result = local.run(recipe, progress=console)
     if result.was_finished:
         print(f"{result.folder}: already finished; nothing was computed", file=sys.stderr)
     kept = [each for each in options.overrides if not each.startswith("iterations.max=")]
-    print(console.closing(result, ["selfreward", "run", str(options.recipe), *kept]))
+    start = ["--from", options.start] if options.start else []
+    print(console.closing(result, ["selfreward", "run", str(options.recipe), *kept, *start]))
     return result.decision.exit_code
 
 
 def plan_command(options: argparse.Namespace) -> int:
-    from selfreward import recipe_file
     from selfreward.plan import plan, render
 
-    print(render(plan(recipe_file.load(options.recipe, options.overrides))))
+    print(render(plan(_recipe(options))))
     return 0
 
 
 def validate_command(options: argparse.Namespace) -> int:
-    from selfreward import recipe_file
     from selfreward.commands.data_summary import data_summary
     from selfreward.launch.local import check
     from selfreward.plan import measuring
     from selfreward.settled import settled
 
-    recipe = settled(recipe_file.load(options.recipe, options.overrides))
+    recipe = settled(_recipe(options))
     tools, warnings = check(recipe)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -62,11 +72,10 @@ def validate_command(options: argparse.Namespace) -> int:
 
 
 def judge_command(options: argparse.Namespace) -> int:
-    from selfreward import recipe_file
     from selfreward.commands.judge import judge_file
     from selfreward.commands.judge_summary import table
 
-    recipe = recipe_file.load(options.recipe, options.overrides)
+    recipe = _recipe(options)
     judged = judge_file(recipe, options.file, options.out, inputs=[options.recipe])
     for warning in judged.warnings:
         print(f"warning: {warning}", file=sys.stderr)

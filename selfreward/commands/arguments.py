@@ -57,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "judge":
             _add_judged_file(sub)
         _add_overrides(sub, "the recipe", "judging.num_draws=5")
+        sub.add_argument(
+            "--from", metavar="RUN[@T]", dest="start",
+            help="use the checkpoint of iteration T of another run as the policy; without @T, its best",
+        )  # fmt: skip
     _add_status(add("status", actions.status_command, "print the status of a run"))
     _add_monitor(
         add(

@@ -9,6 +9,7 @@ from typing import Any
 from selfreward import judging, recipe_file
 from selfreward.errors import RecipeError
 from selfreward.judging.constitution import read_principles
+from selfreward.launch.started_from import start_of
 from selfreward.launch.versions import installed_versions
 from selfreward.monitoring import interventions
 from selfreward.recipe import ConstitutionSection, ModelSection, Recipe, VerifiablePrompts
@@ -31,6 +32,7 @@ def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[s
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "recipe_sha256": hashlib.sha256(recipe_file.dump(recipe).encode()).hexdigest(),
         "models": identity_of(recipe.local_models, tools.models),
+        **start_of(recipe),
         "endpoints": {name: {"model": section.model} for name, section in recipe.endpoints.items()},
         "prompts": tools.source.facts(),
         "inputs": _other_inputs(recipe, tools),

@@ -20,7 +20,7 @@ from selfreward.launch.lines import Lines
 from selfreward.launch.lines import Progress as Progress
 from selfreward.launch.result import RunResult as RunResult
 from selfreward.launch.run_log import LOGGER, run_log
-from selfreward.launch.status import FINISHED, INITIAL, REPORT, STATUS
+from selfreward.launch.status import FINISHED, INITIAL, REPORT, STATUS, stored_status
 from selfreward.launch.status import status_of as status_of
 from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
@@ -47,11 +47,13 @@ def _run(recipe: Recipe, progress: Progress) -> RunResult:
     folder = run_folder(recipe)
     with Store(folder, name=recipe.name) as store, run_log(folder):
         progress = _logged(progress)
-        is_new = not store.manifest["files"]
+        is_new, asked = not store.manifest["files"], recipe
         recipe = recipe if is_new else _compared_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
             recipe = _stored_recipe(store, recipe) if is_new else recipe
             tools = prepare(recipe, store)
+            if not is_new:
+                _record_resume(store, recipe, asked)
             parts = parts_of(recipe, store, tools)
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
@@ -67,12 +69,14 @@ def _run(recipe: Recipe, progress: Progress) -> RunResult:
 def prepare(recipe: Recipe, store: Store) -> "Tools":
     """Store models on disk, check the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
     from selfreward.launch.inputs import facts_of, refuse_other_inputs
+    from selfreward.launch.started_from import seen_prompts_warnings
     from selfreward.launch.versions import record_other_versions, version_warnings
     from selfreward.tools import problems, tools_of
 
     tools = tools_of(recipe, cache_folder=store.folder / "endpoints")
     store.meter = tools.usage
     warnings = warnings_of(problems(recipe, tools, begun=bool(store.manifest["files"])))
+    warnings += seen_prompts_warnings(recipe, tools.source)
     facts = facts_of(recipe, tools, warnings=warnings)
     refuse_other_inputs(store, facts)
     record_other_versions(store, facts["versions"])
@@ -98,11 +102,13 @@ def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> "loop.
 
 def check(recipe: Recipe) -> tuple["Tools", list[str]]:
     """Read prompts and models as a run would, without starting it. Return them and warnings; raises RecipeError."""
+    from selfreward.launch.started_from import seen_prompts_warnings
     from selfreward.tools import problems, tools_of
 
     recipe, folder = settled(recipe), run_folder(recipe)
     tools = tools_of(recipe, cache_folder=folder / "endpoints")
-    return tools, warnings_of(problems(recipe, tools, begun=has_begun(folder)))
+    warnings = warnings_of(problems(recipe, tools, begun=has_begun(folder)))
+    return tools, [*warnings, *seen_prompts_warnings(recipe, tools.source)]
 
 
 def rewrite_reports(folder: Path) -> Path:
@@ -173,13 +179,19 @@ def _stored_recipe(store: Store, recipe: Recipe) -> Recipe:
 def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
     """Refuse changes of keys that may not change on resume; return the recipe with what the run began with."""
     before = stored_recipe(store.folder)
-    asked, recipe = recipe, resumed(recipe, before)
-    changeable, fixed = recipe_file.changed_keys(before, recipe)
+    recipe = resumed(recipe, before)
+    _, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
         raise RecipeError(
             f"{store.folder}: contains a run of another recipe ({'; '.join(fixed)}); these keys may not change on "
             "resume; undo the change, or set another output_dir"
         )
+    return recipe
+
+
+def _record_resume(store: Store, recipe: Recipe, asked: Recipe) -> None:
+    """Store the recipe with which a run is continued, and the keys that changed; `asked` is as the user wrote it."""
+    changeable, _ = recipe_file.changed_keys(stored_recipe(store.folder), recipe)
     here = engine_dtype(asked.engine)
     is_other = asked.engine.dtype == "auto" and here.name != recipe.engine.dtype
     kept = (
@@ -187,12 +199,12 @@ def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
     )
     store.record_event("resumed", changed=[*changeable, *kept])
     store.write_text("recipe.yaml", recipe_file.dump(recipe))
-    return recipe
 
 
 @contextmanager
 def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Keep status.json up to date, however the run ends."""
+    """Keep status.json up to date, however the run ends. A finished run that refuses to continue stays finished."""
+    before = stored_status(store.folder)
     status: dict[str, Any] = {**INITIAL, "iteration": 0}
 
     def save(**changes: Any) -> None:
@@ -212,8 +224,9 @@ def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any
         except BaseException as error:
             failure = _failure(error)
             LOGGER.error("%s: %s", failure["state"], error)
+            is_refused = isinstance(error, RecipeError) and status["stage"] is None
             with suppress(StoreError):  # the disk may be full
-                save(**failure)
+                save(**(before if is_refused and before.get("state") == FINISHED else failure))
             raise
         LOGGER.info("finished: %s", status["decision"])
         save()

@@ -73,7 +73,8 @@ def test_a_finished_run_continues_when_prompts_suffice(finished: Path, tmp_path:
     too_many = run(folder, "iterations.max=500")
     assert too_many.returncode == 2, too_many.stderr[-2000:]
     assert "4,000" in too_many.stderr or "4000" in too_many.stderr, too_many.stderr
-    assert json.loads((folder / "status.json").read_text())["exit_code"] == 2
+    assert "set iterations.max to 39" in too_many.stderr
+    assert again(folder, "iterations.max=3").stdout.endswith("imported []\n"), "a refused continuation changes nothing"
 
 
 def test_status_has_totals(finished: Path) -> None:
@@ -111,3 +112,40 @@ def test_run_log_has_the_error_and_no_key(tmp_path: Path, monkeypatch: pytest.Mo
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"sk-very-secret" not in path.read_bytes(), path
     assert "sk-very-secret" not in done.stderr and os.environ["SOME_KEY"]
+
+
+# Another recipe, from a checkpoint of the run
+
+
+def test_another_run_starts_from_a_checkpoint(finished: Path, tmp_path: Path) -> None:
+    arguments = ("run", TINY, f"output_dir={tmp_path / 'next'}", "iterations.max=1", "training.beta=0.2")
+    done = selfreward(*arguments, "--from", f"{finished}@1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    facts = json.loads((tmp_path / "next/manifest.json").read_text())["facts"]
+    assert facts["started_from"] == {"run": str(finished), "iteration": 1}
+    checkpoint = json.loads((finished / "manifest.json").read_text())["files"]["iteration-01/checkpoint"]
+    assert checkpoint["sha256"].startswith(facts["models"]["policy"]["id"])
+    assert "were training prompts" not in done.stderr, "the same prompts and seed hold out the same prompts"
+    again = selfreward(*arguments, "--from", f"{finished}@1")
+    assert again.returncode == 0 and "already finished" in again.stderr
+    other = selfreward(*arguments)
+    assert other.returncode == 2 and "models.policy.model" in other.stderr
+
+
+def test_prompts_that_the_checkpoint_has_seen_are_warned_of(finished: Path, tmp_path: Path) -> None:
+    held_out = ["evaluation.num_prompts=100", "seed=1", f"output_dir={tmp_path / 'next'}"]
+    done = selfreward("validate", TINY, *held_out, "--from", f"{finished}@2")
+    assert done.returncode == 0, done.stderr
+    assert f"of the 100 prompts that are held out here were training prompts of {finished}" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "words"), [("@7", "no checkpoint of iteration 7"), ("@0", "set models.policy.model")])
+def test_a_checkpoint_that_is_missing_is_answered_with_those_that_exist(finished: Path, name: str, words: str) -> None:
+    done = selfreward("validate", TINY, "--from", f"{finished}{name}")
+    assert done.returncode == 2
+    assert words in done.stderr and f"it has {finished}@1, {finished}@2" in done.stderr
+
+
+def test_a_path_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    done = selfreward("validate", TINY, "--from", tmp_path)
+    assert done.returncode == 2 and "manifest.json" in done.stderr

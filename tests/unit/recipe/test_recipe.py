@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from selfreward import recipe as schema
 from selfreward import recipe_file
 from selfreward.errors import RecipeError
-from selfreward.recipe import Recipe
+from selfreward.recipe import Recipe, aliases
 from selfreward.recipe.renamed import KEYS
 from selfreward.records import Checkpoint
 from selfreward.roles import Roles
@@ -101,6 +101,45 @@ def test_an_unknown_key_is_named_with_its_line_and_what_was_meant(text: str, lin
     assert first.startswith(f"small.yaml:{line}: {key}: unknown key; allowed are ")
     assert first.endswith(f"did you mean '{meant}'?")
     assert meant in first.split("allowed are ")[1].split("; ")[0].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lr", "training.learning_rate"),
+        ("learning_rate", "training.learning_rate"),
+        ("training.lr", "learning_rate"),
+        ("r", "models.policy.lora.rank"),
+        ("models.policy.lora.r", "rank"),
+        ("models.policy.lora_alpha", "models.policy.lora.alpha"),
+        ("training.lora_rank", "models.policy.lora.rank"),
+        ("bs", "training.batch_size"),
+        ("training.per_device_train_batch_size", "micro_batch_size"),
+        ("beta", "training.beta"),
+        ("num_generations", "sampling.num_responses"),
+        ("sampling.n", "num_responses"),
+        ("max_new_tokens", "sampling.max_tokens"),
+        ("judging.max_new_tokens", "max_tokens"),
+        ("max_length", "engine.context_tokens"),
+        ("model", "models.policy.model"),
+        ("models.policy.model_name_or_path", "model"),
+        ("dataset", "prompts"),
+        ("temperature", "sampling.temperature"),
+        ("num_train_epochs", "training.num_epochs"),
+        ("steps", "iterations.max"),
+        ("iterations.num_iterations", "max"),
+    ],
+)
+def test_the_names_of_other_trainers_are_answered_with_ours(key: str, meant: str) -> None:
+    assert refusal(MINIMAL, f"{key}=1").splitlines()[0].endswith(f"; did you mean '{meant}'?")
+
+
+def test_every_suggested_key_exists() -> None:
+    recipe = parse(MINIMAL, "models.policy.lora={}", "prompts={kind: dataset, name: x}", "judging.by=policy")
+    for meant in set(aliases.KEYS.values()):
+        value: typing.Any = recipe
+        for part in meant.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
 
 
 @pytest.mark.parametrize(
