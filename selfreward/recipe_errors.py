@@ -1,6 +1,7 @@
 """Messages about a recipe: where a key is, what was found, what is allowed, and what was meant."""
 
 import difflib
+import json
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,8 @@ def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequen
         return f"{where}: this key was renamed; it is called {new} now; rename it"
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_allowed_keys(path[:-1], tree))
-        return f"{where}: unknown key; allowed are {', '.join(allowed)}; {_suggest_key(str(path[-1]), allowed)}"
+        known = f"allowed are {', '.join(allowed)}" if allowed else "there are no keys here"
+        return f"{where}: unknown key; {known}; {_suggest_key(str(path[-1]), allowed)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this key is required; add it"
     if problem["type"] in ("union_tag_invalid", "literal_error"):
@@ -38,7 +40,14 @@ def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequen
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}"
-    return f"{where}: found {reprlib.repr(problem['input'])}; {message[0].lower() + message[1:]}; fix the value"
+    found, allowed = reprlib.repr(problem["input"]), message[0].lower() + message[1:]
+    return f"{where}: found {found}; {allowed}; correct it{_or_default(path, tree)}"
+
+
+def _or_default(path: KeyPath, tree: Any) -> str:
+    """Return the advice to leave out a key that has a default."""
+    default = _properties(path[:-1], tree).get(str(path[-1]), {}).get("default") if path else None
+    return "" if default is None else f", or leave it out for the default, {json.dumps(default)}"
 
 
 def _steps(tree: Any, loc: Sequence[str | int]) -> Iterator[str | int]:
@@ -74,6 +83,11 @@ def line_of(tree: Any, path: KeyPath) -> str:
 
 def _allowed_keys(path: KeyPath, tree: Any) -> list[str]:
     """Return the keys of the section at `path`, from the schema."""
+    return list(_properties(path, tree))
+
+
+def _properties(path: KeyPath, tree: Any) -> dict[str, Any]:
+    """Return the keys of the section at `path` with their schemas; none where `path` leads into a value."""
     schema = Recipe.model_json_schema()
     node, content = schema, tree
     for step in path:
@@ -82,8 +96,16 @@ def _allowed_keys(path: KeyPath, tree: Any) -> list[str]:
             continue  # pydantic names the member of a union there
         inside = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
         node = inside or node.get("additionalProperties") or {}
-        content = content[step]
-    return list(_resolve_union(schema, node, content).get("properties", {}))
+        content = _inside(content, step)
+    found: dict[str, Any] = _resolve_union(schema, node, content).get("properties", {})
+    return found
+
+
+def _inside(content: Any, step: str | int) -> Any:
+    """Return what is at a key or at a place of a list; None where there is nothing."""
+    if isinstance(content, Mapping):
+        return content.get(step)
+    return content[step] if isinstance(content, list) and isinstance(step, int) and step < len(content) else None
 
 
 def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -> dict[str, Any]:
@@ -102,8 +124,9 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
         elif "allOf" in node:
             node = node["allOf"][0]
         elif "oneOf" in node:  # distinguished by keys: the member with the most keys in common
+            keys = set(content) if isinstance(content, Mapping) else set()
             members = [_resolve_union(schema, member, content) for member in node["oneOf"]]
-            node = max(members, key=lambda member: len(member.get("properties", {}).keys() & set(content)))
+            node = max(members, key=lambda member: len(member.get("properties", {}).keys() & keys))
         else:
             return node
 
@@ -117,4 +140,4 @@ def _suggest_key(found: str, allowed: Sequence[str]) -> str:
 
 def _suggest(found: str, allowed: Sequence[str]) -> str:
     close = difflib.get_close_matches(found, allowed, n=1)
-    return f"did you mean {close[0]!r}?" if close else "remove it or use one of these"
+    return f"did you mean {close[0]!r}?" if close else "use one of these" if allowed else "remove it"

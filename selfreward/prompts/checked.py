@@ -53,7 +53,8 @@ def num_checked(section: VerifiableEvaluation | Literal["validation"] | None, *,
 
 
 def _rows(path: str, *, at_most: int | None = None) -> list[Prompt]:
-    found, _ = read_prompts(FilePrompts(kind="file", path=path), key="evaluation.verifiable", at_most=at_most)
+    section = FilePrompts(kind="file", path=path)
+    found, _ = read_prompts(section, key="evaluation.verifiable", at_most=at_most, has_keys=False)
     return found
 
 

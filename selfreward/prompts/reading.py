@@ -14,9 +14,11 @@ from selfreward.records import Prompt
 
 
 def read_prompts(
-    section: FilePrompts | DatasetPrompts, *, key: str, at_most: int | None = None
+    section: FilePrompts | DatasetPrompts, *, key: str, at_most: int | None = None, has_keys: bool = True
 ) -> tuple[list[Prompt], Summary]:
-    """Return the prompts in the order of the rows, and what was found. `key` is the section's key, for messages.
+    """Return the prompts in the order of the rows, and what was found.
+
+    `key` is the section's key, for messages; `has_keys` is false where it has no keys for columns and dropped rows.
 
     With `at_most` only that many rows are read, and any number of them may be unusable. Raises RecipeError.
     """
@@ -26,7 +28,7 @@ def read_prompts(
         RowReader(_source(section), columns, section.answer_check).read,
         name=f"{key}: {name_of(section)}",
         max_dropped_rate=section.max_dropped_rate if at_most is None else 1.0,
-        rate_key=f"{key}.max_dropped_rate",
+        section=key if has_keys else None,
         columns=columns,
     )
     return [each.prompt for each in found], summary

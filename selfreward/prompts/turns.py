@@ -32,7 +32,7 @@ def read_turns(value: Any, name: str) -> tuple[Message, ...]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list):
-        advice = "a prompt must be text or a list of messages; correct the row, or name another column"
+        advice = "a prompt must be text or a list of messages; correct the row"
         raise UnusableRow("wrong_type", f"{name!r} is {described(value)}", advice)
     _refuse_tools(value, name)
     turns = [_message(turn, f"{name!r} message {number}") for number, turn in enumerate(value, start=1)]

@@ -70,7 +70,10 @@ class Store:
         self._recorded: Counter[str] = Counter()  # cost that this process has already recorded in the manifest
         is_new = _is_new(folder)
         if is_new and not write:
-            raise NoRunError(f"{folder}: no {MANIFEST}; `selfreward run` writes one to a run folder; check the path")
+            what = "a file" if folder.is_file() else f"no {MANIFEST}"
+            raise NoRunError(
+                f"{folder}: {what}; a run folder is needed, which `selfreward run` makes at output_dir; check the path"
+            )
         if is_new:
             refuse_existing_files(folder)
         self._lock = RunLock(folder) if write else None

@@ -104,7 +104,9 @@ def test_the_table_has_every_model_with_its_rates(tmp_path: Path) -> None:
     heads = text.splitlines()[2]
     assert heads.index("vs previous") < heads.index("vs M_0") < heads.index("pass rate") < heads.index("tokens")
     assert run.decisions[-1].reason in text
-    assert text.splitlines()[-1] == str((tmp_path / "report.html").resolve())
+    places = dict(line.split(maxsplit=1) for line in text.splitlines()[-4:])
+    assert list(places) == ["model", "pairs", "report", "next"]
+    assert places["report"] == str((tmp_path / "report.html").resolve())
     table = text.split("\n\n")[0].splitlines()
     assert max(map(len, table)) <= 82, "100% [100–100] is three wider than most"
     assert len({len(line) for line in table[2:] if "M_0" not in line.split()}) == 1, "the columns are aligned"

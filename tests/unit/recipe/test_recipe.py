@@ -157,9 +157,18 @@ def test_a_misspelt_kind_is_named(section: str, found: str, meant: str) -> None:
     assert f"did you mean '{meant}'?" in message
 
 
+def test_a_wrong_value_is_answered_with_the_default() -> None:
+    assert refusal(MINIMAL, "training.learning_rate=high").endswith(
+        "found 'high'; input should be a valid number; correct it, or leave it out for the default, 5e-07"
+    )
+    assert refusal(MINIMAL, "seed=-1").endswith("; correct it, or leave it out for the default, 0")
+    no_default = "monitor.interventions.DRIFT=[{name: x, set: 3}]"
+    assert refusal(MINIMAL, no_default).endswith("; correct it")
+
+
 def test_a_kind_is_not_guessed() -> None:
     assert "judging: no `kind`" in refusal(MINIMAL, "judging={num_draws: 3}")
-    assert refusal(MINIMAL, "prompts.kind=kafka").endswith("remove it or use one of these")
+    assert refusal(MINIMAL, "prompts.kind=kafka").endswith("use one of these")
 
 
 @pytest.mark.parametrize(
