@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Progress = Callable[[str, int, str, Mapping[str, Any]], None]
-"""Called with (what, iteration, stage, details); see `store.run_folder.Listener`. `what` may also be "warning"."""
+"""Called with (what, iteration, stage, details); see `store.run_folder.Listener`. `what` may also be "opened" or
+"warning", where the stage is the run folder or the sentence."""
 
 
 class Lines:
@@ -14,6 +15,8 @@ class Lines:
         self._iteration = -1
 
     def __call__(self, what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> Iterator[str]:
+        if what == "opened":
+            yield f"run folder {stage}"
         if what == "warning":
             yield f"warning: {stage}"
         if what == "started" and iteration != self._iteration:

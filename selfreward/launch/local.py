@@ -47,6 +47,7 @@ def _run(recipe: Recipe, progress: Progress) -> RunResult:
     folder = run_folder(recipe)
     with Store(folder, name=recipe.name) as store, run_log(folder):
         progress = _logged(progress)
+        progress("opened", 0, str(folder), {})
         is_new, asked = not store.manifest["files"], recipe
         recipe = recipe if is_new else _compared_recipe(store, recipe)
         with _recorded_status(store, progress) as status:

@@ -20,7 +20,7 @@ LOGGER: Final = logging.getLogger("selfreward")
 @contextmanager
 def run_log(folder: Path) -> Iterator[logging.Logger]:
     """Append what is logged meanwhile to run.log, in lines with UTC times. Raises StoreError."""
-    level = LOGGER.level
+    level, propagate = LOGGER.level, LOGGER.propagate
     with explain_os_errors(folder / RUN_LOG):
         handler = _Handler(folder / RUN_LOG, encoding="utf-8", errors="backslashreplace")
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
@@ -28,11 +28,13 @@ def run_log(folder: Path) -> Iterator[logging.Logger]:
     handler.setFormatter(formatter)
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False  # the console shows these lines already, and a library may log to it
     try:
         yield LOGGER
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
         with suppress(OSError):  # the disk may be full
             handler.close()
 

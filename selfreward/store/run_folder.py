@@ -1,7 +1,7 @@
 """The files of a run, and the rule of resuming: make a file only when it does not exist.
 
 runs/NAME/
-  manifest.json  status.json  recipe.yaml  report.html  report.json  metrics.jsonl
+  manifest.json  status.json  recipe.yaml  run.log  report.html  report.json  metrics.jsonl
   iteration-01/responses/00000.parquet ...   while the stage runs: one file per finished shard
   iteration-01/responses.parquet             when it is complete: one row group per shard
   iteration-01/checkpoint/                   M_1

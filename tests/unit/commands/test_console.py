@@ -62,6 +62,13 @@ def test_a_stage_is_printed_once_with_its_cost() -> None:
     assert len(columns) == 1, "seconds are aligned"
 
 
+def test_the_run_folder_and_warnings_are_named() -> None:
+    assert lines_of(("opened", 0, "runs/mine-0", {}), ("warning", 0, "few prompts", {})) == [
+        "run folder runs/mine-0",
+        "warning: few prompts",
+    ]
+
+
 def test_a_stored_stage_of_a_resumed_run_prints_nothing() -> None:
     assert lines_of(("finished", 1, "responses", entry(3.0, num_records=128, shard_records=[96, 32]))) == []
 
