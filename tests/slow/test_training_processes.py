@@ -247,7 +247,7 @@ def test_sharded_training_killed_and_resumed(tmp_path: Path, forks: Any) -> None
     with pytest.raises(StoreError, match=r"sharding: fsdp"):
         train(job, LONG)
     ranks, output = start_ranks(forks, job, LONG, sharding="fsdp")
-    steps = [done for phase, done, _ in (json.loads(line)["report"] for line in output) if phase == "update"]
+    steps = [done for phase, done, *_ in (json.loads(line)["report"] for line in output) if phase == "update"]
     for process in ranks:
         process.join()
     assert steps[0] > 4 and steps[-1] == 12

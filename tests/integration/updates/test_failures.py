@@ -94,7 +94,7 @@ def reported_steps(process: "subprocess.Popen[str]") -> Iterator[int]:
     assert process.stdout is not None
     for line in process.stdout:
         with contextlib.suppress(ValueError):
-            phase, done, _ = json.loads(line).get("report", ("", 0, 0))
+            phase, done, *_ = json.loads(line).get("report", ("", 0))
             if phase == "update":
                 yield done
 
