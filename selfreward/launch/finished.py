@@ -6,6 +6,7 @@ from selfreward.begun import run_folder, stored_recipe
 from selfreward.launch.result import RunResult
 from selfreward.launch.status import FINISHED, STATUS, stored_status
 from selfreward.recipe import Recipe
+from selfreward.recipe.paths import paths_in
 from selfreward.recipe_changes import changed_keys
 from selfreward.records import Decision
 from selfreward.settled import resumed
@@ -18,15 +19,15 @@ from selfreward.tables import DECISION
 def finished_run(recipe: Recipe) -> RunResult | None:
     """Return the result of a finished run that this recipe would not continue; None for any other.
 
-    The recipe is the same as the run's, and no file of the run is missing or newer than its end; whatever else may be
-    wrong with it is left to a resumed run, which checks hashes. Raises StoreError for a damaged run folder.
+    The recipe is the same as the run's, no file of the run is missing, and neither they nor the inputs are newer than
+    its end; anything else is left to a resumed run, which checks hashes. Raises StoreError for a damaged run folder.
     """
     folder = run_folder(recipe)
     if not (folder / MANIFEST).is_file() or stored_status(folder).get("state") != FINISHED or is_held(folder):
         return None
     store = Store(folder, write=False)
     decision = last_decision(store)
-    if decision is None or not decision.stops or not _is_untouched(store) or not _is_same(recipe, folder):
+    if decision is None or not decision.stops or not _is_untouched(store, recipe) or not _is_same(recipe, folder):
         return None
     return RunResult(folder, decision, was_finished=True)
 
@@ -45,11 +46,12 @@ def _is_same(recipe: Recipe, folder: Path) -> bool:
     return all(change.startswith("output_dir: ") for change in changes)  # the same folder, written differently
 
 
-def _is_untouched(store: Store) -> bool:
-    """Return whether all files of the run exist, and none is newer than its last status."""
+def _is_untouched(store: Store, recipe: Recipe) -> bool:
+    """Return whether all files of the run exist, and neither one of them nor an input is newer than its last status."""
     folder = store.folder
     entries = [folder / name for name, entry in store.manifest["files"].items() if not entry.get("removed")]
-    files = [file for path in entries for file in (path.rglob("*") if path.is_dir() else (path,))]
+    paths = [*entries, *paths_in(recipe.model_dump(exclude={"output_dir"}))]
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,))]
     try:
         end = (folder / STATUS).stat().st_mtime_ns
         reports = [(folder / name).is_file() for name in ("report.json", "report.html")]

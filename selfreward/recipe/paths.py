@@ -5,7 +5,7 @@ passes the folder as context; without one, paths stay as they are. A field becom
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -105,6 +105,16 @@ NameOrPath = Annotated[str, _NAME]
 """A name of the hub, or a local path: that of an existing folder, or one that looks like a path."""
 
 Patch = Annotated[dict[str, Any], BeforeValidator(resolved_in_patch)]
+
+
+def paths_in(values: Any) -> Iterator[Path]:
+    """Yield the existing files and folders whose absolute paths are among these nested values."""
+    if isinstance(values, str):
+        path = existing_path(values) if values.startswith("/") else None
+        yield from [path] if path else []
+    elif isinstance(values, Mapping | list | tuple):
+        for item in values.values() if isinstance(values, Mapping) else values:
+            yield from paths_in(item)
 
 
 def is_path(field: FieldInfo) -> bool:
