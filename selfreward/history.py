@@ -1,28 +1,13 @@
 """Summaries of finished iterations, read from a run folder alone."""
 
-from pathlib import Path
-
 from selfreward import recipe_file
+from selfreward.begun import has_begun as has_begun
+from selfreward.begun import stored_recipe as stored_recipe
 from selfreward.evaluation.tables import GOLD_OUTCOMES, OUTCOMES, SECOND_VALIDATION_OUTCOMES
-from selfreward.recipe import Recipe
 from selfreward.records import Decision, Evaluation, IterationSummary
 from selfreward.store import Store
-from selfreward.store.names import MANIFEST, folder_of
+from selfreward.store.names import folder_of
 from selfreward.tables import COUNTS, DECISION, EVALUATION, JUDGE, TEST, TRAINING
-
-
-def has_begun(folder: Path) -> bool:
-    """Return whether a run in this folder has finished any file. Raises StoreError for a damaged run folder."""
-    return (folder / MANIFEST).exists() and bool(Store(folder, write=False).manifest["files"])
-
-
-def stored_recipe(folder: Path) -> Recipe:
-    """Return the recipe of a run folder; when its file was removed, that of iteration 1, which is the same.
-
-    Raises StoreError.
-    """
-    paths = [folder / "recipe.yaml", folder / folder_of(1) / "recipe.yaml"]
-    return recipe_file.load_stored(next((path for path in paths if path.exists()), paths[0]))
 
 
 def read_history(store: Store) -> tuple[list[IterationSummary], list[Decision], Evaluation | None]:

@@ -1,10 +1,8 @@
 """The recipe with what it leaves to the machine and to the data: dtype and sizes. A run settles them once."""
 
-from pathlib import Path
-
-from selfreward import prompts, recipe_file, sizes
+from selfreward import recipe_file, sizes
+from selfreward.begun import has_begun, run_folder, stored_recipe
 from selfreward.dtypes import with_dtype
-from selfreward.history import has_begun, stored_recipe
 from selfreward.recipe import Recipe
 
 
@@ -14,13 +12,15 @@ def settled(recipe: Recipe) -> Recipe:
 
     A run of another recipe, with which `run` would refuse this one, does not count. Raises RecipeError and StoreError.
     """
-    folder = Path(recipe.output_dir).expanduser()
+    folder = run_folder(recipe)
     if has_begun(folder):
         before = stored_recipe(folder)
         found = resumed(recipe, before)
         _, fixed = recipe_file.changed_keys(before, found)
         if not fixed:
             return found
+    from selfreward import prompts  # a resumed or finished run needs none of its libraries
+
     return prompts.sized(with_dtype(recipe))
 
 

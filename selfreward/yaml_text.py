@@ -29,7 +29,9 @@ def read_yaml_text(path: Path, *, what: str) -> str:
     """Return the text of a YAML file; `what` names such a file in errors. Raises RecipeError."""
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "it is a pipe or a device" if path.exists() else "no such file"
-        raise RecipeError(f"{path}: {found}; {what} is a YAML file; check the path")
+        inside = path / "recipe.yaml"
+        advice = f"give {inside}" if inside.is_file() else "check the path"
+        raise RecipeError(f"{path}: {found}; {what} is a YAML file; {advice}")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

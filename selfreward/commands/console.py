@@ -1,12 +1,14 @@
-"""Console output of a run: one line for each finished stage, and a short table at the end."""
+"""Console output of a run: one line for each finished stage, and at the end a short table and what to do next."""
 
 import json
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from selfreward.launch.local import RunResult
+from selfreward.commands.places import places
+from selfreward.launch.lines import Lines
+from selfreward.launch.result import RunResult
 from selfreward.reporting.findings import unchanged_responses
 from selfreward.reporting.text import one_line, visible
 
@@ -24,45 +26,24 @@ class Console:
     """Progress as plain lines; while a stage runs, engine and trainer show their own progress bars on a terminal."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._iteration = -1
+        self._stream, self._lines = stream, Lines()
 
     def __call__(self, what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
-        if what == "warning":
-            self._print(f"warning: {stage}")
-        if what == "started" and iteration != self._iteration:
-            self._iteration = iteration
-            title = f"iteration {iteration}" if iteration else "the initial model"
-            self._print(f"── {title} " + "─" * (60 - len(title)))
-        # Stages with shards are printed shard by shard.
-        if what == "shard" or (what == "finished" and "shard_records" not in details):
-            self._print(self._line(stage, details))
+        for line in self._lines(what, iteration, stage, details):
+            print(line, file=self._stream, flush=True)
 
-    def _line(self, stage: str, details: Mapping[str, Any]) -> str:
-        seconds, shard = details["seconds"], details.get("shard", 0)
-        name = stage.replace("_", " ") + (f", shard {shard}" if shard else "")
-        parts = [f"   {name:34}"]
-        records = details.get("num_records")
-        parts.append(f"{records:6} records" if records is not None else " " * 14)
-        parts.append(f"{seconds:8.1f} s")
-        tokens = details["usage"].get("num_generated_tokens", 0) + details["usage"].get("num_prompt_tokens", 0)
-        if tokens and seconds:
-            parts.append(f"{tokens / seconds:9,.0f} tokens/s")
-        return "".join(parts).rstrip()
+    def closing(self, result: RunResult, command: Sequence[str] = ()) -> str:
+        """Return the table of models, the decision's reason, and where everything is, in printable characters.
 
-    def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
-
-    def closing(self, result: RunResult) -> str:
-        """Return the table of models, the decision's reason, and the path of the report, in printable characters."""
+        `command` is the command that ran, without limits to raise; without it no command to continue is shown.
+        """
         report = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
-        page = visible(str((result.folder / "report.html").resolve()))
         parts = [
             _wrapped(_finding(report)),
             table(report),
             _wrapped(result.decision.reason),
             _wrapped(report.get("note") or ""),
-            page,
+            visible(places(result, report, command)),
         ]
         return "\n" + "\n\n".join(part for part in parts if part)
 

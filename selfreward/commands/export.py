@@ -61,13 +61,25 @@ def preference_table(
         f"pairs of judgments that are left out: {count}, because {reason}" for reason, count in left_out.items()
     )
     if not rows:
-        wanted = "this run" if iteration is None else f"iteration {iteration}"
-        what = "pairs" if kind == "all" else f"{kind} pairs"
-        raise RecipeError(
-            f"{run}: {wanted} has no {what}{''.join(f' ({note})' for note in notes)}; iterations with {what}: "
-            f"{found or 'none'}; use one of these or another --kind, or continue the run"
-        )
+        raise RecipeError(_no_pairs(run, store, iteration, kind, found, notes))
     return pa.Table.from_pylist(rows, schema=_schema(kinds)), notes
+
+
+def _no_pairs(
+    run: Path, store: Store, iteration: int | None, kind: Kind, found: Sequence[int], notes: Sequence[str]
+) -> str:
+    """Return why nothing can be exported, and what can."""
+    wanted = "the run" if iteration is None else f"iteration {iteration}"
+    what = "pairs" if kind == "all" else f"{kind} pairs"
+    others = Counter(pair.kind for i in _with_pairs(store) for pair in store.read(i, PAIRS))
+    if found:
+        there, advice = f"iterations with {what} are {', '.join(map(str, found))}", "export one of these"
+    elif others:
+        (other, number), *_ = others.most_common()
+        there, advice = f"it has {number:,} {other} pairs", f"use --kind {other}"
+    else:
+        there, advice = "no iteration has made pairs yet", "continue the run, and read its report"
+    return f"{run}: {wanted} has no {what}{''.join(f' ({note})' for note in notes)}; {there}; {advice}"
 
 
 def _with_pairs(store: Store) -> list[int]:

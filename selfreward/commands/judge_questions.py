@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from selfreward import recipe_file
-from selfreward.errors import RecipeError
+from selfreward.errors import StoreError
 from selfreward.judging.client import JudgeInput
 from selfreward.judging.generative import score_messages
 from selfreward.recipe import AdditiveSection
@@ -51,8 +51,8 @@ class JudgeQuestions:
     def _section(self) -> AdditiveSection | None:
         """The judge of the iteration, after its interventions; None when it cannot be read."""
         try:
-            recipe = recipe_file.load(self._store.folder / f"iteration-{self._iteration:02d}" / "recipe.yaml")
-        except RecipeError:
+            recipe = recipe_file.load_stored(self._store.folder / f"iteration-{self._iteration:02d}" / "recipe.yaml")
+        except StoreError:
             return None
         return recipe.judging if isinstance(recipe.judging, AdditiveSection) else None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from selfreward import recipe_file
+from selfreward import recipe_changes
 from selfreward.commands.judge_input import InputRows
 from selfreward.commands.judge_result import JudgeResult, rows_of
 from selfreward.dtypes import with_dtype
@@ -107,6 +107,6 @@ def _measured(store: Store, lengths: Mapping[str, int], scale: tuple[float, floa
 
 def _fingerprint(recipe: Recipe, inference: Inference, rows: InputRows) -> str:
     """Return a hash of everything that judgments depend on, without the keys that may change on resume."""
-    keys = recipe_file.fixed_keys(recipe)
-    files = (identity_of(recipe.local_models, inference.models), principles_of(recipe))
+    keys = recipe_changes.fixed_keys(recipe)
+    files = (identity_of(recipe.local_models, inference.models), sorted(principles_of(recipe).values()))
     return hashlib.sha256(f"{keys!r}\x1f{files!r}\x1f{rows!r}".encode("utf-8", "replace")).hexdigest()

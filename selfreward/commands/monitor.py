@@ -57,7 +57,7 @@ class MonitorResult:
 def monitor_table(file: Path, overrides: Sequence[str] = ()) -> MonitorResult:
     """Decide on a table; `overrides` are KEY=VALUE of the recipe's section `monitor`. Raises RecipeError."""
     unused = RUN_SETTINGS | JUDGE_SETTINGS | {"min_position_consistency"}
-    settings = settings_of({}, overrides, unused=unused, name="--set")
+    settings = settings_of({}, _of_section(overrides), unused=unused, name="override")
     table = read_table(file)
     return MonitorResult(str(file), settings, tuple(decide_all(table.evidence, settings)), table.notes)
 
@@ -69,7 +69,10 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> MonitorResult:
     store = Store(folder, write=False)
     recipe = history.stored_recipe(folder)
     settings = settings_of(
-        recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)), overrides, unused=RUN_SETTINGS, name="--set"
+        recipe.monitor.model_dump(exclude=set(RUN_SETTINGS)),
+        _of_section(overrides),
+        unused=RUN_SETTINGS,
+        name="override",
     )
     summaries, made, _ = history.read_history(store)
     if not summaries:
@@ -78,6 +81,11 @@ def monitor_run(folder: Path, overrides: Sequence[str] = ()) -> MonitorResult:
         evidence_of(summaries, num_second_validation=recipe.evaluation.second_validation_size), settings
     )
     return MonitorResult(str(folder), settings, tuple(decisions), tuple(_differences(decisions, made)))
+
+
+def _of_section(overrides: Sequence[str]) -> list[str]:
+    """Return overrides without the name of the section, with which a recipe's other commands want them."""
+    return [override.removeprefix("monitor.") for override in overrides]
 
 
 def _differences(now: Iterable[Decision], made: Iterable[Decision]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from selfreward import judging, recipe_file
 from selfreward.errors import RecipeError
 from selfreward.judging.constitution import read_principles
+from selfreward.launch.started_from import start_of
 from selfreward.launch.versions import installed_versions
 from selfreward.monitoring import interventions
 from selfreward.recipe import ConstitutionSection, ModelSection, Recipe, VerifiablePrompts
@@ -31,6 +32,7 @@ def facts_of(recipe: Recipe, tools: Tools, *, warnings: Sequence[str]) -> dict[s
         "machine": {"system": platform.system(), "processor": platform.machine()},
         "recipe_sha256": hashlib.sha256(recipe_file.dump(recipe).encode()).hexdigest(),
         "models": identity_of(recipe.local_models, tools.models),
+        **start_of(recipe),
         "endpoints": {name: {"model": section.model} for name, section in recipe.endpoints.items()},
         "prompts": tools.source.facts(),
         "inputs": _other_inputs(recipe, tools),
@@ -56,8 +58,15 @@ def refuse_other_inputs(store: Store, facts: Mapping[str, Any]) -> None:
         if then is not None and (changed := changed_files(then, model.get("files", {}))):
             raise _refusal(store, f"models.{name}: since the start of the run {', '.join(changed)} changed")
     for name, now in facts["inputs"].items():
-        if _value_at(before, ("inputs", name)) not in (None, now):
+        if now not in (_recorded_as(name, before) or [now]):
             raise _refusal(store, f"{name} changed since the start of the run")
+
+
+def _recorded_as(name: str, facts: Mapping[str, Any]) -> list[Any]:
+    """Return the hashes that are recorded for this kind of input; a file may have had another path."""
+    kind = name.split(" ")[0]
+    inputs = _value_at(facts, ("inputs",)) or {}
+    return [value for key, value in inputs.items() if key.split(" ")[0] == kind]
 
 
 def _refusal(store: Store, found: str) -> RecipeError:

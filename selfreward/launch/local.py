@@ -1,58 +1,60 @@
-"""A run in this process: open the run folder, check that its recipe is the same, run the loop, record the status."""
+"""A run in this process: open the run folder, check that its recipe is the same, run the loop, record the status.
+
+A finished run is answered from its files: what takes seconds to import is imported where a run computes.
+"""
 
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfreward import history, loop, recipe_file, signals
+from selfreward import recipe_file, signals
+from selfreward.begun import has_begun, run_folder, stored_recipe
 from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
+from selfreward.launch.finished import finished_run
+from selfreward.launch.lines import Lines
+from selfreward.launch.lines import Progress as Progress
+from selfreward.launch.result import RunResult as RunResult
+from selfreward.launch.run_log import LOGGER, run_log
+from selfreward.launch.status import FINISHED, INITIAL, REPORT, STATUS, stored_status
+from selfreward.launch.status import status_of as status_of
 from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.settled import resumed, settled
 from selfreward.store import Store
-from selfreward.store.files import read_text
-from selfreward.store.lock import is_held
 
 if TYPE_CHECKING:
+    from selfreward import loop
     from selfreward.tools import Tools
-
-_INITIAL_STATUS = {
-    "state": "running",
-    "iteration": None,
-    "stage": None,
-    "decision": None,
-    "stopped_by": None,
-    "exit_code": None,
-}
-
-Progress = Callable[[str, int, str, Mapping[str, Any]], None]
-"""Called with (what, iteration, stage, details); see `store.run_folder.Listener`."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """`folder` contains the checkpoints and reports; `decision` is the monitor's last decision."""
-
-    folder: Path
-    decision: Decision
 
 
 def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
-    """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind."""
-    folder = Path(recipe.output_dir).expanduser()
-    with Store(folder, name=recipe.name) as store:
-        is_new = not store.manifest["files"]
+    """Run or resume a recipe. Raises a SelfRewardError, whose `exit_code` gives its kind.
+
+    A run that has ended, and that this recipe would not continue, is not opened again: its result is read.
+    """
+    return finished_run(recipe) or _run(recipe, progress)
+
+
+def _run(recipe: Recipe, progress: Progress) -> RunResult:
+    from selfreward import loop
+
+    folder = run_folder(recipe)
+    with Store(folder, name=recipe.name) as store, run_log(folder):
+        progress = _logged(progress)
+        progress("opened", 0, str(folder), {})
+        is_new, asked = not store.manifest["files"], recipe
         recipe = recipe if is_new else _compared_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
             recipe = _stored_recipe(store, recipe) if is_new else recipe
             tools = prepare(recipe, store)
+            if not is_new:
+                _record_resume(store, recipe, asked)
             parts = parts_of(recipe, store, tools)
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
@@ -61,19 +63,21 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
                     decision = loop.run(parts, store)
             finally:
                 parts.engine.close()
-            status |= {"state": "finished", **_outcome(decision)}
+            status |= {"state": FINISHED, **_outcome(decision)}
     return RunResult(folder, decision)
 
 
 def prepare(recipe: Recipe, store: Store) -> "Tools":
     """Store models on disk, check the recipe and its inputs; the engine starts at its first use. Raises RecipeError."""
     from selfreward.launch.inputs import facts_of, refuse_other_inputs
+    from selfreward.launch.started_from import seen_prompts_warnings
     from selfreward.launch.versions import newer_than_tested, record_other_versions, version_warnings
     from selfreward.tools import problems, tools_of
 
     tools = tools_of(recipe, cache_folder=store.folder / "endpoints")
     store.meter = tools.usage
     warnings = warnings_of(problems(recipe, tools, begun=bool(store.manifest["files"])))
+    warnings += seen_prompts_warnings(recipe, tools.source)
     facts = facts_of(recipe, tools, warnings=warnings)
     refuse_other_inputs(store, facts)
     record_other_versions(store, facts["versions"])
@@ -82,9 +86,9 @@ def prepare(recipe: Recipe, store: Store) -> "Tools":
     return tools
 
 
-def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.Run:
+def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> "loop.Run":
     """Return the inputs of the loop. `own` replaces parts of the recipe: see `compose.compose`."""
-    from selfreward import reporting
+    from selfreward import loop, reporting
     from selfreward.compose import compose
 
     return loop.Run(
@@ -99,37 +103,38 @@ def parts_of(recipe: Recipe, store: Store, tools: "Tools", **own: Any) -> loop.R
 
 def check(recipe: Recipe) -> tuple["Tools", list[str]]:
     """Read prompts and models as a run would, without starting it. Return them and warnings; raises RecipeError."""
+    from selfreward.launch.started_from import seen_prompts_warnings
     from selfreward.tools import problems, tools_of
 
-    recipe, folder = settled(recipe), Path(recipe.output_dir).expanduser()
+    recipe, folder = settled(recipe), run_folder(recipe)
     tools = tools_of(recipe, cache_folder=folder / "endpoints")
-    return tools, warnings_of(problems(recipe, tools, begun=history.has_begun(folder)))
+    warnings = warnings_of(problems(recipe, tools, begun=has_begun(folder)))
+    return tools, [*warnings, *seen_prompts_warnings(recipe, tools.source)]
 
 
 def rewrite_reports(folder: Path) -> Path:
     """Rewrite the reports of a run from its folder alone; return the path of report.html."""
-    from selfreward import reporting
+    from selfreward import history, reporting
 
     store = Store(folder, write=False)
     summaries, decisions, initial = history.read_history(store)
     if not summaries:
         raise StoreError(f"{folder}: no finished iteration yet; a report needs one; continue the run")
-    recipe = history.stored_recipe(folder)
+    recipe = stored_recipe(folder)
     reporting.build(store, recipe=recipe).write(summaries, decisions, initial)
-    return folder / "report.html"
+    return folder / REPORT
 
 
-def status_of(folder: Path) -> dict[str, Any]:
-    """Return `state` (running, finished, failed, preempted, interrupted) and the other keys of `_INITIAL_STATUS`."""
-    Store(folder, write=False)  # raises a clear error when this is not a run folder
-    path = folder / "status.json"
-    status: dict[str, Any] = {**_INITIAL_STATUS, "state": "interrupted"}
-    with suppress(OSError, ValueError, RecursionError):  # a run that has just started, or a file that was changed
-        found = json.loads(read_text(path))
-        status |= found if isinstance(found, dict) else {}
-    if status["state"] == "running" and not is_held(folder):
-        status["state"] = "interrupted"
-    return status
+def _logged(progress: Progress) -> Progress:
+    """Return a listener that also writes the lines of the console to run.log."""
+    lines = Lines()
+
+    def listen(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
+        for line in lines(what, iteration, stage, details):
+            LOGGER.info(line)
+        progress(what, iteration, stage, details)
+
+    return listen
 
 
 @contextmanager
@@ -174,14 +179,20 @@ def _stored_recipe(store: Store, recipe: Recipe) -> Recipe:
 
 def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
     """Refuse changes of keys that may not change on resume; return the recipe with what the run began with."""
-    before = history.stored_recipe(store.folder)
-    asked, recipe = recipe, resumed(recipe, before)
-    changeable, fixed = recipe_file.changed_keys(before, recipe)
+    before = stored_recipe(store.folder)
+    recipe = resumed(recipe, before)
+    _, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
         raise RecipeError(
             f"{store.folder}: contains a run of another recipe ({'; '.join(fixed)}); these keys may not change on "
             "resume; undo the change, or set another output_dir"
         )
+    return recipe
+
+
+def _record_resume(store: Store, recipe: Recipe, asked: Recipe) -> None:
+    """Store the recipe with which a run is continued, and the keys that changed; `asked` is as the user wrote it."""
+    changeable, _ = recipe_file.changed_keys(stored_recipe(store.folder), recipe)
     here = engine_dtype(asked.engine)
     is_other = asked.engine.dtype == "auto" and here.name != recipe.engine.dtype
     kept = (
@@ -189,17 +200,17 @@ def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
     )
     store.record_event("resumed", changed=[*changeable, *kept])
     store.write_text("recipe.yaml", recipe_file.dump(recipe))
-    return recipe
 
 
 @contextmanager
 def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Keep status.json up to date, however the run ends."""
-    status: dict[str, Any] = {**_INITIAL_STATUS, "iteration": 0}
+    """Keep status.json up to date, however the run ends. A finished run that refuses to continue stays finished."""
+    before = stored_status(store.folder)
+    status: dict[str, Any] = {**INITIAL, "iteration": 0}
 
     def save(**changes: Any) -> None:
         status.update(changes)
-        store.write_text("status.json", json.dumps(status) + "\n")
+        store.write_text(STATUS, json.dumps(status) + "\n")
 
     def listen(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
         if what == "started":
@@ -212,9 +223,13 @@ def _recorded_status(store: Store, progress: Progress) -> Iterator[dict[str, Any
         try:
             yield status
         except BaseException as error:
+            failure = _failure(error)
+            LOGGER.error("%s: %s", failure["state"], error)
+            is_refused = isinstance(error, RecipeError) and status["stage"] is None
             with suppress(StoreError):  # the disk may be full
-                save(**_failure(error))
+                save(**(before if is_refused and before.get("state") == FINISHED else failure))
             raise
+        LOGGER.info("finished: %s", status["decision"])
         save()
 
 

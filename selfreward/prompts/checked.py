@@ -58,7 +58,10 @@ def num_checked(section: VerifiableEvaluation | Literal["validation"] | None, *,
 
 
 def _rows(section: VerifiableEvaluation, *, at_most: int | None = None) -> list[Prompt]:
-    file = FilePrompts(kind="file", path=str(section.path), columns=section.columns, answer_check=section.answer_check)
+    file = FilePrompts(
+        kind="file", path=str(section.path), columns=section.columns, answer_check=section.answer_check,
+        max_dropped_rate=section.max_dropped_rate,
+    )  # fmt: skip
     found, _ = read_prompts(file, key="evaluation.verifiable", at_most=at_most)
     return found
 

@@ -117,12 +117,13 @@ def collect(
     *,
     name: str,
     max_dropped_rate: float,
-    rate_key: str,
+    section: str | None,
     columns: Columns,
 ) -> tuple[list[Found], Summary]:
     """Return what `read` finds in the rows, and the summary. Raises RecipeError when too many rows are unusable.
 
-    `rate_key` names the key that sets `max_dropped_rate` in the message. Each of `columns` must occur in some row.
+    `section` is the section of the recipe that has the keys `max_dropped_rate` and `columns`, for messages; None where
+    there are none. Each of `columns` must occur in some row.
     """
     summary = Summary(name)
     found: list[Found] = []
@@ -148,7 +149,7 @@ def collect(
         summary.shapes[each.shape] += 1
         summary.used |= each.used
         found.append(_with_own_id(each, row, ids, summary))
-    _require_rows(summary, columns, max_dropped_rate, rate_key)
+    _require_rows(summary, columns, max_dropped_rate, section)
     return found, summary
 
 
@@ -165,7 +166,7 @@ def _with_own_id(each: Found, row: Row, taken: set[str], summary: Summary) -> Fo
     return replace(each, prompt=replace(each.prompt, id=prompt_id))
 
 
-def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, rate_key: str) -> None:
+def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, section: str | None) -> None:
     name = summary.name
     if not summary.num_rows:
         raise RecipeError(f"{name}: it contains no prompt, and no row at all; give a file with one prompt per row")
@@ -173,8 +174,8 @@ def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, r
         raise RecipeError(
             f"{name}: {summary.num_dropped:,} of {summary.num_rows:,} rows cannot be used "
             f"({counted(summary.dropped)}); "
-            f"at most {max_dropped_rate:g} of them may be dropped ({rate_key}); correct or remove these rows, name "
-            f"other columns, or raise that key\n{summary.defects}"
+            f"at most a share of {max_dropped_rate:g} may be dropped; correct or remove these rows"
+            f"{_advice(summary, section)}\n{summary.defects}"
         )
     for key, column in columns:
         if column is not None and column not in summary.columns and len(summary.columns) < _MAX_COLUMNS:
@@ -182,3 +183,15 @@ def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, r
                 f"{name}: no column {column!r}, which columns.{key} names; the columns are "
                 f"{', '.join(map(repr, summary.columns))[:400]}; name one of these, or remove the key"
             )
+
+
+def _advice(summary: Summary, section: str | None) -> str:
+    """Return what else helps: naming the columns where none was found, or allowing more rows to be dropped."""
+    if section is None:
+        return ""
+    advice = []
+    if summary.dropped["missing_column"]:
+        advice.append(f"or name the column of the prompt in {section}.columns.prompt")
+    if summary.num_dropped < summary.num_rows:  # some prompt is left
+        advice.append(f"or raise {section}.max_dropped_rate")
+    return "".join(f", {each}" for each in advice)

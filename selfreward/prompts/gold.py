@@ -30,7 +30,7 @@ def read_gold(path: str) -> tuple[tuple[GoldPair, ...], Summary]:
     name = f"evaluation.gold: {path}"
     found, summary = collect(
         open_rows(path), _GoldReader(RowReader(f"file:{path}")).read, name=name, max_dropped_rate=FILE_DROPPED_RATE,
-        rate_key="fixed for gold pairs", columns=Columns(),
+        section=None, columns=Columns(),
     )  # fmt: skip
     pairs = (GoldPair(replace(each.prompt, id=f"gold-{each.prompt.id}"), *each.pair) for each in found)
     return tuple(pairs), summary

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import PurePath
 from typing import assert_never
 
 from selfreward.prompts.collecting import Summary, collect
@@ -25,7 +26,7 @@ def read_prompts(
         RowReader(_source(section), columns, section.answer_check).read,
         name=f"{key}: {name_of(section)}",
         max_dropped_rate=section.max_dropped_rate if at_most is None else 1.0,
-        rate_key=f"{key}.max_dropped_rate",
+        section=key,
         columns=columns,
     )
     return [each.prompt for each in found], summary
@@ -36,7 +37,7 @@ def name_of(section: FilePrompts | DatasetPrompts) -> str:
 
 
 def _source(section: FilePrompts | DatasetPrompts) -> str:
-    return f"file:{section.path}" if isinstance(section, FilePrompts) else f"dataset:{section.name}"
+    return f"file:{PurePath(section.path).name}" if isinstance(section, FilePrompts) else f"dataset:{section.name}"
 
 
 def _rows(section: FilePrompts | DatasetPrompts) -> Iterator[Row]:

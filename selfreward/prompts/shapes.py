@@ -159,9 +159,7 @@ def _no_prompt(row: Mapping[str, Any], asked: str | None, nulls: Collection[str]
     there = ", ".join(names[:_SHOWN_COLUMNS]) + more
     wanted = f"no column {asked!r}" if asked else f"no column with a prompt ({', '.join(COLUMNS)})"
     return UnusableRow(
-        "missing_column",
-        wanted,
-        f"the columns are {there or 'none'}; name the right one with the key `columns: {{prompt: ...}}`",
+        "missing_column", wanted, f"the columns are {there or 'none'}; rename the one with the prompt to `prompt`"
     )
 
 

@@ -291,7 +291,7 @@ class SplitSource:
         if available >= iteration:
             advice.append(f"set iterations.num_prompts_per_iteration to {available // iteration}")
         if available >= block:
-            advice.append(f"set iterations.max to {available // block}")
+            advice.append(f"set iterations.max to {available // block} (all that is possible once a run has begun)")
         raise RecipeError(
             f"prompts: {self._own.name} has {len(self._own.prompts)} prompts"
             f"{''.join(f', {part}' for part in used)}, which leaves {available} for training; {iteration} iterations x "

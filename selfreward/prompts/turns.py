@@ -34,7 +34,7 @@ def read_turns(value: Any, name: str) -> tuple[Message, ...]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list):
-        advice = "a prompt must be text or a list of messages; correct the row, or name another column"
+        advice = "a prompt must be text or a list of messages; correct the row"
         raise UnusableRow("wrong_type", f"{name!r} is {described(value)}", advice)
     turns: list[Message] = []
     ids: list[Any] = []

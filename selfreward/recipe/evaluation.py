@@ -12,8 +12,9 @@ from selfreward.recipe.judging import (
     RubricSection,
     VerifierSection,
 )
-from selfreward.recipe.prompts import AnswerCheck, Columns, PromptsSection
-from selfreward.recipe.section import VALIDATION_PROMPTS, VERIFIABLE_PROMPTS, Section
+from selfreward.recipe.paths import InputPath
+from selfreward.recipe.prompts import FILE_DROPPED_RATE, AnswerCheck, Columns, PromptsSection
+from selfreward.recipe.section import VALIDATION_PROMPTS, VERIFIABLE_PROMPTS, Changeable, Section
 from selfreward.roles import CHANGING
 
 EXTRA_SPLITS_FROM = 400
@@ -43,9 +44,10 @@ class VerifiableEvaluation(Section):
     answer are left out; `num_prompts` of the others are used, in an order drawn by the seed.
     """
 
-    path: str | None = None
+    path: InputPath | None = None
     columns: Columns = Columns()
     answer_check: AnswerCheck = "auto"
+    max_dropped_rate: float = Changeable(FILE_DROPPED_RATE, ge=0, le=1)
     num_prompts: int = Field(128, ge=1)
     num_checks: int = Field(1, ge=1, le=3)
     check_kinds: list[str] | None = Field(None, min_length=1)
@@ -83,7 +85,7 @@ class GoldSection(Section):
     A row has a prompt, `chosen` and `rejected` (texts, messages or conversations), and optionally `id` (docs/data.md).
     """
 
-    path: str = Field(min_length=1)
+    path: InputPath = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod

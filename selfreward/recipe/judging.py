@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from selfreward.recipe.paths import InputPath
 from selfreward.recipe.section import Section
 from selfreward.roles import CHANGING
 
@@ -133,7 +134,7 @@ class ConstitutionSection(ComparisonSection):
     """
 
     kind: Literal["constitution"]
-    principles: str
+    principles: InputPath
     each_judgment: Literal["one", "all"] = "one"
     clamp: tuple[float, float] | None = None
 

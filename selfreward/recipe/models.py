@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from selfreward.recipe.paths import InputPath, NameOrPath
 from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Changeable, Section
 
 
@@ -32,11 +33,11 @@ class ModelSection(Section):
     tokens). `chat_template_kwargs`: variables of the chat template, such as enable_thinking: false, in every prompt.
     """
 
-    model: str
+    model: NameOrPath
     revision: str | None = None
     lora: LoraSection | None = None
     trust_remote_code: bool = False
-    chat_template: Literal["chatml", "plain"] | str | None = None
+    chat_template: Literal["chatml", "plain"] | InputPath | None = Field(None, union_mode="left_to_right")
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="variables of the chat template, in every prompt of this model"
     )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from selfreward.recipe.paths import Patch
 from selfreward.recipe.section import NAMED_INTERVENTION, USER_INTERVENTION, Changeable, Section
 
 NamedIntervention = Literal[
@@ -25,7 +26,7 @@ class UserIntervention(Section):
     """A user-defined recipe patch with a name: `set` maps keys of the recipe (`sampling.temperature`) to new values."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    set: dict[str, Any] = Field(min_length=1)
+    set: Patch = Field(min_length=1)
 
     @model_validator(mode="after")
     def _name_is_new(self) -> "UserIntervention":

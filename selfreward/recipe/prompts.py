@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from selfreward.recipe.paths import InputPath, NameOrPath, base_of, existing_path, looks_like_a_path
 from selfreward.recipe.section import Changeable, Section
 
 FORMATS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet")
@@ -84,7 +85,7 @@ class FilePrompts(_Rows):
     """
 
     kind: Literal["file"]
-    path: str = Field(min_length=1)
+    path: InputPath = Field(min_length=1)
     max_dropped_rate: float = Changeable(FILE_DROPPED_RATE, ge=0, le=1)
 
 
@@ -92,7 +93,7 @@ class DatasetPrompts(_Rows):
     """A dataset, by its name in the `datasets` library: of the hub, or a folder."""
 
     kind: Literal["dataset"]
-    name: str = Field(min_length=1)
+    name: NameOrPath = Field(min_length=1)
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -116,24 +117,16 @@ class FactsPrompts(_Prompts):
     topics: list[FactTopic] | None = Field(None, min_length=1)
 
 
-def _section(value: Any) -> Any:
+def _section(value: Any, info: ValidationInfo) -> Any:
     """Return the section that a text stands for: a path when it is one or looks like one, else a dataset's name."""
     if not isinstance(value, str):
         return value
     if value in ("builtin", "verifiable", "facts"):
         return {"kind": value}
-    if not value or format_of(value) or value.startswith((".", "/", "~")) or existing_path(value):
+    exists = existing_path(value, base_of(value, info)) or existing_path(value)
+    if not value or format_of(value) or looks_like_a_path(value) or exists:
         return {"kind": "file", "path": value}
     return {"kind": "dataset", "name": value}
-
-
-def existing_path(name: str) -> Path | None:
-    """Return the path of an existing file or folder; None when there is none of this name."""
-    try:
-        path = Path(name).expanduser()
-        return path if path.exists() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL character, an unknown user: no path
-        return None
 
 
 _Sections = Annotated[

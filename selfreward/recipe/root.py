@@ -2,7 +2,7 @@
 
 import re
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -69,19 +69,41 @@ class CheckpointsSection(Section):
     keep: int | None = Changeable(None, ge=1)
 
 
+DEFAULT_OUTPUT_DIR: Final = "runs/{name}-{seed}"
+_PLACEHOLDERS: Final = ("{name}", "{seed}")
+
+
+def named_after(tree: dict[str, Any], file: str | None) -> dict[str, Any]:
+    """Return the keys of a recipe with a name made of its file's, where it sets none and `output_dir` contains it."""
+    output_dir = tree.get("output_dir", DEFAULT_OUTPUT_DIR)
+    if file is None or "name" in tree or not isinstance(output_dir, str) or "{name}" not in output_dir:
+        return tree
+    tree["name"] = _as_name(file)
+    return tree
+
+
+def _as_name(text: str) -> str:
+    """Return a text in the letters of a name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or "run"
+
+
 def _name_of_folder(fields: dict[str, Any]) -> str:
-    """Return the last part of `output_dir` in the letters of a name."""
+    """Return the last part of `output_dir`; "run" where that contains a placeholder."""
     folder = PurePath(str(fields.get("output_dir", ""))).name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder).lstrip("._-") or "run"
+    return "run" if "{" in folder else _as_name(folder)
 
 
 class Recipe(Section):
-    output_dir: str = Changeable(..., min_length=1, description="a run folder may be moved or written differently")
+    """`output_dir` is the run folder, relative to the working directory; {name} and {seed} in it are replaced."""
+
+    output_dir: str = Changeable(
+        DEFAULT_OUTPUT_DIR, min_length=1, description="a run folder may be moved or written differently"
+    )
     name: str = Field(
         default_factory=_name_of_folder,
         validate_default=True,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="unset: the last part of output_dir",
+        description="unset: the name of the recipe's file, or the last part of an output_dir without {name}",
     )
     seed: int = Field(0, ge=0)
     note: str | None = Changeable(None, description="shown at the top of every report")
@@ -100,6 +122,21 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     monitor: MonitorSection = MonitorSection()
     checkpoints: CheckpointsSection = CheckpointsSection()
+
+    @field_validator("output_dir")
+    @classmethod
+    def _placeholders_are_known(cls, value: str) -> str:
+        if unknown := [found for found in re.findall(r"\{[^{}]*\}|[{}]", value) if found not in _PLACEHOLDERS]:
+            raise ValueError(
+                f"{unknown[0]} is not a placeholder; {' and '.join(_PLACEHOLDERS)} are replaced; remove the braces"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _placeholders_are_replaced(self) -> "Recipe":
+        replaced = self.output_dir.replace("{name}", self.name).replace("{seed}", str(self.seed))
+        object.__setattr__(self, "output_dir", replaced)  # the one change of a frozen recipe, before anybody has it
+        return self
 
     @model_validator(mode="after")
     def _models_are_named(self) -> "Recipe":

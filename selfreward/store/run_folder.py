@@ -1,7 +1,7 @@
 """The files of a run, and the rule of resuming: make a file only when it does not exist.
 
 runs/NAME/
-  manifest.json  status.json  recipe.yaml  report.html  report.json  metrics.jsonl
+  manifest.json  status.json  recipe.yaml  run.log  report.html  report.json  metrics.jsonl
   iteration-01/responses/00000.parquet ...   while the stage runs: one file per finished shard
   iteration-01/responses.parquet             when it is complete: one row group per shard
   iteration-01/checkpoint/                   M_1
@@ -55,6 +55,13 @@ def _is_new(folder: Path) -> bool:
         ) from error
 
 
+def _no_run(folder: Path) -> NoRunError:
+    what = "a file" if folder.is_file() else f"no {MANIFEST}"
+    runs = [str(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))[:5]]
+    advice = f"name one of the runs in it: {', '.join(runs)}" if runs else "check the path"
+    return NoRunError(f"{folder}: {what}; a run folder is needed, which `selfreward run` makes at output_dir; {advice}")
+
+
 class Store:
     """One run folder, locked by one process (`write=True`) or read by any number of processes.
 
@@ -70,7 +77,7 @@ class Store:
         self._recorded: Counter[str] = Counter()  # cost that this process has already recorded in the manifest
         is_new = _is_new(folder)
         if is_new and not write:
-            raise NoRunError(f"{folder}: no {MANIFEST}; `selfreward run` writes one to a run folder; check the path")
+            raise _no_run(folder)
         if is_new:
             refuse_existing_files(folder)
         self._lock = RunLock(folder) if write else None

@@ -125,7 +125,8 @@ class Trainer:
         self.optimizer.zero_grad()
         num_tokens = sum(self._budget.num_tokens([pairs.tokens[i] for i in rows]) for rows in micro_batches if rows)
         self.steps.append(Step(len(self.steps) + 1, loss, grad_norm, rate, margin, num_tokens))
-        self._report("update", len(self.steps), self.num_steps)
+        measured = {"loss": loss, "reward_margin": margin, "learning_rate": rate}
+        self._report("update", len(self.steps), self.num_steps, measured)
         return self.steps[-1]
 
     def _add_gradients(
@@ -210,7 +211,7 @@ class Trainer:
                 per_token = self._forward(self._inputs(pairs, part or [rows[0]])).log_probs
             sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
             found.update(zip(part, map(tuple, sums), strict=False))
-            self._report(phase, min(len(found) * num_processes, len(rows)), len(rows))
+            self._report(phase, min(len(found) * num_processes, len(rows)), len(rows), {})
         self.model.train()
         if num_processes > 1:
             found = dict(gather_object(list(found.items())))

@@ -24,7 +24,7 @@ def read(path: str, *, rate: float = 0, **columns: str) -> tuple[list[Prompt], S
     named = Columns(**columns)
     found, summary = collect(
         open_rows(path), RowReader(f"file:{path}", named).read, name=path, max_dropped_rate=rate,
-        rate_key="prompts.max_dropped_rate", columns=named,
+        section="prompts", columns=named,
     )  # fmt: skip
     return [each.prompt for each in found], summary
 

@@ -157,7 +157,7 @@ def test_two_processes_killed_and_resumed_by_one_or_two(tmp_path: Path, forks: A
 
     steps: list[int] = []
     two = settings_of(LONG, launch=LaunchSection(num_processes=2))
-    train_in_child(job, two, report=lambda phase, done, _: steps.append(done) if phase == "update" else None)
+    train_in_child(job, two, report=lambda phase, done, *_: steps.append(done) if phase == "update" else None)
     assert steps[0] > 4 and steps[-1] == 12  # saved steps were not repeated
     assert_same_update(unbroken, job)
     train(alone, LONG)
@@ -247,7 +247,7 @@ def test_sharded_training_killed_and_resumed(tmp_path: Path, forks: Any) -> None
     with pytest.raises(StoreError, match=r"sharding: fsdp"):
         train(job, LONG)
     ranks, output = start_ranks(forks, job, LONG, sharding="fsdp")
-    steps = [done for phase, done, _ in (json.loads(line)["report"] for line in output) if phase == "update"]
+    steps = [done for phase, done, *_ in (json.loads(line)["report"] for line in output) if phase == "update"]
     for process in ranks:
         process.join()
     assert steps[0] > 4 and steps[-1] == 12
@@ -305,7 +305,7 @@ def test_adapters_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
 
     from selfreward.updates.update import train as update
 
-    def interrupt(phase: str, done: int, _total: int) -> None:
+    def interrupt(phase: str, done: int, *_: Any) -> None:
         if (phase, done) == ("update", 5):
             raise KeyboardInterrupt
 

@@ -25,7 +25,7 @@ def open_rows(path: str, *, other: str = "") -> Iterator[Row]:
     if place is None:
         raise RecipeError(
             f"{path}: no such file (looked in {os.path.realpath(Path(path).parent)}); a file or a folder of files is "
-            "needed; correct the path or run from the folder it is relative to"
+            "needed; correct the path"
         )
     if place.is_dir():
         return saved_rows(place, path, split="train") if is_saved_dataset(place) else _folder_rows(place, path)

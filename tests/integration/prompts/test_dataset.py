@@ -32,7 +32,7 @@ def read_dataset(name: str, *, column: str | None = None, **names: Any) -> tuple
     columns = Columns(prompt=column)
     found, summary = collect(
         open_dataset(name, **names), RowReader(f"dataset:{name}", columns).read, name=f"dataset {name!r}",
-        max_dropped_rate=0.5, rate_key="prompts.max_dropped_rate", columns=columns,
+        max_dropped_rate=0.5, section="prompts", columns=columns,
     )  # fmt: skip
     return [each.prompt for each in found], {**summary.dropped, "repeated": summary.num_repeated}
 

@@ -94,7 +94,7 @@ def reported_steps(process: "subprocess.Popen[str]") -> Iterator[int]:
     assert process.stdout is not None
     for line in process.stdout:
         with contextlib.suppress(ValueError):
-            phase, done, _ = json.loads(line).get("report", ("", 0, 0))
+            phase, done, *_ = json.loads(line).get("report", ("", 0))
             if phase == "update":
                 yield done
 
@@ -200,13 +200,15 @@ def test_full_disk_loses_no_finished_work(tmp_path: Path, small_disk: Path) -> N
 
 def test_child_process_reports_progress(tmp_path: Path) -> None:
     job = make_job(tmp_path, make_pairs(4))
-    reports: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int, Any]] = []
     metrics = in_child(job, SECTION, report=lambda *progress: reports.append(progress))
     assert metrics == json.loads((job.work_folder / "training.json").read_text())
     assert metrics["reward_margin_after"] > 0
     assert (job.work_folder / "checkpoint" / WEIGHTS).exists()
-    assert [(done, total) for phase, done, total in reports if phase == "update"] == [(1, 2), (2, 2)]
-    assert {phase for phase, _, _ in reports} == {"reference", "update", "measure"}
+    updates = [(done, total, measured) for phase, done, total, measured in reports if phase == "update"]
+    assert [(done, total) for done, total, _ in updates] == [(1, 2), (2, 2)]
+    assert [{name: step[name] for name in updates[0][2]} for step in metrics["steps"]] == [m for *_, m in updates]
+    assert {phase for phase, *_ in reports} == {"reference", "update", "measure"}
 
 
 def test_errors_and_the_end_of_the_log_of_a_child_are_raised(tmp_path: Path) -> None:

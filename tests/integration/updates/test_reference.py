@@ -182,7 +182,7 @@ def test_reference_is_computed_once_even_after_a_kill(tmp_path: Path) -> None:
     sampled_job = with_samples(job, "killed", [shifted(s, -0.01) for s in samples_of(job.policy, pairs).values()])
     expected = train(replace(sampled_job, work_folder=tmp_path / "unbroken"), SAMPLER)
 
-    def kill(phase: str, _done: int, _total: int) -> None:
+    def kill(phase: str, *_: Any) -> None:
         if phase == "update":
             raise KeyboardInterrupt
 

@@ -62,6 +62,13 @@ def test_a_stage_is_printed_once_with_its_cost() -> None:
     assert len(columns) == 1, "seconds are aligned"
 
 
+def test_the_run_folder_and_warnings_are_named() -> None:
+    assert lines_of(("opened", 0, "runs/mine-0", {}), ("warning", 0, "few prompts", {})) == [
+        "run folder runs/mine-0",
+        "warning: few prompts",
+    ]
+
+
 def test_a_stored_stage_of_a_resumed_run_prints_nothing() -> None:
     assert lines_of(("finished", 1, "responses", entry(3.0, num_records=128, shard_records=[96, 32]))) == []
 
@@ -104,7 +111,9 @@ def test_the_table_has_every_model_with_its_rates(tmp_path: Path) -> None:
     heads = text.splitlines()[2]
     assert heads.index("vs previous") < heads.index("vs M_0") < heads.index("pass rate") < heads.index("tokens")
     assert run.decisions[-1].reason in text
-    assert text.splitlines()[-1] == str((tmp_path / "report.html").resolve())
+    places = dict(line.split(maxsplit=1) for line in text.splitlines()[-4:])
+    assert list(places) == ["model", "pairs", "report", "next"]
+    assert places["report"] == str((tmp_path / "report.html").resolve())
     table = text.split("\n\n")[0].splitlines()
     assert max(map(len, table)) <= 82, "100% [100–100] is three wider than most"
     assert len({len(line) for line in table[2:] if "M_0" not in line.split()}) == 1, "the columns are aligned"

@@ -152,13 +152,13 @@ def test_another_suffix_is_refused(run: Path, tmp_path: Path, name: str) -> None
 
 def test_an_iteration_without_pairs_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"iteration 3 has no response pairs; iterations with response pairs: \[1, 2\]"
+        RecipeError, match=r"iteration 3 has no response pairs; iterations with response pairs are 1, 2; export one"
     ):
         export_pairs(run, tmp_path / "pairs.jsonl", iteration=3)
     empty = tmp_path / "empty"
     with Store(empty) as store:
         store.record_event("started")
-    with pytest.raises(RecipeError, match="this run has no response pairs; iterations with response pairs: none"):
+    with pytest.raises(RecipeError, match="the run has no response pairs; no iteration has made pairs yet; continue"):
         export_pairs(empty, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
 

@@ -142,11 +142,11 @@ def test_settings_change_the_decision_and_wrong_ones_are_refused(
     assert [d["decision"] for d in decided("delta=0.01")["decisions"]] == ["CONTINUE", "INCONCLUSIVE"]
     assert decided("delta=0.3", "horizon=2")["stopped_at"] == 1
     assert decided("mode=report_only")["stopped_at"] is None
-    assert decided("delta=0.03")["settings"]["delta"] == 0.03
+    assert decided("delta=0.03")["settings"] == decided("monitor.delta=0.03")["settings"]
     for wrong, said in {
-        "delta=5": "--set: monitor.delta: found 5; input should be less than 0.5",
+        "delta=5": "override: monitor.delta: found 5; input should be less than 0.5",
         "delat=0.1": "did you mean 'delta'?",
-        "monitor.delta=0.1": "unknown key",
+        "monitor.delat=0.1": "unknown key",
         "min_pairs=4": "min_pairs has no effect here",
         "min_reliability=0.1": "min_reliability has no effect here",
         "delta": "not KEY=VALUE",

@@ -130,7 +130,7 @@ def test_an_inapplicable_intervention_is_refused_by_name(name, overrides, words)
         with pytest.raises(RecipeError) as error:
             refused()
         assert str(error.value).startswith(f"monitor.interventions: {name}: ")
-        assert "--set" not in str(error.value)
+        assert "override" not in str(error.value)
         for word in words:
             assert word in str(error.value)
 

@@ -21,7 +21,7 @@ def test_rows_that_cannot_be_used_are_dropped_and_counted(tmp_path: Path) -> Non
     with pytest.raises(RecipeError) as raised:
         read(path, rate=0.09)
     first, *lines = str(raised.value).split("\n")
-    assert "2 of 20 rows cannot be used" in first and "at most 0.09 of them" in first and "max_dropped_rate" in first
+    assert "2 of 20 rows cannot be used" in first and "at most a share of 0.09" in first and "max_dropped_rate" in first
     assert [line.split(": ")[0] for line in lines] == [f"  {path}, line 10", f"  {path}, line 20"]
 
 

@@ -50,7 +50,7 @@ def test_a_recipe_keeps_what_a_text_stood_for(tmp_path: Path) -> None:
     sets = ["prompts=a.csv", "evaluation.prompts=org/name"]
     recipe = recipe_file.load(Path("recipes/tiny.yaml"), sets)
     assert (recipe.prompts, recipe.evaluation.prompts) == (
-        FilePrompts(kind="file", path="a.csv"),
+        FilePrompts(kind="file", path=str(Path("a.csv").absolute())),
         DatasetPrompts(kind="dataset", name="org/name"),
     )
     assert recipe_file.parse(recipe_file.dump(recipe)) == recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreward.errors import RecipeError, StoreError
+from selfreward.errors import NoRunError, RecipeError, StoreError
 from selfreward.records import Message, Prompt
 from selfreward.store import Store
 from selfreward.store.ownership import run_folder_of
@@ -83,3 +83,10 @@ def test_files_of_a_run_are_known_from_outside(tmp_path: Path) -> None:
     own = ["manifest.json", ".lock", "iteration-01/prompts.parquet", "best/decision.json", "report.html"]
     assert {run_folder_of(path) for path in [link, *(store.folder / name for name in own)]} == {store.folder}
     assert run_folder_of(store.folder / "pairs.jsonl") is None and run_folder_of(tmp_path / "pairs.jsonl") is None
+
+
+def test_a_folder_of_runs_is_answered_with_the_runs(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        Store(tmp_path / name).close()
+    with pytest.raises(NoRunError, match=rf"name one of the runs in it: {tmp_path}/a, {tmp_path}/b$"):
+        Store(tmp_path, write=False)

@@ -1,0 +1,136 @@
+"""What each command does; it returns the exit code. Heavy dependencies are imported where they are used."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfreward.recipe import Recipe
+
+
+def init_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.init import init, listed
+
+    if options.list:
+        print(listed())
+        return 0
+    recipe, *others = init(options.name, force=options.force)
+    for path in (recipe, *others):
+        print(f"wrote {path}")
+    command = "run" if options.name else "validate"
+    print(f"{'' if options.name else 'set models and prompts in it; '}next: selfreward {command} {recipe}")
+    return 0
+
+
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    """Return the recipe of a command, with its overrides and the checkpoint of --from."""
+    from selfreward import recipe_file
+    from selfreward.launch.started_from import overrides_from
+
+    return recipe_file.load(options.recipe, [*options.overrides, *overrides_from(options.start)])
+
+
+def run_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.console import Console
+    from selfreward.launch import local
+
+    recipe = _recipe(options)
+    console = Console(sys.stderr)
+    result = local.run(recipe, progress=console)
+    if result.was_finished:
+        print(f"{result.folder}: already finished; nothing was computed", file=sys.stderr)
+    kept = [each for each in options.overrides if not each.startswith("iterations.max=")]
+    start = ["--from", options.start] if options.start else []
+    print(console.closing(result, ["selfreward", "run", str(options.recipe), *kept, *start]))
+    return result.decision.exit_code
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    from selfreward.plan import plan, render
+
+    print(render(plan(_recipe(options), gpu=options.gpu)))
+    return 0
+
+
+def validate_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.data_summary import data_summary
+    from selfreward.launch.local import check
+    from selfreward.plan import measuring
+    from selfreward.settled import settled
+
+    recipe = settled(_recipe(options))
+    tools, warnings = check(recipe)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(data_summary(recipe, tools))
+    print(measuring.sizes(recipe))
+    print(measuring.resolution(recipe))
+    print(f"{options.recipe}: valid")
+    return 0
+
+
+def judge_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.judge import judge_file, with_output
+
+    recipe = _recipe(options)
+    judged = judge_file(recipe, options.file, options.out, inputs=[options.recipe])
+    for warning in judged.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(with_output(judged, options.out))
+    return 0
+
+
+def status_command(options: argparse.Namespace) -> int:
+    from selfreward.launch.status import rendered, status_of
+
+    status = status_of(options.run)
+    print(json.dumps(status) if options.json else rendered(status))
+    return 0
+
+
+def monitor_command(options: argparse.Namespace) -> int:
+    from selfreward.commands import monitor
+    from selfreward.commands.outputs import check_output, write_output
+
+    if options.json not in (None, "-"):
+        check_output(Path(options.json), option="--json", inputs=[options.csv] if options.csv else [])
+    if options.csv:
+        monitored = monitor.monitor_table(options.csv, options.overrides)
+    else:
+        monitored = monitor.monitor_run(options.run, options.overrides)
+    for note in monitored.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if options.json == "-":
+        print(monitor.as_json(monitored), end="")
+        return 0
+    if options.json:
+        content = monitor.as_json(monitored).encode()
+        write_output(Path(options.json), lambda stream: stream.write(content))
+    print(monitor.render(monitored))
+    return 0
+
+
+def report_command(options: argparse.Namespace) -> int:
+    from selfreward.launch.local import rewrite_reports
+
+    print(rewrite_reports(options.run))
+    return 0
+
+
+def export_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.export import export_pairs
+
+    exported = export_pairs(options.run, options.pairs, iteration=options.iteration, kind=options.kind)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{exported.num_pairs} pairs -> {options.pairs}")
+    return 0
+
+
+def schema_command(_: argparse.Namespace) -> int:
+    from selfreward.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=1))
+    return 0

@@ -1,0 +1,134 @@
+"""The arguments of the command line. A bare `seed=3` is `--set seed=3`."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from selfreward import __version__
+from selfreward.commands import actions
+
+Action = Callable[[argparse.Namespace], int]
+_OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
+_WITH_OVERRIDES = ("run", "plan", "validate", "judge", "monitor")
+_WITH_VALUE = ("--set", "--out", "--csv", "--from", "--gpu")
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a command, with its function as `command` and its overrides as `overrides`.
+
+    Exits with 2 and the usage when they cannot be parsed.
+    """
+    options = parser().parse_args([*_with_set(arguments)])
+    if hasattr(options, "overrides"):
+        options.overrides = [*options.overrides, *options.bare]
+    return options
+
+
+def _with_set(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the arguments with --set before each bare KEY=VALUE, wherever it stands."""
+    previous = ""
+    for argument in arguments:
+        if arguments[0] in _WITH_OVERRIDES and previous not in (*_WITH_VALUE, "--") and _OVERRIDE.fullmatch(argument):
+            yield "--set"
+        yield argument
+        previous = "--" if previous == "--" else argument
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="selfreward", description="Trains a language model on its own judgment.")
+    top.add_argument("--version", action="version", version=f"selfreward {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, action: Action, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.set_defaults(command=action)
+        return sub
+
+    _add_init(add("init", actions.init_command, "write a recipe to start from"))
+    for name, action, help_text in (
+        ("run", actions.run_command, "run a recipe, or resume it where it stopped"),
+        ("plan", actions.plan_command, "estimate the cost of a run: requests, tokens, steps, memory, time"),
+        ("validate", actions.validate_command, "check a recipe and its prompts without running it"),
+        ("judge", actions.judge_command, "judge a file of responses, and measure the quality of the judge on it"),
+    ):
+        _add_recipe(sub := add(name, action, help_text))
+        if name == "judge":
+            _add_judged_file(sub)
+        if name == "plan":
+            sub.add_argument("--gpu", metavar="NAME", help="plan for this GPU, for example H100 or 8xA100-40")
+        _add_overrides(sub, "the recipe", "judging.num_draws=5")
+        sub.add_argument(
+            "--from", metavar="RUN[@T]", dest="start",
+            help="use the checkpoint of iteration T of another run as the policy; without @T, its best",
+        )  # fmt: skip
+    _add_status(add("status", actions.status_command, "print the status of a run"))
+    _add_monitor(
+        add(
+            "monitor",
+            actions.monitor_command,
+            "repeat the monitor's decisions on a run, or decide on a table of outcomes of any trainer",
+        )
+    )
+    _add_run_folder(add("report", actions.report_command, "rewrite the reports of a run"))
+    _add_export(add("export", actions.export_command, "export the preference pairs of a run for other trainers"))
+    add("schema", actions.schema_command, "print the JSON schema of recipes, for editors")
+    return top
+
+
+def _add_init(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "name", nargs="?", help="one of --list, written to NAME.yaml; without it, recipe.yaml for own data"
+    )
+    sub.add_argument("--list", action="store_true", help="print the names of all recipes, with what each is for")
+    sub.add_argument("--force", action="store_true", help="overwrite a recipe that exists")
+
+
+def _add_recipe(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("recipe", type=Path, help="the recipe, a YAML file")
+
+
+def _add_judged_file(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, help="rows of a prompt and a response, in any format (docs/data.md)")
+    sub.add_argument(
+        "--out", type=Path, required=True, metavar="OUT.jsonl", help="output file, one line of judgments per row"
+    )
+
+
+def _add_overrides(sub: argparse.ArgumentParser, what: str, example: str) -> None:
+    sub.add_argument("bare", nargs="*", metavar="KEY=VALUE", help=f"override keys of {what}, for example {example}")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="the same; may be repeated"
+    )
+
+
+def _add_run_folder(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", type=Path, help="the run folder")
+
+
+def _add_status(sub: argparse.ArgumentParser) -> None:
+    _add_run_folder(sub)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_monitor(sub: argparse.ArgumentParser) -> None:
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("run", type=Path, nargs="?", help="the run folder")
+    source.add_argument(
+        "--csv", type=Path, metavar="FILE", help="a .csv or .parquet table; docs/monitor.md lists its columns"
+    )
+    _add_overrides(sub, "the recipe's section monitor", "delta=0.03")
+    sub.add_argument(
+        "--json", nargs="?", const="-", metavar="OUT", help="write JSON to this file, or print it without OUT or with -"
+    )
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    _add_run_folder(sub)
+    sub.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="the output file, .jsonl or .parquet")
+    sub.add_argument("--iteration", type=int, default=None, help="export only this iteration")
+    sub.add_argument(
+        "--kind", choices=("response", "judgment", "all"), default="response",
+        help="pairs of responses (the default), pairs of judgments of meta_judging, or both",
+    )  # fmt: skip

@@ -1,0 +1,46 @@
+"""The last lines of a run: where its model, pairs and report are, and the next command to type."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfreward.launch.result import RunResult
+from selfreward.launch.status import REPORT
+from selfreward.store.names import folder_of
+
+
+def places(result: RunResult, report: Mapping[str, Any], command: Sequence[str] = ()) -> str:
+    """Return a line each for model, pairs, report and the next command."""
+    folder = result.folder
+    lines = {
+        "model": _model(result),
+        "pairs": _pairs(folder, report),
+        "report": str((folder / REPORT).resolve()),
+        "next": shlex.join(_next(result, report, command)),
+    }
+    return "\n".join(f"{name:8}{value}" for name, value in lines.items())
+
+
+def _model(result: RunResult) -> str:
+    """Return the folder to which the link `best` leads, whose path stays valid when the run continues."""
+    best = result.decision.best_iteration
+    path = str((result.folder / "best").resolve())
+    return path if best else f"{path} (the initial model: no checkpoint was shown to be better)"
+
+
+def _pairs(folder: Path, report: Mapping[str, Any]) -> str:
+    numbers = {each["iteration"]: each["counts"].get("num_pairs", 0) for each in report["iterations"]}
+    files = [str((folder / folder_of(t) / "pairs.parquet").resolve()) for t, number in numbers.items() if number]
+    shown = files if len(files) < 3 else [files[0], "...", files[-1]]
+    return " ".join([f"{sum(numbers.values()):,}", *(["in", *shown] if files else [])])
+
+
+def _next(result: RunResult, report: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+    """Return the command that continues a run that still gained; else the export of its pairs."""
+    folder, decision = str(result.folder), result.decision
+    if command and decision.decision == "CONTINUE" and decision.stopped_by == "MAX_ITERATIONS":
+        return [*command, f"iterations.max={decision.iteration + 1}"]
+    if any(each["counts"].get("num_pairs", 0) for each in report["iterations"]):
+        return ["selfreward", "export", folder, "--pairs", "pairs.jsonl"]
+    return ["selfreward", "status", folder]

@@ -1,0 +1,18 @@
+"""The result of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfreward.records import Decision
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """`folder` contains the checkpoints and reports; `decision` is the monitor's last decision.
+
+    `was_finished`: the run had ended before, so that nothing was computed.
+    """
+
+    folder: Path
+    decision: Decision
+    was_finished: bool = False

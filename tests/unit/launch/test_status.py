@@ -1,0 +1,70 @@
+"""Totals and the time left, from a run folder alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selfreward import recipe_file
+from selfreward.launch.status import duration, rendered, status_of
+from selfreward.store import Store
+from selfreward.tables import COUNTS, DECISION
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59, "59 s"), (60, "1 min"), (125, "2 min 5 s"), (3600, "1 h"), (12_000, "3 h 20 min"),
+     (86_400 * 2 + 3_600, "2 d 1 h"), (86_400 + 120, "1 d")],
+)  # fmt: skip
+def test_a_time_is_written_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def made_run(folder: Path, seconds: list[float], *, finished: int, most: int = 4) -> None:
+    """Write a run with `finished` iterations; entry t of `seconds` is the working time of iteration t, from 0."""
+    with Store(folder, name="run") as store:
+        text = "models: {policy: {model: random:tiny}}\nprompts: builtin\n"
+        recipe = recipe_file.parse(text, overrides=[f"iterations.max={most}"])
+        store.write_text("recipe.yaml", recipe_file.dump(recipe))
+        for t in range(len(seconds)):
+            store.read_or_make_json(t, COUNTS, lambda: {"num_pairs": 10})
+            if 1 <= t <= finished:
+                made = {"decision": "CONTINUE", "best_iteration": t - 1}
+                store.read_or_make_json(t, DECISION, lambda made=made: made)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name, entry in manifest["files"].items():
+        entry["seconds"] = seconds[int(name[10:12])] if COUNTS in name else 0.0
+        entry["usage"] = {"num_generated_tokens": 100}
+    path.write_text(json.dumps(manifest))
+
+
+def test_the_time_left_follows_from_finished_iterations(tmp_path: Path) -> None:
+    made_run(tmp_path, [5.0, 100.0, 140.0, 50.0], finished=2)
+    status = status_of(tmp_path)
+    assert status["seconds_left"] == 2 * 120 - 50, "two iterations are left, and 50 s of one are done"
+    assert (status["num_iterations"], status["max_iterations"], status["seconds"]) == (2, 4, 295.0)
+    assert (status["num_pairs"], status["num_generated_tokens"]) == (20, 600)
+    assert (status["state"], status["decision"], status["best_iteration"]) == ("interrupted", "CONTINUE", 1)
+    lines = dict(line.split(maxsplit=1) for line in rendered(status).splitlines())
+    assert lines["left"] == "at most about 3 min 10 s" and lines["time"] == "4 min 55 s"
+
+
+def test_an_iteration_that_takes_longer_than_others_leaves_the_others(tmp_path: Path) -> None:
+    made_run(tmp_path, [0.0, 100.0, 500.0], finished=1)
+    assert status_of(tmp_path)["seconds_left"] == 2 * 100
+
+
+def test_nothing_is_known_before_the_first_iteration_ends(tmp_path: Path) -> None:
+    made_run(tmp_path, [5.0, 30.0], finished=0)
+    status = status_of(tmp_path)
+    assert status["seconds_left"] is None and status["decision"] is None and status["best"] is None
+    assert "0 of 4 finished" in rendered(status)
+
+
+def test_a_run_without_its_recipe_has_a_status(tmp_path: Path) -> None:
+    made_run(tmp_path, [5.0, 30.0], finished=1)
+    (tmp_path / "recipe.yaml").unlink()
+    status = status_of(tmp_path)
+    assert (status["max_iterations"], status["seconds_left"]) == (None, None)
+    assert "1 of ? finished" in rendered(status)
