@@ -47,6 +47,19 @@ def test_the_code_of_extending_runs_in_order() -> None:
     assert engine.usage()["num_requests"] - num_before == len(asked.lengths) == 4 * 3
 
 
+def test_the_messages_of_troubleshooting_are_those_of_the_program() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| message \|.*\n\| --- .*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    messages = [match for table in tables for match in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)]
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "selfreward").rglob("*.py"))
+    assert len(messages) >= 12 and [message for message in messages if message not in sources] == []
+
+
+def test_the_index_names_every_document() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in DOCS if path.name != "README.md" and f"]({path.name})" not in index] == []
+
+
 class Stored:
     """A run folder that contains only responses."""
 
