@@ -34,7 +34,7 @@ def test_a_dict_is_the_same_as_a_file_and_stays_as_it_is(tmp_path: Path) -> None
     ("recipe", "overrides", "words"),
     [
         (4, (), "found int"),
-        ({**MINE, "iteration": {}}, (), "did you mean 'iterations'"),
+        ({**MINE, "iteration": {}}, (), "did you mean 'iterations"),
         ({**MINE, "seed": 0.5}, (), "seed"),
         (MINE, "iterations.max=2", "a list of texts or a dict"),
         (MINE, {"iterations.mx": 2}, "unknown key"),

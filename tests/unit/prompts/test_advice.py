@@ -38,13 +38,13 @@ def test_the_rate_is_named_when_some_rows_are_good(file: str) -> None:
         read_prompts(FilePrompts(kind="file", path=file), key="evaluation.prompts")
 
 
+def test_the_verifiable_prompts_of_a_recipe_may_name_their_column_too(file: str) -> None:
+    with pytest.raises(RecipeError, match=r"in evaluation\.verifiable\.columns\.prompt\n"):
+        checked_prompts(VerifiableEvaluation(path=file), seed=0)
+
+
 def test_other_files_have_no_such_keys(file: str) -> None:
-    section = VerifiableEvaluation(path=file)
-    for read in (
-        lambda: read_rows(open_rows(file), name=file),
-        lambda: read_gold(file),
-        lambda: checked_prompts(section, seed=0),
-    ):
+    for read in (lambda: read_rows(open_rows(file), name=file), lambda: read_gold(file)):
         with pytest.raises(RecipeError) as caught:
             read()
         assert not [key for key in KEYS if key in str(caught.value)], str(caught.value)
