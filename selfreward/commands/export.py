@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from selfreward.commands.judge_questions import JudgeQuestions
 from selfreward.commands.outputs import check_output, write_output
 from selfreward.errors import RecipeError
+from selfreward.model_files.template_turns import template_turns
 from selfreward.records import Message, PreferencePair
 from selfreward.store import Store
 from selfreward.tables import PAIRS, PROMPTS
@@ -21,6 +22,16 @@ Kind = Literal["response", "judgment", "all"]
 # A judge's score and an Elo rating are different quantities, so they have columns of their own.
 _SCORES = {"response": ("score_chosen", "score_rejected"), "judgment": ("elo_chosen", "elo_rejected")}
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+_CALL = pa.struct(
+    [
+        ("id", pa.string()),
+        ("type", pa.string()),
+        ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())])),
+    ]
+)
+_TURN_WITH_TOOLS = pa.struct(
+    [*_MESSAGE, ("tool_calls", pa.list_(_CALL)), ("name", pa.string()), ("tool_call_id", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,10 @@ def preference_table(
     """Return the pairs of a run (or of one iteration) of this kind, and sentences on pairs that were left out.
 
     A row contains `kind`, `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
-    `rejected_message` as single messages (LLaMA-Factory), the two scores (for judgments: Elo) and the iteration. The
-    prompt of a pair of judgments is the judge's question; a pair whose question is unknown is left out.
+    `rejected_message` as single messages (LLaMA-Factory), the two scores (for judgments: Elo) and the iteration; where
+    tools occur also `tools`, as JSON text. The prompt of a pair of judgments is the judge's question; a pair whose
+    question is unknown is left out.
+
     Raises RecipeError for an iteration without pairs, StoreError when `run` is not a run folder. Also reads run folders
     of version 0.1.
     """
@@ -62,7 +75,8 @@ def preference_table(
     )
     if not rows:
         raise RecipeError(_no_pairs(run, store, iteration, kind, found, notes))
-    return pa.Table.from_pylist(rows, schema=_schema(kinds)), notes
+    with_tools = any(set(turn) != {"role", "content"} for row in rows for turn in row["prompt"])
+    return pa.Table.from_pylist(rows, schema=_schema(kinds, with_tools or any(row["tools"] for row in rows))), notes
 
 
 def _no_pairs(
@@ -106,10 +120,12 @@ def _row(pair: PreferencePair, prompt: Sequence[Message], iteration: int, kinds:
     chosen = {"role": "assistant", "content": pair.chosen_text}
     rejected = {"role": "assistant", "content": pair.rejected_text}
     scores = dict.fromkeys(name for kind in kinds for name in _SCORES[kind])
+    turns, tools = template_turns(prompt, arguments_as_text=True)
     scores |= dict(zip(_SCORES[pair.kind], (pair.chosen_score, pair.rejected_score), strict=True))
     return {
         "kind": pair.kind,
-        "prompt": [{"role": m.role, "content": m.content} for m in prompt],
+        "prompt": turns,
+        "tools": json.dumps(tools, ensure_ascii=False) if tools else None,
         "chosen": [chosen],
         "rejected": [rejected],
         "chosen_message": chosen,
@@ -119,11 +135,13 @@ def _row(pair: PreferencePair, prompt: Sequence[Message], iteration: int, kinds:
     }
 
 
-def _schema(kinds: Sequence[str]) -> pa.Schema:
+def _schema(kinds: Sequence[str], with_tools: bool) -> pa.Schema:
     return pa.schema(
         [
             ("kind", pa.string()),
-            *((name, pa.list_(_MESSAGE)) for name in ("prompt", "chosen", "rejected")),
+            ("prompt", pa.list_(_TURN_WITH_TOOLS if with_tools else _MESSAGE)),
+            *([("tools", pa.string())] if with_tools else []),
+            *((name, pa.list_(_MESSAGE)) for name in ("chosen", "rejected")),
             *((name, _MESSAGE) for name in ("chosen_message", "rejected_message")),
             *((name, pa.float64()) for kind in kinds for name in _SCORES[kind]),
             ("iteration", pa.int64()),

@@ -77,6 +77,29 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().decode().split("\n")[:-1]]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_turns_of_tools_are_exported_in_the_form_of_chat_templates(tmp_path: Path, suffix: str) -> None:
+    offered = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    call = {"id": "call_1", "name": "weather", "arguments": {"city": "Łódź"}}
+    turns = (
+        Message("tools", json.dumps(offered)), Message("user", "Weather?"), Message("tool_calls", json.dumps([call])),
+        Message("tool", "rain"),
+    )  # fmt: skip
+    prompts = [Prompt("with", turns), prompt("without", "plain")]
+    with Store(tmp_path / "run", name="by-hand") as store:
+        store.stage(1, PROMPTS, 1, lambda _: prompts)
+        store.stage(1, PAIRS, 1, lambda _: [pair(each, "good", "bad") for each in prompts])
+    file = tmp_path / f"pairs{suffix}"
+    assert export_pairs(tmp_path / "run", file).num_pairs == 2
+    first, second = rows_of(file)
+    assert json.loads(first["tools"]) == offered and second["tools"] is None
+    user, assistant, result = first["prompt"]
+    assert (user["content"], result["content"], result["tool_call_id"]) == ("Weather?", "rain", "call_1")
+    (made,) = assistant["tool_calls"]
+    assert (assistant["role"], made["id"], made["function"]["name"]) == ("assistant", "call_1", "weather")
+    assert json.loads(made["function"]["arguments"]) == call["arguments"]
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     first = [(text, f"chosen {text}", f"rejected {text}") for text in HOSTILE]
