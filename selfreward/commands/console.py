@@ -9,7 +9,7 @@ from typing import IO, Any
 from selfreward.commands.places import places
 from selfreward.launch.lines import Lines
 from selfreward.launch.result import RunResult
-from selfreward.reporting.findings import unchanged_responses
+from selfreward.reporting.findings import METRICS, unchanged_responses
 from selfreward.reporting.text import one_line, visible
 
 _MAX_NOTE = 2000
@@ -54,7 +54,7 @@ def _finding(report: Mapping[str, Any]) -> str:
         rates = {
             name: (float(value["mean"]), int(value["num_units"]))
             for name, value in iteration["metrics"].items()
-            if name.startswith("same_response_rate") and isinstance(value, Mapping) and value["mean"] is not None
+            if name in METRICS and isinstance(value, Mapping) and value["mean"] is not None
         }
         if found := unchanged_responses(iteration["iteration"], rates):
             return found

@@ -19,7 +19,8 @@ from selfreward.tables import DECISION
 def finished_run(recipe: Recipe) -> RunResult | None:
     """Return the result of a finished run that this recipe would not continue; None for any other.
 
-    The recipe is the same as the run's, no file of the run is missing, and neither they nor the inputs are newer than
+    The recipe is the same as the run's, no file of the run or of its best checkpoint, which may be the initial model,
+    is missing, and neither they nor the inputs are newer than
     its end; anything else is left to a resumed run, which checks hashes. Raises StoreError for a damaged run folder.
     """
     folder = run_folder(recipe)
@@ -54,7 +55,7 @@ def _is_untouched(store: Store, recipe: Recipe) -> bool:
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,))]
     try:
         end = (folder / STATUS).stat().st_mtime_ns
-        reports = [(folder / name).is_file() for name in ("report.json", "report.html")]
+        reports = [(folder / name).exists() for name in ("report.json", "report.html", "best")]
         return (
             all(reports) and all(path.exists() for path in entries) and all(f.stat().st_mtime_ns <= end for f in files)
         )

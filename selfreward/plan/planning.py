@@ -74,6 +74,9 @@ def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
             History(),
         )
         recipe = _with_engine(recipe)
+    disk = disk_of(recipe, work, model=model)
+    if gpu is None:  # another machine has other disks
+        found += _of_disk(disk)
     memory = memory_of(recipe, work, model=model, machine=machine)
     seconds, start = estimate(recipe, work, model=model, machine=machine, history=history)
     return Plan(
@@ -86,7 +89,7 @@ def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
         start=start,
         history=history,
         memory=memory,
-        disk=disk_of(recipe, work, model=model),
+        disk=disk,
         warnings=(*found, *_of_machine(recipe, machine, memory), *beyond_budget(recipe, work), *history.warnings),
     )
 
@@ -130,6 +133,14 @@ def _of_machine(recipe: Recipe, machine: Machine, memory: Memory) -> Iterator[st
             "the memory of a GPU is too small, before activations; less is needed with models.policy.lora, "
             "training.optimizer adamw_8bit or adafactor, training.weights_dtype bfloat16, or with launch.sharding fsdp "
             "on several GPUs; logits with training.micro_batch_tokens"
+        )
+
+
+def _of_disk(disk: Disk) -> Iterator[str]:
+    if disk.peak > disk.free:
+        yield (
+            f"the run may fill the disk: it needs {disk.peak / 2**30:.1f} GiB at the peak, and {disk.free / 2**30:.1f} "
+            "GiB are free; lower checkpoints.keep, or set an output_dir on another disk"
         )
 
 

@@ -11,7 +11,7 @@ from selfreward.reporting.decisions import data_split_guarantees, decision_detai
 from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import centre
 from selfreward.reporting.judge_card import judge_section
-from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured
+from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured, validity_reason
 from selfreward.reporting.metric_rows import metric_rows
 from selfreward.reporting.page import PAIR_NUMBERS, TRAINING_SCALARS, ReportData, page, pair_cells, training_key
 from selfreward.reporting.record_summary import RecordSummary, summarise_records
@@ -162,7 +162,8 @@ def _finite(value: Any) -> Any:
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     reasons: Mapping[str, str] = evaluation.not_measured
-    return {"metrics": as_json(evaluation.metrics), "not_measured": dict(reasons)}
+    invalid = {name: validity_reason(evaluation) for name in evaluation.metrics if is_invalid(evaluation, name)}
+    return {"metrics": as_json(evaluation.metrics), "invalid": invalid, "not_measured": dict(reasons)}
 
 
 def _decision(decision: Decision | None) -> dict[str, Any] | None:

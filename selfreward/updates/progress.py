@@ -3,12 +3,15 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 30.0
 _LOG = logging.getLogger("selfreward.training")
+_IS_SHOWN = ContextVar("is_shown", default=True)
 
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
@@ -18,6 +21,16 @@ Report = Callable[[str, int, int, Mapping[str, float]], None]
 
 def silent(phase: str, done: int, total: int, measured: Mapping[str, float]) -> None:
     """A Report that prints nothing."""
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Show nothing on standard error inside this block; the log gets its lines."""
+    token = _IS_SHOWN.set(False)
+    try:
+        yield
+    finally:
+        _IS_SHOWN.reset(token)
 
 
 class Display:
@@ -49,6 +62,8 @@ class Display:
         line = self._line(done, total, measured)
         if measured:
             _LOG.info(line)
+        if not _IS_SHOWN.get():
+            return
         if self._on_terminal:
             self._draw(done, total, measured)
         else:

@@ -52,6 +52,18 @@ def test_the_last_lines_name_model_pairs_report_and_the_next_command(finished: P
     assert following.split()[:2] == ["next", "selfreward"]
 
 
+def test_a_best_model_that_was_deleted_from_the_cache_is_made_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    if (folder / "best").resolve().is_relative_to(folder):
+        pytest.fail("this test is about a run whose best model is M_0, in the cache")
+    (folder / "best").unlink()
+    (folder / "best").symlink_to(tmp_path / "deleted")
+    done = again(folder, "iterations.max=2")
+    assert done.returncode == 0 and "torch" in done.stdout.splitlines()[-1]
+    assert (folder / "best" / "config.json").exists()
+
+
 def test_what_was_changed_after_the_end_is_noticed(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)

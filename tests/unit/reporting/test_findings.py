@@ -24,8 +24,8 @@ def summary(iteration: int, **metrics: Interval | float) -> IterationSummary:
 def test_the_finding_names_the_models_the_prompts_and_what_to_raise() -> None:
     [found] = findings([summary(1, **{INITIAL: Interval(0.5, 0.1, 0.9, 3)}), summary(2, **{INITIAL: ALL})])
     assert found == (
-        "M_2 gives the same responses as M_0 on all 3 held-out prompts: the update is too small for the engine's dtype "
-        "or the learning rate. Raise training.learning_rate, or set engine.dtype to float32."
+        "M_2 gives the same responses as M_0 on all 3 held-out prompts: the update is too small for the learning rate "
+        "or the engine's dtype. Raise training.learning_rate, or set engine.dtype to float32 if it is not."
     )
 
 
@@ -34,6 +34,8 @@ def test_the_finding_names_the_models_the_prompts_and_what_to_raise() -> None:
     [
         ({INITIAL: (1.0, 1)}, "as M_0 on the only held-out prompt"),
         ({INITIAL: (0.9, 10), PREVIOUS: (1.0, 10)}, "as the previous model on all 10 held-out prompts"),
+        ({PREVIOUS: (1.0, 4), "kl_previous_nats": (0.757, 4)}, "although the update moved it (0.76 nats). Read the"),
+        ({INITIAL: (1.0, 4), "kl_initial_nats": (0.01, 4), "kl_previous_nats": (0.8, 4)}, "the update is too small"),
         ({INITIAL: (0.999, 1000), PREVIOUS: (0.999, 1000)}, None),
         ({}, None),
     ],

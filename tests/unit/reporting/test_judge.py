@@ -106,6 +106,8 @@ def test_the_judges_measurements_are_in_all_reports(rich: MadeRun) -> None:
             entry["judging"]["metrics"]["judge_reliability"]["low"] == summary.judging.metrics["judge_reliability"].low
         )  # type: ignore[union-attr]
         assert entry["judging"]["not_measured"] == summary.judging.not_measured
+        invalid = {"win_rate_vs_initial", "win_rate_vs_previous"} & entry["invalid"].keys()
+        assert bool(invalid) == (entry["metrics"]["anchor_valid"] == 0)
     rows = [json.loads(line) for line in (rich.store.folder / "metrics.jsonl").read_text().splitlines()]
     for entry in entries:
         judging = [row for row in rows if (row["iteration"], row["section"]) == (entry["iteration"], "judging")]

@@ -31,6 +31,18 @@ def test_every_step_is_logged_and_few_lines_are_printed(
     assert [found and found[1] for found in printed] == ["1", "40"]
 
 
+def test_hidden_progress_is_only_in_the_log(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, logger="selfreward")
+    with Display() as display:
+        with progress.hidden():
+            step(display, 1)
+        assert (capsys.readouterr().err, len(caplog.records)) == ("", 1)
+        step(display, 40)
+    assert STEP.fullmatch(capsys.readouterr().err.strip())
+
+
 def test_a_line_is_printed_again_after_some_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
