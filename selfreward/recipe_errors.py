@@ -26,7 +26,7 @@ def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequen
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_allowed_keys(path[:-1], tree))
         known = f"allowed are {', '.join(allowed)}" if allowed else "there are no keys here"
-        return f"{where}: unknown key; {known}; {_suggest_key(str(path[-1]), allowed)}"
+        return f"{where}: unknown key; {known}; {_suggest_key(path, allowed)}"
     if problem["type"] == "missing":
         return f"{where}: missing; this key is required; add it"
     if problem["type"] in ("union_tag_invalid", "literal_error"):
@@ -36,6 +36,8 @@ def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequen
         dot = ".kind" if problem["type"] == "union_tag_invalid" else ""
         return f"{where}{dot}: found {found!r}; allowed are {', '.join(allowed)}; {_suggest(found, allowed)}"
     if problem["type"] == "union_tag_not_found":
+        if isinstance(found := problem["input"], str):
+            return f"{where}: found {found!r:.60}; a section is needed; write {{kind: {found:.60}}} if that is its kind"
         return f"{where}: no `kind`; this section is selected by its kind; add `kind: ...`"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
@@ -131,11 +133,16 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
             return node
 
 
-def _suggest_key(found: str, allowed: Sequence[str]) -> str:
-    """Return what was meant: a key of this section, or one of another section that other trainers call so."""
+def _suggest_key(path: KeyPath, allowed: Sequence[str]) -> str:
+    """Return what was meant: a key of this section, or what other trainers call so: one below it, or from the top."""
+    *section, found = map(str, path)
     meant = aliases.KEYS.get(found.lower(), "")
     own = meant.rpartition(".")[2]
-    return f"did you mean {own if own in allowed else meant!r}?" if meant else _suggest(found, allowed)
+    if own and own in allowed:
+        return f"did you mean {own!r}?"
+    if meant and meant.startswith("".join(f"{step}." for step in section)):
+        return f"did you mean {meant!r}?"
+    return _suggest(found, allowed)
 
 
 def _suggest(found: str, allowed: Sequence[str]) -> str:

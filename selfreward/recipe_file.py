@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from selfreward.errors import RecipeError, StoreError
 from selfreward.recipe import Recipe
 from selfreward.recipe.paths import from_command_line, relative_to
+from selfreward.recipe.prompts import SHORT
 from selfreward.recipe.renamed import KEYS
 from selfreward.recipe.root import named_after
 from selfreward.recipe_changes import changed_keys as changed_keys
@@ -147,12 +148,26 @@ def _override(tree: dict[str, Any], override: str) -> KeyPath:
     return _set(tree, key.split("."), plain(parse_yaml(text, name=f"override {key}", what=_WHAT)) if text else None)
 
 
+def _section_of(text: str, name: str, key: str) -> dict[str, Any]:
+    """Return the section for which a recipe has a text, so that a key in it can be set. Raises RecipeError."""
+    parent = key.rpartition(".")[0]
+    short = {"prompts": SHORT, "gold": "path"}.get(name, "model" if key.startswith(f"models.{name}.") else None)
+    if short is None:
+        raise RecipeError(
+            f"override {key}: {parent} is {text!r:.60}, which has no keys; a section is needed; override {parent} "
+            f"itself, as in {parent}={{...}}"
+        )
+    return {short: text}
+
+
 def _set(tree: dict[str, Any], steps: Sequence[str], value: Any) -> KeyPath:
     """Set one key, creating missing sections above it; return its path."""
     *parents, last = steps
     node: Any = tree
     for parent in parents:
-        if not isinstance(node.get(parent), dict):
+        if isinstance(text := node.get(parent), str):
+            node[parent] = _section_of(text, parent, ".".join(steps))
+        elif not isinstance(text, dict):
             node[parent] = {}
         node = node[parent]
     node[last] = value

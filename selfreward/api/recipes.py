@@ -22,9 +22,10 @@ def recipe_of(recipe: RecipeLike, overrides: Overrides = ()) -> Recipe:
     """Return the recipe, with overrides. Raises RecipeError."""
     assignments = _assignments(overrides)
     if isinstance(recipe, Recipe):
-        return recipe_file.validated(recipe.model_dump(mode="json"), overrides=assignments) if assignments else recipe
+        keys = recipe.model_dump(mode="json", exclude_unset=True)  # so that sizes which are not set follow the data
+        return recipe_file.validated(keys, overrides=assignments, folder=Path.cwd()) if assignments else recipe
     if isinstance(recipe, Mapping):
-        return recipe_file.validated(_plain(recipe), overrides=assignments)
+        return recipe_file.validated(_plain(recipe), overrides=assignments, folder=Path.cwd())
     if isinstance(recipe, str | os.PathLike):
         return recipe_file.load(Path(recipe), assignments)
     raise RecipeError(

@@ -1,13 +1,15 @@
 """The last lines of a run: where its model, pairs and report are, and the next command to type."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.begun import stored_recipe
 from selfreward.launch.result import RunResult
 from selfreward.launch.status import REPORT
-from selfreward.store.names import folder_of
+from selfreward.store.names import MANIFEST, folder_of
 
 
 def places(result: RunResult, report: Mapping[str, Any], command: Sequence[str] = ()) -> str:
@@ -23,7 +25,7 @@ def places(result: RunResult, report: Mapping[str, Any], command: Sequence[str] 
 
 
 def _model(result: RunResult) -> str:
-    """Return the folder to which the link `best` leads, whose path stays valid when the run continues."""
+    """Return the folder to which the link `best` leads."""
     best = result.decision.best_iteration
     path = str((result.folder / "best").resolve())
     return path if best else f"{path} (the initial model: no checkpoint was shown to be better)"
@@ -36,10 +38,19 @@ def _pairs(folder: Path, report: Mapping[str, Any]) -> str:
     return " ".join([f"{sum(numbers.values()):,}", *(["in", *shown] if files else [])])
 
 
+def _has_prompts_left(folder: Path, num_iterations: int) -> bool:
+    """Return whether there are fresh prompts for one more iteration."""
+    facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["facts"]
+    there = facts.get("prompts", {}).get("training", {}).get("num_prompts", 0)
+    block = stored_recipe(folder).iterations.num_prompts_per_iteration
+    return bool((num_iterations + 1) * block <= there)
+
+
 def _next(result: RunResult, report: Mapping[str, Any], command: Sequence[str]) -> list[str]:
     """Return the command that continues a run that still gained; else the export of its pairs."""
     folder, decision = str(result.folder), result.decision
-    if command and decision.decision == "CONTINUE" and decision.stopped_by == "MAX_ITERATIONS":
+    gained = decision.decision == "CONTINUE" and decision.stopped_by == "MAX_ITERATIONS"
+    if command and gained and _has_prompts_left(result.folder, decision.iteration):
         return [*command, f"iterations.max={decision.iteration + 1}"]
     if any(each["counts"].get("num_pairs", 0) for each in report["iterations"]):
         return ["selfreward", "export", folder, "--pairs", "pairs.jsonl"]

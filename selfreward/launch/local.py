@@ -183,9 +183,13 @@ def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
     recipe = resumed(recipe, before)
     _, fixed = recipe_file.changed_keys(before, recipe)
     if fixed:
+        start = before.policy.model if any(change.startswith("models.policy.model: ") for change in fixed) else ""
+        asked_from = (
+            f" (it started with --from, from {start}: give it again)" if Path(start).name == "checkpoint" else ""
+        )
         raise RecipeError(
             f"{store.folder}: contains a run of another recipe ({'; '.join(fixed)}); these keys may not change on "
-            "resume; undo the change, or set another output_dir"
+            f"resume; undo the change{asked_from}, or set another output_dir"
         )
     return recipe
 

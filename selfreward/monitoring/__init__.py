@@ -31,5 +31,6 @@ def problems(section: MonitorSection, facts: Facts) -> Iterator[Problem]:
     if (last := facts.recipe.iterations.max) > section.horizon:
         yield warning(
             f"iterations.max is {last} and monitor.horizon {section.horizon}: beyond the horizon, where the "
-            "alpha-spending budget ends, false stops may be more frequent; set both to the same number"
+            "alpha-spending budget ends, false stops may be more frequent; set both to the same number before a run "
+            "begins"
         )

@@ -54,7 +54,7 @@ def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShap
     if machine.device == "cpu":
         states *= recipe.launch.num_processes
     elif recipe.launch.sharding == "fsdp":
-        states //= recipe.launch.num_processes
+        states //= min(recipe.launch.num_processes, machine.count)
     return Memory(
         engine_weights=weights,
         engine_kv_cache=_kv_cache(recipe, weights, model=model, machine=machine),

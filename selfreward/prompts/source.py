@@ -291,11 +291,12 @@ class SplitSource:
         if available >= iteration:
             advice.append(f"set iterations.num_prompts_per_iteration to {available // iteration}")
         if available >= block:
-            advice.append(f"set iterations.max to {available // block} (all that is possible once a run has begun)")
+            advice.append(f"set iterations.max to {available // block}")
         raise RecipeError(
             f"prompts: {self._own.name} has {len(self._own.prompts)} prompts"
             f"{''.join(f', {part}' for part in used)}, which leaves {available} for training; {iteration} iterations x "
-            f"{block} prompts need {needed} fresh ones, {needed - available} more; {', or '.join(advice)}"
+            f"{block} prompts need {needed} fresh ones, {needed - available} more; {', or '.join(advice)}. In a run "
+            "that has begun only iterations.max may change; to go on with other prompts, start a run with --from"
         )
 
 

@@ -58,8 +58,19 @@ def in_order(turns: Sequence[Message], ids: Sequence[Any], where: str) -> list[M
         results = list(zip(ids[position:end], turns[position:end], strict=True))
         if ordered[-1].role == TOOL_CALLS:
             place = {call["id"]: number for number, call in enumerate(json.loads(ordered[-1].content))}
-            if all(name in place for name, _ in results):
+            named = [name for name, _ in results]
+            if all(name in place for name in named):
                 results.sort(key=lambda result: place[result[0]])
+            elif any(name is not None for name in named):
+                raise UnusableRow(
+                    "tool_turn", f"{where} has the result of a call that was not made", "correct or remove the row"
+                )
+            if len(results) != len(place):  # the k-th result is that of the k-th call
+                raise UnusableRow(
+                    "tool_turn",
+                    f"{where} has {len(place)} calls and {len(results)} results",
+                    "every call needs its result, unless the conversation ends with it; correct or remove the row",
+                )
         ordered += [turn for _, turn in results]
         position = end
     return _with_short_ids(ordered)

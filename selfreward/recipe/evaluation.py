@@ -59,9 +59,11 @@ class VerifiableEvaluation(Section):
                 "path: the prompts of a file have checks of their own, so that num_checks and check_kinds have no "
                 "effect; remove them or `path`"
             )
-        if self.path is None and (self.columns, self.answer_check) != (Columns(), "auto"):
+        if self.path is None and (self.columns, self.answer_check, self.max_dropped_rate) != (
+            Columns(), "auto", FILE_DROPPED_RATE,
+        ):  # fmt: skip
             raise ValueError(
-                "columns and answer_check describe a file, and there is none; generated prompts have no columns; add "
+                "columns, answer_check and max_dropped_rate are about a file, and there is none; add "
                 "`path`, or remove them"
             )
         return self

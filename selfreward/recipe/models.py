@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from selfreward.recipe.paths import InputPath, NameOrPath
 from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Changeable, Section
@@ -144,6 +144,8 @@ def _tag_of(value: Any) -> str:
     return ENDPOINT_MODEL if is_endpoint else LOCAL_MODEL
 
 
-NamedModel = Annotated[
+_Models = Annotated[
     Annotated[ModelSection, Tag(LOCAL_MODEL)] | Annotated[EndpointSection, Tag(ENDPOINT_MODEL)], Discriminator(_tag_of)
 ]
+NamedModel = Annotated[_Models, BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)]
+"""A section; a text is its `model`."""

@@ -117,8 +117,14 @@ class FactsPrompts(_Prompts):
     topics: list[FactTopic] | None = Field(None, min_length=1)
 
 
+SHORT: Final = "short"
+"""The key of the text for which a section stands, where a recipe has a text and an override sets a key beside it."""
+
+
 def _section(value: Any, info: ValidationInfo) -> Any:
     """Return the section that a text stands for: a path when it is one or looks like one, else a dataset's name."""
+    if isinstance(value, dict) and isinstance(text := value.get(SHORT), str):
+        return {**_section(text, info), **{key: item for key, item in value.items() if key != SHORT}}
     if not isinstance(value, str):
         return value
     if value in ("builtin", "verifiable", "facts"):
