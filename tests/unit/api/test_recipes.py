@@ -56,3 +56,16 @@ def test_a_judge_needs_less_than_a_run() -> None:
         judge_recipe_of(section)
     with pytest.raises(RecipeError, match="this recipe names its models"):
         judge_recipe_of(MINE, model="random:tiny")
+
+
+def test_overrides_of_a_recipe_leave_open_what_it_leaves_open() -> None:
+    open_recipe = recipe_of({"models": MINE["models"], "prompts": "builtin"})
+    other = recipe_of(open_recipe, {"seed": 3})
+    assert other == recipe_of({"models": MINE["models"], "prompts": "builtin", "seed": 3})
+    assert "batch_size" not in other.training.model_fields_set and other.output_dir != open_recipe.output_dir
+
+
+def test_paths_in_a_dict_are_stored_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.jsonl").write_text("{}")
+    assert recipe_of({**MINE, "prompts": "own.jsonl"}).prompts.path == str(tmp_path / "own.jsonl")  # type: ignore[union-attr]

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from cases.rows import found_in
 
+from selfreward.prompts.unusable import UnusableRow
+
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER, ASK = {"role": "user", "content": "Weather?"}, {"role": "user", "content": "And now?"}
 TIDE = {"name": "tide", "description": "The tide.", "parameters": {"type": "object", "properties": {}}}
@@ -96,3 +98,16 @@ def test_the_stored_form_is_read_again() -> None:
     }
     stored = [{"role": m.role, "content": m.content} for m in found_in(row).prompt.messages]
     assert found_in({"messages": stored}).prompt.messages == found_in(row).prompt.messages
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ([{"role": "tool", "tool_call_id": "b", "content": "low"}], "2 calls and 1 results"),
+        ([{"role": "tool", "tool_call_id": i, "content": "low"} for i in ("a", "c")], "a call that was not made"),
+    ],
+)
+def test_results_that_do_not_fit_their_calls_are_refused(results: list[dict[str, Any]], words: str) -> None:
+    calling = {"role": "assistant", "content": None, "tool_calls": [call("tide", {}, id=i) for i in ("a", "b")]}
+    with pytest.raises(UnusableRow, match=words):
+        turns({"messages": [USER, calling, *results, {"role": "assistant", "content": "Low."}, ASK]})

@@ -163,3 +163,14 @@ def test_the_run_folder_follows_name_and_seed(
 def test_other_braces_are_refused(folder: str) -> None:
     with pytest.raises(RecipeError, match=r"output_dir: .* is not a placeholder; \{name\} and \{seed\} are replaced"):
         recipe_file.parse(f"{SMALL}output_dir: '{folder}'\n")
+
+
+def test_an_override_of_a_key_in_a_section_that_is_a_text_keeps_the_text(project: Path) -> None:
+    recipe = project / "recipes/short.yaml"
+    recipe.write_text("models: {policy: 'random:tiny'}\nprompts: data/prompts.jsonl\nevaluation: {gold: gold.csv}\n")
+    found = recipe_file.load(recipe, ["prompts.max_dropped_rate=0.5", "models.policy.lora={rank: 4}"])
+    assert isinstance(found.prompts, FilePrompts) and found.prompts.max_dropped_rate == 0.5
+    assert found.prompts.path == str(project / "recipes/data/prompts.jsonl")
+    assert found.policy.model == "random:tiny" and found.policy.lora is not None and found.policy.lora.rank == 4
+    with pytest.raises(RecipeError, match=r"evaluation\.verifiable is 'validation', which has no keys"):
+        recipe_file.load(recipe, ["evaluation.verifiable=validation", "evaluation.verifiable.num_prompts=3"])
