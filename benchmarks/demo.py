@@ -6,9 +6,8 @@
 
 For each seed: pass rates on held-out questions before and after, sampled and greedy, the rise of the sampled one with
 its 95 % interval (paired by question), the monitor's decisions, and seconds. `clear` counts the seeds whose interval is
-above 0. The settings were searched on seeds 101 to 115; with the last four of these, at the settings of the recipe, the
-rise was 18 to 37 points. Predicted for other seeds: 20 to 25 points, clear with every seed. benchmarks/demo.txt has the
-outcome.
+above 0. The settings were searched on seeds 101 to 117, with a look at 0 to 4. Predicted for other seeds: 20 to 25
+points, clear with every seed. Measured: 12 to 28, clear with five of five (benchmarks/demo.txt).
 
 An earlier version had questions of which the model knows fewer (capitals of small states, "Answer briefly." in the
 system prompt), so that greedy and sampled pass rates were closer: its rise was 12 points, at the edge of its interval.
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
-SEEDS = (2, 3, 4, 5, 6)
+SEEDS = (7, 8, 9, 10, 11)
 
 
 def run(seed: int, folder: Path) -> dict[str, Any]:

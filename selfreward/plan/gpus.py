@@ -42,6 +42,7 @@ GPUS: Final = (
     Gpu("RTX-3090", 23.6, 936, 71, 35.6),
 )
 _FORM = re.compile(r"(?:(\d{1,5})\s*[x×*]\s*)?(.+)", re.IGNORECASE)
+_MEMORY = re.compile(r"\d+ ?gb|hbm\d?e?", re.IGNORECASE)
 _NOISE = re.compile(r"nvidia|geforce|tesla|sxm\d?|gb$|[^a-z0-9]")
 
 
@@ -69,6 +70,8 @@ def _parsed(text: str) -> tuple[int, Gpu]:
     known = {_key(gpu.name): gpu for gpu in GPUS}
     known |= {key.removeprefix("rtx"): gpu for key, gpu in known.items()} | {"a100": known["a10080"]}
     key = _key(found[2]) if found else ""
+    if found and key not in known:  # as nvidia-smi names them: NVIDIA H100 80GB HBM3
+        key = _key(_MEMORY.sub("", found[2]))
     if found is None or key not in known or found[1] == "0":
         meant = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {known[meant[0]].name}?" if meant else "name the most similar one of these"
