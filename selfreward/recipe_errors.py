@@ -134,13 +134,14 @@ def _resolve_union(schema: dict[str, Any], node: dict[str, Any], content: Any) -
 
 
 def _suggest_key(path: KeyPath, allowed: Sequence[str]) -> str:
-    """Return what was meant: a key of this section, or what other trainers call so: one below it, or from the top."""
+    """Return what was meant: a key of this section, or what other trainers call so."""
     *section, found = map(str, path)
     meant = aliases.KEYS.get(found.lower(), "")
     own = meant.rpartition(".")[2]
     if own and own in allowed:
         return f"did you mean {own!r}?"
-    if meant and meant.startswith("".join(f"{step}." for step in section)):
+    is_judge = section[:1] in (["judging"], ["evaluation"])  # where `model` or `temperature` is not the policy's
+    if meant and not is_judge:
         return f"did you mean {meant!r}?"
     return _suggest(found, allowed)
 

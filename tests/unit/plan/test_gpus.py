@@ -10,7 +10,8 @@ from selfreward.plan.gpus import GPUS, machine_of
     ("text", "name", "count"),
     [
         ("H100", "H100", 1), ("8xH100", "H100", 8), ("8 x h100", "H100", 8), ("A100", "A100-80", 1),
-        ("4xA100-40GB", "A100-40", 4), ("NVIDIA H100-SXM5", "H100", 1), ("8 x NVIDIA H100 80GB HBM3", "H100", 8), ("NVIDIA GeForce RTX 4090", "RTX-4090", 1),
+        ("4xA100-40GB", "A100-40", 4), ("NVIDIA H100-SXM5", "H100", 1), ("8 x NVIDIA H100 80GB HBM3", "H100", 8),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090", 1),
         ("4090", "RTX-4090", 1), ("l40s", "L40S", 1), ("H100 PCIe", "H100-PCIe", 1),
         *((gpu.name, gpu.name, 1) for gpu in GPUS),
     ],

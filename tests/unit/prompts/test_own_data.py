@@ -118,7 +118,7 @@ def test_the_answers_of_a_file_are_in_the_columns_that_the_recipe_names(tmp_path
     section = f"path: {own}, columns: {{prompt: aufgabe, answer: loesung}}, answer_check: exact"
     source = built(prompts.sized(recipe_of(write(tmp_path, rows(60)), f"evaluation.verifiable={{{section}}}")))
     assert sorted(p.checks[0]["kind"] for p in source.verifiable_prompts()) == ["exact"] * 9
-    with pytest.raises(RecipeError, match="describe a file, and there is none"):
+    with pytest.raises(RecipeError, match="are about a file, and there is none"):
         recipe_of(own, "evaluation.verifiable={columns: {prompt: aufgabe}}")
 
 
