@@ -44,8 +44,11 @@ def start_vllm(
         import torch._dynamo
 
         torch._dynamo.config.disable = True
-    with _restored_process_state(), _quiet(), _no_amx_attention(), broken_companions_explained():
+    with _restored_process_state(), _quiet(), broken_companions_explained():
         from vllm import LLM
+
+        if not torch.cuda.is_available():
+            _avoid_amx_attention()
 
         try:
             return LLM(
@@ -89,21 +92,24 @@ def _restored_process_state() -> Iterator[None]:
             torch.set_num_threads(num_threads)
 
 
-@contextmanager
-def _no_amx_attention() -> Iterator[None]:
-    """Let vLLM choose its attention as if the CPU had no AMX, which changes no other kernel of a bfloat16 model.
+def _avoid_amx_attention() -> None:
+    """Let vLLM's CPU build use its attention for AVX-512 where it would use the one for AMX, for as long as it runs.
 
     The one for AMX in vLLM 0.31 and 0.32 attends wrongly: SmolLM2-135M in bfloat16 answers "What is the capital of
     France?" with "L'Étoile, la Marseillaise", where the one for AVX-512 gives "Paris", at the same speed.
     """
-    import torch
+    from vllm.v1.attention.backends import cpu_attn
 
-    is_supported = torch.cpu._is_amx_tile_supported
-    torch.cpu._is_amx_tile_supported = lambda: False
-    try:
-        yield
-    finally:
-        torch.cpu._is_amx_tile_supported = is_supported
+    choose = getattr(cpu_attn, "_get_attn_isa", None)
+    if choose is None or hasattr(choose, "chosen_before"):
+        return
+
+    def chosen(*arguments: Any, **keywords: Any) -> str:
+        found: str = choose(*arguments, **keywords)
+        return "vec" if found == "amx" else found
+
+    chosen.chosen_before = choose  # type: ignore[attr-defined]
+    cpu_attn._get_attn_isa = chosen
 
 
 @contextmanager

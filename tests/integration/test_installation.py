@@ -32,6 +32,6 @@ def test_a_broken_companion_of_torch_is_named_with_what_to_uninstall(tmp_path: P
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 4, done.stderr[-2000:]
-    (message,) = done.stderr.splitlines()
+    *_, message = done.stderr.splitlines()
     assert message.startswith(f"selfreward: {name} 0.1 (") and "of another build than torch" in message
     assert "pip uninstall -y torchvision torchaudio torchcodec" in message
