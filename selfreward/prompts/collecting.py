@@ -171,10 +171,12 @@ def _require_rows(summary: Summary, columns: Columns, max_dropped_rate: float, s
     if not summary.num_rows:
         raise RecipeError(f"{name}: it contains no prompt, and no row at all; give a file with one prompt per row")
     if summary.num_dropped > max_dropped_rate * summary.num_rows or summary.num_dropped == summary.num_rows:
+        some = summary.num_dropped < summary.num_rows
+        allowed = f"at most a share of {max_dropped_rate:g} may be dropped; " if some else ""
         raise RecipeError(
             f"{name}: {summary.num_dropped:,} of {summary.num_rows:,} rows cannot be used "
             f"({counted(summary.dropped)}); "
-            f"at most a share of {max_dropped_rate:g} may be dropped; correct or remove these rows"
+            f"{allowed}correct or remove these rows"
             f"{_advice(summary, section)}\n{summary.defects}"
         )
     for key, column in columns:
@@ -191,7 +193,7 @@ def _advice(summary: Summary, section: str | None) -> str:
         return ""
     advice = []
     if summary.dropped["missing_column"]:
-        advice.append(f"or name the column of the prompt in {section}.columns.prompt")
+        advice.append(f"or name the column of the prompt: {section}.columns.prompt=NAME")
     if summary.num_dropped < summary.num_rows:  # some prompt is left
         advice.append(f"or raise {section}.max_dropped_rate")
     return "".join(f", {each}" for each in advice)

@@ -25,7 +25,9 @@ def file(tmp_path: Path) -> str:
 
 
 def test_the_prompts_of_a_recipe_may_name_their_column(file: str) -> None:
-    with pytest.raises(RecipeError, match=r"or name the column of the prompt in prompts\.columns\.prompt\n") as caught:
+    with pytest.raises(
+        RecipeError, match=r"or name the column of the prompt: prompts\.columns\.prompt=NAME\n"
+    ) as caught:
         read_prompts(FilePrompts(kind="file", path=file), key="prompts")
     assert "max_dropped_rate" not in str(caught.value), "no rate helps when no row can be used"
     assert "the columns are 'ask', 'response'; rename the one with the prompt to `prompt`" in str(caught.value)
@@ -39,7 +41,7 @@ def test_the_rate_is_named_when_some_rows_are_good(file: str) -> None:
 
 
 def test_the_verifiable_prompts_of_a_recipe_may_name_their_column_too(file: str) -> None:
-    with pytest.raises(RecipeError, match=r"in evaluation\.verifiable\.columns\.prompt\n"):
+    with pytest.raises(RecipeError, match=r": evaluation\.verifiable\.columns\.prompt=NAME\n"):
         checked_prompts(VerifiableEvaluation(path=file), seed=0)
 
 
