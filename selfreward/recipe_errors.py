@@ -18,9 +18,7 @@ def explain(tree: Any, name: str, problem: Mapping[str, Any], overridden: Sequen
     """Format one validation error as: where: what was found; what is allowed; what to do."""
     path = tuple(part for part in _steps(tree, problem["loc"]))
     from_set = any(path and (path[: len(key)] == key or key[: len(path)] == path) for key in overridden)
-    where = ": ".join(
-        ("override" if from_set else name + line_of(tree, path), *filter(None, [".".join(map(str, path))]))
-    )
+    where = ": ".join(filter(None, ("override" if from_set else name + line_of(tree, path), ".".join(map(str, path)))))
     if problem["type"] == "extra_forbidden" and (new := KEYS.get(".".join(map(str, path)))):
         return f"{where}: this key was renamed; it is called {new} now; rename it"
     if problem["type"] == "extra_forbidden":

@@ -73,8 +73,9 @@ def validated(
 def patched(recipe: Recipe, keys: Mapping[str, Any]) -> Recipe:
     """Return the recipe with other values at some `key.path`s. Raises RecipeError, which names the key."""
     tree = recipe.model_dump(mode="json")
-    paths = [_set(tree, key.split("."), value) for key, value in keys.items()]
-    return _validated(tree, "patch", paths)
+    for key, value in keys.items():
+        _set(tree, key.split("."), value)
+    return _validated(tree, "", ())
 
 
 def _tree(text: str, name: str) -> dict[str, Any]:

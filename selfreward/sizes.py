@@ -20,7 +20,7 @@ STANDARD_FROM: Final = 1000
 
 MIN_VALIDATION: Final = 2
 MIN_BLOCK: Final = 16
-"""Prompts of an iteration below which there is one iteration fewer instead: the pairs of one optimizer step."""
+"""Prompts of an iteration below which there is one iteration fewer instead: two pairs for each optimizer step."""
 
 PROMPTS_PER_PAIR: Final = 3
 """One pair in this number of prompts is enough to train on; at most the schema's `monitor.min_pairs`."""

@@ -22,7 +22,7 @@ _CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True)
 class Run:
-    """A run, finished or not. Everything is read from the folder at each access, so a run that goes on can be watched.
+    """A run, finished or not. Everything is read from the folder at each access, so a run in progress can be watched.
 
     Raises StoreError when a file is missing or was changed. `datasets.Dataset`s of records have an `iteration` column
     before the columns of the parquet files; texts, token ids and scores are as stored.
@@ -47,8 +47,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """`state` (running, finished, failed, preempted, interrupted), `iteration`, `stage`, `decision`, `stopped_by`,
-        `exit_code`."""
+        """What `selfreward status RUN --json` prints; docs/commands.md explains the keys."""
         return status_of(self.folder)
 
     @property

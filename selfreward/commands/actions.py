@@ -16,9 +16,8 @@ def init_command(options: argparse.Namespace) -> int:
     if options.list:
         print(listed())
         return 0
-    recipe, *others = init(options.name, force=options.force)
-    for path in (recipe, *others):
-        print(f"wrote {path}")
+    recipe = init(options.name, force=options.force)
+    print(f"wrote {recipe}")
     command = "run" if options.name else "validate"
     print(f"{'' if options.name else 'set models and prompts in it; '}next: selfreward {command} {recipe}")
     return 0

@@ -1,6 +1,5 @@
 """`selfreward init`: a recipe to start from, one of those that are shipped with the package."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import selfreward
@@ -28,8 +27,8 @@ def listed() -> str:
     return "\n".join(f"{name:{width}}  {_first_comment(path)}" for name, path in recipes.items())
 
 
-def init(name: str | None, *, force: bool = False, folder: Path | None = None) -> list[Path]:
-    """Write a shipped recipe, and the files that it names, into a folder; return the paths, the recipe's first.
+def init(name: str | None, *, force: bool = False, folder: Path | None = None) -> Path:
+    """Write a shipped recipe into a folder; return its path.
 
     Without a name it is the starter, as recipe.yaml; else NAME.yaml. Raises RecipeError for an unknown name, or when a
     file exists and `force` is false.
@@ -45,18 +44,7 @@ def init(name: str | None, *, force: bool = False, folder: Path | None = None) -
     if file.exists() and not force:
         raise RecipeError(f"{file}: exists already, and nothing is overwritten; remove it, or add --force")
     write_text_atomically(file, source.read_text(encoding="utf-8"))
-    return [file, *_write_named_files(source, file.parent)]
-
-
-def _write_named_files(recipe: Path, folder: Path) -> Iterator[Path]:
-    """Write the other shipped files that the text of a recipe names, unless they exist."""
-    text = recipe.read_text(encoding="utf-8")
-    for path in sorted(recipe.parent.glob("*/*")):
-        name = path.relative_to(recipe.parent)
-        if name.as_posix() in text and not (folder / name).exists():
-            (folder / name).parent.mkdir(exist_ok=True)
-            write_text_atomically(folder / name, path.read_text(encoding="utf-8"))
-            yield folder / name
+    return file
 
 
 def _first_comment(recipe: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from selfreward.begun import stored_recipe
 from selfreward.errors import StoreError
+from selfreward.reporting.formatting import duration
 from selfreward.store import Store
 from selfreward.store.files import read_text
 from selfreward.store.lock import is_held
@@ -113,12 +114,3 @@ def rendered(status: Mapping[str, Any]) -> str:
         "report": status["report"] or "-",
     }
     return "\n".join(f"{name:11}{value}" for name, value in lines.items())
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units: 45 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
-    whole = round(seconds)
-    units = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
-    first = next((place for place, (count, _) in enumerate(units) if count), 3)
-    shown = [f"{count} {unit}" for place, (count, unit) in enumerate(units[first : first + 2]) if count or not place]
-    return " ".join(shown)

@@ -32,8 +32,8 @@ def with_template(folder: Path, section: ModelSection, *, key: str) -> Path:
     `key` names the model in the recipe, for messages. Raises RecipeError for a template that cannot be read or used.
     """
     text = template_text(section, key=key)
-    identity = f"{folder.resolve()}\x1f{stamp_of(folder)}\x1f{text}"
-    write = partial(_write, source=folder.resolve(), template=text, section=section)
+    identity = f"{folder.resolve()}\x1f{stamp_of(folder)}\x1f{text}\x1f{section.chat_template_kwargs!r}"
+    write = partial(_write, source=folder.resolve(), template=text, section=section, key=key)
     return cached_folder(f"template-{hashlib.sha256(identity.encode()).hexdigest()[:32]}", write)
 
 
@@ -57,7 +57,7 @@ def template_text(section: ModelSection, *, key: str) -> str:
         ) from error
 
 
-def _write(folder: Path, *, source: Path, template: str, section: ModelSection) -> None:
+def _write(folder: Path, *, source: Path, template: str, section: ModelSection, key: str) -> None:
     for path in entries(source):
         if path.parent != source:  # the model's other templates would be found before this one
             continue
@@ -67,8 +67,9 @@ def _write(folder: Path, *, source: Path, template: str, section: ModelSection) 
             shutil.copyfile(path, folder / path.name)
     (folder / _TEMPLATE).write_text(template, encoding="utf-8")
     _edit(folder / _CONFIG, lambda config: config.pop("chat_template", None))
-    require_usable_template(folder, section.model, variables=section.chat_template_kwargs)
-    _add_turn_end(folder, ChatTokenizer(folder, trust_remote_code=section.trust_remote_code))
+    named = f"{key}.chat_template, {section.chat_template}"
+    require_usable_template(folder, section.model, key=key, variables=section.chat_template_kwargs, named=named)
+    _add_turn_end(folder, ChatTokenizer.of(section, folder))
 
 
 def _add_turn_end(folder: Path, tokenizer: ChatTokenizer) -> None:

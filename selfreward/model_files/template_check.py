@@ -24,11 +24,17 @@ _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls
 
 
 def require_usable_template(
-    folder: Path, name: str, *, key: str = "models.NAME", variables: Mapping[str, Any] | None = None
+    folder: Path,
+    name: str,
+    *,
+    key: str = "models.NAME",
+    variables: Mapping[str, Any] | None = None,
+    named: str | None = None,
 ) -> None:
     """Raise RecipeError when the folder's tokenizer has no chat template, or one that cannot be used.
 
-    `key` is the model's key in the recipe, and `variables` are its `chat_template_kwargs`.
+    `key` is the model's key in the recipe, and `variables` are its `chat_template_kwargs`. `named` is
+    where the user wrote the template, if it is not the model's own.
     """
     config_file = folder / "tokenizer_config.json"
     config = read_json_object(config_file) if config_file.is_file() else {}
@@ -41,8 +47,9 @@ def require_usable_template(
     given = json.dumps(dict(variables or {}), default=str)
     if found := _probed(template, tuple(sorted(_tokens(config).items())), given):
         raise RecipeError(
-            f"model {name!r}: the chat template in {file}: {found}; it must render a conversation within "
-            f"{template_probe.MAX_CPU_S} s and {MAX_CHARS:,} characters; correct it, or download the model again"
+            f"model {name!r}: the chat template in {named or file}: {found}; it must render a conversation within "
+            f"{template_probe.MAX_CPU_S} s and {MAX_CHARS:,} characters; correct it"
+            f"{'' if named else ', or download the model again'}"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from selfreward.records import TOOL, TOOL_CALLS, TOOLS, Message
+from selfreward.templates.blocks import encodable
 
 
 def has_tools(messages: Sequence[Message]) -> bool:
@@ -78,8 +79,3 @@ def _call(call: Mapping[str, Any], arguments_as_text: bool) -> dict[str, Any]:
 def silenced(message: Message) -> Message:
     """Return the turn with another text, to count what the template itself writes; JSON text stays."""
     return message if message.role in (TOOLS, TOOL_CALLS) else replace(message, content="x")
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, legal in JSON but not in UTF-8, by a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -8,10 +8,11 @@ from typing import Any
 
 from selfreward.errors import ChatTemplateError, RecipeError
 from selfreward.model_files.reading import reading_model
-from selfreward.model_files.template_turns import encodable, has_tools, marked, template_turns
+from selfreward.model_files.template_turns import has_tools, marked, template_turns
 from selfreward.recipe import ModelSection
-from selfreward.records import TOOLS, Message
+from selfreward.records import TOOL_CALLS, TOOLS, Message
 from selfreward.store.model_folder import stamp_of
+from selfreward.templates.blocks import encodable
 
 # The variables in templates of thinking models; other templates ignore them.
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
@@ -192,18 +193,21 @@ class ChatTokenizer:
     ) -> Any:
         """Call the template; it may raise anything. A few templates take the arguments of a tool call only as text."""
         options = {**self._variables, **(variables or {})}
-        for as_text in (False, True):
-            turns, tools = template_turns(messages, arguments_as_text=as_text)
-            if tools is not None:
-                options["tools"] = tools
-            try:
-                return self._tokenizer.apply_chat_template(
-                    turns, tokenize=tokenize, add_generation_prompt=add_generation_prompt, return_dict=False, **options
-                )
-            except Exception:
-                if as_text or not any("tool_calls" in turn for turn in turns):
-                    raise
-        raise AssertionError("the second attempt returns or raises")
+
+        def apply(*, arguments_as_text: bool) -> Any:
+            turns, tools = template_turns(messages, arguments_as_text=arguments_as_text)
+            offered = {} if tools is None else {"tools": tools}
+            return self._tokenizer.apply_chat_template(
+                turns, tokenize=tokenize, add_generation_prompt=add_generation_prompt, return_dict=False,
+                **options, **offered,
+            )  # fmt: skip
+
+        try:
+            return apply(arguments_as_text=False)
+        except Exception:  # a template is a program, which may raise anything
+            if not any(message.role == TOOL_CALLS for message in messages):
+                raise
+            return apply(arguments_as_text=True)
 
     def _closing(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Return the tokens that close a thinking block which the template itself opened, as some always do."""

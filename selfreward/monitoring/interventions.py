@@ -60,7 +60,7 @@ def patch(recipe: Recipe, name: str) -> Recipe:
     try:
         patched = recipe_file.patched(recipe, keys)
     except RecipeError as error:
-        raise _refusal(name, str(error).replace("override: ", "").replace("override ", "")) from None
+        raise _refusal(name, str(error)) from None
     if patched == recipe:
         raise _refusal(name, f"{', '.join(keys)} would not change; an intervention must change a key; leave it out")
     return patched

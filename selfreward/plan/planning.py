@@ -7,8 +7,8 @@ its measured rates replace the estimate. No weights are loaded, and no endpoint 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from selfreward.begun import run_folder
 from selfreward.dtypes import EngineDtype, engine_dtype, with_dtype
 from selfreward.model_files.estimated import has_tokenizer
 from selfreward.model_files.planning import has_weights
@@ -51,7 +51,7 @@ def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
     `gpu` names other devices (`gpus.py`), of which only peak figures are known. Of the models only the configuration
     must be here; weights are never downloaded.
     """
-    folder = Path(recipe.output_dir).expanduser()
+    folder = run_folder(recipe)
     started_with = started_recipe(folder) if gpu is None else None
     if gpu is None:
         chosen = engine_dtype((started_with or recipe).engine)  # a run keeps the dtype with which it began

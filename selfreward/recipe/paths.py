@@ -62,8 +62,8 @@ def resolved(text: Any, info: ValidationInfo) -> Any:
         return text
     if existing_path(text, folder) is None and (here := existing_path(text, Path.cwd())) is not None:
         raise ValueError(
-            f"{text}: not found in {folder}, the folder of the recipe, to which its paths are relative; the working "
-            f"directory has it; write {os.path.relpath(here, folder)}"
+            f"{text}: not found in {folder.resolve()}, the folder of the recipe, to which its paths are relative; "
+            f"the working directory has it; write {os.path.relpath(here, folder)}"
         )
     return _absolute(text, folder)
 

@@ -33,8 +33,12 @@ _CODE_LENGTH = 6
 
 def plain(text: str) -> str:
     """Return the text as valid Unicode, with control tokens changed so that no tokenizer reads them as such."""
-    encodable = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate would break the tokenizer
-    return _CONTROL_TOKEN.sub(lambda bracket: bracket.group() + " ", encodable)
+    return _CONTROL_TOKEN.sub(lambda bracket: bracket.group() + " ", encodable(text))
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, legal in JSON but not in UTF-8 and so not for tokenizers, by a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def code_of(text: str) -> str:

@@ -1,7 +1,7 @@
 """Training in child processes: `python -m selfreward.updates.child JOB.json`.
 
 With several processes, the child launches them and waits; they are torch.distributed ranks, as `accelerate` expects.
-A child prints one JSON object per line to standard output: {"report": [phase, done, total]} or, at the end,
+A child prints one JSON object per line to standard output: {"report": [phase, done, total, measured]} or, at the end,
 {"error": [class, message]}. Metrics and checkpoint are files. Its standard error is forwarded, and the last lines are
 part of the error message when the child dies.
 """

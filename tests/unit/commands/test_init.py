@@ -57,7 +57,7 @@ def test_an_unknown_name_is_answered_with_the_names(capsys: pytest.CaptureFixtur
 
 
 def test_the_starter_works_on_data_and_every_comment_is_a_key(tmp_path: Path) -> None:
-    (file,) = init(None, folder=tmp_path)
+    file = init(None, folder=tmp_path)
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(60)))
     text = file.read_text()
     header, mark, rest = text.partition("# Everything else has a default")

@@ -3,21 +3,10 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from selfreward import recipe_file
-from selfreward.launch.status import duration, rendered, status_of
+from selfreward.launch.status import rendered, status_of
 from selfreward.store import Store
 from selfreward.tables import COUNTS, DECISION
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59, "59 s"), (60, "1 min"), (125, "2 min 5 s"), (3600, "1 h"), (12_000, "3 h 20 min"),
-     (86_400 * 2 + 3_600, "2 d 1 h"), (86_400 + 120, "1 d")],
-)  # fmt: skip
-def test_a_time_is_written_in_its_two_largest_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def made_run(folder: Path, seconds: list[float], *, finished: int, most: int = 4) -> None:

@@ -104,7 +104,7 @@ def test_a_file_that_only_the_working_directory_has_is_not_taken_in_silence(proj
     with pytest.raises(RecipeError) as caught:
         load(project)
     message = str(caught.value)
-    assert f"{name}: not found in {project / 'recipes'}" in message.replace("/work/../recipes", "/recipes"), message
+    assert f"{name}: not found in {project / 'recipes'}" in message, message
     assert message.endswith(f"write ../work/{name}") and "own.yaml:" in message
 
 
