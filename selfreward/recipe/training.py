@@ -74,6 +74,8 @@ class TrainingSection(Section):
     numbers for responses that the reference sampled, as long as their root mean square error of the reward margin (beta
     times nats) is at most `max_reference_gap`; 0.1 changes a pair's weight in the gradient by 5 %.
     `packing: shared_prefix` computes shared prefixes once and no padding (2410.20305); `padded` is TRL's padded batch.
+    `packed_attention` is the kernel of the former: `varlen` is FlashAttention (CUDA, bfloat16), `flex` is FlexAttention
+    (CUDA, compiled by Triton), `segments` works everywhere; `auto` is `varlen` where it works, and else `segments`.
     `optimizer`: Adafactor is what Online DPO (2402.04792) uses; `adamw_8bit` (2110.02861) needs the extra `optimizers`.
     The schedule begins again in every iteration. Warm-up is a share of its steps (`warmup_ratio`; 0.1 in SPaR,
     2412.11605) or a number of steps (`warmup_steps`; 150 in Online DPO). `min_lr_ratio`: final learning rate of
@@ -101,6 +103,7 @@ class TrainingSection(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     packing: Literal["shared_prefix", "padded"] = Changeable("shared_prefix")
+    packed_attention: Literal["auto", "segments", "varlen", "flex"] = Changeable("auto")
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = Changeable(False)
     save_every_steps: int = Changeable(50, ge=1)

@@ -86,8 +86,15 @@ class Trainer:
         self.accelerator = make_accelerator(settings.launch)
         self._device, self._config = self.accelerator.device, model.config
         self._report = report if self.accelerator.is_main_process else silent
-        model = _prepare_model(model, settings, first, seed=seed, device=None if self._sharded else self._device)
+        model = self._configured(model, settings, first, seed=seed)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer_of(section, model))
+        if self._budget.shared_prefix:
+            # As the model will train: on its device, in its precision, and sharded.
+            # The longest pair too: an error beyond a sliding window does not show on short pairs.
+            by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
+            dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else model.dtype
+            pairs = [by_length[0], by_length[-1]]
+            support.verify(self.accelerator.unwrap_model(self.model), pairs, device=self._device, dtype=dtype)
         trl_losses_wanted = [loss for loss in section.losses if loss.kind not in OWN_LOSSES]
         self._own_losses = [loss for loss in section.losses if loss.kind in OWN_LOSSES]
         self._trl_loss = TrlPairLoss(
@@ -97,6 +104,27 @@ class Trainer:
             label_smoothing=max(settings.label_smoothings, default=0.0),
             device=self._device,
         )
+
+    def _configured(
+        self, model: PreTrainedModel, settings: Settings, first: PairBlock, *, seed: int
+    ) -> PreTrainedModel:
+        """Return `model` with packed attention, TRL's head, gradient checkpointing and adapters, as the settings ask.
+
+        A model that will be sharded stays where it is, because it may not fit on one device.
+        """
+        section = settings.training
+        if self._budget.shared_prefix:
+            support.check_configuration(model.config, longest=first.longest_row_tokens)
+            is_16_bit = self.accelerator.mixed_precision != "no" or model.dtype.itemsize == 2
+            kernel = attention.kernel_for(section.packed_attention, device=self._device, is_16_bit=is_16_bit)
+            model.set_attn_implementation(attention.implementation(kernel))
+            forward.install(model)
+        add_fused_lm_head(model)
+        if section.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if settings.lora is not None:
+            model = add_adapters(model, settings.lora, seed=seed)
+        return model if self._sharded else model.to(self._device)
 
     def step(self, pairs: PairBlock, reference: Logps, batch: Batch) -> Step:
         """Take one optimizer step on the pairs `batch` of the block.
@@ -283,33 +311,6 @@ class Trainer:
         """Release the model and the optimizer's state."""
         self.accelerator.free_memory()
         del self.model, self.optimizer
-
-
-def _prepare_model(
-    model: PreTrainedModel, settings: Settings, first: PairBlock, *, seed: int, device: torch.device | None
-) -> PreTrainedModel:
-    """Return `model` with packed attention, TRL's head, gradient checkpointing and adapters, as the settings ask.
-
-    It is moved to `device`; None leaves it in place, because a model that will be sharded may not fit on one device.
-    """
-    section = settings.training
-    packed = section.packing == "shared_prefix"
-    if packed:
-        support.check_configuration(model.config, longest=first.longest_row_tokens)
-        model.set_attn_implementation(attention.NAME)
-        forward.install(model)
-    add_fused_lm_head(model)
-    if section.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if settings.lora is not None:
-        model = add_adapters(model, settings.lora, seed=seed)
-    if device is not None:
-        model.to(device)
-    if packed:
-        # The longest pair too: an error beyond a sliding window does not show on short pairs.
-        by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
-        support.verify(model, [by_length[0], by_length[-1]], device=next(model.parameters()).device)
-    return model
 
 
 def _list_ids(pairs: PairBlock, rows: Sequence[int]) -> str:

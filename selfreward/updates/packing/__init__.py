@@ -1,7 +1,7 @@
 """Shared-prefix packing: the rows of a micro-batch as one sequence in which no shared prefix is computed twice.
 
     layout.py         rows -> one sequence; which token attends to which
-    attention.py      attention on that sequence: SDPA on the CPU, FlexAttention on CUDA
+    attention.py      attention on that sequence, by one of three kernels: segments.py, varlen.py, flex.py
     forward.py        the adapter between TRL's call of a model and the packed forward pass
     support.py        which models can be packed, and the verification on the model itself
     micro_batches.py  which pairs are computed together, under a budget of tokens
@@ -9,6 +9,6 @@
 
 Paper: 2410.20305 (prefix sharing for DPO): one prompt, two responses, several pairs in a sequence.
 Differs: the shared prefix is the longest common prefix of any rows, so it extends over pairs (several responses to one
-prompt, one rubric of many judge prompts) and over responses with the same beginning; on the CPU, scores of other rows
-are never computed.
+prompt, one rubric of many judge prompts) and over responses with the same beginning; `segments` and `varlen` never
+compute scores of other rows.
 """

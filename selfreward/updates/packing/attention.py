@@ -1,25 +1,77 @@
 """Attention on a packed sequence: a token attends to itself and to the tokens before it on its own row.
 
-On the CPU each segment attends to its own row by SDPA, so the only masked scores computed are the upper triangle (and,
-with a sliding window, the scores outside it). On CUDA FlexAttention computes the complete sequence under a block mask.
-Both support grouped queries and sliding windows in positions on the row. A call without a layout is plain SDPA.
+Three kernels compute the same numbers, up to rounding: `segments` (SDPA for each segment, any device), `varlen`
+(FlashAttention, run by run in one call; CUDA, 16 bits) and `flex` (FlexAttention under a block mask; CUDA with Triton).
+All support grouped queries and sliding windows in positions on the row. A call without a layout is plain SDPA.
 """
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from selfreward.errors import RecipeError
+from selfreward.updates.packing import flex, segments, varlen
 from selfreward.updates.packing.layout import Layout
 
-NAME = "shared_prefix"
+KERNELS: Final[dict[str, Callable[..., torch.Tensor]]] = {
+    "segments": segments.attend,
+    "varlen": varlen.attend,
+    "flex": flex.attend,
+}
 UNSUPPORTED = ("softcap", "s_aux", "position_bias", "past_key_values")
+_PREFIX = "shared_prefix_"
+VARLEN_CAPABILITY = (8, 0)
+"""FlashAttention computes on GPUs of this compute capability (Ampere) or newer."""
+
+
+def implementation(kernel: str) -> str:
+    """Return the name under which transformers knows the attention with this kernel."""
+    return _PREFIX + kernel
+
+
+def is_packed(name: str) -> bool:
+    """Return whether transformers' attention implementation `name` is one of these."""
+    return name.removeprefix(_PREFIX) in KERNELS and name.startswith(_PREFIX)
+
+
+def kernel_for(wanted: str, *, device: torch.device, is_16_bit: bool) -> str:
+    """Return the kernel that computes `training.packed_attention: wanted` on this device; raises RecipeError.
+
+    `auto` is FlashAttention where it works: it needs no compiler and no mask. Elsewhere it is SDPA.
+    """
+    missing = _missing_for_varlen(device, is_16_bit=is_16_bit)
+    if wanted == "auto":
+        return "segments" if missing else "varlen"
+    if wanted == "varlen" and missing:
+        raise _unavailable(wanted, missing)
+    if wanted == "flex" and device.type != "cuda":
+        raise _unavailable(wanted, f"FlexAttention trains on CUDA only, and the device is {device.type}")
+    return wanted
+
+
+def _missing_for_varlen(device: torch.device, *, is_16_bit: bool) -> str | None:
+    if device.type != "cuda":
+        return f"FlashAttention computes on CUDA only, and the device is {device.type}"
+    if not is_16_bit:
+        return "FlashAttention computes in 16 bits only, and this GPU trains in float32"
+    if (capability := torch.cuda.get_device_capability(device)) < VARLEN_CAPABILITY:
+        return f"FlashAttention needs a GPU of compute capability 8.0, and this one has {capability[0]}.{capability[1]}"
+    if {"window_size", "enable_gqa"} - set(inspect.signature(varlen.varlen_attn).parameters):
+        return f"torch {torch.__version__} has no FlashAttention with windows and grouped queries for several lengths"
+    return None
+
+
+def _unavailable(wanted: str, why: str) -> RecipeError:
+    return RecipeError(
+        f"training.packed_attention: {wanted} is not available here: {why}; use training.packed_attention: auto, or "
+        "segments, which computes everywhere; a started run may change to it"
+    )
 
 
 def attention(
@@ -29,6 +81,7 @@ def attention(
     value_BGTD: torch.Tensor,
     attention_mask: Any,
     *,
+    kernel: str,
     layout: Layout | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -50,91 +103,18 @@ def attention(
         )
     layout.cache["num_calls"] = layout.cache.get("num_calls", 0) + 1
     layout.cache.setdefault("windows", {})[getattr(module, "layer_idx", None)] = sliding_window
-    if query_BHTD.device.type == "cpu":
-        out_BTHD = _attend_by_segment(query_BHTD, key_BGTD, value_BGTD, layout, scaling=scaling, window=sliding_window)
-    else:
-        mask = block_mask(layout, window=sliding_window, device=query_BHTD.device)
-        out_BTHD, _ = flex_attention_forward(module, query_BHTD, key_BGTD, value_BGTD, mask, scaling=scaling)
-    return out_BTHD, None
+    tensors = _in_one_dtype(query_BHTD, key_BGTD, value_BGTD)
+    return KERNELS[kernel](*tensors, layout, scaling=scaling, window=sliding_window), None
 
 
-def _attend_by_segment(
-    query_BHTD: torch.Tensor,
-    key_BGTD: torch.Tensor,
-    value_BGTD: torch.Tensor,
-    layout: Layout,
-    *,
-    scaling: float | None,
-    window: int | None,
-) -> torch.Tensor:
-    grouped = query_BHTD.shape[1] != key_BGTD.shape[1]
-    pieces = []
-    for segment, (prefix, mask) in zip(layout.segments, _segment_views(layout, window, query_BHTD.dtype), strict=True):
-        own = slice(segment.start, segment.end)
-        key, value = key_BGTD[:, :, own], value_BGTD[:, :, own]
-        if prefix is not None:
-            key, value = (
-                torch.cat([x.index_select(2, prefix), y], 2) for x, y in ((key_BGTD, key), (value_BGTD, value))
-            )
-        pieces.append(
-            scaled_dot_product_attention(
-                query_BHTD[:, :, own], key, value, attn_mask=mask, is_causal=mask is None, scale=scaling,
-                enable_gqa=grouped,
-            )
-        )  # fmt: skip
-    return torch.cat(pieces, 2).transpose(1, 2).contiguous()
+def _in_one_dtype(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Cast as autocast does for SDPA: a model that normalises queries and keys returns them in float32."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
 
 
-def _segment_views(
-    layout: Layout, window: int | None, dtype: torch.dtype
-) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
-    """Return for each segment the indices of the tokens before it on its row (None if there are none), and the mask of
-    its scores (None if it is causal)."""
-    key = ("views", window, dtype)
-    if key not in layout.cache:
-        layout.cache[key] = [
-            _segment_view(layout, segment.start, segment.end, segment.prefix, window, dtype)
-            for segment in layout.segments
-        ]
-    views: list[tuple[torch.Tensor | None, torch.Tensor | None]] = layout.cache[key]
-    return views
-
-
-def _segment_view(
-    layout: Layout, start: int, end: int, prefix: Any, window: int | None, dtype: torch.dtype
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    position_Q = torch.arange(prefix.size, prefix.size + end - start)
-    first = 0 if window is None else max(0, prefix.size - window + 1)  # the segment attends to nothing earlier
-    if first == prefix.size and (window is None or end - start <= window):
-        return None, None
-    position_K = torch.arange(first, prefix.size + end - start)
-    distance_QK = position_Q[:, None] - position_K
-    hidden_QK = distance_QK < 0
-    if window is not None:
-        hidden_QK |= distance_QK >= window
-    mask_QK = torch.zeros(hidden_QK.shape, dtype=dtype).masked_fill(hidden_QK, -torch.inf)
-    visible_prefix = torch.from_numpy(prefix[first:]) if first < prefix.size else None
-    return visible_prefix, mask_QK
-
-
-def block_mask(layout: Layout, *, window: int | None, device: torch.device) -> BlockMask:
-    """Return FlexAttention's mask of the layout, made once for all layers with the same window."""
-    key = ("block_mask", window, device)
-    if key not in layout.cache:
-        reach_T, position_T = (torch.from_numpy(x).to(device) for x in (layout.reach_T, layout.position_T))
-
-        def mask_mod(_batch: Any, _head: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-            visible = (k <= q) & (q < reach_T[k])
-            return visible if window is None else visible & (position_T[q] - position_T[k] < window)
-
-        size = layout.num_tokens
-        layout.cache[key] = create_block_mask(
-            mask_mod, None, None, size, size, device=device,
-            _compile=device.type == "cuda",  # otherwise a dense T x T mask is built first
-        )  # fmt: skip
-    mask: BlockMask = layout.cache[key]
-    return mask
-
-
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)  # for calls without a layout
+for _kernel in KERNELS:
+    AttentionInterface.register(implementation(_kernel), functools.partial(attention, kernel=_kernel))
+    AttentionMaskInterface.register(implementation(_kernel), sdpa_mask)  # for calls without a layout

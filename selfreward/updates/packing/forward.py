@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from selfreward.updates.packing.flex import BLOCK
 from selfreward.updates.packing.layout import Layout
 from selfreward.updates.trl_loss import FusedCausalLMOutput
 
@@ -32,6 +33,8 @@ class PackedForward:
         return _output(log_prob_L[torch.from_numpy(layout.slot_BR).to(input_ids.device)])
 
     def _label_logps(self, layout: Layout, device: torch.device) -> torch.Tensor:
+        if device.type != "cpu":
+            layout = layout.padded(BLOCK)  # kernels work in blocks, and memory is used again for the same lengths
         call: dict[str, Any] = {
             "input_ids": _row(layout.token_T, device),
             "position_ids": _row(layout.position_T, device),

@@ -64,6 +64,27 @@ class Layout:
     def num_tokens(self) -> int:
         return len(self.token_T)
 
+    def padded(self, multiple: int) -> "Layout":
+        """Return the layout with a row of padding at the end, so that T is a multiple of `multiple`.
+
+        It has no labels, and no other token attends to it. Both layouts have the same `cache`.
+        """
+        size, total = -self.num_tokens % multiple, self.num_tokens
+        if not size:
+            return self
+        own = Segment(total, total + size, np.empty(0, np.int64))
+        padded = Layout(
+            token_T=np.append(self.token_T, np.zeros(size, np.int64)),
+            position_T=np.append(self.position_T, np.arange(size)),
+            reach_T=np.append(self.reach_T, np.full(size, total + size)),
+            segments=(*self.segments, own),
+            target_L=self.target_L,
+            predecessor_L=self.predecessor_L,
+            slot_BR=self.slot_BR,
+        )
+        padded.cache = self.cache
+        return padded
+
 
 def lay_out_pairs(pairs: Sequence[PairTokens]) -> Layout:
     """Lay out the rows in TRL's order: all chosen, then all rejected."""

@@ -18,8 +18,10 @@ from selfreward.updates.packing.padded_batch import labels_of, padded_batch
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
-# Largest difference of a token's log-probability, in nats. Only the order of summation may differ.
-TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
+# Largest and mean difference of a token's log-probability, in nats. Only the order of summation may differ. With
+# SmolLM2-135M in bfloat16 on a CPU these are 0.21 and 0.055; with positions that do not restart, or one token of a
+# prefix hidden, they are 3.4 and 0.15 or more.
+TOLERANCE = {torch.float32: (2e-3, 2e-3), torch.bfloat16: (0.5, 0.1), torch.float16: (0.1, 0.02)}
 
 
 def check_configuration(config: PretrainedConfig, *, longest: int) -> None:
@@ -39,12 +41,15 @@ def check_configuration(config: PretrainedConfig, *, longest: int) -> None:
             raise _refusal(config, f"its {kind} positions depend on the longest row of a batch beyond {limit} tokens")
 
 
-def verify(model: PreTrainedModel, pairs: Sequence[PairTokens], *, device: torch.device) -> float:
+def verify(
+    model: PreTrainedModel, pairs: Sequence[PairTokens], *, device: torch.device, dtype: torch.dtype | None = None
+) -> float:
     """Return the largest difference in nats between packed and plain log-probabilities.
 
-    Raises RecipeError when it exceeds the tolerance, or when a layer does not attend as the configuration says.
+    `dtype` is the precision of the computation, if it is not that of the weights. Raises RecipeError when the largest
+    or the mean difference exceeds the tolerance, or when a layer does not attend as the configuration says.
     """
-    if model.config._attn_implementation != attention.NAME:
+    if not attention.is_packed(model.config._attn_implementation):
         raise _refusal(model.config, "it does not use transformers' attention interface")
     batch = padded_batch(pairs)
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -57,13 +62,15 @@ def verify(model: PreTrainedModel, pairs: Sequence[PairTokens], *, device: torch
     _check_calls(model.config, layout)
     if not plain.isfinite().all():
         return math.inf  # the weights are broken: the reference pass raises an error that names the pairs
-    difference = float((plain - packed).abs().max())
-    if not difference <= TOLERANCE[model.dtype]:
+    difference = (plain - packed).abs()
+    found = float(difference.max()), float(difference.sum() / (labels != -100).sum())
+    allowed = TOLERANCE[dtype or model.dtype]
+    if not (found[0] <= allowed[0] and found[1] <= allowed[1]):
         raise _refusal(
-            model.config, f"packed log-probabilities differ from its own by {difference:.3g} nats on "
-            f"{len(pairs)} pairs, and at most {TOLERANCE[model.dtype]:g} is allowed"
+            model.config, f"packed log-probabilities differ from its own by up to {found[0]:.3g} and on average by "
+            f"{found[1]:.3g} nats on {len(pairs)} pairs, and at most {allowed[0]:g} and {allowed[1]:g} are allowed"
         )  # fmt: skip
-    return difference
+    return found[0]
 
 
 def _check_calls(config: PretrainedConfig, layout: Layout) -> None:

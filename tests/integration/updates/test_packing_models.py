@@ -12,16 +12,15 @@ import pytest
 import torch
 import torch._dynamo
 import trl.trainer.utils as trl_utils
-from cases.packing import COMMON, EXPERTS
-from torch.nn.attention.flex_attention import flex_attention
+from cases.packing import COMMON, EXPERTS, kernels_on_the_cpu
 from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from selfreward.errors import RecipeError
-from selfreward.updates.packing import attention, forward, support
-from selfreward.updates.packing.layout import Layout, PairTokens, lay_out
+from selfreward.updates.packing import attention, flex, forward, support
+from selfreward.updates.packing.layout import Layout, PairTokens, lay_out, lay_out_pairs
 
 CPU = torch.device("cpu")
 WINDOW = 4
@@ -80,8 +79,8 @@ def random_model(kind: str, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def install(model: PreTrainedModel) -> PreTrainedModel:
-    model.set_attn_implementation(attention.NAME)
+def install(model: PreTrainedModel, kernel: str = "segments") -> PreTrainedModel:
+    model.set_attn_implementation(attention.implementation(kernel))
     forward.install(model)
     return model
 
@@ -191,48 +190,37 @@ def test_only_labels_reach_the_output_layer(
     assert sizes == [len(labels)]
 
 
-# --- FlexAttention: on the CPU only its mask and its uncompiled forward pass can be tested ---
-
-
-@pytest.mark.parametrize("window", [None, 1, WINDOW, 9])
-def test_block_mask_lets_a_token_attend_to_its_row_only(window: int | None) -> None:
-    layout = layout_of(PAIRS)
-    rows = {row for pair in PAIRS for row in pair.rows}
-    paths = sorted({row[:end] for row in rows for end in range(1, len(row) + 1)})  # the order of the sequence
-    assert [path[-1] for path in paths] == layout.token_T.tolist()
-    expected_QK = [[q[: len(k)] == k and (window is None or len(q) - len(k) < window) for k in paths] for q in paths]
-    mask = attention.block_mask(layout, window=window, device=CPU)
-    at_T = torch.arange(layout.num_tokens)
-    none = torch.tensor(0)
-    assert mask.mask_mod(none, none, at_T[:, None], at_T[None, :]).tolist() == expected_QK
-    assert mask is attention.block_mask(layout, window=window, device=CPU)  # made once for all layers
-
-
-def test_block_mask_skips_blocks_that_are_fully_masked() -> None:
-    """Two rows of 300 tokens without a common prefix: 5 x 5 blocks of 128, none above the diagonal or across rows."""
-    rows = [tuple(range(1000, 1300)), tuple(range(2000, 2300))]
-    mask = attention.block_mask(lay_out(rows, prompt_lengths=[1, 1]), window=None, device=CPU)
-    assert mask.to_dense()[0, 0].tolist() == [
-        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]
-    ]  # fmt: skip
-
-
-def by_block_mask(*tensors_and_layout: Any, scaling: float | None, window: int | None) -> torch.Tensor:
-    """Replacement for `_attend_by_segment`: the computation on CUDA, uncompiled."""
-    *query_key_value, layout = tensors_and_layout
-    mask = attention.block_mask(layout, window=window, device=CPU)
-    out_BHTD: Any = flex_attention(*query_key_value, block_mask=mask, scale=scaling, enable_gqa=True)
-    return out_BHTD.transpose(1, 2)
+# --- The kernels for CUDA, uncompiled and emulated (cases/packing.py), in models ---
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma3_text"])
-def test_flex_attention_under_the_block_mask_is_equal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = install(random_model(kind, **PACKED[kind]))
-    monkeypatch.setattr(attention, "_attend_by_segment", by_block_mask)
+@pytest.mark.parametrize("kernel", ["varlen", "flex"])
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma3_text", "qwen3_moe"])
+def test_kernels_for_cuda_are_equal_to_plain(kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels_on_the_cpu(monkeypatch)
+    model = install(random_model(kind, **PACKED[kind]), kernel)
+    layout = layout_of(PAIRS).padded(flex.BLOCK)
+    assert layout.num_tokens == flex.BLOCK
     with torch.no_grad():
-        assert_equal_values(call(model, PAIRS, layout=layout_of(PAIRS)), call(model, PAIRS))
-        assert support.verify(model, PAIRS, device=CPU) < 1e-5
+        assert_equal_values(call(model, PAIRS, layout=layout), call(model, PAIRS))
+
+
+def test_varlen_has_the_gradients_of_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels_on_the_cpu(monkeypatch)
+    model = random_model("qwen2", **PACKED["qwen2"])
+    plain = gradients(model, call(model, PAIRS))
+    install(model, "varlen")
+    assert_equal_gradients(gradients(model, call(model, PAIRS, layout=layout_of(PAIRS).padded(8))), plain)
+
+
+def test_models_that_normalise_queries_and_keys_attend_in_the_precision_of_autocast() -> None:
+    """Qwen3's queries and keys are float32 under autocast, and its values bfloat16."""
+    model = install(random_model("qwen3", head_dim=8))
+    plain = call(model, PAIRS, layout=layout_of(PAIRS))
+    with torch.autocast("cpu", torch.bfloat16):
+        packed = call(model, PAIRS, layout=layout_of(PAIRS))
+    assert not torch.equal(packed.log_probs.float(), plain.log_probs)
+    torch.testing.assert_close(packed.log_probs.float(), plain.log_probs, atol=0.3, rtol=0.05)
 
 
 # --- Refused models, and the reasons ---
@@ -329,16 +317,31 @@ def shifted_labels(layout: Layout) -> Layout:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("on", ["segments", "block mask"])
+@pytest.mark.parametrize("kernel", attention.KERNELS)
 @pytest.mark.parametrize("broken", [not_restarted, everything_before, one_token_less, shifted_labels])
 def test_a_wrong_layout_fails_the_verification(
-    broken: Callable[[Layout], Layout], on: str, monkeypatch: pytest.MonkeyPatch
+    broken: Callable[[Layout], Layout], kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = install(random_model("llama"))
-    if on == "block mask":
-        monkeypatch.setattr(attention, "_attend_by_segment", by_block_mask)
+    kernels_on_the_cpu(monkeypatch)
+    model = install(random_model("llama"), kernel)
     shortest = PAIRS[3:5]
+
+    def made(change: Callable[[Layout], Layout]) -> Callable[[Any], Layout]:
+        return lambda pairs: change(lay_out_pairs(pairs)).padded(flex.BLOCK)
+
+    monkeypatch.setattr(support, "lay_out_pairs", made(lambda layout: layout))
     assert support.verify(model, shortest, device=CPU) < 1e-5
-    monkeypatch.setattr("selfreward.updates.packing.layout.lay_out", lambda *a, **k: broken(lay_out(*a, **k)))
+    monkeypatch.setattr(support, "lay_out_pairs", made(broken))
     with pytest.raises(RecipeError, match="llama cannot be packed: packed log-probabilities differ"):
         support.verify(model, shortest, device=CPU)
+
+
+@pytest.mark.parametrize("broken", [everything_before, shifted_labels])
+def test_a_wrong_layout_fails_the_verification_in_bfloat16(
+    broken: Callable[[Layout], Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = install(random_model("llama")).bfloat16()
+    assert support.verify(model, PAIRS[3:5], device=CPU) < 0.5
+    monkeypatch.setattr(support, "lay_out_pairs", lambda pairs: broken(lay_out_pairs(pairs)))
+    with pytest.raises(RecipeError, match="on average"):
+        support.verify(model, PAIRS[3:5], device=CPU)
