@@ -21,11 +21,6 @@ def settings_problems(settings: Settings) -> Iterator[Problem]:
 
 def _losses(settings: Settings) -> Iterator[Problem]:
     section = settings.training
-    if len(smoothings := settings.label_smoothings) > 1:
-        yield Problem(
-            f"training.losses: label_smoothing is {' and '.join(map(str, sorted(smoothings)))}; TRL has one for all "
-            "losses; set the same value everywhere"
-        )
     is_reference_free = all(loss.kind in {"nll", "simpo"} for loss in section.losses)
     if is_reference_free and section.reference_logprobs == "sampler":
         yield Problem(

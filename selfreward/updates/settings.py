@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from selfreward.dtypes import engine_dtype
-from selfreward.recipe import ExoPairLoss, LaunchSection, LoraSection, Recipe, RobustLoss, TrainingSection
+from selfreward.recipe import LaunchSection, LoraSection, Recipe, TrainingSection
 
 COUPLED_LOSSES = {"aot": "", "aot_unpaired": "", "sft": "; or use kind: nll, the mean over pairs of the same quantity"}
 """Losses that are not a mean over pairs, and what to add to the error about each."""
@@ -20,11 +20,6 @@ class Settings(BaseModel):
     lora: LoraSection | None = None
     launch: LaunchSection = LaunchSection()
     trust_remote_code: bool = False
-
-    @property
-    def label_smoothings(self) -> set[float]:
-        """The label smoothings of the losses that have one; TRL has a single value for all losses."""
-        return {loss.label_smoothing for loss in self.training.losses if isinstance(loss, ExoPairLoss | RobustLoss)}
 
 
 def settings_of(recipe: Recipe, role: str = "policy") -> Settings:

@@ -25,17 +25,16 @@ from transformers import PreTrainedModel
 from selfreward.errors import TrainingError
 from selfreward.updates.adapters import add_adapters, merge_adapters
 from selfreward.updates.batches import Batch, PairBlock
-from selfreward.updates.losses import OWN_LOSSES, PairLogps, Replay, own_losses, trl_losses
+from selfreward.updates.losses import PairLogps, mean_loss
 from selfreward.updates.optimizers import load_optimizer_state, optimizer_of
 from selfreward.updates.packing import attention, forward, support
 from selfreward.updates.packing.layout import lay_out_pairs
 from selfreward.updates.packing.micro_batches import Budget, divide
-from selfreward.updates.packing.padded_batch import labels_of, padded_batch
+from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.processes import make_accelerator
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.schedules import learning_rate
 from selfreward.updates.settings import Settings
-from selfreward.updates.trl_loss import TrlPairLoss, add_fused_lm_head
 
 MAX_NAMED_IDS = 32
 PASS_FACTOR = 4  # micro-batches of a pass without gradients may be this many times larger
@@ -95,15 +94,6 @@ class Trainer:
             dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else model.dtype
             pairs = [by_length[0], by_length[-1]]
             support.verify(self.accelerator.unwrap_model(self.model), pairs, device=self._device, dtype=dtype)
-        trl_losses_wanted = [loss for loss in section.losses if loss.kind not in OWN_LOSSES]
-        self._own_losses = [loss for loss in section.losses if loss.kind in OWN_LOSSES]
-        self._trl_loss = TrlPairLoss(
-            [loss.kind for loss in trl_losses_wanted],
-            weights=[loss.weight for loss in trl_losses_wanted],
-            beta=section.beta,
-            label_smoothing=max(settings.label_smoothings, default=0.0),
-            device=self._device,
-        )
 
     def _configured(
         self, model: PreTrainedModel, settings: Settings, first: PairBlock, *, seed: int
@@ -119,7 +109,7 @@ class Trainer:
             kernel = attention.kernel_for(section.packed_attention, device=self._device, is_16_bit=is_16_bit)
             model.set_attn_implementation(attention.implementation(kernel))
             forward.install(model)
-        add_fused_lm_head(model)
+        forward.add_fused_lm_head(model)
         if section.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if settings.lora is not None:
@@ -187,42 +177,29 @@ class Trainer:
     def _loss_and_margin(self, pairs: PairBlock, reference: Logps, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the mean loss and reward margin over `batch`. The model runs once; all losses use its output."""
         inputs = self._inputs(pairs, batch)
-        output = self._forward(inputs)
-        inputs.pop("layout", None)
+        logps_BT = self._forward(inputs)
         for name, values in zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True):
             inputs[name] = torch.tensor([values[i] for i in batch]).to(self._device)
-        logps = PairLogps.of(output.log_probs, inputs)
+        logps = PairLogps.of(logps_BT, inputs)
         weight_B, label_B = (values[batch].to(self._device) for values in (pairs.weight_B, pairs.label_B))
-        plain = pairs.is_plain
-        loss = torch.zeros((), device=self._device)
-        if self._trl_loss.loss_types and plain:
-            loss += self._trl_loss(lambda **_: output, inputs)
-        elif self._trl_loss.loss_types:
-            each_B = trl_losses(self._trl_loss, Replay(output, inputs), label_B=label_B)
-            loss += (weight_B * each_B).mean()
-        for own in self._own_losses:
-            settings = own.model_dump(exclude={"kind", "weight"})
-            if own.kind == "length_regularized":
-                settings["beta"] = self.section.beta
-            each_B = own_losses(own.kind, logps, label_B=None if plain else label_B, **settings)
-            loss += own.weight * (weight_B * each_B).mean()
+        soft_B = None if pairs.is_plain else label_B
+        beta, losses = self.section.beta, self.section.losses
+        loss = torch.stack([mean_loss(x, logps, beta=beta, weight_B=weight_B, label_B=soft_B) for x in losses]).sum()
         if not torch.isfinite(loss):
             raise self._not_finite("loss", loss.item(), pairs, batch)
         return loss, self.section.beta * logps.margin_B.detach().mean()
 
     def _inputs(self, pairs: PairBlock, batch: Batch) -> dict[str, Any]:
-        """Return the inputs of the model and of TRL's losses, with the layout when the pairs are packed."""
+        """Return the padded batch, with the layout when the pairs are packed."""
         tokens = [pairs.tokens[i] for i in batch]
         inputs: dict[str, Any] = {name: values.to(self._device) for name, values in padded_batch(tokens).items()}
         if self._budget.shared_prefix:
             inputs["layout"] = lay_out_pairs(tokens)
         return inputs
 
-    def _forward(self, inputs: dict[str, Any]) -> Any:
-        """Call the model as TRL does, packed if there is a layout; `log_probs` of the output is (2B, T - 1)."""
-        call = {name: value for name, value in inputs.items() if name != "completion_mask"}
-        model = forward.PackedForward(self.model)
-        return model(**call, labels=labels_of(inputs), use_cache=False, fused_lm_head=True)
+    def _forward(self, inputs: dict[str, Any]) -> Tensor:
+        """Return the log-probabilities of the labels, (2B, T - 1); the model computes them packed if it is packed."""
+        return forward.label_logps(self.model, inputs)
 
     def logps(self, pairs: PairBlock, rows: Sequence[int], *, phase: str) -> tuple[list[float], list[float]]:
         """Return the summed log-probabilities (nats) of chosen and rejected responses, in the order of `rows`.
@@ -236,7 +213,7 @@ class Trainer:
         micro_batches = self._divide(pairs, [*rows], self._budget.larger(PASS_FACTOR)) if rows else []
         for part in micro_batches[self.accelerator.process_index :: num_processes]:
             with torch.no_grad(), self.accelerator.autocast():
-                per_token = self._forward(self._inputs(pairs, part or [rows[0]])).log_probs
+                per_token = self._forward(self._inputs(pairs, part or [rows[0]]))
             sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
             found.update(zip(part, map(tuple, sums), strict=False))
             self._report(phase, min(len(found) * num_processes, len(rows)), len(rows), {})

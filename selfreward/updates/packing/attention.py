@@ -94,7 +94,7 @@ def attention(
         )
         return plain
     given = [name for name in UNSUPPORTED if options.get(name) is not None]
-    if attention_mask is not None and attention_mask.numel() != 1:  # not the placeholder of PackedForward
+    if attention_mask is not None and attention_mask.numel() != 1:  # not the placeholder of `label_logps`
         given.append("a mask of its own")
     if given:
         raise RecipeError(

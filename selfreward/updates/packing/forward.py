@@ -1,61 +1,60 @@
-"""The packed forward pass behind TRL's interface: it is called like a model with TRL's fused head.
+"""Log-probabilities of a batch's labels by a model with TRL's fused head, packed or padded.
 
-TRL's losses stay unmodified: they read the log-probability of each token of the rows [all chosen; all rejected], and
-`PackedForward` returns exactly that padded batch. Only positions with a label reach the output layer, on every device.
-Quantities that TRL only logs (entropy, mean logits, top-1 accuracy) are not computed: they take several passes over the
-vocabulary and are not used here.
+Only positions with a label reach the output layer, on every device. This is the only file that imports TRL: its head
+computes log-probabilities tile by tile without the logits.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
 
 from selfreward.updates.packing.flex import BLOCK
 from selfreward.updates.packing.layout import Layout
-from selfreward.updates.trl_loss import FusedCausalLMOutput
+from selfreward.updates.packing.padded_batch import labels_of
+
+__all__ = ["add_fused_lm_head", "install", "label_logps"]
 
 
-class PackedForward:
-    """Packed forward pass of `model`, the trained model, possibly wrapped; its backbone has `select_predecessors` as a
-    forward hook."""
+def label_logps(model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Return the log-probability of each label of a padded batch, (2B, T - 1), and 0 where there is none.
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._model = model
-
-    def __call__(self, *, input_ids: torch.Tensor, layout: Layout | None = None, **options: Any) -> Any:
-        """Call as TRL does; `log_probs` of the output is (2B, T - 1). Without a layout the padded batch is computed."""
-        if layout is None:
-            return _output(self._model(input_ids=input_ids, **options).log_probs)
-        log_prob_L = self._label_logps(layout, input_ids.device)
-        log_prob_L = torch.cat([log_prob_L, log_prob_L.new_zeros(1)])  # the last entry is for positions without a label
-        return _output(log_prob_L[torch.from_numpy(layout.slot_BR).to(input_ids.device)])
-
-    def _label_logps(self, layout: Layout, device: torch.device) -> torch.Tensor:
-        if device.type != "cpu":
-            layout = layout.padded(BLOCK)  # kernels work in blocks, and memory is used again for the same lengths
-        call: dict[str, Any] = {
-            "input_ids": _row(layout.token_T, device),
-            "position_ids": _row(layout.position_T, device),
-            # Four dimensions, so that transformers makes no mask of its own; `attention` uses only the layout.
-            "attention_mask": torch.empty((1, 1, 1, 1), dtype=torch.bool, device=device),
-            "layout": layout,
-            "use_cache": False,
-        }
-        target_1L = _row(layout.target_L, device)
-        if device.type == "cpu" and torch.is_grad_enabled():
-            # Without Triton the fused head makes many separate passes over the vocabulary and another matrix product in
-            # the backward pass. Three copies of the labels' logits take less memory than the activations.
-            logits_LV = self._model(**call).logits[0]
-            return -cross_entropy(logits_LV.float(), target_1L[0], reduction="none")
-        log_prob_1L: torch.Tensor = self._model(**call, shift_labels=target_1L, fused_lm_head=True).log_probs
-        return log_prob_1L[0]
+    `inputs` are those of `padded_batch`; with a `layout` of the same rows the model computes that. `model` is the
+    trained model, possibly wrapped, with TRL's head, and for layouts with `install`ed hook.
+    """
+    layout: Layout | None = inputs.get("layout")
+    if layout is None:
+        padded = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        found: torch.Tensor = model(**padded, labels=labels_of(inputs), use_cache=False, fused_lm_head=True).log_probs
+        return found
+    device = inputs["input_ids"].device
+    log_prob_L = _packed_logps(model, layout, device)
+    log_prob_L = torch.cat([log_prob_L, log_prob_L.new_zeros(1)])  # the last entry is for positions without a label
+    return log_prob_L[torch.from_numpy(layout.slot_BR).to(device)]
 
 
-def _output(log_probs: torch.Tensor) -> Any:
-    nothing = torch.zeros_like(log_probs, requires_grad=False)
-    return FusedCausalLMOutput(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
+def _packed_logps(model: torch.nn.Module, layout: Layout, device: torch.device) -> torch.Tensor:
+    if device.type != "cpu":
+        layout = layout.padded(BLOCK)  # kernels work in blocks, and memory is used again for the same lengths
+    call: dict[str, Any] = {
+        "input_ids": _row(layout.token_T, device),
+        "position_ids": _row(layout.position_T, device),
+        # Four dimensions, so that transformers makes no mask of its own; `attention` uses only the layout.
+        "attention_mask": torch.empty((1, 1, 1, 1), dtype=torch.bool, device=device),
+        "layout": layout,
+        "use_cache": False,
+    }
+    target_1L = _row(layout.target_L, device)
+    if device.type == "cpu" and torch.is_grad_enabled():
+        # Without Triton the fused head makes many separate passes over the vocabulary and another matrix product in
+        # the backward pass. Three copies of the labels' logits take less memory than the activations.
+        logits_LV = model(**call).logits[0]
+        return -cross_entropy(logits_LV.float(), target_1L[0], reduction="none")
+    log_prob_1L: torch.Tensor = model(**call, shift_labels=target_1L, fused_lm_head=True).log_probs
+    return log_prob_1L[0]
 
 
 def _row(values: Any, device: torch.device) -> torch.Tensor:

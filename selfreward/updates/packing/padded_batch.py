@@ -1,6 +1,6 @@
-"""Pairs as TRL's losses take them: one row per response, padded to the longest."""
+"""Pairs as TRL's collator makes them: one row per response, padded to the longest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,6 @@ def padded_batch(pairs: Sequence[PairTokens]) -> dict[str, Tensor]:
     return {"input_ids": ids_BT, "attention_mask": attention_BT, "completion_mask": completion_BT}
 
 
-def labels_of(inputs: dict[str, Tensor]) -> Tensor:
+def labels_of(inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the labels, (2B, T): token ids on responses, -100 elsewhere."""
     return inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)

@@ -12,9 +12,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from selfreward.errors import RecipeError
 from selfreward.updates.packing import attention
-from selfreward.updates.packing.forward import PackedForward
+from selfreward.updates.packing.forward import label_logps
 from selfreward.updates.packing.layout import Layout, PairTokens, lay_out_pairs
-from selfreward.updates.packing.padded_batch import labels_of, padded_batch
+from selfreward.updates.packing.padded_batch import padded_batch
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
@@ -51,19 +51,17 @@ def verify(
     """
     if not attention.is_packed(model.config._attn_implementation):
         raise _refusal(model.config, "it does not use transformers' attention interface")
-    batch = padded_batch(pairs)
-    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    labels = labels_of(batch).to(device)
+    inputs = {name: values.to(device) for name, values in padded_batch(pairs).items()}
     layout = lay_out_pairs(pairs)
     with torch.no_grad():
         # Packed first: it refuses what newer versions of transformers refuse in the plain pass, with what to do.
-        packed = PackedForward(model)(**inputs, layout=layout).log_probs
-        plain = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        packed = label_logps(model, {**inputs, "layout": layout})
+        plain = label_logps(model, inputs)
     _check_calls(model.config, layout)
     if not plain.isfinite().all():
         return math.inf  # the weights are broken: the reference pass raises an error that names the pairs
     difference = (plain - packed).abs()
-    found = float(difference.max()), float(difference.sum() / (labels != -100).sum())
+    found = float(difference.max()), float(difference.sum() / inputs["completion_mask"].sum())
     allowed = TOLERANCE[dtype or model.dtype]
     if not (found[0] <= allowed[0] and found[1] <= allowed[1]):
         raise _refusal(

@@ -1,4 +1,4 @@
-"""Per-pair losses without a model: TRL's own `_compute_loss` on replayed outputs, and our formulas."""
+"""Losses of pairs without a model, against TRL's own `_compute_loss` and against formulas by hand."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,10 +17,9 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
-from selfreward.updates.losses import PairLogps, Replay, length_regularized, nll, own_losses, trl_losses
+from selfreward.updates.losses import LOSSES, PairLogps, length_regularized, nll, pair_losses
 from selfreward.updates.packing.layout import PairTokens
 from selfreward.updates.packing.padded_batch import padded_batch
-from selfreward.updates.trl_loss import TrlPairLoss
 
 BETA = 0.3
 KINDS = [
@@ -29,6 +28,18 @@ KINDS = [
 ]  # fmt: skip
 COUPLED_LOSSES = {"aot", "aot_unpaired", "sft"}
 UNCOUPLED = [kind for kind in KINDS if kind not in COUPLED_LOSSES]
+SMOOTHING = 0.2
+
+
+def near(kind: str) -> dict[str, float]:
+    """TRL computes the logarithm of exo_pair's smoothing in float32."""
+    return dict.fromkeys(("rtol", "atol"), 1e-6 if kind == "exo_pair" else 1e-12)
+
+
+def ours(kind: str, pairs: PairLogps, label_B: Tensor | None = None) -> Tensor:
+    settings = {"label_smoothing": SMOOTHING} if kind in ("exo_pair", "robust") else {}
+    return pair_losses(kind, pairs, label_B=label_B, beta=BETA, **settings)
+
 
 # Lengths differ, and the reference orders the pairs differently from `leaf`, so that sorting them changes a loss.
 EXAMPLES = [
@@ -39,12 +50,12 @@ EXAMPLES = [
 NUM = len(EXAMPLES)
 
 
-def collated(examples: list[dict[str, Any]], *, width: int | None = None) -> dict[str, Tensor]:
+def collated(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
     rows = [
         {**example, "ref_chosen_logps": example["ref"][0], "ref_rejected_logps": example["ref"][1]}
         for example in examples
     ]
-    return DataCollatorForPreference(pad_token_id=0, pad_to_multiple_of=width).torch_call(rows)
+    return DataCollatorForPreference(pad_token_id=0).torch_call(rows)
 
 
 def swapped(example: dict[str, Any]) -> dict[str, Any]:
@@ -67,11 +78,6 @@ def output_of(logps_BT: Tensor, inputs: dict[str, Tensor]) -> FusedCausalLMOutpu
     )
 
 
-def replay_of(logps_BT: Tensor) -> Replay:
-    inputs = collated(EXAMPLES)
-    return Replay(output_of(logps_BT, inputs), inputs)
-
-
 @pytest.fixture(scope="module")
 def accelerator() -> Iterator[Accelerator]:
     yield Accelerator(cpu=True)
@@ -81,7 +87,9 @@ def accelerator() -> Iterator[Accelerator]:
 class Trl:
     """TRL's loss code, with the trainer attributes that it reads."""
 
-    def __init__(self, accelerator: Accelerator, kind: str, *, label_smoothing: float = 1e-3) -> None:
+    def __init__(self, accelerator: Accelerator, kind: str, *, label_smoothing: float | None = None) -> None:
+        if label_smoothing is None:
+            label_smoothing = SMOOTHING if kind in ("exo_pair", "robust") else 0.0
         self.trainer = SimpleNamespace(
             accelerator=accelerator, model=SimpleNamespace(training=True), beta=BETA, loss_types=[kind],
             loss_weights=[1.0], label_smoothing=label_smoothing, f_divergence_type="reverse_kl", ld_alpha=None,
@@ -90,11 +98,17 @@ class Trl:
             _tp_size=1,
         )  # fmt: skip
 
-    def __call__(self, model: Callable[..., Any], inputs: dict[str, Tensor]) -> Tensor:
-        return DPOTrainer._compute_loss(self.trainer, model, inputs, False)
+    def on(self, logps_BT: Tensor, examples: list[dict[str, Any]] = EXAMPLES) -> Tensor:
+        """The loss of a batch, where the model returns `logps_BT`."""
+        inputs = collated(examples)
+        output = output_of(logps_BT, inputs)
+        loss: Tensor = DPOTrainer._compute_loss(self.trainer, lambda **_: output, dict(inputs), False)
+        return loss
 
-    def on(self, replay: Replay) -> Tensor:
-        return self(lambda **_: replay.output, dict(replay.inputs))
+    def on_pair(self, logps_BT: Tensor, pair: int) -> Tensor:
+        """The loss of a batch of one of the pairs."""
+        width = collated([EXAMPLES[pair]])["input_ids"].shape[1] - 1
+        return self.on(logps_BT[[pair, NUM + pair], :width], [EXAMPLES[pair]])
 
 
 @pytest.fixture
@@ -133,35 +147,32 @@ def log_ratio_by_hand(logps_BT: Tensor) -> Any:
 
 
 def pair_logps(logps_BT: Tensor) -> PairLogps:
-    replay = replay_of(logps_BT)
-    return PairLogps.of(replay.output.log_probs, replay.inputs)
+    inputs = collated(EXAMPLES)
+    return PairLogps.of(output_of(logps_BT, inputs).log_probs, inputs)
 
 
-@pytest.mark.parametrize("kind", UNCOUPLED)
-def test_mean_loss_of_pairs_replayed_one_by_one_is_trls_loss_of_the_batch(kind: str, trl: Callable[..., Trl]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_mean_and_gradient_are_those_of_trls_loss_of_the_batch(kind: str, trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
-    replay = replay_of(logps_BT)
-    batch_loss = trl(kind).on(replay)
-    losses_B = trl_losses(trl(kind), replay)
+    batch_loss, losses_B = trl(kind).on(logps_BT), ours(kind, pair_logps(logps_BT))
     assert losses_B.shape == (NUM,)
-    assert losses_B.unique().numel() == NUM
     expected = gradient(batch_loss, logps_BT)
-    torch.testing.assert_close(losses_B.mean(), batch_loss, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(losses_B.mean(), batch_loss, **near(kind))
+    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), expected, **near(kind))
     assert expected.abs().sum() > 0
 
 
-def test_the_loss_of_a_trainer_that_was_never_constructed_is_trls(trl: Callable[..., Trl]) -> None:
-    """Each loss alone, then all of them as a weighted sum; the first call does not affect the second."""
-    replay, parts = replay_of(leaf()), []
-    for kind in KINDS:
-        loss = TrlPairLoss([kind], weights=[1.0], beta=BETA, label_smoothing=1e-3, device="cpu")
-        parts.append(trl(kind).on(replay))
-        assert all(torch.equal(loss(lambda **_: replay.output, replay.inputs), parts[-1]) for _ in range(2))
-    weights = [0.5 + i for i in range(len(KINDS))]
-    summed = TrlPairLoss(KINDS, weights=weights, beta=BETA, label_smoothing=1e-3, device="cpu")
-    expected = sum(weight * part for weight, part in zip(weights, parts, strict=True))
-    torch.testing.assert_close(summed(lambda **_: replay.output, replay.inputs), expected)
+@pytest.mark.parametrize("kind", UNCOUPLED)
+def test_each_loss_is_trls_loss_of_a_batch_of_that_pair(kind: str, trl: Callable[..., Trl]) -> None:
+    logps_BT = leaf()
+    losses_B = ours(kind, pair_logps(logps_BT))
+    assert losses_B.unique().numel() == NUM
+    for pair in range(NUM):
+        torch.testing.assert_close(losses_B[pair], trl(kind).on_pair(logps_BT, pair), **near(kind))
+
+
+def test_every_loss_of_the_recipe_is_compared_with_trl_or_by_hand() -> None:
+    assert LOSSES.keys() == {*KINDS, "nll", "simpo", "length_regularized"}
 
 
 def test_the_padded_batch_is_that_of_trls_collator() -> None:
@@ -173,77 +184,50 @@ def test_the_padded_batch_is_that_of_trls_collator() -> None:
     )
 
 
-def test_exactly_the_coupled_losses_change_when_pairs_are_replayed(trl: Callable[..., Trl]) -> None:
-    replay = replay_of(leaf())
-    changed = {k for k in KINDS if not torch.allclose(trl_losses(trl(k), replay).mean(), trl(k).on(replay), rtol=1e-6)}
-    assert changed == COUPLED_LOSSES
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_replayed_rows_equal_the_rows_of_a_batch_of_these_pairs(mirrored: bool) -> None:
+def test_exactly_the_coupled_losses_depend_on_the_other_pairs(trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
-    replay = replay_of(logps_BT)
-    width = replay.inputs["input_ids"].shape[1]
-    model, inputs = replay.pairs([2, 0], mirrored=mirrored)
-    examples = [EXAMPLES[2], EXAMPLES[0]]
-    expected = collated([swapped(example) for example in examples] if mirrored else examples, width=width)
-    assert set(inputs) == set(expected)
-    for name, value in expected.items():
-        torch.testing.assert_close(inputs[name], value, rtol=0, atol=0)
-    rows = [5, 3, 2, 0] if mirrored else [2, 0, 5, 3]
-    output = model(input_ids=None, labels=None, fused_lm_head=True)
-    torch.testing.assert_close(output.log_probs, replay.output.log_probs[rows], rtol=0, atol=0)
-    assert output.is_top1.shape == (4, width - 1)
-    assert output.aux_loss == 0.5
+
+    def is_mean_over_pairs(kind: str) -> bool:
+        alone = torch.stack([trl(kind).on_pair(logps_BT, pair) for pair in range(NUM)])
+        return torch.allclose(alone.mean(), trl(kind).on(logps_BT), rtol=1e-6)
+
+    assert {kind for kind in KINDS if not is_mean_over_pairs(kind)} == COUPLED_LOSSES
 
 
 @pytest.mark.parametrize("kind", UNCOUPLED)
 def test_a_label_of_zero_is_trls_loss_of_the_swapped_pairs(kind: str, trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
-    inputs = collated([swapped(example) for example in EXAMPLES])
-    rows = [*range(NUM, 2 * NUM), *range(NUM)]
-    batch_loss = trl(kind).on(Replay(output_of(logps_BT[rows], inputs), inputs))
-    losses_B = trl_losses(trl(kind), replay_of(logps_BT), label_B=torch.zeros(NUM))
+    batch_loss = trl(kind).on(logps_BT[[*range(NUM, 2 * NUM), *range(NUM)]], [swapped(e) for e in EXAMPLES])
+    losses_B = ours(kind, pair_logps(logps_BT), label_B=torch.zeros(NUM))
     expected = gradient(batch_loss, logps_BT)
-    torch.testing.assert_close(losses_B.mean(), batch_loss, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), expected, rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(batch_loss, trl(kind).on(replay_of(logps_BT)))
+    torch.testing.assert_close(losses_B.mean(), batch_loss, **near(kind))
+    torch.testing.assert_close(gradient(losses_B.mean(), logps_BT), expected, **near(kind))
+    assert not torch.allclose(batch_loss, trl(kind).on(logps_BT))
 
 
 def test_soft_labels_with_sigmoid_are_label_smoothed_dpo(trl: Callable[..., Trl]) -> None:
     logps_BT, label_B = leaf(), torch.tensor([0.9, 0.25, 0.6], dtype=torch.float64)
-    replay, h = replay_of(logps_BT), log_ratio_by_hand(logps_BT)
-    losses_B = trl_losses(trl("sigmoid"), replay, label_B=label_B)
+    h = log_ratio_by_hand(logps_BT)
+    losses_B = ours("sigmoid", pair_logps(logps_BT), label_B=label_B)
     p = label_B.numpy()
     np.testing.assert_allclose(losses_B.detach(), -p * log_sigmoid(BETA * h) - (1 - p) * log_sigmoid(-BETA * h))
     # TRL's `aot` has label smoothing, and on a single pair it has nothing to sort.
     for pair in range(NUM):
-        smoothed = trl("aot", label_smoothing=1 - label_B[pair].item())(*replay.pairs([pair]))
+        smoothed = trl("aot", label_smoothing=1 - label_B[pair].item()).on_pair(logps_BT, pair)
         torch.testing.assert_close(losses_B[pair], smoothed)
         expected = gradient(smoothed, logps_BT)
         torch.testing.assert_close(gradient(losses_B[pair], logps_BT), expected)
 
 
-def test_a_label_of_one_half_has_no_gradient_at_the_reference(trl: Callable[..., Trl]) -> None:
+def test_a_label_of_one_half_has_no_gradient_at_the_reference() -> None:
     logps_BT = leaf()
-    replay = replay_of(logps_BT)
-    here = PairLogps.of(replay.output.log_probs.detach(), replay.inputs)
-    at_reference = {**replay.inputs, "ref_chosen_logps": here.chosen_B, "ref_rejected_logps": here.rejected_B}
-    replay = replace(replay, inputs=at_reference)
+    here = pair_logps(logps_BT)
+    pairs = replace(here, ref_chosen_B=here.chosen_B.detach(), ref_rejected_B=here.rejected_B.detach())
     half_B = torch.full((NUM,), 0.5, dtype=torch.float64)
-    at_half = gradient(trl_losses(trl("sigmoid"), replay, label_B=half_B).sum(), logps_BT)
-    above_half = gradient(trl_losses(trl("sigmoid"), replay, label_B=half_B + 0.1).sum(), logps_BT)
+    at_half = gradient(ours("sigmoid", pairs, half_B).sum(), logps_BT)
+    above_half = gradient(ours("sigmoid", pairs, half_B + 0.1).sum(), logps_BT)
     torch.testing.assert_close(at_half, torch.zeros_like(at_half), rtol=0, atol=1e-15)
     assert above_half[:NUM].sum() < 0 < above_half[NUM:].sum()
-
-
-def test_sigmoid_norm_of_trl_is_length_normalised_dpo(trl: Callable[..., Trl]) -> None:
-    logps_BT = leaf()
-    hand = by_hand(logps_BT)
-    chosen = (hand.chosen - hand.ref_chosen) / hand.num_chosen
-    rejected = (hand.rejected - hand.ref_rejected) / hand.num_rejected
-    losses_B = trl_losses(trl("sigmoid_norm"), replay_of(logps_BT))
-    np.testing.assert_allclose(losses_B.detach(), -log_sigmoid(BETA * (chosen - rejected)))
 
 
 def test_pair_logps_are_the_sums_that_trl_logs(trl: Callable[..., Trl]) -> None:
@@ -256,24 +240,25 @@ def test_pair_logps_are_the_sums_that_trl_logs(trl: Callable[..., Trl]) -> None:
     assert pairs.num_chosen_tokens_B.tolist() == [4, 2, 3]
     assert pairs.num_rejected_tokens_B.tolist() == [1, 5, 2]
     sigmoid = trl("sigmoid")
-    sigmoid.on(replay_of(logps_BT))
+    sigmoid.on(logps_BT)
     assert sigmoid.trainer._metrics["train"]["logps/chosen"] == [pytest.approx(hand.chosen.mean())]
     assert sigmoid.trainer._metrics["train"]["logps/rejected"] == [pytest.approx(hand.rejected.mean())]
 
 
 def test_nll_weights_pairs_equally_and_is_trls_sft_of_one_pair(trl: Callable[..., Trl]) -> None:
     logps_BT = leaf()
-    replay, hand = replay_of(logps_BT), by_hand(logps_BT)
+    hand = by_hand(logps_BT)
     losses_B = nll(pair_logps(logps_BT))
     np.testing.assert_allclose(losses_B.detach(), -hand.chosen / hand.num_chosen)
-    torch.testing.assert_close(losses_B, trl_losses(trl("sft"), replay))
+    for pair in range(NUM):
+        torch.testing.assert_close(losses_B[pair], trl("sft").on_pair(logps_BT, pair))
     tokens_mean = (losses_B * pair_logps(logps_BT).num_chosen_tokens_B).sum() / 9
-    torch.testing.assert_close(trl("sft").on(replay), tokens_mean)
+    torch.testing.assert_close(trl("sft").on(logps_BT), tokens_mean)
 
 
 def test_nll_ignores_labels() -> None:
     logps_BT = leaf()
-    losses_B = own_losses("nll", pair_logps(logps_BT), label_B=torch.tensor([0.0, 0.5, 1.0]))
+    losses_B = pair_losses("nll", pair_logps(logps_BT), label_B=torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(losses_B, nll(pair_logps(logps_BT)))
     assert gradient(losses_B.sum(), logps_BT)[NUM:].abs().sum() == 0
 
@@ -282,22 +267,22 @@ def test_simpo_is_equation_6_of_its_paper() -> None:
     logps_BT = leaf()
     hand = by_hand(logps_BT)
     margin = 2.0 * hand.chosen / hand.num_chosen - 2.0 * hand.rejected / hand.num_rejected
-    losses_B = own_losses("simpo", pair_logps(logps_BT), beta=2.0, gamma=0.7)
+    losses_B = pair_losses("simpo", pair_logps(logps_BT), beta=2.0, gamma=0.7)
     np.testing.assert_allclose(losses_B.detach(), -log_sigmoid(margin - 0.7))
     other = replace(pair_logps(logps_BT), ref_chosen_B=torch.zeros(NUM), ref_rejected_B=torch.ones(NUM))
-    torch.testing.assert_close(own_losses("simpo", other, beta=2.0, gamma=0.7), losses_B)
+    torch.testing.assert_close(pair_losses("simpo", other, beta=2.0, gamma=0.7), losses_B)
 
 
-def test_length_regularized_without_a_penalty_is_trls_dpo(trl: Callable[..., Trl]) -> None:
+def test_length_regularized_without_a_penalty_is_dpo() -> None:
     logps_BT = leaf()
     losses_B = length_regularized(pair_logps(logps_BT), beta=BETA, alpha=0.0)
-    torch.testing.assert_close(losses_B, trl_losses(trl("sigmoid"), replay_of(logps_BT)))
+    torch.testing.assert_close(losses_B, ours("sigmoid", pair_logps(logps_BT)))
 
 
 def test_length_regularized_adds_the_difference_of_lengths() -> None:
     logps_BT = leaf()
     argument = BETA * log_ratio_by_hand(logps_BT) + 0.25 * np.array([4 - 1, 2 - 5, 3 - 2])
-    losses_B = own_losses("length_regularized", pair_logps(logps_BT), beta=BETA, alpha=0.25)
+    losses_B = pair_losses("length_regularized", pair_logps(logps_BT), beta=BETA, alpha=0.25)
     np.testing.assert_allclose(losses_B.detach(), -log_sigmoid(argument))
 
 
@@ -338,5 +323,5 @@ def test_own_losses_of_a_soft_label_mix_both_directions(kind: str, settings: dic
     else:
         margin = BETA * log_ratio_by_hand(logps_BT) + 0.25 * (hand.num_chosen - hand.num_rejected)
         arguments = margin, -margin
-    losses_B = own_losses(kind, pair_logps(logps_BT), label_B=torch.tensor(p), **settings)
+    losses_B = pair_losses(kind, pair_logps(logps_BT), label_B=torch.tensor(p), **settings)
     np.testing.assert_allclose(losses_B.detach(), -p * log_sigmoid(arguments[0]) - (1 - p) * log_sigmoid(arguments[1]))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +20,7 @@ from trl.trainer.utils import add_fused_lm_head
 from selfreward.errors import RecipeError
 from selfreward.updates.packing import attention, flex, forward, support
 from selfreward.updates.packing.layout import Layout, PairTokens, lay_out, lay_out_pairs
+from selfreward.updates.packing.padded_batch import padded_batch
 
 CPU = torch.device("cpu")
 WINDOW = 4
@@ -100,8 +100,9 @@ def layout_of(pairs: list[PairTokens]) -> Layout:
 
 def call(model: PreTrainedModel, pairs: list[PairTokens], *, layout: Layout | None = None) -> Any:
     """Call the model as TRL does; with a layout, packed."""
-    called = model if layout is None else partial(forward.PackedForward(model), layout=layout)
-    return called(**batch_of(pairs), use_cache=False, fused_lm_head=True)
+    if layout is None:
+        return model(**batch_of(pairs), use_cache=False, fused_lm_head=True)
+    return SimpleNamespace(log_probs=forward.label_logps(model, {**padded_batch(pairs), "layout": layout}))
 
 
 def gradients(model: PreTrainedModel, output: Any) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ import pytest
 from cases.training import check
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
-from selfreward.recipe import ExoPairLoss, LaunchSection, RobustLoss, TrainingSection, TrlLoss
+from selfreward.recipe import LaunchSection, TrainingSection, TrlLoss
 from selfreward.records import PreferencePair
 from selfreward.store.tables import to_table, write_table
 from selfreward.updates import saves
@@ -141,10 +141,6 @@ UNDIVIDED_STEP = {"packing": "padded", "micro_batch_tokens": None, "batch_size":
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"losses": [RobustLoss(kind="robust"), ExoPairLoss(kind="exo_pair")]},
-            r"label_smoothing is 0\.001 and 0\.1; TRL has one",
-        ),
         ({"lr_scheduler": "constant", "warmup_ratio": 0.1}, r"training\.warmup_ratio: 0\.1 has no effect"),
         ({"lr_scheduler": "constant", "warmup_steps": 5}, r"training\.warmup_steps: 5 has no effect"),
         (
