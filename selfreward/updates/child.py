@@ -27,6 +27,8 @@ from selfreward.updates.settings import Settings
 
 TAIL_LINES = 50
 PARENT = "SELFREWARD_PARENT"  # the process id of the parent process
+ALLOCATOR = "PYTORCH_ALLOC_CONF"
+SET_BY_VLLM = {("TORCHINDUCTOR_COMPILE_THREADS", "1")}  # its kernels are few; training compiles more
 
 
 def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
@@ -60,10 +62,18 @@ def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = sil
 
 
 def _environment(num_processes: int) -> dict[str, str]:
-    """Return the child's environment, with as many visible GPUs as processes: libraries may use any visible GPU."""
+    """Return the child's environment. What the user has set stays; what vLLM has set for itself does not."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_processes))))
+    num_threads = str(max(1, len(os.sched_getaffinity(0)) // num_processes))
+    inherited = {name: value for name, value in os.environ.items() if (name, value) not in SET_BY_VLLM}
+    # Micro-batches differ in length: without this setting, freed memory is left in pieces of other lengths.
+    allocator = {} if "PYTORCH_CUDA_ALLOC_CONF" in inherited else {ALLOCATOR: "expandable_segments:True"}
     return {
-        **os.environ,
+        # torchrun would set 1 for several processes: passes on the CPU, as those before sharding, would take hours.
+        "OMP_NUM_THREADS": num_threads,
+        **allocator,
+        **inherited,
+        # As many visible GPUs as processes: libraries may use any visible GPU.
         "CUDA_VISIBLE_DEVICES": ",".join(gpus.split(",")[:num_processes]),
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from selfreward.errors import StoreError
 from selfreward.model_files.reading import reading_model
 
 
-def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
+def load_model(folder: Path, *, dtype: str, trust_remote_code: bool, with_weights: bool = True) -> PreTrainedModel:
     """Load a model on the CPU without dropout: sampling used none, and it would make policy and reference differ.
 
-    `dtype` is the name of a torch dtype, or `auto` for the stored one.
+    `dtype` is the name of a torch dtype, or `auto` for the stored one. Without weights, the parameters are on the meta
+    device and take no memory; another process will give their values.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     _check(folder)
@@ -23,9 +25,14 @@ def load_model(folder: Path, *, dtype: str, trust_remote_code: bool) -> PreTrain
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=wanted, use_safetensors=True, **options
-    )
+    model: PreTrainedModel
+    if with_weights:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=wanted, use_safetensors=True, **options
+        )
+    else:
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, dtype=wanted, trust_remote_code=trust_remote_code)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):  # dropout that no key of the configuration sets
             module.p = 0.0

@@ -1,12 +1,18 @@
 """Devices, precision, and replication or sharding of the model over an update's processes, all by `accelerate`."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, broadcast_object_list
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    FullyShardedDataParallelPlugin,
+    broadcast_object_list,
+    fsdp2_prepare_model,
+)
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from transformers import PreTrainedModel
 
 from selfreward.recipe import LaunchSection
 
@@ -21,7 +27,7 @@ def make_accelerator(launch: LaunchSection) -> Accelerator:
         cpu=not on_cuda,
         mixed_precision="bf16" if bf16 else "no",
         fsdp_plugin=_fsdp_plugin() if launch.sharding == "fsdp" else None,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if launch.sharding == "fsdp" and bf16:
         # accelerate's default policy also returns log-probabilities and reduces gradients in bfloat16.
@@ -32,14 +38,33 @@ def make_accelerator(launch: LaunchSection) -> Accelerator:
 
 
 def _fsdp_plugin() -> FullyShardedDataParallelPlugin:
-    """Return the plugin for FSDP2, which shards each parameter and gathers a layer while it is computed."""
+    """Return the plugin for FSDP2, which shards each parameter and gathers a layer while it is computed.
+
+    Only the main process has the weights, in its host memory: it sends them to the others parameter by parameter.
+    """
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         reshard_after_forward=True,
         state_dict_type="FULL_STATE_DICT",
-        cpu_ram_efficient_loading=False,
+        cpu_ram_efficient_loading=True,
     )
+
+
+def distribute(model: PreTrainedModel, accelerator: Accelerator, *, sharding: str) -> Any:
+    """Return the model replicated or sharded over the processes; with `fsdp` only the main process needs its weights.
+
+    Sharded parameters are new objects, so the optimizer is made afterwards. `Accelerator.prepare` would match an
+    optimizer's parameters by their addresses, which parameters on the meta device do not have.
+    """
+    return fsdp2_prepare_model(accelerator, model) if sharding == "fsdp" else accelerator.prepare(model)
+
+
+def reshard(model: torch.nn.Module) -> None:
+    """Restore the shards after a forward pass without a backward pass, which leaves the last layers gathered."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def broadcast_from_main(make: Callable[[], T]) -> T:

@@ -31,7 +31,7 @@ from selfreward.updates.packing import attention, forward, support
 from selfreward.updates.packing.layout import lay_out_pairs
 from selfreward.updates.packing.micro_batches import Budget, divide
 from selfreward.updates.packing.padded_batch import padded_batch
-from selfreward.updates.processes import make_accelerator
+from selfreward.updates.processes import distribute, make_accelerator, reshard
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.schedules import learning_rate
 from selfreward.updates.settings import Settings
@@ -86,14 +86,19 @@ class Trainer:
         self._device, self._config = self.accelerator.device, model.config
         self._report = report if self.accelerator.is_main_process else silent
         model = self._configured(model, settings, first, seed=seed)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer_of(section, model))
+        self.model = distribute(model, self.accelerator, sharding=self.sharding)
+        self.optimizer = optimizer_of(section, self.model)
         if self._budget.shared_prefix:
-            # As the model will train: on its device, in its precision, and sharded.
-            # The longest pair too: an error beyond a sliding window does not show on short pairs.
-            by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
-            dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else model.dtype
-            pairs = [by_length[0], by_length[-1]]
-            support.verify(self.accelerator.unwrap_model(self.model), pairs, device=self._device, dtype=dtype)
+            self._verify_packing(first)
+
+    def _verify_packing(self, first: PairBlock) -> None:
+        """Verify packing on the model as it will train: on its device, in its precision, sharded over the processes."""
+        # The longest pair too: an error beyond a sliding window does not show on short pairs.
+        by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
+        model = self.accelerator.unwrap_model(self.model)
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else model.dtype
+        support.verify(model, [by_length[0], by_length[-1]], device=self._device, dtype=dtype)
+        reshard(model)
 
     def _configured(
         self, model: PreTrainedModel, settings: Settings, first: PairBlock, *, seed: int
@@ -218,6 +223,7 @@ class Trainer:
             found.update(zip(part, map(tuple, sums), strict=False))
             self._report(phase, min(len(found) * num_processes, len(rows)), len(rows), {})
         self.model.train()
+        reshard(self.model)
         if num_processes > 1:
             found = dict(gather_object(list(found.items())))
         if broken := [row for row in rows if not all(map(math.isfinite, found[row]))]:
@@ -251,7 +257,7 @@ class Trainer:
         """
         if self._sharded:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            weights, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=options)
+            weights, optimizer = get_state_dict(self.model, self.optimizer, options=options)
             state = {"weights": weights, "optimizer": optimizer}
         else:
             state = {"weights": self._trained_weights(), "optimizer": self.optimizer.state_dict()}
@@ -268,7 +274,7 @@ class Trainer:
         if self._sharded:
             set_state_dict(
                 self.model,
-                self.optimizer.optimizer,
+                self.optimizer,
                 model_state_dict=state["weights"],
                 optim_state_dict=state["optimizer"],
                 options=StateDictOptions(full_state_dict=True),

@@ -258,7 +258,13 @@ def _make_trainer(
     folder: Path,
 ) -> "Trainer":
     """Return a trainer of the model in `folder`."""
-    model = load_model(folder, dtype=settings.training.weights_dtype, trust_remote_code=settings.trust_remote_code)
+    model = load_model(
+        folder,
+        dtype=settings.training.weights_dtype,
+        trust_remote_code=settings.trust_remote_code,
+        # The main process sends every process its shards.
+        with_weights=IS_MAIN or settings.launch.sharding == "none",
+    )
     embeddings = model.get_input_embeddings().num_embeddings
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     pairs_file.check_fits(table, vocabulary=embeddings, context_tokens=context)
