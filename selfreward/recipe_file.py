@@ -19,7 +19,7 @@ from selfreward.recipe.renamed import KEYS
 from selfreward.recipe.root import named_after
 from selfreward.recipe_changes import changed_keys as changed_keys
 from selfreward.recipe_changes import fixed_keys as fixed_keys
-from selfreward.recipe_errors import KeyPath, explain, line_of
+from selfreward.recipe_errors import KeyPath, explanations, line_of
 from selfreward.yaml_text import parse_yaml, plain, read_yaml_text
 
 _WHAT = "a recipe"
@@ -95,10 +95,9 @@ def _validated(tree: Any, name: str, overridden: Sequence[KeyPath], folder: Path
     try:
         return Recipe.model_validate(content, context=relative_to(folder))
     except ValidationError as error:
-        found = error.errors()
-        problems = [explain(tree, name, problem, overridden) for problem in found[:_MAX_PROBLEMS]]
+        found = explanations(tree, name, error.errors(), overridden)
         more = [f"... and {len(found) - _MAX_PROBLEMS} more"] if len(found) > _MAX_PROBLEMS else []
-        raise RecipeError("\n".join([*problems, *more])) from None
+        raise RecipeError("\n".join([*found[:_MAX_PROBLEMS], *more])) from None
 
 
 def _mark(content: Any, path: KeyPath) -> None:

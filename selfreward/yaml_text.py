@@ -23,6 +23,7 @@ MAX_NODES = 10_000
 MAX_NESTING = 50
 _INTEGER = re.compile(r"[-+]?(0x[0-9a-fA-F_]+|0o[0-7_]+|[0-9_]+)")
 _MAX_DIGITS = 100
+_STARTS_WITH_BRACES = re.compile(r"(?:^|: )\s*(\{\w+\}(?:\{\w+\}|[^\s,{}\]])+)")
 
 
 def read_yaml_text(path: Path, *, what: str) -> str:
@@ -64,7 +65,8 @@ def parse_yaml(text: str, *, name: str, what: str) -> Any:
         line = mark.line + 1 if mark else text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         where = name if line is None else f"{name}:{line}"
         problem = str(getattr(error, "problem", None) or str(error).splitlines()[0])
-        raise RecipeError(f"{where}: {problem[:200]}; {what} is YAML 1.2; fix that line") from None
+        advice = _quotes_needed(text, line) or "fix that line"
+        raise RecipeError(f"{where}: {problem[:200]}; {what} is YAML 1.2; {advice}") from None
     # ValueError: a value that looks like a number and is none; the others are errors in ruamel's own code, on text
     # that is not YAML.
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
@@ -90,6 +92,13 @@ def plain(node: Any, *, name: str = "recipe") -> Any:
             )
         return text
     return node
+
+
+def _quotes_needed(text: str, line: int | None) -> str:
+    """Return the advice to quote a text such as {name}-{seed} in a line; "" for any other error."""
+    lines = text.splitlines()
+    found = _STARTS_WITH_BRACES.search(lines[line - 1]) if line is not None and line <= len(lines) else None
+    return f'a text that begins with {{ needs quotes; write "{found[1]:.80}"' if found else ""
 
 
 class _CoreSchema(VersionedResolver):

@@ -72,7 +72,7 @@ def test_a_name_that_yaml_reads_as_something_else_is_refused(written: str) -> No
 def test_whole_numbers_do_where_fractions_are_wanted_but_not_the_other_way_round() -> None:
     assert parse(MINIMAL, "sampling.temperature=1").sampling.temperature == 1.0
     assert "seed: found 1.5" in refusal(MINIMAL, "seed=1.5")
-    assert "seed: found True" in refusal(MINIMAL, "seed=true")
+    assert "seed: found true" in refusal(MINIMAL, "seed=true")
 
 
 @pytest.mark.parametrize("written", [".inf", "-.inf", ".nan", "1e999"])
@@ -114,13 +114,15 @@ def test_an_unknown_key_is_named_with_its_line_and_what_was_meant(text: str, lin
         ("models.policy.lora_alpha", "models.policy.lora.alpha"),
         ("training.lora_rank", "models.policy.lora.rank"),
         ("bs", "training.batch_size"),
-        ("training.per_device_train_batch_size", "batch_size"),
+        ("training.train_batch_size", "batch_size"),
+        ("judging.judge", "by"),
+        ("models.policy.path", "model"),
         ("beta", "training.beta"),
         ("num_generations", "sampling.num_responses"),
         ("sampling.n", "num_responses"),
         ("max_new_tokens", "sampling.max_tokens"),
         ("judging.max_new_tokens", "max_tokens"),
-        ("max_length", "engine.context_tokens"),
+        ("max_model_len", "engine.context_tokens"),
         ("model", "models.policy.model"),
         ("models.policy.model_name_or_path", "model"),
         ("dataset", "prompts"),
@@ -136,7 +138,10 @@ def test_the_names_of_other_trainers_are_answered_with_ours(key: str, meant: str
 
 def test_every_suggested_key_exists() -> None:
     recipe = parse(MINIMAL, "models.policy.lora={}", "prompts={kind: dataset, name: x}", "judging.by=policy")
-    for meant in set(aliases.KEYS.values()):
+    sentences = " ".join((*aliases.ANSWERS.values(), *aliases.KEYS.values()))
+    sections = "|".join(type(recipe).model_fields)
+    named = set(re.findall(rf"\b(?:{sections})(?:\.[a-z_]+)+", sentences)) - {"metrics.jsonl", "report.json", "run.log"}
+    for meant in named | set(aliases.KEYS.values()):
         value: typing.Any = recipe
         for part in meant.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -163,7 +168,7 @@ def test_a_wrong_value_is_answered_with_the_default() -> None:
     )
     assert refusal(MINIMAL, "seed=-1").endswith("; correct it, or leave it out for the default, 0")
     no_default = "monitor.interventions.DRIFT=[{name: x, set: 3}]"
-    assert refusal(MINIMAL, no_default).endswith("; correct it")
+    assert refusal(MINIMAL, no_default).endswith("; write {...}")
 
 
 def test_a_kind_is_not_guessed() -> None:
@@ -177,7 +182,7 @@ def test_a_kind_is_not_guessed() -> None:
         ("seed=zero", "seed: found 'zero'"),
         ("seed=-1", "seed: found -1; input should be greater than or equal to 0"),
         ("sampling=3", "sampling: found 3"),
-        ("sampling=null", "sampling: found None"),
+        ("sampling=null", "sampling: found null"),
         ("models=[a]", "models: found ['a']"),
         ("models.policy=7", "models.policy: found 7"),
         ("training.losses=sigmoid", "training.losses: found 'sigmoid'"),
