@@ -11,6 +11,7 @@ from pathlib import Path
 from selfreward.errors import RecipeError
 from selfreward.model_files.cache import cached_folder
 from selfreward.model_files.folder_check import require_usable_files
+from selfreward.model_files.hub_errors import is_path_of_nothing, missing_folder, not_from_hub
 from selfreward.model_files.own_template import with_template
 from selfreward.model_files.packaged import packaged_file
 from selfreward.model_files.quiet import quiet_transformers
@@ -18,6 +19,7 @@ from selfreward.model_files.reading import reading_model
 from selfreward.model_files.template_check import require_usable_template
 from selfreward.model_files.weights import require_complete_weights
 from selfreward.recipe import ModelSection
+from selfreward.recipe.nearby import beside
 from selfreward.records import Checkpoint
 from selfreward.store.files import sha256_of, weights_sha256
 from selfreward.store.model_folder import stamp_of
@@ -54,7 +56,7 @@ def _located(section: ModelSection, *, dtype: str) -> Path:
         return _checked(path, name)
     if name.endswith(".gguf"):
         if not path.is_file():
-            raise RecipeError(f"model {name!r}: there is no such file; allowed is {ALLOWED_NAMES}; correct the path")
+            raise RecipeError(f"model {name!r}: there is no such file; {beside(name)}")
         return _from_gguf(path, section, dtype=dtype)
     return _checked(from_hub(section), name)
 
@@ -123,9 +125,10 @@ def from_hub(section: ModelSection, *, weights: bool = True) -> Path:
     Raises RecipeError.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name = section.model
+    if is_path_of_nothing(name):
+        raise missing_folder(name)
     if not _HUB_ID.match(name) or name.endswith((".safetensors", ".bin", ".pt")):
         raise RecipeError(
             f"model {name!r}: there is no such folder, and it is not a hub id; allowed is {ALLOWED_NAMES}; "
@@ -137,13 +140,8 @@ def from_hub(section: ModelSection, *, weights: bool = True) -> Path:
         folder = snapshot_download(
             name, revision=section.revision, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"]
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RecipeError(
-            f"model {name!r}: there is no such folder, and the hub returned none ({type(error).__name__}: {reason}); "
-            f"allowed is {ALLOWED_NAMES}; correct the name, log in for a gated model, or copy the model to this "
-            "machine and give its folder"
-        ) from error
+    except (OSError, ValueError) as error:  # all errors of the hub's library are one or the other
+        raise not_from_hub(name, section.revision, error) from error
     return Path(folder)
 
 

@@ -27,10 +27,10 @@ def read_gold(path: str) -> tuple[tuple[GoldPair, ...], Summary]:
     Ids get the prefix `gold-`. Each prompt occurs once, because prompts are the unit of all statistics. Raises
     RecipeError.
     """
-    name = f"evaluation.gold: {path}"
+    key = "evaluation.gold"
     found, summary = collect(
-        open_rows(path), _GoldReader(RowReader(f"file:{path}")).read, name=name, max_dropped_rate=FILE_DROPPED_RATE,
-        section=None, columns=Columns(),
+        open_rows(path, key=key), _GoldReader(RowReader(f"file:{path}")).read, name=f"{key}: {path}",
+        max_dropped_rate=FILE_DROPPED_RATE, section=None, columns=Columns(),
     )  # fmt: skip
     pairs = (GoldPair(replace(each.prompt, id=f"gold-{each.prompt.id}"), *each.pair) for each in found)
     return tuple(pairs), summary

@@ -22,7 +22,7 @@ def read_prompts(
     """
     columns = section.named_columns
     found, summary = collect(
-        islice(_rows(section), at_most),
+        islice(_rows(section, key), at_most),
         RowReader(_source(section), columns, section.answer_check).read,
         name=f"{key}: {name_of(section)}",
         max_dropped_rate=section.max_dropped_rate if at_most is None else 1.0,
@@ -40,10 +40,10 @@ def _source(section: FilePrompts | DatasetPrompts) -> str:
     return f"file:{PurePath(section.path).name}" if isinstance(section, FilePrompts) else f"dataset:{section.name}"
 
 
-def _rows(section: FilePrompts | DatasetPrompts) -> Iterator[Row]:
+def _rows(section: FilePrompts | DatasetPrompts, key: str) -> Iterator[Row]:
     match section:
         case FilePrompts():
-            return iter(open_rows(section.path))
+            return iter(open_rows(section.path, key=key))
         case DatasetPrompts():
             return iter(
                 open_dataset(section.name, config=section.config, split=section.split, revision=section.revision)

@@ -1,6 +1,5 @@
 """Rows of files of any format, or of a folder of them, as one stream; the suffix decides how a file is read."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,20 +12,22 @@ from selfreward.prompts.files.json_rows import json_rows
 from selfreward.prompts.files.row import Row
 from selfreward.prompts.files.saved_dataset import dataset_rows, is_saved_dataset, saved_rows
 from selfreward.prompts.files.text import open_text, read_lines
+from selfreward.recipe.nearby import beside
 from selfreward.recipe.prompts import COMPRESSIONS, FORMATS, existing_path, format_of
 
 _DESCRIPTION = re.compile(r"dataset_infos?\.json|state\.json|[._].*")
 """Files in a folder that describe its data, and hidden ones."""
 
 
-def open_rows(path: str, *, other: str = "") -> Iterator[Row]:
-    """Yield the rows of a file or folder. `other` is the format of a file with another suffix. Raises RecipeError."""
+def open_rows(path: str, *, other: str = "", key: str = "") -> Iterator[Row]:
+    """Yield the rows of a file or folder. Raises RecipeError.
+
+    `other` is the format of a file with another suffix, `key` the key of the recipe that names the file.
+    """
     place = existing_path(path)
     if place is None:
-        raise RecipeError(
-            f"{path}: no such file (looked in {os.path.realpath(Path(path).parent)}); a file or a folder of files is "
-            "needed; correct the path"
-        )
+        where = f"{key}: {path}" if key else path
+        raise RecipeError(f"{where}: no such file; a file or a folder of files is needed; {beside(path)}")
     if place.is_dir():
         return saved_rows(place, path, split="train") if is_saved_dataset(place) else _folder_rows(place, path)
     return _file_rows(place, path, other)

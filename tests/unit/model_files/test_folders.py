@@ -74,8 +74,9 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path, change: dict[str, str |
         ("package:json/model.gguf", "no file matches"),
         ("package:json/../model.gguf", "outside of the package"),
         ("package:json", "package:NAME/FILE.gguf"),
-        ("/no/such/folder", "not a hub id"),
-        ("nobody/no-such-model", "the hub returned none"),
+        ("/no/such/folder", "it looks like a path, and there is no such folder; there is no folder /no;"),
+        ("nobody/no-such-model", "run `hf download nobody/no-such-model`"),
+        ("a/b/c", "not a hub id"),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, said: str) -> None:

@@ -15,6 +15,9 @@ from cases.rows import read, write
 
 from selfreward.errors import RecipeError
 from selfreward.prompts.files import open_rows
+from selfreward.prompts.gold import read_gold
+from selfreward.prompts.reading import read_prompts
+from selfreward.recipe import FilePrompts
 from selfreward.records import Message, Prompt
 
 LINES = b'{"prompt": "One?"}\n{"prompt": "Tw\xc3\xb6?"}\n'
@@ -222,6 +225,19 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None
 def test_a_path_of_nothing_is_explained(path: str) -> None:
     with pytest.raises(RecipeError, match="no such file"):
         read(path)
+
+
+def test_a_file_that_is_missing_is_answered_with_its_key_and_what_is_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Say 1."}')
+    section = FilePrompts(kind="file", path=str(tmp_path / "promts.jsonl"))
+    with pytest.raises(RecipeError) as caught:
+        read_prompts(section, key="evaluation.prompts")
+    assert str(caught.value).startswith(f"evaluation.prompts: {section.path}: no such file; ")
+    assert str(caught.value).endswith(f"did you mean '{tmp_path / 'prompts.jsonl'}'?")
+    with pytest.raises(RecipeError, match=r"^evaluation.gold: .*/x.csv: no such file.* has prompts.jsonl; correct the"):
+        read_gold(str(tmp_path / "x.csv"))
+    with pytest.raises(RecipeError, match=f"there is no folder {tmp_path}/date; {tmp_path} has prompts.jsonl"):
+        read(str(tmp_path / "date" / "of" / "x.csv"))
 
 
 def test_a_pipe_or_an_empty_folder_is_explained(tmp_path: Path) -> None:
