@@ -39,7 +39,8 @@ def run_command(options: argparse.Namespace) -> int:
     console = Console(sys.stderr)
     result = local.run(recipe, progress=console)
     if result.was_finished:
-        print(f"{result.folder}: already finished; nothing was computed", file=sys.stderr)
+        note = f"; {result.note}" if result.note else ""
+        print(f"{result.folder}: already finished; nothing was computed{note}", file=sys.stderr)
     kept = [each for each in options.overrides if not each.startswith("iterations.max=")]
     start = ["--from", options.start] if options.start else []
     print(console.closing(result, ["selfreward", "run", str(options.recipe), *kept, *start]))

@@ -19,32 +19,49 @@ from selfreward.tables import DECISION
 def finished_run(recipe: Recipe) -> RunResult | None:
     """Return the result of a finished run that this recipe would not continue; None for any other.
 
-    The recipe is the same as the run's, no file of the run or of its best checkpoint, which may be the initial model,
-    is missing, and neither they nor the inputs are newer than
-    its end; anything else is left to a resumed run, which checks hashes. Raises StoreError for a damaged run folder.
+    The recipe is the same as the run's, or has a lower limit; no file of the run or of its best checkpoint, which may
+    be the initial model, is missing, and neither they nor the inputs are newer than its end. Anything else is left to a
+    resumed run, which checks hashes. Raises StoreError for a damaged run folder.
     """
     folder = run_folder(recipe)
     if not (folder / MANIFEST).is_file() or stored_status(folder).get("state") != FINISHED or is_held(folder):
         return None
     store = Store(folder, write=False)
-    decision = last_decision(store)
-    if decision is None or not decision.stops or not _is_untouched(store, recipe) or not _is_same(recipe, folder):
+    decisions = decisions_of(store)
+    if not decisions or not decisions[-1].stops or not _is_untouched(store, recipe):
         return None
-    return RunResult(folder, decision, was_finished=True)
-
-
-def last_decision(store: Store) -> Decision | None:
-    """Return the newest decision of a run. Raises StoreError when its file was changed."""
-    newest, t = None, 1
-    while (found := store.read_json(t, DECISION)) is not None:
-        newest, t = found, t + 1
-    return Decision.from_json(newest) if newest else None
-
-
-def _is_same(recipe: Recipe, folder: Path) -> bool:
     before = stored_recipe(folder)
-    changes = [change for changed in changed_keys(before, resumed(recipe, before)) for change in changed]
-    return all(change.startswith("output_dir: ") for change in changes)  # the same folder, written differently
+    now = resumed(recipe, before)
+    if not all(
+        _continues_nothing(change, now, len(decisions)) for keys in changed_keys(before, now) for change in keys
+    ):
+        return None
+    return RunResult(folder, decisions[-1], was_finished=True, note=_fewer_iterations(folder, now, len(decisions)))
+
+
+def decisions_of(store: Store) -> list[Decision]:
+    """Return the decisions of a run, one for each finished iteration. Raises StoreError when a file was changed."""
+    found: list[Decision] = []
+    while (stored := store.read_json(len(found) + 1, DECISION)) is not None:
+        found.append(Decision.from_json(stored))
+    return found
+
+
+def _continues_nothing(change: str, recipe: Recipe, num_finished: int) -> bool:
+    """Return whether a changed key leaves a finished run finished: the same folder, written differently, or a limit
+    below what is finished, since nothing that is finished is undone."""
+    is_fewer = change.startswith("iterations.max: ") and recipe.iterations.max < num_finished
+    return is_fewer or change.startswith("output_dir: ")
+
+
+def _fewer_iterations(folder: Path, recipe: Recipe, num_finished: int) -> str:
+    """Return what can be done with a limit below the iterations that are finished; "" for any other."""
+    if (most := recipe.iterations.max) >= num_finished:
+        return ""
+    return (
+        f"iterations.max is {most}, but {num_finished} iterations are finished, and nothing that is finished is "
+        f"undone; `--from {folder}@{most}` with another output_dir starts a run from M_{most}"
+    )
 
 
 def _is_untouched(store: Store, recipe: Recipe) -> bool:

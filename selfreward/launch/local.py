@@ -15,6 +15,7 @@ from selfreward import recipe_file, signals
 from selfreward.begun import has_begun, run_folder, stored_recipe
 from selfreward.dtypes import engine_dtype
 from selfreward.errors import RecipeError, SelfRewardError, StoreError
+from selfreward.launch.continued import continued_recipe, record_resume
 from selfreward.launch.finished import finished_run
 from selfreward.launch.lines import Lines
 from selfreward.launch.lines import Progress as Progress
@@ -25,7 +26,7 @@ from selfreward.launch.status import status_of as status_of
 from selfreward.problems import warnings_of
 from selfreward.recipe import Recipe
 from selfreward.records import Decision
-from selfreward.settled import resumed, settled
+from selfreward.settled import settled
 from selfreward.store import Store
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def _run(recipe: Recipe, progress: Progress) -> RunResult:
         progress = _logged(progress)
         progress("opened", 0, str(folder), {})
         is_new, asked = not store.manifest["files"], recipe
-        recipe = recipe if is_new else _compared_recipe(store, recipe)
+        recipe = recipe if is_new else continued_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
             recipe = _stored_recipe(store, recipe) if is_new else recipe
             tools = prepare(recipe, store)
             if not is_new:
-                _record_resume(store, recipe, asked)
+                record_resume(store, recipe, asked)
             parts = parts_of(recipe, store, tools)
             for warning in store.manifest["facts"]["warnings"]:
                 progress("warning", 0, warning, {})
@@ -175,35 +176,6 @@ def _stored_recipe(store: Store, recipe: Recipe) -> Recipe:
     store.record_facts(engine_dtype=f"{chosen.name}: {chosen.reason}")
     store.record_event("started")
     return recipe
-
-
-def _compared_recipe(store: Store, recipe: Recipe) -> Recipe:
-    """Refuse changes of keys that may not change on resume; return the recipe with what the run began with."""
-    before = stored_recipe(store.folder)
-    recipe = resumed(recipe, before)
-    _, fixed = recipe_file.changed_keys(before, recipe)
-    if fixed:
-        start = before.policy.model if any(change.startswith("models.policy.model: ") for change in fixed) else ""
-        asked_from = (
-            f" (it started with --from, from {start}: give it again)" if Path(start).name == "checkpoint" else ""
-        )
-        raise RecipeError(
-            f"{store.folder}: contains a run of another recipe ({'; '.join(fixed)}); these keys may not change on "
-            f"resume; undo the change{asked_from}, or set another output_dir"
-        )
-    return recipe
-
-
-def _record_resume(store: Store, recipe: Recipe, asked: Recipe) -> None:
-    """Store the recipe with which a run is continued, and the keys that changed; `asked` is as the user wrote it."""
-    changeable, _ = recipe_file.changed_keys(stored_recipe(store.folder), recipe)
-    here = engine_dtype(asked.engine)
-    is_other = asked.engine.dtype == "auto" and here.name != recipe.engine.dtype
-    kept = (
-        [f"engine.dtype stays {recipe.engine.dtype}; here it would be {here.name}: {here.reason}"] if is_other else []
-    )
-    store.record_event("resumed", changed=[*changeable, *kept])
-    store.write_text("recipe.yaml", recipe_file.dump(recipe))
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from selfreward.records import Decision
 class RunResult:
     """`folder` contains the checkpoints and reports; `decision` is the monitor's last decision.
 
-    `was_finished`: the run had ended before, so that nothing was computed.
+    `was_finished`: the run had ended before, so that nothing was computed; `note` is what the user should know then.
     """
 
     folder: Path
     decision: Decision
     was_finished: bool = False
+    note: str = ""

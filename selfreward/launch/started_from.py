@@ -1,11 +1,11 @@
 """A run that starts from a checkpoint of another run: `--from RUN@2`, where it came from, and what it has seen."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import RecipeError
+from selfreward.errors import NoRunError, RecipeError, StoreError
 from selfreward.parts import PromptSource
 from selfreward.recipe import Recipe
 from selfreward.records import Prompt
@@ -15,6 +15,7 @@ from selfreward.store.ownership import run_folder_of
 from selfreward.tables import PROMPTS
 
 CHECKPOINT = "checkpoint"
+_Text = tuple[tuple[str, str], ...]
 
 
 def overrides_from(reference: str | None) -> list[str]:
@@ -53,19 +54,51 @@ def start_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def seen_prompts_warnings(recipe: Recipe, source: PromptSource) -> Iterator[str]:
-    """Yield a warning about held-out prompts on which the starting checkpoint was trained."""
-    found = _source(recipe)
-    if found is None:
-        return
-    run, last = found
-    store = Store(run, write=False, earlier=True)
-    seen = {_text(prompt) for t in range(1, last + 1) if store.has(t, PROMPTS) for prompt in store.read(t, PROMPTS)}
-    held_out = [*source.validation_prompts(), *source.second_validation_prompts(), *source.test_prompts()]
-    if num_seen := sum(_text(prompt) in seen for prompt in held_out):
+    """Yield warnings about held-out prompts on which the starting checkpoint was trained, in its run, in the run from
+    which that one started, and so on."""
+    seen: dict[Path, set[_Text]] = {}
+    start = _source(recipe)
+    while start is not None and start[0] not in seen:
+        run, last = start
+        try:
+            store = Store(run, write=False, earlier=True)
+            seen[run] = {_text(prompt) for t in range(1, last + 1) for prompt in _prompts(store, t)}
+        except StoreError as error:
+            yield _unknown_run(run, last, tuple(seen), error)
+            break
+        start = _recorded_start(store)
+    held_out = [_text(prompt) for prompt in _held_out(source)]
+    runs = [run for run, texts in seen.items() if not texts.isdisjoint(held_out)]
+    if num_seen := sum(any(text in texts for texts in seen.values()) for text in held_out):
         yield (
             f"models.policy: {num_seen} of the {len(held_out)} prompts that are held out here were training prompts of "
-            f"{run}, so results on them are too good; use its prompts and its seed, or set evaluation.prompts"
+            f"{' and '.join(map(str, runs))}, so results on them are too good; use its prompts and its seed, or set "
+            "evaluation.prompts"
         )
+
+
+def _unknown_run(run: Path, last: int, later: Sequence[Path], error: StoreError) -> str:
+    what = "is gone" if isinstance(error, NoRunError) else f"cannot be read ({error})"
+    after = f", from which {later[-1]} started," if later else ""
+    return (
+        f"models.policy: {run}{after} {what}, so prompts that are held out here may have been training prompts of its "
+        f"iterations up to {last} and cannot be counted; put the folder back, or set evaluation.prompts to prompts of "
+        "another source"
+    )
+
+
+def _recorded_start(store: Store) -> tuple[Path, int] | None:
+    """Return the run and the iteration from which a run started; None for a model that is no checkpoint of a run."""
+    found = store.manifest["facts"].get("started_from")
+    return (Path(found["run"]), int(found["iteration"])) if found else None
+
+
+def _held_out(source: PromptSource) -> list[Prompt]:
+    return [*source.validation_prompts(), *source.second_validation_prompts(), *source.test_prompts()]
+
+
+def _prompts(store: Store, t: int) -> Iterator[Prompt]:
+    return store.read(t, PROMPTS) if store.has(t, PROMPTS) else iter(())
 
 
 def _source(recipe: Recipe) -> tuple[Path, int] | None:
@@ -75,5 +108,5 @@ def _source(recipe: Recipe) -> tuple[Path, int] | None:
     return run, iteration_of(str(path.relative_to(run)))
 
 
-def _text(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+def _text(prompt: Prompt) -> _Text:
     return tuple((message.role, message.content) for message in prompt.messages if message.role != "system")

@@ -89,6 +89,16 @@ def test_a_finished_run_continues_when_prompts_suffice(finished: Path, tmp_path:
     assert again(folder, "iterations.max=3").stdout.endswith("imported []\n"), "a refused continuation changes nothing"
 
 
+def test_fewer_iterations_than_are_finished_change_nothing(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    done = again(finished, "iterations.max=1")
+    assert done.returncode == 0 and done.stdout.endswith("imported []\n"), done.stderr
+    assert "already finished" in done.stderr
+    assert "iterations.max is 1, but 2 iterations are finished, and nothing that is finished is undone" in done.stderr
+    assert f"`--from {finished}@1` with another output_dir starts a run from M_1" in done.stderr
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
 def test_status_has_totals(finished: Path) -> None:
     status = json.loads(selfreward("status", finished, "--json").stdout)
     report = json.loads((finished / "report.json").read_text())
