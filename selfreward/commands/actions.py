@@ -33,7 +33,8 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 def run_command(options: argparse.Namespace) -> int:
     from selfreward.commands.console import Console
-    from selfreward.launch import local
+    from selfreward.commands.places import continuing_command
+    from selfreward.launch import local, run_log
 
     recipe = _recipe(options)
     console = Console(sys.stderr)
@@ -41,9 +42,11 @@ def run_command(options: argparse.Namespace) -> int:
     if result.was_finished:
         note = f"; {result.note}" if result.note else ""
         print(f"{result.folder}: already finished; nothing was computed{note}", file=sys.stderr)
-    kept = [each for each in options.overrides if not each.startswith("iterations.max=")]
-    start = ["--from", options.start] if options.start else []
-    print(console.closing(result, ["selfreward", "run", str(options.recipe), *kept, *start]))
+    command = continuing_command(options.recipe, options.overrides, start=options.start)
+    closing = console.closing(result, command)
+    print(closing)
+    if not result.was_finished:
+        run_log.append(result.folder, closing)
     return result.decision.exit_code
 
 

@@ -12,6 +12,12 @@ from selfreward.launch.status import REPORT
 from selfreward.store.names import MANIFEST, folder_of
 
 
+def continuing_command(recipe: Path, overrides: Sequence[str], *, start: str | None) -> list[str]:
+    """Return the command with which a run is continued, to which a raised limit is added."""
+    kept = [each for each in overrides if not each.startswith("iterations.max=")]
+    return ["selfreward", "run", str(recipe), *kept, *(["--from", start] if start else [])]
+
+
 def places(result: RunResult, report: Mapping[str, Any], command: Sequence[str] = ()) -> str:
     """Return a line each for model, pairs, report and the next command."""
     folder = result.folder

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from selfreward.errors import StoreError
 from selfreward.store.files import explain_os_errors
 
 RUN_LOG: Final = "run.log"
@@ -37,6 +38,13 @@ def run_log(folder: Path) -> Iterator[logging.Logger]:
         LOGGER.propagate = propagate
         with suppress(OSError):  # the disk may be full
             handler.close()
+
+
+def append(folder: Path, text: str) -> None:
+    """Append the lines of a text to run.log, each with the time; lose them where it cannot be written."""
+    with suppress(StoreError), run_log(folder) as logger:
+        for line in filter(None, text.splitlines()):
+            logger.info("%s", line)
 
 
 class _Handler(logging.FileHandler):

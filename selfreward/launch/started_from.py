@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import NoRunError, RecipeError, StoreError
+from selfreward.launch.missing import BEST, CHECKPOINT
 from selfreward.parts import PromptSource
 from selfreward.recipe import Recipe
 from selfreward.records import Prompt
@@ -14,7 +15,6 @@ from selfreward.store.names import folder_of, iteration_of
 from selfreward.store.ownership import run_folder_of
 from selfreward.tables import PROMPTS
 
-CHECKPOINT = "checkpoint"
 _Text = tuple[tuple[str, str], ...]
 
 
@@ -34,14 +34,17 @@ def checkpoint_in(reference: str) -> Path:
     named = int(number) if at and number.isdecimal() else None
     folder = Path(reference if named is None else run).expanduser()
     store = Store(folder, write=False)
-    there = store.folders(CHECKPOINT)
-    if named is None and (best := (folder / "best").resolve()).is_dir() and (folder / "best").is_symlink():
-        return best
+    there = [t for t in store.folders(CHECKPOINT) if (folder / folder_of(t) / CHECKPOINT).is_dir()]
+    link = folder / BEST
+    if named is None and link.is_symlink() and link.resolve().is_dir():
+        return link.resolve()
     if named in there:
         return (folder / folder_of(named) / CHECKPOINT).resolve()
-    wanted = "best checkpoint yet" if named is None else f"checkpoint of iteration {named}"
+    wanted = f"checkpoint of iteration {named}" if named is not None else "best checkpoint yet"
+    if named is None and link.is_symlink():
+        wanted = f"best checkpoint any more ({link.resolve()} is gone)"
     found = ", ".join(f"{folder}@{t}" for t in there) or "none"
-    advice = "set models.policy.model to that of its recipe" if named == 0 else "name one that exists"
+    advice = "set models.policy.model to that of its recipe" if named == 0 or not there else "name one that exists"
     raise RecipeError(
         f"--from {reference}: the run has no {wanted}; it has {found} (`checkpoints.keep` removes older ones); {advice}"
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from selfreward.begun import stored_recipe
 from selfreward.errors import StoreError
+from selfreward.launch.missing import advice_on, missing_models
 from selfreward.reporting.formatting import duration
 from selfreward.store import Store
 from selfreward.store.files import read_text
@@ -55,7 +56,7 @@ def _totals(store: Store, status: Mapping[str, Any]) -> dict[str, Any]:
         decisions.append(decision)
         counts.append(store.read_json(len(decisions), COUNTS) or {})
     most, best = _max_iterations(store.folder), decisions[-1]["best_iteration"] if decisions else None
-    report = store.folder / REPORT
+    report, missing = store.folder / REPORT, [*map(str, missing_models(store))]
     return {
         "decision": decisions[-1]["decision"] if decisions else None,
         "num_iterations": len(decisions),
@@ -67,6 +68,8 @@ def _totals(store: Store, status: Mapping[str, Any]) -> dict[str, Any]:
         "best_iteration": best,
         "best": str(store.folder / "best") if best is not None else None,
         "report": str(report) if report.is_file() else None,
+        "missing": missing,
+        "advice": advice_on(missing, store.folder) if missing else None,
     }
 
 
@@ -95,6 +98,13 @@ def _seconds(store: Store, iterations: Iterable[int]) -> list[float]:
     return [sum(entry["seconds"] for name, entry in entries if name.startswith(f"{folder_of(t)}/")) for t in iterations]
 
 
+def _best(status: Mapping[str, Any]) -> str:
+    if status["best"] is None:
+        return "-"
+    gone = "" if Path(status["best"]).is_dir() else ", which is gone"
+    return f"M_{status['best_iteration']}, {status['best']}{gone}"
+
+
 def rendered(status: Mapping[str, Any]) -> str:
     """Return the status in lines for people."""
     done, most = status["num_iterations"], status["max_iterations"]
@@ -106,11 +116,13 @@ def rendered(status: Mapping[str, Any]) -> str:
         "stage": now if status["state"] != FINISHED else "-",
         "iterations": f"{done} of {'?' if most is None else most} finished{ended}",
         "decision": status["decision"] or "-",
-        "best": "-" if status["best"] is None else f"M_{status['best_iteration']}, {status['best']}",
+        "best": _best(status),
         "pairs": f"{status['num_pairs']:,}",
         "tokens": f"{status['num_generated_tokens']:,} generated",
         "time": duration(status["seconds"]),
         "left": "-" if status["seconds_left"] is None else f"at most about {duration(status['seconds_left'])}",
         "report": status["report"] or "-",
     }
+    if gone := status["missing"]:
+        lines["missing"] = f"{', '.join(gone)}; {status['advice']}"
     return "\n".join(f"{name:11}{value}" for name, value in lines.items())

@@ -72,6 +72,11 @@ class Manifest:
             self.content["files"][name] = entry
         self.save()
 
+    def forget(self, names: list[str]) -> None:
+        """Remove entries from the content that is read, without writing it."""
+        for name in names:
+            self.content["files"].pop(name)
+
     def names(self) -> list[str]:
         return sorted(self.content["files"])
 

@@ -57,10 +57,9 @@ def forget_removed_iterations(folder: Path, manifest: Manifest, *, write: bool) 
             f"iterations, from an earlier policy on disk; remove {folder_of(first)} and every later folder, or restore "
             "the missing folder"
         )
+    manifest.forget([name for name in manifest.names() if iteration_of(name) in removed])
     if write:
-        for name in manifest.names():
-            if iteration_of(name) in removed:
-                manifest.record(name, None)
+        manifest.save()
 
 
 def restart_point(manifest: Manifest, iteration: int) -> int:

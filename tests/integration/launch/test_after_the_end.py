@@ -74,6 +74,17 @@ def test_what_was_changed_after_the_end_is_noticed(finished: Path, tmp_path: Pat
     assert done.returncode == 4 and "judgments.parquet" in done.stderr
 
 
+def test_an_iteration_that_was_removed_is_made_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.rmtree(folder / "iteration-02/checkpoint")
+    refused = run(folder, "iterations.max=2")
+    assert refused.returncode == 4 and "remove the folder iteration-02 and all later ones" in refused.stderr
+    shutil.rmtree(folder / "iteration-02")
+    done = run(folder, "iterations.max=2")
+    assert done.returncode == 0 and (folder / "iteration-02/checkpoint").is_dir(), done.stderr[-2000:]
+
+
 def test_a_finished_run_continues_when_prompts_suffice(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)
@@ -121,7 +132,9 @@ def test_run_log_has_the_console_with_times_and_every_step(finished: Path) -> No
     trained = [json.loads((finished / f"iteration-0{t}/training.json").read_text()) for t in (1, 2)]
     assert len(steps) == sum(each["num_steps"] for each in trained)
     assert f"loss {trained[0]['loss_first']:.4f}" in steps[0]
-    assert any(text.startswith("finished: ") for text in texts)
+    printed = [line for line in (finished.parent / "printed.txt").read_text().splitlines() if line]
+    ends = [number for number, text in enumerate(texts) if text.startswith("finished: ")]
+    assert texts[ends[0] + 1 :][: len(printed)] == printed, "the log ends with what the terminal shows at the end"
 
 
 def test_run_log_has_the_error_and_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +179,16 @@ def test_a_checkpoint_that_is_missing_is_answered_with_those_that_exist(finished
     done = selfreward("validate", TINY, "--from", f"{finished}{name}")
     assert done.returncode == 2
     assert words in done.stderr and f"it has {finished}@1, {finished}@2" in done.stderr
+
+
+def test_a_best_checkpoint_that_is_gone_is_named(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    (folder / "best").unlink()
+    (folder / "best").symlink_to(tmp_path / "deleted")
+    done = selfreward("validate", TINY, "--from", folder)
+    assert done.returncode == 2 and f"no best checkpoint any more ({tmp_path / 'deleted'} is gone)" in done.stderr
+    assert f"it has {folder}@1, {folder}@2" in done.stderr
 
 
 def test_a_path_that_is_no_run_is_refused(tmp_path: Path) -> None:

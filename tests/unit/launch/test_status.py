@@ -1,6 +1,7 @@
 """Totals and the time left, from a run folder alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 from selfreward import recipe_file
@@ -57,3 +58,38 @@ def test_a_run_without_its_recipe_has_a_status(tmp_path: Path) -> None:
     status = status_of(tmp_path)
     assert (status["max_iterations"], status["seconds_left"]) == (None, None)
     assert "1 of ? finished" in rendered(status)
+
+
+def test_models_that_are_gone_are_named_with_how_to_get_them_back(tmp_path: Path) -> None:
+    made_run(tmp_path, [5.0, 30.0], finished=1)
+    checkpoint, initial = tmp_path / "iteration-01" / "checkpoint", tmp_path / "initial"
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["iteration-01/checkpoint"] = {"sha256": "0", "seconds": 0.0, "usage": {}}
+    path.write_text(json.dumps(manifest))
+    checkpoint.mkdir()
+    initial.mkdir()
+    (tmp_path / "best").symlink_to(initial)
+    status = status_of(tmp_path)
+    assert status["missing"] == [] and status["advice"] is None and "missing" not in rendered(status)
+    initial.rmdir()
+    status = status_of(tmp_path)
+    assert status["missing"] == [str(initial)] and status["advice"] == "the command of the run makes it again"
+    assert f"{status['best']}, which is gone" in rendered(status) and str(initial) in rendered(status)
+    checkpoint.rmdir()
+    status = status_of(tmp_path)
+    assert status["missing"] == [str(checkpoint), str(initial)]
+    assert "remove iteration-01 and all later ones" in rendered(status)
+    manifest["files"]["iteration-01/checkpoint"]["removed"] = True
+    path.write_text(json.dumps(manifest))
+    assert status_of(tmp_path)["missing"] == [str(initial)], "checkpoints.keep removed the other one"
+    (tmp_path / "best").unlink()
+    assert status_of(tmp_path)["missing"] == [str(tmp_path / "best")]
+
+
+def test_an_iteration_that_was_removed_to_be_made_again_does_not_count(tmp_path: Path) -> None:
+    made_run(tmp_path, [5.0, 30.0, 30.0], finished=2)
+    shutil.rmtree(tmp_path / "iteration-02")
+    before = (tmp_path / "manifest.json").read_bytes()
+    assert status_of(tmp_path)["num_iterations"] == 1
+    assert (tmp_path / "manifest.json").read_bytes() == before, "reading writes nothing"
