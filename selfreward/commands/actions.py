@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def init_command(options: argparse.Namespace) -> int:
-    from selfreward.commands.init import init, listed
+    from selfreward.commands.init import init, listed, next_commands
 
     if options.list:
         print(listed())
         return 0
     recipe = init(options.name, force=options.force)
     print(f"wrote {recipe}")
-    command = "run" if options.name else "validate"
-    print(f"{'' if options.name else 'set models and prompts in it; '}next: selfreward {command} {recipe}")
+    first = "" if options.name else "set models and prompts in it; "
+    print(f"{first}next: {'; '.join(next_commands(recipe, options.name))}")
     return 0
 
 

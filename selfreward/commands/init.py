@@ -1,11 +1,15 @@
 """`selfreward init`: a recipe to start from, one of those that are shipped with the package."""
 
+import re
 from pathlib import Path
 
 import selfreward
 from selfreward.errors import RecipeError
 from selfreward.store.files import write_text_atomically
 
+_SHIPPED = re.compile(r"\brecipes/([\w-]+\.yaml)")
+"""Another shipped recipe, or the same one, which `init` writes into the working directory."""
+_PLAN = re.compile(r"`(selfreward plan [^`\n]+ --gpu [^`\n]+)`")
 STARTER = "starter"
 """The recipe for one's own data; it is written to recipe.yaml."""
 
@@ -43,8 +47,15 @@ def init(name: str | None, *, force: bool = False, folder: Path | None = None) -
     file = (folder or Path()) / ("recipe.yaml" if name is None else f"{name}.yaml")
     if file.exists() and not force:
         raise RecipeError(f"{file}: exists already, and nothing is overwritten; remove it, or add --force")
-    write_text_atomically(file, source.read_text(encoding="utf-8"))
+    write_text_atomically(file, _SHIPPED.sub(r"\1", source.read_text(encoding="utf-8")))
     return file
+
+
+def next_commands(file: Path, name: str | None) -> list[str]:
+    """Return the commands to type after `init`: a recipe whose comment plans it for a GPU is planned first."""
+    if name is None:
+        return [f"selfreward validate {file}"]
+    return [*_PLAN.findall(file.read_text(encoding="utf-8")), f"selfreward run {file}"]
 
 
 def _first_comment(recipe: Path) -> str:

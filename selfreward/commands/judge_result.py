@@ -28,7 +28,8 @@ class JudgeResult:
     then `reason` says why), `reason`, `text` and `draw`; in a row with `responses` also `response`, the index of the
     response; for a judge that compares also `other` and `shown_first`. `parts` has the scores of criteria or members,
     where there are any. `unscored` counts reasons, and `evaluation` has the statistics of the judge (docs/metrics.md).
-    `cost` is that of the new replies of endpoints, in the currency of their prices; None without prices.
+    `cost` is that of the new replies of endpoints, in the currency of their prices; None without prices. `dtype` is
+    that in which the engine's models judged, and why; None where none of them judged.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -38,6 +39,7 @@ class JudgeResult:
     evaluation: Evaluation
     warnings: tuple[str, ...] = ()
     cost: float | None = None
+    dtype: str | None = None
 
     @property
     def judgments(self) -> "datasets.Dataset":
@@ -60,7 +62,7 @@ class JudgeResult:
 
         return summary(
             num_responses=self.num_responses, num_judgments=self.num_judgments, unscored=self.unscored,
-            evaluation=self.evaluation, cost=self.cost,
+            evaluation=self.evaluation, cost=self.cost, dtype=self.dtype,
         )  # fmt: skip
 
     def _flat(self) -> Iterator[dict[str, Any]]:

@@ -14,11 +14,12 @@ from pathlib import Path
 from selfreward import recipe_changes
 from selfreward.commands.judge_input import InputRows
 from selfreward.commands.judge_result import JudgeResult, rows_of
-from selfreward.dtypes import with_dtype
-from selfreward.judging import judge_problems
+from selfreward.dtypes import engine_dtype, with_dtype
+from selfreward.judging import judge_problems, members
+from selfreward.judging.recipe_problems import models_of
 from selfreward.launch.inputs import identity_of, principles_of
 from selfreward.problems import warnings_of
-from selfreward.recipe import Recipe
+from selfreward.recipe import Recipe, RewardModelSection
 from selfreward.records import Evaluation, Judgment, Prompt, Response
 from selfreward.roles import Roles
 from selfreward.statistics.judge_metrics import measure_judge
@@ -32,7 +33,7 @@ def judged_rows(recipe: Recipe, rows: InputRows, *, place: Path, name: str) -> I
     """Judge the rows. Hidden folders in `place`, named after `name`, store replies of endpoints, for good, and
     judgments, until the block ends without an error. Raises a SelfRewardError.
     """
-    recipe = with_dtype(recipe)
+    chosen, recipe = engine_dtype(recipe.engine), with_dtype(recipe)
     # Replies are stored permanently: after a change of draws or budget, only new requests are paid for.
     inference = inference_of(recipe, cache_folder=place / f".{name}.replies")
     work = place / f".{name}.{_fingerprint(recipe, inference, rows)[:12]}"
@@ -53,8 +54,15 @@ def judged_rows(recipe: Recipe, rows: InputRows, *, place: Path, name: str) -> I
             evaluation=evaluation,
             warnings=(*warnings, *inference.notes()),
             cost=inference.usage().get("cost"),
+            dtype=f"{chosen.name} ({chosen.reason})" if _uses_engine(recipe) else None,
         )
     _remove(work)
+
+
+def _uses_engine(recipe: Recipe) -> bool:
+    """Return whether a model of the engine judges: no endpoint, and no reward model, which has a dtype of its own."""
+    sections = [section for section in members(recipe.judging) if not isinstance(section, RewardModelSection)]
+    return any(not models_of(section) <= recipe.endpoints.keys() for section in sections)
 
 
 def _remove(work: Path) -> None:

@@ -17,7 +17,13 @@ _LONGER = {"above": "longer responses", "below": "shorter responses"}
 
 
 def summary(
-    *, num_responses: int, num_judgments: int, unscored: Mapping[str, int], evaluation: Evaluation, cost: float | None
+    *,
+    num_responses: int,
+    num_judgments: int,
+    unscored: Mapping[str, int],
+    evaluation: Evaluation,
+    cost: float | None,
+    dtype: str | None = None,
 ) -> str:
     """Return lines of at most 80 columns; the arguments are those of `JudgeResult`."""
     names = [*in_glossary_order(evaluation.metrics), *in_glossary_order(evaluation.not_measured)]
@@ -27,7 +33,8 @@ def summary(
     measured += [line for name in names for line in _lines(evaluation, name)]
     explained = [_wrapped(text) for text in _explanations(evaluation)]
     paid = [] if cost is None else [f"Cost of new replies: {cost:,.6g}"]
-    return "\n\n".join([_counted(num_responses, num_judgments, unscored), *paid, "\n".join(measured), *explained])
+    facts = [_counted(num_responses, num_judgments, unscored), *([_wrapped(f"Judged in {dtype}")] if dtype else [])]
+    return "\n\n".join([*facts, *paid, "\n".join(measured), *explained])
 
 
 def _counted(num_responses: int, num_judgments: int, unscored: Mapping[str, int]) -> str:

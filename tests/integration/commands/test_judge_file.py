@@ -54,6 +54,7 @@ def test_each_row_gives_a_line_in_the_public_format(tmp_path: Path) -> None:
         (0, None), (0, None), (1, "empty_response"), (1, "empty_response"), (2, None), (2, None),
     ]  # fmt: skip
     assert (judged.num_responses, judged.num_judgments, judged.unscored) == (5, 10, {"empty_response": 2})
+    assert judged.dtype == "float32 (set in the recipe)"
     # Rows a and 7 share a prompt, so r can be measured; row c is alone.
     assert judged.evaluation.metrics["judge_unscored_rate"].mean == pytest.approx(0.2, abs=0.2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
@@ -207,6 +208,7 @@ def test_more_draws_pay_only_for_new_replies(tmp_path: Path) -> None:
             judged = judge_file(endpoint_recipe(server, f"judging.num_draws={num_draws}", price), rows, out)
             assert sum(body.get("n", 1) for body in server.answered) == num_paid
             assert len(read(out)[0]["judgments"]) == num_draws
+        assert judged.dtype is None, "the endpoint chooses its own"
         assert judged.cost is not None and judged.cost > 0
         assert f"Cost of new replies: {judged.cost:,.6g}" in str(judged)
 

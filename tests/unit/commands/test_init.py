@@ -27,7 +27,7 @@ def test_a_recipe_is_written_as_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     assert main(["init", *([name] if name else [])]) == 0
     file = tmp_path / (f"{name}.yaml" if name else "recipe.yaml")
-    assert file.read_bytes() == shipped_recipes()[name or STARTER].read_bytes()
+    assert file.read_text() == shipped_recipes()[name or STARTER].read_text().replace("recipes/", "")
     recipe = recipe_file.load(file)
     assert not name or name == STARTER or recipe.name == name
 
@@ -40,6 +40,17 @@ def test_the_next_command_is_printed(
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].endswith("next: selfreward validate recipe.yaml")
     assert printed[3] == "next: selfreward run tiny.yaml"
+
+
+def test_a_recipe_for_a_gpu_is_planned_first_by_the_command_of_its_comment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "qwen-7b-lora-8gpu"
+    assert main(["init", name]) == 0
+    plan = f"selfreward plan {name}.yaml --gpu 8xL40S"
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: {plan}; selfreward run {name}.yaml"
+    assert f"`{plan}`" in Path(f"{name}.yaml").read_text(), "its comment is about the file that was written"
 
 
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:

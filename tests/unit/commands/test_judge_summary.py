@@ -45,6 +45,13 @@ def test_unscored_judgments_are_counted_by_reason() -> None:
     assert "all with a score" in shown() and "unscored:" not in shown()
 
 
+def test_the_dtype_in_which_a_local_model_judged_is_shown() -> None:
+    nothing = Evaluation(1, {}, {})
+    text = str(JudgeResult((), 2, 4, {}, nothing, dtype="float32 (the CPU has no bfloat16 instructions)"))
+    assert "\n\nJudged in float32 (the CPU has no bfloat16 instructions)\n\n" in text
+    assert "Judged in" not in str(JudgeResult((), 2, 4, {}, nothing))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
