@@ -145,7 +145,9 @@ def _override(tree: dict[str, Any], override: str) -> KeyPath:
         raise RecipeError(
             f"{override}: not KEY=VALUE; an override is a key of the recipe and its value, as in seed=3; correct it"
         )
-    return _set(tree, key.split("."), plain(parse_yaml(text, name=f"override {key}", what=_WHAT)) if text else None)
+    advice = f"quote the override for the shell, as in '{key}={{...}}', and close every bracket"
+    value = parse_yaml(text, name=f"override {key}", what="its value", advice=advice) if text else None
+    return _set(tree, key.split("."), plain(value))
 
 
 def _section_of(text: str, name: str, key: str) -> dict[str, Any]:

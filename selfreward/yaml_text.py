@@ -48,10 +48,10 @@ def read_yaml_text(path: Path, *, what: str) -> str:
     return text
 
 
-def parse_yaml(text: str, *, name: str, what: str) -> Any:
+def parse_yaml(text: str, *, name: str, what: str, advice: str = "fix that line") -> Any:
     """Return the content of a YAML text in ruamel's round-trip types, which know their lines; see `plain`.
 
-    `name` is the file, or the place, in errors. Raises RecipeError.
+    `name` is the file, or the place, in errors, and `advice` what to do about them. Raises RecipeError.
     """
     yaml = YAML(typ="rt")
     yaml.Resolver = _CoreSchema
@@ -65,7 +65,7 @@ def parse_yaml(text: str, *, name: str, what: str) -> Any:
         line = mark.line + 1 if mark else text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         where = name if line is None else f"{name}:{line}"
         problem = str(getattr(error, "problem", None) or str(error).splitlines()[0])
-        advice = _quotes_needed(text, line) or "fix that line"
+        advice = _quotes_needed(text, line) or advice
         raise RecipeError(f"{where}: {problem[:200]}; {what} is YAML 1.2; {advice}") from None
     # ValueError: a value that looks like a number and is none; the others are errors in ruamel's own code, on text
     # that is not YAML.

@@ -97,7 +97,10 @@ def _add_judged_file(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_overrides(sub: argparse.ArgumentParser, what: str, example: str) -> None:
-    sub.add_argument("bare", nargs="*", metavar="KEY=VALUE", help=f"override keys of {what}, for example {example}")
+    # With a default, argparse does not list it among the required arguments.
+    sub.add_argument(
+        "bare", nargs="*", default=[], metavar="KEY=VALUE", help=f"override keys of {what}, for example {example}"
+    )
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="the same; may be repeated"
     )

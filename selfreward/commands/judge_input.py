@@ -61,8 +61,9 @@ def read_rows(rows: Iterable[Row], *, name: str) -> InputRows:
         inputs.texts.update((i, (prompt_id, text)) for i, text in zip(ids, texts, strict=True))
         inputs.rows.append(InputRow(row_id, ids, has_list))
     if defects:
+        counted = "1 row" if num_defects == 1 else f"{num_defects:,} rows"
         raise RecipeError(
-            f"{name}: {num_defects:,} rows cannot be judged; each needs a prompt and a response; correct or remove "
+            f"{name}: {counted} cannot be judged; each needs a prompt and a response; correct or remove "
             f"them\n{listed(defects, num_defects)}"
         )
     if not inputs.rows:

@@ -33,6 +33,11 @@ def checkpoint_in(reference: str) -> Path:
     run, at, number = reference.rpartition("@")
     named = int(number) if at and number.isdecimal() else None
     folder = Path(reference if named is None else run).expanduser()
+    if at and named is None and not folder.exists() and Path(run).expanduser().is_dir():
+        raise RecipeError(
+            f"--from {reference}: {number!r} is not a number; RUN@T names the checkpoint of iteration T, and RUN alone "
+            f"the best one; write {run}@1, or {run}"
+        )
     store = Store(folder, write=False)
     there = [t for t in store.folders(CHECKPOINT) if (folder / folder_of(t) / CHECKPOINT).is_dir()]
     link = folder / BEST

@@ -49,3 +49,9 @@ def test_an_argument_that_is_no_override_is_named(capsys: pytest.CaptureFixture[
     assert "seed: not KEY=VALUE; an override is a key of the recipe and its value, as in seed=3" in (
         capsys.readouterr().err
     )
+
+
+def test_overrides_are_not_among_the_required_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(["run"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: recipe\n")

@@ -5,8 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from selfreward import recipe_file
-from selfreward.launch.started_from import seen_prompts_warnings, start_of
+from selfreward.errors import RecipeError
+from selfreward.launch.started_from import checkpoint_in, seen_prompts_warnings, start_of
 from selfreward.records import Message, Prompt
 from selfreward.store import Store
 from selfreward.tables import PROMPTS
@@ -50,6 +53,12 @@ def test_prompts_of_all_runs_before_are_counted(tmp_path: Path) -> None:
     assert f"2 of the 5 prompts that are held out here were training prompts of {second} and {first}," in found
     (found,) = warnings(third, 2, "b", "y")
     assert f"1 of the 2 prompts that are held out here were training prompts of {first}," in found
+
+
+def test_an_iteration_that_is_no_number_is_explained(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "first", "a")
+    with pytest.raises(RecipeError, match=f"--from {run}@last: 'last' is not a number.*write {run}@1, or {run}$"):
+        checkpoint_in(f"{run}@last")
 
 
 def test_a_run_before_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -92,3 +92,9 @@ def test_a_text_in_braces_without_quotes_is_to_be_quoted() -> None:
         refusal(MINIMAL, "output_dir={name}-{seed}"),
     ):
         assert message.endswith('a text that begins with { needs quotes; write "{name}-{seed}"')
+
+
+def test_a_value_that_the_shell_has_cut_is_to_be_quoted() -> None:
+    message = refusal(MINIMAL, "prompts={kind: file,")
+    assert message.startswith("override prompts:1: expected")
+    assert message.endswith("quote the override for the shell, as in 'prompts={...}', and close every bracket")
