@@ -11,7 +11,7 @@ from pathlib import Path
 from selfreward.errors import RecipeError
 from selfreward.model_files.cache import cached_folder
 from selfreward.model_files.folder_check import require_usable_files
-from selfreward.model_files.hub_errors import is_path_of_nothing, missing_folder, not_from_hub
+from selfreward.model_files.hub_errors import missing_folder, not_from_hub
 from selfreward.model_files.own_template import with_template
 from selfreward.model_files.packaged import packaged_file
 from selfreward.model_files.quiet import quiet_transformers
@@ -20,6 +20,7 @@ from selfreward.model_files.template_check import require_usable_template
 from selfreward.model_files.weights import require_complete_weights
 from selfreward.recipe import ModelSection
 from selfreward.recipe.nearby import beside
+from selfreward.recipe.paths import looks_like_a_path
 from selfreward.records import Checkpoint
 from selfreward.store.files import sha256_of, weights_sha256
 from selfreward.store.model_folder import stamp_of
@@ -127,7 +128,7 @@ def from_hub(section: ModelSection, *, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
     name = section.model
-    if is_path_of_nothing(name):
+    if looks_like_a_path(name):
         raise missing_folder(name)
     if not _HUB_ID.match(name) or name.endswith((".safetensors", ".bin", ".pt")):
         raise RecipeError(

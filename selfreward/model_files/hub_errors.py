@@ -2,16 +2,11 @@
 
 from selfreward.errors import RecipeError
 from selfreward.recipe.nearby import beside
-from selfreward.recipe.paths import existing_path, looks_like_a_path
-
-
-def is_path_of_nothing(name: str) -> bool:
-    """Return whether a name that names no folder looks like a path, or begins with an existing folder."""
-    first = name.split("/", 1)[0]
-    return looks_like_a_path(name) or (first != name and existing_path(first) is not None)
+from selfreward.recipe.paths import existing_path
 
 
 def missing_folder(name: str) -> RecipeError:
+    """Return the error for a name that looks like a path and names nothing."""
     return RecipeError(f"model {name!r}: it looks like a path, and there is no such folder; {beside(name)}")
 
 
@@ -21,6 +16,8 @@ def not_from_hub(name: str, revision: str | None, error: Exception) -> RecipeErr
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     where = f"model {name!r}: there is no such folder"
+    if existing_path(name.partition("/")[0]) is not None:  # a hub id may begin with the name of a folder too
+        where += f" ({beside(name)})"
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return RecipeError(
@@ -39,4 +36,6 @@ def not_from_hub(name: str, revision: str | None, error: Exception) -> RecipeErr
             f"or where there is a network run `hf download {name}`, with HF_HUB_OFFLINE unset"
         )
     reason = str(error).strip().split("\n")[0]
-    return RecipeError(f"{where}, and the hub returned none ({type(error).__name__}: {reason:.200}); correct the name")
+    return RecipeError(
+        f"{where}, and the hub returned none ({type(error).__name__}: {reason:.200}); correct what it names"
+    )

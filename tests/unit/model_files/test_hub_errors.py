@@ -25,11 +25,14 @@ def refusal(name: str) -> str:
 def test_a_path_of_nothing_is_answered_with_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine-0").mkdir(parents=True)
-    for name in (str(tmp_path / "runs" / "mine0"), "runs/mine0", "./runs/mine0"):
+    meant = f"did you mean '{tmp_path / 'runs' / 'mine-0'}'?"
+    for name in (str(tmp_path / "runs" / "mine0"), "./runs/mine0"):
         message = refusal(name)
-        assert message.endswith(f"there is no such folder; did you mean '{tmp_path / 'runs' / 'mine-0'}'?")
+        assert message.endswith(f"there is no such folder; {meant}")
         assert "Error" not in message and len(message) < 300
-    assert refusal("runs/other").endswith(f"{tmp_path / 'runs'} has mine-0; correct the path")
+    assert refusal("./runs/other").endswith(f"{tmp_path / 'runs'} has mine-0; correct the path")
+    unclear = refusal("runs/mine0")
+    assert f"there is no such folder ({meant}), it is not in the hub's cache" in unclear
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_a_path_of_nothing_is_answered_with_what_is_beside_it(tmp_path: Path, mo
         ),
         (GatedRepoError.__new__(GatedRepoError), "ask for access on https://huggingface.co/org/name"),
         (RevisionNotFoundError.__new__(RevisionNotFoundError), "no revision 'v2'; correct or remove `revision`"),
-        (ValueError("odd\nlong text"), "(ValueError: odd); correct the name"),
+        (ValueError("odd\nlong text"), "(ValueError: odd); correct what it names"),
     ],
 )
 def test_errors_of_the_hub_say_what_to_do(error: Exception, words: str) -> None:
