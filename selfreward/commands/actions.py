@@ -40,8 +40,7 @@ def run_command(options: argparse.Namespace) -> int:
     console = Console(sys.stderr)
     result = local.run(recipe, progress=console)
     if result.was_finished:
-        note = f"; {result.note}" if result.note else ""
-        print(f"{result.folder}: already finished; nothing was computed{note}", file=sys.stderr)
+        print(f"{result.folder}: already finished; nothing was computed", file=sys.stderr)
     command = continuing_command(options.recipe, options.overrides, start=options.start)
     closing = console.closing(result, command)
     print(closing)

@@ -39,7 +39,11 @@ def run(recipe: Recipe, *, progress: Progress = lambda *_: None) -> RunResult:
 
     A run that has ended, and that this recipe would not continue, is not opened again: its result is read.
     """
-    return finished_run(recipe) or _run(recipe, progress)
+    if found := finished_run(recipe):
+        if found.note:
+            progress("warning", 0, found.note, {})
+        return found
+    return _run(recipe, progress)
 
 
 def _run(recipe: Recipe, progress: Progress) -> RunResult:

@@ -105,7 +105,10 @@ def test_fewer_iterations_than_are_finished_change_nothing(finished: Path) -> No
     done = again(finished, "iterations.max=1")
     assert done.returncode == 0 and done.stdout.endswith("imported []\n"), done.stderr
     assert "already finished" in done.stderr
-    assert "iterations.max is 1, but 2 iterations are finished, and nothing that is finished is undone" in done.stderr
+    assert (
+        "warning: iterations.max is 1, but 2 iterations are finished, and nothing that is finished is undone"
+        in done.stderr
+    )
     assert f"`--from {finished}@1` with another output_dir starts a run from M_1" in done.stderr
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
