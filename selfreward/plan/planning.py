@@ -16,9 +16,10 @@ from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.gpus import machine_of
 from selfreward.plan.history import History, read_history, started_recipe
 from selfreward.plan.machine import Machine, measure_machine
+from selfreward.plan.memory import Memory, memory_of, update_memory
 from selfreward.plan.model_shape import ModelShape, read_shape
 from selfreward.plan.seconds import Seconds, estimate
-from selfreward.plan.storage import Disk, Memory, disk_of, memory_of
+from selfreward.plan.storage import Disk, disk_of
 from selfreward.plan.work import IterationWork, count_work
 from selfreward.recipe import LaunchSection, Recipe
 from selfreward.settled import settled
@@ -77,8 +78,11 @@ def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
     disk = disk_of(recipe, work, model=model)
     if gpu is None:  # another machine has other disks
         found += _of_disk(disk)
-    memory = memory_of(recipe, work, model=model, machine=machine)
-    seconds, start = estimate(recipe, work, model=model, machine=machine, history=history)
+    training = update_memory(recipe, tools.models["policy"].path, machine=machine)
+    memory = memory_of(recipe, work, model=model, machine=machine, training=training)
+    seconds, start = estimate(
+        recipe, work, model=model, machine=machine, history=history, micro_batch_tokens=memory.micro_batch_tokens
+    )
     return Plan(
         recipe=recipe,
         dtype=chosen,
@@ -130,9 +134,12 @@ def _of_machine(recipe: Recipe, machine: Machine, memory: Memory) -> Iterator[st
         )
     if memory.peak > memory.available:
         yield (
-            "the memory of a GPU is too small, before activations; less is needed with models.policy.lora, "
-            "training.optimizer adamw_8bit or adafactor, training.weights_dtype bfloat16, or with launch.sharding fsdp "
-            "on several GPUs; logits with training.micro_batch_tokens"
+            "the memory of a GPU is too small for "
+            + ("the engine: lower engine.gpu_memory_utilization" if memory.engine > memory.available else "the update")
+            + "; an update needs less with training.gradient_checkpointing, models.policy.lora, training.optimizer "
+            "adamw_8bit, adamw_offload or adafactor, training.weights_dtype bfloat16, or launch.sharding fsdp on "
+            "several GPUs; a longest pair of "
+            f"{memory.micro_batch_tokens:,} tokens with a lower sampling.max_tokens"
         )
 
 

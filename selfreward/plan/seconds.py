@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from selfreward.plan.amounts import Work
 from selfreward.plan.history import History
 from selfreward.plan.machine import Machine
+from selfreward.plan.memory import DEFAULT_TOKENS, engine_kind
 from selfreward.plan.model_shape import BYTES, ModelShape
-from selfreward.plan.storage import engine_kind, micro_batch_tokens
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe
 from selfreward.tables import TRAINING
@@ -66,10 +66,16 @@ class _Rate:
 
 
 def estimate(
-    recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape, machine: Machine, history: History
+    recipe: Recipe,
+    work: Sequence[IterationWork],
+    *,
+    model: ModelShape,
+    machine: Machine,
+    history: History,
+    micro_batch_tokens: int = DEFAULT_TOKENS,
 ) -> tuple[tuple[Seconds, ...], Seconds]:
     """Return the seconds of each iteration, and of the engine's start when any work is left."""
-    clock = _Clock(recipe, model, machine)
+    clock = _Clock(recipe, model, machine, micro_batch_tokens)
     rates = _rates(work, history)
     seconds = tuple(_iteration(iteration, clock, rates, history) for iteration in work)
     start = START_S[engine_kind(recipe)]
@@ -138,6 +144,7 @@ class _Clock:
     recipe: Recipe
     model: ModelShape
     machine: Machine
+    micro_batch_tokens: int
 
     def stage(self, work: IterationWork, name: str) -> Seconds:
         """Estimate the time of the engine and of training; the time of other models is unknown until they have run."""
@@ -194,7 +201,7 @@ class _Clock:
         flops = self.model.forward_flops(num_tokens, context=work.update.longest_pair_tokens / 4)
         update_s = flops / self.machine.training_flops / TRAINING_SHARE.at(fast=fast)
         # One more micro-batch per step: passes without gradients use larger batches.
-        size = max(1, micro_batch_tokens(training, work.update.longest_pair_tokens))
+        size = max(1, self.micro_batch_tokens)
         num_micro_batches = math.ceil(num_tokens / num_passes / size) + work.update.num_steps
         overhead_s = num_micro_batches * MICRO_BATCH_OVERHEAD_S.at(fast=fast) + TRAINING_OVERHEAD_S.at(fast=fast)
         return GENERATED_SHARE.at(fast=fast) * update_s + overhead_s

@@ -1,33 +1,13 @@
-"""Memory and disk space of a run, from the sizes of its models."""
+"""Disk space of a run, from the sizes of its models."""
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe, TrainingSection
-
-LOGIT_BYTES = 3 * 4  # the logits, their softmax and its gradient, float32
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Memory in bytes. `shared`: engine and trainer use the same memory at the same time, as on a CPU."""
-
-    engine_weights: int
-    engine_kv_cache: int
-    trainer_states: int
-    trainer_logits: int
-    available: int
-    shared: bool
-
-    @property
-    def peak(self) -> int:
-        engine, trainer = self.engine_weights + self.engine_kv_cache, self.trainer_states + self.trainer_logits
-        return engine + trainer if self.shared else max(engine, trainer)
 
 
 @dataclass(frozen=True)
@@ -41,30 +21,6 @@ class Disk:
     free: int
 
 
-def memory_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape, machine: Machine) -> Memory:
-    training, dtype = recipe.training, recipe.engine.dtype
-    weights = model.num_parameters * BYTES[dtype]
-    longest = max((iteration.update.longest_pair_tokens for iteration in work), default=0)
-    # Weights, gradients and the optimizer's state (1910.02054, section 3.1).
-    # Adapters and their states are small compared with the weights. Memory is per GPU, but shared by CPU processes.
-    if recipe.policy.lora:
-        states = BYTES[training.weights_dtype] * model.num_parameters
-    else:
-        states = _bytes_with_state(training, model, copies=2)
-    if machine.device == "cpu":
-        states *= recipe.launch.num_processes
-    elif recipe.launch.sharding == "fsdp":
-        states //= min(recipe.launch.num_processes, machine.count)
-    return Memory(
-        engine_weights=weights,
-        engine_kv_cache=_kv_cache(recipe, weights, model=model, machine=machine),
-        trainer_states=states,
-        trainer_logits=micro_batch_tokens(training, longest) * model.vocabulary * LOGIT_BYTES,
-        available=machine.memory_bytes,
-        shared=machine.device == "cpu",
-    )
-
-
 def _bytes_with_state(training: TrainingSection, model: ModelShape, *, copies: int) -> int:
     """Return the bytes of `copies` of all weights, and of the optimizer's state."""
     dtype = BYTES[training.weights_dtype]
@@ -74,31 +30,6 @@ def _bytes_with_state(training: TrainingSection, model: ModelShape, *, copies: i
     if training.optimizer == "adamw_8bit":
         state += (8 - 2) * model.vocabulary * model.hidden_size
     return copies * dtype * model.num_parameters + state
-
-
-def micro_batch_tokens(training: TrainingSection, longest_pair: int) -> int:
-    """Return the maximum tokens of a micro-batch; a pair longer than the limit is its own micro-batch."""
-    num_pairs = min(training.micro_batch_size or training.batch_size, training.batch_size)
-    return max(longest_pair, min(training.micro_batch_tokens or num_pairs * longest_pair, num_pairs * longest_pair))
-
-
-def _kv_cache(recipe: Recipe, weights: int, *, model: ModelShape, machine: Machine) -> int:
-    engine = recipe.engine
-    if engine_kind(recipe) == "transformers":
-        return engine.batch_tokens * model.kv_bytes_per_token(engine.dtype)
-    if machine.device == "cpu":
-        return int(engine.kv_cache_gib * 2**30)
-    # On a GPU vLLM takes its whole share of the memory at the start.
-    return max(0, int(engine.gpu_memory_utilization * machine.memory_bytes) - weights)
-
-
-def engine_kind(recipe: Recipe) -> str:
-    """Return vllm or transformers, as `auto` chooses on this machine."""
-    import importlib.util
-
-    if recipe.engine.kind != "auto":
-        return recipe.engine.kind
-    return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
 
 
 def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape) -> Disk:

@@ -8,9 +8,9 @@ from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import cost, money, work_outside_engine
 from selfreward.plan.layout import count, entry, prose
 from selfreward.plan.machine import Machine
+from selfreward.plan.memory import engine_kind
 from selfreward.plan.planning import Plan
 from selfreward.plan.seconds import Seconds
-from selfreward.plan.storage import engine_kind
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import EndpointSection
 
@@ -163,25 +163,41 @@ def _used(plan: Plan) -> str:
     return f"So far this run used {used / planned:.0%} of the upper bound on tokens of its finished stages."
 
 
-_STATES = {
-    "adamw": "Adam's two moments",
-    "adamw_8bit": "Adam's two moments in 8 bits",
-    "adafactor": "Adafactor's state",
-}
+_STATES = {"adamw": "Adam's moments", "adamw_8bit": "Adam's moments in 8 bits", "adafactor": "Adafactor's state"}
 
 
 def _memory(plan: Plan) -> str:
-    memory, training = plan.memory, plan.recipe.training
+    memory = plan.memory
     together = "engine and trainer share the memory" if memory.shared else "engine and trainer take turns"
     together += " on each GPU" if plan.machine.count > 1 else ""
-    states = "weights" if plan.recipe.policy.lora else f"weights, gradients, {_STATES[training.optimizer]}"
     return entry(
         "memory",
         f"{_gib(memory.peak)} of {_gib(memory.available)}, {together}: engine {_gib(memory.engine_weights)} weights "
-        f"and {_gib(memory.engine_kv_cache)} KV cache; trainer {_gib(memory.trainer_states)} ({states} in "
-        f"{training.weights_dtype}) and up to {_gib(memory.trainer_logits)} logits of a micro-batch. Not "
-        "included: activations, which grow with training.micro_batch_tokens; libraries and their workspaces, 1 to 3 "
-        "GiB.",
+        f"and {_gib(memory.engine_kv_cache)} KV cache; {_trainer(plan)}. Not included: libraries and their workspaces, "
+        "1 to 3 GiB.",
+    )
+
+
+def _trainer(plan: Plan) -> str:
+    memory, recipe = plan.memory, plan.recipe
+    found = memory.training
+    if found is None:
+        return "trainer unknown: the activations of this model cannot be counted"
+    section = recipe.training
+    shards = " of a shard" if recipe.launch.sharding == "fsdp" else ""
+    parts = [
+        f"{_gib(found.weights)} weights ({section.weights_dtype})",
+        f"{_gib(found.gradients)} gradients",
+        f"{_gib(found.states)} {_STATES[section.optimizer]}",
+        *([f"{_gib(found.copies)} copies of weights in 16 bits"] if found.copies else []),
+    ]
+    tokens = memory.micro_batch_tokens
+    activations = found.peak(tokens, tokens) - found.fixed
+    processes = f" in each of {memory.num_trainers} processes" if memory.num_trainers > 1 else ""
+    how = " (training.micro_batch_tokens: auto)" if section.micro_batch_tokens == "auto" else ""
+    return (
+        f"trainer {_gib(found.peak(tokens, tokens))}{processes}: {', '.join(parts)}{shards}, and {_gib(activations)} "
+        f"activations and logits of a micro-batch of {tokens:,} tokens{how}"
     )
 
 

@@ -69,7 +69,7 @@ class TrainingSection(Section):
     `batch_size` is the number of pairs per optimizer step; unset, it is at most 16, and follows the number of prompts
     (`sizes.py`). They are computed in micro-batches of at most
     `micro_batch_tokens` tokens and `micro_batch_size` pairs (null: no limit), which changes memory and speed but not
-    the result.
+    the result; `auto` is as many tokens as the memory of the GPU holds, and 2,048 on a CPU.
     `reference`: the policy at the start of the iteration, or M_0. `reference_logprobs: sampler` uses the engine's
     numbers for responses that the reference sampled, as long as their root mean square error of the reward margin (beta
     times nats) is at most `max_reference_gap`; 0.1 changes a pair's weight in the gradient by 5 %.
@@ -97,7 +97,7 @@ class TrainingSection(Section):
     reference: Literal["iteration_start", "initial"] = "iteration_start"
     reference_logprobs: Literal["trainer", "sampler"] = "trainer"
     max_reference_gap: float = Field(0.1, gt=0)
-    micro_batch_tokens: int | None = Changeable(2048, ge=1)
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Changeable("auto")
     micro_batch_size: int | None = Changeable(None, ge=1)
     max_pairs: int | None = Field(None, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from selfreward.errors import TrainingError
 from selfreward.updates.adapters import add_adapters, merge_adapters
 from selfreward.updates.batches import Batch, PairBlock
+from selfreward.updates.budgets import Budgets, budgets_of
 from selfreward.updates.losses import PairLogps, mean_loss
 from selfreward.updates.optimizers import load_optimizer_state, optimizer_of
 from selfreward.updates.packing import attention, forward, support
@@ -37,7 +38,6 @@ from selfreward.updates.schedules import learning_rate
 from selfreward.updates.settings import Settings
 
 MAX_NAMED_IDS = 32
-PASS_FACTOR = 4  # micro-batches of a pass without gradients may be this many times larger
 STATE = "state.pt"
 
 Logps = tuple[Sequence[float], Sequence[float]]
@@ -79,16 +79,17 @@ class Trainer:
     ) -> None:
         section = self.section = settings.training
         self.num_steps, self.steps = num_steps, list[Step]()
-        self._budget = Budget(section.micro_batch_tokens, section.micro_batch_size, section.packing == "shared_prefix")
+        self._packed = section.packing == "shared_prefix"
         self.sharding = settings.launch.sharding
         self._sharded = self.sharding == "fsdp"
         self.accelerator = make_accelerator(settings.launch)
         self._device, self._config = self.accelerator.device, model.config
         self._report = report if self.accelerator.is_main_process else silent
+        self.budgets = self._agreed(budgets_of(settings, model.config, device=self._device))
         model = self._configured(model, settings, first, seed=seed)
         self.model = distribute(model, self.accelerator, sharding=self.sharding)
         self.optimizer = optimizer_of(section, self.model)
-        if self._budget.shared_prefix:
+        if self._packed:
             self._verify_packing(first)
 
     def _verify_packing(self, first: PairBlock) -> None:
@@ -108,7 +109,7 @@ class Trainer:
         A model that will be sharded stays where it is, because it may not fit on one device.
         """
         section = settings.training
-        if self._budget.shared_prefix:
+        if self._packed:
             support.check_configuration(model.config, longest=first.longest_row_tokens)
             is_16_bit = self.accelerator.mixed_precision != "no" or model.dtype.itemsize == 2
             kernel = attention.kernel_for(section.packed_attention, device=self._device, is_16_bit=is_16_bit)
@@ -127,7 +128,7 @@ class Trainer:
         `reference` has the log-probabilities of all pairs of the block under the reference. Raises TrainingError when
         the loss or the gradient norm is not finite.
         """
-        if self._budget.shared_prefix:
+        if self._packed:
             support.check_configuration(self._config, longest=pairs.longest_row_tokens)
         if len(self.steps) >= self.num_steps and self.section.lr_scheduler in ("linear", "cosine"):
             raise TrainingError(
@@ -138,19 +139,49 @@ class Trainer:
         rate = learning_rate(self.section, len(self.steps), num_steps=self.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        micro_batches = self._divide(pairs, batch, self._budget)
-        loss, margin = self._add_gradients(pairs, reference, batch, micro_batches)
+        loss, margin, num_tokens = self._gradients(pairs, reference, batch)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.section.max_grad_norm)
         grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if not math.isfinite(grad_norm):
             raise self._not_finite("gradient norm", grad_norm, pairs, batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        num_tokens = sum(self._budget.num_tokens([pairs.tokens[i] for i in rows]) for rows in micro_batches if rows)
         self.steps.append(Step(len(self.steps) + 1, loss, grad_norm, rate, margin, num_tokens))
         measured = {"loss": loss, "reward_margin": margin, "learning_rate": rate}
         self._report("update", len(self.steps), self.num_steps, measured)
         return self.steps[-1]
+
+    def _gradients(self, pairs: PairBlock, reference: Logps, batch: Batch) -> tuple[float, float, int]:
+        """Compute the gradient; return loss, margin and the number of tokens computed.
+
+        Where `micro_batch_tokens: auto` has taken too much of one device's memory, the step begins again with half.
+        """
+        while True:
+            budget = self.budgets.step
+            micro_batches = self._divide(pairs, batch, budget)
+            try:
+                loss, margin = self._add_gradients(pairs, reference, batch, micro_batches)
+            except torch.OutOfMemoryError:
+                is_last = self.accelerator.num_processes > 1 or max(map(len, micro_batches)) == 1
+                if self.section.micro_batch_tokens != "auto" or is_last:
+                    raise
+                self._halve()
+                continue
+            tokens = (budget.num_tokens([pairs.tokens[i] for i in rows]) for rows in micro_batches if rows)
+            return loss, margin, sum(tokens)
+
+    def _halve(self) -> None:
+        """Free what the failed step has taken, and continue with micro-batches of half the tokens."""
+        self.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        self.budgets = self.budgets.halved(f"halved before step {len(self.steps) + 1}: the memory did not suffice")
+
+    def _agreed(self, budgets: Budgets) -> Budgets:
+        """Return the budgets of the process with the least memory: all divide a step into the same micro-batches."""
+        if self.accelerator.num_processes == 1 or budgets.step.max_tokens is None:
+            return budgets
+        everywhere: list[Budgets] = gather_object([budgets])
+        return min(everywhere, key=lambda one: one.step.max_tokens or 0)
 
     def _add_gradients(
         self, pairs: PairBlock, reference: Logps, batch: Batch, micro_batches: list[Batch]
@@ -198,7 +229,7 @@ class Trainer:
         """Return the padded batch, with the layout when the pairs are packed."""
         tokens = [pairs.tokens[i] for i in batch]
         inputs: dict[str, Any] = {name: values.to(self._device) for name, values in padded_batch(tokens).items()}
-        if self._budget.shared_prefix:
+        if self._packed:
             inputs["layout"] = lay_out_pairs(tokens)
         return inputs
 
@@ -215,7 +246,7 @@ class Trainer:
         found: dict[int, tuple[float, float]] = {}
         num_processes = self.accelerator.num_processes
         self.model.eval()
-        micro_batches = self._divide(pairs, [*rows], self._budget.larger(PASS_FACTOR)) if rows else []
+        micro_batches = self._divide(pairs, [*rows], self.budgets.forward) if rows else []
         for part in micro_batches[self.accelerator.process_index :: num_processes]:
             with torch.no_grad(), self.accelerator.autocast():
                 per_token = self._forward(self._inputs(pairs, part or [rows[0]]))

@@ -22,10 +22,6 @@ class Budget:
     max_pairs: int | None = None
     shared_prefix: bool = True
 
-    def larger(self, factor: int) -> "Budget":
-        tokens, pairs = (limit and limit * factor for limit in (self.max_tokens, self.max_pairs))
-        return Budget(tokens, pairs, self.shared_prefix)
-
     def num_tokens(self, pairs: Sequence[PairTokens]) -> int:
         """Count the tokens computed for a micro-batch of `pairs`: packed, or padded with each prompt twice."""
         load = _Load(self)

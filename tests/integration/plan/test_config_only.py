@@ -42,10 +42,9 @@ def test_the_recipes_for_7b_models_fit_on_the_gpus_that_they_name(name: str, gpu
     recipe = recipe_file.parse(text, name=name, overrides=[f"models.policy.model={folder}", f"output_dir={folder}/run"])
     found = plan(recipe, gpu=gpu)
     assert found.model.num_parameters == 7_615_616_512, "as the model's card counts"
-    trainer = found.memory.trainer_states + found.memory.trainer_logits
-    said = f"{trainer / 2**30:.0f} GiB for the trainer"
+    said = f"{found.memory.trainer / 2**30:.0f} GiB for the trainer"
     assert said in text, f"the recipe's comment should say: {said}"
-    assert found.memory.peak < 0.9 * found.memory.available
+    assert found.memory.peak < 0.95 * found.memory.available
     assert not [warning for warning in found.warnings if "would refuse" in warning or "launch" in warning]
     assert any("all lengths are estimated" in warning for warning in found.warnings)
 

@@ -21,15 +21,17 @@ from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.history import History, read_history
 from selfreward.plan.machine import Machine
+from selfreward.plan.memory import ASLEEP_BYTES, memory_of
 from selfreward.plan.model_shape import ModelShape, read_shape
 from selfreward.plan.seconds import REAL_RATE, START_S, Seconds, estimate
-from selfreward.plan.storage import disk_of, memory_of
+from selfreward.plan.storage import disk_of
 from selfreward.plan.work import IterationWork
 from selfreward.recipe import Recipe
 from selfreward.records import PreferencePair, Prompt
 from selfreward.store import Store
 from selfreward.tables import PAIRS, TRAINING
 from selfreward.templates import Template
+from selfreward.updates.memory import TrainingMemory
 from selfreward.workload import UpdateWork
 
 MODEL = ModelShape(
@@ -275,36 +277,48 @@ def test_a_model_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
         read_shape(write_model(tmp_path, config, {"a": (2, 2), "b": (2, 2)}))
 
 
-def test_memory_of_a_float32_trainer_and_the_engine() -> None:
+UPDATE = TrainingMemory(
+    weights=4_000_000, gradients=4_000_000, states=8_000_000, copies=0, head=0, per_token=500.0, per_label=12_000.0,
+    per_token_in_layer=100.0,
+)  # fmt: skip
+
+
+def test_memory_of_the_engine_and_the_trainer() -> None:
     recipe = make_recipe("training.micro_batch_size=1", "engine.batch_tokens=1000", "engine.dtype=bfloat16")
     work, _ = count(recipe)
-    memory = memory_of(recipe, work, model=MODEL, machine=CPU)
+    memory = memory_of(recipe, work, model=MODEL, machine=CPU, training=UPDATE)
     assert memory.engine_weights == 2_000_000
     assert memory.engine_kv_cache == 1000 * 2 * 4 * 2 * 16 * 2
-    assert memory.trainer_states == 16_000_000  # 4 bytes each for the weight, its gradient and two moments
-    assert memory.trainer_logits == (34 + 2 * 50) * 1000 * 12  # one pair, with the longest prompt of all iterations
-    assert memory.peak == sum((2_000_000, memory.engine_kv_cache, 16_000_000, memory.trainer_logits))
-    initial = memory_of(make_recipe("training.reference=initial"), work, model=MODEL, machine=CPU)
-    assert initial.trainer_states == 16_000_000  # never two models at once
-    tight = memory_of(make_recipe("training.micro_batch_tokens=200"), work, model=MODEL, machine=CPU)
-    assert tight.trainer_logits == 200 * 1000 * 12
-    half = memory_of(make_recipe("training.weights_dtype=bfloat16"), work, model=MODEL, machine=CPU)
-    assert half.trainer_states == 8_000_000
-    for optimizer, dtype, states in [
-        ("adafactor", "float32", 8_000_000),
-        ("adafactor", "bfloat16", 4_000_000),
-        ("adamw_8bit", "float32", 10_000_000 + 6 * 1000 * 64),
-        ("adamw_8bit", "bfloat16", 6_000_000 + 6 * 1000 * 64),
-    ]:
-        smaller = make_recipe(f"training.optimizer={optimizer}", f"training.weights_dtype={dtype}")
-        assert memory_of(smaller, work, model=MODEL, machine=CPU).trainer_states == states
+    assert memory.micro_batch_tokens == 34 + 2 * 50  # one pair, with the longest prompt of all iterations
+    assert memory.trainer == 16_000_000 + 134 * 12_500
+    assert memory.peak == memory.engine + memory.trainer
+    two = make_recipe("training.micro_batch_size=1", "launch.num_processes=2")
+    assert memory_of(two, work, model=MODEL, machine=CPU, training=UPDATE).trainer == 2 * memory.trainer
+    unknown = memory_of(recipe, work, model=MODEL, machine=CPU, training=None)
+    assert unknown.peak == memory.engine
+
+
+def test_micro_batches_follow_the_recipe_the_pairs_and_the_memory() -> None:
+    def tokens(*changes: str, machine: Machine = CPU, training: TrainingMemory | None = UPDATE) -> int:
+        recipe = make_recipe(*changes, "training.batch_size=64")
+        work, _ = count(recipe)
+        return memory_of(recipe, work, model=MODEL, machine=machine, training=training).micro_batch_tokens
+
+    gpu = replace(CPU, device="cuda", memory_bytes=ASLEEP_BYTES + 100_000_000)
+    assert tokens("training.micro_batch_tokens=200") == 200
+    assert tokens("training.micro_batch_tokens=1") == 134  # the longest pair is a micro-batch of its own
+    assert tokens("training.micro_batch_tokens=null") == 64 * 134
+    assert tokens() == 2048  # auto on a CPU
+    assert tokens(machine=gpu) == int((0.9 * 100_000_000 - 16_000_000) / 12_500)
+    assert tokens(machine=gpu, training=None) == 2048
+    assert tokens(machine=replace(gpu, memory_bytes=ASLEEP_BYTES)) == 134
 
 
 def test_on_a_gpu_engine_and_trainer_take_turns() -> None:
     recipe = make_recipe("engine.kind=vllm", "engine.gpu_memory_utilization=0.5")
     work, _ = count(recipe)
-    memory = memory_of(recipe, work, model=MODEL, machine=replace(CPU, device="cuda"))
-    assert memory.peak == memory.engine_weights + memory.engine_kv_cache == 4 * 2**30
+    memory = memory_of(recipe, work, model=MODEL, machine=replace(CPU, device="cuda"), training=UPDATE)
+    assert memory.peak == memory.engine == 4 * 2**30
 
 
 @pytest.mark.parametrize(
@@ -452,7 +466,8 @@ def make_plan(recipe: Recipe, **changes: Any) -> Plan:
     plan = Plan(
         recipe=recipe, dtype=engine_dtype(recipe.engine), model=MODEL, machine=CPU, iterations=work, seconds=seconds,
         start=start, history=History(),
-        memory=memory_of(recipe, work, model=MODEL, machine=CPU), disk=disk_of(recipe, work, model=MODEL),
+        memory=memory_of(recipe, work, model=MODEL, machine=CPU, training=UPDATE),
+        disk=disk_of(recipe, work, model=MODEL),
         warnings=(),
     )  # fmt: skip
     return replace(plan, **changes)
@@ -511,7 +526,7 @@ def test_the_text_states_bounds_assumptions_and_resolution() -> None:
         "upper bounds",
         "an estimate",
         "15% to 70% of the matrix rate",
-        "Not included: activations",
+        "activations and logits of a micro-batch of",
         "100 GFLOP/s in bfloat16",
     ):
         assert words_ in text

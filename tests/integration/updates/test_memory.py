@@ -1,0 +1,181 @@
+"""Memory of an update, counted on fake tensors, against the measured peak of real steps and against known sizes."""
+
+from typing import Any
+
+import pytest
+import torch
+from cases.packing import COMMON, EXPERTS
+from cases.peak_memory import PeakMemory
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
+from selfreward.updates.batches import PairBlock
+from selfreward.updates.budgets import MAX_PASS_TOKENS, Budgets, budgets_of
+from selfreward.updates.memory import TrainingMemory, training_memory
+from selfreward.updates.packing.layout import PairTokens
+from selfreward.updates.packing.micro_batches import Budget
+from selfreward.updates.settings import Settings
+from selfreward.updates.trainer import Trainer
+
+GIB = 2**30
+SMALL = {
+    "vocab_size": 4000, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "tie_word_embeddings": True, "max_position_embeddings": 4096,
+}  # fmt: skip
+LLAMA_1B = {
+    "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN_7B = {
+    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def settings_of(*, lora: bool = False, launch: LaunchSection | None = None, **training: Any) -> Settings:
+    section = TrainingSection(**training)
+    return Settings(
+        training=section,
+        engine_dtype="bfloat16",
+        lora=LoraSection() if lora else None,
+        launch=launch or LaunchSection(),
+    )
+
+
+def measured(config: PretrainedConfig, settings: Settings, *, num_tokens: int) -> int:
+    """The peak of two steps, each on one pair of `num_tokens` tokens, half of them labels."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(number: int) -> tuple[int, ...]:
+        return tuple(torch.randint(2, config.vocab_size - 1, (number,), generator=generator).tolist())
+
+    pairs = tuple(PairTokens(tokens(num_tokens // 2), tokens(num_tokens // 4), tokens(num_tokens // 4)) for _ in "ab")
+    block = PairBlock(("a", "b"), pairs, torch.ones(2), torch.ones(2))
+    trainer = Trainer(AutoModelForCausalLM.from_config(config), settings=settings, first=block, num_steps=2, seed=0)
+    with PeakMemory() as memory:
+        memory.count(*trainer.model.parameters())
+        for _ in range(2):
+            trainer.step(block, ([-10.0] * 2, [-10.0] * 2), [0, 1])
+    trainer.close()
+    return memory.peak
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_tokens"),
+    [
+        ({}, 512),
+        ({}, 1024),
+        ({"gradient_checkpointing": True}, 1024),
+        ({"optimizer": "adafactor"}, 1024),
+        ({"lora": True}, 1024),
+    ],
+)
+def test_the_predicted_peak_is_the_measured_one(changes: dict[str, Any], num_tokens: int) -> None:
+    config = AutoConfig.for_model("llama", **SMALL)
+    settings = settings_of(batch_size=2, micro_batch_size=1, **changes)
+    predicted = training_memory(config, settings, on_cuda=False).peak(num_tokens, num_tokens // 2)
+    found = measured(config, settings, num_tokens=num_tokens)
+    assert 0.93 < predicted / found < 1.07, f"predicted {predicted / 1e6:.0f} MB, measured {found / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {}), ("qwen2", {}), ("qwen3", {"head_dim": 8}), ("gemma3_text", {"head_dim": 8}), ("phi3", {}),
+        ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 4}),
+    ],
+)  # fmt: skip
+def test_models_of_many_architectures_are_counted(kind: str, changes: dict[str, Any]) -> None:
+    config = AutoConfig.for_model(kind, **COMMON | changes)
+    found = training_memory(config, settings_of(), on_cuda=True)
+    assert found.per_token > 4 * 16 * config.num_hidden_layers and found.fixed > found.weights > 0
+
+
+def test_sizes_of_known_models_on_cuda() -> None:
+    """In float32 with autocast: 16 bytes a parameter, 2 for the copies, and about 40 hidden and 8 inner values of 16
+    and 32 bits for each token and layer."""
+    one, seven = (AutoConfig.for_model(*x[:1], **x[1]) for x in (("llama", LLAMA_1B), ("qwen2", QWEN_7B)))
+    small = training_memory(one, settings_of(), on_cuda=True)
+    assert small.weights / 4 == small.gradients / 4 == small.states / 8 == pytest.approx(1_235_814_400)
+    assert small.copies == pytest.approx(2 * (1_235_814_400 - 128256 * 2048), rel=1e-3)
+    assert 2048 * small.per_token / GIB == pytest.approx(4.1, abs=0.2)
+    large = training_memory(seven, settings_of(), on_cuda=True)
+    assert large.fixed / GIB == pytest.approx(126, abs=1)
+    assert 2048 * large.per_token / GIB == pytest.approx(14.4, abs=1)
+    checkpointed = training_memory(seven, settings_of(gradient_checkpointing=True), on_cuda=True)
+    assert 2048 * checkpointed.per_token / GIB == pytest.approx(
+        0.77, abs=0.1
+    )  # 16 or 32 bits of one hidden state a layer
+    shards = training_memory(seven, settings_of(launch=LaunchSection(num_processes=8, sharding="fsdp")), on_cuda=True)
+    assert shards.weights * 8 == pytest.approx(large.weights, rel=1e-6)
+    assert shards.fixed / GIB == pytest.approx(114 / 8 + 8 * 0.233 / 1.074, abs=1)
+
+
+# --- Budgets ---
+
+MEMORY = TrainingMemory(
+    weights=10 * GIB, gradients=0, states=0, copies=0, head=0, per_token=1.9e6, per_label=0.0, per_token_in_layer=1e5
+)
+
+
+def test_auto_takes_what_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfreward.updates.budgets.training_memory", lambda *_args, **_options: MEMORY)
+    monkeypatch.setattr("selfreward.updates.budgets.free_memory", lambda _device: 40 * GIB)
+    config = AutoConfig.for_model("llama", **SMALL)
+    found = budgets_of(settings_of(), config, device=torch.device("cuda"))
+    assert found.step.max_tokens == int((0.9 * 40 - 10) * GIB / 2e6) == 13958
+    assert found.forward.max_tokens == MAX_PASS_TOKENS and "40.0 GiB are free" in found.reason
+    monkeypatch.setattr("selfreward.updates.budgets.free_memory", lambda _device: 5 * GIB)
+    assert budgets_of(settings_of(), config, device=torch.device("cuda")).step.max_tokens == 1
+    assert budgets_of(settings_of(), config, device=torch.device("cpu")).step.max_tokens == 2048
+    limited = budgets_of(settings_of(micro_batch_tokens=500), config, device=torch.device("cuda"))
+    assert (limited.step.max_tokens, limited.forward.max_tokens) == (500, 10_000)
+    none = budgets_of(settings_of(micro_batch_tokens=None), config, device=torch.device("cuda"))
+    assert none.step.max_tokens is None and none.forward.max_tokens is None
+
+
+def test_a_model_that_cannot_be_traced_has_the_default() -> None:
+    """On fake tensors a grouped product of matrices, as of experts, has no shape in float32."""
+    config = AutoConfig.for_model("qwen3_moe", **COMMON | {"head_dim": 8, **EXPERTS})
+    found = budgets_of(settings_of(), config, device=torch.device("cuda"))
+    assert found.step.max_tokens == found.forward.max_tokens == 2048 and "cannot be counted" in found.reason
+
+
+@pytest.mark.parametrize(("tokens", "is_halved"), [("auto", True), (4096, False)])
+def test_a_step_that_runs_out_of_memory_begins_again_with_half(
+    tokens: Any, is_halved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is the same, only its division is finer; a number that the recipe sets is not changed."""
+    config = AutoConfig.for_model("llama", **SMALL)
+    pairs = tuple(PairTokens((5,) * 20, (6 + i,) * 40, (7, 8 + i) * 20) for i in range(8))
+    block = PairBlock(tuple("abcdefgh"), pairs, torch.ones(8), torch.ones(8))
+
+    def step(budgets: Budgets | None) -> tuple[Any, Trainer]:
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        settings = settings_of(batch_size=8, micro_batch_tokens=tokens)
+        trainer = Trainer(model, settings=settings, first=block, num_steps=1, seed=0)
+        trainer.budgets = budgets or trainer.budgets
+        return trainer.step(block, ([-10.0] * 8, [-10.0] * 8), [*range(8)]), trainer
+
+    whole, _ = step(None)
+    forward, num_fails = Trainer._loss_and_margin, []
+
+    def short(self: Trainer, *args: Any) -> Any:
+        if len(args[2]) > 3:
+            num_fails.append(len(args[2]))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, *args)
+
+    monkeypatch.setattr(Trainer, "_loss_and_margin", short)
+    if not is_halved:
+        with pytest.raises(torch.OutOfMemoryError):
+            step(None)
+        return
+    budget = Budget(2048)
+    found, trainer = step(Budgets(budget, budget, "for this test"))
+    assert num_fails and trainer.budgets.step.max_tokens is not None and trainer.budgets.step.max_tokens < 1024
+    assert "before step 1: the memory did not suffice" in trainer.budgets.reason
+    assert found.loss == pytest.approx(whole.loss, rel=1e-6) and found.grad_norm == pytest.approx(
+        whole.grad_norm, rel=1e-5
+    )
