@@ -113,6 +113,7 @@ TOTAL = re.compile(
     rf"{MARK}(?P<total>{ANY_NUMBER}){STOP}(?:[ \t]?(?:{UNIT}|possible\b))?[)\]}}]{{0,2}}\$?{MARK}",
     re.IGNORECASE,
 )
+CJK_TOTAL = re.compile(languages.TOTAL_AFTER)
 SCALE = re.compile(
     r"(?:[(,]?[ \t]?(?:on|in|using)[ \t](?:a|the)[ \t](?:scale[ \t](?:of|from)[ \t])?"
     r"|[.,]?[ \t]{1,2}(?:it|which|the[ \t]scale)[ \t](?:goes|ranges|runs)[ \t]from[ \t])"
