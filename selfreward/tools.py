@@ -50,7 +50,7 @@ class Inference:
         if key not in self.judges:
             self.judges[key] = judging.build(
                 recipe.judging, chats=self.chats, engine=self.engine, seed=recipe.seed,
-                trust_remote_code=recipe.policy.trust_remote_code,
+                models=recipe.local_models,
             )  # fmt: skip
         return self.judges[key]
 
@@ -121,7 +121,7 @@ def tools_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -> To
     )  # fmt: skip
     anchor = judging.build_anchor(
         recipe.evaluation.anchor, chats=inference.chats, engine=inference.engine, seed=recipe.seed,
-        trust_remote_code=recipe.policy.trust_remote_code,
+        models=recipe.local_models,
     )  # fmt: skip
     monitor = monitoring.build(
         recipe.monitor,
