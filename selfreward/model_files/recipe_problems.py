@@ -30,6 +30,12 @@ def problems(section: Mapping[str, NamedModel], facts: Facts, *, scoring: Set[st
             yield from _of_variables(f"models.{name}", each, chat)
             if name not in scoring:
                 yield from _of_turns(f"models.{name}", chat, stop=facts.recipe.sampling.stop)
+    if facts.recipe.policy.chat_template == "plain" and not facts.recipe.sampling.stop:
+        yield warning(
+            "models.policy.chat_template: plain has no token of its own that ends a turn, and a base model often "
+            "continues with the user's next turn, which is then judged and trained on; responses should end there; set "
+            'sampling.stop to ["\\nUser:"]'
+        )
     yield from _of_system_turns(facts)
 
 

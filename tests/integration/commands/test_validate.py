@@ -214,3 +214,12 @@ def test_what_a_template_does_not_support_is_said(tmp_path: Path, capsys: pytest
     assert "like? ###\n  | assistant:\n" in printed.out
     assert validate(path, tmp_path, f"models.policy={model}", "sampling.stop='###'") == 0
     assert "ends the turn" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sets", "is_warned"), [((), True), (('sampling.stop=["\\nUser:"]',), False)])
+def test_the_plain_template_without_a_stop_string_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sets: tuple[str, ...], is_warned: bool
+) -> None:
+    path = write(tmp_path, *({"prompt": text} for text in questions()))
+    assert validate({"kind": "file", "path": path}, tmp_path, "models.policy.chat_template=plain", *sets) == 0
+    assert ("set sampling.stop to" in capsys.readouterr().err) == is_warned

@@ -162,3 +162,15 @@ def test_a_run_that_began_keeps_its_sizes_when_the_file_grows(tmp_path: Path) ->
         store.read_or_make_json(0, "evaluation", dict)
     assert settled(recipe) == before
     assert settled(recipe_of(file, "seed=1")).evaluation.num_prompts == 64  # `run` refuses this recipe
+
+
+def test_the_columns_that_the_starter_shows_are_read_from_a_csv(tmp_path: Path) -> None:
+    text = Path("recipes/starter.yaml").read_text()
+    (shown,) = (line for line in text.splitlines() if "columns: {" in line)
+    lines = [f"What is {i} plus {i}?,{2 * i}" for i in range(12)]
+    (tmp_path / "questions.csv").write_text("\n".join(["my_question,my_solution", *lines]) + "\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text.replace("\nprompts: prompts.jsonl", f"\n{shown.removeprefix('#').strip()}"))
+    loaded = recipe_file.load(recipe, ["models.policy.model=random:tiny"])
+    (first, *_) = built(prompts.sized(loaded)).training_prompts(1)
+    assert first.messages[0].content.startswith("What is") and first.checks[0]["kind"] == "numeric"
