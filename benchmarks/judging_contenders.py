@@ -11,7 +11,7 @@ from selfreward.chats.local import LocalChat
 from selfreward.engines.vllm import VllmEngine
 from selfreward.model_files import checkpoint_of, materialise
 from selfreward.prompts.builtin import read_builtin
-from selfreward.prompts.source import in_seeded_order
+from selfreward.prompts.pool import in_seeded_order
 from selfreward.records import Judgment, Response
 from selfreward.sampling import Sampler
 from selfreward.templates import Template

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from selfreward.engines import build
 from selfreward.model_files import checkpoint_of, materialise
 from selfreward.prompts.builtin import read_builtin
-from selfreward.prompts.source import in_seeded_order
+from selfreward.prompts.pool import in_seeded_order
 from selfreward.recipe import EngineSection, ModelSection, SamplingSection, TrainingSection
 from selfreward.records import PreferencePair, Response
 from selfreward.sampling import Sampler

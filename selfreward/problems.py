@@ -55,7 +55,10 @@ def left_out(prompt: Prompt, max_tokens: int, lengths: Lengths) -> LeftOut | Non
         num_tokens = lengths.prompt(prompt)
     except ChatTemplateError as error:
         cause = str(error).partition("; ")[0]
-        advice = "only turns that the template supports are allowed; correct or remove the prompt, or use another model"
+        advice = (
+            "only turns that the template supports are allowed; correct or remove the prompt, set "
+            "models.policy.chat_template to a template that renders them, or use another model"
+        )
         return LeftOut(prompt.id, "refused_by_template", f"prompt {prompt.id}: {cause}", advice)
     if num_tokens + max_tokens <= lengths.context_tokens:
         return None

@@ -19,9 +19,9 @@ def settled(recipe: Recipe) -> Recipe:
         _, fixed = recipe_file.changed_keys(before, found)
         if not fixed:
             return found
-    from selfreward import prompts  # a resumed or finished run needs none of its libraries
+    from selfreward import prompts, tools  # a resumed or finished run needs none of their libraries
 
-    return prompts.sized(with_dtype(recipe))
+    return prompts.sized(with_dtype(recipe), fits_of=tools.fits_of)
 
 
 def resumed(recipe: Recipe, before: Recipe) -> Recipe:

@@ -51,7 +51,7 @@ class Inference:
         if key not in self.judges:
             self.judges[key] = judging.build(
                 recipe.judging, chats=self.chats, engine=self.engine, seed=recipe.seed,
-                trust_remote_code=recipe.policy.trust_remote_code,
+                models=recipe.local_models,
             )  # fmt: skip
         return self.judges[key]
 
@@ -118,19 +118,13 @@ def tools_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -> To
     """Build the tools of a recipe, or of its plan. Raises RecipeError for prompts, models and names that cannot be
     used."""
     inference = inference_of(recipe, cache_folder=cache_folder, is_plan=is_plan)
-    lengths = Lengths(inference.engine)
-    # An intervention may allow longer responses later in the run.
-    longest = max(r.sampling.max_tokens for r in (recipe, *interventions.variants(recipe).values()))
     source = prompts.build(
         recipe.prompts, evaluation=recipe.evaluation, iterations=recipe.iterations, seed=recipe.seed,
-        fit_training=partial(left_out, max_tokens=longest, lengths=lengths),
-        fit_held_out=partial(
-            left_out, max_tokens=recipe.evaluation.max_tokens or recipe.sampling.max_tokens, lengths=lengths
-        ),
+        fits=_fits(recipe, Lengths(inference.engine)),
     )  # fmt: skip
     anchor = judging.build_anchor(
         recipe.evaluation.anchor, chats=inference.chats, engine=inference.engine, seed=recipe.seed,
-        trust_remote_code=recipe.policy.trust_remote_code,
+        models=recipe.local_models,
     )  # fmt: skip
     monitor = monitoring.build(
         recipe.monitor,
@@ -139,6 +133,24 @@ def tools_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -> To
         recipe=recipe,
     )
     return Tools(**vars(inference), source=source, anchor=anchor, monitor=monitor)
+
+
+def fits_of(recipe: Recipe) -> prompts.Fits:
+    """Return which prompts the policy can respond to, with its tokenizer alone. Raises RecipeError."""
+    section = recipe.policy
+    chat = model_files.planned_tokenizer(section, model_files.planned_folder(section, key="models.policy"))
+    return _fits(recipe, Lengths(model_files.PlannedContext(chat, recipe.engine.context_tokens)))
+
+
+def _fits(recipe: Recipe, lengths: Lengths) -> prompts.Fits:
+    # An intervention may allow longer responses later in the run.
+    longest = max(r.sampling.max_tokens for r in (recipe, *interventions.variants(recipe).values()))
+    return prompts.Fits(
+        training=partial(left_out, max_tokens=longest, lengths=lengths),
+        held_out=partial(
+            left_out, max_tokens=recipe.evaluation.max_tokens or recipe.sampling.max_tokens, lengths=lengths
+        ),
+    )
 
 
 def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[Problem]:

@@ -5,14 +5,13 @@ choices.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
 from selfreward.errors import ChatTemplateError
-from selfreward.model_files.template_turns import silenced
+from selfreward.model_files.control_tokens import ControlTokens
 from selfreward.parts import Engine, OwnTemplate
 from selfreward.readers import Unscored
 from selfreward.records import Checkpoint, Message
@@ -126,44 +125,20 @@ class LocalChat:
         begun = [found.start() for found in _opening_pattern(request.opening).finditer(reply.text)]
         text = reply.text[: begun[-1] if begun else None].rstrip() + "\n"
         written = self.engine.encode_text(text)
-        if not self._count_control_tokens(written) <= self._count_control_tokens(
-            reply.token_ids[: -1 if reply.finish_reason == "stop" else None]
-        ):
-            written = tuple(
-                i for i in self.engine.encode_text(self._break_control_tokens(text)) if i not in self._control_ids
-            )
+        control, sampled = self._control, reply.token_ids[: -1 if reply.finish_reason == "stop" else None]
+        if not control.count(written) <= control.count(sampled):
+            written = tuple(i for i in self.engine.encode_text(control.broken(text)) if i not in control.ids)
         limit = len(reply.token_ids) + _SPARE_TOKENS
         return (*reply.prompt_token_ids, *written[:limit])
 
     def _encode(self, messages: Sequence[Message], *, thinking: bool) -> tuple[int, ...] | None:
-        """Return token ids whose control tokens all come from the chat template; None when this is impossible.
-
-        A template may not escape its input, and a tokenizer may produce control tokens that the text does not contain
-        (it normalises characters), so the check is on the tokens.
-        """
-        encode = (self.encoder or self.engine).encode
-        silent = [silenced(message) for message in messages]
-        expected = self._count_control_tokens(encode(silent, thinking=thinking))
-        token_ids = encode(messages, thinking=thinking)
-        if self._count_control_tokens(token_ids) == expected:
-            return token_ids
-        broken = [replace(message, content=self._break_control_tokens(message.content)) for message in messages]
-        token_ids = encode(broken, thinking=thinking)
-        return token_ids if self._count_control_tokens(token_ids) == expected else None
-
-    def _break_control_tokens(self, text: str) -> str:
-        """Return the text with a space after the first character of each control token."""
-        for token in sorted(self.engine.control_tokens, key=len, reverse=True):
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
-
-    def _count_control_tokens(self, token_ids: Iterable[int]) -> Counter[int]:
-        return Counter(token_id for token_id in token_ids if token_id in self._control_ids)
+        """Return token ids whose control tokens all come from the chat template; None when this is impossible."""
+        encode = partial((self.encoder or self.engine).encode, thinking=thinking)
+        return self._control.encoded(messages, encode)
 
     @cached_property
-    def _control_ids(self) -> frozenset[int]:
-        encoded = map(self.engine.encode_text, self.engine.control_tokens)
-        return frozenset(token_ids[0] for token_ids in encoded if len(token_ids) == 1)
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self.engine)
 
 
 def _opening_pattern(opening: str) -> re.Pattern[str]:

@@ -16,7 +16,7 @@ from selfreward.errors import RecipeError
 from selfreward.model_files.template_turns import template_turns
 from selfreward.records import Message, PreferencePair
 from selfreward.store import Store
-from selfreward.tables import PAIRS, PROMPTS
+from selfreward.tables import PAIRS, PROMPTS, TRAINING
 
 Kind = Literal["response", "judgment", "all"]
 # A judge's score and an Elo rating are different quantities, so they have columns of their own.
@@ -36,7 +36,7 @@ _TURN_WITH_TOOLS = pa.struct(
 
 @dataclass(frozen=True)
 class Exported:
-    """`notes` are sentences on pairs that were left out."""
+    """`notes` are sentences on pairs that were left out, and on those that trained no model."""
 
     num_pairs: int
     notes: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ def export_pairs(run: Path, file: Path, *, iteration: int | None = None, kind: K
 def preference_table(
     run: Path, *, iteration: int | None = None, kind: Kind = "response"
 ) -> tuple[pa.Table, tuple[str, ...]]:
-    """Return the pairs of a run (or of one iteration) of this kind, and sentences on pairs that were left out.
+    """Return the pairs of a run (or of one iteration) of this kind, and the notes of `Exported`.
 
     A row contains `kind`, `prompt`, `chosen` and `rejected` as lists of messages (TRL, axolotl), `chosen_message` and
     `rejected_message` as single messages (LLaMA-Factory), the two scores (for judgments: Elo) and the iteration; where
@@ -72,11 +72,20 @@ def preference_table(
     rows = [row for i in found if iteration in (None, i) for row in _rows(store, i, kinds, left_out)]
     notes = tuple(
         f"pairs of judgments that are left out: {count}, because {reason}" for reason, count in left_out.items()
-    )
+    ) + _untrained(store, sorted({row["iteration"] for row in rows}))
     if not rows:
         raise RecipeError(_no_pairs(run, store, iteration, kind, found, notes))
     with_tools = any(set(turn) != {"role", "content"} for row in rows for turn in row["prompt"])
     return pa.Table.from_pylist(rows, schema=_schema(kinds, with_tools or any(row["tools"] for row in rows))), notes
+
+
+def _untrained(store: Store, iterations: Sequence[int]) -> tuple[str, ...]:
+    """Return a sentence on iterations whose pairs trained no model, such as one that ended STARVED."""
+    found = [str(i) for i in iterations if not store.read_json(i, TRAINING)]
+    which = f"iteration{'s' if len(found) > 1 else ''} {', '.join(found)}"
+    return (
+        (f"the pairs of {which} have trained no model: the update was skipped, or is still to come",) if found else ()
+    )
 
 
 def _no_pairs(

@@ -21,7 +21,7 @@ from selfreward.judging.stages import judgments, previous_judgments
 from selfreward.judging.verifier import VerifierJudge
 from selfreward.parts import Anchor, Chat, Engine, Judge
 from selfreward.problems import named
-from selfreward.recipe import AnchorSection
+from selfreward.recipe import AnchorSection, ModelSection
 from selfreward.recipe import judging as sections
 
 
@@ -31,10 +31,13 @@ def build(
     chats: Mapping[str, Chat],
     engine: Engine,
     seed: int,
-    trust_remote_code: bool = False,
+    models: Mapping[str, ModelSection] | None = None,
     where: str = "judging",
 ) -> Judge:
-    """Return the judge that labels. `chats` contains all models by name; raises RecipeError for any other `by`."""
+    """Return the judge that labels. `chats` contains all models by name; raises RecipeError for any other `by`.
+
+    `models` are the local models of the recipe, of which a reward model is one.
+    """
     match section:
         case sections.AdditiveSection():
             return AdditiveJudge(section, chat=named(chats, section.by, where), seed=seed)
@@ -50,7 +53,13 @@ def build(
             return VerifierJudge(section)
         case sections.RewardModelSection():
             _local(chats, section.by, where)
-            return RewardModelJudge(section, trust_remote_code=trust_remote_code)
+            model = (models or {}).get(section.by)
+            if model is None:
+                raise RecipeError(
+                    f"{where}.by: {section.by} is the policy, which is no reward model; a sequence-classification "
+                    "checkpoint is needed; add it under `models` and name it"
+                )
+            return RewardModelJudge(section, model=model)
         case sections.IntrinsicSection():
             for name in (section.by, section.reference):
                 _local(chats, name, where)
@@ -61,7 +70,7 @@ def build(
         case sections.SelfConsistencySection():
             return SelfConsistencyJudge(section)
         case sections.EnsembleSection():
-            rest: Any = {"chats": chats, "engine": engine, "seed": seed, "trust_remote_code": trust_remote_code}
+            rest: Any = {"chats": chats, "engine": engine, "seed": seed, "models": models}
             built = {
                 name: build(member, **rest, where=f"{where}.members ({name})")
                 for name, member in member_names(section).items()
@@ -72,16 +81,19 @@ def build(
 
 
 def build_anchor(
-    section: AnchorSection, *, chats: Mapping[str, Chat], engine: Engine, seed: int, trust_remote_code: bool = False
+    section: AnchorSection,
+    *,
+    chats: Mapping[str, Chat],
+    engine: Engine,
+    seed: int,
+    models: Mapping[str, ModelSection] | None = None,
 ) -> Anchor:
     """Return the anchor: a judge that compares, or any judge that scores. Raises RecipeError as `build` does."""
     match section:
         case sections.PairwiseAnchorSection():
             return PairwiseAnchor(section, chat=named(chats, section.by, ANCHOR), seed=seed)
         case _:
-            judge = build(
-                section, chats=chats, engine=engine, seed=seed, trust_remote_code=trust_remote_code, where=ANCHOR
-            )
+            judge = build(section, chats=chats, engine=engine, seed=seed, models=models, where=ANCHOR)
             return ScoredAnchor(judge, name=section.kind)
 
 

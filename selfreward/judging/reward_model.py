@@ -1,7 +1,8 @@
 """A trained reward model as judge: a sequence-classification checkpoint with one output.
 
-What it does: conversation and response are formatted with the checkpoint's own chat template, and its one output is the
-score. It runs on plain transformers alongside the engine, in the checkpoint's own dtype, and is unloaded after a call.
+What it does: conversation and response are rendered as for every model, in the template of the checkpoint or of the
+recipe, and its one output is the score. It runs on plain transformers alongside the engine, in the dtype of the
+checkpoint, and is unloaded after a call.
 
 Paper: 2203.02155 (InstructGPT), section 3.5: a reward model outputs a scalar for a prompt and a response.
 Differs: the checkpoint is used and never trained here. A truncated response is closed by the template like a complete
@@ -19,9 +20,9 @@ from typing import Any, Final
 from selfreward import recipe
 from selfreward.errors import ChatTemplateError, EngineError, RecipeError
 from selfreward.judging.client import finite, plain_judgment
+from selfreward.model_files import ChatTokenizer
+from selfreward.model_files.control_tokens import ControlTokens
 from selfreward.model_files.reading import reading_model
-from selfreward.model_files.template_turns import silenced, template_turns
-from selfreward.model_files.tokenizer import has_system_role, merged_system_turn
 from selfreward.parts import Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
@@ -40,10 +41,10 @@ class RewardModelJudge:
 
     scale = None
 
-    def __init__(self, section: recipe.RewardModelSection, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, section: recipe.RewardModelSection, *, model: recipe.ModelSection) -> None:
         self.by = frozenset({section.by})
         self._section = section
-        self._trust_remote_code = trust_remote_code
+        self._model = model
 
     def judge(
         self, prompts: Sequence[Prompt], responses: Sequence[Response], *, models: Models, iteration: int
@@ -55,13 +56,13 @@ class RewardModelJudge:
         """
         checkpoint = models[self._section.by]
         require_unchanged(checkpoint)
-        config, tokenizer = config_and_tokenizer(checkpoint.path, trust_remote_code=self._trust_remote_code)
+        _require_one_output(checkpoint.path, trust_remote_code=self._model.trust_remote_code)
+        chat = ChatTokenizer.of(self._model, checkpoint.path)
         messages_of = {prompt.id: prompt.messages for prompt in prompts}
-        limit = _max_tokens(config, tokenizer)
-        encoded = [_tokens(tokenizer, messages_of[response.prompt_id], response, limit) for response in responses]
+        encoded = [_tokens(chat, messages_of[response.prompt_id], response) for response in responses]
         rows = [token_ids for token_ids in encoded if not isinstance(token_ids, Unscored)]
         scores = iter(self._scores(checkpoint, rows) if rows else [])
-        template_sha256 = sha256(str(tokenizer.chat_template).encode()).hexdigest()
+        template_sha256 = sha256(chat.template.encode()).hexdigest()
         judgments = []
         for response, token_ids in zip(responses, encoded, strict=True):
             refused = token_ids.value if isinstance(token_ids, Unscored) else None
@@ -83,7 +84,7 @@ class RewardModelJudge:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = _load(checkpoint.path, trust_remote_code=self._trust_remote_code).to(device)
+            model = _load(checkpoint.path, trust_remote_code=self._model.trust_remote_code).to(device)
             return _forward(model, rows, batch_tokens=self._section.batch_tokens)
         except RecipeError:
             raise
@@ -99,20 +100,15 @@ class RewardModelJudge:
             torch.cuda.empty_cache()
 
 
-def config_and_tokenizer(folder: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
-    """Load configuration and tokenizer, without weights. Raises RecipeError unless the checkpoint has exactly one
-    output and a chat template."""
-    from transformers import AutoConfig, AutoTokenizer
+def _require_one_output(folder: Path, *, trust_remote_code: bool) -> None:
+    """Raise RecipeError, without loading weights, unless the checkpoint has exactly one output."""
+    from transformers import AutoConfig
 
-    with reading_model(f"reward model {folder}: its config or tokenizer", _WANTED):
+    with reading_model(f"reward model {folder}: its config", _WANTED):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if config.num_labels != 1:
         architectures = ", ".join(config.architectures or ["not given"])
         raise _refused(folder, f"it has {config.num_labels} outputs (architecture: {architectures})")
-    if not tokenizer.chat_template:
-        raise _refused(folder, "its tokenizer has no chat template")
-    return config, tokenizer
 
 
 def _refused(folder: Path, found: str) -> RecipeError:
@@ -121,61 +117,19 @@ def _refused(folder: Path, found: str) -> RecipeError:
     )
 
 
-def _max_tokens(config: Any, tokenizer: Any) -> int:
-    """Return the maximum length of model and tokenizer; a tokenizer without a limit reports a huge number."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length
-    return int(min(positions, tokenizer.model_max_length))
-
-
-def _tokens(tokenizer: Any, messages: Sequence[Message], response: Response, limit: int) -> tuple[int, ...] | Unscored:
+def _tokens(chat: ChatTokenizer, messages: Sequence[Message], response: Response) -> tuple[int, ...] | Unscored:
     """Return the conversation's token ids, in which all control tokens come from the template, or why there are
     none."""
-    if not without_reasoning(response.text):
+    if not (text := without_reasoning(response.text)):
         return Unscored.EMPTY_RESPONSE
-    turns = (*messages, Message("assistant", without_reasoning(response.text)))
-    control = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-
-    def num_control(token_ids: tuple[int, ...]) -> int:
-        return sum(token_id in control for token_id in token_ids)
-
-    try:
-        expected = num_control(_encode(tokenizer, list(map(silenced, turns))))
-        token_ids = _encode(tokenizer, turns)
-    except ChatTemplateError:  # of this one conversation, which must not end the run
-        return Unscored.REFUSED
-    if num_control(token_ids) != expected:
-        token_ids = _encode(
-            tokenizer, [replace(turn, content=_break_control_tokens(turn.content, tokenizer)) for turn in turns]
-        )
-        if num_control(token_ids) != expected:
-            return Unscored.CONTROL_TOKENS
-    return token_ids if len(token_ids) <= limit else Unscored.TOO_LONG
-
-
-def _break_control_tokens(text: str, tokenizer: Any) -> str:
-    """Insert a space after the first character of each control token in the text."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    for token in sorted(special, key=len, reverse=True):
-        text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
-
-
-def _encode(tokenizer: Any, turns: Sequence[Message]) -> tuple[int, ...]:
-    if turns[0].role == "system" and not has_system_role(tokenizer):
-        turns = merged_system_turn(turns)
-    conversation, tools = template_turns(turns)
-    offered = {} if tools is None else {"tools": tools}
     try:
         # The template writes the beginning-of-sequence token itself: nothing is added.
-        return tuple(
-            tokenizer.apply_chat_template(conversation, add_generation_prompt=False, return_dict=False, **offered)
-        )
-    except Exception as error:  # a template is a program, which may raise anything
-        roles = ", ".join(turn.role for turn in turns)
-        raise ChatTemplateError(
-            f"reward model {tokenizer.name_or_path}: its chat template cannot format the turns {roles} ({error}); "
-            "roles that the template supports are allowed; change the roles, or the system prompt, or the reward model"
-        ) from error
+        token_ids = ControlTokens(chat).encoded((*messages, Message("assistant", text)), chat.encode_finished)
+    except ChatTemplateError:  # of this one conversation, which must not end the run
+        return Unscored.REFUSED
+    if token_ids is None:
+        return Unscored.CONTROL_TOKENS
+    return token_ids if len(token_ids) <= chat.context_tokens(chat.max_length) else Unscored.TOO_LONG
 
 
 def _load(folder: Path, *, trust_remote_code: bool) -> Any:

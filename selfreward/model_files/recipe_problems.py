@@ -17,32 +17,38 @@ _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size",
 def problems(section: Mapping[str, NamedModel], facts: Facts, *, scoring: Set[str]) -> Iterator[Problem]:
     """Yield models whose shape differs from the policy's; `scoring` models run outside the engine."""
     policy = _shape(facts.models["policy"].path)
-    for name, each in section.items():
+    for name in section:
         model = facts.models.get(name)
         if model is not None and name not in scoring and (found := _shape(model.path)) != policy:
             yield Problem(
                 f"models.{name}: its shape is {found}; the policy's is {policy}, and the engine loads weights in "
                 "place, so the two must be equal; use a model of the policy's architecture"
             )
-        if name in scoring and isinstance(each, ModelSection) and each.chat_template_kwargs:
-            yield Problem(
-                f"models.{name}.chat_template_kwargs: {name} is a reward model, whose template is rendered without "
-                "variables; they are allowed for models that are prompted; remove the key"
-            )
     for name, each in facts.recipe.local_models.items():
-        if name not in scoring and name in facts.models and has_tokenizer(facts.models[name].path):
+        if name in facts.models and has_tokenizer(facts.models[name].path):
             chat = ChatTokenizer.of(each, facts.models[name].path)
-            yield from _of_template(f"models.{name}", each, chat, stop=facts.recipe.sampling.stop)
+            yield from _of_variables(f"models.{name}", each, chat)
+            if name not in scoring:
+                yield from _of_turns(f"models.{name}", chat, stop=facts.recipe.sampling.stop)
+    if facts.recipe.policy.chat_template == "plain" and not facts.recipe.sampling.stop:
+        yield warning(
+            "models.policy.chat_template: plain has no token of its own that ends a turn, and a base model often "
+            "continues with the user's next turn, which is then judged and trained on; responses should end there; set "
+            'sampling.stop to ["\\nUser:"]'
+        )
     yield from _of_system_turns(facts)
 
 
-def _of_template(key: str, section: ModelSection, chat: ChatTokenizer, *, stop: Sequence[str]) -> Iterator[Problem]:
-    """Yield what a user should know about the chat template of a model, whose responses end at `stop` too."""
+def _of_variables(key: str, section: ModelSection, chat: ChatTokenizer) -> Iterator[Problem]:
     for name in section.chat_template_kwargs:
         if name not in chat.template:
             yield warning(
                 f"{key}.chat_template_kwargs: the chat template does not contain {name!r}, so it may have no effect"
             )
+
+
+def _of_turns(key: str, chat: ChatTokenizer, *, stop: Sequence[str]) -> Iterator[Problem]:
+    """Yield what a user should know about the chat template of a model whose responses end at `stop` too."""
     try:
         if not chat.has_generation_prompt:
             yield warning(

@@ -94,6 +94,15 @@ class ChatTokenizer:
         ids = tuple(self._rendered(messages, tokenize=True, variables={} if thinking else _NO_THINKING))
         return ids if thinking else (*ids, *self._closing(ids))
 
+    def encode_finished(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Return the token ids of a conversation that ends with what the assistant said. Raises ChatTemplateError."""
+        return tuple(self._rendered(messages, tokenize=True, finished=True))
+
+    @property
+    def max_length(self) -> int:
+        """The maximum length that the tokenizer states; a huge number where it states none."""
+        return int(self._tokenizer.model_max_length)
+
     def render(self, messages: Sequence[Message]) -> str:
         """Return the text of which `encode` returns the tokens. Raises ChatTemplateError."""
         return str(self._rendered(messages, tokenize=False))
@@ -105,7 +114,12 @@ class ChatTokenizer:
 
     @cached_property
     def has_system_role(self) -> bool:
-        return has_system_role(self._tokenizer, self._variables)
+        """Whether the template renders a system turn: some refuse it or leave it out."""
+        turns = (Message("system", _SYSTEM_PROBE), _USER)
+        try:
+            return _SYSTEM_PROBE in str(self._applied(turns, tokenize=False, add_generation_prompt=False))
+        except Exception:  # noqa: BLE001 a template is a program, which may raise anything
+            return False
 
     @cached_property
     def has_generation_prompt(self) -> bool:
@@ -137,12 +151,19 @@ class ChatTokenizer:
         return first if first in self._tokenizer.added_tokens_decoder else None
 
     def _rendered(
-        self, messages: Sequence[Message], *, tokenize: bool, variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tokenize: bool,
+        variables: Mapping[str, Any] | None = None,
+        finished: bool = False,
     ) -> Any:
         if messages and messages[0].role == "system" and not self.has_system_role:
             messages = merged_system_turn(messages)
         try:
-            if self.has_generation_prompt:
+            if finished:
+                found = self._applied(messages, tokenize=tokenize, add_generation_prompt=False)
+            elif self.has_generation_prompt:
                 found = self._applied(messages, tokenize=tokenize, variables=variables)
             else:
                 found = self._before_assistant(messages, variables)
@@ -229,15 +250,6 @@ class ChatTokenizer:
         """Return the text of any ids: special tokens left out, invalid UTF-8 as U+FFFD."""
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
-
-
-def has_system_role(tokenizer: Any, variables: Mapping[str, Any] | None = None) -> bool:
-    """Return whether the template of a transformers tokenizer renders a system turn: some refuse it or leave it out."""
-    turns, _ = template_turns((Message("system", _SYSTEM_PROBE), _USER))
-    try:
-        return _SYSTEM_PROBE in str(tokenizer.apply_chat_template(turns, tokenize=False, **(variables or {})))
-    except Exception:  # noqa: BLE001 a template is a program, which may raise anything
-        return False
 
 
 def merged_system_turn(messages: Sequence[Message]) -> tuple[Message, ...]:

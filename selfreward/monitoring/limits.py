@@ -85,8 +85,8 @@ def limit_clause(name: str, numbers: Mapping[str, float]) -> str:
     match name:
         case "TOO_MANY_UNSCORED":
             return (
-                f"no verdict could be parsed in {numbers['unscored_rate']:.0%} of the judgments "
-                f"(at most {numbers['max_unscored_rate']:.0%} are allowed)"
+                f"{numbers['unscored_rate']:.0%} of the judgments are unscored "
+                f"(at most {numbers['max_unscored_rate']:.0%} are allowed; the report counts the reasons)"
             )
         case "TOO_FEW_PAIRS":
             num_pairs = round(numbers["num_pairs"])

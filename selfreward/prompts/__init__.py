@@ -1,6 +1,7 @@
 """Sources of prompts (built-in, files, dataset, generator), split into disjoint sets and checked for overlap."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from selfreward import sizes
@@ -12,9 +13,10 @@ from selfreward.prompts.checked import checked_prompts, generated
 from selfreward.prompts.facts import PARTS, read_facts
 from selfreward.prompts.gold import read_gold
 from selfreward.prompts.held_out import Fit, always_fits, gaps
+from selfreward.prompts.pool import Pool, in_seeded_order, with_system_prompt
 from selfreward.prompts.reading import name_of, read_prompts
 from selfreward.prompts.recipe_problems import problems
-from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
+from selfreward.prompts.source import SplitSource
 from selfreward.prompts.stages import fresh
 from selfreward.prompts.verifiable import VerifiableGenerator, boilerplate
 from selfreward.recipe import (
@@ -32,8 +34,19 @@ from selfreward.recipe import (
 MIN_PROMPTS = sizes.MIN_VALIDATION + 1
 
 
-def sized(recipe: Recipe) -> Recipe:
-    """Return the recipe with every size set, by the number of its prompts. Raises RecipeError."""
+@dataclass(frozen=True)
+class Fits:
+    """Why a prompt is left out of the training prompts, and of the held-out ones; None for one that is not."""
+
+    training: Fit = always_fits
+    held_out: Fit = always_fits
+
+
+def sized(recipe: Recipe, *, fits_of: Callable[[Recipe], Fits] = lambda _: Fits()) -> Recipe:
+    """Return the recipe with every size set, by the number of its prompts. Raises RecipeError.
+
+    With few prompts, those to which the policy cannot respond do not count; `fits_of` loads what tells them.
+    """
     if sizes.is_complete(recipe):
         return recipe
     enough = sizes.enough(recipe)
@@ -50,7 +63,9 @@ def sized(recipe: Recipe) -> Recipe:
     def num_left(found: Recipe) -> int:
         if available.num_training >= enough:
             return enough // 2  # more may be left, which changes nothing; with fewer `build` refuses the recipe
-        return build(found.prompts, evaluation=found.evaluation, iterations=probe, seed=found.seed).num_training
+        fits = fits_of(found)
+        source = build(found.prompts, evaluation=found.evaluation, iterations=probe, seed=found.seed, fits=fits)
+        return source.num_usable
 
     return sizes.sized(recipe, available, num_left=num_left)
 
@@ -61,13 +76,11 @@ def build(
     evaluation: EvaluationSection,
     iterations: IterationsSection,
     seed: int,
-    fit_training: Fit = always_fits,
-    fit_held_out: Fit = always_fits,
+    fits: Fits = Fits(),
 ) -> SplitSource:
     """Read and split the prompts of a run. Raises RecipeError for input that cannot be used.
 
-    The verifiable prompts get the system prompt of `section`, with which the policy is trained. `fit_training` and
-    `fit_held_out` return why a prompt is left out.
+    The verifiable prompts get the system prompt of `section`, with which the policy is trained.
     """
     num_training = iterations.max * iterations.num_prompts_per_iteration
     num_held_out = evaluation.num_prompts + evaluation.second_validation_size + evaluation.test_size
@@ -90,8 +103,8 @@ def build(
         iterations=iterations,
         boilerplate=[*boilerplate(), *facts.boilerplate()],
         gaps=gaps(evaluation),
-        fit_training=fit_training,
-        fit_held_out=fit_held_out,
+        fit_training=fits.training,
+        fit_held_out=fits.held_out,
     )
 
 

@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from selfreward.errors import RecipeError
 from selfreward.parts import LeftOut
+from selfreward.prompts.pool import in_seeded_order
 from selfreward.prompts.reading import read_prompts
-from selfreward.prompts.source import in_seeded_order
 from selfreward.prompts.verifiable import VerifiableGenerator
 from selfreward.recipe import FilePrompts, VerifiableEvaluation
 from selfreward.records import Prompt

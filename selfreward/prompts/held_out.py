@@ -24,9 +24,6 @@ KEYS: Final = {
 }
 """The sets that are taken from a pool, in this order, with the key of `evaluation` that gives the size of each."""
 
-MAX_LEFT_OUT: Final = 1000
-"""When more prompts than this do not fit, and ten times as many as do, no more are tried."""
-
 Fit = Callable[[Prompt], LeftOut | None]
 """Returns why a prompt is left out; None when the policy can respond to it."""
 
@@ -35,6 +32,11 @@ WORDS: Final = {"validation": "validation set", "second_validation": "second val
 
 def always_fits(_: Prompt) -> None:
     """Leave out no prompt."""
+
+
+def is_hopeless(num_left_out: int, num_found: int) -> bool:
+    """Return whether no more prompts are tried: a thousand do not fit, and ten times as many as do."""
+    return num_left_out > 1000 + 10 * num_found
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _first(
                     found.append(prompt)
                 else:
                     left_out[prompt.id] = misfit
-            if len(found) == size or len(left_out) > MAX_LEFT_OUT + 10 * len(found):
+            if len(found) == size or is_hopeless(len(left_out), len(found)):
                 return found, candidates[index + 1 :]
     return found, []
 

@@ -26,12 +26,6 @@ def problems(facts: Facts, *, begun: bool) -> Iterator[Problem]:
     else:
         yield from of_left_out(held_out, num_held_out, "evaluation.prompts", other.max_dropped_rate, begun=begun)
     yield from of_left_out(training, num_training, "prompts", recipe.prompts.max_dropped_rate, begun=begun)
-    for t in iterations:
-        if source.left_out(t) and not source.training_prompts(t):
-            others = f", or set iterations.max to {t - 1}" if t > 1 else ""
-            yield Problem(
-                f"prompts of iteration {t}: none can be used; at least one is needed; use other prompts{others}"
-            )
 
 
 def of_left_out(

@@ -2,82 +2,30 @@
 
 Verifiable prompts and gold pairs are given. The validation, second validation and test sets are the first prompts of
 the evaluation's own source, or of the training source if it has none. Training prompts are the remaining ones, without
-those that overlap with any held-out prompt. Iteration t takes block t of them, regardless of `iterations.max`, because
-that key may change when a run is resumed.
+those that overlap with any held-out prompt. Iteration t takes block t of those to which the policy can respond,
+regardless of `iterations.max`, because that key may change when a run is resumed.
 """
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 from selfreward.errors import RecipeError
 from selfreward.parts import LeftOut
-from selfreward.prompts.collecting import Summary
+from selfreward.prompts.blocks import Blocks
+from selfreward.prompts.collecting import Summary, counted
 from selfreward.prompts.contamination import NGRAM_WORDS, THRESHOLD, Overlap, check_overlap
 from selfreward.prompts.diversity import diversity
+from selfreward.prompts.hashes import pairs_sha256, size_and_hash
 from selfreward.prompts.held_out import KEYS, Fit, always_fits, hold_out
+from selfreward.prompts.pool import Pool
 from selfreward.recipe import IterationsSection
-from selfreward.records import GoldPair, Message, Prompt
-from selfreward.seeding import seed_of
+from selfreward.records import GoldPair, Prompt
 
 DIVERSITY_PROMPTS = 256
 DIVERSITY_WORDS = 128
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Prompts of one source in the order in which a run takes them.
-
-    `held_out` is set when the source itself separates prompts to hold out. `summary` is what was found in a source of
-    rows. `how_to_add` is advice on getting more prompts.
-    """
-
-    name: str
-    prompts: tuple[Prompt, ...]
-    held_out: tuple[Prompt, ...] | None = None
-    summary: Summary | None = None
-    how_to_add: str = "add prompts"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        summary = self.summary or Summary(self.name)
-        skipped = dict(summary.dropped) | ({"same_prompt": summary.num_repeated} if summary.num_repeated else {})
-        return {
-            "source": self.name,
-            "num_read": len(self.prompts),
-            "num_rows": summary.num_rows,
-            "num_skipped": skipped,
-            "shapes": dict(summary.shapes),
-            "unused_columns": summary.unused[:50],
-        }
-
-
-def in_seeded_order(prompts: Iterable[Prompt], *, seed: int) -> tuple[Prompt, ...]:
-    """Shuffle prompts by the seed and their ids only, so that the order is the same in every process."""
-    return tuple(sorted(prompts, key=lambda prompt: (seed_of(seed, 0, "prompts", prompt.id), prompt.id)))
-
-
-def with_system_prompt(prompts: Iterable[Prompt], system_prompt: str | None) -> tuple[Prompt, ...]:
-    """Prepend a system turn to each prompt that has none."""
-    if system_prompt is None:
-        return tuple(prompts)
-    turn = Message("system", system_prompt)
-    return tuple(
-        prompt if prompt.messages[0].role == "system" else replace(prompt, messages=(turn, *prompt.messages))
-        for prompt in prompts
-    )
-
-
-@dataclass(frozen=True)
-class _Block:
-    """The training prompts of one iteration, and those left out of them."""
-
-    prompts: tuple[Prompt, ...]
-    left_out: tuple[LeftOut, ...]
 
 
 class SplitSource:
@@ -85,9 +33,8 @@ class SplitSource:
 
     `own` is the training source, `other` the evaluation's own source (None: prompts are held out of `own`). `gaps` are
     sentences on what the recipe's held-out sets do not measure. `fit_training` and `fit_held_out` return why a prompt
-    is left out of its block, or not held out; blocks stay where they are, so a block may have fewer prompts. Raises
-    RecipeError when there are too few prompts, or when more than half of the training prompts overlap with held-out
-    prompts.
+    is left out of the training prompts, or not held out; the next prompt takes its place. Raises RecipeError when there
+    are too few prompts for `iterations`, or when more than half of the training prompts overlap with held-out prompts.
     """
 
     def __init__(
@@ -111,7 +58,6 @@ class SplitSource:
     ) -> None:
         self._own, self._other, self._iterations = own, other, iterations
         self._boilerplate, self._gaps = boilerplate, gaps
-        self._fit_training, self._blocks = fit_training, dict[int, _Block]()
         self._verifiable_left_out = tuple(verifiable_left_out)
         pool = other or own
         self._summaries = [own.summary, other and other.summary, gold_summary]
@@ -131,36 +77,26 @@ class SplitSource:
         removed = self._overlap.training_ids
         self._training = tuple(prompt for prompt in candidates if prompt.id not in removed)
         self._require_little_overlap()
+        self._blocks = Blocks(self._training, size=iterations.num_prompts_per_iteration, fit=fit_training)
         self._require_enough(iterations.max)
         _require_unique_ids([*self._training, *self._held_out.prompts])
 
     def training_prompts(self, iteration: int) -> Sequence[Prompt]:
-        """Return block `iteration` (from 1) of the training prompts, without those that are left out."""
-        return self._block(iteration).prompts
+        """Return block `iteration` (from 1) of the training prompts."""
+        if iteration < 1:
+            raise ValueError(f"training prompts: iteration {iteration} was requested; iterations start at 1")
+        self._require_enough(iteration)
+        return self._blocks[iteration]
 
     def left_out(self, iteration: int | None) -> Sequence[LeftOut]:
-        """Return the prompts left out of block `iteration`, or with None of the held-out sets."""
+        """Return the prompts that block `iteration`, or with None the held-out sets, left out."""
         if iteration is not None:
-            return self._block(iteration).left_out
+            return self._blocks.left_out(iteration)
         return self._held_out.left_out + self._verifiable_left_out
 
     def notes(self) -> Sequence[str]:
         """Return sentences on dropped rows, repeated prompts and changed ids of all sources."""
         return [note for summary in self._summaries if summary for note in summary.notes()]
-
-    def _block(self, iteration: int) -> "_Block":
-        if iteration < 1:
-            raise ValueError(f"training prompts: iteration {iteration} was requested; iterations start at 1")
-        if iteration not in self._blocks:
-            self._require_enough(iteration)
-            size = self._iterations.num_prompts_per_iteration
-            rows = self._training[(iteration - 1) * size : iteration * size]
-            found = [(prompt, self._fit_training(prompt)) for prompt in rows]
-            self._blocks[iteration] = _Block(
-                tuple(prompt for prompt, misfit in found if misfit is None),
-                tuple(misfit for _, misfit in found if misfit is not None),
-            )
-        return self._blocks[iteration]
 
     def validation_prompts(self) -> Sequence[Prompt]:
         """Return `evaluation.num_prompts` held-out prompts."""
@@ -179,9 +115,9 @@ class SplitSource:
         return self._verifiable
 
     @property
-    def num_training(self) -> int:
-        """The number of prompts that may be trained on, in any iteration."""
-        return len(self._training)
+    def num_usable(self) -> int:
+        """The number of prompts that could be trained on, in any iteration; all of them are tried."""
+        return len(self._blocks.first(len(self._training)))
 
     def gold_pairs(self) -> Sequence[GoldPair]:
         """Return the pairs of `evaluation.gold`; empty when it is null."""
@@ -209,17 +145,17 @@ class SplitSource:
                 **self._own.facts,
                 "num_held_out": self._num_held_out,
                 "num_left_out": self._num_left_out(),
-                **_size_and_hash(self._training),
+                **size_and_hash(self._training),
             },
             "validation": {
                 "source": (self._other or self._own).name,
                 "num_skipped": self._other.facts["num_skipped"] if self._other else {},
                 "num_left_out": len(held_out.left_out),
-                **_size_and_hash(held_out.validation),
+                **size_and_hash(held_out.validation),
             },
-            "second_validation": _size_and_hash(held_out.second_validation),
-            "test": _size_and_hash(held_out.test),
-            "verifiable": {"num_without_checks": len(self._verifiable_left_out), **_size_and_hash(self._verifiable)},
+            "second_validation": size_and_hash(held_out.second_validation),
+            "test": size_and_hash(held_out.test),
+            "verifiable": {"num_without_checks": len(self._verifiable_left_out), **size_and_hash(self._verifiable)},
             "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
             "overlap": self._overlap_facts(),
             "data_split_guarantees": [self._guarantee(), *self._gaps],
@@ -227,8 +163,8 @@ class SplitSource:
         }
 
     def _num_left_out(self) -> int:
-        """Return the number of prompts that were left out of the blocks of all iterations."""
-        return sum(len(self._block(t).left_out) for t in range(1, self._iterations.max + 1))
+        """Return the number of prompts that the blocks of all iterations left out."""
+        return sum(len(self._blocks.left_out(t)) for t in range(1, self._iterations.max + 1))
 
     def _overlap_facts(self) -> dict[str, Any]:
         exact = {pair.training_id for pair in self._overlap.pairs if pair.kind == "exact"}
@@ -276,12 +212,17 @@ class SplitSource:
 
     def _require_enough(self, iteration: int) -> None:
         block = self._iterations.num_prompts_per_iteration
-        needed, available = iteration * block, len(self._training)
+        needed = iteration * block
+        available = len(self._blocks.first(needed))
         if needed <= available:
             return
         used = [f"{self._num_held_out} are held out for evaluation"] if self._num_held_out else []
         if self._overlap.training_ids:
             used.append(f"{len(self._overlap.training_ids)} are removed because they overlap with evaluation prompts")
+        if left_out := self._blocks.all_left_out:
+            reasons = counted(Counter(each.kind for each in left_out))
+            example = f"{left_out[0].found}; {left_out[0].advice}"
+            used.append(f"{len(left_out)} cannot be used ({reasons}; for example {example})")
         advice = [self._own.how_to_add]
         if self._num_held_out and self._held_out.validation and available < iteration:
             fitting = len(self._held_out.validation) - (iteration - available)
@@ -324,36 +265,3 @@ def _require_unique_ids(prompts: Sequence[Prompt]) -> None:
 def _example(overlap: Overlap) -> str:
     pair = overlap.pairs[0]
     return f"for example {pair.training_id!r} with {pair.evaluation_id!r} ({pair.kind}, share {pair.share:.2f})"
-
-
-def _size_and_hash(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    return {"num_prompts": len(prompts), "sha256": prompts_sha256(prompts), **_references_sha256(prompts)}
-
-
-def _references_sha256(prompts: Sequence[Prompt]) -> dict[str, str]:
-    """Return the hash of the reference answers, which is apart from that of the prompts; nothing without any."""
-    if not any(prompt.reference for prompt in prompts):
-        return {}
-    rows = json.dumps([[prompt.id, prompt.reference] for prompt in prompts])
-    return {"references_sha256": hashlib.sha256(rows.encode()).hexdigest()}
-
-
-def prompts_sha256(prompts: Iterable[Prompt]) -> str:
-    """Return the hash of ids, turns and checks in order, by which a resumed run detects changed prompts."""
-    digest = hashlib.sha256()
-    for prompt in prompts:
-        digest.update(_row(prompt) + b"\n")
-    return digest.hexdigest()
-
-
-def pairs_sha256(pairs: Iterable[GoldPair]) -> str:
-    """Return the hash as in `prompts_sha256`, including the two responses of each pair."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(_row(pair.prompt, pair.chosen, pair.rejected) + b"\n")
-    return digest.hexdigest()
-
-
-def _row(prompt: Prompt, *texts: str) -> bytes:
-    turns = [[message.role, message.content] for message in prompt.messages]
-    return json.dumps([prompt.id, turns, [dict(check) for check in prompt.checks], *texts], sort_keys=True).encode()

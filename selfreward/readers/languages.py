@@ -47,11 +47,17 @@ OUT_OF = (
     r"(?:/|(?:out[ \t])?of[ \t]|(?:von|sur|de|sobre|su|di|из|з|van|av|dari|z|trên|üzerinden)[ \t]"
     r"|满分|滿分|満点)"
 )
-# "5点満点中4点", "5점 만점에 4점", "满分5分，得4分": the total before the number.
-TOTAL_BEFORE = (
-    r"(?:(?P<before>[0-9]{1,4})[ \t]?(?:点満点(?:中|で)?|점[ \t]?만점(?:에서|에|중)?[ \t]?|分(?:满分|滿分"
-    r"|制)[中里]?(?:,[ \t])?)"
-    r"|满分(?:为|是)?[ \t]?(?P<full>[0-9]{1,4})[ \t]?分?,[ \t](?:得|评|给)?)?"
+# "5点満点中4点", "5점 만점에 4점", "满分5分，得4分", "5分中得4分": the total before the number.
+_BEFORE = (
+    r"[ \t]?(?:点満点(?:中|で|のうち)?,?|点(?:中|のうち),?|점[ \t]?만점[ \t]?(?:에서|에|중에?)?|점[ \t]?중에?"
+    r"|分(?:满分|滿分|制|中)[中里]?,?)[ \t]?(?:得|评|評|给|給)?[ \t]?"
+)
+_FULL = r"(?:满分|滿分)(?:为|為|是)?[ \t]?"
+_OF_FULL = r"[ \t]?分?(?:,[ \t]?|[中里],?[ \t]?)(?:得|评|評|给|給)?[ \t]?"
+TOTAL_BEFORE = rf"(?:(?P<before>[0-9]{{1,4}}){_BEFORE}(?=[0-9])|{_FULL}(?P<full>[0-9]{{1,4}}){_OF_FULL})?"
+# "この回答は5点満点中4点です。": a sentence whose number has the total before it.
+OF_TOTAL = (
+    rf"{_CJK_WHOSE}(?:(?:は|が|은|는|이|가)[ \t]?)?(?=[0-9]{{1,4}}{_BEFORE}[0-9]|{_FULL}[0-9]{{1,4}}{_OF_FULL}[0-9])"
 )
 # "我给这个回答4分", "因此给4分", "4点を与えます": a closing sentence.
 GIVES = (
@@ -62,6 +68,8 @@ CONDITION = (
     r"(?:如果|若|假如|要是|倘若|除非|前提|もし|만약|wenn\b|falls\b|sofern\b|es sei denn|si\b|se\b|если\b|als\b|mits\b"
     r"|jeśli\b|eğer\b|nếu\b|à condition)"
 )
+# "例があれば、", "예시가 있다면,": a condition that ends its clause.
+NO_CONDITION_BEFORE = "".join(f"(?<!{ending})" for ending in ("ば", "たら", "なら", "면", "的话", "的話"))
 BECAUSE = (
     r"(?:因为|因為|由于|なぜなら|왜냐하면|weil\b|da\b|denn\b|car\b|parce\b|porque\b|ya que\b|perché\b|потому\b"
     r"|так как\b)"
@@ -86,7 +94,16 @@ I_GIVE = (
 )
 INFINITIVE = r"(?:(?:ver)?geben|bewerten)\b"  # "Ich würde 4 von 5 Punkten geben."
 STARS = r"(?:stars?\b|sterne\b|étoiles\b|estrellas\b|estrelas\b|stelle\b|звезд|颗星|星|つ星)"
-COPULA = r"(?:です|とします|とする|である|だ|を(?:与え|付け|つけ)(?:ます|る)|입니다|이다)?"
+COPULA = (
+    r"(?:です|でした|とします|とする|である|だ|を(?:与え|付け|つけ)(?:ます|る)|と(?:評価|採点|判断)(?:します|しました|する|した)"
+    r"|입니다|이다|(?:을|으로)[ \t]?(?:주겠습니다|줍니다|드립니다|부여합니다|평가합니다|채점합니다))?"
+)
+# "4点（5点満点）", "4점 (5점 만점)", "4分（5分制）": the total after the number.
+TOTAL_AFTER = (
+    rf"(?:{UNIT})?[ \t]?[(\[,][ \t]?(?P<total>[0-9]{{1,4}})[ \t]?(?:点満点(?:中)?|점[ \t]?만점(?:[ \t]?(?:기준|중))?"
+    r"|分(?:满分|滿分|制))(?:[)\]]|(?=[ \t.]*(?:\n|\Z)))[ \t]{0,4}"
+    rf"{COPULA}"
+)
 
 # Of comparisons. The two things that are compared, by what they are called in English.
 THINGS = {

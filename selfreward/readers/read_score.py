@@ -120,6 +120,7 @@ def _read_number(
     total = patterns.TOTAL.match(text, end)
     if total and total["again"] and _value(total["again"]) != _value(number):
         total = None
+    total = total or patterns.CJK_TOTAL.match(text, end)
     end = total.end() if total else end
     scale = patterns.SCALE.match(text, end)
     end = scale.end() if scale else end

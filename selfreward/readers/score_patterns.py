@@ -77,6 +77,8 @@ FOREIGN_SENTENCE = re.compile(
     re.IGNORECASE,
 )
 CJK_SENTENCE = re.compile(rf"(?P<given>{languages.GIVES})[ \t]?(?={MARK}[0-9][^\n]{{0,12}}{languages.CJK_UNIT}){TAIL}")
+# "5点満点中4点です。", "5점 만점에 4점입니다.", "满分5分，得4分。"
+CJK_OF_TOTAL = re.compile(rf"{languages.OF_TOTAL}{TAIL}")
 # "A score of 4 out of 5 is appropriate."
 FITS = re.compile(
     rf"(?:is|was|seems|feels|would be)[ \t](?:the[ \t])?(?:most[ \t]|more than[ \t])?(?:{FITTING}|given|assigned"
@@ -111,6 +113,7 @@ TOTAL = re.compile(
     rf"{MARK}(?P<total>{ANY_NUMBER}){STOP}(?:[ \t]?(?:{UNIT}|possible\b))?[)\]}}]{{0,2}}\$?{MARK}",
     re.IGNORECASE,
 )
+CJK_TOTAL = re.compile(languages.TOTAL_AFTER)
 SCALE = re.compile(
     r"(?:[(,]?[ \t]?(?:on|in|using)[ \t](?:a|the)[ \t](?:scale[ \t](?:of|from)[ \t])?"
     r"|[.,]?[ \t]{1,2}(?:it|which|the[ \t]scale)[ \t](?:goes|ranges|runs)[ \t]from[ \t])"
@@ -120,7 +123,7 @@ SCALE = re.compile(
 PER_CENT = re.compile(rf"(?:%|per[ ]?cent\b){MARK}", re.IGNORECASE)
 # "4-5", "4, minus 1", "5 (relevance), 3 (style)".
 RANGE = re.compile(
-    rf"(?:[-–—,~&+/]|to\b|(?:,[ \t])?(?:or|minus|plus|less)\b|and\b){MARK}[0-9]"
+    rf"(?:[-–—,~〜&+/]|to\b|(?:,[ \t])?(?:or|minus|plus|less)\b|and\b){MARK}[0-9]"
     rf"|\([^()\n]{{0,80}}\){MARK}(?:[,;/&+]|and\b)?{MARK}[0-9]",
     re.IGNORECASE,
 )
@@ -142,5 +145,5 @@ POINTS_GIVEN = re.compile(rf"(?:{ANY_NUMBER}|another|an?)[ \t]?{UNIT}", re.IGNOR
 
 # Statements of the requested form, sentences, and those that have no other text on their lines.
 FORMAL = (HEAD, FOREIGN_HEAD, CJK_HEAD, RESULT, BARE)
-SENTENCES = (SENTENCE, FOREIGN_SENTENCE, CJK_SENTENCE)
+SENTENCES = (SENTENCE, FOREIGN_SENTENCE, CJK_SENTENCE, CJK_OF_TOTAL)
 ALONE = (BARE, LONE, BOX, WHOLE)

@@ -148,7 +148,8 @@ _TURNED = re.compile(rf"(?:{_PLAIN_LEAD}{_TURN_IN}|[,;][ \t]but[ \t])\Z", re.IGN
 _LEAD_LENGTH = 128
 # After a clause of CJK text, whose clauses are separated by commas; not after a condition or an attribution.
 _CJK_LEAD = re.compile(
-    rf"(?:\A|[.!?;\n])(?:(?!{languages.CONDITION}|写道|声称|要求|主張|と書)[^.!?;\n]){{1,100}}(?<={languages.CJK}), \Z"
+    rf"(?:\A|[.!?;\n])(?:(?!{languages.CONDITION}|写道|声称|要求|主張|と書)[^.!?;\n]){{1,100}}(?<={languages.CJK})"
+    rf"{languages.NO_CONDITION_BEFORE}, \Z"
     rf"|(?:\A|[.!?;,\n])[ \t]{{0,4}}{languages.LEAD_IN}\Z"
 )
 # A sentence cannot be distinguished in a text without spaces.

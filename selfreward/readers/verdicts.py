@@ -11,7 +11,7 @@ class Unscored(StrEnum):
     TOO_LONG = "too_long"  # the judge prompt and its verdict do not fit into the engine's context
     EMPTY_VERDICT = "empty_verdict"  # the judge wrote nothing
     TRUNCATED = "truncated"  # the token limit was reached before a complete verdict
-    NO_VERDICT = "no_verdict"  # no statement that is a verdict
+    NO_VERDICT = "no_verdict"  # no statement that can be read as a verdict
     OUT_OF_RANGE = "out_of_range"  # a number outside the scale, or a letter that is not one of the choices
     OTHER_SCALE = "other_scale"  # out of another total, or in per cent
     CONFLICTING = "conflicting"  # two verdicts that contradict each other, or a range

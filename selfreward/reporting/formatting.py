@@ -97,6 +97,11 @@ def centre(value: Interval | float | None) -> float | None:
     return plain if plain is not None and math.isfinite(plain) else None
 
 
+def in_words(reason: str) -> str:
+    """Return a recorded reason, such as `no_verdict`, as it is shown to people."""
+    return reason.replace("_", " ")
+
+
 def reason_not_measured(evaluation: Evaluation, name: str) -> str:
     """Return the reason for a missing metric as `evaluation/` recorded it; the key `all` applies to every metric."""
     reasons: Mapping[str, str] = evaluation.not_measured

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfreward.records import IterationSummary
-from selfreward.reporting.formatting import ABSENT
+from selfreward.reporting.formatting import ABSENT, in_words
 
 _MAX_REASONS = 8
 _OTHER = "other reasons"
@@ -99,7 +99,7 @@ def bars(funnels: Sequence[IterationFunnel]) -> list[tuple[int, int, list[Segmen
     for funnel in funnels:
         num_prompts = funnel.counts.get("num_prompts", 0)
         parts = [("with a pair", max(funnel.num_with_pair, 0), 1)]
-        parts += [(reason, funnel.dropped.get(reason, 0), 2 + index) for index, reason in enumerate(named)]
+        parts += [(in_words(reason), funnel.dropped.get(reason, 0), 2 + index) for index, reason in enumerate(named)]
         parts.append((_OTHER, sum(n for reason, n in funnel.dropped.items() if reason not in named), 0))
         total = max(1, sum(count for _, count, _ in parts))
         segments = [Segment(label, count, count / total, series) for label, count, series in parts if count]
@@ -154,7 +154,7 @@ def _by_reason(found: Sequence[Mapping[str, int]]) -> list[tuple[str, list[int]]
     for counts in found:
         totals.update(counts)
     named = _named(totals)
-    rows = [(reason, [counts.get(reason, 0) for counts in found]) for reason in named]
+    rows = [(in_words(reason), [counts.get(reason, 0) for counts in found]) for reason in named]
     if len(totals) > len(named):
         rows.append((_OTHER, [sum(n for r, n in counts.items() if r not in named) for counts in found]))
     return rows

@@ -35,6 +35,7 @@ def _environment() -> Environment:
         "bounds": lambda interval, name: formatting.bounds(name, interval),
         "with_interval": lambda value, name: formatting.with_interval(name, value),
         "duration": formatting.duration,
+        "in_words": formatting.in_words,
         "model_name": formatting.model_name,
         "one_line": text.one_line,
         "code_span": text.code_span,

@@ -117,7 +117,9 @@ def tools_of(recipe: Recipe, source: Source) -> Tools:
     names = dict.fromkeys(("policy", "initial", "best", *recipe.local_models))
     chats: Any = {name: LocalChat(name, engine) for name in names} | {n: Endpoint(n) for n in recipe.endpoints}
     tiny = Checkpoint("tiny", materialise(ModelSection(model="random:tiny")), 0)
-    anchor = judging.build_anchor(recipe.evaluation.anchor, chats=chats, engine=engine, seed=0)
+    anchor = judging.build_anchor(
+        recipe.evaluation.anchor, chats=chats, engine=engine, seed=0, models=recipe.local_models
+    )
     monitor = monitoring.build(recipe.monitor, max_iterations=recipe.iterations.max)
     return Tools(
         engine=engine, chats=chats, models={"policy": tiny, "initial": tiny}, source=source, anchor=anchor,

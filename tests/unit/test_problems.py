@@ -43,6 +43,7 @@ def test_a_refusal_of_the_template_names_the_turns() -> None:
     refused = found(("user", "a"), ("user", "b"))
     assert refused is not None
     assert refused.found == "prompt p1: conversation with the turns user, user: refused"
+    assert "models.policy.chat_template" in refused.advice
 
 
 def test_equal_ids_of_two_sources_are_two_prompts() -> None:

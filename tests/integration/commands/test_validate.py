@@ -103,16 +103,30 @@ def test_one_prompt_that_the_model_cannot_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], strict_model: Path, kind: str
 ) -> None:
     turns = [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]
-    rows: list[dict[str, Any]] = [{"id": f"q{i}", "prompt": text} for i, text in enumerate(questions(24))]
+    rows: list[dict[str, Any]] = [{"id": f"q{i}", "prompt": text} for i, text in enumerate(questions(26))]
     rows[17] = {"id": "q17", "prompt": turns} if kind == "file" else {"id": "q17", "prompt": "long " * 900}
     (tmp_path / "data").mkdir()
     path = write(tmp_path / "data", *rows, name="train.jsonl")
     section = {"kind": "file", "path": path} if kind == "file" else {"kind": "dataset", "name": str(tmp_path / "data")}
     assert validate(section, tmp_path, f"models.policy.model={strict_model}") == (2 if kind == "file" else 0)
     printed = capsys.readouterr()
-    assert "1 of 24 prompts" in printed.err and "prompt q17: " in printed.err
+    assert "1 of 25 prompts" in printed.err and "prompt q17: " in printed.err
     assert ("1 refused by template" if kind == "file" else "1 too long") in printed.err
     assert kind == "file" or "left out of the sets: 1 too long" in printed.out
+    assert kind == "file" or "prompts of iteration 1: 20, " in printed.out  # another prompt took its place
+
+
+def test_too_few_prompts_that_the_model_can_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], strict_model: Path
+) -> None:
+    turns = [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]
+    rows: list[dict[str, Any]] = [{"id": f"q{i}", "prompt": text} for i, text in enumerate(questions(24))]
+    rows[17] = {"id": "q17", "prompt": turns}
+    section = {"kind": "file", "path": write(tmp_path, *rows), "max_dropped_rate": 0.5}
+    assert validate(section, tmp_path, f"models.policy.model={strict_model}") == 2
+    printed = capsys.readouterr().err
+    assert "1 cannot be used (1 refused by template; for example prompt q17: " in printed
+    assert "which leaves 19 for training; 1 iterations x 20" in printed and "models.policy.chat_template" in printed
 
 
 def test_a_system_prompt_goes_before_the_first_user_turn_where_there_is_no_system_role(
@@ -200,3 +214,12 @@ def test_what_a_template_does_not_support_is_said(tmp_path: Path, capsys: pytest
     assert "like? ###\n  | assistant:\n" in printed.out
     assert validate(path, tmp_path, f"models.policy={model}", "sampling.stop='###'") == 0
     assert "ends the turn" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sets", "is_warned"), [((), True), (('sampling.stop=["\\nUser:"]',), False)])
+def test_the_plain_template_without_a_stop_string_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sets: tuple[str, ...], is_warned: bool
+) -> None:
+    path = write(tmp_path, *({"prompt": text} for text in questions()))
+    assert validate({"kind": "file", "path": path}, tmp_path, "models.policy.chat_template=plain", *sets) == 0
+    assert ("set sampling.stop to" in capsys.readouterr().err) == is_warned

@@ -70,9 +70,12 @@ def make(tiny: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def judged(folder: Path, responses: list[Response], *, batch_tokens: int = 8192) -> list[Judgment]:
-    judge = RewardModelJudge(recipe.RewardModelSection(kind="reward_model", by="rm", batch_tokens=batch_tokens))
-    return judge.judge(PROMPTS, responses, models={"rm": Checkpoint("r", folder, 0)}, iteration=1)
+def judged(
+    folder: Path, responses: list[Response], *, batch_tokens: int = 8192, prompts: list[Prompt] = PROMPTS, **model: Any
+) -> list[Judgment]:
+    section = recipe.RewardModelSection(kind="reward_model", by="rm", batch_tokens=batch_tokens)
+    judge = RewardModelJudge(section, model=recipe.ModelSection(model=str(folder), **model))
+    return judge.judge(prompts, responses, models={"rm": Checkpoint("r", folder, 0)}, iteration=1)
 
 
 def one_by_one(folder: Path, responses: list[Response]) -> list[float]:
@@ -179,7 +182,8 @@ def test_a_text_whose_control_tokens_cannot_be_split_is_not_scored(make: Callabl
 def test_the_model_is_unloaded_after_the_call(make: Callable[..., Path]) -> None:
     from transformers import LlamaForSequenceClassification
 
-    judge = RewardModelJudge(recipe.RewardModelSection(kind="reward_model", by="rm"))
+    section = recipe.ModelSection(model="rm")
+    judge = RewardModelJudge(recipe.RewardModelSection(kind="reward_model", by="rm"), model=section)
     judge.judge(PROMPTS, RESPONSES, models={"rm": Checkpoint("r", make(), 0)}, iteration=1)
     assert judge.by == {"rm"} and judge.scale is None
     assert not any(type(thing) is LlamaForSequenceClassification for thing in gc.get_objects())
@@ -216,10 +220,29 @@ def test_pickled_weights_are_refused(make: Callable[..., Path]) -> None:
 
 
 def test_a_conversation_that_the_template_cannot_format_is_unscored(make: Callable[..., Path]) -> None:
-    with pytest.raises(RecipeError, match="its tokenizer has no chat template; a sequence"):
-        judged(make(template=None), RESPONSES)
     no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
     says_all = "{% for m in messages %}{{ m.content }}{% endfor %}"
     assert {judgment.unscored for judgment in judged(make(template=no_system + says_all), RESPONSES)} == {None}
     refuses = "{% if 'Be brief.' in messages[0].content %}{{ raise_exception('not this one') }}{% endif %}" + says_all
     assert {judgment.unscored for judgment in judged(make(template=refuses), RESPONSES)} == {"refused", None}
+
+
+SAYS_ALL = "{% for m in messages %}<|start|>{{ m.role }}{{ style | default('') }}\n{{ m.content }}<|end|>{% endfor %}"
+
+
+def test_the_variables_of_the_recipe_reach_the_template(make: Callable[..., Path]) -> None:
+    folder = make(template=SAYS_ALL)
+    with seen_input_ids() as batches:
+        judged(folder, RESPONSES[:1])
+        judged(folder, RESPONSES[:1], chat_template_kwargs={"style": "~"})
+    (plain,), (styled,) = batches
+    assert plain.count(ord("~")) == 0 and styled.count(ord("~")) == 2
+
+
+def test_a_template_that_leaves_tool_turns_out_scores_no_such_conversation(make: Callable[..., Path]) -> None:
+    calls = json.dumps([{"id": "c1", "name": "tide", "arguments": {"port": "Rye"}}])
+    turns = (Message("user", "High tide?"), Message("tool_calls", calls), Message("tool", "at 14:05"))
+    prompts = [Prompt("p", turns)]
+    assert [j.unscored for j in judged(make(template=SAYS_ALL), RESPONSES[:1], prompts=prompts)] == ["refused"]
+    whole = SAYS_ALL.replace("<|end|>", "{{ m.tool_calls | tojson if m.tool_calls else '' }}<|end|>")
+    assert [j.unscored for j in judged(make(template=whole), RESPONSES[:1], prompts=prompts)] == [None]

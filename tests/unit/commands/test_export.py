@@ -18,7 +18,7 @@ from selfreward.judging.generative import score_messages
 from selfreward.recipe import AdditiveSection
 from selfreward.records import Judgment, Message, PreferencePair, Prompt, Response
 from selfreward.store import Store
-from selfreward.tables import JUDGMENTS, PAIRS, PROMPTS, RESPONSES
+from selfreward.tables import JUDGMENTS, PAIRS, PROMPTS, RESPONSES, TRAINING
 from selfreward.templates import Template
 
 HOSTILE = [
@@ -151,6 +151,17 @@ def test_one_iteration_alone(run: Path, tmp_path: Path) -> None:
     assert export_pairs(run, tmp_path / "two.jsonl", iteration=2).num_pairs == 1
     assert [row["prompt"][-1]["content"] for row in rows_of(tmp_path / "two.jsonl")] == ["second"]
     assert export_pairs(run, tmp_path / "one.jsonl", iteration=1).num_pairs == len(HOSTILE)
+
+
+def test_pairs_that_trained_no_model_are_exported_and_named(run: Path, tmp_path: Path) -> None:
+    with Store(run) as store:
+        store.read_or_make_json(1, TRAINING, lambda: {"num_pairs": len(HOSTILE)})
+    exported = export_pairs(run, tmp_path / "all.jsonl")
+    assert exported.num_pairs == len(HOSTILE) + 1
+    assert exported.notes == (
+        "the pairs of iteration 2 have trained no model: the update was skipped, or is still to come",
+    )
+    assert export_pairs(run, tmp_path / "one.jsonl", iteration=1).notes == ()
 
 
 def test_an_older_file_is_replaced_atomically(run: Path, tmp_path: Path) -> None:
@@ -316,7 +327,8 @@ def test_a_pair_whose_question_is_unknown_is_left_out_with_the_reason(
     run = make_meta_run(tmp_path / "run", **settings)
     exported = export_pairs(run, tmp_path / "pairs.jsonl", kind="all")
     assert [row["kind"] for row in rows_of(tmp_path / "pairs.jsonl")] == ["response"]
-    (note,) = exported.notes
+    note, untrained = exported.notes
+    assert "have trained no model" in untrained
     assert note.startswith("pairs of judgments that are left out: 1, because ") and reason in note
     with pytest.raises(RecipeError, match=rf"no judgment pairs \(pairs of .*{reason}"):
         export_pairs(run, tmp_path / "pairs.jsonl", kind="judgment")

@@ -42,6 +42,7 @@ def test_unscored_judgments_are_counted_by_reason() -> None:
     text = shown(unscored={"truncated": 36, "no_verdict": 12})
     assert "160 responses, 480 judgments of them" in text and "48 (10%) unscored:" in text
     assert "36  truncated" in text and "12  no verdict" in text
+    assert "Unscored rate, policy responses" in shown(judge_unscored_rate=0.1)  # whole, in its column
     assert "all with a score" in shown() and "unscored:" not in shown()
 
 

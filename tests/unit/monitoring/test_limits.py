@@ -105,7 +105,12 @@ def test_a_decision_to_stop_takes_precedence_over_limits():
 @pytest.mark.parametrize(
     ("counts", "stopped_by", "exit_code", "words"),
     [
-        ({"num_unscored_judgments": 51, "num_pairs": 50}, "TOO_MANY_UNSCORED", 3, "51% of the judgments (at most 50%"),
+        (
+            {"num_unscored_judgments": 51, "num_pairs": 50},
+            "TOO_MANY_UNSCORED",
+            3,
+            "51% of the judgments are unscored (at most 50%",
+        ),
         ({"num_unscored_judgments": 100, "num_pairs": 0}, "TOO_MANY_UNSCORED", 3, "recorded without stopping"),
         ({"num_pairs": 7}, "TOO_FEW_PAIRS", 3, "7 preference pairs are too few to learn from (8 are required)"),
         ({"num_pairs": 60, "num_judgment_pairs": 59}, "TOO_FEW_PAIRS", 3, "1 preference pair is too few"),

@@ -13,6 +13,7 @@ from selfreward.prompts.source import SplitSource
 from selfreward.recipe import Recipe
 from selfreward.settled import settled
 from selfreward.store import Store
+from selfreward.tools import tools_of
 
 WORDS = ("alder", "birch", "cedar", "dogwood", "elder", "fir", "gorse", "hazel", "ivy", "juniper", "kapok", "larch")
 LONG = "Describe the morning on which the old harbour bell rang although nobody had touched its rope, in words"
@@ -64,9 +65,19 @@ def test_prompts_that_overlap_with_held_out_ones_are_not_counted_as_training_pro
     twins = [{"prompt": f"{LONG} ({i})."} for i in range(20)]
     recipe = prompts.sized(recipe_of(write(tmp_path, [*rows(70), *twins])))
     source = built(recipe)
-    assert source.num_training < 60  # 90 prompts, 30 held out, among them a twin
+    assert source.num_usable < 60  # 90 prompts, 30 held out, among them a twin
     used = recipe.iterations.max * recipe.iterations.num_prompts_per_iteration
-    assert source.num_training - recipe.iterations.max < used <= source.num_training
+    assert source.num_usable - recipe.iterations.max < used <= source.num_usable
+
+
+def test_sizes_count_only_prompts_to_which_the_policy_can_respond(tmp_path: Path) -> None:
+    overrides = ("engine.context_tokens=128", "sampling.max_tokens=16", "evaluation.max_tokens=16")
+    assert settled(recipe_of(write(tmp_path, rows(60)), *overrides)).iterations.num_prompts_per_iteration == 20
+    long = [{"prompt": f"{LONG} ({'x' * 200}{i})?"} for i in range(6)]
+    recipe = settled(recipe_of(write(tmp_path, [*rows(54), *long]), *overrides))
+    assert (recipe.iterations.max, recipe.iterations.num_prompts_per_iteration) == (2, 17)  # of 54 - 20
+    tools = tools_of(recipe, cache_folder=tmp_path)
+    assert [len(tools.source.training_prompts(t)) for t in (1, 2)] == [17, 17]
 
 
 @pytest.mark.parametrize(
@@ -151,3 +162,15 @@ def test_a_run_that_began_keeps_its_sizes_when_the_file_grows(tmp_path: Path) ->
         store.read_or_make_json(0, "evaluation", dict)
     assert settled(recipe) == before
     assert settled(recipe_of(file, "seed=1")).evaluation.num_prompts == 64  # `run` refuses this recipe
+
+
+def test_the_columns_that_the_starter_shows_are_read_from_a_csv(tmp_path: Path) -> None:
+    text = Path("recipes/starter.yaml").read_text()
+    (shown,) = (line for line in text.splitlines() if "columns: {" in line)
+    lines = [f"What is {i} plus {i}?,{2 * i}" for i in range(12)]
+    (tmp_path / "questions.csv").write_text("\n".join(["my_question,my_solution", *lines]) + "\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text.replace("\nprompts: prompts.jsonl", f"\n{shown.removeprefix('#').strip()}"))
+    loaded = recipe_file.load(recipe, ["models.policy.model=random:tiny"])
+    (first, *_) = built(prompts.sized(loaded)).training_prompts(1)
+    assert first.messages[0].content.startswith("What is") and first.checks[0]["kind"] == "numeric"

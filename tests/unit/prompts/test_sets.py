@@ -18,7 +18,8 @@ from selfreward.parts import PromptSource
 from selfreward.prompts import build
 from selfreward.prompts.contamination import check_overlap
 from selfreward.prompts.gold import read_gold
-from selfreward.prompts.source import Pool, SplitSource
+from selfreward.prompts.pool import Pool
+from selfreward.prompts.source import SplitSource
 from selfreward.prompts.verifiable import boilerplate
 from selfreward.recipe import EvaluationSection, GoldSection, IterationsSection, PromptsSection, VerifiableEvaluation
 from selfreward.records import GoldPair, Message, Prompt

@@ -18,7 +18,8 @@ from selfreward.errors import RecipeError
 from selfreward.parts import LeftOut, PromptSource
 from selfreward.prompts import build
 from selfreward.prompts.contamination import check_overlap
-from selfreward.prompts.source import Pool, SplitSource, in_seeded_order, with_system_prompt
+from selfreward.prompts.pool import Pool, in_seeded_order, with_system_prompt
+from selfreward.prompts.source import SplitSource
 from selfreward.prompts.verifiable import boilerplate
 from selfreward.recipe import EvaluationSection, IterationsSection, PromptsSection, VerifiableEvaluation
 from selfreward.records import Message, Prompt
@@ -298,20 +299,38 @@ def _long(prompt: Prompt) -> LeftOut | None:
     )
 
 
-def test_a_prompt_that_does_not_fit_is_left_out_of_its_block_and_of_held_out_sets() -> None:
-    prompts = _prompts(40)
-    all_fit = _split(prompts, block=12, iterations=3, num_validation=4)
-    split = _split(prompts, block=12, iterations=3, num_validation=4, fit_training=_long, fit_held_out=_long)
-    assert len(split.validation_prompts()) == 4
+def test_the_next_prompt_takes_the_place_of_one_that_does_not_fit() -> None:
+    all_fit = _split(_prompts(40), block=10, iterations=3, num_validation=4)
+    tried: list[str] = []
+
+    def fit(prompt: Prompt) -> LeftOut | None:
+        tried.append(prompt.id)
+        return _long(prompt)
+
+    split = _split(_prompts(40), block=10, iterations=3, num_validation=4, fit_training=fit)
+    assert split.validation_prompts() == all_fit.validation_prompts()
+    blocks = {t: split.training_prompts(t) for t in (3, 1, 2)}
+    assert [len(block) for block in blocks.values()] == [10, 10, 10]
+    order = [prompt.id for t in (1, 2, 3) for prompt in all_fit.training_prompts(t)]
+    kept = [prompt.id for t in (1, 2, 3) for prompt in blocks[t]]
+    assert [i for i in order if not i.endswith("7")] == kept[: len([i for i in order if not i.endswith("7")])]
     left_out = [found.prompt_id for t in (1, 2, 3) for found in split.left_out(t)]
-    assert sorted(left_out) == ["p17", "p27", "p37", "p7"]
-    used = {prompt.id for t in (1, 2, 3) for prompt in split.training_prompts(t)}
-    assert used | set(left_out) | {prompt.id for prompt in split.validation_prompts()} == {p.id for p in prompts}
-    assert len(used) == 32
-    assert split.facts()["training"]["num_left_out"] == 4
-    if not split.left_out(None):  # with the same held-out prompts, every block keeps its other prompts
-        for t in (1, 2, 3):
-            assert [p for p in all_fit.training_prompts(t) if not p.id.endswith("7")] == list(split.training_prompts(t))
+    assert left_out and all(prompt_id.endswith("7") for prompt_id in left_out)
+    assert split.facts()["training"]["num_left_out"] == len(left_out)
+    assert len(tried) == len(set(tried)) == 30 + len(left_out)  # each was tried once
+    assert split.num_usable == 36 - len({f"p{i}" for i in (7, 17, 27, 37)} - {p.id for p in split.validation_prompts()})
+    shorter = _split(_prompts(40), block=10, iterations=1, num_validation=4, fit_training=_long)
+    assert [shorter.training_prompts(t) for t in (1, 2, 3)] == [blocks[t] for t in (1, 2, 3)]  # as a resumed run does
+
+
+def test_too_few_training_prompts_that_fit_are_an_error_at_once_with_the_reason() -> None:
+    with pytest.raises(RecipeError) as caught:
+        _split(_prompts(40), block=12, iterations=3, num_validation=4, fit_training=_long, fit_held_out=_long)
+    found = str(caught.value)
+    assert re.search(
+        r"4 cannot be used \(4 too long; for example prompt p\d*7: long; shorten it\), which leaves 32", found
+    )
+    assert "set iterations.num_prompts_per_iteration to 10, or set iterations.max to 2" in found
 
 
 def test_held_out_sets_pass_over_prompts_that_do_not_fit() -> None:

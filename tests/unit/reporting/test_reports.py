@@ -192,6 +192,12 @@ def test_rare_reasons_are_summed_in_one_row(eight: MadeRun) -> None:
     assert counted.problems == () and len(named) == 8 and sum(named) == 55
 
 
+def test_a_reason_is_shown_in_words(eight: MadeRun) -> None:
+    counts = {"num_judgments": 2, "num_unscored_judgments": 2, "num_unscored_judgments:empty_response": 2}
+    lines = funnel.table([funnel.funnel_of(replace(eight.history[0], counts=counts))])
+    assert "empty response" in [line.label for line in lines]
+
+
 def test_time_is_counted_once(eight: MadeRun) -> None:
     rows = timing.costs(eight.history)
     spent = sum(sum(summary.seconds_by_stage.values()) for summary in eight.history)
