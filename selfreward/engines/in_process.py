@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from selfreward.batch_sizes import max_num_seqs
+from selfreward.devices import visible_gpus
 from selfreward.dtypes import engine_dtype
 from selfreward.engines.requests import Usage
 from selfreward.engines.stopping import Stopping
@@ -33,8 +35,9 @@ class InProcessEngine(ABC):
         trust_remote_code: bool = False,
         chat: ChatTokenizer | None = None,
     ) -> None:
-        dtype = engine_dtype(section).name
+        dtype, gpu = engine_dtype(section).name, next(iter(visible_gpus()), None)
         self._section = section.model_copy(update={"dtype": dtype})
+        self._max_num_seqs = max_num_seqs(section, gpu.memory_bytes if gpu else None)
         self._first = first
         self._trust_remote_code = trust_remote_code
         self._chat = chat or ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
@@ -102,6 +105,7 @@ class InProcessEngine(ABC):
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "dtype": self._section.dtype,
             "context_tokens": self.context_tokens,
+            "max_num_seqs": self._max_num_seqs,
             "seeded": self._section.seeded,
             "determinism": self.determinism if self._section.seeded else "none: engine.seeded is false",
             "last_weight_sync": dict(self._last_sync),

@@ -118,7 +118,7 @@ class TransformersEngine(InProcessEngine):
         samples: list[list[Sample]] = [[] for _ in requests]
         rows = generation_rows(requests)
         section = self._section
-        cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=section.max_num_seqs)
+        cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=self._max_num_seqs)
         by_row: dict[tuple[int, int], Sample] = {}
         with self._engine_errors("generation"):
             for batch in _with_progress(cut, "generate"):
@@ -158,7 +158,7 @@ class TransformersEngine(InProcessEngine):
         cut = score_batches(
             [(index, request) for index, request in enumerate(requests) if request.token_ids],
             batch_tokens=section.batch_tokens,
-            max_rows=section.max_num_seqs,
+            max_rows=self._max_num_seqs,
             vocab_size=self._model.config.get_text_config().vocab_size,
         )
         scores: list[tuple[float, ...]] = [() for _ in requests]

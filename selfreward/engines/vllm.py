@@ -102,6 +102,7 @@ class VllmEngine(InProcessEngine):
                 model=checkpoint.path,
                 tokenizer=self._first.path,
                 context_tokens=self.context_tokens,
+                max_num_seqs=self._max_num_seqs,
                 trust_remote_code=self._trust_remote_code,
             )
         self._verify(self._samples_of_weights(), checkpoint)

@@ -18,7 +18,13 @@ WORKER_EXTENSION = "selfreward.engines.worker.WeightProof"
 
 
 def start_vllm(
-    section: EngineSection, *, model: Path, tokenizer: Path, context_tokens: int, trust_remote_code: bool
+    section: EngineSection,
+    *,
+    model: Path,
+    tokenizer: Path,
+    context_tokens: int,
+    max_num_seqs: int,
+    trust_remote_code: bool,
 ) -> Any:
     """Return a `vllm.LLM` with the weights of `model`, in this process.
 
@@ -57,7 +63,7 @@ def start_vllm(
                 trust_remote_code=trust_remote_code,
                 dtype=section.dtype,
                 max_model_len=context_tokens,
-                max_num_seqs=section.max_num_seqs,
+                max_num_seqs=max_num_seqs,
                 enable_prefix_caching=True,
                 worker_extension_cls=WORKER_EXTENSION,
                 use_tqdm_on_load=False,
