@@ -50,7 +50,7 @@ def build(
             return VerifierJudge(section)
         case sections.RewardModelSection():
             _local(chats, section.by, where)
-            return RewardModelJudge(section, trust_remote_code=trust_remote_code)
+            return RewardModelJudge(section, trust_remote_code=trust_remote_code, engine=engine)
         case sections.IntrinsicSection():
             for name in (section.by, section.reference):
                 _local(chats, name, where)
