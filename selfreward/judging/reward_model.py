@@ -1,8 +1,8 @@
 """A trained reward model as judge: a sequence-classification checkpoint with one output.
 
 What it does: conversation and response are formatted with the checkpoint's own chat template, and its one output is the
-score. It runs on plain transformers in the checkpoint's own dtype while the engine sleeps, since a GPU seldom holds both,
-and is unloaded after a call.
+score. It runs on plain transformers in the checkpoint's own dtype, while the engine sleeps because a GPU seldom holds
+both, and is unloaded after a call.
 
 Paper: 2203.02155 (InstructGPT), section 3.5: a reward model outputs a scalar for a prompt and a response.
 Differs: the checkpoint is used and never trained here. A truncated response is closed by the template like a complete
