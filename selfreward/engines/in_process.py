@@ -9,7 +9,8 @@ from selfreward.devices import visible_gpus
 from selfreward.dtypes import engine_dtype
 from selfreward.engines.requests import Usage
 from selfreward.engines.stopping import Stopping
-from selfreward.engines.weight_verification import CANARY_TEXT, TensorSample, WeightVerifier
+from selfreward.engines.weight_samples import TensorSample
+from selfreward.engines.weight_verification import CANARY_TEXT, State, WeightVerifier
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
@@ -78,8 +79,17 @@ class InProcessEngine(ABC):
     def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
         """Return the results of `score` on a loaded, awake model, without checks and counters."""
 
-    def _verify(self, samples: Sequence[TensorSample], checkpoint: Checkpoint) -> None:
-        """Compare `samples` of the weights in use with the checkpoint. Sets `_loaded`, or raises EngineError."""
+    @abstractmethod
+    def _samples_of_weights(self) -> list[TensorSample]:
+        """Return samples of the weights in use, of all ranks."""
+
+    @abstractmethod
+    def _state_of_weights(self) -> list[State]:
+        """Return the checksums of each rank."""
+
+    def _verify(self, checkpoint: Checkpoint) -> None:
+        """Compare the weights in use with the checkpoint. Sets `_loaded`, or raises EngineError."""
+        samples = self._samples_of_weights()
         tensors = self._verifier.tensors(samples, checkpoint)
         canary = self._verifier.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
         (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
@@ -87,6 +97,8 @@ class InProcessEngine(ABC):
             "checkpoint_id": checkpoint.id,
             **tensors,
             **self._verifier.check_canary(canary, logprobs, checkpoint),
+            # After the canary: a layer may cast its buffers in the first forward pass.
+            **self._verifier.state(self._state_of_weights(), checkpoint),
         }
         self._loaded = checkpoint
 

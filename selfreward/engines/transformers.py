@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
-from selfreward.engines.weight_verification import TensorSample, chosen_names, hash_of, sampled_columns
+from selfreward.engines.weight_samples import TensorSample, chosen_names, sample_of, whole
+from selfreward.engines.weight_verification import State
 from selfreward.errors import EngineError, RecipeError, SelfRewardError
 from selfreward.model_files.quiet import quiet_transformers
 from selfreward.model_files.reading import reading_model
@@ -47,7 +48,7 @@ class TransformersEngine(InProcessEngine):
             else:
                 self._reload(checkpoint)
         reload_s = time.monotonic() - started
-        self._verify(list(_samples(self._model)), checkpoint)
+        self._verify(checkpoint)
         if not starts:
             self._synced(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
@@ -67,6 +68,19 @@ class TransformersEngine(InProcessEngine):
 
     def _reload(self, checkpoint: Checkpoint) -> None:
         self._model.load_state_dict(self._read(checkpoint).state_dict())
+
+    def _samples_of_weights(self) -> list[TensorSample]:
+        # Experts, which transformers stacks in memory and not on disk, have three dimensions.
+        tensors = {name: tensor for name, tensor in self._model.named_parameters() if tensor.dim() in (1, 2)}
+        return [
+            sample_of(name, tensors[name].detach(), sources=[[whole(name, tensors[name].shape[0])]])
+            for name in chosen_names(list(tensors))
+        ]
+
+    def _state_of_weights(self) -> list[State]:
+        from selfreward.engines.checksums import state_of
+
+        return [state_of(self._model)]
 
     def sleep(self) -> None:
         """Move the weights to host memory. No-op on the CPU."""
@@ -188,22 +202,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _samples(model: Any) -> Iterator[TensorSample]:
-    parameters = {name: weight for name, weight in model.named_parameters() if weight.dim() in (1, 2)}
-    for name in chosen_names(list(parameters)):
-        weight = parameters[name].detach()
-        columns = sampled_columns(weight.shape[1]) if weight.dim() == 2 else None
-        values = weight if columns is None else weight[:, list(columns)]
-        yield TensorSample(
-            name=name,
-            sources=((name,),),
-            columns=columns,
-            num_rows=values.shape[0],
-            dtype=str(values.dtype).removeprefix("torch."),
-            sha256=hash_of(values),
-        )
 
 
 def _with_progress(cut: Sequence[T], what: str) -> Iterable[T]:

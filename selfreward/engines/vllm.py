@@ -15,7 +15,8 @@ from typing import Any
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.vllm_start import start_vllm
-from selfreward.engines.weight_verification import TensorSample
+from selfreward.engines.weight_samples import TensorSample, TensorSlice
+from selfreward.engines.weight_verification import State
 from selfreward.errors import EngineError, SelfRewardError
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
@@ -105,7 +106,7 @@ class VllmEngine(InProcessEngine):
                 max_num_seqs=self._max_num_seqs,
                 trust_remote_code=self._trust_remote_code,
             )
-        self._verify(self._samples_of_weights(), checkpoint)
+        self._verify(checkpoint)
 
     def _sync(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
@@ -114,7 +115,7 @@ class VllmEngine(InProcessEngine):
             self._reload(checkpoint)
             self._llm.reset_prefix_cache()
         reload_s = time.monotonic() - started
-        self._verify(self._samples_of_weights(), checkpoint)
+        self._verify(checkpoint)
         self._synced(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
     def _wake(self, checkpoint: Checkpoint) -> None:
@@ -127,7 +128,7 @@ class VllmEngine(InProcessEngine):
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
         self._asleep = False
-        self._verify(self._samples_of_weights(), checkpoint)
+        self._verify(checkpoint)
         self._usage.synced(time.monotonic() - started)
 
     def _reload(self, checkpoint: Checkpoint) -> None:
@@ -135,8 +136,12 @@ class VllmEngine(InProcessEngine):
 
     def _samples_of_weights(self) -> list[TensorSample]:
         with self._engine_errors("verification of the weights"):
-            (found,) = self._llm.collective_rpc("sample_weights")
-        return [TensorSample(**sample) for sample in found]
+            found = self._llm.collective_rpc("sample_weights")
+        return [_as_sample(sample) for rank in found for sample in rank]
+
+    def _state_of_weights(self) -> list[State]:
+        with self._engine_errors("verification of the weights"):
+            return list(self._llm.collective_rpc("weight_state"))
 
     # Work.
 
@@ -278,6 +283,11 @@ class VllmEngine(InProcessEngine):
                 "engine.context_tokens or engine.kv_cache_gib (CPU), or engine.gpu_memory_utilization (GPU); then run "
                 "the same command to resume from the last finished shard"
             ) from error
+
+
+def _as_sample(found: Mapping[str, Any]) -> TensorSample:
+    sources = tuple(tuple(TensorSlice(**part) for part in source) for source in found["sources"])
+    return TensorSample(**{**found, "sources": sources})
 
 
 def _on_cuda() -> bool:
