@@ -25,7 +25,6 @@ class InProcessEngine(ABC):
     """
 
     name: ClassVar[str]
-    determinism: ClassVar[str]
     enforces_schema: ClassVar[bool]
 
     def __init__(
@@ -49,6 +48,11 @@ class InProcessEngine(ABC):
         self._asleep = False
         self._context_tokens: int | None = None
         self._last_sync: dict[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def determinism(self) -> str:
+        """What is promised of repeated calls."""
 
     @property
     def context_tokens(self) -> int:

@@ -34,6 +34,11 @@ class WeightProof:
                 if hasattr(module, "w13_weight") and expert_backend(module) == "CPU":
                     module.quant_method.moe_kernel.fused_experts.process_weights_after_loading(module)
 
+    def attention_backends(self) -> list[str]:
+        """Return the names of the kernels that compute attention."""
+        layers = self.model_runner.get_model().modules()
+        return sorted({layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")})
+
     def weight_state(self) -> dict[str, dict[str, str]]:
         """Return a checksum of every parameter and buffer. Matrices that the CPU build has packed are neither."""
         return state_of(self.model_runner.get_model())
