@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from selfreward.batch_sizes import max_num_seqs
@@ -11,6 +12,7 @@ from selfreward.engines.requests import Usage
 from selfreward.engines.stopping import Stopping
 from selfreward.engines.weight_samples import TensorSample
 from selfreward.engines.weight_verification import CANARY_TEXT, State, WeightVerifier
+from selfreward.model_files.engine_copy import weights_folder
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
@@ -75,6 +77,10 @@ class InProcessEngine(ABC):
         if request.stop not in self._stoppings:
             self._stoppings[request.stop] = Stopping.of(self._chat, request.stop)
         return self._stoppings[request.stop]
+
+    def _weights_folder(self, checkpoint: Checkpoint) -> Path:
+        """Return the folder to read the weights from: the checkpoint's copy in the engine's dtype, if it has one."""
+        return weights_folder(checkpoint, dtype=self._section.dtype)
 
     def usage(self) -> Mapping[str, float]:
         return self._usage.snapshot()

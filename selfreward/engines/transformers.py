@@ -60,7 +60,7 @@ class TransformersEngine(InProcessEngine):
         kind = EngineError if checkpoint.iteration else RecipeError  # of the run, or of the user
         with quiet_transformers(on_a_terminal_too=True), reading_model(f"model {checkpoint.path}", kind=kind):
             return AutoModelForCausalLM.from_pretrained(
-                checkpoint.path,
+                self._weights_folder(checkpoint),
                 dtype=getattr(torch, self._section.dtype),
                 trust_remote_code=self._trust_remote_code,
                 use_safetensors=True,

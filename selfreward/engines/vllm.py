@@ -121,7 +121,7 @@ class VllmEngine(InProcessEngine):
         with self._engine_errors("start"):
             self._llm = start_vllm(
                 self._section,
-                model=checkpoint.path,
+                model=self._weights_folder(checkpoint),
                 tokenizer=self._first.path,
                 context_tokens=self.context_tokens,
                 max_num_seqs=self._max_num_seqs,
@@ -159,7 +159,7 @@ class VllmEngine(InProcessEngine):
         self._usage.synced(time.monotonic() - started)
 
     def _reload(self, checkpoint: Checkpoint) -> None:
-        self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(checkpoint.path)})
+        self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(self._weights_folder(checkpoint))})
 
     def _samples_of_weights(self) -> list[TensorSample]:
         with self._engine_errors("verification of the weights"):

@@ -26,13 +26,7 @@ class WeightProof:
         self.reload_weights(weights_path=weights_path)
         with torch.inference_mode():
             for module in self.model_runner.get_model().modules():
-                # vLLM 0.31's CPU build does not update the packed copy of a tied output layer, since the checkpoint
-                # has no tensor of its name: the model would continue to use its old output layer.
-                if hasattr(module, "cpu_linear") and module.weight.numel():
-                    module.quant_method.process_weights_after_loading(module)
-                # Nor does it pack the matrices of experts again, which its kernel would read in the wrong order.
-                if hasattr(module, "w13_weight") and expert_backend(module) == "CPU":
-                    module.quant_method.moe_kernel.fused_experts.process_weights_after_loading(module)
+                _finish_on_cpu(module)
 
     def attention_backends(self) -> list[str]:
         """Return the names of the kernels that compute attention."""
@@ -90,6 +84,20 @@ class WeightProof:
             yield sample_of(
                 f"{name}.{form}", value, sources=sources, rank=self.rank, max_rows=rows, max_columns=columns
             )
+
+
+def _finish_on_cpu(module: Any) -> None:
+    """Do what vLLM 0.31's CPU build does at its start, and leaves out when weights are loaded again."""
+    if hasattr(module, "cpu_linear"):
+        # A tied output layer has a packed copy, and no tensor of its name in the checkpoint.
+        if module.weight.numel():
+            module.quant_method.process_weights_after_loading(module)
+        # A kernel has its bias in float32; the start loads it in the model's dtype first, which rounds it.
+        if getattr(module, "bias", None) is not None:
+            module.bias.copy_(_as_loaded(module, module.bias))
+    # The matrices of experts are not packed again, so that their kernel would read them in the wrong order.
+    if hasattr(module, "w13_weight") and expert_backend(module) == "CPU":
+        module.quant_method.moe_kernel.fused_experts.process_weights_after_loading(module)
 
 
 def _as_loaded(module: Any, tensor: torch.Tensor) -> torch.Tensor:

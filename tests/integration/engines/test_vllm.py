@@ -27,6 +27,7 @@ from transformers import Qwen2ForCausalLM, Qwen2MoeForCausalLM
 from selfreward.engines import build
 from selfreward.errors import EngineError, RecipeError
 from selfreward.model_files import checkpoint_of, materialise
+from selfreward.model_files.engine_copy import RECORD, write_engine_copy
 from selfreward.parts import Engine
 from selfreward.recipe import EngineSection, ModelSection
 from selfreward.records import Checkpoint, Message
@@ -196,6 +197,51 @@ def test_one_spoiled_bias_buffer_or_unsampled_value_is_found_and_named(tmp_path:
     engine.spoils = None
     engine.load(first)
     assert engine.facts()["last_weight_sync"]["checksums_against"]
+    engine.close()
+
+
+class WatchedEngine(VllmEngine):
+    """An engine that records the folders from which it reads weights."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.read: list[str] = []
+
+    def _weights_folder(self, checkpoint: Checkpoint) -> Path:
+        folder = super()._weights_folder(checkpoint)
+        self.read.append(folder.name)
+        return folder
+
+
+def test_weights_are_the_same_to_the_bit_with_and_without_the_copy_for_the_engine(tmp_path: Path) -> None:
+    first = small_model(tmp_path / "first", Qwen2ForCausalLM)
+    second = changed_copy(first, tmp_path / "second", scale=0.3)
+    copied = []
+    for checkpoint in (first, second):
+        folder = tmp_path / f"{checkpoint.path.name}-copied"
+        shutil.copytree(checkpoint.path, folder)
+        assert write_engine_copy(folder, dtype="bfloat16", min_elements=1)
+        copied.append(checkpoint_of(folder, checkpoint.iteration))
+        assert copied[-1].id == checkpoint.id
+    engine = WatchedEngine(TINY.model_copy(update={"dtype": "bfloat16"}), first=copied[0])
+    outputs, syncs = [], []
+    for checkpoint in (copied[0], second, first, copied[1]):
+        engine.load(checkpoint)
+        request = ask(engine, "hello", seed=3)
+        outputs.append(engine.generate([request]) + engine.score([ScoreRequest((1, 2), (3, 4, 5))]))
+        syncs.append(engine.facts()["last_weight_sync"])
+    assert engine.read == ["engine-bfloat16", "second", "first", "engine-bfloat16"]
+    # Checksums of all parameters were compared with those of the same weights, read from the other folder.
+    assert [sync["checksums_against"] is not None for sync in syncs] == [False, False, True, True]
+    assert outputs[0] == outputs[2] != outputs[1] == outputs[3]
+    # The proof compares with the checkpoint, not with the copy: a copy of other weights is found.
+    other = copied[0].path / "engine-bfloat16"
+    shutil.copytree(copied[1].path / "engine-bfloat16", other, dirs_exist_ok=True)
+    record = json.loads((copied[1].path / RECORD).read_text())
+    record["weights_sha256"] = json.loads((copied[0].path / RECORD).read_text())["weights_sha256"]
+    (copied[0].path / RECORD).write_text(json.dumps(record))
+    with pytest.raises(EngineError, match="sampled tensors differ"):
+        engine.load(checkpoint_of(copied[0].path, 0))
     engine.close()
 
 
