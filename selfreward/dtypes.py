@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from selfreward.devices import visible_gpus
 from selfreward.recipe import EngineSection, Recipe
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -38,11 +39,9 @@ def with_dtype(recipe: Recipe, dtype: str | None = None) -> Recipe:
 
 @cache
 def _of_this_machine() -> EngineDtype:
-    import torch
-
-    if not torch.cuda.is_available():
-        return dtype_of(capability=None, flags=cpu_flags())
-    return dtype_of(capability=min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))))
+    if gpus := visible_gpus():
+        return dtype_of(capability=min(gpu.capability for gpu in gpus))
+    return dtype_of(capability=None, flags=cpu_flags())
 
 
 def dtype_of(*, capability: tuple[int, int] | None, flags: frozenset[str] = frozenset()) -> EngineDtype:

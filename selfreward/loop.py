@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from selfreward.history import initial_evaluation, summarise
-from selfreward.parts import Engine, Models, Monitor, Reporter
+from selfreward.parts import Engine, Models, Monitor, Reporter, ResumableEngine
 from selfreward.records import Checkpoint, Decision, IterationSummary
 from selfreward.roles import Roles
 from selfreward.running import Runner
@@ -43,6 +43,10 @@ class Run:
 
 def run(parts: Run, store: Store) -> Decision:
     """Iterate until the monitor stops the run; return its last decision. Raises SelfRewardError."""
+    if isinstance(parts.engine, ResumableEngine):
+        parts.engine.resume_from(
+            store.manifest["facts"].get("engine", {}), lambda facts: store.record_facts(engine=facts)
+        )
     runner = Runner(store, parts.engine)
     roles = runner.run(parts.compose(0, ()), Roles.at_start(parts.models))
     checkpoints = [roles["trained"]]  # M_0, M_1, ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from selfreward.records import (
     Checkpoint,
@@ -114,6 +114,14 @@ class Engine(Encoder, Protocol):
 
     def facts(self) -> Mapping[str, Any]:
         """Return facts for the report: engine, versions, device, dtype, determinism, check of the last weight sync."""
+
+
+@runtime_checkable
+class ResumableEngine(Protocol):
+    """An engine that keeps choices of its first start, such as the size of its KV cache, for the life of a run."""
+
+    def resume_from(self, facts: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None]) -> None:
+        """Take the engine's facts of the process before (none in a new run), and `record` those of each start."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ def build(
 
             return VllmEngine(section, first=first, trust_remote_code=trust_remote_code, chat=chat)
         case "transformers":
+            if section.batch_invariant:
+                raise RecipeError(
+                    "engine.batch_invariant: only vLLM has such a mode, and it is not installed; set it to false, or "
+                    "install vLLM (docs/install.md)"
+                )
             from selfreward.engines.transformers import TransformersEngine
 
             return TransformersEngine(section, first=first, trust_remote_code=trust_remote_code, chat=chat)

@@ -2,12 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+from selfreward.batch_sizes import max_num_seqs
+from selfreward.devices import visible_gpus
 from selfreward.dtypes import engine_dtype
 from selfreward.engines.requests import Usage
 from selfreward.engines.stopping import Stopping
-from selfreward.engines.weight_verification import CANARY_TEXT, TensorSample, WeightVerifier
+from selfreward.engines.weight_samples import TensorSample
+from selfreward.engines.weight_verification import CANARY_TEXT, State, WeightVerifier
+from selfreward.model_files.engine_copy import weights_folder
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
@@ -22,7 +27,6 @@ class InProcessEngine(ABC):
     """
 
     name: ClassVar[str]
-    determinism: ClassVar[str]
     enforces_schema: ClassVar[bool]
 
     def __init__(
@@ -33,8 +37,9 @@ class InProcessEngine(ABC):
         trust_remote_code: bool = False,
         chat: ChatTokenizer | None = None,
     ) -> None:
-        dtype = engine_dtype(section).name
+        dtype, gpu = engine_dtype(section).name, next(iter(visible_gpus()), None)
         self._section = section.model_copy(update={"dtype": dtype})
+        self._max_num_seqs = max_num_seqs(section, gpu.memory_bytes if gpu else None)
         self._first = first
         self._trust_remote_code = trust_remote_code
         self._chat = chat or ChatTokenizer(first.path, trust_remote_code=trust_remote_code)
@@ -45,6 +50,11 @@ class InProcessEngine(ABC):
         self._asleep = False
         self._context_tokens: int | None = None
         self._last_sync: dict[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def determinism(self) -> str:
+        """What is promised of repeated calls."""
 
     @property
     def context_tokens(self) -> int:
@@ -68,6 +78,10 @@ class InProcessEngine(ABC):
             self._stoppings[request.stop] = Stopping.of(self._chat, request.stop)
         return self._stoppings[request.stop]
 
+    def _weights_folder(self, checkpoint: Checkpoint) -> Path:
+        """Return the folder to read the weights from: the checkpoint's copy in the engine's dtype, if it has one."""
+        return weights_folder(checkpoint, dtype=self._section.dtype)
+
     def usage(self) -> Mapping[str, float]:
         return self._usage.snapshot()
 
@@ -75,8 +89,17 @@ class InProcessEngine(ABC):
     def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
         """Return the results of `score` on a loaded, awake model, without checks and counters."""
 
-    def _verify(self, samples: Sequence[TensorSample], checkpoint: Checkpoint) -> None:
-        """Compare `samples` of the weights in use with the checkpoint. Sets `_loaded`, or raises EngineError."""
+    @abstractmethod
+    def _samples_of_weights(self) -> list[TensorSample]:
+        """Return samples of the weights in use, of all ranks."""
+
+    @abstractmethod
+    def _state_of_weights(self) -> list[State]:
+        """Return the checksums of each rank."""
+
+    def _verify(self, checkpoint: Checkpoint) -> None:
+        """Compare the weights in use with the checkpoint. Sets `_loaded`, or raises EngineError."""
+        samples = self._samples_of_weights()
         tensors = self._verifier.tensors(samples, checkpoint)
         canary = self._verifier.canary(checkpoint, default_ids=self.encode_text(CANARY_TEXT))
         (logprobs,) = self._score([ScoreRequest(canary.token_ids[:1], canary.token_ids[1:])], progress=False)
@@ -84,6 +107,8 @@ class InProcessEngine(ABC):
             "checkpoint_id": checkpoint.id,
             **tensors,
             **self._verifier.check_canary(canary, logprobs, checkpoint),
+            # After the canary: a layer may cast its buffers in the first forward pass.
+            **self._verifier.state(self._state_of_weights(), checkpoint),
         }
         self._loaded = checkpoint
 
@@ -102,6 +127,7 @@ class InProcessEngine(ABC):
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "dtype": self._section.dtype,
             "context_tokens": self.context_tokens,
+            "max_num_seqs": self._max_num_seqs,
             "seeded": self._section.seeded,
             "determinism": self.determinism if self._section.seeded else "none: engine.seeded is false",
             "last_weight_sync": dict(self._last_sync),

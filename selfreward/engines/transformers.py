@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
-from selfreward.engines.weight_verification import TensorSample, chosen_names, hash_of, sampled_columns
+from selfreward.engines.weight_samples import TensorSample, chosen_names, sample_of, whole
+from selfreward.engines.weight_verification import State
 from selfreward.errors import EngineError, RecipeError, SelfRewardError
 from selfreward.model_files.quiet import quiet_transformers
 from selfreward.model_files.reading import reading_model
@@ -47,7 +48,7 @@ class TransformersEngine(InProcessEngine):
             else:
                 self._reload(checkpoint)
         reload_s = time.monotonic() - started
-        self._verify(list(_samples(self._model)), checkpoint)
+        self._verify(checkpoint)
         if not starts:
             self._synced(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
@@ -59,7 +60,7 @@ class TransformersEngine(InProcessEngine):
         kind = EngineError if checkpoint.iteration else RecipeError  # of the run, or of the user
         with quiet_transformers(on_a_terminal_too=True), reading_model(f"model {checkpoint.path}", kind=kind):
             return AutoModelForCausalLM.from_pretrained(
-                checkpoint.path,
+                self._weights_folder(checkpoint),
                 dtype=getattr(torch, self._section.dtype),
                 trust_remote_code=self._trust_remote_code,
                 use_safetensors=True,
@@ -67,6 +68,19 @@ class TransformersEngine(InProcessEngine):
 
     def _reload(self, checkpoint: Checkpoint) -> None:
         self._model.load_state_dict(self._read(checkpoint).state_dict())
+
+    def _samples_of_weights(self) -> list[TensorSample]:
+        # Experts, which transformers stacks in memory and not on disk, have three dimensions.
+        tensors = {name: tensor for name, tensor in self._model.named_parameters() if tensor.dim() in (1, 2)}
+        return [
+            sample_of(name, tensors[name].detach(), sources=[[whole(name, tensors[name].shape[0])]])
+            for name in chosen_names(list(tensors))
+        ]
+
+    def _state_of_weights(self) -> list[State]:
+        from selfreward.engines.checksums import state_of
+
+        return [state_of(self._model)]
 
     def sleep(self) -> None:
         """Move the weights to host memory. No-op on the CPU."""
@@ -118,7 +132,7 @@ class TransformersEngine(InProcessEngine):
         samples: list[list[Sample]] = [[] for _ in requests]
         rows = generation_rows(requests)
         section = self._section
-        cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=section.max_num_seqs)
+        cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=self._max_num_seqs)
         by_row: dict[tuple[int, int], Sample] = {}
         with self._engine_errors("generation"):
             for batch in _with_progress(cut, "generate"):
@@ -158,7 +172,7 @@ class TransformersEngine(InProcessEngine):
         cut = score_batches(
             [(index, request) for index, request in enumerate(requests) if request.token_ids],
             batch_tokens=section.batch_tokens,
-            max_rows=section.max_num_seqs,
+            max_rows=self._max_num_seqs,
             vocab_size=self._model.config.get_text_config().vocab_size,
         )
         scores: list[tuple[float, ...]] = [() for _ in requests]
@@ -188,22 +202,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _samples(model: Any) -> Iterator[TensorSample]:
-    parameters = {name: weight for name, weight in model.named_parameters() if weight.dim() in (1, 2)}
-    for name in chosen_names(list(parameters)):
-        weight = parameters[name].detach()
-        columns = sampled_columns(weight.shape[1]) if weight.dim() == 2 else None
-        values = weight if columns is None else weight[:, list(columns)]
-        yield TensorSample(
-            name=name,
-            sources=((name,),),
-            columns=columns,
-            num_rows=values.shape[0],
-            dtype=str(values.dtype).removeprefix("torch."),
-            sha256=hash_of(values),
-        )
 
 
 def _with_progress(cut: Sequence[T], what: str) -> Iterable[T]:

@@ -7,16 +7,28 @@ other checkpoints are loaded in place, without a restart. vLLM is imported when 
 import gc
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from subprocess import SubprocessError
 from typing import Any
 
+from selfreward.devices import visible_gpus
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
+from selfreward.engines.vllm_runtime import (
+    KV_CACHE,
+    determinism,
+    kept_kv_blocks,
+    kv_conditions,
+    runtime_facts,
+    used_gib,
+    vllm_version,
+)
 from selfreward.engines.vllm_start import start_vllm
-from selfreward.engines.weight_verification import TensorSample
+from selfreward.engines.weight_samples import TensorSample, TensorSlice
+from selfreward.engines.weight_verification import State
 from selfreward.errors import EngineError, SelfRewardError
+from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
@@ -29,13 +41,21 @@ class VllmEngine(InProcessEngine):
 
     name = "vllm"
     enforces_schema = True
-    determinism = (
-        "vLLM in the driver's process, prefix cache reset at the start of each call: the same call on the same machine "
-        "gives the same bytes; a call split into other shards is equal in distribution only"
-    )
-
     _llm: Any = None
     _dead: str | None = None
+    _record: Callable[[Mapping[str, Any]], None] = staticmethod(lambda _: None)
+
+    def __init__(self, section: EngineSection, **arguments: Any) -> None:
+        super().__init__(section, **arguments)
+        self._runtime: dict[str, Any] = {}
+
+    @property
+    def determinism(self) -> str:
+        return determinism(self._section)
+
+    def resume_from(self, facts: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None]) -> None:
+        """Keep the size of the KV cache with which the run began (`facts`); `record` stores the facts of a start."""
+        self._runtime, self._record = dict(facts), record
 
     # Weights.
 
@@ -52,12 +72,13 @@ class VllmEngine(InProcessEngine):
             self._sync(checkpoint)
 
     def sleep(self) -> None:
-        """Sleep at level 2: free weights and KV cache on the device; waking reloads the weights. No-op on the CPU."""
-        if self._llm is None or self._asleep or not _on_cuda():
+        """Free weights and KV cache on the device. No-op on the CPU."""
+        if self._llm is None or self._asleep or not visible_gpus():
             return
         with self._engine_errors("sleep"):
-            self._llm.sleep(level=2)
+            self._llm.sleep(level=self._section.sleep_level)
         self._asleep = True
+        self._runtime["gpu_gib_while_asleep"] = used_gib()
 
     def wake(self) -> None:
         if self._asleep:
@@ -96,15 +117,21 @@ class VllmEngine(InProcessEngine):
             )
 
     def _start(self, checkpoint: Checkpoint) -> None:
+        conditions = kv_conditions(self._section, context_tokens=self.context_tokens, max_num_seqs=self._max_num_seqs)
         with self._engine_errors("start"):
             self._llm = start_vllm(
                 self._section,
-                model=checkpoint.path,
+                model=self._weights_folder(checkpoint),
                 tokenizer=self._first.path,
                 context_tokens=self.context_tokens,
+                max_num_seqs=self._max_num_seqs,
+                num_kv_blocks=kept_kv_blocks(self._runtime, conditions),
                 trust_remote_code=self._trust_remote_code,
             )
-        self._verify(self._samples_of_weights(), checkpoint)
+            self._runtime = runtime_facts(self._llm)
+            self._runtime[KV_CACHE]["conditions"] = conditions
+        self._verify(checkpoint)
+        self._record(self.facts())  # before anything is generated with it
 
     def _sync(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
@@ -113,29 +140,35 @@ class VllmEngine(InProcessEngine):
             self._reload(checkpoint)
             self._llm.reset_prefix_cache()
         reload_s = time.monotonic() - started
-        self._verify(self._samples_of_weights(), checkpoint)
+        self._verify(checkpoint)
         self._synced(reload_s=reload_s, weight_sync_s=time.monotonic() - started)
 
     def _wake(self, checkpoint: Checkpoint) -> None:
         started = time.monotonic()
+        is_kept = self._section.sleep_level == 1 and self._loaded is not None and self._loaded.id == checkpoint.id
         self._loaded = None
         with self._engine_errors("waking"):
             self._llm.wake_up(tags=["weights"])
             # At level 2 the weights are discarded: without a reload the engine would silently generate garbage.
-            self._reload(checkpoint)
+            if not is_kept:
+                self._reload(checkpoint)
             self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
         self._asleep = False
-        self._verify(self._samples_of_weights(), checkpoint)
+        self._verify(checkpoint)
         self._usage.synced(time.monotonic() - started)
 
     def _reload(self, checkpoint: Checkpoint) -> None:
-        self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(checkpoint.path)})
+        self._llm.collective_rpc("swap_weights", kwargs={"weights_path": str(self._weights_folder(checkpoint))})
 
     def _samples_of_weights(self) -> list[TensorSample]:
         with self._engine_errors("verification of the weights"):
-            (found,) = self._llm.collective_rpc("sample_weights")
-        return [TensorSample(**sample) for sample in found]
+            found = self._llm.collective_rpc("sample_weights")
+        return [_as_sample(sample) for rank in found for sample in rank]
+
+    def _state_of_weights(self) -> list[State]:
+        with self._engine_errors("verification of the weights"):
+            return list(self._llm.collective_rpc("weight_state"))
 
     # Work.
 
@@ -258,10 +291,9 @@ class VllmEngine(InProcessEngine):
     # Facts.
 
     def facts(self) -> Mapping[str, Any]:
-        import vllm
-
         facts = super().facts()
-        return {**facts, "versions": {"vllm": vllm.__version__, **facts["versions"]}}
+        chosen = {key: value for key, value in self._runtime.items() if key not in facts}
+        return {**facts, **chosen, "versions": {"vllm": vllm_version(), **facts["versions"]}}
 
     @contextmanager
     def _engine_errors(self, what: str) -> Iterator[None]:
@@ -279,10 +311,9 @@ class VllmEngine(InProcessEngine):
             ) from error
 
 
-def _on_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _as_sample(found: Mapping[str, Any]) -> TensorSample:
+    sources = tuple(tuple(TensorSlice(**part) for part in source) for source in found["sources"])
+    return TensorSample(**{**found, "sources": sources})
 
 
 def _scores(request: ScoreRequest, outputs: Iterator[Any]) -> tuple[float, ...]:

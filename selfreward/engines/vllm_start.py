@@ -3,36 +3,48 @@
 import logging
 import os
 import random
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from selfreward.devices import Gpu, visible_gpus
 from selfreward.errors import RecipeError
 from selfreward.installation import broken_companions_explained
 from selfreward.recipe import EngineSection
 
 STEP_TOKENS = 4096
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+BATCH_INVARIANT_CAPABILITY = (8, 0)
 WORKER_EXTENSION = "selfreward.engines.worker.WeightProof"
 
 
 def start_vllm(
-    section: EngineSection, *, model: Path, tokenizer: Path, context_tokens: int, trust_remote_code: bool
+    section: EngineSection,
+    *,
+    model: Path,
+    tokenizer: Path,
+    context_tokens: int,
+    max_num_seqs: int,
+    num_kv_blocks: int | None,
+    trust_remote_code: bool,
 ) -> Any:
     """Return a `vllm.LLM` with the weights of `model`, in this process.
 
-    Raises RecipeError for a model or settings that vLLM's configuration refuses; other exceptions are not caught.
+    `num_kv_blocks`: the size of the KV cache on a GPU; None lets vLLM measure what is free. Raises RecipeError for a
+    model or settings that vLLM's configuration refuses; other exceptions are not caught.
     """
-    import torch
     from pydantic import ValidationError
 
-    # Read by vLLM when it is imported or started.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    gpus = visible_gpus()
+    _set_environment(section, gpus)
     device: dict[str, Any]
-    if torch.cuda.is_available():
+    if gpus:
         device = {"gpu_memory_utilization": section.gpu_memory_utilization, "enable_sleep_mode": True}
+        if num_kv_blocks is not None:
+            device["num_gpu_blocks_override"] = num_kv_blocks
     else:
         # The same as VLLM_CPU_KVCACHE_SPACE, which accepts only integer GiB.
         device = {"kv_cache_memory_bytes": int(section.kv_cache_gib * 2**30), "enforce_eager": True}
@@ -47,7 +59,7 @@ def start_vllm(
     with _restored_process_state(), _quiet(), broken_companions_explained():
         from vllm import LLM
 
-        if not torch.cuda.is_available():
+        if not gpus:
             _avoid_amx_attention()
 
         try:
@@ -57,7 +69,7 @@ def start_vllm(
                 trust_remote_code=trust_remote_code,
                 dtype=section.dtype,
                 max_model_len=context_tokens,
-                max_num_seqs=section.max_num_seqs,
+                max_num_seqs=max_num_seqs,
                 enable_prefix_caching=True,
                 worker_extension_cls=WORKER_EXTENSION,
                 use_tqdm_on_load=False,
@@ -70,6 +82,37 @@ def start_vllm(
                 f"model {model}: vLLM refuses its configuration ({cause}); a model that vLLM supports is needed; use "
                 "another one, or engine.kind: transformers"
             ) from error
+
+
+def _set_environment(section: EngineSection, gpus: Sequence[Gpu]) -> None:
+    """Set what vLLM reads from the environment when it is imported or started. Raises RecipeError."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if section.seeded:
+        # Draws with seeds never use FlashInfer's sampler, which would still be compiled for minutes at the start.
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+    if section.batch_invariant:
+        _require_batch_invariance(gpus)
+        os.environ[BATCH_INVARIANT] = "1"
+
+
+def _require_batch_invariance(gpus: Sequence[Gpu]) -> None:
+    """Raise RecipeError where vLLM 0.31 has no batch-invariant kernels (`determinism/batch_invariant.py`).
+
+    They replace the matrix kernels of Ampere, and fix those of newer GPUs. Attention is FlashAttention, Triton or
+    FlexAttention, among which vLLM selects by itself; it refuses to start for a model that needs another one.
+    """
+    found = f"{gpus[0].name} has compute capability {'.'.join(map(str, gpus[0].capability))}" if gpus else "no GPU"
+    if not gpus or gpus[0].capability < BATCH_INVARIANT_CAPABILITY:
+        raise RecipeError(
+            f"engine.batch_invariant: found {found}; vLLM computes independently of the batch on NVIDIA GPUs of "
+            "compute capability 8.0 or newer; set it to false"
+        )
+    if "vllm" in sys.modules and os.environ.get(BATCH_INVARIANT) != "1":
+        raise RecipeError(
+            "engine.batch_invariant: vLLM was imported in this process without it, and reads it only then; run this "
+            "recipe in a process of its own"
+        )
 
 
 @contextmanager
@@ -87,7 +130,7 @@ def _restored_process_state() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-        if not torch.cuda.is_available():
+        if not visible_gpus():
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(num_threads)
 

@@ -1,70 +1,36 @@
-"""Verification that an engine has the weights of a checkpoint: hashes of sampled tensors, and a canary.
+"""Verification that an engine has the weights of a checkpoint: samples of tensors, a canary, and checksums of all.
 
-The engine hashes a few columns of its matrices and all of its norms. The same columns are read from the checkpoint's
-safetensors files, cast to the engine's dtype, and hashed here; the hashes must be equal. This detects a weight sync
-that did not happen, even if the update is too small to change any log-probability. The canary is the log-probability of
-a fixed text: it detects weights that are right in memory but wrong in use.
+The engine hashes a few rows of its matrices and all of its norms and biases. The same rows are read from the
+checkpoint's safetensors files, cast to the engine's dtype, and hashed here; the hashes must be equal. This detects a
+weight sync that did not happen, even if the update is too small to change any log-probability. The canary is the
+log-probability of a fixed text: it detects weights that are right in memory but wrong in use. Checksums of every
+parameter and buffer must be what they were when this checkpoint was loaded before, and those of buffers that no
+checkpoint contains, such as tables of positions, must never change: this finds what a wake or a sync has spoiled
+outside of the samples.
 
 A weight sync that silently does nothing is the worst fault of an iterated loop: one trainer's weights did not reach its
 engine for ten months, while training continued.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfreward.engines.weight_samples import TensorSample, expected_values, hash_of
 from selfreward.errors import EngineError
 from selfreward.records import Checkpoint
 from selfreward.store.model_folder import require_unchanged
 
-MAX_TENSORS = 192
-NUM_COLUMNS = 16
+State = Mapping[str, Mapping[str, str]]
+"""Checksums of a rank's `parameters` and `buffers`, by name."""
 CANARY_TEXT = (
     "The river rose slowly after the rain. By the morning it had covered the lower road, and the people of the village "
     "carried what they could to the hill: 12 blankets, 3 lamps and one small radio."
 )
-
-
-@dataclass(frozen=True)
-class TensorSample:
-    """One tensor of the engine. `sources` are its possible names in a checkpoint, each a list of tensors that are
-    stacked by rows; `columns` is None for a vector; `num_rows` excludes padding rows."""
-
-    name: str
-    sources: tuple[tuple[str, ...], ...]
-    columns: tuple[int, ...] | None
-    num_rows: int
-    dtype: str
-    sha256: str
-
-
-def sampled_columns(width: int) -> tuple[int, ...]:
-    """Return up to NUM_COLUMNS evenly spaced columns, including the first and the last."""
-    count = min(width, NUM_COLUMNS)
-    return tuple(sorted({round(i * (width - 1) / max(count - 1, 1)) for i in range(count)}))
-
-
-def chosen_names(names: Sequence[str]) -> list[str]:
-    """Return all names, or MAX_TENSORS of a large model over all kinds and layers, with the first and last ones."""
-    if len(names) <= MAX_TENSORS:
-        return list(names)
-    ranked = sorted(names[2:-8], key=lambda name: hashlib.sha256(name.encode()).digest())
-    kept = {*names[:2], *names[-8:], *ranked[: MAX_TENSORS - 10]}
-    return [name for name in names if name in kept]
-
-
-def hash_of(values: Any) -> str:
-    """Return the SHA-256 of a tensor's bytes, with unsigned zeros and subnormals set to zero: a matrix kernel that is
-    read with one-hot inputs preserves neither."""
-    import torch
-
-    values = values.detach().to("cpu")
-    values = torch.where(values.abs() < torch.finfo(values.dtype).tiny, torch.zeros_like(values), values)
-    return hashlib.sha256(values.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 class WeightVerifier:
@@ -77,6 +43,8 @@ class WeightVerifier:
         self.repeat_tolerance = 0.005
         self._values: dict[str, Any] = {}
         self._canaries: dict[str, tuple[float, ...]] = {}
+        self._states: dict[str, Sequence[State]] = {}
+        self._buffers: Sequence[Mapping[str, str]] | None = None
 
     def require_readable(self, checkpoint: Checkpoint) -> None:
         """Raise an error when files of the model were changed, or EngineError when a weights file is missing or
@@ -88,13 +56,14 @@ class WeightVerifier:
         """Return facts of the comparison; raises EngineError when a tensor differs or none can be compared."""
         index = _index(checkpoint.path)
         differing, values_by_name = [], {}
-        for sample in samples:
-            values = _values_of(sample, index)
-            if values is None:
-                continue
-            values_by_name[sample.name] = values
-            if hash_of(values) != sample.sha256:
-                differing.append(sample.name)
+        with _OpenFiles() as files:
+            for sample in samples:
+                values = _values_of(sample, index, files)
+                if values is None:
+                    continue
+                values_by_name[sample.where] = values
+                if hash_of(values) != sample.sha256:
+                    differing.append(sample.where)
         if differing:
             raise EngineError(
                 f"engine weights: after loading checkpoint {checkpoint.id} ({checkpoint.path}) {len(differing)} of "
@@ -124,6 +93,23 @@ class WeightVerifier:
         num_changed = sum(int((before != after).sum()) for before, after in pairs)
         num_values = sum(int(after.numel()) for _, after in pairs)
         return num_changed / num_values
+
+    def state(self, states: Sequence[State], checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return facts of the checksums of all ranks; raises EngineError for a tensor that is not as it was."""
+        before = self._states.get(checkpoint.id)
+        if before is not None:
+            found = [(state["parameters"] | state["buffers"]) for state in states]  # type: ignore[operator]
+            known = [(state["parameters"] | state["buffers"]) for state in before]  # type: ignore[operator]
+            _require_same(known, found, f"since checkpoint {checkpoint.id} was loaded before")
+        loaded = _index(checkpoint.path).keys()
+        buffers = [{name: sum_ for name, sum_ in state["buffers"].items() if name not in loaded} for state in states]
+        _require_same(self._buffers or buffers, buffers, f"by loading checkpoint {checkpoint.id}")
+        self._states[checkpoint.id] = states
+        self._buffers = buffers
+        return {
+            "num_tensors_checksummed": sum(len(group) for state in states for group in state.values()),
+            "checksums_against": None if before is None else "the same checkpoint, loaded before",
+        }
 
     def canary(self, checkpoint: Checkpoint, *, default_ids: Sequence[int]) -> "Canary":
         """Return the text to score, and its expected log-probabilities if they are known."""
@@ -155,6 +141,22 @@ class WeightVerifier:
                 "if it repeats"
             )
         return facts | {"canary_against": canary.against, "canary_difference_nats": difference}
+
+
+def _require_same(before: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]], when: str) -> None:
+    """Raise EngineError for tensors of a rank that are not as they were."""
+    changed = [
+        f"{name} of rank {rank}" if rank else name
+        for rank, (old, new) in enumerate(zip(before, now, strict=True))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise EngineError(
+            f"engine weights: {len(changed)} tensors in the engine changed {when}: {', '.join(changed[:3])}; all bytes "
+            "must be the same; a wake or a weight sync spoiled them: run the same command again, and report it if it "
+            "repeats"
+        )
 
 
 @dataclass(frozen=True)
@@ -207,22 +209,24 @@ def _index(folder: Path) -> dict[str, Path]:
     return index
 
 
-def _values_of(sample: TensorSample, index: Mapping[str, Path]) -> Any:
-    """Return the expected values, or None when the checkpoint has no tensor of this name and shape."""
-    import torch
-
-    names = next((names for names in sample.sources if all(name in index for name in names)), None)
-    if names is None:
-        return None
-    stacked = torch.cat([_part(index[name], name, sample.columns) for name in names])
-    if stacked.shape[0] != sample.num_rows:
-        return None
-    return stacked.to(getattr(torch, sample.dtype))
+def _values_of(sample: TensorSample, index: Mapping[str, Path], files: "_OpenFiles") -> Any:
+    """Return the expected values, or None when the checkpoint has no tensors of these names and shapes."""
+    for source in sample.sources:
+        if all(part.name in index for part in source):
+            return expected_values(sample, source, lambda name: files.of(index[name]).get_slice(name))
+    return None
 
 
-def _part(file: Path, name: str, columns: tuple[int, ...] | None) -> Any:
-    from safetensors import safe_open
+class _OpenFiles(ExitStack):
+    """The weight files of a checkpoint, each opened once; tensors are read from them in part."""
 
-    with safe_open(file, framework="pt") as tensors:
-        tensor = tensors.get_tensor(name)
-    return tensor if columns is None else tensor[:, list(columns)]
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: dict[Path, Any] = {}
+
+    def of(self, path: Path) -> Any:
+        from safetensors import safe_open
+
+        if path not in self._open:
+            self._open[path] = self.enter_context(safe_open(path, framework="pt"))
+        return self._open[path]

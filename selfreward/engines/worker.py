@@ -1,18 +1,23 @@
-"""Code that runs inside vLLM's workers: the weight sync, and hashes of the weights that the engine uses."""
+"""Code that runs inside vLLM's workers: the weight sync, samples and checksums of the weights that the engine uses."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from selfreward.engines.weight_verification import TensorSample, chosen_names, hash_of, sampled_columns
+from selfreward.engines.checksums import state_of
+from selfreward.engines.weight_layout import expert_backend, expert_slices, sources_of
+from selfreward.engines.weight_samples import NUM_ROWS, TensorSample, TensorSlice, chosen_names, sample_of, spread
+
+NUM_KERNEL_ROWS: Final = 256  # of a packed matrix, of which few columns are read
 
 
 class WeightProof:
-    """A mixin for vLLM's worker (`worker_extension_cls`), whose `model_runner` it reads."""
+    """A mixin for vLLM's worker (`worker_extension_cls`), whose `model_runner` and `rank` it reads."""
 
     model_runner: Any
+    rank: int
     reload_weights: Callable[..., None]
 
     def swap_weights(self, *, weights_path: str) -> None:
@@ -21,68 +26,100 @@ class WeightProof:
         self.reload_weights(weights_path=weights_path)
         with torch.inference_mode():
             for module in self.model_runner.get_model().modules():
-                # vLLM 0.31's CPU build does not update the packed copy of a tied output layer, since the checkpoint
-                # has no tensor of its name: the model would continue to use its old output layer.
-                if hasattr(module, "cpu_linear") and module.weight.numel():
-                    module.quant_method.process_weights_after_loading(module)
+                _finish_on_cpu(module)
+
+    def attention_backends(self) -> list[str]:
+        """Return the names of the kernels that compute attention."""
+        layers = self.model_runner.get_model().modules()
+        return sorted({layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")})
+
+    def weight_state(self) -> dict[str, dict[str, str]]:
+        """Return a checksum of every parameter and buffer. Matrices that the CPU build has packed are neither."""
+        return state_of(self.model_runner.get_model())
 
     def sample_weights(self) -> list[dict[str, Any]]:
-        """Return `TensorSample`s as dictionaries, of the rank's weights, which are all weights on one device."""
+        """Return `TensorSample`s of the rank's weights as dictionaries."""
         model = self.model_runner.get_model()
         packed = getattr(model, "packed_modules_mapping", None) or {}
-        modules = {name: module for name, module in model.named_modules() if _has_weight(module)}
-        stored: dict[int, list[str]] = {}
-        for name, module in modules.items():
-            stored.setdefault(module.weight.data_ptr(), []).append(name)
+        modules = dict(model.named_modules())
+        # Each is asked for its parameters, or, on the CPU, for the weight that its kernel packed and then discarded.
+        names = [
+            f"{name}.{own}"
+            for name, module in modules.items()
+            for own, tensor in module.named_parameters(recurse=False, remove_duplicate=False)
+            if tensor.numel() or hasattr(module, "cpu_linear")
+        ]
+        tied: dict[int, list[str]] = {}
+        for name in names:
+            if (tensor := model.get_parameter(name)).numel():
+                tied.setdefault(tensor.data_ptr(), []).append(name)
         samples: list[TensorSample] = []
         with torch.inference_mode():
-            for name in chosen_names(list(modules)):
+            for name in chosen_names(names):
+                owner, _, own = name.rpartition(".")
                 # A tied output layer has no tensor in the checkpoint: it is compared under the embedding's name.
-                tied = stored[modules[name].weight.data_ptr()] if modules[name].weight.numel() else []
-                sources = [*_sources(name, packed), *((f"{other}.weight",) for other in tied)]
-                samples += _samples(name, modules[name], sources=sources)
+                others = tied.get(model.get_parameter(name).data_ptr(), [])
+                samples += self._samples(owner, modules[owner], own, packed=packed, others=others)
         return [asdict(sample) for sample in samples]
 
-
-def _has_weight(module: torch.nn.Module) -> bool:
-    return isinstance(getattr(module, "weight", None), torch.Tensor)
-
-
-def _sources(name: str, packed: dict[str, list[str]]) -> list[tuple[str, ...]]:
-    """Return the possible names: vLLM stacks q, k and v, and gate and up; a checkpoint may have them separately."""
-    parent, _, own = name.rpartition(".")
-    prefix = f"{parent}." if parent else ""
-    apart = [tuple(f"{prefix}{part}.weight" for part in packed[own])] if own in packed else []
-    return [(f"{name}.weight",), *apart]
-
-
-def _samples(name: str, module: Any, *, sources: list[tuple[str, ...]]) -> Iterator[TensorSample]:
-    for form, columns, values in _forms(module):
-        yield TensorSample(
-            name=f"{name}.{form}",
-            sources=tuple(sources),
-            columns=columns,
-            num_rows=values.shape[0],
-            dtype=str(values.dtype).removeprefix("torch."),
-            sha256=hash_of(values),
+    def _samples(
+        self, name: str, module: Any, parameter: str, *, packed: dict[str, list[str]], others: list[str]
+    ) -> Iterator[TensorSample]:
+        tensor = getattr(module, parameter)
+        if tensor.dim() > 2:
+            for own, expert, slices in expert_slices(name, module) if hasattr(module, "get_expert_mapping") else ():
+                if own == parameter:
+                    yield sample_of(f"{name}.{own}[{expert}]", tensor[expert], sources=[slices], rank=self.rank)
+            return
+        values: list[tuple[str, torch.Tensor, int, int | None]] = (
+            [(parameter, _as_loaded(module, tensor), NUM_ROWS, None)] if tensor.numel() else []
         )
+        if parameter == "weight" and hasattr(module, "cpu_linear"):
+            values.append(("kernel", *_kernel(module)))
+        num_rows = values[0][1].shape[0]
+        sources = sources_of(name, module, parameter, num_rows, packed)
+        for other in others:
+            sources.append([TensorSlice(other, s.dim, s.start, s.size, s.total) for s in sources[0]])
+        for form, value, rows, columns in values:
+            yield sample_of(
+                f"{name}.{form}", value, sources=sources, rank=self.rank, max_rows=rows, max_columns=columns
+            )
 
 
-def _forms(module: Any) -> Iterator[tuple[str, tuple[int, ...] | None, torch.Tensor]]:
-    """Yield (form, columns, values) of the stored weight and, on the CPU, of the kernel's packed weight."""
-    weight = module.weight
-    # Embeddings are padded to a multiple of 64 rows.
-    num_rows = getattr(module, "org_vocab_size", None)
-    if weight.dim() == 1 and weight.numel():
-        yield "weight", None, weight
-    elif weight.dim() == 2:
-        columns = sampled_columns(weight.shape[1])
-        yield "weight", columns, weight[:num_rows, list(columns)]
+def _finish_on_cpu(module: Any) -> None:
+    """Do what vLLM 0.31's CPU build does at its start, and leaves out when weights are loaded again."""
     if hasattr(module, "cpu_linear"):
-        width = weight.shape[1] if weight.dim() == 2 else module.input_size_per_partition
-        columns = sampled_columns(width)
-        # The CPU build discards a matrix once its kernel has packed it: the product with one-hot rows gives exact
-        # columns of the packed matrix, since all other terms of each sum are zero.
-        one_hot = torch.zeros(len(columns), width, dtype=weight.dtype, device=weight.device)
-        one_hot[range(len(columns)), list(columns)] = 1
-        yield "kernel", columns, module.quant_method.apply(module, one_hot, None).t()[:num_rows]
+        # A tied output layer has a packed copy, and no tensor of its name in the checkpoint.
+        if module.weight.numel():
+            module.quant_method.process_weights_after_loading(module)
+        # A kernel has its bias in float32; the start loads it in the model's dtype first, which rounds it.
+        if getattr(module, "bias", None) is not None:
+            module.bias.copy_(_as_loaded(module, module.bias))
+    # The matrices of experts are not packed again, so that their kernel would read them in the wrong order.
+    if hasattr(module, "w13_weight") and expert_backend(module) == "CPU":
+        module.quant_method.moe_kernel.fused_experts.process_weights_after_loading(module)
+
+
+def _as_loaded(module: Any, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in the dtype in which it was loaded: a kernel of the CPU build widens its bias to float32."""
+    return tensor.to(module.params_dtype) if hasattr(module, "cpu_linear") and tensor.dim() == 1 else tensor
+
+
+def _kernel(module: Any) -> tuple[torch.Tensor, int, int]:
+    """Return some columns of the matrix that a kernel of the CPU build has packed, and the rows and columns to sample.
+
+    The build discards a matrix once its kernel has packed it: the product with one-hot rows gives exact columns of the
+    packed matrix, since all other terms of each sum are zero.
+    """
+    weight = module.weight
+    width = weight.shape[1] if weight.dim() == 2 else _num_inputs(module)
+    columns = spread(width, NUM_ROWS)
+    one_hot = torch.zeros(len(columns), width, dtype=weight.dtype, device=weight.device)
+    one_hot[range(len(columns)), columns] = 1
+    return module.quant_method.apply(module, one_hot, None).t(), NUM_KERNEL_ROWS, len(columns)
+
+
+def _num_inputs(module: Any) -> int:
+    """Return the width of a discarded matrix; a layer that every rank holds whole has no size per partition."""
+    size: int = module.input_size_per_partition if hasattr(module, "input_size_per_partition") else module.input_size
+    return size

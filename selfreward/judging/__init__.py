@@ -59,7 +59,7 @@ def build(
                     f"{where}.by: {section.by} is the policy, which is no reward model; a sequence-classification "
                     "checkpoint is needed; add it under `models` and name it"
                 )
-            return RewardModelJudge(section, model=model)
+            return RewardModelJudge(section, model=model, engine=engine)
         case sections.IntrinsicSection():
             for name in (section.by, section.reference):
                 _local(chats, name, where)

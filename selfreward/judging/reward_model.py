@@ -1,8 +1,8 @@
 """A trained reward model as judge: a sequence-classification checkpoint with one output.
 
 What it does: conversation and response are rendered as for every model, in the template of the checkpoint or of the
-recipe, and its one output is the score. It runs on plain transformers alongside the engine, in the dtype of the
-checkpoint, and is unloaded after a call.
+recipe, and its one output is the score. It runs on plain transformers in the dtype of the checkpoint, while the engine
+sleeps because a GPU seldom holds both, and is unloaded after a call.
 
 Paper: 2203.02155 (InstructGPT), section 3.5: a reward model outputs a scalar for a prompt and a response.
 Differs: the checkpoint is used and never trained here. A truncated response is closed by the template like a complete
@@ -23,7 +23,7 @@ from selfreward.judging.client import finite, plain_judgment
 from selfreward.model_files import ChatTokenizer
 from selfreward.model_files.control_tokens import ControlTokens
 from selfreward.model_files.reading import reading_model
-from selfreward.parts import Models
+from selfreward.parts import Engine, Models
 from selfreward.readers import Unscored, without_reasoning
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
 from selfreward.store.model_folder import require_unchanged
@@ -41,8 +41,12 @@ class RewardModelJudge:
 
     scale = None
 
-    def __init__(self, section: recipe.RewardModelSection, *, model: recipe.ModelSection) -> None:
+    def __init__(
+        self, section: recipe.RewardModelSection, *, model: recipe.ModelSection, engine: Engine | None = None
+    ) -> None:
+        """`engine` is the one with which this judge shares the accelerator; its next use wakes it."""
         self.by = frozenset({section.by})
+        self._engine = engine
         self._section = section
         self._model = model
 
@@ -83,6 +87,8 @@ class RewardModelJudge:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._engine is not None:
+            self._engine.sleep()
         try:
             model = _load(checkpoint.path, trust_remote_code=self._model.trust_remote_code).to(device)
             return _forward(model, rows, batch_tokens=self._section.batch_tokens)

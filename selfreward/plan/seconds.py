@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from selfreward.batch_sizes import max_num_seqs
 from selfreward.plan.amounts import Work
 from selfreward.plan.history import History
 from selfreward.plan.machine import Machine
@@ -146,6 +147,10 @@ class _Clock:
     machine: Machine
     micro_batch_tokens: int
 
+    @property
+    def _gpu_memory(self) -> int | None:
+        return self.machine.memory_bytes if self.machine.device == "cuda" else None
+
     def stage(self, work: IterationWork, name: str) -> Seconds:
         """Estimate the time of the engine and of training; the time of other models is unknown until they have run."""
         if name == TRAINING:
@@ -178,7 +183,7 @@ class _Clock:
         if work.max_generated_tokens <= 1:
             return 0.0, 0.0
         engine, tokens = self.recipe.engine, generated * work.max_generated_tokens
-        batch = min(engine.max_num_seqs, work.num_sequences)
+        batch = min(max_num_seqs(engine, self._gpu_memory), work.num_sequences)
         if engine_kind(self.recipe) == "transformers":
             batch = min(batch, max(1, int(engine.batch_tokens / (length + work.max_generated_tokens))))
         context = length + tokens / 2

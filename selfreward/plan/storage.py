@@ -35,7 +35,9 @@ def _bytes_with_state(training: TrainingSection, model: ModelShape, *, copies: i
 def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape) -> Disk:
     """Return the disk space; `checkpoints.keep` retains the newest checkpoints and the best one."""
     num_iterations, keep = recipe.iterations.max, recipe.checkpoints.keep
-    checkpoint = model.num_parameters * BYTES[recipe.training.weights_dtype]
+    own, engines = BYTES[recipe.training.weights_dtype], BYTES[recipe.engine.dtype]
+    # A copy for the engine where its numbers are smaller (`model_files/engine_copy.py`).
+    checkpoint = model.num_parameters * (own + engines if engines < own else own)
     num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
     saves_any = any(iteration.update.num_steps > recipe.training.save_every_steps for iteration in work)
     save = _bytes_with_state(recipe.training, model, copies=1) if saves_any else 0

@@ -12,7 +12,7 @@ from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
 from selfreward.recipe.monitor import MonitorSection
 from selfreward.recipe.pairing import BestVsWorst, PairingSection
 from selfreward.recipe.prompts import PromptsSection
-from selfreward.recipe.section import Changeable, Section
+from selfreward.recipe.section import AutoOrNumber, Changeable, Section
 from selfreward.recipe.training import LaunchSection, TrainingSection
 from selfreward.roles import RESERVED
 
@@ -20,16 +20,33 @@ from selfreward.roles import RESERVED
 class EngineSection(Section):
     """`kind: auto` is vLLM when it is installed, else transformers. `dtype: auto` is bfloat16 where the device computes
     in it, else float32 (`dtypes.py`); a run keeps the dtype it began with. `seeded: false` trades reproducible draws
-    for speed."""
+    for speed. `max_num_seqs: auto` is 1,024 on a GPU of 80 GB or more, and 256 elsewhere. `batch_invariant`: vLLM on a
+    GPU computes each request as if it were alone, at a cost of speed. `sleep_level: 1` keeps the weights in host memory
+    while the trainer works, so that waking up reads no file; 2 keeps nothing."""
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     context_tokens: int = Field(4096, ge=16)
     seeded: bool = True
-    max_num_seqs: int = Changeable(256, ge=1)
+    batch_invariant: bool = False
+    sleep_level: Literal[1, 2] = Changeable(2)
+    max_num_seqs: AutoOrNumber = Changeable("auto")
     kv_cache_gib: float = Changeable(2.0, gt=0, description="CPU only: GiB for the KV cache")
     gpu_memory_utilization: float = Changeable(0.85, gt=0, le=1)
     batch_tokens: int = Changeable(8192, ge=1, description="transformers engine: padded tokens in one forward batch")
+
+    @model_validator(mode="after")
+    def _batch_invariance_is_possible(self) -> "EngineSection":
+        if self.batch_invariant and self.kind == "transformers":
+            raise ValueError(
+                "batch_invariant: the transformers engine has no such mode; set it to false, or kind to vllm"
+            )
+        if self.batch_invariant and not self.seeded:
+            raise ValueError(
+                "batch_invariant: draws without seeds depend on the batch; set seeded to true, or batch_invariant to "
+                "false"
+            )
+        return self
 
 
 class IterationsSection(Section):

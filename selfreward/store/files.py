@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,9 +112,28 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_hashes: dict[tuple[int, int, int, int], str] = {}
+_SETTLED_S = 2.0  # a file that is written again within a tick of its clock would have the same time
+
+
+def weight_file_sha256(path: Path) -> str:
+    """Return the hash of a large file, computed once in a process as long as the file is not written again.
+
+    It is known by inode, size and time of its last change, and so also after it was renamed.
+    """
+    state = path.stat()
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    if key not in _hashes:
+        found = sha256_of(path)
+        if time.time() - state.st_mtime < _SETTLED_S:
+            return found
+        _hashes[key] = found
+    return _hashes[key]
+
+
 def weights_sha256(folder: Path) -> str:
     """Return one hash over all weight files of a model folder, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name}:{sha256_of(path) if path.is_file() else 'not a file'}\n".encode())
+        digest.update(f"{path.name}:{weight_file_sha256(path) if path.is_file() else 'not a file'}\n".encode())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from selfreward.model_files.engine_copy import RECORD, write_engine_copy
 from selfreward.model_files.json_file import read_json_object
 from selfreward.store.files import explain_os_errors, flush, write_text_atomically
 from selfreward.store.model_folder import UNUSED_WEIGHTS, WEIGHTS, leaves
@@ -49,7 +50,7 @@ def write_model(
 
 def _is_copied(path: Path, policy: Path) -> bool:
     """Return whether a file of the policy's folder belongs to the trained model too; links out of it never do."""
-    is_written_here = path.name in {"config.json", "canary.json"}
+    is_written_here = path.name in {"config.json", "canary.json", RECORD}
     has_weights = path.suffix in WEIGHT_SUFFIXES or path.name.endswith(".index.json")
     is_named = not is_written_here and not has_weights and not path.name.startswith(".")
     return is_named and path.is_file() and not leaves(path.resolve(), policy)
@@ -74,14 +75,17 @@ def write_canary(folder: Path, *, trust_remote_code: bool) -> None:
 
 @torch.no_grad()
 def rounded_update_metrics(before: Path, after: Path, *, dtype: str, trust_remote_code: bool) -> dict[str, float]:
-    """Measure how much of an update d survives when the weights w are rounded to the engine's `dtype`.
+    """Round the weights in `after` to the engine's `dtype`: write its copy of them, and measure what rounding does.
 
-    With rounding r, the engine's weights change by s = r(w + d) - r(w). `changed_weight_share` is the share of
-    non-zero entries of s, in [0, 1]. `seen_update_share` is the projection <s, d> / <d, d>: to first order and on
-    average, the effect of s on the loss divided by that of d. It is 1 when the effect is equal, near 0 when the update
-    is lost, and above 1 when rounding overshoots. The effect can be complete although few weights change, because each
-    of these moves by a full rounding step.
+    The measurement is how much of an update d of the weights w survives. With rounding r, the engine's weights change
+    by s = r(w + d) - r(w). `changed_weight_share` is the share of non-zero entries of s, in [0, 1].
+    `seen_update_share` is the projection <s, d> / <d, d>: to first order and on average, the effect of s on the loss
+    divided by that of d. It is 1 when the effect is equal, near 0 when the update is lost, and above 1 when rounding
+    overshoots. The effect can be complete although few weights change, because each of these moves by a full rounding
+    step.
     """
+    with saves.writing(after):
+        write_engine_copy(after, dtype=dtype)
     cast = getattr(torch, dtype)
     old, new = (load_model(folder, dtype="auto", trust_remote_code=trust_remote_code) for folder in (before, after))
     changed = total = 0

@@ -99,7 +99,8 @@ def training_memory(
     """Return the memory of an update of a model with this configuration. Raises what transformers raises for it."""
     section, launch = settings.training, settings.launch
     autocast = on_cuda and section.weights_dtype == "float32"
-    found = _traced(json.dumps(config.to_dict(), default=str, sort_keys=True), type(config), section.weights_dtype,
+    kind: Any = type(config)
+    found = _traced(json.dumps(config.to_dict(), default=str, sort_keys=True), kind, section.weights_dtype,
                     autocast, section.packing == "shared_prefix", settings.lora, trust_remote_code)  # fmt: skip
     parameters, activations = found
     num_shards = launch.num_processes if launch.sharding == "fsdp" else 1

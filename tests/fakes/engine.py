@@ -26,6 +26,7 @@ class FakeEngine:
         self.merge_space = merge_space
         self.calls: list[list[GenerationRequest]] = []
         self.loaded: list[Checkpoint] = []
+        self.asleep = False
         self._context_tokens = context_tokens
 
     @property
@@ -51,12 +52,15 @@ class FakeEngine:
     def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
         assert self.loaded, "generate before load"
         self.calls.append(list(requests))
+        self.asleep = False
         return [[self.say(request, draw) for draw in range(request.n)] for request in requests]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         raise NotImplementedError
 
-    def sleep(self) -> None: ...
+    def sleep(self) -> None:
+        self.asleep = True
+
     def wake(self) -> None: ...
     def close(self) -> None: ...
     def usage(self) -> Mapping[str, float]:

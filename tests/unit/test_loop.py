@@ -326,6 +326,36 @@ def test_each_policy_samples_judges_and_is_trained_in_turn(world: World) -> None
     assert world.written == [(1, 1), (2, 2)]
 
 
+@dataclass
+class StartingWorld(World):
+    """Its engine starts at the first call, and keeps what it chose in the first process of the run."""
+
+    chosen: int = 1000
+    started_with: int | None = None
+    record: Any = None
+
+    def resume_from(self, facts: Mapping[str, Any], record: Any) -> None:
+        self.started_with, self.record = facts.get("chosen"), record
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"chosen": self.started_with or self.chosen}
+
+    def call(self, *what: Any) -> None:
+        if not self.calls:
+            self.record(self.facts())
+        super().call(*what)
+
+
+def test_an_engine_goes_on_with_what_it_chose_before_a_kill(tmp_path: Path) -> None:
+    killed = StartingWorld(tmp_path, kill_at=1)  # within the first stage, long before the first decision
+    with pytest.raises(Killed):
+        killed.run()
+    resumed = StartingWorld(tmp_path, chosen=990)
+    resumed.run()
+    assert (killed.started_with, resumed.started_with) == (None, 1000)
+    assert Store(tmp_path / "run", write=False).manifest["facts"]["engine"] == {"chosen": 1000}
+
+
 def test_a_judge_by_best_is_the_checkpoint_that_the_monitor_selected(world: World) -> None:
     world.judge_by, world.best, world.max_iterations = "best", 1, 4
     world.run()

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.engine import FakeEngine
 
-from selfreward import recipe
+from selfreward import judging, recipe
+from selfreward.chats.local import LocalChat
 from selfreward.errors import RecipeError
+from selfreward.judging import reward_model
 from selfreward.judging.reward_model import RewardModelJudge
 from selfreward.model_files import materialise
 from selfreward.records import Checkpoint, Judgment, Message, Prompt, Response
@@ -187,6 +190,28 @@ def test_the_model_is_unloaded_after_the_call(make: Callable[..., Path]) -> None
     judge.judge(PROMPTS, RESPONSES, models={"rm": Checkpoint("r", make(), 0)}, iteration=1)
     assert judge.by == {"rm"} and judge.scale is None
     assert not any(type(thing) is LlamaForSequenceClassification for thing in gc.get_objects())
+
+
+def test_the_engine_sleeps_before_the_model_is_loaded_and_only_when_it_is(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that the engine fills has no room for a second model."""
+    engine = FakeEngine(lambda *_: pytest.fail("the reward model does not ask the engine"))
+    load, states = reward_model._load, []
+
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        states.append(engine.asleep)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(reward_model, "_load", observed)
+    section = recipe.RewardModelSection(kind="reward_model", by="rm")
+    known = {"rm": recipe.ModelSection(model="rm")}
+    judge = judging.build(section, chats={"rm": LocalChat("rm", engine)}, engine=engine, seed=0, models=known)
+    models = {"rm": Checkpoint("r", make(), 0)}
+    judge.judge(PROMPTS, [response(0, "")], models=models, iteration=1)
+    assert not engine.asleep and states == []
+    judge.judge(PROMPTS, RESPONSES, models=models, iteration=1)
+    assert states == [True]
 
 
 def test_several_outputs_are_refused(make: Callable[..., Path], tiny: Path) -> None:

@@ -328,10 +328,12 @@ def test_on_a_gpu_engine_and_trainer_take_turns() -> None:
 def test_disk_follows_the_checkpoints_that_are_kept(
     tmp_path: Path, keep: str, max_iterations: int, num_kept: int, num_at_peak: int
 ) -> None:
-    recipe = make_recipe(f"checkpoints.keep={keep}", f"iterations.max={max_iterations}", folder=tmp_path / "a" / "b")
-    work, _ = count(recipe)
-    disk = disk_of(recipe, work, model=MODEL)
-    assert (disk.checkpoint, disk.num_kept, disk.peak) == (4_000_000, num_kept, num_at_peak * 4_000_000)
+    sizes = f"checkpoints.keep={keep}", f"iterations.max={max_iterations}"
+    for dtype, size in (("float32", 4_000_000), ("bfloat16", 6_000_000)):  # with a copy for the engine
+        recipe = make_recipe(*sizes, f"engine.dtype={dtype}", folder=tmp_path / "a" / "b")
+        work, _ = count(recipe)
+        disk = disk_of(recipe, work, model=MODEL)
+        assert (disk.checkpoint, disk.num_kept, disk.peak) == (size, num_kept, num_at_peak * size)
     assert disk.free > 0
     assert not (tmp_path / "a").exists()
     often = recipe.model_copy(update={"training": recipe.training.model_copy(update={"save_every_steps": 2})})

@@ -6,7 +6,6 @@ import pytest
 from fakes.engine import FakeEngine, shown
 
 from selfreward.engines.requests import check_generation, check_scores
-from selfreward.engines.weight_verification import MAX_TENSORS, NUM_COLUMNS, chosen_names, sampled_columns
 from selfreward.errors import EngineError, RecipeError
 from selfreward.evaluation import evaluator
 from selfreward.evaluation.responding import respond
@@ -94,24 +93,6 @@ def test_no_prompts_need_no_engine() -> None:
     engine = FakeEngine(echo)
     assert Sampler(SECTION, engine=engine, run_seed=0).sample([], model=MODEL, iteration=1) == []
     assert engine.calls == engine.loaded == []
-
-
-@pytest.mark.parametrize("width", [1, 2, NUM_COLUMNS, NUM_COLUMNS + 1, 576, 4096])
-def test_sampled_columns_lie_in_the_matrix_and_reach_its_ends(width: int) -> None:
-    columns = sampled_columns(width)
-    assert columns[0] == 0
-    assert columns[-1] == width - 1
-    assert len(set(columns)) == len(columns) == min(width, NUM_COLUMNS)
-
-
-def test_a_large_models_proof_covers_every_kind_of_tensor_and_both_ends() -> None:
-    kinds = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "input_norm", "post_norm"]
-    names = ["embed", *(f"layers.{layer}.{kind}" for layer in range(80) for kind in kinds), "norm", "lm_head"]
-    chosen = chosen_names(names)
-    assert len(chosen) == MAX_TENSORS
-    assert {"embed", "norm", "lm_head", "layers.79.down_proj"} <= set(chosen)
-    assert all(sum(name.endswith(f".{kind}") for name in chosen) > 10 for kind in kinds)
-    assert chosen_names(names[:100]) == names[:100]
 
 
 def test_what_is_left_out_and_where_a_response_stops_reach_training_and_held_out_requests_alike() -> None:
