@@ -13,6 +13,7 @@ from typing import Any
 from selfreward.devices import Gpu, visible_gpus
 from selfreward.errors import RecipeError
 from selfreward.installation import broken_companions_explained
+from selfreward.nvidia import require_triton
 from selfreward.recipe import EngineSection
 
 STEP_TOKENS = 4096
@@ -34,11 +35,14 @@ def start_vllm(
     """Return a `vllm.LLM` with the weights of `model`, in this process.
 
     `num_kv_blocks`: the size of the KV cache on a GPU; None lets vLLM measure what is free. Raises RecipeError for a
-    model or settings that vLLM's configuration refuses; other exceptions are not caught.
+    model or settings that vLLM's configuration refuses, and InstallationError on a GPU where Triton cannot compile;
+    other exceptions are not caught.
     """
     from pydantic import ValidationError
 
     gpus = visible_gpus()
+    if gpus:
+        require_triton()
     _set_environment(section, gpus)
     device: dict[str, Any]
     if gpus:

@@ -28,7 +28,14 @@ from selfreward.updates.settings import Settings
 TAIL_LINES = 50
 PARENT = "SELFREWARD_PARENT"  # the process id of the parent process
 ALLOCATOR = "PYTORCH_ALLOC_CONF"
-SET_BY_VLLM = {("TORCHINDUCTOR_COMPILE_THREADS", "1")}  # its kernels are few; training compiles more
+# For itself, and for `engine.batch_invariant`: fewer algorithms and compiling threads, which training would pay for.
+SET_BY_VLLM = {
+    ("TORCHINDUCTOR_COMPILE_THREADS", "1"),
+    ("CUBLAS_WORKSPACE_CONFIG", ":16:8"),
+    ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+    ("NCCL_LAUNCH_MODE", "GROUP"),
+    ("NCCL_ALGO", "ring,tree;allreduce:tree"),
+}
 
 
 def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
