@@ -7,6 +7,11 @@ from selfreward.problems import Facts, Problem
 from selfreward.recipe import TrainingSection
 from selfreward.updates.settings import COUPLED_LOSSES, Settings, settings_of
 
+BITSANDBYTES = {"adamw_8bit", "adamw_offload"}
+"""Optimizers of this package."""
+ROUNDING = ("adamw", "adamw_8bit")
+"""Optimizers that round bfloat16 weights at random."""
+
 
 def problems(_: TrainingSection, facts: Facts) -> Iterator[Problem]:
     yield from settings_problems(settings_of(facts.recipe))
@@ -58,15 +63,48 @@ def _schedule(section: TrainingSection) -> Iterator[Problem]:
 
 def _optimizer(settings: Settings) -> Iterator[Problem]:
     optimizer = settings.training.optimizer
-    if optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+    if optimizer in BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
         yield Problem(
-            "training.optimizer: adamw_8bit, but the package bitsandbytes is not installed; adamw and adafactor do not "
-            "need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
+            f"training.optimizer: {optimizer}, but the package bitsandbytes is not installed; adamw and adafactor do "
+            "not need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
+        )
+    if optimizer == "adamw_offload" and not _has_gpu():
+        yield Problem(
+            "training.optimizer: adamw_offload on a machine without a GPU: there is nothing to offload to, because the "
+            "optimizer's state is in host memory already; adamw and adamw_8bit are allowed; use adamw"
         )
     if optimizer != "adamw" and settings.launch.sharding == "fsdp":
         yield Problem(
             f"training.optimizer: {optimizer} with launch.sharding: fsdp; only the state of adamw can be sharded; "
             "use adamw, or launch.sharding: none"
+        )
+    yield from _stochastic_rounding(settings)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _stochastic_rounding(settings: Settings) -> Iterator[Problem]:
+    section = settings.training
+    if section.weights_dtype != "bfloat16" or not section.stochastic_rounding or settings.lora is not None:
+        return
+    otherwise = "or set training.stochastic_rounding: false, which loses most updates below a learning rate of 1e-5"
+    if section.optimizer not in ROUNDING:
+        yield Problem(
+            f"training.stochastic_rounding: true with optimizer: {section.optimizer}, which rounds bfloat16 weights to "
+            f"nearest; {' and '.join(ROUNDING)} can round at random; use one of them, {otherwise}"
+        )
+        return
+    from selfreward.updates.stochastic_rounding import missing
+
+    if found := missing():
+        what, how = found
+        yield Problem(
+            f"training.weights_dtype: bfloat16 with stochastic_rounding: true, but {what} is missing, which its "
+            f"compiled step needs; {how}, {otherwise}"
         )
 
 

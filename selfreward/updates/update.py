@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # With several processes, only the main one locks and writes the work folder.
 IS_MAIN = os.environ.get("RANK", "0") == "0"
+# Loggers of libraries that PEFT imports if they are installed: they warn of kernels that they do not find.
+NOISY = ("bitsandbytes", "torchao", "torch.utils._pytree")
 
 
 def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
@@ -213,13 +215,13 @@ def _take_steps(
     Returns the seconds of the steps before that save, and of all steps.
     """
     seconds_before = _resume(trainer, folder)
-    started = time.monotonic()
+    started, pace = time.monotonic(), saves.Pace(trainer.section.save_every_steps)
     for batch in plan[len(trainer.steps) :]:
         trainer.step(pairs, reference, batch)
-        num_steps = len(trainer.steps)
-        # There is no save after the last step: the checkpoint is written at once.
-        if num_steps % trainer.section.save_every_steps == 0 and num_steps < len(plan):
-            _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
+        # There is no save after the last step: the checkpoint is written at once. All processes save together.
+        if broadcast_from_main(pace.is_due) and len(trainer.steps) < len(plan):
+            with pace.saving():
+                _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
     return seconds_before, seconds_before + time.monotonic() - started
 
 
@@ -330,17 +332,19 @@ def _release_memory() -> None:
 def _quiet_libraries() -> Iterator[None]:
     """Silence progress bars and warnings of the libraries, but not their errors."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    bitsandbytes = logging.getLogger("bitsandbytes")  # PEFT imports it if it is installed
-    level = bitsandbytes.level
-    bitsandbytes.setLevel(logging.ERROR)
+    levels = {logger: logger.level for logger in map(logging.getLogger, NOISY)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "OptimState8bit does not implement _stable_hash", UserWarning)
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        bitsandbytes.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -25,7 +25,7 @@ from selfreward.updates.trainer import Logps, Trainer
 
 COSINE = SECTION.model_copy(update={"lr_scheduler": "cosine", "min_lr_ratio": 0.1, "warmup_steps": 1})
 LORA = LoraSection(rank=4, alpha=8.0)
-OPTIMIZERS = ["adamw", "adafactor", "adamw_8bit"]
+OPTIMIZERS = ["adamw", "adamw_8bit", "adamw_offload", "adafactor"]
 LARGE = 80  # its matrices have more than 4096 elements; smaller ones are not stored in 8 bits
 
 
@@ -201,7 +201,7 @@ def test_optimizers_differ_and_all_of_them_learn(tmp_path: Path, policy: Path) -
     for optimizer in OPTIMIZERS:
         metrics = train(replace(job, work_folder=tmp_path / optimizer), optimizer=optimizer, num_epochs=4)
         margins[optimizer] = metrics["reward_margin_after"]
-    assert len(set(margins.values())) == 3
+    assert len(set(margins.values())) == 4
     assert min(margins.values()) > 0.05
 
 
@@ -213,6 +213,30 @@ def test_moments_of_matrices_have_eight_bits_and_those_of_embeddings_do_not(tmp_
     assert dtypes["model.layers.0.mlp.up_proj.weight"] == torch.uint8
     assert dtypes["model.embed_tokens.weight"] == torch.float32
     assert dtypes["model.norm.weight"] == torch.float32
+
+
+def test_moments_that_may_leave_the_gpu_are_those_of_adamw(tmp_path: Path, policy: Path) -> None:
+    """On a CPU they are in host memory; a loaded state is in memory that the optimizer made, not the given tensors."""
+    weights = {}
+    for optimizer in ("adamw", "adamw_offload"):
+        block = block_of(make_pairs(4), tmp_path)
+        section = SECTION.model_copy(update={"optimizer": optimizer, "weight_decay": 0.1})
+        trainer = open_trainer(policy, block, num_steps=4, section=section)
+        reference = trainer.logps(block, range(4), phase="reference")
+        for _ in range(4):
+            trainer.step(block, reference, [0, 1, 2, 3])
+        weights[optimizer] = weights_of(trainer)
+    for name, expected in weights["adamw"].items():
+        torch.testing.assert_close(weights["adamw_offload"][name], expected, atol=2e-5, rtol=1e-4)
+    made = []
+    paged: Any = trainer.optimizer
+    original = paged.get_state_buffer
+    paged.get_state_buffer = lambda *args, **options: made.append(original(*args, **options)) or made[-1]
+    trainer.save_state(tmp_path / "save")
+    trainer.load_state(tmp_path / "save")
+    states = [state[name] for state in paged.state.values() for name in ("state1", "state2")]
+    assert len(made) == len(states) and all(one is other for one, other in zip(made, states, strict=True))
+    assert all(state.count_nonzero() and state.dtype == torch.float32 for state in states)
 
 
 def test_learning_rates_of_an_update_follow_its_schedule(tmp_path: Path) -> None:
