@@ -21,6 +21,7 @@ def settings_problems(settings: Settings) -> Iterator[Problem]:
     yield from _losses(settings)
     yield from _coupled_losses(settings)
     yield from _optimizer(settings)
+    yield from _adapters(settings)
     yield from _launch(settings)
 
 
@@ -105,6 +106,21 @@ def _stochastic_rounding(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             f"training.weights_dtype: bfloat16 with stochastic_rounding: true, but {what} is missing, which its "
             f"compiled step needs; {how}, {otherwise}"
+        )
+
+
+def _adapters(settings: Settings) -> Iterator[Problem]:
+    if settings.lora is None or settings.lora.base_dtype != "nf4":
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        yield Problem(
+            "models.policy.lora.base_dtype: nf4, but the package bitsandbytes is not installed; float32 and bfloat16 "
+            "do not need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
+        )
+    if settings.launch.sharding == "fsdp":
+        yield Problem(
+            "models.policy.lora.base_dtype: nf4 with launch.sharding: fsdp; weights of 4 bits are packed with their "
+            "scales on one device and cannot be sharded; use bfloat16, or launch.sharding: none"
         )
 
 

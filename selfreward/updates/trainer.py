@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from selfreward.errors import TrainingError
-from selfreward.updates.adapters import add_adapters, merge_adapters
+from selfreward.updates.adapters import adapters_of, add_adapters, merged
 from selfreward.updates.batches import Batch, PairBlock
 from selfreward.updates.budgets import Budgets, budgets_of
 from selfreward.updates.losses import PairLogps, mean_loss
@@ -82,6 +82,7 @@ class Trainer:
         section = self.section = settings.training
         self.num_steps, self.steps, self._seed = num_steps, list[Step](), seed
         self._packed = section.packing == "shared_prefix"
+        self._has_adapters, self._trust_remote_code = settings.lora is not None, settings.trust_remote_code
         self.sharding = settings.launch.sharding
         self._sharded = self.sharding == "fsdp"
         self.accelerator = make_accelerator(settings.launch)
@@ -272,15 +273,21 @@ class Trainer:
             "training.beta"
         )
 
-    def full_model(self) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
-        """Return the current model with adapters merged, and its state dict if the weights are sharded (else None).
+    def full_model(self, folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
+        """Return the current model and, if the weights are sharded, its state dict (else None).
 
-        Training may continue afterwards. Without adapters, the returned model shares its weights with the trainer.
+        `folder` is that of the policy: adapters are merged into the weights that are stored there. All processes call
+        this, and only the main one gets complete weights. Training may continue afterwards. Without adapters, the
+        returned model shares its weights with the trainer.
         """
         model = self.accelerator.unwrap_model(self.model)
-        if self._sharded:
-            return model, self.accelerator.get_state_dict(self.model)
-        return merge_adapters(model), None
+        if self._has_adapters:
+            adapters = adapters_of(model)
+            if self.accelerator.is_main_process:
+                dtype = getattr(torch, self.section.weights_dtype)
+                model = merged(adapters, folder, dtype=dtype, trust_remote_code=self._trust_remote_code)
+            return model, None
+        return model, self.accelerator.get_state_dict(self.model) if self._sharded else None
 
     def save_state(self, folder: Path) -> None:
         """Write everything that `load_state` needs as one file in `folder`.

@@ -32,6 +32,7 @@ from selfreward.store.files import sha256_of, weights_sha256, write_text_atomica
 from selfreward.store.lock import RunLock
 from selfreward.updates import checkpoint, saves
 from selfreward.updates import pairs as pairs_file
+from selfreward.updates.adapters import base_dtype
 from selfreward.updates.batches import Batch, PairBlock, batches
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.models import load_model
@@ -191,7 +192,7 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
     seconds_before, seconds_update = _take_steps(trainer, pairs, logps, plan, folder=job.work_folder / "saves")
     stored = reference_pass.read()
     after = trainer.logps(pairs, stored.measured_rows, phase="measure")
-    model, state = trainer.full_model()
+    model, state = trainer.full_model(job.policy)
     if IS_MAIN:
         checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
     trainer.close()
@@ -262,7 +263,7 @@ def _make_trainer(
     """Return a trainer of the model in `folder`."""
     model = load_model(
         folder,
-        dtype=settings.training.weights_dtype,
+        dtype=base_dtype(settings.lora) if settings.lora else settings.training.weights_dtype,
         trust_remote_code=settings.trust_remote_code,
         # The main process sends every process its shards.
         with_weights=IS_MAIN or settings.launch.sharding == "none",
