@@ -152,8 +152,11 @@ def _launch(settings: Settings) -> Iterator[Problem]:
         yield Problem("launch.sharding: fsdp without CUDA; a model can be sharded over GPUs only; use none")
     if launch.sharding == "fsdp" and launch.num_processes == 1:
         yield Problem("launch.sharding: fsdp with one process; it needs at least 2; raise launch.num_processes")
-    if launch.sharding == "fsdp" and settings.training.weights_dtype != "float32":
-        yield Problem("training.weights_dtype: bfloat16 with launch.sharding: fsdp; it needs float32; use float32")
+    if launch.sharding == "fsdp" and settings.training.weights_dtype != "float32" and settings.lora is None:
+        yield Problem(
+            "training.weights_dtype: bfloat16 with launch.sharding: fsdp; accelerate keeps the trained weights of a "
+            "sharded model in float32 and computes in bfloat16; use float32"
+        )
     if 0 < num_gpus < launch.num_processes:
         yield Problem(
             f"launch.num_processes: {launch.num_processes}, but this machine has {num_gpus} GPUs; one process per GPU "

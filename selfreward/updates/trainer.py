@@ -295,7 +295,7 @@ class Trainer:
         All processes call this; only the main process writes.
         """
         if self._sharded:
-            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=self._has_adapters)
             weights, optimizer = get_state_dict(self.model, self.optimizer, options=options)
             state = {"weights": weights, "optimizer": optimizer}
         else:
@@ -316,7 +316,8 @@ class Trainer:
                 self.optimizer,
                 model_state_dict=state["weights"],
                 optim_state_dict=state["optimizer"],
-                options=StateDictOptions(full_state_dict=True),
+                # Frozen weights are not saved.
+                options=StateDictOptions(full_state_dict=True, strict=not self._has_adapters),
             )
             return
         with torch.no_grad():
