@@ -2,7 +2,9 @@
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
+from selfreward.model_files.json_file import read_json_object, text_config
 from selfreward.problems import Facts, Problem
 from selfreward.recipe import TrainingSection
 from selfreward.updates.settings import COUPLED_LOSSES, Settings, settings_of
@@ -13,8 +15,20 @@ ROUNDING = ("adamw", "adamw_8bit")
 """Optimizers that round bfloat16 weights at random."""
 
 
-def problems(_: TrainingSection, facts: Facts) -> Iterator[Problem]:
+def problems(section: TrainingSection, facts: Facts) -> Iterator[Problem]:
     yield from settings_problems(settings_of(facts.recipe))
+    yield from _recomputed_layers(section, facts.models["policy"].path)
+
+
+def _recomputed_layers(section: TrainingSection, policy: Path) -> Iterator[Problem]:
+    """Find before a run what `recomputed_layers.py` would refuse after sampling."""
+    wanted = section.gradient_checkpointing
+    found = text_config(read_json_object(policy / "config.json")).get("num_hidden_layers")
+    if not isinstance(wanted, bool) and isinstance(found, int) and wanted > found:
+        yield Problem(
+            f"training.gradient_checkpointing: {wanted}, but the policy has {found} layers; 1 to {found}, true and "
+            "false are allowed; use true for all layers"
+        )
 
 
 def settings_problems(settings: Settings) -> Iterator[Problem]:

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 # With several processes, only the main one locks and writes the work folder.
 IS_MAIN = os.environ.get("RANK", "0") == "0"
-# Loggers of libraries that PEFT imports if they are installed: they warn of kernels that they do not find.
-NOISY = ("bitsandbytes", "torchao", "torch.utils._pytree")
 
 
 def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
@@ -333,9 +331,9 @@ def _release_memory() -> None:
 def _quiet_libraries() -> Iterator[None]:
     """Silence progress bars and warnings of the libraries, but not their errors."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    levels = {logger: logger.level for logger in map(logging.getLogger, NOISY)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
+    bitsandbytes = logging.getLogger("bitsandbytes")  # PEFT imports it if it is installed
+    level = bitsandbytes.level
+    bitsandbytes.setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -345,7 +343,6 @@ def _quiet_libraries() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        for logger, level in levels.items():
-            logger.setLevel(level)
+        bitsandbytes.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()

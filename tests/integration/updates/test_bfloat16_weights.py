@@ -1,5 +1,7 @@
 """Training of bfloat16 weights: small updates arrive when weights are rounded at random, and are lost to nearest."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,12 @@ def test_a_resumed_run_rounds_as_the_unbroken_one(tmp_path: Path) -> None:
     assert train(job, section)["steps"] == expected["steps"]
     weights = [load_file(done.work_folder / "checkpoint/model.safetensors") for done in (job, unbroken)]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_an_installed_torchao_prints_nothing() -> None:
+    code = "import selfreward, transformers.quantizers.auto, sys; assert 'torchao' in sys.modules"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout + found.stderr == ""
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_offload"])

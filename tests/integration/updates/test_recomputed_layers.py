@@ -1,6 +1,7 @@
 """Gradient checkpointing of all layers or of the first ones: the same gradients, and that many layers twice."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention
 
+from selfreward import recipe_file
 from selfreward.errors import RecipeError
+from selfreward.updates import recipe_problems
 from selfreward.updates.batches import PairBlock
 from selfreward.updates.models import load_model
 from selfreward.updates.pairs import read_pairs
@@ -86,3 +89,14 @@ def test_more_layers_than_there_are_are_refused(policy: Path) -> None:
     model = load_model(policy, dtype="float32", trust_remote_code=False)
     with pytest.raises(RecipeError, match=r"gradient_checkpointing: 4, .* has 3 layers .* 1 to 3, true and false are"):
         recompute_layers(model, 4)
+
+
+def test_more_layers_than_there_are_are_found_before_a_run(policy: Path) -> None:
+    recipe = recipe_file.load(Path(__file__).parents[3] / "recipes/tiny.yaml")
+    facts: Any = SimpleNamespace(recipe=recipe, models={"policy": SimpleNamespace(path=policy)})
+    for allowed in (3, True, False):
+        section = recipe.training.model_copy(update={"gradient_checkpointing": allowed})
+        assert not [*recipe_problems.problems(section, facts)]
+    section = recipe.training.model_copy(update={"gradient_checkpointing": 4})
+    (problem,) = recipe_problems.problems(section, facts)
+    assert "gradient_checkpointing: 4, but the policy has 3 layers; 1 to 3, true and false are allowed" in problem.text
