@@ -3,6 +3,7 @@
 docs/python.md shows the functions at work.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = ["CeilingMonitor", "judge", "load_run", "run"]
+
+# transformers imports torchao where it is installed, which then warns of kernels that are never used here.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def run(

@@ -77,8 +77,8 @@ _LENGTH = "engine.context_tokens limits prompt and response together, and sampli
 _DTYPE = "training.weights_dtype is the dtype of the trained weights, and engine.dtype that of the engine; set these"
 _ADAPTERS = "models.policy.lora: {} trains adapters, and without it all weights are trained; set that instead"
 _UNQUANTISED = (
-    "there is none for this: trained weights are never quantised; models.policy.lora, training.optimizer and "
-    "training.gradient_checkpointing save memory; remove it"
+    "models.policy.lora.base_dtype: nf4 stores the weights below adapters in 4 bits; weights that are trained "
+    "themselves are never quantised; set that instead"
 )
 _ALGORITHM = (
     "there is none for this: the algorithm is always on-policy DPO; training.losses selects its loss; remove it"

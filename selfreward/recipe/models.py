@@ -11,10 +11,16 @@ from selfreward.recipe.section import ENDPOINT_MODEL, LOCAL_MODEL, Changeable, S
 
 
 class LoraSection(Section):
-    """Low-rank adapters (2106.09685) in all linear layers; merged at the end of each iteration into a plain model."""
+    """Low-rank adapters (2106.09685) in all linear layers; merged at the end of each iteration into a plain model.
+
+    `base_dtype`: how the frozen weights are stored while adapters train. `nf4` is QLoRA (2305.14314) and needs the
+    extra `optimizers`; `auto` is bfloat16 where the GPU computes in it, and else float32. Merged weights do not have
+    this rounding.
+    """
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
+    base_dtype: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
 
 
 TEMPLATE_VARIABLES: Final = frozenset({

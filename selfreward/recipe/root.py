@@ -166,10 +166,6 @@ class Recipe(Section):
         local = self.local_models
         if adapted := [name for name, model in local.items() if model.lora and name != "policy"]:
             raise ValueError(f"models.{adapted[0]}: lora has no effect; only the policy is trained; remove it")
-        if local["policy"].lora and self.launch.sharding == "fsdp":
-            raise ValueError(
-                "launch.sharding: fsdp cannot be combined with models.policy.lora; set one of them to none/null"
-            )
         if len({model.trust_remote_code for model in local.values()}) > 1:
             raise ValueError(
                 "models: trust_remote_code is true for some and false for others; one process loads them all, so the "

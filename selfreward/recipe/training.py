@@ -76,12 +76,17 @@ class TrainingSection(Section):
     `packing: shared_prefix` computes shared prefixes once and no padding (2410.20305); `padded` is TRL's padded batch.
     `packed_attention` is the kernel of the former: `varlen` is FlashAttention (CUDA, bfloat16), `flex` is FlexAttention
     (CUDA, compiled by Triton), `segments` works everywhere; `auto` is `varlen` where it works, and else `segments`.
-    `optimizer`: Adafactor is what Online DPO (2402.04792) uses; `adamw_8bit` (2110.02861) needs the extra `optimizers`.
+    `optimizer`: Adafactor is what Online DPO (2402.04792) uses; `adamw_8bit` (2110.02861) and `adamw_offload`, whose
+    moments may leave the GPU (2305.14314, section 3), need the extra `optimizers`.
+    `gradient_checkpointing` (1604.06174): true computes all layers again in the backward pass, n the first n layers.
+    A save every `save_every_steps` steps, but less often where saves are slow: they take at most about 5 % of the time.
     The schedule begins again in every iteration. Warm-up is a share of its steps (`warmup_ratio`; 0.1 in SPaR,
     2412.11605) or a number of steps (`warmup_steps`; 150 in Online DPO). `min_lr_ratio`: final learning rate of
     `linear` and `cosine`, as a share of `learning_rate`; 0.1 in Self-Rewarding (2401.10020), which decays from 1e-6 to
     1e-7.
-    Weights are float32 by default, because updates of 5e-7 are lost when weights are rounded to bfloat16.
+    Weights are float32 by default, because updates of 5e-7 are lost when weights are rounded to the nearest bfloat16.
+    `stochastic_rounding` (2010.06192) rounds bfloat16 weights up or down at random, so that updates arrive on average;
+    `adamw` and `adamw_8bit` can, with the extra `optimizers`. It has no effect on float32 weights and on adapters.
     """
 
     losses: list[LossSection] = Field([TrlLoss(kind="sigmoid")], min_length=1)
@@ -91,7 +96,7 @@ class TrainingSection(Section):
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     warmup_steps: int | None = Field(None, ge=0)
     min_lr_ratio: float = Field(0.0, ge=0, lt=1)
-    optimizer: Literal["adamw", "adafactor", "adamw_8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_offload", "adafactor"] = "adamw"
     num_epochs: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1)
     reference: Literal["iteration_start", "initial"] = "iteration_start"
@@ -105,7 +110,8 @@ class TrainingSection(Section):
     packing: Literal["shared_prefix", "padded"] = Changeable("shared_prefix")
     packed_attention: Literal["auto", "segments", "varlen", "flex"] = Changeable("auto")
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = Changeable(False)
+    stochastic_rounding: bool = True
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = Changeable(False)
     save_every_steps: int = Changeable(50, ge=1)
 
 

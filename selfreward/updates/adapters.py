@@ -1,11 +1,44 @@
-"""Low-rank adapters (2106.09685) on all linear layers, as 2305.14314 recommends; no dropout, as in sampling."""
+"""Low-rank adapters (2106.09685) on all linear layers, as 2305.14314 recommends; no dropout, as in sampling.
 
-import copy
+The weights below the adapters, the base, are frozen, so that they may be stored in fewer bits: in bfloat16, or in four
+(2305.14314, section 3). Adapters are float32. A merged model has none of that rounding: its weights are those of the
+policy's files plus the product of the adapters.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from selfreward.recipe import LoraSection
+from selfreward.updates.models import load_model
+
+
+class Adapter(NamedTuple):
+    """The float32 matrices of an adapter on the CPU: the weight changes by `scale` times `b_OR` times `a_RI`.
+
+    O, I: outputs and inputs of the layer, R: rank. Some layers of transformers store the transposed weight.
+    """
+
+    a_RI: Tensor
+    b_OR: Tensor
+    scale: float
+    is_transposed: bool
+
+    @property
+    def product(self) -> Tensor:
+        product_OI = self.scale * self.b_OR @ self.a_RI
+        return product_OI.T if self.is_transposed else product_OI
+
+
+def base_dtype(lora: LoraSection) -> str:
+    """Return how the base is stored; `auto` is bfloat16 where the GPU computes in it, and else float32."""
+    if lora.base_dtype != "auto":
+        return lora.base_dtype
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
 def add_adapters(model: PreTrainedModel, lora: LoraSection, *, seed: int) -> PreTrainedModel:
@@ -21,13 +54,38 @@ def add_adapters(model: PreTrainedModel, lora: LoraSection, *, seed: int) -> Pre
     return adapted
 
 
-def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a plain model with the adapters merged into a copy of its weights; `model` may be trained further.
+def adapters_of(model: nn.Module) -> dict[str, Adapter]:
+    """Return the adapters by the name of their layer in the plain model; empty for a model without adapters.
 
-    A model without adapters is returned unchanged.
+    With sharded weights, all processes call this.
     """
-    if not hasattr(model, "merge_and_unload"):
-        return model
-    # Merging in place and unmerging afterwards would leave rounding errors in the weights.
-    plain: PreTrainedModel = copy.deepcopy(model).merge_and_unload()
-    return plain
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        name.removeprefix("base_model.model."): _adapter(module)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
+def _adapter(layer: Any) -> Adapter:
+    (name,) = layer.lora_A
+    a_RI, b_OR = (_whole(layers[name].weight) for layers in (layer.lora_A, layer.lora_B))
+    return Adapter(a_RI, b_OR, layer.scaling[name], getattr(layer, "fan_in_fan_out", False))
+
+
+def _whole(weights: Tensor) -> Tensor:
+    whole = weights.full_tensor() if isinstance(weights, DTensor) else weights
+    return whole.detach().float().cpu()
+
+
+@torch.no_grad()
+def merged(
+    adapters: dict[str, Adapter], folder: Path, *, dtype: torch.dtype, trust_remote_code: bool
+) -> PreTrainedModel:
+    """Return the model in `folder` with the adapters' products added in float32, in `dtype` and on the CPU."""
+    model = load_model(folder, dtype="auto", trust_remote_code=trust_remote_code)
+    for name, adapter in adapters.items():
+        weight: Any = model.get_submodule(name).weight
+        weight.data = (weight.float() + adapter.product).to(dtype)
+    return model.to(dtype)

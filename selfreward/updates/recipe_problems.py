@@ -2,20 +2,40 @@
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
+from selfreward.model_files.json_file import read_json_object, text_config
 from selfreward.problems import Facts, Problem
 from selfreward.recipe import TrainingSection
 from selfreward.updates.settings import COUPLED_LOSSES, Settings, settings_of
 
+BITSANDBYTES = {"adamw_8bit", "adamw_offload"}
+"""Optimizers of this package."""
+ROUNDING = ("adamw", "adamw_8bit")
+"""Optimizers that round bfloat16 weights at random."""
 
-def problems(_: TrainingSection, facts: Facts) -> Iterator[Problem]:
+
+def problems(section: TrainingSection, facts: Facts) -> Iterator[Problem]:
     yield from settings_problems(settings_of(facts.recipe))
+    yield from _recomputed_layers(section, facts.models["policy"].path)
+
+
+def _recomputed_layers(section: TrainingSection, policy: Path) -> Iterator[Problem]:
+    """Find before a run what `recomputed_layers.py` would refuse after sampling."""
+    wanted = section.gradient_checkpointing
+    found = text_config(read_json_object(policy / "config.json")).get("num_hidden_layers")
+    if not isinstance(wanted, bool) and isinstance(found, int) and wanted > found:
+        yield Problem(
+            f"training.gradient_checkpointing: {wanted}, but the policy has {found} layers; 1 to {found}, true and "
+            "false are allowed; use true for all layers"
+        )
 
 
 def settings_problems(settings: Settings) -> Iterator[Problem]:
     yield from _losses(settings)
     yield from _coupled_losses(settings)
     yield from _optimizer(settings)
+    yield from _adapters(settings)
     yield from _launch(settings)
 
 
@@ -58,15 +78,63 @@ def _schedule(section: TrainingSection) -> Iterator[Problem]:
 
 def _optimizer(settings: Settings) -> Iterator[Problem]:
     optimizer = settings.training.optimizer
-    if optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+    if optimizer in BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
         yield Problem(
-            "training.optimizer: adamw_8bit, but the package bitsandbytes is not installed; adamw and adafactor do not "
-            "need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
+            f"training.optimizer: {optimizer}, but the package bitsandbytes is not installed; adamw and adafactor do "
+            "not need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
+        )
+    if optimizer == "adamw_offload" and not _has_gpu():
+        yield Problem(
+            "training.optimizer: adamw_offload on a machine without a GPU: there is nothing to offload to, because the "
+            "optimizer's state is in host memory already; adamw and adamw_8bit are allowed; use adamw"
         )
     if optimizer != "adamw" and settings.launch.sharding == "fsdp":
         yield Problem(
             f"training.optimizer: {optimizer} with launch.sharding: fsdp; only the state of adamw can be sharded; "
             "use adamw, or launch.sharding: none"
+        )
+    yield from _stochastic_rounding(settings)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _stochastic_rounding(settings: Settings) -> Iterator[Problem]:
+    section = settings.training
+    if section.weights_dtype != "bfloat16" or not section.stochastic_rounding or settings.lora is not None:
+        return
+    otherwise = "or set training.stochastic_rounding: false, which loses most updates below a learning rate of 1e-5"
+    if section.optimizer not in ROUNDING:
+        yield Problem(
+            f"training.stochastic_rounding: true with optimizer: {section.optimizer}, which rounds bfloat16 weights to "
+            f"nearest; {' and '.join(ROUNDING)} can round at random; use one of them, {otherwise}"
+        )
+        return
+    from selfreward.updates.stochastic_rounding import missing
+
+    if found := missing():
+        what, how = found
+        yield Problem(
+            f"training.weights_dtype: bfloat16 with stochastic_rounding: true, but {what} is missing, which its "
+            f"compiled step needs; {how}, {otherwise}"
+        )
+
+
+def _adapters(settings: Settings) -> Iterator[Problem]:
+    if settings.lora is None or settings.lora.base_dtype != "nf4":
+        return
+    if importlib.util.find_spec("bitsandbytes") is None:
+        yield Problem(
+            "models.policy.lora.base_dtype: nf4, but the package bitsandbytes is not installed; float32 and bfloat16 "
+            "do not need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
+        )
+    if settings.launch.sharding == "fsdp":
+        yield Problem(
+            "models.policy.lora.base_dtype: nf4 with launch.sharding: fsdp; weights of 4 bits are packed with their "
+            "scales on one device and cannot be sharded; use bfloat16, or launch.sharding: none"
         )
 
 
@@ -98,8 +166,11 @@ def _launch(settings: Settings) -> Iterator[Problem]:
         yield Problem("launch.sharding: fsdp without CUDA; a model can be sharded over GPUs only; use none")
     if launch.sharding == "fsdp" and launch.num_processes == 1:
         yield Problem("launch.sharding: fsdp with one process; it needs at least 2; raise launch.num_processes")
-    if launch.sharding == "fsdp" and settings.training.weights_dtype != "float32":
-        yield Problem("training.weights_dtype: bfloat16 with launch.sharding: fsdp; it needs float32; use float32")
+    if launch.sharding == "fsdp" and settings.training.weights_dtype != "float32" and settings.lora is None:
+        yield Problem(
+            "training.weights_dtype: bfloat16 with launch.sharding: fsdp; accelerate keeps the trained weights of a "
+            "sharded model in float32 and computes in bfloat16; use float32"
+        )
     if 0 < num_gpus < launch.num_processes:
         yield Problem(
             f"launch.num_processes: {launch.num_processes}, but this machine has {num_gpus} GPUs; one process per GPU "

@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,32 @@ from selfreward.errors import StoreError
 from selfreward.store.files import explain_os_errors, flush, write_text_atomically
 
 MARKER = "complete.json"
+LEAST_SECONDS = 1.0
+
+
+class Pace:
+    """When to save: `every` steps, but so seldom that saving takes at most about 5 % of the time.
+
+    After a save of s seconds, the next is 20 s later at the earliest. Saves of less than a second do not wait.
+    """
+
+    def __init__(self, every: int, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._now = every, now
+        self._num_steps, self._not_before = 0, 0.0
+
+    def is_due(self) -> bool:
+        """Count a step, and return whether to save after it."""
+        self._num_steps += 1
+        return self._num_steps >= self._every and self._now() >= self._not_before
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure the save that is made inside."""
+        started = self._now()
+        yield
+        ended = self._now()
+        self._num_steps = 0
+        self._not_before = ended + 20 * (ended - started) if ended - started >= LEAST_SECONDS else 0.0
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -23,19 +23,21 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from selfreward.errors import TrainingError
-from selfreward.updates.adapters import add_adapters, merge_adapters
+from selfreward.updates.adapters import adapters_of, add_adapters, merged
 from selfreward.updates.batches import Batch, PairBlock
 from selfreward.updates.budgets import Budgets, budgets_of
 from selfreward.updates.losses import PairLogps, mean_loss
-from selfreward.updates.optimizers import load_optimizer_state, optimizer_of
+from selfreward.updates.optimizers import load_optimizer_state, optimizer_of, set_rate
 from selfreward.updates.packing import attention, forward, support
 from selfreward.updates.packing.layout import lay_out_pairs
 from selfreward.updates.packing.micro_batches import Budget, divide
 from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.processes import distribute, make_accelerator, reshard
 from selfreward.updates.progress import Report, silent
+from selfreward.updates.recomputed_layers import recompute_layers
 from selfreward.updates.schedules import learning_rate
 from selfreward.updates.settings import Settings
+from selfreward.updates.stochastic_rounding import seeded
 
 MAX_NAMED_IDS = 32
 STATE = "state.pt"
@@ -63,8 +65,8 @@ class Step:
 class Trainer:
     """A trainer for any number of blocks. `steps` are the steps taken so far; the schedule spans `num_steps`.
 
-    Packing is verified on pairs of `first`, the first block. `seed` seeds the weights of adapters. Raises RecipeError
-    when the model cannot be packed.
+    Packing is verified on pairs of `first`, the first block. `seed` seeds the weights of adapters and the rounding of
+    bfloat16 weights. Raises RecipeError when the model cannot be packed.
     """
 
     def __init__(
@@ -78,8 +80,9 @@ class Trainer:
         report: Report = silent,
     ) -> None:
         section = self.section = settings.training
-        self.num_steps, self.steps = num_steps, list[Step]()
+        self.num_steps, self.steps, self._seed = num_steps, list[Step](), seed
         self._packed = section.packing == "shared_prefix"
+        self._has_adapters, self._trust_remote_code = settings.lora is not None, settings.trust_remote_code
         self.sharding = settings.launch.sharding
         self._sharded = self.sharding == "fsdp"
         self.accelerator = make_accelerator(settings.launch)
@@ -116,8 +119,7 @@ class Trainer:
             model.set_attn_implementation(attention.implementation(kernel))
             forward.install(model)
         forward.add_fused_lm_head(model)
-        if section.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_layers(model, section.gradient_checkpointing)
         if settings.lora is not None:
             model = add_adapters(model, settings.lora, seed=seed)
         return model if self._sharded else model.to(self._device)
@@ -137,14 +139,14 @@ class Trainer:
             )
         self.model.train()
         rate = learning_rate(self.section, len(self.steps), num_steps=self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         loss, margin, num_tokens = self._gradients(pairs, reference, batch)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.section.max_grad_norm)
         grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if not math.isfinite(grad_norm):
             raise self._not_finite("gradient norm", grad_norm, pairs, batch)
-        self.optimizer.step()
+        with seeded(self._seed, len(self.steps) + 1, self._device):
+            self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps.append(Step(len(self.steps) + 1, loss, grad_norm, rate, margin, num_tokens))
         measured = {"loss": loss, "reward_margin": margin, "learning_rate": rate}
@@ -271,15 +273,21 @@ class Trainer:
             "training.beta"
         )
 
-    def full_model(self) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
-        """Return the current model with adapters merged, and its state dict if the weights are sharded (else None).
+    def full_model(self, folder: Path) -> tuple[PreTrainedModel, dict[str, Tensor] | None]:
+        """Return the current model and, if the weights are sharded, its state dict (else None).
 
-        Training may continue afterwards. Without adapters, the returned model shares its weights with the trainer.
+        `folder` is that of the policy: adapters are merged into the weights that are stored there. All processes call
+        this, and only the main one gets complete weights. Training may continue afterwards. Without adapters, the
+        returned model shares its weights with the trainer.
         """
         model = self.accelerator.unwrap_model(self.model)
-        if self._sharded:
-            return model, self.accelerator.get_state_dict(self.model)
-        return merge_adapters(model), None
+        if self._has_adapters:
+            adapters = adapters_of(model)
+            if self.accelerator.is_main_process:
+                dtype = getattr(torch, self.section.weights_dtype)
+                model = merged(adapters, folder, dtype=dtype, trust_remote_code=self._trust_remote_code)
+            return model, None
+        return model, self.accelerator.get_state_dict(self.model) if self._sharded else None
 
     def save_state(self, folder: Path) -> None:
         """Write everything that `load_state` needs as one file in `folder`.
@@ -287,7 +295,7 @@ class Trainer:
         All processes call this; only the main process writes.
         """
         if self._sharded:
-            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=self._has_adapters)
             weights, optimizer = get_state_dict(self.model, self.optimizer, options=options)
             state = {"weights": weights, "optimizer": optimizer}
         else:
@@ -308,7 +316,8 @@ class Trainer:
                 self.optimizer,
                 model_state_dict=state["weights"],
                 optim_state_dict=state["optimizer"],
-                options=StateDictOptions(full_state_dict=True),
+                # Frozen weights are not saved.
+                options=StateDictOptions(full_state_dict=True, strict=not self._has_adapters),
             )
             return
         with torch.no_grad():

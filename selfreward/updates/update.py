@@ -32,6 +32,7 @@ from selfreward.store.files import sha256_of, weights_sha256, write_text_atomica
 from selfreward.store.lock import RunLock
 from selfreward.updates import checkpoint, saves
 from selfreward.updates import pairs as pairs_file
+from selfreward.updates.adapters import base_dtype
 from selfreward.updates.batches import Batch, PairBlock, batches
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.models import load_model
@@ -189,7 +190,7 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
     seconds_before, seconds_update = _take_steps(trainer, pairs, logps, plan, folder=job.work_folder / "saves")
     stored = reference_pass.read()
     after = trainer.logps(pairs, stored.measured_rows, phase="measure")
-    model, state = trainer.full_model()
+    model, state = trainer.full_model(job.policy)
     if IS_MAIN:
         checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
     trainer.close()
@@ -213,13 +214,13 @@ def _take_steps(
     Returns the seconds of the steps before that save, and of all steps.
     """
     seconds_before = _resume(trainer, folder)
-    started = time.monotonic()
+    started, pace = time.monotonic(), saves.Pace(trainer.section.save_every_steps)
     for batch in plan[len(trainer.steps) :]:
         trainer.step(pairs, reference, batch)
-        num_steps = len(trainer.steps)
-        # There is no save after the last step: the checkpoint is written at once.
-        if num_steps % trainer.section.save_every_steps == 0 and num_steps < len(plan):
-            _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
+        # There is no save after the last step: the checkpoint is written at once. All processes save together.
+        if broadcast_from_main(pace.is_due) and len(trainer.steps) < len(plan):
+            with pace.saving():
+                _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
     return seconds_before, seconds_before + time.monotonic() - started
 
 
@@ -260,7 +261,7 @@ def _make_trainer(
     """Return a trainer of the model in `folder`."""
     model = load_model(
         folder,
-        dtype=settings.training.weights_dtype,
+        dtype=base_dtype(settings.lora) if settings.lora else settings.training.weights_dtype,
         trust_remote_code=settings.trust_remote_code,
         # The main process sends every process its shards.
         with_weights=IS_MAIN or settings.launch.sharding == "none",
@@ -338,6 +339,7 @@ def _quiet_libraries() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "OptimState8bit does not implement _stable_hash", UserWarning)
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

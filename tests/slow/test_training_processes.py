@@ -2,22 +2,31 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import select
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
-from cases import fsdp_worker
+from cases.ranks import (
+    TOLERANCE,
+    WEIGHTS,
+    assert_same_update,
+    curve,
+    finished,
+    fork_server,
+    kill_at_step,
+    run_ranks,
+    settings_of,
+    start_ranks,
+)
 from cases.training import SECTION, check, losses, make_job, make_pairs, plain_logp, train, write_policy
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -27,10 +36,7 @@ from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.updates.child import train_in_child
 from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
-from selfreward.updates.settings import Settings
 
-WEIGHTS = "checkpoint/model.safetensors"
-TOLERANCE = 2e-5  # float32 sums in another order
 LORA = LoraSection(rank=4, alpha=8.0)
 # 11 pairs in steps of 4, one pair per micro-batch: the last step has fewer pairs, and some processes an odd number.
 ONE_BY_ONE = SECTION.model_copy(update={"micro_batch_size": 1, "save_every_steps": 2})
@@ -48,79 +54,11 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def forks() -> Any:
-    """A fork server that has imported everything except the module that reads its rank at import."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["selfreward.updates.trainer", "transformers.models.llama", "cases.fsdp_worker"])
-    return context
+    return fork_server()
 
 
 def train_with(job: TrainingJob, section: TrainingSection = SECTION, **options: Any) -> dict[str, Any]:
     return dict(run_job(job, settings_of(section, **options)))
-
-
-def settings_of(section: TrainingSection, **options: Any) -> Settings:
-    return Settings(training=section, engine_dtype="bfloat16", **options)
-
-
-def curve(metrics: dict[str, Any]) -> list[float]:
-    return [value for step in metrics["steps"] for value in (step["loss"], step["grad_norm"], step["reward_margin"])]
-
-
-def finished(job: TrainingJob) -> dict[str, Any]:
-    return dict(json.loads((job.work_folder / "training.json").read_text()))
-
-
-def assert_same_update(one: TrainingJob, other: TrainingJob) -> None:
-    first, second = finished(one), finished(other)
-    assert len(first["steps"]) == len(second["steps"])
-    assert curve(second) == pytest.approx(curve(first), abs=TOLERANCE)
-    assert second["reward_margin_after"] == pytest.approx(first["reward_margin_after"], abs=1e-4)
-    assert second["num_computed_tokens"] == first["num_computed_tokens"]
-    old, new = (load_file(job.work_folder / WEIGHTS) for job in (one, other))
-    assert old.keys() == new.keys()
-    for name, weights in old.items():
-        torch.testing.assert_close(new[name], weights, atol=TOLERANCE, rtol=1e-4)
-
-
-def start_ranks(
-    forks: Any, job: TrainingJob, section: TrainingSection, *, num: int = 2, **options: Any
-) -> tuple[list[Any], Any]:
-    """Start the ranks that a launcher would start; return them and the standard output of the first."""
-    job.work_folder.mkdir(exist_ok=True)
-    settings = settings_of(section, launch=LaunchSection(num_processes=num, **options))
-    file = job.work_folder / "child.json"
-    file.write_text(json.dumps({"job": asdict(job), "settings": settings.model_dump(mode="json")}, default=str))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    reading, writing = os.pipe()
-    discarded = os.open(os.devnull, os.O_WRONLY)
-    ranks = []
-    for number in range(num):
-        out = multiprocessing.connection.Connection(os.dup(discarded if number else writing), readable=False)
-        environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
-        ranks.append(forks.Process(target=fsdp_worker.rank, args=(file, environment, out, file.with_name("log"))))
-        ranks[-1].start()
-        out.close()
-    os.close(writing)
-    os.close(discarded)
-    return ranks, os.fdopen(reading)
-
-
-def run_ranks(forks: Any, job: TrainingJob, section: TrainingSection, **options: Any) -> dict[str, Any]:
-    ranks, output = start_ranks(forks, job, section, **options)
-    output.read()
-    for process in ranks:
-        process.join()
-    assert [process.exitcode for process in ranks] == [0] * len(ranks), (job.work_folder / "log").read_text()
-    return finished(job)
-
-
-def kill_at_step(ranks: Sequence[Any], output: Any, step: int) -> None:
-    assert any(json.loads(line).get("report", [""])[:2] == ["update", step] for line in output)
-    for process in ranks:
-        process.kill()
-        process.join()
 
 
 @pytest.mark.parametrize("packing", ["shared_prefix", "padded"])

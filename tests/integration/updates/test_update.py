@@ -183,9 +183,9 @@ def test_equal_to_stock_trl_on_text(tmp_path: Path) -> None:
 
 
 def test_bfloat16_weights_are_stored_as_bfloat16(tmp_path: Path) -> None:
-    """The reason for the float32 default: few bfloat16 weights change in steps of 5e-7."""
+    """The reason for the float32 default: few bfloat16 weights change in steps of 5e-7, rounded to nearest."""
     job = make_job(tmp_path, make_pairs(4))
-    metrics = train(job, weights_dtype="bfloat16", learning_rate=5e-7)
+    metrics = train(job, weights_dtype="bfloat16", stochastic_rounding=False, learning_rate=5e-7)
     assert AutoModelForCausalLM.from_pretrained(job.work_folder / "checkpoint").dtype == torch.bfloat16
     assert metrics["changed_weight_share"] < 0.1
 

@@ -29,8 +29,8 @@ def refusal(text: str, *overrides: str) -> str:
         ("adapter", "models.policy.lora: {} trains adapters"),
         ("models.policy.adapter", "models.policy.lora: {} trains adapters"),
         ("rl", "training.losses selects its loss"),
-        ("load_in_4bit", "trained weights are never quantised"),
-        ("models.policy.load_in_4bit", "trained weights are never quantised"),
+        ("load_in_4bit", "models.policy.lora.base_dtype: nf4"),
+        ("models.policy.load_in_4bit", "models.policy.lora.base_dtype: nf4"),
         ("report_to", "metrics.jsonl"),
         ("training.report_to", "metrics.jsonl"),
         ("gradient_accumulation_steps", "training.micro_batch_tokens divide it"),
@@ -74,7 +74,8 @@ def test_no_message_speaks_of_classes_or_of_pydantic(key: str, value: str) -> No
 
 def test_a_wrong_section_is_answered_with_its_keys_or_kinds() -> None:
     assert refusal(MINIMAL, "models.policy.lora=3") == (
-        "override: models.policy.lora: found 3; a section is needed; its keys are alpha, rank; write {KEY: VALUE}"
+        "override: models.policy.lora: found 3; a section is needed; its keys are alpha, base_dtype, rank; "
+        "write {KEY: VALUE}"
     )
     assert "found 'vllm'; a section is needed; write {kind: vllm}" in refusal(MINIMAL, "engine=vllm")
     assert "its kind is one of additive, expected_score" in refusal(MINIMAL, "judging=3")

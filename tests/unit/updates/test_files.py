@@ -173,7 +173,8 @@ def test_settings_without_effect_are_refused(changes: dict[str, Any], message: s
         {"lr_scheduler": "cosine", "warmup_steps": 5, "min_lr_ratio": 0.1},
         {"lr_scheduler": "linear", "warmup_ratio": 0.1, "min_lr_ratio": 0.1},
         {"optimizer": "adafactor"},
-        {"optimizer": "adafactor", "weights_dtype": "bfloat16"},
+        {"optimizer": "adafactor", "weights_dtype": "bfloat16", "stochastic_rounding": False},
+        {"optimizer": "adamw_8bit", "weights_dtype": "bfloat16"},
     ],
 )
 def test_schedules_and_optimizers_that_are_allowed(changes: dict[str, Any]) -> None:
@@ -187,7 +188,15 @@ def test_an_optimizer_without_its_package_is_refused(monkeypatch: pytest.MonkeyP
     check(training=TrainingSection(optimizer="adafactor"))
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit"])
+def test_nothing_is_offloaded_from_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = TrainingSection(optimizer="adamw_offload")
+    with pytest.raises(RecipeError, match=r"adamw_offload on a machine without a GPU.*in host memory already"):
+        check(training=section)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    check(training=section)
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit", "adamw_offload"])
 def test_only_the_state_of_adamw_can_be_sharded(optimizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     launch = LaunchSection(num_processes=2, sharding="fsdp")

@@ -1,0 +1,71 @@
+"""AdamW on bfloat16 weights that rounds each new weight up or down at random, nearer numbers with more probability.
+
+Rounding to nearest loses every update of less than half a rounding step, 0.2 to 0.4 % of the weight; rounded at random,
+updates arrive on average (2010.06192, section 4). This is torchao's AdamW, which computes a step in float32. Its
+moments are bfloat16, or with `adamw_8bit` blockwise 8-bit (2110.02861), except those of embeddings, which then are
+float32. torch compiles the step once for each shape of a parameter.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfreward.seeding import seed_of
+
+
+def rounding_adamw(
+    groups: list[dict[str, Any]], rate: float, *, is_8_bit: bool, embeddings: set[int]
+) -> torch.optim.Optimizer:
+    """Return the optimizer; `embeddings` are the ids of the parameters whose moments have no 8 bits."""
+    from torchao.optim import AdamW8bit, _AdamW
+
+    options: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.999), "eps": 1e-8, "bf16_stochastic_round": True}
+    optimizer: torch.optim.Optimizer
+    if not is_8_bit:
+        optimizer = _AdamW(groups, **options)
+        return optimizer
+
+    class With32BitEmbeddings(AdamW8bit):  # type: ignore[misc]
+        def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
+            if id(p) in embeddings:
+                return torch.zeros_like(p, dtype=torch.float32)
+            buffer: Tensor = super()._new_buffer(p, signed)
+            return buffer
+
+    optimizer = With32BitEmbeddings(groups, **options)
+    return optimizer
+
+
+@contextlib.contextmanager
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Make the rounding of a step depend on `seed` and the step's number alone, in every process alike.
+
+    The compiled step seeds its own generator from torch's default one of the device.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_of(seed, step, "training", "rounding"))
+        yield
+
+
+def missing() -> tuple[str, str] | None:
+    """Return what the compiled step needs and this machine lacks, and how to get it; None when it has everything."""
+    if importlib.util.find_spec("torchao") is None:
+        return "the package torchao", "install it with: pip install 'selfreward-lm[optimizers]'"
+    if torch.cuda.is_available():
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton", "install it with: pip install triton"
+        return _without_compiler("a C compiler", "CC", "gcc", "clang", "cc")
+    return _without_compiler("a C++ compiler", "CXX", "g++", "clang++")
+
+
+def _without_compiler(what: str, variable: str, *commands: str) -> tuple[str, str] | None:
+    wanted = (os.environ.get(variable, ""), *commands)
+    if any(shutil.which(command) for command in wanted if command):
+        return None
+    return what, f"install {commands[0]}, or name a compiler in the environment variable {variable}"
