@@ -44,11 +44,13 @@ class Way:
 
 
 CHECKPOINTING = {"gradient_checkpointing": True}
+HALF = {**CHECKPOINTING, "weights_dtype": "bfloat16"}
 WAYS = (
-    Way("all weights, AdamW", CHECKPOINTING),
-    Way("all weights, `adamw_8bit`", {**CHECKPOINTING, "optimizer": "adamw_8bit"}, is_shardable=False),
-    Way("all weights, `adafactor`", {**CHECKPOINTING, "optimizer": "adafactor"}, is_shardable=False),
-    Way("LoRA", CHECKPOINTING, LoraSection()),
+    Way("float32, `adamw`", CHECKPOINTING),
+    Way("float32, `adamw_offload`", {**CHECKPOINTING, "optimizer": "adamw_offload"}, is_shardable=False),
+    Way("bfloat16, `adamw_8bit`", {**HALF, "optimizer": "adamw_8bit"}, is_shardable=False),
+    Way("LoRA on bfloat16", CHECKPOINTING, LoraSection(base_dtype="bfloat16")),
+    Way("LoRA on nf4", CHECKPOINTING, LoraSection(base_dtype="nf4"), is_shardable=False),
 )
 
 
@@ -63,11 +65,9 @@ def config_of(name: str) -> PretrainedConfig:
 def cell(config: PretrainedConfig, way: Way, *, count: int, gib: float) -> str:
     """Return the fixed memory in GiB and the tokens of a micro-batch, or what is missing."""
     if count > 1 and not way.is_shardable:
-        return "is not sharded"
+        return "–"
     launch = LaunchSection(num_processes=count, sharding="fsdp") if count > 1 else LaunchSection()
-    settings = Settings(
-        training=TrainingSection(**way.training), engine_dtype="bfloat16", lora=way.lora, launch=launch
-    )
+    settings = Settings(training=TrainingSection(**way.training), engine_dtype="bfloat16", lora=way.lora, launch=launch)
     found = training_memory(config, settings, on_cuda=True)
     tokens = found.tokens_that_fit(int(gib * GIB) - ASLEEP_BYTES)
     if tokens < SMALLEST:

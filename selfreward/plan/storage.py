@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfreward.plan.model_shape import BYTES, ModelShape
 from selfreward.plan.work import IterationWork
-from selfreward.recipe import Recipe, TrainingSection
+from selfreward.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,16 @@ class Disk:
     free: int
 
 
-def _bytes_with_state(training: TrainingSection, model: ModelShape, *, copies: int) -> int:
-    """Return the bytes of `copies` of all weights, and of the optimizer's state."""
-    dtype = BYTES[training.weights_dtype]
-    # Two moments in the dtype of the weights, or in 8 bits each (float32 for embeddings); Adafactor stores one number
-    # per row and one per column.
-    state = {"adamw": 2 * dtype, "adamw_8bit": 2, "adafactor": 0}[training.optimizer] * model.num_parameters
-    if training.optimizer == "adamw_8bit":
-        state += (8 - 2) * model.vocabulary * model.hidden_size
-    return copies * dtype * model.num_parameters + state
+def _save_bytes(recipe: Recipe, model: ModelShape) -> int:
+    """Return the bytes of a save: the trained weights and the optimizer's state. Those of adapters are not counted."""
+    if recipe.policy.lora:
+        return 0
+    training, weight = recipe.training, BYTES[recipe.training.weights_dtype]
+    # Two moments in the dtype of the weights, in float32, or in 8 bits each (float32 for embeddings); Adafactor stores
+    # one number per row and one per column.
+    moments = {"adamw": 2 * weight, "adamw_8bit": 2, "adamw_offload": 8, "adafactor": 0}[training.optimizer]
+    embeddings = (8 - 2) * model.vocabulary * model.hidden_size if training.optimizer == "adamw_8bit" else 0
+    return (weight + moments) * model.num_parameters + embeddings
 
 
 def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape) -> Disk:
@@ -40,7 +41,7 @@ def disk_of(recipe: Recipe, work: Sequence[IterationWork], *, model: ModelShape)
     checkpoint = model.num_parameters * (own + engines if engines < own else own)
     num_kept = num_iterations if keep is None else min(num_iterations, keep + 1)
     saves_any = any(iteration.update.num_steps > recipe.training.save_every_steps for iteration in work)
-    save = _bytes_with_state(recipe.training, model, copies=1) if saves_any else 0
+    save = _save_bytes(recipe, model) if saves_any else 0
     # A save is complete before the older save is removed; the same holds for checkpoints.
     peak = min(num_iterations, num_kept + 1) * checkpoint + 2 * save
     return Disk(checkpoint, num_kept, save, peak, shutil.disk_usage(_existing(Path(recipe.output_dir))).free)

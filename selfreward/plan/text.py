@@ -186,7 +186,7 @@ def _trainer(plan: Plan) -> str:
     section = recipe.training
     shards = " of a shard" if recipe.launch.sharding == "fsdp" else ""
     parts = [
-        f"{_gib(found.weights)} weights ({section.weights_dtype})",
+        f"{_gib(found.weights)} weights",
         f"{_gib(found.gradients)} gradients",
         f"{_gib(found.states)} {_STATES[section.optimizer]}",
         *([f"{_gib(found.copies)} copies of weights in 16 bits"] if found.copies else []),

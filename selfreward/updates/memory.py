@@ -25,8 +25,10 @@ from selfreward.updates.packing.layout import PairTokens, lay_out_pairs
 from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.settings import Settings
 
-MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.01}
-"""Bytes of the optimizer's state for each trained float32 weight."""
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_offload": 8.0, "adafactor": 0.01}
+"""Bytes of the optimizer's state for each trained weight; half of it with `adamw` on bfloat16 weights."""
+BASE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.53}
+"""Bytes of a frozen weight below adapters; in 4 bits with a scale for each block of 64."""
 LOGIT_BYTES = 3 * 4  # on the CPU for each label and token of the vocabulary: logits, softmax and gradient, float32
 FUSED_HEAD_BYTES = 1024 * 32768 * 4  # a tile of logits in TRL's fused head, on CUDA
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, OSError, RecipeError)
@@ -85,7 +87,7 @@ class TrainingMemory:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters; `trained` and `embeddings` are part of `all`, as `largest_layer` is."""
+    """Numbers of parameters of the model without adapters; `trained` are all of them, or those of the adapters."""
 
     all: int
     trained: int
@@ -97,20 +99,27 @@ def training_memory(
     config: PretrainedConfig, settings: Settings, *, on_cuda: bool, trust_remote_code: bool = False
 ) -> TrainingMemory:
     """Return the memory of an update of a model with this configuration. Raises what transformers raises for it."""
-    section, launch = settings.training, settings.launch
-    autocast = on_cuda and section.weights_dtype == "float32"
+    section, launch, lora = settings.training, settings.launch, settings.lora
+    stored = section.weights_dtype if lora is None else _base_dtype(lora, on_cuda=on_cuda)
     kind: Any = type(config)
-    found = _traced(json.dumps(config.to_dict(), default=str, sort_keys=True), kind, section.weights_dtype,
-                    autocast, section.packing == "shared_prefix", settings.lora, trust_remote_code)  # fmt: skip
-    parameters, activations = found
+    parameters, activations = _traced(
+        json.dumps(config.to_dict(), default=str, sort_keys=True),
+        kind,
+        "float32" if stored == "float32" else "bfloat16",
+        autocast=on_cuda,
+        packed=section.packing == "shared_prefix",
+        lora=lora,
+        trust=trust_remote_code,
+    )
     num_shards = launch.num_processes if launch.sharding == "fsdp" else 1
-    size = 4 if section.weights_dtype == "float32" else 2
-    weights = size * parameters.all // num_shards
-    states = _states(section, parameters) // num_shards
+    frozen = parameters.all if lora else 0
+    size = 4 if lora else int(BASE_BYTES[stored])  # adapters are float32
+    weights = int(BASE_BYTES[stored] * frozen + size * parameters.trained) // num_shards
+    states = 0 if on_cuda and section.optimizer == "adamw_offload" else _states(section, parameters, size) // num_shards
     # Autocast keeps its copies of trained weights until the forward pass ends. Copies of frozen ones are saved like
     # activations, so not with checkpointing.
     whole = activations.num_layers - _num_checkpointed(section, activations.num_layers)
-    copies = activations.fixed * (activations.num_layers if settings.lora is None else max(1, whole))
+    copies = activations.fixed * (activations.num_layers if lora is None else max(1, whole))
     if num_shards > 1:
         # The layer that is computed and the next one in 16 bits, and one layer's gradient before it is reduced.
         copies = (2 * 2 + 4) * parameters.largest_layer
@@ -143,10 +152,18 @@ def _num_checkpointed(section: TrainingSection, num_layers: int) -> int:
     return num_layers * asked if isinstance(asked, bool) else min(num_layers, asked)
 
 
-def _states(section: TrainingSection, parameters: Parameters) -> int:
-    states = MOMENTS[section.optimizer] * parameters.trained
+def _base_dtype(lora: LoraSection, *, on_cuda: bool) -> str:
+    """Return how the frozen weights are stored; `auto` as on a GPU that computes in bfloat16, which a plan may name."""
+    auto = "bfloat16" if on_cuda else "float32"
+    return auto if lora.base_dtype == "auto" else lora.base_dtype
+
+
+def _states(section: TrainingSection, parameters: Parameters, size: int) -> int:
+    """Return the bytes of the optimizer's state, for trained weights of `size` bytes."""
+    each = MOMENTS[section.optimizer] / (2 if size == 2 and section.optimizer == "adamw" else 1)
+    states = each * parameters.trained
     if section.optimizer == "adamw_8bit" and parameters.trained == parameters.all:
-        states += (8 - 2.03) * parameters.embeddings  # their moments stay in 32 bits
+        states += (8 - each) * parameters.embeddings  # their moments stay in 32 bits
     return int(states)
 
 

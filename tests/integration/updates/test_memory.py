@@ -32,12 +32,12 @@ QWEN_7B = {
 }  # fmt: skip
 
 
-def settings_of(*, lora: bool = False, launch: LaunchSection | None = None, **training: Any) -> Settings:
+def settings_of(*, lora: str | None = None, launch: LaunchSection | None = None, **training: Any) -> Settings:
     section = TrainingSection(**training)
     return Settings(
         training=section,
         engine_dtype="bfloat16",
-        lora=LoraSection() if lora else None,
+        lora=LoraSection(base_dtype=lora) if lora else None,  # type: ignore[arg-type]
         launch=launch or LaunchSection(),
     )
 
@@ -67,7 +67,8 @@ def measured(config: PretrainedConfig, settings: Settings, *, num_tokens: int) -
         ({}, 1024),
         ({"gradient_checkpointing": True}, 1024),
         ({"optimizer": "adafactor"}, 1024),
-        ({"lora": True}, 1024),
+        ({"lora": "float32"}, 1024),
+        ({"weights_dtype": "bfloat16", "optimizer": "adamw_8bit", "stochastic_rounding": False}, 1024),
     ],
 )
 def test_the_predicted_peak_is_the_measured_one(changes: dict[str, Any], num_tokens: int) -> None:
