@@ -50,6 +50,7 @@ def _shard_on_cpu() -> None:
 
 def _analyse(file: Path) -> None:
     """The parameters of the layers, when the model's forward pass begins: each is gathered later, in its own layer."""
+    from torch._subclasses.fake_tensor import FakeTensor
     from torch.distributed.tensor import DTensor, Shard
     from torch.nn.modules.module import register_module_forward_pre_hook
     from transformers import LlamaForCausalLM
@@ -58,6 +59,8 @@ def _analyse(file: Path) -> None:
         if not isinstance(module, LlamaForCausalLM):
             return
         weights = list(module.model.layers.parameters())
+        if any(isinstance(w, FakeTensor) for w in weights):  # memory is counted on fake tensors
+            return
         sharded = all(isinstance(w, DTensor) and isinstance(w.placements[0], Shard) for w in weights)
         local = sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in weights)
         whole = sum(w.numel() for w in weights)

@@ -170,10 +170,10 @@ def test_sharded_over_two_processes(tmp_path: Path, forks: Any, reference: Any) 
         if number == 0:  # the canary is computed by the checkpoint, which is loaded unsharded
             assert not passes.pop()["sharded"]
         assert all(made["sharded"] and made["share"] == 0.5 for made in passes)
-        # The passes before training (4 pairs per micro-batch), the steps, and the pass after training.
+        # The passes before training (2 pairs per micro-batch), the steps, and the pass after training.
         kinds = [(step, len(list(group))) for step, group in itertools.groupby(made["step"] for made in passes)]
-        num_before = 2 if reference == "iteration_start" else 4
-        assert kinds == [(False, num_before), (True, 12), (False, 2)]
+        num_before = 3 if reference == "iteration_start" else 6
+        assert kinds == [(False, num_before), (True, 12), (False, 3)]
 
 
 def test_sharded_training_killed_and_resumed(tmp_path: Path, forks: Any) -> None:

@@ -4,7 +4,6 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -196,8 +195,3 @@ def test_a_pair_longer_than_the_budget_is_a_micro_batch_of_its_own() -> None:
     long, short = PairTokens((1,) * 50, (2,), (3,)), PairTokens((1, 1), (2,), (3,))
     for packed in (True, False):
         assert sorted(divide([short, long, short], Budget(20, None, packed))) == [[0, 2], [1]]
-
-
-@pytest.mark.parametrize("limit", [None, 5])
-def test_no_limit_stays_none_in_larger_budgets(limit: int | None) -> None:
-    assert Budget(limit, 3).larger(4) == Budget(limit and 20, 12)
