@@ -55,9 +55,14 @@ def _left_out(recipe: Recipe, tools: Tools) -> Iterator[str]:
 
 def _split(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     num_training, size = facts["training"]["num_prompts"], recipe.iterations.num_prompts_per_iteration
-    held_out = ", ".join(
-        f"{facts[name]['num_prompts']:,} {name.replace('_', ' ')}" for name in _HELD_OUT if facts[name]["num_prompts"]
-    )
+    # The validation prompts with checks are not a set of their own.
+    names = [name for name in _HELD_OUT if name != "verifiable" or recipe.evaluation.verifiable != "validation"]
+    sizes = {name: facts[name]["num_prompts"] for name in names}
+    held_out = ", ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in sizes.items() if size)
+    if "verifiable" not in sizes:
+        held_out += f" ({facts['verifiable']['num_prompts']:,} of the validation prompts have checks)"
+        if recipe.evaluation.anchor.kind != "verifier":
+            held_out += "; evaluation.anchor={kind: verifier} would compare models by these checks, without a judge"
     return (
         f"split: {num_training:,} for training ({recipe.iterations.max} x {size:,} are needed), "
         f"held out: {held_out or 'none'}"

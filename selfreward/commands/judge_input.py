@@ -8,7 +8,7 @@ from typing import Any
 from selfreward.errors import RecipeError
 from selfreward.prompts.collecting import SHOWN_ROWS, listed
 from selfreward.prompts.files import Row
-from selfreward.prompts.rows import read_checks
+from selfreward.prompts.rows import RowReader
 from selfreward.prompts.shapes import read_conversation, response_text, with_known_names
 from selfreward.prompts.unusable import UnusableRow, described, require_text
 from selfreward.recipe import Columns
@@ -37,7 +37,7 @@ def read_rows(rows: Iterable[Row], *, name: str) -> InputRows:
     """Read the rows of a file of responses. Raises RecipeError with all rows that cannot be used.
 
     A row has a prompt in any of the known shapes (docs/data.md), and `response`, a list `responses`, or the response
-    that follows the prompt in its shape; optionally `id`, `reference`, `checks`.
+    that follows the prompt in its shape; optionally `id`, `reference`, `checks`, and an answer, which is a check too.
     """
     inputs = InputRows([], {}, {})
     seen: set[str] = set()
@@ -82,7 +82,8 @@ def _read_row(row: Row) -> tuple[str | int, Prompt, list[str], bool]:
     conversation = read_conversation(values, Columns())
     responses = _responses(values, conversation.response)
     reference = require_text(values.get("reference", ""), "reference")
-    prompt = Prompt("row", conversation.messages, read_checks(values.get("checks")), "file", reference)
+    checks = RowReader("file").checks_of(values, conversation, set())
+    prompt = Prompt("row", conversation.messages, checks, "file", reference)
     return row_id, prompt, responses, "responses" in values
 
 

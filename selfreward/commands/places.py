@@ -23,6 +23,7 @@ def places(result: RunResult, report: Mapping[str, Any], command: Sequence[str] 
     folder = result.folder
     lines = {
         "model": _model(result),
+        **_trained(result),
         "pairs": _pairs(folder, report),
         "report": str((folder / REPORT).resolve()),
         "next": shlex.join(_next(result, report, command)),
@@ -35,6 +36,15 @@ def _model(result: RunResult) -> str:
     best = result.decision.best_iteration
     path = str((result.folder / "best").resolve())
     return path if best else f"{path} (the initial model: no checkpoint was shown to be better)"
+
+
+def _trained(result: RunResult) -> dict[str, str]:
+    """Return the last trained model where the initial one is still the best: people want to look at it too."""
+    newest = result.decision.iteration
+    path = result.folder / folder_of(newest) / "checkpoint"
+    if result.decision.best_iteration or not newest or not path.is_dir():
+        return {}
+    return {"trained": f"{path.resolve()} (M_{newest}, not shown to be better)"}
 
 
 def _pairs(folder: Path, report: Mapping[str, Any]) -> str:

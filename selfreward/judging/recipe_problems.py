@@ -52,8 +52,10 @@ def judge_problems(section: Labelling, prompts: Sequence[Prompt], *, where: str 
     for judge in members(section):
         match judge:
             case recipe.VerifierSection() if not all(prompt.checks for prompt in prompts):
+                without = sum(not prompt.checks for prompt in prompts)
                 yield warning(
-                    f"{where}.kind is verifier, but some prompts have no checks: their responses stay unscored"
+                    f"{where}.kind is verifier, but {without} of {len(prompts)} prompts have no checks: their "
+                    "responses stay unscored; give rows `checks` or a final `answer` (docs/data.md)"
                 )
             case recipe.RewardModelSection() if judge.by in POLICY_MODELS:
                 yield Problem(

@@ -61,7 +61,7 @@ def _of_turns(key: str, chat: ChatTokenizer, *, stop: Sequence[str]) -> Iterator
         yield warning(
             f"{key}: its chat template ends the turn of an assistant with {chat.turn_end!r:.60}, which does not begin "
             "with a token that ends a response; add it to sampling.stop, or its token to eos_token_id in "
-            "generation_config.json"
+            "generation_config.json; for a base model whose tokenizer has no such token, use chat_template: plain"
         )
 
 

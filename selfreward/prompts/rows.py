@@ -52,11 +52,17 @@ class RowReader:
         conversation = read_conversation(values, self.columns, nulls=row.columns.keys() - values.keys())
         used = set(conversation.used)
         prompt_id, has_own_id = read_id(values.get(self.columns.id or "id"), row.id)
-        checks = read_checks(values.get("checks")) + self._answer(values, conversation, used)
+        checks = self.checks_of(values, conversation, used)
         reference = self._reference(values, conversation, used)
         known = {self.columns.id or "id", "checks"} & values.keys()
         prompt = Prompt(prompt_id, conversation.messages, checks, self.source, reference)
         return Found(prompt, conversation.shape, frozenset(used | known), has_own_id)
+
+    def checks_of(
+        self, values: Mapping[str, Any], conversation: Conversation, used: set[str]
+    ) -> tuple[Mapping[str, Any], ...]:
+        """Return the checks of a row: those that it has, and that of its answer. Raises UnusableRow."""
+        return read_checks(values.get("checks")) + self._answer(values, conversation, used)
 
     def _reference(self, values: Mapping[str, Any], conversation: Conversation, used: set[str]) -> str:
         name = self.columns.reference or "reference"

@@ -3,8 +3,10 @@
 A row with several candidates has the shape of the first of `COLUMNS` that it has; docs/data.md lists them.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, Final
 
@@ -158,9 +160,16 @@ def _no_prompt(row: Mapping[str, Any], asked: str | None, nulls: Collection[str]
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     there = ", ".join(names[:_SHOWN_COLUMNS]) + more
     wanted = f"no column {asked!r}" if asked else f"no column with a prompt ({', '.join(COLUMNS)})"
-    return UnusableRow(
-        "missing_column", wanted, f"the columns are {there or 'none'}; rename the one with the prompt to `prompt`"
-    )
+    advice = "rename the one with the prompt to `prompt`"
+    if asked:
+        simple = {_simple(name): name for name in originals.values()}
+        meant = get_close_matches(_simple(asked), simple, n=1)
+        advice = f"did you mean {simple[meant[0]]}?" if meant else "name the one with the prompt in `columns`"
+    return UnusableRow("missing_column", wanted, f"the columns are {there or 'none'}; {advice}")
+
+
+def _simple(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
 
 
 def _first(names: Sequence[str], row: Mapping[str, Any]) -> str | None:

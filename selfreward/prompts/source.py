@@ -69,6 +69,7 @@ class SplitSource:
             mark_ids=other is not None, fit=fit_held_out,
         )  # fmt: skip
         validation = self._held_out.validation
+        self._checks_validation = checks_validation
         self._verifiable = _with_checks(validation) if checks_validation else self._held_out.verifiable
         held_out_ids = {prompt.id for prompt in self._held_out.taken}
         candidates = [prompt for prompt in own.prompts if prompt.id not in held_out_ids]
@@ -155,7 +156,11 @@ class SplitSource:
             },
             "second_validation": size_and_hash(held_out.second_validation),
             "test": size_and_hash(held_out.test),
-            "verifiable": {"num_without_checks": len(self._verifiable_left_out), **size_and_hash(self._verifiable)},
+            "verifiable": {
+                "num_without_checks": len(self._verifiable_left_out),
+                "of_validation": self._checks_validation,
+                **size_and_hash(self._verifiable),
+            },
             "gold": {"num_prompts": len(held_out.gold), "sha256": pairs_sha256(held_out.gold)},
             "overlap": self._overlap_facts(),
             "data_split_guarantees": [self._guarantee(), *self._gaps],
@@ -187,8 +192,9 @@ class SplitSource:
             for name in ("validation", "second_validation", "test", "verifiable", "gold")
         }
         sets = ", ".join(f"{size} {name}" for name, size in sizes.items() if size)
+        checked = f" ({len(self._verifiable)} of the validation prompts have checks)" if self._checks_validation else ""
         return (
-            f"held out and never trained on: {sets} prompts; no two of these sets overlap, and "
+            f"held out and never trained on: {sets} prompts{checked}; no two of these sets overlap, and "
             f"{len(self._overlap.training_ids)} prompts that overlap with them were removed from training"
         )
 
@@ -236,8 +242,9 @@ class SplitSource:
         raise RecipeError(
             f"prompts: {self._own.name} has {len(self._own.prompts)} prompts"
             f"{''.join(f', {part}' for part in used)}, which leaves {available} for training; {iteration} iterations x "
-            f"{block} prompts need {needed} fresh ones, {needed - available} more; {', or '.join(advice)}. In a run "
-            "that has begun only iterations.max may change; to go on with other prompts, start a run with --from"
+            f"{block} prompts need {needed} fresh ones, {needed - available} more; before a run begins, "
+            f"{', or '.join(advice)}; a run that has begun has its prompts and sizes for good: go on from its last "
+            "model in a new run, with other prompts or sizes: selfreward run NEW.yaml --from RUN@ITERATION"
         )
 
 

@@ -250,7 +250,9 @@ def data_split_guarantees(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes of the held-out sets and the data-split guarantees, from the facts of the run."""
     facts = manifest.get("facts", {}).get("prompts", {})
     facts = facts if isinstance(facts, Mapping) else {}
-    sizes = [(name, facts[name]["num_prompts"]) for name in _SETS if "num_prompts" in _mapping(facts.get(name))]
+    sets = {name: _mapping(facts.get(name)) for name in _SETS}
+    # The validation prompts with checks are not a set of their own.
+    sizes = [(name, s["num_prompts"]) for name, s in sets.items() if "num_prompts" in s and not s.get("of_validation")]
     guarantees = facts.get("data_split_guarantees", ())
     return {
         "sizes": [(name, f"{size:,}") for name, size in sizes if isinstance(size, int)],

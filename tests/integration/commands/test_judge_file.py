@@ -123,6 +123,14 @@ def test_rows_of_other_programs_are_read(tmp_path: Path, row: dict[str, Any]) ->
         assert rows.prompts["p0"].reference == ""
 
 
+@pytest.mark.parametrize("name", ["answer", "final_answer", "ground_truth"])
+def test_the_answer_of_a_row_is_a_check_of_its_responses(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path, [{"question": "What is 3 + 6?", "responses": ["9", "The answer is 8."], name: "9"}])
+    (prompt,) = read_rows(open_rows(str(file)), name="rows").prompts.values()
+    (check,) = prompt.checks
+    assert check["kind"] in ("numeric", "math", "exact") and "9" in map(str, check.values())
+
+
 def test_an_empty_response_is_one(tmp_path: Path) -> None:
     file = written(tmp_path, [{"instruction": "Name a sea.", "output": ""}])
     assert list(read_rows(open_rows(str(file)), name="rows").texts.values()) == [("p0", "")]

@@ -12,6 +12,18 @@ from selfreward.launch.result import RunResult
 from selfreward.records import Decision
 from selfreward.store import Store
 
+
+def test_the_last_trained_model_is_named_where_the_initial_one_is_the_best(tmp_path: Path) -> None:
+    report = {"iterations": [{"iteration": 2, "counts": {"num_pairs": 0}}]}
+    trained = tmp_path / "iteration-02" / "checkpoint"
+    worse = RunResult(tmp_path, Decision(2, "INCONCLUSIVE", "no better", 0))
+    assert "\ntrained" not in places(worse, report)
+    trained.mkdir(parents=True)
+    (line,) = [line for line in places(worse, report).splitlines() if line.startswith("trained")]
+    assert line == f"trained {trained} (M_2, not shown to be better)"
+    assert "\ntrained" not in places(RunResult(tmp_path, Decision(2, "CONTINUE", "better", 2)), report)
+
+
 GIVEN = ["run", "a b.yaml", "seed=3", "--set", "note=it's mine", "iterations.max=2", "--from", "runs/x-0@1"]
 
 

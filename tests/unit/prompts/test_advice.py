@@ -1,6 +1,7 @@
 """The advice of a refused file names only what can be done there: not every section has keys for columns."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from selfreward.prompts.checked import checked_prompts
 from selfreward.prompts.files import open_rows
 from selfreward.prompts.gold import read_gold
 from selfreward.prompts.reading import read_prompts
-from selfreward.recipe import FilePrompts, VerifiableEvaluation
+from selfreward.recipe import Columns, FilePrompts, VerifiableEvaluation
 
 KEYS = ("columns.", "columns:", "max_dropped_rate", "another column", "other columns")
 
@@ -31,6 +32,20 @@ def test_the_prompts_of_a_recipe_may_name_their_column(file: str) -> None:
         read_prompts(FilePrompts(kind="file", path=file), key="prompts")
     assert "max_dropped_rate" not in str(caught.value), "no rate helps when no row can be used"
     assert "the columns are 'ask', 'response'; rename the one with the prompt to `prompt`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ("ASK", "did you mean 'ask'?"),
+        ("a s k", "did you mean 'ask'?"),
+        ("exam item", "name the one with the prompt in"),
+    ],
+)
+def test_a_column_that_is_not_there_has_a_suggestion(file: str, asked: str, advice: str) -> None:
+    section = FilePrompts(kind="file", path=file, columns=Columns(prompt=asked))
+    with pytest.raises(RecipeError, match=re.escape(f"the columns are 'ask', 'response'; {advice}")):
+        read_prompts(section, key="prompts")
 
 
 def test_the_rate_is_named_when_some_rows_are_good(file: str) -> None:

@@ -137,7 +137,7 @@ def test_too_few_prompts_says_how_many_and_what_to_do() -> None:
         "8 are held out",
         "42 for training",
         "need 60",
-        "18 more; add",
+        "18 more; before a run begins, add",
         "per_iteration to 14",
         "max to 2",
     )
