@@ -5,35 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "tests" / "gpu").glob("*.py") if path.name != "conftest.py")
 
 
-def collected(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *map(str, FILES)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_every_file_is_imported_and_has_tests() -> None:
-    done = collected("--collect-only")
+def test_every_file_is_imported_and_without_a_gpu_skipped_with_the_reason() -> None:
+    has_gpu = torch.cuda.is_available()
+    options = ["--collect-only"] if has_gpu else ["-v", "-rs"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, *map(str, FILES)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    without = [f.name for f in FILES if f"{f.name}::" not in done.stdout]
-    assert without == []
+    assert [file.name for file in FILES if f"{file.name}::" not in done.stdout] == []
+    assert has_gpu or ("needs a CUDA device" in done.stdout and "passed" not in done.stdout)
 
 
-def test_without_a_gpu_all_are_skipped_with_the_reason() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    done = collected("-rs")
-    assert done.returncode == 0 and "needs a CUDA device" in done.stdout, done.stdout + done.stderr
-    assert "passed" not in done.stdout
-
-
-def test_what_they_import_from_the_checks_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_they_import_from_the_checks_exists() -> None:
     """These imports are within functions, which a CPU does not run."""
     checks = ROOT / "benchmarks" / "gpu_checks"
     wanted = [
