@@ -12,6 +12,16 @@ class Gpu:
     capability: tuple[int, int]
 
 
+FIRST_BFLOAT16 = (8, 0)
+"""GPUs multiply in bfloat16 from this compute capability (Ampere) on; older ones emulate it, slowly."""
+
+
+def computes_in_bfloat16() -> bool:
+    """Return whether there are GPUs, and all multiply in bfloat16."""
+    gpus = visible_gpus()
+    return bool(gpus) and all(gpu.capability >= FIRST_BFLOAT16 for gpu in gpus)
+
+
 def visible_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that torch sees, in its order; none on a machine without."""
     import torch

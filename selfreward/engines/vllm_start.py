@@ -12,6 +12,7 @@ from typing import Any
 
 from selfreward.devices import Gpu, visible_gpus
 from selfreward.errors import RecipeError
+from selfreward.inherited import for_this_process_alone
 from selfreward.installation import broken_companions_explained
 from selfreward.nvidia import require_triton
 from selfreward.recipe import EngineSection
@@ -60,7 +61,7 @@ def start_vllm(
         import torch._dynamo
 
         torch._dynamo.config.disable = True
-    with _restored_process_state(), _quiet(), broken_companions_explained():
+    with for_this_process_alone(), _restored_process_state(), _quiet(), broken_companions_explained():
         from vllm import LLM
 
         if not gpus:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfreward.devices import computes_in_bfloat16
 from selfreward.nvidia import require_usable_gpu
 
 SECONDS_EACH = 0.15
@@ -38,7 +39,7 @@ def measure_machine(*, engine_dtype: str, training_dtype: str) -> Machine:
     require_usable_gpu()
     on_cuda = torch.cuda.is_available()
     device = "cuda" if on_cuda else "cpu"
-    if on_cuda and torch.cuda.is_bf16_supported():
+    if computes_in_bfloat16():
         training_dtype = "bfloat16"
     rates = {dtype: _matrix_rate(device, dtype) for dtype in {engine_dtype, training_dtype}}
     return Machine(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from selfreward.devices import computes_in_bfloat16
 from selfreward.recipe import LoraSection
 from selfreward.updates.models import load_model
 
@@ -38,7 +39,7 @@ def base_dtype(lora: LoraSection) -> str:
     """Return how the base is stored; `auto` is bfloat16 where the GPU computes in it, and else float32."""
     if lora.base_dtype != "auto":
         return lora.base_dtype
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if computes_in_bfloat16() else "float32"
 
 
 def add_adapters(model: PreTrainedModel, lora: LoraSection, *, seed: int) -> PreTrainedModel:

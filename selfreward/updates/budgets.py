@@ -59,10 +59,10 @@ def _auto(memory: TrainingMemory | None, device: torch.device) -> tuple[int, str
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that this process may take on a CUDA device before its model is there."""
+    """Return the bytes that this process may take on a CUDA device, with those that it has taken already: weights in 4
+    bits are there from the beginning."""
     free, _ = torch.cuda.mem_get_info(device)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + cached)
+    return int(free + torch.cuda.memory_reserved(device))
 
 
 def _forward(step: Budget, memory: TrainingMemory | None) -> Budget:

@@ -1,14 +1,19 @@
 """The trained model on disk: a folder that plain `transformers` loads, with log-probabilities of a canary text."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from selfreward.model_files.engine_copy import RECORD, write_engine_copy
 from selfreward.model_files.json_file import read_json_object
+from selfreward.model_files.weights import tensor_shapes
 from selfreward.store.files import explain_os_errors, flush, write_text_atomically
 from selfreward.store.model_folder import UNUSED_WEIGHTS, WEIGHTS, leaves
 from selfreward.updates import saves
@@ -87,10 +92,9 @@ def rounded_update_metrics(before: Path, after: Path, *, dtype: str, trust_remot
     with saves.writing(after):
         write_engine_copy(after, dtype=dtype)
     cast = getattr(torch, dtype)
-    old, new = (load_model(folder, dtype="auto", trust_remote_code=trust_remote_code) for folder in (before, after))
     changed = total = 0
     projection = squared_norm = 0.0
-    for a, b in zip(old.parameters(), new.parameters(), strict=True):
+    for a, b in _weights_of_both(before, after, trust_remote_code=trust_remote_code):
         update = (b - a).flatten().float()
         rounded = (b.to(cast).float() - a.to(cast).float()).flatten()
         changed += int(rounded.count_nonzero())
@@ -101,6 +105,29 @@ def rounded_update_metrics(before: Path, after: Path, *, dtype: str, trust_remot
         "changed_weight_share": changed / total,
         "seen_update_share": projection / squared_norm if squared_norm else 0.0,
     }
+
+
+def _weights_of_both(
+    before: Path, after: Path, *, trust_remote_code: bool
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield each parameter of both models, one at a time where their files have the same names and shapes of tensors.
+
+    Only models that transformers stores in another form than it was given are loaded whole.
+    """
+    shapes = tensor_shapes(before)
+    if shapes == tensor_shapes(after):
+        with contextlib.ExitStack() as stack:
+            old, new = (_open_weights(folder, stack) for folder in (before, after))
+            yield from ((old[name].get_tensor(name), new[name].get_tensor(name)) for name in shapes)
+        return
+    models = (load_model(folder, dtype="auto", trust_remote_code=trust_remote_code) for folder in (before, after))
+    yield from zip(*(model.parameters() for model in models), strict=True)
+
+
+def _open_weights(folder: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Return the open file of each tensor of a model folder."""
+    files: list[Any] = [stack.enter_context(safe_open(f, framework="pt")) for f in sorted(folder.glob("*.safetensors"))]
+    return {name: file for file in files for name in file.keys()}  # noqa: SIM118  # a file is no mapping
 
 
 def commit(partial: Path, final: Path) -> None:

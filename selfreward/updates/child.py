@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from selfreward import errors
 from selfreward.errors import SelfRewardError, TrainingError
+from selfreward.inherited import inherited_environment
 from selfreward.store.files import write_text_atomically
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.progress import Report, silent
@@ -28,14 +29,6 @@ from selfreward.updates.settings import Settings
 TAIL_LINES = 50
 PARENT = "SELFREWARD_PARENT"  # the process id of the parent process
 ALLOCATOR = "PYTORCH_ALLOC_CONF"
-# For itself, and for `engine.batch_invariant`: fewer algorithms and compiling threads, which training would pay for.
-SET_BY_VLLM = {
-    ("TORCHINDUCTOR_COMPILE_THREADS", "1"),
-    ("CUBLAS_WORKSPACE_CONFIG", ":16:8"),
-    ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
-    ("NCCL_LAUNCH_MODE", "GROUP"),
-    ("NCCL_ALGO", "ring,tree;allreduce:tree"),
-}
 
 
 def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
@@ -69,10 +62,11 @@ def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = sil
 
 
 def _environment(num_processes: int) -> dict[str, str]:
-    """Return the child's environment. What the user has set stays; what vLLM has set for itself does not."""
+    """Return the child's environment. What the user has set stays; what vLLM has set for itself does not, such as one
+    channel between GPUs for `engine.batch_invariant`."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_processes))))
     num_threads = str(max(1, len(os.sched_getaffinity(0)) // num_processes))
-    inherited = {name: value for name, value in os.environ.items() if (name, value) not in SET_BY_VLLM}
+    inherited = inherited_environment()
     # Micro-batches differ in length: without this setting, freed memory is left in pieces of other lengths.
     allocator = {} if "PYTORCH_CUDA_ALLOC_CONF" in inherited else {ALLOCATOR: "expandable_segments:True"}
     return {

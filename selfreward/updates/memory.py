@@ -26,7 +26,7 @@ from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.settings import Settings
 
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_offload": 8.0, "adafactor": 0.01}
-"""Bytes of the optimizer's state for each trained weight; half of it with `adamw` on bfloat16 weights."""
+"""Bytes of the optimizer's state for each trained float32 weight."""
 BASE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.53}
 """Bytes of a frozen weight below adapters; in 4 bits with a scale for each block of 64."""
 LOGIT_BYTES = 3 * 4  # on the CPU for each label and token of the vocabulary: logits, softmax and gradient, float32
@@ -160,7 +160,9 @@ def _base_dtype(lora: LoraSection, *, on_cuda: bool) -> str:
 
 def _states(section: TrainingSection, parameters: Parameters, size: int) -> int:
     """Return the bytes of the optimizer's state, for trained weights of `size` bytes."""
-    each = MOMENTS[section.optimizer] / (2 if size == 2 and section.optimizer == "adamw" else 1)
+    each = MOMENTS[section.optimizer]
+    if size == 2 and section.optimizer == "adamw":  # first moments in bfloat16; second ones too without random rounding
+        each = 6.0 if section.stochastic_rounding else 4.0
     states = each * parameters.trained
     if section.optimizer == "adamw_8bit" and parameters.trained == parameters.all:
         states += (8 - each) * parameters.embeddings  # their moments stay in 32 bits

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from selfreward.devices import computes_in_bfloat16
 from selfreward.errors import StoreError
 from selfreward.model_files.reading import reading_model
 
@@ -59,7 +60,7 @@ def _in_4_bits() -> dict[str, Any]:
     They are multiplied, and the other weights are stored, in bfloat16 where the GPU computes in it, else in float32.
     """
     on_cuda = torch.cuda.is_available()
-    compute = torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
+    compute = torch.bfloat16 if computes_in_bfloat16() else torch.float32
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )

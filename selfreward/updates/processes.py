@@ -14,6 +14,7 @@ from accelerate.utils import (
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
+from selfreward.devices import computes_in_bfloat16
 from selfreward.recipe import LaunchSection
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ T = TypeVar("T")
 def make_accelerator(launch: LaunchSection) -> Accelerator:
     """Return an accelerator with bfloat16 autocast on CUDA and float32 on the CPU."""
     on_cuda = torch.cuda.is_available()
-    bf16 = on_cuda and torch.cuda.is_bf16_supported()
+    bf16 = computes_in_bfloat16()
     accelerator = Accelerator(
         cpu=not on_cuda,
         mixed_precision="bf16" if bf16 else "no",
@@ -30,9 +31,10 @@ def make_accelerator(launch: LaunchSection) -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if launch.sharding == "fsdp" and bf16:
-        # accelerate's default policy also returns log-probabilities and reduces gradients in bfloat16.
+        # accelerate's default policy also returns log-probabilities and reduces gradients in bfloat16. Outputs stay as
+        # the modules make them: autocast decides, as without sharding.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
         )
     return accelerator
 

@@ -1,9 +1,9 @@
 """AdamW on bfloat16 weights that rounds each new weight up or down at random, nearer numbers with more probability.
 
 Rounding to nearest loses every update of less than half a rounding step, 0.2 to 0.4 % of the weight; rounded at random,
-updates arrive on average (2010.06192, section 4). This is torchao's AdamW, which computes a step in float32. Its
-moments are bfloat16, or with `adamw_8bit` blockwise 8-bit (2110.02861), except those of embeddings, which then are
-float32. torch compiles the step once for each shape of a parameter.
+updates arrive on average (2010.06192, section 4). This is torchao's AdamW, which computes a step in float32. Its first
+moments are bfloat16 and its second ones float32; with `adamw_8bit` both are blockwise 8-bit (2110.02861), except those
+of embeddings, which then are float32. torch compiles the step once for each shape of a parameter.
 """
 
 import contextlib
@@ -28,7 +28,16 @@ def rounding_adamw(
     options: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.999), "eps": 1e-8, "bf16_stochastic_round": True}
     optimizer: torch.optim.Optimizer
     if not is_8_bit:
-        optimizer = _AdamW(groups, **options)
+
+        class WithFloat32SecondMoment(_AdamW):  # type: ignore[misc]
+            def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
+                # In bfloat16 a second moment would never fall: it decays by 0.1 %, less than half a rounding step.
+                if not signed:
+                    return torch.zeros_like(p, dtype=torch.float32)
+                buffer: Tensor = super()._new_buffer(p, signed)
+                return buffer
+
+        optimizer = WithFloat32SecondMoment(groups, **options)
         return optimizer
 
     class With32BitEmbeddings(AdamW8bit):  # type: ignore[misc]

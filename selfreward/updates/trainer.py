@@ -101,7 +101,8 @@ class Trainer:
         by_length = sorted(first.tokens, key=lambda pair: max(map(len, pair.rows)))
         model = self.accelerator.unwrap_model(self.model)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else model.dtype
-        support.verify(model, [by_length[0], by_length[-1]], device=self._device, dtype=dtype)
+        with self.accelerator.autocast():
+            support.verify(model, [by_length[0], by_length[-1]], device=self._device, dtype=dtype)
         reshard(model)
 
     def _configured(
@@ -115,7 +116,12 @@ class Trainer:
         if self._packed:
             support.check_configuration(model.config, longest=first.longest_row_tokens)
             is_16_bit = self.accelerator.mixed_precision != "no" or model.dtype.itemsize == 2
-            kernel = attention.kernel_for(section.packed_attention, device=self._device, is_16_bit=is_16_bit)
+            kernel = attention.kernel_for(
+                section.packed_attention,
+                device=self._device,
+                is_16_bit=is_16_bit,
+                head_sizes=attention.head_sizes(model.config),
+            )
             model.set_attn_implementation(attention.implementation(kernel))
             forward.install(model)
         forward.add_fused_lm_head(model)
@@ -161,16 +167,18 @@ class Trainer:
         while True:
             budget = self.budgets.step
             micro_batches = self._divide(pairs, batch, budget)
+            found = None
             try:
-                loss, margin = self._add_gradients(pairs, reference, batch, micro_batches)
+                found = self._add_gradients(pairs, reference, batch, micro_batches)
             except torch.OutOfMemoryError:
                 is_last = self.accelerator.num_processes > 1 or max(map(len, micro_batches)) == 1
                 if self.section.micro_batch_tokens != "auto" or is_last:
                     raise
+            if found is None:  # here the exception, which refers to the activations, is gone
                 self._halve()
                 continue
             tokens = (budget.num_tokens([pairs.tokens[i] for i in rows]) for rows in micro_batches if rows)
-            return loss, margin, sum(tokens)
+            return *found, sum(tokens)
 
     def _halve(self) -> None:
         """Free what the failed step has taken, and continue with micro-batches of half the tokens."""
@@ -237,7 +245,8 @@ class Trainer:
 
     def _forward(self, inputs: dict[str, Any]) -> Tensor:
         """Return the log-probabilities of the labels, (2B, T - 1); the model computes them packed if it is packed."""
-        return forward.label_logps(self.model, inputs)
+        with self.accelerator.autocast():  # accelerate gives a sharded model none of its own
+            return forward.label_logps(self.model, inputs)
 
     def logps(self, pairs: PairBlock, rows: Sequence[int], *, phase: str) -> tuple[list[float], list[float]]:
         """Return the summed log-probabilities (nats) of chosen and rejected responses, in the order of `rows`.
@@ -250,7 +259,7 @@ class Trainer:
         self.model.eval()
         micro_batches = self._divide(pairs, [*rows], self.budgets.forward) if rows else []
         for part in micro_batches[self.accelerator.process_index :: num_processes]:
-            with torch.no_grad(), self.accelerator.autocast():
+            with torch.no_grad():
                 per_token = self._forward(self._inputs(pairs, part or [rows[0]]))
             sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
             found.update(zip(part, map(tuple, sums), strict=False))

@@ -7,11 +7,11 @@ All support grouped queries and sliding windows in positions on the row. A call 
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -29,6 +29,7 @@ UNSUPPORTED = ("softcap", "s_aux", "position_bias", "past_key_values")
 _PREFIX = "shared_prefix_"
 VARLEN_CAPABILITY = (8, 0)
 """FlashAttention computes on GPUs of this compute capability (Ampere) or newer."""
+VARLEN_HEAD_SIZE = 256
 
 
 def implementation(kernel: str) -> str:
@@ -41,13 +42,19 @@ def is_packed(name: str) -> bool:
     return name.removeprefix(_PREFIX) in KERNELS and name.startswith(_PREFIX)
 
 
-def kernel_for(wanted: str, *, device: torch.device, is_16_bit: bool) -> str:
+def head_sizes(config: PretrainedConfig) -> set[int]:
+    """Return the sizes of the heads of queries, keys and values."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {size, *(s for name in ("qk_head_dim", "v_head_dim") if (s := getattr(config, name, None)))}
+
+
+def kernel_for(wanted: str, *, device: torch.device, is_16_bit: bool, head_sizes: Collection[int]) -> str:
     """Return the kernel that computes `training.packed_attention: wanted` on this device; raises RecipeError, and
     InstallationError where Triton is needed and cannot compile.
 
     `auto` is FlashAttention where it works: it needs no compiler and no mask. Elsewhere it is SDPA.
     """
-    missing = _missing_for_varlen(device, is_16_bit=is_16_bit)
+    missing = _missing_for_varlen(device, is_16_bit=is_16_bit, head_sizes=head_sizes)
     if wanted == "auto":
         return "segments" if missing else "varlen"
     if wanted == "varlen" and missing:
@@ -59,13 +66,16 @@ def kernel_for(wanted: str, *, device: torch.device, is_16_bit: bool) -> str:
     return wanted
 
 
-def _missing_for_varlen(device: torch.device, *, is_16_bit: bool) -> str | None:
+def _missing_for_varlen(device: torch.device, *, is_16_bit: bool, head_sizes: Collection[int]) -> str | None:
     if device.type != "cuda":
         return f"FlashAttention computes on CUDA only, and the device is {device.type}"
     if not is_16_bit:
         return "FlashAttention computes in 16 bits only, and this GPU trains in float32"
     if (capability := torch.cuda.get_device_capability(device)) < VARLEN_CAPABILITY:
         return f"FlashAttention needs a GPU of compute capability 8.0, and this one has {capability[0]}.{capability[1]}"
+    if len(head_sizes) > 1 or any(size > VARLEN_HEAD_SIZE or size % 8 for size in head_sizes):
+        sizes = " and ".join(map(str, sorted(head_sizes)))
+        return f"FlashAttention needs heads of one size, a multiple of 8 up to 256, and those of this model are {sizes}"
     if {"window_size", "enable_gqa"} - set(inspect.signature(varlen.varlen_attn).parameters):
         return f"torch {torch.__version__} has no FlashAttention with windows and grouped queries for several lengths"
     return None

@@ -161,22 +161,32 @@ def test_auto_is_flash_attention_where_it_works(
     capability: tuple[int, int], is_16_bit: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu(monkeypatch, capability)
-    assert attention.kernel_for("auto", device=CUDA, is_16_bit=is_16_bit) == expected
-    assert attention.kernel_for("auto", device=CPU, is_16_bit=is_16_bit) == "segments"
-    assert attention.kernel_for("flex", device=CUDA, is_16_bit=is_16_bit) == "flex"
+    assert attention.kernel_for("auto", device=CUDA, is_16_bit=is_16_bit, head_sizes={64}) == expected
+    assert attention.kernel_for("auto", device=CPU, is_16_bit=is_16_bit, head_sizes={64}) == "segments"
+    assert attention.kernel_for("flex", device=CUDA, is_16_bit=is_16_bit, head_sizes={64}) == "flex"
 
 
 @pytest.mark.parametrize("wanted", ["varlen", "flex"])
 def test_a_kernel_that_the_device_lacks_is_refused(wanted: str) -> None:
     with pytest.raises(RecipeError, match=f"training.packed_attention: {wanted} is not available here: .*cpu; use"):
-        attention.kernel_for(wanted, device=CPU, is_16_bit=True)
+        attention.kernel_for(wanted, device=CPU, is_16_bit=True, head_sizes={64})
+
+
+@pytest.mark.parametrize(("sizes", "shown"), [({288}, "288"), ({100}, "100"), ({192, 128}, "128 and 192")])
+def test_heads_that_flash_attention_lacks_are_computed_by_sdpa(
+    sizes: set[int], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(monkeypatch, (9, 0))
+    assert attention.kernel_for("auto", device=CUDA, is_16_bit=True, head_sizes=sizes) == "segments"
+    with pytest.raises(RecipeError, match=f"those of this model are {shown}; use"):
+        attention.kernel_for("varlen", device=CUDA, is_16_bit=True, head_sizes=sizes)
 
 
 def test_an_old_gpu_and_an_old_torch_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, (7, 5))
     with pytest.raises(RecipeError, match=r"capability 8\.0, and this one has 7\.5"):
-        attention.kernel_for("varlen", device=CUDA, is_16_bit=True)
+        attention.kernel_for("varlen", device=CUDA, is_16_bit=True, head_sizes={64})
     gpu(monkeypatch, (9, 0))
     monkeypatch.setattr(attention, "varlen", SimpleNamespace(varlen_attn=lambda query, key: None))
     with pytest.raises(RecipeError, match="has no FlashAttention with windows"):
-        attention.kernel_for("varlen", device=CUDA, is_16_bit=True)
+        attention.kernel_for("varlen", device=CUDA, is_16_bit=True, head_sizes={64})

@@ -7,6 +7,7 @@ import pytest
 import torch
 from cases.training import write_policy
 
+from selfreward.inherited import for_this_process_alone
 from selfreward.updates.child import ALLOCATOR, _environment
 from selfreward.updates.models import load_model
 
@@ -38,10 +39,17 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_vllm_has_set_for_itself_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    assert "TORCHINDUCTOR_COMPILE_THREADS" not in _environment(1)
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
-    assert _environment(1)["TORCHINDUCTOR_COMPILE_THREADS"] == "4"
+    monkeypatch.setattr("selfreward.inherited._set_here", {})
+    monkeypatch.setenv("NCCL_PROTO", "LL")
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    with for_this_process_alone():
+        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        monkeypatch.setenv("NCCL_PROTO", "Simple")
+        monkeypatch.setenv("NCCL_MAX_NCHANNELS", "1")
+    found = _environment(1)
+    assert found["NCCL_PROTO"] == "LL" and not {"TORCHINDUCTOR_COMPILE_THREADS", "NCCL_MAX_NCHANNELS"} & found.keys()
+    monkeypatch.setenv("NCCL_MAX_NCHANNELS", "4")  # by the user, later
+    assert _environment(1)["NCCL_MAX_NCHANNELS"] == "4"
 
 
 def test_a_model_without_weights_takes_no_memory_and_has_its_buffers(tmp_path: Path) -> None:
