@@ -5,8 +5,8 @@ import random
 import time
 from typing import Any
 
-from engines import engine_on, section_of, tiny
-from models import LLAMA_1B, write_model
+from engines import engine_on, section_of
+from models import LLAMA_1B, tiny, write_model
 from speed import copy_bandwidth
 from step import Step, main
 

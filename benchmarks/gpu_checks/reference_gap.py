@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from engines import QUESTIONS, ask, engine_on, section_of, smollm2, tiny
+from engines import QUESTIONS, ask, engine_on, section_of
+from models import smollm2, tiny
 from step import Step, main
 
 from selfreward.model_files import checkpoint_of
