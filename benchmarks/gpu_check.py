@@ -77,7 +77,8 @@ def main() -> int:
     arguments = _parse()
     from machine import machine_of
 
-    machine = machine_of(arguments.device)
+    needs_vllm = any(plan.needs_vllm or plan.name == "run" for plan in arguments.plans)
+    machine = machine_of(arguments.device, needs_vllm=needs_vllm)
     for line in machine.missing:
         print(f"cannot begin: {line}", file=sys.stderr)
     if machine.missing:
@@ -181,6 +182,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait()
+    psutil.wait_procs(children, timeout=20)  # until then they hold memory of the GPU
 
 
 def _read(file: Path) -> dict[str, Any]:

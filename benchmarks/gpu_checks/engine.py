@@ -5,6 +5,7 @@ error of the proof is a failed check.
 """
 
 import json
+import os
 import time
 from typing import Any
 
@@ -45,6 +46,8 @@ def run(step: Step, model: str) -> None:
     facts = engine.facts()
     for name in ("model_runner", "attention", "dtype", "max_num_seqs", "kv_cache"):
         step.figure(name, facts[name])
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "0":
+        step.check("model runner", facts["model_runner"], limit="V1", ok=facts["model_runner"] == "V1")
     for name, part in (("seeds", _seeds), ("scores", _scores), ("choices", _choices)):
         with step.attempt(name):
             part(step, engine, first)

@@ -43,6 +43,7 @@ def _requests(num: int, num_tokens: int) -> list[GenerationRequest]:
 
 def _compare(step: Step, engine: Any, requests: list[GenerationRequest], folder: Any, bandwidth: float) -> None:
     size = len(requests)
+    engine.generate(_requests(size, 8))  # warms up batches of this size
     ours = _rate_of_engine(engine, requests)
     step.figure(f"{size} sequences", ours, "tokens/s")
     section = engine._section  # the same engine without seeds, which need a generator for each request

