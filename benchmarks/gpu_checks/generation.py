@@ -5,8 +5,8 @@ import random
 import time
 from typing import Any
 
-from engines import engine_on, section_of, tiny
-from models import LLAMA_1B, write_model
+from engines import engine_on, section_of
+from models import LLAMA_1B, tiny, write_model
 from speed import copy_bandwidth
 from step import Step, main
 
@@ -43,6 +43,7 @@ def _requests(num: int, num_tokens: int) -> list[GenerationRequest]:
 
 def _compare(step: Step, engine: Any, requests: list[GenerationRequest], folder: Any, bandwidth: float) -> None:
     size = len(requests)
+    engine.generate(_requests(size, 8))  # warms up batches of this size
     ours = _rate_of_engine(engine, requests)
     step.figure(f"{size} sequences", ours, "tokens/s")
     section = engine._section  # the same engine without seeds, which need a generator for each request

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from models import QWEN_7B, SMALL, config_of, random_model, random_pairs, take_step, trainer_of
-from short_memory import message_when_memory_is_short
+from short_memory import ENOUGH, message_when_memory_is_short
 from speed import now, peak_gib, reset_peak
 from step import Step, main
 
@@ -25,11 +25,10 @@ CASES: dict[str, dict[str, Any]] = {
 def run(step: Step) -> None:
     config = config_of("qwen2", QWEN_7B if step.on_cuda else SMALL | {"num_hidden_layers": 2})
     num_pairs, num_tokens = (8, 2048) if step.on_cuda else (2, 128)
-    if step.on_cuda:
-        with step.attempt("message when memory is short"):
-            text = message_when_memory_is_short(step.folder)
-            step.check("message when memory is short", text, limit="names training.micro_batch_tokens",
-                       ok="micro_batch_tokens" in text)  # fmt: skip
+    with step.attempt("message when memory is short"):
+        text = message_when_memory_is_short(step.folder, device=step.device)
+        wanted = "micro_batch_tokens is 65536" if step.on_cuda else ENOUGH
+        step.check("message when memory is short", text, limit=f"contains: {wanted}", ok=wanted in text)
     for name, changes in CASES.items():
         if changes.get("optimizer") == "adamw_8bit" and not version_of("bitsandbytes"):
             step.figure(name, "not here: bitsandbytes is not installed")

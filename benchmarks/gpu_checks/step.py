@@ -25,6 +25,7 @@ class Step:
         self._started = time.monotonic()
         self.result: dict[str, Any] = {"state": "running", "device": device, "quick": quick, "reason": "",
                                        "seconds": 0.0, "checks": [], "figures": []}  # fmt: skip
+        out.parent.mkdir(parents=True, exist_ok=True)
         self.write()
 
     @property

@@ -1,6 +1,7 @@
 """The tests of all engines on vLLM's build for CUDA, and cycles of sleep. `test_engine.py` runs this file in a process
 for each model runner, because vLLM allows one engine that sleeps in a process."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,10 @@ class TestVllmOnCuda(EngineTests):
         engine.load(first)
         yield engine
         engine.close()
+
+    def test_the_model_runner_is_the_one_asked_for(self, engine: Engine) -> None:
+        asked = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
+        assert asked is None or engine.facts()["model_runner"] == {"0": "V1", "1": "V2"}[asked]
 
     def test_sleep_gives_the_memory_back_each_time(self, engine: Engine, first: Checkpoint, tmp_path: Path) -> None:
         from selfreward.engines.vllm_runtime import used_gib

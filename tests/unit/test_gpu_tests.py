@@ -13,7 +13,7 @@ FILES = sorted(path for path in (ROOT / "tests" / "gpu").glob("*.py") if path.na
 
 def test_every_file_is_imported_and_without_a_gpu_skipped_with_the_reason() -> None:
     has_gpu = torch.cuda.is_available()
-    options = ["--collect-only"] if has_gpu else ["-v", "-rs"]
+    options = ["--collect-only"] if has_gpu else ["-vv", "-rs"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, *map(str, FILES)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
