@@ -9,6 +9,7 @@ Sizes are in bytes, of one process. States follow ZeRO (1910.02054, section 3.1)
 
 import copy
 import functools
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,7 @@ def _traced(
                                "trust": trust}  # fmt: skip
     one, two = (_saved(_with_layers(config, n), checkpointing=False, **options) for n in (1, 2))
     boundary = [_saved(_with_layers(config, n), checkpointing=True, **options)[_LONG] for n in (1, 2)]
+    gc.collect()  # TRL's head puts the traced models into reference cycles
     short, long = two[_SHORT] - one[_SHORT], two[_LONG] - one[_LONG]
     per_token = (long - short) / (_LONG - _SHORT)
     activations = Activations(
