@@ -137,6 +137,7 @@ def tools_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -> To
 
 def fits_of(recipe: Recipe) -> prompts.Fits:
     """Return which prompts the policy can respond to, with its tokenizer alone. Raises RecipeError."""
+    require_transformers()
     section = recipe.policy
     chat = model_files.planned_tokenizer(section, model_files.planned_folder(section, key="models.policy"))
     return _fits(recipe, Lengths(model_files.PlannedContext(chat, recipe.engine.context_tokens)))

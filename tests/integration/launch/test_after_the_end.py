@@ -44,7 +44,8 @@ def test_the_same_command_says_that_the_run_is_finished(finished: Path) -> None:
 
 
 def test_the_last_lines_name_model_pairs_report_and_the_next_command(finished: Path) -> None:
-    *_, model, pairs, report, following = (finished.parent / "printed.txt").read_text().strip().splitlines()
+    *_, model, trained, pairs, report, following = (finished.parent / "printed.txt").read_text().strip().splitlines()
+    assert trained.startswith(f"trained {finished / 'iteration-0'}") and "not shown to be better" in trained
     assert model.split()[0] == "model" and model.split()[1] == str((finished / "best").resolve())
     assert (finished / "best" / "config.json").exists()
     assert pairs.split()[0] == "pairs" and str(finished / "iteration-01" / "pairs.parquet") in pairs

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from selfreward.devices import Gpu
 from selfreward.errors import RecipeError
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.updates.adapters import add_adapters, base_dtype
@@ -125,9 +126,9 @@ def test_an_interrupted_training_is_continued_to_the_same_bytes(tmp_path: Path, 
 
 
 def test_the_base_is_bfloat16_where_the_gpu_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for on_cuda, supported, expected in ((False, True, "float32"), (True, False, "float32"), (True, True, "bfloat16")):
-        monkeypatch.setattr("torch.cuda.is_available", lambda value=on_cuda: value)
-        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda value=supported: value)
+    old, new = (Gpu("GPU", 2**34, capability) for capability in ((7, 5), (8, 0)))
+    for gpus, expected in (((), "float32"), ((old,), "float32"), ((new, old), "float32"), ((new, new), "bfloat16")):
+        monkeypatch.setattr("selfreward.devices.visible_gpus", lambda value=gpus: value)
         assert base_dtype(LoraSection()) == expected
         assert base_dtype(lora("nf4")) == "nf4"
 

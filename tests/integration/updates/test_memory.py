@@ -68,7 +68,6 @@ def measured(config: PretrainedConfig, settings: Settings, *, num_tokens: int) -
         ({"gradient_checkpointing": True}, 1024),
         ({"optimizer": "adafactor"}, 1024),
         ({"lora": "float32"}, 1024),
-        ({"weights_dtype": "bfloat16", "optimizer": "adamw_8bit", "stochastic_rounding": False}, 1024),
     ],
 )
 def test_the_predicted_peak_is_the_measured_one(changes: dict[str, Any], num_tokens: int) -> None:

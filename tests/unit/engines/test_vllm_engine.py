@@ -166,7 +166,7 @@ def test_batch_invariance_is_set_before_vllm_is_imported(
         def find_spec(self, name: str, *_: Any) -> Any:
             return importlib.machinery.ModuleSpec(name, Loader()) if name == "vllm" else None
 
-    monkeypatch.delitem(sys.modules, "vllm")
+    del sys.modules["vllm"]  # that of the fixture, which removes the module of this test too
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     engine = engine_of(first, batch_invariant=True)
     engine.load(first)
