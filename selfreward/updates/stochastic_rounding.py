@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor
 
 from selfreward.seeding import seed_of
@@ -25,30 +26,33 @@ def rounding_adamw(
     """Return the optimizer; `embeddings` are the ids of the parameters whose moments have no 8 bits."""
     from torchao.optim import AdamW8bit, _AdamW
 
-    options: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.999), "eps": 1e-8, "bf16_stochastic_round": True}
-    optimizer: torch.optim.Optimizer
-    if not is_8_bit:
-
-        class WithFloat32SecondMoment(_AdamW):  # type: ignore[misc]
-            def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
-                # In bfloat16 a second moment would never fall: it decays by 0.1 %, less than half a rounding step.
-                if not signed:
-                    return torch.zeros_like(p, dtype=torch.float32)
-                buffer: Tensor = super()._new_buffer(p, signed)
-                return buffer
-
-        optimizer = WithFloat32SecondMoment(groups, **options)
-        return optimizer
-
-    class With32BitEmbeddings(AdamW8bit):  # type: ignore[misc]
+    class With32BitEmbeddings(_Compiled, AdamW8bit):  # type: ignore[misc]
         def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
             if id(p) in embeddings:
                 return torch.zeros_like(p, dtype=torch.float32)
             buffer: Tensor = super()._new_buffer(p, signed)
             return buffer
 
-    optimizer = With32BitEmbeddings(groups, **options)
+    class WithFloat32SecondMoment(_Compiled, _AdamW):  # type: ignore[misc]
+        def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
+            # In bfloat16 a second moment would never fall: it decays by 0.1 %, less than half a rounding step.
+            if not signed:
+                return torch.zeros_like(p, dtype=torch.float32)
+            buffer: Tensor = super()._new_buffer(p, signed)
+            return buffer
+
+    optimizer: torch.optim.Optimizer = (With32BitEmbeddings if is_8_bit else WithFloat32SecondMoment)(
+        groups, lr=rate, betas=(0.9, 0.999), eps=1e-8, bf16_stochastic_round=True
+    )
     return optimizer
+
+
+class _Compiled:
+    """torchao's step is compiled, also where vLLM's build for the CPU has switched off compilation for itself."""
+
+    def step(self, *args: Any) -> Any:
+        with torch._dynamo.config.patch(disable=False):
+            return super().step(*args)  # type: ignore[misc]
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from cases.training import SECTION, check, make_job, make_pairs, train
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -23,6 +24,13 @@ from selfreward.updates.update import train as update
 
 BFLOAT16 = TrainingSection(weights_dtype="bfloat16", learning_rate=1e-5)
 NEAREST = BFLOAT16.model_copy(update={"stochastic_rounding": False})
+
+
+@pytest.fixture(autouse=True)
+def after_vllm_on_a_cpu() -> Iterator[None]:
+    """Its engine switches compilation off in the process in which the update then runs."""
+    with torch._dynamo.config.patch(disable=True):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The kernels of packed attention against attention under the dense mask, on random trees."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,13 @@ from selfreward.updates.packing import attention, flex
 from selfreward.updates.packing.layout import Layout, lay_out
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def compiling() -> Iterator[None]:
+    """An engine that started in this process before may have switched off compilation, which is its own on a CPU."""
+    with torch._dynamo.config.patch(disable=False):
+        yield
 
 
 def random_tree(seed: int, *, max_tokens: int = 500) -> Layout:
