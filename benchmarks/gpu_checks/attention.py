@@ -46,7 +46,7 @@ def run(step: Step) -> None:
 
 def missing(kernel: str, dtype: torch.dtype, device: str) -> str:
     try:
-        attention.kernel_for(kernel, device=torch.device(device), is_16_bit=dtype.itemsize == 2)
+        attention.kernel_for(kernel, device=torch.device(device), is_16_bit=dtype.itemsize == 2, head_sizes={64})
     except SelfRewardError as error:
         return str(error).partition(";")[0]
     return ""
