@@ -258,7 +258,7 @@ def measure(arguments: argparse.Namespace, context: Any, model: Path) -> dict[st
     settings = settings_of(arguments, vocabulary=vocabulary(model))
     name = f"random-llama {arguments.random_llama}" if arguments.random_llama else arguments.model
     tokens = TrainingSection().micro_batch_tokens
-    print(f"{name} on {settings.device}; micro-batches: ours at most {tokens} tokens, the recipe's default; ", end="")
+    print(f"{name} on {settings.device}; micro-batches: ours of {tokens} tokens (the recipe's default); ", end="")
     print(f"TRL {', '.join(map(str, settings.micros))} pairs", flush=True)
     result: dict[str, Any] = {
         "schema": 2, "model": name, "settings": asdict(settings), "micro_batch_tokens": tokens, "complaints": [],
