@@ -1,6 +1,6 @@
 """What an update of models from 0.5B to 72B takes on one GPU and on eight: the table of docs/gpu.md.
 
-    python benchmarks/what_fits.py > docs/what_fits.md
+    python benchmarks/what_fits.py (its output is in docs/gpu.md)
 
 Memory is counted as `selfreward plan` counts it (`selfreward/updates/memory.py`): on fake tensors, from shapes alone.
 No model is loaded, and none of these sizes has been measured on a GPU.

@@ -2,7 +2,7 @@
 # Prints which builds of torch and vLLM `make setup` installs here: cuda or cpu. Where a GPU seems to be there but its
 # driver cannot be used, it prints why and what to do, and fails: an environment for the CPU would be slow without a word.
 command -v nvidia-smi >/dev/null || { echo cpu; exit 0; }
-advice="mend the driver, or choose a build: make setup BUILD=cpu, or BUILD=cuda (for a GPU node whose home this is)"
+advice="fix the driver, or choose a build: make setup BUILD=cpu, or BUILD=cuda (for a GPU node whose home this is)"
 if ! answer=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>&1); then
     case $answer in
         *"No devices were found"*) echo cpu; exit 0 ;; # as on a login node

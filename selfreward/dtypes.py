@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from selfreward.devices import visible_gpus
+from selfreward.devices import FIRST_BFLOAT16, visible_gpus
 from selfreward.recipe import EngineSection, Recipe
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
-FIRST_CAPABILITY = (8, 0)
-"""CUDA devices multiply in bfloat16 from this compute capability (Ampere) on; older ones emulate it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def _of_this_machine() -> EngineDtype:
 def dtype_of(*, capability: tuple[int, int] | None, flags: frozenset[str] = frozenset()) -> EngineDtype:
     """Return the dtype for a GPU with this compute capability, or for a CPU (None) with these instruction-set flags."""
     if capability is not None:
-        name = "bfloat16" if capability >= FIRST_CAPABILITY else "float32"
+        name = "bfloat16" if capability >= FIRST_BFLOAT16 else "float32"
         return EngineDtype(name, f"the GPU has compute capability {capability[0]}.{capability[1]}")
     if found := next((flag for flag in BFLOAT16_FLAGS if flag in flags), None):
         return EngineDtype("bfloat16", f"the CPU has {found} instructions")

@@ -45,17 +45,8 @@ def start_vllm(
     if gpus:
         require_triton()
     _set_environment(section, gpus)
-    device: dict[str, Any]
-    if gpus:
-        device = {"gpu_memory_utilization": section.gpu_memory_utilization, "enable_sleep_mode": True}
-        if num_kv_blocks is not None:
-            device["num_gpu_blocks_override"] = num_kv_blocks
-    else:
-        # The same as VLLM_CPU_KVCACHE_SPACE, which accepts only integer GiB.
-        device = {"kv_cache_memory_bytes": int(section.kv_cache_gib * 2**30), "enforce_eager": True}
-        # vLLM 0.31 splits prompts that do not fit into a step, and then rewinds the generators of seeded requests,
-        # which only CUDA supports ("CPU Generator does not use offset"). So prompts are not split, and one always fits.
-        device |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(STEP_TOKENS, context_tokens)}
+    device = _device_options(section, gpus, context_tokens=context_tokens, num_kv_blocks=num_kv_blocks)
+    if not gpus:
         # On the CPU vLLM still compiles its small sampling functions, which takes ten seconds and a C++ compiler that
         # a machine may lack; uncompiled, their cost is not measurable.
         import torch._dynamo
@@ -87,6 +78,24 @@ def start_vllm(
                 f"model {model}: vLLM refuses its configuration ({cause}); a model that vLLM supports is needed; use "
                 "another one, or engine.kind: transformers"
             ) from error
+
+
+def _device_options(
+    section: EngineSection, gpus: Sequence[Gpu], *, context_tokens: int, num_kv_blocks: int | None
+) -> dict[str, Any]:
+    """Return the options of `vllm.LLM` that differ between GPUs and CPUs."""
+    if gpus:
+        blocks = {} if num_kv_blocks is None else {"num_gpu_blocks_override": num_kv_blocks}
+        return {"gpu_memory_utilization": section.gpu_memory_utilization, "enable_sleep_mode": True, **blocks}
+    return {
+        # The same as VLLM_CPU_KVCACHE_SPACE, which accepts only integer GiB.
+        "kv_cache_memory_bytes": int(section.kv_cache_gib * 2**30),
+        "enforce_eager": True,
+        # vLLM 0.31 splits prompts that do not fit into a step, and then rewinds the generators of seeded requests,
+        # which only CUDA supports ("CPU Generator does not use offset"). So prompts are not split, and one always fits.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(STEP_TOKENS, context_tokens),
+    }
 
 
 def _set_environment(section: EngineSection, gpus: Sequence[Gpu]) -> None:

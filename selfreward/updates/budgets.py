@@ -4,7 +4,7 @@ The division of a step into micro-batches changes memory and speed, and the resu
 between machines and after a resume.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PretrainedConfig
@@ -28,8 +28,8 @@ class Budgets:
     def halved(self, reason: str) -> "Budgets":
         """Return budgets of half the tokens, for a device whose memory did not suffice."""
         step, forward = (
-            Budget(b.max_tokens and max(1, b.max_tokens // 2), b.max_pairs, b.shared_prefix)
-            for b in (self.step, self.forward)
+            replace(budget, max_tokens=budget.max_tokens and max(1, budget.max_tokens // 2))
+            for budget in (self.step, self.forward)
         )
         return Budgets(step, forward, reason)
 

@@ -31,7 +31,7 @@ MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_offload": 8.0, "adafactor": 
 BASE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.53}
 """Bytes of a frozen weight below adapters; in 4 bits with a scale for each block of 64."""
 LOGIT_BYTES = 3 * 4  # on the CPU for each label and token of the vocabulary: logits, softmax and gradient, float32
-FUSED_HEAD_BYTES = 1024 * 32768 * 4  # a tile of logits in TRL's fused head, on CUDA
+FUSED_HEAD_BYTES = 4096 * 32768 * 4  # a tile of logits in TRL's fused head, on CUDA: tokens, vocabulary, float32
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, OSError, RecipeError)
 """What models of unknown architectures raise on fake tensors."""
 MARGIN = 0.9  # of the free memory: kernels' workspaces, and freed memory in pieces
