@@ -6,6 +6,7 @@ Defaults are the vetted settings, each with a citation of the paper it comes fro
 
 from selfreward.recipe.evaluation import *
 from selfreward.recipe.judging import *
+from selfreward.recipe.launch import *
 from selfreward.recipe.models import *
 from selfreward.recipe.monitor import *
 from selfreward.recipe.pairing import *

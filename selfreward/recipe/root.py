@@ -8,12 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from selfreward.recipe.evaluation import EvaluationSection
 from selfreward.recipe.judging import AdditiveSection, ExpectedScoreSection, JudgingSection, MetaJudgingSection
+from selfreward.recipe.launch import LaunchSection
 from selfreward.recipe.models import EndpointSection, ModelSection, NamedModel
 from selfreward.recipe.monitor import MonitorSection
 from selfreward.recipe.pairing import BestVsWorst, PairingSection
 from selfreward.recipe.prompts import PromptsSection
 from selfreward.recipe.section import AutoOrNumber, Changeable, Section
-from selfreward.recipe.training import LaunchSection, TrainingSection
+from selfreward.recipe.training import TrainingSection
 from selfreward.roles import RESERVED
 
 

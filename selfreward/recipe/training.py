@@ -1,4 +1,4 @@
-"""`training` and `launch`: the update, its losses, and the processes that compute it."""
+"""`training`: the update and its losses."""
 
 from typing import Annotated, Literal
 
@@ -113,10 +113,3 @@ class TrainingSection(Section):
     stochastic_rounding: bool = True
     gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = Changeable(False)
     save_every_steps: int = Changeable(50, ge=1)
-
-
-class LaunchSection(Section):
-    """Processes of this machine that compute the update, one per GPU. `fsdp` shards model and optimizer state."""
-
-    num_processes: int = Changeable(1, ge=1)
-    sharding: Literal["none", "fsdp"] = Changeable("none")
