@@ -104,7 +104,7 @@ class Runner:
         counts: Counter[str] = Counter()
         for stage in stages:
             if self.store.has(t, stage.table):
-                counts.update(stage.tally(self.store.read(t, stage.table)))
+                counts.update(stage.tally(self.store.read(t, stage.table, tokens=False)))
         return counts
 
     def _num_shards(self, t: int, stage: Stage[Any]) -> int:

@@ -6,6 +6,7 @@ composes an iteration, `running.py` runs it, `plan` sums its requests. None of t
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol
@@ -24,7 +25,7 @@ class Stored(Protocol):
     def has(self, iteration: int, table: Table[Any]) -> bool:
         """Return whether the table is complete."""
 
-    def read(self, iteration: int, table: Table[R], shard: int | None = None) -> Iterator[R]:
+    def read(self, iteration: int, table: Table[R], shard: int | None = None, *, tokens: bool = True) -> Iterator[R]:
         """Return the records of a table or of one shard. Raises StoreError when there are none."""
 
     def num_shards(self, iteration: int, table: Table[Any]) -> int: ...
@@ -53,23 +54,27 @@ class Reading:
     stored: Stored
     shard: int = 0
 
-    def rows(self, table: Table[R], *, iteration: int | None = None, shard: int | None = None) -> Iterator[R]:
+    def rows(
+        self, table: Table[R], *, iteration: int | None = None, shard: int | None = None, tokens: bool = True
+    ) -> Iterator[R]:
         """Return the records of a table within the declared scope; none when the table was not made.
 
         `shard` selects one shard: the current one, or any shard of a table declared with scope `iteration`.
-        `iteration` selects a past iteration. Raises LookupError for an undeclared read.
+        `iteration` selects a past iteration. `tokens=False` leaves token ids and log-probabilities out, which saves
+        most of the time. Raises LookupError for an undeclared read.
         """
+        read = partial(self.stored.read, tokens=tokens)
         if iteration is not None:
             self._require(table, "earlier")
-            return self.stored.read(iteration, table, shard)
+            return read(iteration, table, shard)
         declared = self._declared(table)
         if "so_far" in declared and shard is None:
-            return (row for k in range(self.shard) for row in self.stored.read(self.iteration, table, k))
+            return (row for k in range(self.shard) for row in read(self.iteration, table, k))
         if "shard" in declared and shard in (None, self.shard):
             shard = self.shard
         else:
             self._require(table, "iteration")
-        return self.stored.read(self.iteration, table, shard) if self.stored.has(self.iteration, table) else iter(())
+        return read(self.iteration, table, shard) if self.stored.has(self.iteration, table) else iter(())
 
     def has(self, table: Table[Any], *, iteration: int) -> bool:
         """Return whether a past iteration made a table. Raises LookupError as `rows` does."""
@@ -108,8 +113,9 @@ class Stage(Generic[R]):
 
     `queries` are the roles and models that it may query, and `max_requests` returns an upper bound on the requests to
     them. The stage has `num_shards`, or as many as the first table that it reads by shard. `only_if_read`: the stage is
-    left out unless a later step reads its table. `only_if` decides whether it is due. `tally` counts its records for
-    the funnel. `check` raises StoreError when a resumed run would make records that differ from the stored ones.
+    left out unless a later step reads its table. `only_if` decides whether it is due. `tally` counts its records, read
+    without token ids, for the funnel. `check` raises StoreError when a resumed run would make records that differ from
+    the stored ones.
     """
 
     table: Table[R]

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 
 from selfreward.chats.choice_tokens import ChoiceTokens, checked_logprobs, choice_tokens
 from selfreward.errors import ChatTemplateError
+from selfreward.in_threads import map_in_threads
 from selfreward.model_files.control_tokens import ControlTokens
 from selfreward.parts import Engine, OwnTemplate
 from selfreward.readers import Unscored
@@ -50,7 +51,7 @@ class LocalChat:
             for opening, choices in {(request.opening, request.choices) for request in requests if request.choices}
         }
         tokens = [tokens_of.get((request.opening, request.choices)) for request in requests]
-        replies = [self._empty_replies(request, choices) for request, choices in zip(requests, tokens, strict=True)]
+        replies = map_in_threads(self._empty_replies, requests, tokens)
         if any(reply.skipped is None for draws in replies for reply in draws):
             self.engine.load(models[self.by])
         return self._choose(requests, tokens, self._write(requests, replies))

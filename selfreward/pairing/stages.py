@@ -49,7 +49,8 @@ def pairing_inputs(reading: Reading, candidates: CandidateTables, optional: Opti
     optional_by_name = {
         table.name: list(reading.rows(table)) for table in optional
     }  # named like the fields of `PairingInputs`
-    return PairingInputs(list(reading.rows(PROMPTS)), own, list(reading.rows(JUDGMENTS)), **optional_by_name)
+    judgments = list(reading.rows(JUDGMENTS, tokens=False))
+    return PairingInputs(list(reading.rows(PROMPTS)), own, judgments, **optional_by_name)
 
 
 def bounds(

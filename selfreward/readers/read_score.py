@@ -97,9 +97,10 @@ def _heads(text: str) -> list[tuple[re.Match[str], bool]]:
     first_line = len(text) - len(text.lstrip())
     lone = [head for head in patterns.LONE.finditer(text) if head.start() <= first_line or head.start() >= last_line]
     boxed = [head for head in patterns.BOX.finditer(text) if head.start() >= last_line]
+    without = patterns.NEVER_IN_ASCII if text.isascii() else frozenset()
     found = [
-        *((head, True) for pattern in patterns.FORMAL for head in pattern.finditer(text)),
-        *((head, False) for pattern in patterns.SENTENCES for head in pattern.finditer(text)),
+        *((head, True) for pattern in patterns.FORMAL if pattern not in without for head in pattern.finditer(text)),
+        *((head, False) for pattern in patterns.SENTENCES if pattern not in without for head in pattern.finditer(text)),
         *((head, False) for head in ([whole] if whole else [*lone, *boxed])),
     ]
     return sorted(found, key=lambda pair: pair[0].start())

@@ -12,6 +12,8 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 ANY_NUMBER = rf"(?:{NUMBER}|(?a:{'|'.join(WORDS)}))"
 NOUN = r"(?:score|rating|grade)"
 START, STOP = r"(?<![^\W_])", rf"(?!(?!{languages.CJK_UNIT}|pts?\b)[^\W_])"  # of a word; an underscore is Markdown
+# Saves most attempts to match. In CJK text, and in text without spaces, there is no space before a word.
+NOT_IN_WORD = r"(?:(?<![A-Za-z0-9])|(?<=\S{200}))"
 UNIT = languages.UNIT
 FINAL = r"(?:(?:final|total|overall|revised|updated|adjusted|corrected)[ \t]){1,3}"
 WHOSE = r"(?:(?:the|my)[ \t])?(?:response(?:'s)?[ \t])?"
@@ -29,7 +31,7 @@ SPAN = (
 TAIL = rf"{languages.TOTAL_BEFORE}{BOXED}(?P<number>[+\-−]?{ANY_NUMBER}){STOP}[\])>}}$]{{0,3}}{MARK}"
 # "Score: 4", "Final score for this response = 4", "Total: 4"; the number may be on the line below.
 HEAD = re.compile(
-    rf"{WHOSE}(?:(?P<final>{FINAL})?{NOUN}|(?P<whole>{FINAL}points?|(?:{FINAL})?verdict|final|total|overall))"
+    rf"{NOT_IN_WORD}{WHOSE}(?:(?P<final>{FINAL})?{NOUN}|(?P<whole>{FINAL}points?|(?:{FINAL})?verdict|final|total|overall))"
     rf"{OF}(?:{SPAN})?{MARK}(?:[:=]|->|→|[ \t][–—-](?=[ \t]))(?:{MARK}[:=])?"
     rf"{MARK}(?:\n[ \t]{{0,8}}){{0,2}}{MARK}{TAIL}",
     re.IGNORECASE,
@@ -146,4 +148,5 @@ POINTS_GIVEN = re.compile(rf"(?:{ANY_NUMBER}|another|an?)[ \t]?{UNIT}", re.IGNOR
 # Statements of the requested form, sentences, and those that have no other text on their lines.
 FORMAL = (HEAD, FOREIGN_HEAD, CJK_HEAD, RESULT, BARE)
 SENTENCES = (SENTENCE, FOREIGN_SENTENCE, CJK_SENTENCE, CJK_OF_TOTAL)
+NEVER_IN_ASCII = frozenset({CJK_HEAD, CJK_SENTENCE, CJK_OF_TOTAL})
 ALONE = (BARE, LONE, BOX, WHOLE)

@@ -41,7 +41,7 @@ class RecordSummary:
 
 def summarise_records(store: "Store", iteration: int) -> RecordSummary:
     """Read the stages of an iteration; a missing stage counts as empty."""
-    counted, sampled = _read_pairs(_rows(store, iteration, PAIRS), iteration)
+    counted, sampled = _read_pairs(_rows(store, iteration, PAIRS, tokens=True), iteration)
     initial_ids = frozenset(response.id for response in _rows(store, iteration, INITIAL_RESPONSES))
     scores, judgments = _read_judgments(
         _rows(store, iteration, JUDGMENTS),
@@ -53,8 +53,8 @@ def summarise_records(store: "Store", iteration: int) -> RecordSummary:
     return replace(counted, scores=dict(sorted(scores.items())), samples=tuple(map(sources.sample, sampled)))
 
 
-def _rows(store: "Store", iteration: int, table: Table[R]) -> Iterable[R]:
-    return store.read(iteration, table) if store.has(iteration, table) else ()
+def _rows(store: "Store", iteration: int, table: Table[R], *, tokens: bool = False) -> Iterable[R]:
+    return store.read(iteration, table, tokens=tokens) if store.has(iteration, table) else ()
 
 
 def _read_pairs(pairs: Iterable[PreferencePair], iteration: int) -> tuple[RecordSummary, list[PreferencePair]]:

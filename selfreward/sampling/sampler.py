@@ -1,8 +1,10 @@
 """The sampler: `num_responses` responses of one checkpoint to each prompt, from one engine call."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from selfreward.errors import RecipeError
+from selfreward.in_threads import map_in_threads
 from selfreward.parts import Engine
 from selfreward.recipe import SamplingSection
 from selfreward.records import Checkpoint, Prompt, Response
@@ -25,7 +27,7 @@ class Sampler:
         """Return `num_responses` responses per prompt, in the order of the prompts. Raises RecipeError if one is too
         long."""
         stage = table.seed_name
-        requests = [self._request(prompt, iteration=iteration, stage=stage) for prompt in prompts]
+        requests = map_in_threads(partial(self._request, iteration=iteration, stage=stage), prompts)
         infix = "" if table == RESPONSES else f"{stage}/"
         if not requests:
             return []

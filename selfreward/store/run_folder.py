@@ -37,7 +37,7 @@ from selfreward.store.manifest import Manifest
 from selfreward.store.model_folder import changed_files, files_sha256
 from selfreward.store.names import MANIFEST, folder_of, is_shard, iteration_of, merged_name, shard_name
 from selfreward.store.ownership import path_in, refuse_existing_files
-from selfreward.store.tables import from_table, schema_of, to_table, write_table
+from selfreward.store.tables import columns_of, from_table, schema_of, to_table, write_table
 from selfreward.tables import R, Table
 
 T = TypeVar("T")
@@ -120,33 +120,38 @@ class Store:
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
-    def read_or_make(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> list[R]:
-        """Return the stored records of a shard; if there are none, make and store them first."""
-        if not self._has_shard(iteration, table.name, shard):
-            self.listener("started", iteration, table.name, {"shard": shard})
-            name = shard_name(iteration, table.name, shard)
-            entry = self._make_and_record(name, lambda: to_table(table.record, make()), write_table)
-            self.listener("shard", iteration, table.name, {"shard": shard, **entry})
-        return list(self.read(iteration, table, shard))
+    def make_shard(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> None:
+        """Make and store the records of a shard unless they are stored."""
+        if self._has_shard(iteration, table.name, shard):
+            return
+        self.listener("started", iteration, table.name, {"shard": shard})
+        name = shard_name(iteration, table.name, shard)
+        entry = self._make_and_record(name, lambda: to_table(table.record, make()), write_table)
+        self.listener("shard", iteration, table.name, {"shard": shard, **entry})
 
     def stage(self, iteration: int, table: Table[R], num_shards: int, make: Callable[[int], Iterable[R]]) -> None:
         """Make a complete table, shard by shard, and merge it into one file."""
         if self.has(iteration, table):
             return
         for shard in range(num_shards):
-            self.read_or_make(iteration, table, shard, partial(make, shard))
+            self.make_shard(iteration, table, shard, partial(make, shard))
         self.listener("finished", iteration, table.name, self._merge(iteration, table))
 
-    def read(self, iteration: int, table: Table[R], shard: int | None = None) -> Iterator[R]:
-        """Yield the stored records of a table or of one shard. StoreError when there are none or they were changed."""
+    def read(self, iteration: int, table: Table[R], shard: int | None = None, *, tokens: bool = True) -> Iterator[R]:
+        """Yield the stored records of a table or of one shard. StoreError when there are none or they were changed.
+
+        With `tokens=False` their token ids and log-probabilities are empty, which saves most of the time.
+        """
+        record: type = table.record
+        columns = columns_of(record, tokens=tokens)
         merged = self._manifest.entry(merged_name(iteration, table.name))
         if merged is not None:
-            yield from self._read_merged(iteration, table, shard, merged["shard_records"])
+            yield from self._read_merged(iteration, table, shard, merged["shard_records"], columns)
             return
-        record: type = table.record
         shards = self._shards(iteration, table.name) if shard is None else [shard_name(iteration, table.name, shard)]
         for name in shards:
-            yield from from_table(table.record, pq.read_table(self._verify(name), schema=schema_of(record)))
+            rows = pq.read_table(self._verify(name), schema=schema_of(record), columns=columns)
+            yield from from_table(record, rows)
 
     def read_rows(self, iteration: int, table: Table[Any]) -> pa.Table:
         """Return the stored rows of a table as they are on disk, also those of an unfinished stage. StoreError."""
@@ -351,12 +356,14 @@ class Store:
                 if table.num_rows:
                     writer.write_table(table, row_group_size=table.num_rows)
 
-    def _read_merged(self, iteration: int, table: Table[R], shard: int | None, shard_records: list[int]) -> Iterator[R]:
+    def _read_merged(
+        self, iteration: int, table: Table[R], shard: int | None, shard_records: list[int], columns: list[str]
+    ) -> Iterator[R]:
         with pq.ParquetFile(self._verify(merged_name(iteration, table.name))) as file:
             for index, num_records in enumerate(shard_records):
                 if num_records and shard in (None, index):
                     group = sum(1 for n in shard_records[:index] if n)  # empty shards have no row group
-                    rows: pa.Table = file.read_row_group(group)
+                    rows: pa.Table = file.read_row_group(group, columns=columns)
                     yield from from_table(table.record, rows)
 
     def _has_shard(self, iteration: int, stage: str, shard: int) -> bool:

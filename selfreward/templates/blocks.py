@@ -52,10 +52,21 @@ def code_of(text: str) -> str:
         attempt += 1
 
 
+class _Visible(dict[int, int | None]):
+    """A table for `str.translate` without spaces, accents and invisible characters, filled as characters occur."""
+
+    def __missing__(self, code: int) -> int | None:
+        char = chr(code)
+        self[code] = None if char.isspace() or unicodedata.category(char) in ("Cf", "Mn", "Cc") else code
+        return self[code]
+
+
+_VISIBLE = _Visible()
+
+
 def _folded(text: str) -> str:
     """Return the text in its most normalised form: lower-case letters, no accents, spaces or invisible characters."""
-    plain_forms = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(c for c in plain_forms if not c.isspace() and unicodedata.category(c) not in ("Cf", "Mn", "Cc"))
+    return unicodedata.normalize("NFKD", text).casefold().translate(_VISIBLE)
 
 
 def block(name: str, text: str) -> str:

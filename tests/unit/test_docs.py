@@ -69,7 +69,7 @@ class Stored:
     def has(self, iteration: int, table: Any) -> bool:
         return bool(table == RESPONSES)
 
-    def read(self, iteration: int, table: Any, shard: int | None = None) -> Any:
+    def read(self, iteration: int, table: Any, shard: int | None = None, *, tokens: bool = True) -> Any:
         return iter(self.responses)
 
     def num_shards(self, iteration: int, table: Any) -> int:

@@ -33,7 +33,7 @@ def test_a_run_in_its_first_stage_has_the_shards_that_are_finished(tmp_path: Pat
     with Store(tmp_path / "run") as store:
         run = selfreward.load_run(tmp_path / "run")
         assert run.responses.num_rows == 0 and "text" in run.responses.column_names
-        store.read_or_make(1, RESPONSES, 0, lambda: responses)
+        store.make_shard(1, RESPONSES, 0, lambda: responses)
         assert run.responses["id"] == [response.id for response in responses]
         assert run.status["state"] == "interrupted"
     assert (run.checkpoint, run.report, run.decision, run.history, run.checkpoints) == (None, None, None, [], {})

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward.readers import Unscored, Verdict, read_choice, read_json_score, read_score, without_reasoning
+from selfreward.readers.score_patterns import NEVER_IN_ASCII
 from selfreward.records import FinishReason
 
 Reader = Callable[[str, FinishReason], Verdict]
@@ -331,3 +332,8 @@ def test_a_verdict_at_the_end_or_beginning_of_an_enormous_text_is_read(form: str
     assert read("<think>" + "Hm. " * 40_000 + "</think>\n" + line, "stop") == Verdict(score=score)
     unclosed = read("<think>" + "Hm. " * 400_000 + "\n" + line, "stop")
     assert unclosed.score is None
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60), st.sampled_from(["Score: 4", "score of 3", "5/5", "."]))
+def test_patterns_that_are_left_out_for_ascii_never_match_it(text: str, end: str) -> None:
+    assert not [pattern.pattern for pattern in NEVER_IN_ASCII if pattern.search(text + end)]

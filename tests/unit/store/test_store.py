@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from selfreward.store import Store
 from selfreward.store.lock import is_held
 from selfreward.store.manifest import SCHEMA
 from selfreward.store.tables import from_table, schema_of, to_table
-from selfreward.tables import PROMPTS, Table
+from selfreward.tables import JUDGMENTS, PROMPTS, Table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)  # lone surrogates are not valid UTF-8
 
@@ -42,6 +44,27 @@ def test_records_survive_parquet(text: str, ids: list[int], logprobs: list[float
     for record in (response, judgment, asked):
         kind = type(record)
         assert list(from_table(kind, to_table(kind, [record]))) == [record]
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_records_are_read_without_their_tokens(store: Store, is_merged: bool) -> None:
+    """A row without log-probabilities, and one with an invalid one, lie beside complete rows."""
+    shards = [
+        [Judgment("a", "p", "r", "j", 0, 4.0, None, "good", (1, 2), (3,), (-0.5,), seed=7)],
+        [
+            Judgment("b", "p", "r", "j", 1, None, "empty", ""),
+            Judgment("c", "p", "r", "j", 2, 1.0, None, "bad", (1,), (2, 3), (-0.5, -1.5)),
+        ],
+    ]
+    for number, shard in enumerate(shards):
+        store.make_shard(1, JUDGMENTS, number, partial(list, shard))
+    if is_merged:
+        store.stage(1, JUDGMENTS, 2, lambda shard: shards[shard])
+    complete = [judgment for shard in shards for judgment in shard]
+    assert list(store.read(1, JUDGMENTS)) == complete
+    without = [replace(each, prompt_token_ids=(), token_ids=(), token_logprobs=()) for each in complete]
+    assert list(store.read(1, JUDGMENTS, tokens=False)) == without
+    assert list(store.read(1, JUDGMENTS, 1, tokens=False)) == without[1:]
 
 
 def test_every_column_of_a_pair_has_a_name_and_a_type() -> None:
