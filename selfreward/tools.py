@@ -100,7 +100,7 @@ def inference_of(recipe: Recipe, *, cache_folder: Path, is_plan: bool = False) -
     }
     engine = engines.build(
         recipe.engine, first=models["policy"], trust_remote_code=recipe.policy.trust_remote_code,
-        chat=encoders.pop("policy"),
+        chat=encoders.pop("policy"), ray=recipe.launch.ray,
     )  # fmt: skip
     local = dict.fromkeys((*sorted(POLICY_MODELS), *models))
     built = chats.build(local, recipe.endpoints, engine=engine, cache_folder=cache_folder, encoders=encoders)
@@ -168,6 +168,7 @@ def problems(recipe: Recipe, tools: Tools, *, begun: bool = False) -> Iterator[P
     yield from model_files.problems(recipe.models, facts, scoring=scoring)
     yield from prompts.problems(facts, begun=begun)
     yield from evaluation.problems(recipe.evaluation, facts, begun=begun)
+    yield from engines.problems(recipe.engine, facts)
     yield from of_recipe
     yield from judging.anchor_problems(recipe.evaluation.anchor, facts)
     yield from monitoring.problems(recipe.monitor, facts)

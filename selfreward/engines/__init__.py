@@ -2,22 +2,49 @@
 
 import importlib.util
 import os
-from typing import assert_never
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
 
+from selfreward.engines.pool.size import num_replicas
+from selfreward.engines.recipe_problems import problems
 from selfreward.errors import RecipeError
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.parts import Engine
-from selfreward.recipe import EngineSection
+from selfreward.recipe import EngineSection, RaySection
 from selfreward.records import Checkpoint
+
+if TYPE_CHECKING:
+    from selfreward.engines.in_process import InProcessEngine
 
 
 def build(
-    section: EngineSection, *, first: Checkpoint, trust_remote_code: bool = False, chat: ChatTokenizer | None = None
+    section: EngineSection,
+    *,
+    first: Checkpoint,
+    trust_remote_code: bool = False,
+    chat: ChatTokenizer | None = None,
+    ray: RaySection | None = None,
 ) -> Engine:
-    """Return the engine of a run; it starts at its first use. `first` gives tokenizer, configuration and weights.
+    """Return the engine of a run, or several as one; it starts at its first use. `first` gives tokenizer,
+    configuration and weights.
 
     `chat` is the tokenizer with the model's variables of the chat template; without it there are none.
     """
+    address = ray.address if ray else None
+    number = num_replicas(section, address)
+    if number != 1:
+        first = replace(first, path=first.path.absolute())
+    engine = _engine(section, first=first, trust_remote_code=trust_remote_code, chat=chat)
+    if number == 1:
+        return engine
+    from selfreward.engines.pool.engine import PooledEngine
+
+    return PooledEngine(engine, section, address=address, num_replicas=number)
+
+
+def _engine(
+    section: EngineSection, *, first: Checkpoint, trust_remote_code: bool, chat: ChatTokenizer | None
+) -> "InProcessEngine":
     kind = section.kind
     if kind == "auto":
         kind = "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
@@ -35,6 +62,11 @@ def build(
 
             return VllmEngine(section, first=first, trust_remote_code=trust_remote_code, chat=chat)
         case "transformers":
+            if section.tensor_parallel_size > 1:
+                raise RecipeError(
+                    "engine.tensor_parallel_size: only vLLM computes a model on several GPUs, and it is not installed; "
+                    "set it to 1, or install vLLM (docs/install.md)"
+                )
             if section.batch_invariant:
                 raise RecipeError(
                     "engine.batch_invariant: only vLLM has such a mode, and it is not installed; set it to false, or "

@@ -6,7 +6,8 @@ rounding of logits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,6 +52,18 @@ def generation_rows(requests: Sequence[GenerationRequest]) -> list[Row]:
         for index, request in enumerate(requests)
         for draw in range(1 if request.temperature == 0 else request.n)
     ]
+
+
+def requests_of_rows(rows: Sequence[Row]) -> list[tuple[int, GenerationRequest]]:
+    """Return (index of the request, request) for rows of a batch: a request has the draws that are in the batch."""
+    found = []
+    for index, group in groupby(rows, key=lambda row: row.request_index):
+        first, *others = group
+        request = first.request
+        if request.temperature > 0:
+            request = replace(request, seed=request.seed + first.draw, n=1 + len(others))
+        found.append((index, request))
+    return found
 
 
 def batches(

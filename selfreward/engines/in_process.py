@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from selfreward.batch_sizes import max_num_seqs
 from selfreward.devices import visible_gpus
 from selfreward.dtypes import engine_dtype
+from selfreward.engines.blocks import Block
 from selfreward.engines.requests import Usage
 from selfreward.engines.stopping import Stopping
 from selfreward.engines.weight_samples import TensorSample
@@ -16,7 +17,7 @@ from selfreward.model_files.engine_copy import weights_folder
 from selfreward.model_files.tokenizer import ChatTokenizer
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
-from selfreward.requests import GenerationRequest, ScoreRequest
+from selfreward.requests import GenerationRequest, Sample, ScoreRequest
 
 
 class InProcessEngine(ABC):
@@ -52,6 +53,11 @@ class InProcessEngine(ABC):
         self._last_sync: dict[str, Any] = {}
 
     @property
+    def first(self) -> Checkpoint:
+        """The checkpoint of tokenizer and configuration, and of the weights unless another is loaded first."""
+        return self._first
+
+    @property
     @abstractmethod
     def determinism(self) -> str:
         """What is promised of repeated calls."""
@@ -84,6 +90,32 @@ class InProcessEngine(ABC):
 
     def usage(self) -> Mapping[str, float]:
         return self._usage.snapshot()
+
+    @abstractmethod
+    def load(self, checkpoint: Checkpoint) -> None: ...
+
+    @abstractmethod
+    def sleep(self) -> None: ...
+
+    @abstractmethod
+    def wake(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Sample]]: ...
+
+    @abstractmethod
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]: ...
+
+    @abstractmethod
+    def generation_blocks(self, requests: Sequence[GenerationRequest]) -> list[Block[GenerationRequest]]:
+        """Return the blocks in which a call of `generate` is computed. The engine need not have started."""
+
+    @abstractmethod
+    def score_blocks(self, requests: Sequence[ScoreRequest]) -> list[Block[ScoreRequest]]:
+        """Return the blocks of a call of `score`, without the requests that have nothing to score."""
 
     @abstractmethod
     def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:

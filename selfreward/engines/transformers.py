@@ -4,8 +4,10 @@ import gc
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from selfreward.engines.blocks import Block
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.weight_samples import TensorSample, chosen_names, sample_of, whole
@@ -15,6 +17,9 @@ from selfreward.model_files.quiet import quiet_transformers
 from selfreward.model_files.reading import reading_model
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
+
+if TYPE_CHECKING:
+    from selfreward.engines.decoding import Row
 
 T = TypeVar("T")
 
@@ -126,13 +131,13 @@ class TransformersEngine(InProcessEngine):
                 "engine.kind: transformers cannot enforce a JSON schema; vllm and endpoints can; set "
                 "engine.kind to vllm, or `structured: false`"
             )
-        from selfreward.engines.decoding import draw_batch, generation_batches, generation_rows
+        from selfreward.engines.decoding import draw_batch, generation_rows
 
         model = self._ready()
         samples: list[list[Sample]] = [[] for _ in requests]
         rows = generation_rows(requests)
         section = self._section
-        cut = generation_batches(rows, batch_tokens=section.batch_tokens, max_rows=self._max_num_seqs)
+        cut = self._generation_batches(rows)
         by_row: dict[tuple[int, int], Sample] = {}
         with self._engine_errors("generation"):
             for batch in _with_progress(cut, "generate"):
@@ -166,15 +171,9 @@ class TransformersEngine(InProcessEngine):
         return scores
 
     def _score(self, requests: Sequence[ScoreRequest], *, progress: bool) -> list[tuple[float, ...]]:
-        from selfreward.engines.decoding import score_batch, score_batches
+        from selfreward.engines.decoding import score_batch
 
-        section = self._section
-        cut = score_batches(
-            [(index, request) for index, request in enumerate(requests) if request.token_ids],
-            batch_tokens=section.batch_tokens,
-            max_rows=self._max_num_seqs,
-            vocab_size=self._model.config.get_text_config().vocab_size,
-        )
+        cut = self._score_batches(requests)
         scores: list[tuple[float, ...]] = [() for _ in requests]
         with self._engine_errors("scoring"):
             for batch in _with_progress(cut, "score") if progress else cut:
@@ -182,6 +181,39 @@ class TransformersEngine(InProcessEngine):
                 for (index, _), logprobs in zip(batch, found, strict=True):
                     scores[index] = logprobs
         return scores
+
+    # A block is a batch of the call: an engine that gets a block alone makes the same single batch of it.
+
+    def generation_blocks(self, requests: Sequence[GenerationRequest]) -> list[Block[GenerationRequest]]:
+        from selfreward.engines.decoding import generation_rows, requests_of_rows
+
+        cut = self._generation_batches(generation_rows(requests))
+        return [Block(*zip(*requests_of_rows(batch), strict=True)) for batch in cut]
+
+    def score_blocks(self, requests: Sequence[ScoreRequest]) -> list[Block[ScoreRequest]]:
+        return [Block(*zip(*batch, strict=True)) for batch in self._score_batches(requests)]
+
+    def _generation_batches(self, rows: Sequence["Row"]) -> list[list["Row"]]:
+        from selfreward.engines.decoding import generation_batches
+
+        return generation_batches(rows, batch_tokens=self._section.batch_tokens, max_rows=self._max_num_seqs)
+
+    def _score_batches(self, requests: Sequence[ScoreRequest]) -> list[list[tuple[int, ScoreRequest]]]:
+        from selfreward.engines.decoding import score_batches
+
+        return score_batches(
+            [(index, request) for index, request in enumerate(requests) if request.token_ids],
+            batch_tokens=self._section.batch_tokens,
+            max_rows=self._max_num_seqs,
+            vocab_size=self._vocab_size,
+        )
+
+    @cached_property
+    def _vocab_size(self) -> int:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self._first.path, trust_remote_code=self._trust_remote_code)
+        return int(config.get_text_config().vocab_size)
 
     @contextmanager
     def _engine_errors(self, what: str) -> Iterator[None]:

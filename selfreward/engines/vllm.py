@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from subprocess import SubprocessError
 from typing import Any
 
+from selfreward.batch_sizes import SMALL_BATCH
 from selfreward.devices import visible_gpus
+from selfreward.engines.blocks import Block, consecutive_blocks, joined
 from selfreward.engines.in_process import InProcessEngine
 from selfreward.engines.requests import check_generation, check_scores
 from selfreward.engines.vllm_runtime import (
@@ -177,7 +179,9 @@ class VllmEngine(InProcessEngine):
         if not requests:
             return []
         llm = self._ready()
-        outputs = self._run(llm, [self._generation(request) for request in requests], progress=True)
+        outputs = []
+        for block in [requests] if visible_gpus() else [block.requests for block in self.generation_blocks(requests)]:
+            outputs += self._run(llm, [self._generation(request) for request in block], progress=True)
         samples = [self._samples(request, output) for request, output in zip(requests, outputs, strict=True)]
         self._usage.generated(requests, samples)
         return samples
@@ -187,9 +191,33 @@ class VllmEngine(InProcessEngine):
         if not any(request.token_ids for request in requests):
             return [() for _ in requests]
         self._ready()
-        scores = self._score(requests, progress=True)
+        if visible_gpus():
+            scores = self._score(requests, progress=True)
+        else:
+            blocks = self.score_blocks(requests)
+            results = [self._score(block.requests, progress=True) for block in blocks]
+            scores = list(map(tuple, joined(len(requests), blocks, results)))
         self._usage.scored(requests)
         return scores
+
+    # On a CPU a call is computed block by block. On a GPU an engine computes it whole, because the end of each block
+    # would leave the device half empty.
+
+    def generation_blocks(self, requests: Sequence[GenerationRequest]) -> list[Block[GenerationRequest]]:
+        return consecutive_blocks(
+            enumerate(requests),
+            num_sequences=lambda request: request.n if request.temperature > 0 else 1,
+            max_sequences=self._block_sequences,
+        )
+
+    def score_blocks(self, requests: Sequence[ScoreRequest]) -> list[Block[ScoreRequest]]:
+        scored = [(index, request) for index, request in enumerate(requests) if request.token_ids]
+        return consecutive_blocks(scored, num_sequences=lambda _: 1, max_sequences=self._block_sequences)
+
+    @property
+    def _block_sequences(self) -> int:
+        chosen = self._section.max_num_seqs
+        return SMALL_BATCH if chosen == "auto" else chosen
 
     def _run(self, llm: Any, jobs: Sequence[tuple[tuple[int, ...], Any]], *, progress: bool) -> list[Any]:
         """Make one vLLM call for all (prompt token ids, sampling parameters)."""

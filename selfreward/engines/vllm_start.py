@@ -70,6 +70,7 @@ def start_vllm(
                 worker_extension_cls=WORKER_EXTENSION,
                 use_tqdm_on_load=False,
                 seed=0,
+                **_parallel_options(section),
                 **device,
             )
         except ValidationError as error:
@@ -78,6 +79,16 @@ def start_vllm(
                 f"model {model}: vLLM refuses its configuration ({cause}); a model that vLLM supports is needed; use "
                 "another one, or engine.kind: transformers"
             ) from error
+
+
+def _parallel_options(section: EngineSection) -> dict[str, Any]:
+    """Return the options of an engine of several GPUs: vLLM's scheduler in this process, and a process for each GPU.
+
+    Named, because inside of a Ray actor vLLM might select its executor on Ray.
+    """
+    if section.tensor_parallel_size == 1:
+        return {}
+    return {"tensor_parallel_size": section.tensor_parallel_size, "distributed_executor_backend": "mp"}
 
 
 def _device_options(
@@ -101,6 +112,9 @@ def _device_options(
 def _set_environment(section: EngineSection, gpus: Sequence[Gpu]) -> None:
     """Set what vLLM reads from the environment when it is imported or started. Raises RecipeError."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if section.tensor_parallel_size > 1:
+        # vLLM would select it where CUDA is initialised, as here, with a warning.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if section.seeded:
         # Draws with seeds never use FlashInfer's sampler, which would still be compiled for minutes at the start.
@@ -131,8 +145,8 @@ def _require_batch_invariance(gpus: Sequence[Gpu]) -> None:
 
 @contextmanager
 def _restored_process_state() -> Iterator[None]:
-    """Restore the global generators, which vLLM seeds, and `torch.set_num_threads`, which its CPU build replaces, so
-    that later training in this process is not affected."""
+    """Restore the global generators, which vLLM seeds, the number of threads, and `torch.set_num_threads`, which its
+    CPU build replaces, so that later training in this process is not affected."""
     import numpy as np
     import torch
 
@@ -144,9 +158,8 @@ def _restored_process_state() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-        if not visible_gpus():
-            torch.set_num_threads = set_num_threads
-            torch.set_num_threads(num_threads)
+        torch.set_num_threads = set_num_threads
+        torch.set_num_threads(num_threads)  # one thread is left where vLLM has processes of its own
 
 
 def _avoid_amx_attention() -> None:

@@ -36,6 +36,10 @@ class ChatTokenizer:
         self._trust_remote_code = trust_remote_code
         self._variables = dict(variables or {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs, which loads the tokenizer itself: its class may be code of the model."""
+        return {key: value for key, value in vars(self).items() if key != "_tokenizer"}
+
     @classmethod
     def of(cls, section: ModelSection, folder: Path) -> "ChatTokenizer":
         """Return the tokenizer of a model of the recipe, which lies in `folder`."""

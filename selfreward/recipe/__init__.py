@@ -11,6 +11,7 @@ from selfreward.recipe.models import *
 from selfreward.recipe.monitor import *
 from selfreward.recipe.pairing import *
 from selfreward.recipe.prompts import *
+from selfreward.recipe.ray import *
 from selfreward.recipe.root import *
 from selfreward.recipe.section import *
 from selfreward.recipe.training import *

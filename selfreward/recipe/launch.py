@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from selfreward.recipe.ray import RaySection
 from selfreward.recipe.section import Changeable, Section
 
 
@@ -10,3 +11,4 @@ class LaunchSection(Section):
 
     num_processes: int = Changeable(1, ge=1)
     sharding: Literal["none", "fsdp"] = Changeable("none")
+    ray: RaySection = RaySection()

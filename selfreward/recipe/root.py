@@ -23,7 +23,9 @@ class EngineSection(Section):
     in it, else float32 (`dtypes.py`); a run keeps the dtype it began with. `seeded: false` trades reproducible draws
     for speed. `max_num_seqs: auto` is 1,024 on a GPU of 80 GB or more, and 256 elsewhere. `batch_invariant`: vLLM on a
     GPU computes each request as if it were alone, at a cost of speed. `sleep_level: 1` keeps the weights in host memory
-    while the trainer works, so that waking up reads no file; 2 keeps nothing."""
+    while the trainer works, so that waking up reads no file; 2 keeps nothing. `tensor_parallel_size`: the GPUs that
+    share one engine (vLLM). `replicas`: engines that work side by side, on Ray; `auto` is the number of GPUs divided by
+    `tensor_parallel_size`, and 1 on a CPU. A run that loses engines continues with at least `min_replicas`."""
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -35,6 +37,23 @@ class EngineSection(Section):
     kv_cache_gib: float = Changeable(2.0, gt=0, description="CPU only: GiB for the KV cache")
     gpu_memory_utilization: float = Changeable(0.85, gt=0, le=1)
     batch_tokens: int = Changeable(8192, ge=1, description="transformers engine: padded tokens in one forward batch")
+    tensor_parallel_size: int = Changeable(1, ge=1)
+    replicas: AutoOrNumber = Changeable("auto")
+    min_replicas: int = Changeable(1, ge=1)
+
+    @model_validator(mode="after")
+    def _replicas_are_possible(self) -> "EngineSection":
+        if self.replicas != "auto" and self.min_replicas > self.replicas:
+            raise ValueError(
+                f"min_replicas: found {self.min_replicas}; at most replicas, which is {self.replicas}, is allowed; "
+                "lower it, or raise replicas"
+            )
+        if self.tensor_parallel_size > 1 and self.kind == "transformers":
+            raise ValueError(
+                "tensor_parallel_size: the transformers engine uses one GPU; set it to 1 and use several replicas, or "
+                "kind to vllm"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_invariance_is_possible(self) -> "EngineSection":

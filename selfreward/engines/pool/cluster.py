@@ -1,0 +1,122 @@
+"""The connection to Ray: a cluster that runs already, or one on this machine that ends with this process.
+
+Nothing is sent out (usage statistics are off), there is no dashboard, and what is written into Ray's tables has no
+secret: the engines' settings, paths, and the requests themselves.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selfreward.engines.pool.size import INSTALL, Share, has_ray
+from selfreward.errors import EngineError, InstallationError
+from selfreward.inherited import for_this_process_alone
+
+OBJECT_STORE_BYTES = 2**27  # a block of requests, and its results: some megabytes
+_MAX_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
+_FAILURES = (RuntimeError, ValueError, OSError, TimeoutError)
+
+
+class Cluster:
+    """A connection to Ray. Without an address, Ray is started on this machine, with these resources."""
+
+    def __init__(self, address: str | None, *, num_cpus: int, num_gpus: int) -> None:
+        if not has_ray():
+            raise InstallationError(
+                f"engine.replicas: several engines need Ray, which is not installed; install it with {INSTALL}, or set "
+                "engine.replicas to 1"
+            )
+        self._folder: Path | None = None
+        self._is_ours = False
+        if not ray().is_initialized():
+            self._connect(address, num_cpus, num_gpus)
+            self._is_ours = True
+
+    def _connect(self, address: str | None, num_cpus: int, num_gpus: int) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is None:
+            self._folder = _short_folder()
+            where: dict[str, Any] = {
+                "address": "local",
+                "num_cpus": num_cpus,
+                "num_gpus": num_gpus,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_temp_dir": str(self._folder),
+            }
+        else:
+            where = {"address": address}
+        with for_this_process_alone(), _kept_signal_handlers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            try:
+                ray().init(**where, **quiet)
+            except _FAILURES as error:
+                self._remove_folder()
+                raise _unreachable(address, error) from error
+
+    def capacity(self, share: Share) -> int:
+        """Return how many replicas the living nodes can hold, whether their resources are in use or not."""
+        return sum(share.times_in(node["Resources"]) for node in ray().nodes() if node["Alive"])
+
+    def has_gpus(self) -> bool:
+        return any(node["Resources"].get("GPU", 0) for node in ray().nodes() if node["Alive"])
+
+    def close(self) -> None:
+        """Disconnect, which ends the Ray of this machine if it was started here."""
+        if self._is_ours and ray().is_initialized():
+            with _kept_signal_handlers():
+                ray().shutdown()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def ray() -> Any:
+    """Return the package, which takes a second to import."""
+    import ray
+
+    return ray
+
+
+def _short_folder() -> Path:
+    """Return a new folder for Ray's files, where its sockets' paths are not too long."""
+    parent = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="selfreward-ray-", dir=parent if len(parent) < _MAX_FOLDER else "/tmp"))
+
+
+@contextmanager
+def _kept_signal_handlers() -> Iterator[None]:
+    """Keep our handlers of the signals that end a run, which Ray replaces by handlers that exit at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _unreachable(address: str | None, error: Exception) -> EngineError:
+    cause = " ".join(str(error).split())[:300]
+    if address is None:
+        return EngineError(
+            f"engine.replicas: Ray cannot be started on this machine ({cause}); several engines need it; set "
+            "engine.replicas to 1, or launch.ray.address to a cluster that runs; then run the same command again"
+        )
+    return EngineError(
+        f"launch.ray.address: {address}: no connection to this Ray cluster ({cause}); a cluster is needed of which "
+        "this machine is a node, with the same versions of Ray and Python; see `ray status`, correct the address, and "
+        "run the same command again"
+    )
