@@ -91,6 +91,10 @@ class InProcessEngine(ABC):
     def usage(self) -> Mapping[str, float]:
         return self._usage.snapshot()
 
+    def require_readable(self, checkpoint: Checkpoint) -> None:
+        """Raise an error for a checkpoint that cannot be loaded, before weights are changed."""
+        self._verifier.require_readable(checkpoint)
+
     @abstractmethod
     def load(self, checkpoint: Checkpoint) -> None: ...
 

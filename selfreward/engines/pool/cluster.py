@@ -6,6 +6,7 @@ secret: the engines' settings, paths, and the requests themselves.
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -13,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class Cluster:
         if not ray().is_initialized():
             self._connect(address, num_cpus, num_gpus)
             self._is_ours = True
+            _keep_standard_output_clean()
 
     def _connect(self, address: str | None, num_cpus: int, num_gpus: int) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -58,6 +61,9 @@ class Cluster:
             warnings.simplefilter("ignore")
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            if address is None and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+                # Ray requires one of whoever sends it work, and would write it into the home folder.
+                os.environ.setdefault("RAY_AUTH_TOKEN", _token())
             try:
                 ray().init(**where, **quiet)
             except _FAILURES as error:
@@ -90,6 +96,12 @@ def ray() -> Any:
     return ray
 
 
+@cache
+def _token() -> str:
+    """Return the password of this process's Ray, which reads it once."""
+    return secrets.token_hex(32)
+
+
 def _short_folder() -> Path:
     """Return a new folder for Ray's files, where its sockets' paths are not too long."""
     parent = tempfile.gettempdir()
@@ -106,6 +118,16 @@ def _kept_signal_handlers() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _keep_standard_output_clean() -> None:
+    """Drop the messages of Ray 2.60 about lost processes, which it prints in between the output of a command.
+
+    What was lost is in run.log and in the facts of the engine.
+    """
+    from ray._private import worker
+
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _unreachable(address: str | None, error: Exception) -> EngineError:

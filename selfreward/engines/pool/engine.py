@@ -72,6 +72,8 @@ class PooledEngine:
 
     def load(self, checkpoint: Checkpoint) -> None:
         checkpoint = replace(checkpoint, path=checkpoint.path.absolute())
+        if self._loaded is None or self._loaded.id != checkpoint.id:
+            self._engine.require_readable(checkpoint)
         is_first = self._replicas is None
         replicas = self._replicas = self._replicas or self._connected()
         started, self._loaded = time.monotonic(), None

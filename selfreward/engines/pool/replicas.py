@@ -2,7 +2,7 @@
 
 A replica is lost when its process or its node ends. Another one takes its number, loads and proves the weights in use,
 and its block is computed again. No fault is repeated for ever: a block that ends two replicas ends the run, and a
-replica that is lost twice without finishing a block in between is not replaced.
+replica that is lost three times without finishing a block in between is not replaced.
 """
 
 import logging
@@ -17,7 +17,8 @@ from selfreward.engines.pool.replica import Loaded
 from selfreward.errors import EngineError
 from selfreward.records import Checkpoint
 
-MAX_LOSSES: Final = 2
+MAX_DEATHS_OF_A_BLOCK: Final = 2
+MAX_LOSSES_IN_A_ROW: Final = 3
 POLL_S: Final = 1.0
 PLACEMENT_S: Final = 300.0
 """A cluster that has room for a replica must have started its process by then; loading takes as long as it takes."""
@@ -163,10 +164,10 @@ class Replicas:
         return Done(slot, task, block, value)
 
     def _lose(self, slot: Slot, error: Exception) -> None:
-        self.lost.append(f"{slot.name} ({type(error).__name__})")
+        self.lost.append(f"{slot.name} ({_reason(error)})")
         LOGGER.warning("engine: %s was lost; its part is computed again", self.lost[-1])
         self._losses[slot.number] += 1
-        if self._losses[slot.number] >= MAX_LOSSES:
+        if self._losses[slot.number] >= MAX_LOSSES_IN_A_ROW:
             self._wanted -= 1
         self._remove(slot)
 
@@ -216,12 +217,18 @@ class Replicas:
         )
 
 
+def _reason(error: Exception) -> str:
+    """Return why a replica was lost: for one that could not even start, the error of its Python."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:200] if "creation task" in lines[0] else type(error).__name__
+
+
 def _require_harmless(block: int, deaths: Mapping[int, int], num_blocks: int, lost: Sequence[str]) -> None:
     """Raise EngineError for a block that has ended two replicas: it would end the others too."""
-    if deaths[block] < MAX_LOSSES:
+    if deaths[block] < MAX_DEATHS_OF_A_BLOCK:
         return
     raise EngineError(
         f"engine.replicas: block {block + 1} of {num_blocks} has ended {deaths[block]} replicas "
-        f"({', '.join(lost[-MAX_LOSSES:])}); a block must not end an engine; memory may be short: lower "
+        f"({', '.join(lost[-MAX_DEATHS_OF_A_BLOCK:])}); a block must not end an engine; memory may be short: lower "
         f"engine.batch_tokens (transformers) or engine.max_num_seqs; then {RESUME}"
     )
