@@ -1,11 +1,14 @@
 """Actors without a model, which end when they are asked to, for the tests of lost replicas."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,24 @@ def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def started_script(text: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start Python code in a process of its own, whose standard output is read."""
-    return subprocess.Popen([sys.executable, "-c", text, *arguments], stdout=subprocess.PIPE, text=True)
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster of two nodes: its address, and the processes of the nodes; a driver uses the first one."""
+
+    address: str
+    raylets: tuple[int, int]
+
+
+@contextmanager
+def two_nodes(folder: Path) -> Iterator[Nodes]:
+    command = [sys.executable, str(Path(__file__).parent / "two_nodes.py")]
+    log, pipe = (folder / "nodes.log").open("w"), subprocess.PIPE
+    with log, subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True) as process:
+        assert process.stdout is not None
+        line = next(line for line in iter(process.stdout.readline, "") if line.startswith("{"))
+        yield Nodes(**json.loads(line))
+        process.communicate("")

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import warnings
@@ -24,6 +25,7 @@ from selfreward.inherited import for_this_process_alone
 
 OBJECT_STORE_BYTES = 2**27  # a block of requests, and its results: some megabytes
 _MAX_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
+_ANSWER_S = 10.0
 _FAILURES = (RuntimeError, ValueError, OSError, TimeoutError)
 
 
@@ -65,8 +67,9 @@ class Cluster:
                 # Ray requires one of whoever sends it work, and would write it into the home folder.
                 os.environ.setdefault("RAY_AUTH_TOKEN", _token())
             try:
+                _require_answer(address)
                 ray().init(**where, **quiet)
-            except _FAILURES as error:
+            except (*_FAILURES, ray().exceptions.RayError) as error:
                 self._remove_folder()
                 raise _unreachable(address, error) from error
 
@@ -106,6 +109,13 @@ def _short_folder() -> Path:
     """Return a new folder for Ray's files, where its sockets' paths are not too long."""
     parent = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="selfreward-ray-", dir=parent if len(parent) < _MAX_FOLDER else "/tmp"))
+
+
+def _require_answer(address: str | None) -> None:
+    """Raise OSError where nothing listens: Ray would try for minutes."""
+    if address not in (None, "auto"):
+        host, _, port = str(address).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
 
 
 @contextmanager

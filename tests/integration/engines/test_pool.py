@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cases.engine_tests import CONTEXT_TOKENS, EngineTests, ask, changed_copy, tiny_checkpoint
-from cases.replicas import Doubling, descendants, started_script, wait_until
+from cases.replicas import Doubling, descendants
 
 from selfreward import signals
 from selfreward.engines import build
@@ -199,35 +199,3 @@ def test_an_error_leaves_nothing_for_the_next_call(doubling: Any) -> None:
         replicas.map("failing", [[i, 3] for i in range(6)], on_done=list)
     assert replicas.map("failing", [[i] for i in (1, 2)], on_done=list) == [[1], [2]]
     assert set(replicas.each("asleep")) == {slot.facts["pid"] for slot in replicas.ready}
-
-
-DRIVER = """
-import sys, time
-from cases.engine_tests import tiny_checkpoint
-from selfreward.engines import build
-from selfreward.recipe import EngineSection
-first = tiny_checkpoint()
-engine = build(EngineSection(kind="transformers", dtype="float32", replicas=2), first=first)
-engine.load(first)
-print("ready", flush=True)
-time.sleep(600)
-"""
-
-
-def test_nothing_is_left_of_a_killed_driver(path: None) -> None:
-    driver = started_script(DRIVER)
-    try:
-        assert driver.stdout is not None and driver.stdout.readline() == "ready\n"
-        processes = descendants(driver.pid)
-        names = [process.name() for process in processes]
-        assert names.count("ray::Replica") == 2 and {"raylet", "gcs_server"} <= set(names)
-    finally:
-        driver.kill()
-        driver.wait()
-    # Ray's two agents, which hold neither memory nor a device, end by themselves within a minute.
-    left = [process for process in processes if not process.name().endswith("Agent")]
-    assert wait_until(lambda: not any(map(is_alive, left)), seconds=30), [process.name() for process in left]
-
-
-def is_alive(process: Any) -> bool:
-    return bool(process.is_running() and process.status() != "zombie")
