@@ -73,8 +73,8 @@ def test_nothing_is_left_of_a_stopped_driver_and_the_run_resumes(
     assert sum(name.startswith("ray::Replica") for name in names) == 2 and {"raylet", "gcs_server"} <= set(names)
     process.send_signal(number)
     assert process.wait() == code
-    left = [child for child in processes if not child.name().endswith("Agent")]
-    assert wait_until(lambda: not any(map(is_alive, left)), seconds=20), [child.name() for child in left]
+    left = [child for child, name in zip(processes, names, strict=True) if not name.endswith("Agent")]
+    assert wait_until(lambda: not any(map(is_alive, left)), seconds=20), left
     # Ray's two agents, which hold neither memory of a device nor work, notice it later.
     assert wait_until(lambda: not any(map(is_alive, processes)), seconds=120)
     assert started(run, "engine.replicas=1").wait() == 0, "the number of replicas may change on resume"
