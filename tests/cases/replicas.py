@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from selfreward.engines.pool.replica import Loaded
+from selfreward.errors import EngineError
 
 
 class Doubling:
@@ -24,6 +25,8 @@ class Doubling:
         return f"host, process {os.getpid()}"
 
     def load(self, checkpoint: Any, kept: Mapping[str, Any]) -> Loaded:
+        if checkpoint == "refused":
+            raise EngineError("this checkpoint cannot be loaded")
         self._checkpoint = checkpoint
         return Loaded(False, {"pid": os.getpid()})
 

@@ -82,8 +82,9 @@ class Replicas:
     def load(self, checkpoint: Checkpoint, *, kept: Mapping[str, Any], at_most: int | None = None) -> list[Loaded]:
         """Load and prove the weights on all replicas; start those that are missing, `at_most` this many in total."""
         self._checkpoint, self._kept = checkpoint, kept
-        for slot in self.ready:
-            slot.begin("load", slot.actor.load.remote(checkpoint, kept))
+        for slot in self._slots:
+            if slot.place is not None:  # with or without weights: the last load may have failed
+                slot.begin("load", slot.actor.load.remote(checkpoint, kept))
         loaded: list[Loaded] = []
         while self._tend(at_most) or any(slot.ref is not None for slot in self._slots):
             loaded += [done.value for done in self._finished() if done.task == "load" and not done.is_lost]
@@ -154,6 +155,7 @@ class Replicas:
                 return Done(slot, task, None)
             raise error.cause from error
         except ray().exceptions.RayError as error:
+            _require_startable(error)
             self._lose(slot, error)
             return Done(slot, task, block, is_lost=True)
         if task == "place":
@@ -164,7 +166,7 @@ class Replicas:
         return Done(slot, task, block, value)
 
     def _lose(self, slot: Slot, error: Exception) -> None:
-        self.lost.append(f"{slot.name} ({_reason(error)})")
+        self.lost.append(f"{slot.name} ({type(error).__name__})")
         LOGGER.warning("engine: %s was lost; its part is computed again", self.lost[-1])
         self._losses[slot.number] += 1
         if self._losses[slot.number] >= MAX_LOSSES_IN_A_ROW:
@@ -217,10 +219,15 @@ class Replicas:
         )
 
 
-def _reason(error: Exception) -> str:
-    """Return why a replica was lost: for one that could not even start, the error of its Python."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip()[:200] if "creation task" in lines[0] else type(error).__name__
+def _require_startable(error: Exception) -> None:
+    """Raise EngineError when Python could not even make a replica, which is the same each time."""
+    lines = str(error).strip().splitlines() or [""]
+    if "creation task" in lines[0]:
+        cause = lines[-1].strip()[:200]
+        raise EngineError(
+            f"engine.replicas: a replica cannot start ({cause}); all nodes need the same packages, with selfreward in "
+            f"the same version; install them there; then {RESUME}"
+        )
 
 
 def _require_harmless(block: int, deaths: Mapping[int, int], num_blocks: int, lost: Sequence[str]) -> None:
