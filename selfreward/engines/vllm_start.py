@@ -113,8 +113,9 @@ def _set_environment(section: EngineSection, gpus: Sequence[Gpu]) -> None:
     """Set what vLLM reads from the environment when it is imported or started. Raises RecipeError."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if section.tensor_parallel_size > 1:
-        # vLLM would select it where CUDA is initialised, as here, with a warning.
+        # vLLM would select it where CUDA is initialised, as here, with a warning. Its processes import what warns here.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if section.seeded:
         # Draws with seeds never use FlashInfer's sampler, which would still be compiled for minutes at the start.
