@@ -14,7 +14,7 @@ from selfreward.engines import blocks, build, recipe_problems
 from selfreward.engines.pool import replica, size
 from selfreward.engines.pool.engine import PooledEngine
 from selfreward.engines.pool.size import Share, num_replicas
-from selfreward.errors import RecipeError
+from selfreward.errors import EngineError, RecipeError
 from selfreward.model_files import checkpoint_of, materialise
 from selfreward.recipe import EngineSection, ModelSection, RaySection
 from selfreward.records import Checkpoint
@@ -166,3 +166,17 @@ def test_engines_that_do_not_fit_the_machine_or_the_model_are_refused(
     facts.recipe.launch = cluster
     found = list(recipe_problems.problems(EngineSection(**engine), facts))
     assert all("machine has" not in problem.text for problem in found), "the cluster's GPUs are not known yet"
+
+
+def test_a_node_without_the_files_or_with_another_version_says_so(
+    first: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a replica changes the folder of its process
+    engine: Any = build(EngineSection(kind="transformers", dtype="float32"), first=first)
+    there = replica.Replica(engine, replica.Settings(num_threads=1))
+    gone = Checkpoint("a", tmp_path / "gone", 1)
+    with pytest.raises(EngineError, match=r"the model folder .*gone is not there; .* all nodes share"):
+        there.load(gone, {})
+    assert there.place().endswith(f"process {os.getpid()}")
+    with pytest.raises(EngineError, match=r"selfreward .* is installed; the driver has 0\.0\.1"):
+        replica.Replica(engine, replica.Settings(num_threads=1, version="0.0.1")).place()
