@@ -43,6 +43,7 @@ class PooledEngine:
         self._record: Callable[[Mapping[str, Any]], None] = lambda _: None
         self._freed_gib: list[float] = []
         self._measures_memory = False
+        self._on_gpus = False
 
     # What needs no weights.
 
@@ -97,7 +98,7 @@ class PooledEngine:
             num_gpus=num_gpus,
             num_cpus=(self._num_replicas or 1) * (1 if num_gpus else settings.num_threads),
         )
-        on_gpus = cluster.has_gpus()
+        on_gpus = self._on_gpus = cluster.has_gpus()
         share = Share(section.tensor_parallel_size, 1) if on_gpus else Share(0, settings.num_threads)
         self._measures_memory = on_gpus and isinstance(self._engine, ResumableEngine) and KV_CACHE not in self._kept
         actor = (
@@ -167,7 +168,8 @@ class PooledEngine:
 
         replicas = self._ready()
         with tqdm(total=len(blocks), desc=method, unit="block", disable=None, dynamic_ncols=True) as bar:
-            return replicas.map(method, [block.requests for block in blocks], on_done=bar.update)
+            # On GPUs a replica computes several blocks as one call: the end of each would leave the device half empty.
+            return replicas.map(method, [block.requests for block in blocks], several=self._on_gpus, on_done=bar.update)
 
     # Facts.
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from selfreward.engines.pool.cluster import ray
@@ -29,7 +30,7 @@ LOGGER = logging.getLogger("selfreward.engines")
 
 @dataclass(eq=False)
 class Slot:
-    """A replica. `task` is what it does: place, load, block or another method's name; it has a `ref` meanwhile.
+    """A replica. `task` is what it does: place, load, blocks or another method's name; it has a `ref` meanwhile.
 
     It has a `place` once its process runs, and `facts` of its engine once that has loaded weights.
     """
@@ -40,11 +41,11 @@ class Slot:
     place: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
-    block: int | None = None
+    blocks: tuple[int, ...] = ()
     ref: Any = None
 
-    def begin(self, task: str, ref: Any, *, block: int | None = None) -> None:
-        self.task, self.ref, self.block = task, ref, block
+    def begin(self, task: str, ref: Any, *, blocks: tuple[int, ...] = ()) -> None:
+        self.task, self.ref, self.blocks = task, ref, blocks
 
     @property
     def name(self) -> str:
@@ -57,7 +58,7 @@ class Done:
 
     slot: Slot
     task: str
-    block: int | None
+    blocks: tuple[int, ...]
     value: Any = None
     is_lost: bool = False
 
@@ -90,31 +91,37 @@ class Replicas:
             loaded += [done.value for done in self._finished() if done.task == "load" and not done.is_lost]
         return loaded
 
-    def map(self, method: str, blocks: Sequence[Any], *, on_done: Callable[[], Any]) -> list[Any]:
-        """Return the result of a method of the actor for each block; a block goes to the next replica without work."""
+    def map(
+        self, method: str, blocks: Sequence[Sequence[Any]], *, several: bool, on_done: Callable[[int], Any]
+    ) -> list[Any]:
+        """Return the results of a method of the actor for each block of requests, given to replicas without work.
+
+        With `several`, a replica gets many blocks at once as one call, fewer towards the end: half of an even share.
+        """
         todo, results, deaths = deque(range(len(blocks))), dict[int, Any](), Counter[int]()
         try:
             while len(results) < len(blocks):
                 self._tend()
-                for slot in self.ready:
+                ready = self.ready
+                for slot in ready:
                     if slot.ref is None and todo:
-                        index = todo.popleft()
-                        slot.begin("block", getattr(slot.actor, method).remote(blocks[index]), block=index)
+                        taken = _taken(todo, deaths, at_most=len(todo) // (2 * len(ready)) if several else 1)
+                        requests = [request for index in taken for request in blocks[index]]
+                        slot.begin("blocks", getattr(slot.actor, method).remote(requests), blocks=taken)
                 for done in self._finished():
-                    if done.block is None:
-                        continue
                     if done.is_lost:
-                        deaths[done.block] += 1
-                        _require_harmless(done.block, deaths, len(blocks), self.lost)
-                        todo.appendleft(done.block)
-                    else:
-                        results[done.block] = done.value
+                        deaths.update(done.blocks)
+                        _require_harmless(done.blocks, deaths, len(blocks), self.lost)
+                        todo.extendleft(reversed(done.blocks))
+                    elif done.blocks:
+                        values = iter(done.value)
+                        results.update((index, list(islice(values, len(blocks[index])))) for index in done.blocks)
                         self._losses[done.slot.number] = 0
-                        on_done()
+                        on_done(len(done.blocks))
         finally:
             for slot in self._slots:
-                if slot.block is not None:  # after an error: its result belongs to no later call
-                    slot.task, slot.block = _UNWANTED, None
+                if slot.blocks:  # after an error: their results belong to no later call
+                    slot.task, slot.blocks = _UNWANTED, ()
         return [results[index] for index in range(len(blocks))]
 
     def each(self, method: str) -> list[Any]:
@@ -146,24 +153,24 @@ class Replicas:
             yield self._done(refs[ref])
 
     def _done(self, slot: Slot) -> Done:
-        task, block, ref = slot.task or "", slot.block, slot.ref
-        slot.task = slot.ref = slot.block = None
+        task, blocks, ref = slot.task or "", slot.blocks, slot.ref
+        slot.task, slot.blocks, slot.ref = None, (), None
         try:
             value = ray().get(ref)
         except ray().exceptions.RayTaskError as error:
             if task == _UNWANTED:
-                return Done(slot, task, None)
+                return Done(slot, task, ())
             raise error.cause from error
         except ray().exceptions.RayError as error:
             _require_startable(error)
             self._lose(slot, error)
-            return Done(slot, task, block, is_lost=True)
+            return Done(slot, task, blocks, is_lost=True)
         if task == "place":
             slot.place = value
             slot.begin("load", slot.actor.load.remote(self._checkpoint, self._kept))
         elif task == "load":
             slot.facts = value.facts
-        return Done(slot, task, block, value)
+        return Done(slot, task, blocks, value)
 
     def _lose(self, slot: Slot, error: Exception) -> None:
         self.lost.append(f"{slot.name} ({type(error).__name__})")
@@ -230,12 +237,20 @@ def _require_startable(error: Exception) -> None:
         )
 
 
-def _require_harmless(block: int, deaths: Mapping[int, int], num_blocks: int, lost: Sequence[str]) -> None:
+def _taken(todo: deque[int], deaths: Mapping[int, int], *, at_most: int) -> tuple[int, ...]:
+    """Take the next blocks; one that was computed when a replica was lost is computed alone."""
+    taken = [todo.popleft()]
+    while todo and len(taken) < at_most and not deaths[taken[0]] and not deaths[todo[0]]:
+        taken.append(todo.popleft())
+    return tuple(taken)
+
+
+def _require_harmless(blocks: Sequence[int], deaths: Mapping[int, int], num_blocks: int, lost: Sequence[str]) -> None:
     """Raise EngineError for a block that has ended two replicas: it would end the others too."""
-    if deaths[block] < MAX_DEATHS_OF_A_BLOCK:
+    if not (deadly := [block for block in blocks if deaths[block] >= MAX_DEATHS_OF_A_BLOCK]):
         return
     raise EngineError(
-        f"engine.replicas: block {block + 1} of {num_blocks} has ended {deaths[block]} replicas "
+        f"engine.replicas: block {deadly[0] + 1} of {num_blocks} has ended {deaths[deadly[0]]} replicas "
         f"({', '.join(lost[-MAX_DEATHS_OF_A_BLOCK:])}); a block must not end an engine; memory may be short: lower "
         f"engine.batch_tokens (transformers) or engine.max_num_seqs; then {RESUME}"
     )

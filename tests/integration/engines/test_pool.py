@@ -98,14 +98,16 @@ def test_a_killed_replica_is_replaced_and_has_the_weights_in_use(
     num_lost = len(replicas.lost)
     killed: list[int] = []
 
-    def kill() -> None:
-        busy = [slot for slot in replicas.ready if slot.block is not None]
+    def kill(_: int) -> None:
+        busy = [slot for slot in replicas.ready if slot.blocks]
         if busy and not killed:
             killed.append(pid_of(busy[0].place))
             os.kill(killed[0], signal.SIGKILL)
 
     blocks = engine._engine.generation_blocks(requests)
-    found = replicas.map("generate", [block.requests for block in blocks], on_done=kill)  # while both compute
+    found = replicas.map(
+        "generate", [block.requests for block in blocks], several=False, on_done=kill
+    )  # while both compute
     assert found == [alone.generate(block.requests) for block in blocks]
     assert capfd.readouterr().out == "", "Ray's messages are no output of a command"
     assert len(replicas.lost) - num_lost == 1 and str(killed[0]) in replicas.lost[-1]
@@ -147,22 +149,25 @@ def doubling(engine: PooledEngine) -> Iterator[Any]:
         each.close()
 
 
-def test_a_block_that_ended_a_replica_is_computed_again(doubling: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_a_block_that_ended_a_replica_is_computed_again(doubling: Any, tmp_path: Path, several: bool) -> None:
     replicas, done = doubling(), []
     blocks: list[list[Any]] = [[i, i + 1] for i in range(0, 40, 2)]
     blocks[7].append(tmp_path / "trap")
-    found = replicas.map("double", blocks, on_done=lambda: done.append(1))
+    found = replicas.map("double", blocks, several=several, on_done=done.append)
     assert [number for block in found for number, _ in block] == list(range(0, 80, 2)), "nothing lost, nothing twice"
     assert {checkpoint for block in found for _, checkpoint in block} == {"the checkpoint"}
-    assert len(done) == 20 and len(replicas.lost) == 1
+    assert sum(done) == 20 and len(replicas.lost) == 1
+    assert (max(done) == 5) == several, "a quarter of twenty at first for each of two, then fewer"
 
 
-def test_a_block_that_ends_two_replicas_ends_the_run(doubling: Any) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_a_block_that_ends_two_replicas_ends_the_run(doubling: Any, several: bool) -> None:
     replicas = doubling(wanted=3)
     blocks: list[list[Any]] = [[i] for i in range(9)]
     blocks[4].append(Path("/nowhere/trap"))
     with pytest.raises(EngineError, match=r"block 5 of 9 has ended 2 replicas \(replica \d on host, process \d+"):
-        replicas.map("double", blocks, on_done=list)
+        replicas.map("double", blocks, several=several, on_done=str)
     assert len(replicas.lost) == 2
 
 
@@ -194,8 +199,8 @@ def test_a_replica_that_cannot_start_says_why(engine: PooledEngine) -> None:
 def test_an_error_leaves_nothing_for_the_next_call(doubling: Any) -> None:
     replicas = doubling()
     with pytest.raises(ValueError, match="three is refused"):
-        replicas.map("failing", [[i, 3] for i in range(6)], on_done=list)
-    assert replicas.map("failing", [[i] for i in (1, 2)], on_done=list) == [[1], [2]]
+        replicas.map("failing", [[i, 3] for i in range(6)], several=False, on_done=str)
+    assert replicas.map("failing", [[i] for i in (1, 2)], several=False, on_done=str) == [[1], [2]]
     assert set(replicas.each("asleep")) == {slot.facts["pid"] for slot in replicas.ready}
 
 
@@ -206,4 +211,4 @@ def test_a_replica_whose_first_load_failed_is_used_after_the_next_one(engine: Po
         replicas.load("refused", kept={})
     assert replicas.ready == []
     replicas.load("the checkpoint", kept={})
-    assert replicas.map("double", [[1]], on_done=list) == [[(2, "the checkpoint")]]
+    assert replicas.map("double", [[1]], several=False, on_done=str) == [[(2, "the checkpoint")]]

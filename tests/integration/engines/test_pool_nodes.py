@@ -35,7 +35,7 @@ def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes)
     replicas.load("the checkpoint", kept={})  # type: ignore[arg-type]
     killed = False
 
-    def kill() -> None:
+    def kill(_: int) -> None:
         nonlocal killed
         if not killed:
             os.kill(nodes.raylets[1], signal.SIGKILL)
@@ -43,7 +43,7 @@ def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes)
 
     end = time.monotonic() + 60
     while not replicas.lost and time.monotonic() < end:  # an actor notices the end of its node after some seconds
-        found: list[Any] = replicas.map("double", [[i] for i in range(400)], on_done=kill)
+        found: list[Any] = replicas.map("double", [[i] for i in range(400)], several=False, on_done=kill)
         assert [number for ((number, _),) in found] == list(range(0, 800, 2)), "nothing lost, nothing twice"
     assert len(replicas.lost) == 1
     replicas.close()
