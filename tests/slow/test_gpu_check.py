@@ -130,6 +130,38 @@ def test_a_torch_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert machine.machine_of("cuda").missing == ("torch 2.10.1: 2.11 or newer is needed; install it with make setup",)
 
 
+def test_models_are_stored_as_an_update_stores_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base of adapters is bfloat16 on a GPU that computes in it: so it is predicted, and so it must be measured."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    memory, large = (importlib.import_module(name) for name in ("memory", "large"))
+    monkeypatch.setattr("selfreward.updates.adapters.computes_in_bfloat16", lambda: True)
+    asked: list[str] = []
+
+    def stop(_config: object, *, device: str, dtype: object) -> None:
+        asked.append(str(dtype))
+        raise InterruptedError
+
+    for module in (memory, large):
+        monkeypatch.setattr(module, "random_model", stop)
+    for changes in ({}, {"lora": True}, {"weights_dtype": "bfloat16"}):
+        with pytest.raises(InterruptedError):
+            memory._measured(memory.config_of("llama", memory.SMALL), 64, "cpu", **changes)
+        with pytest.raises(InterruptedError):
+            large._steps("cpu", memory.config_of("llama", memory.SMALL), changes, 2, 64)
+    assert asked == ["torch.float32"] * 2 + ["torch.bfloat16"] * 4
+
+
+def test_what_fits_in_the_check_is_what_fits_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7B in float32 needs 129 GiB, and nine tenths of an H200 are 126."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "gpu_checks"))
+    large = importlib.import_module("large")
+    config = large.config_of("qwen2", large.QWEN_7B)
+    for name, gib, fits in (("float32, adamw", 140, False), ("float32, adamw", 150, True),
+                            ("LoRA, bfloat16 base", 80, True)):  # fmt: skip
+        monkeypatch.setattr(large, "free_memory", lambda _device, gib=gib: gib * 2**30)
+        assert large._is_predicted_to_fit(config, large.CASES[name], 2048, "cuda") == fits
+
+
 HANGS = """
 import os, subprocess, sys, time
 sys.path.insert(0, {checks!r})
