@@ -71,7 +71,7 @@ def cell(config: PretrainedConfig, way: Way, *, count: int, gib: float) -> str:
     found = training_memory(config, settings, on_cuda=True)
     tokens = found.tokens_that_fit(int(gib * GIB) - ASLEEP_BYTES)
     if tokens < SMALLEST:
-        return f"no ({found.peak(SMALLEST, SMALLEST) / GIB:,.0f})"
+        return f"no ({found.peak(SMALLEST, SMALLEST, SMALLEST) / GIB:,.0f})"
     return f"{found.fixed / GIB:,.0f} + {tokens / 1000:.0f}k"
 
 

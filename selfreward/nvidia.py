@@ -54,7 +54,7 @@ def require_usable_gpu(system: System | None = None) -> None:
     raise InstallationError(
         f"{found}: torch {torch.__version__}, built for CUDA {torch.version.cuda}, cannot use them ({_reason()}); CUDA "
         "13 needs driver 580 or newer, CUDA 12 driver 525; install a newer driver, or torch and vLLM for the CUDA "
-        f"version of this driver (docs/gpu.md); {on_purpose}"
+        f"version of this driver (docs/install.md, An older driver); {on_purpose}"
     )
 
 

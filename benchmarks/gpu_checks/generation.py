@@ -1,19 +1,20 @@
-"""Tokens per second of the engine, as a share of vLLM's own `generate` and of the limit by memory bandwidth."""
+"""Tokens per second of the engine, as a share of vLLM by itself and of the limit by memory bandwidth.
+
+Each engine starts in a process of its own (`rates.py`), because settings of vLLM hold for a whole process.
+"""
 
 import json
-import random
-import time
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
 
-from engines import engine_on, section_of
 from models import LLAMA_1B, tiny, write_model
+from rates import requests_of
 from speed import copy_bandwidth
 from step import Step, main
 
-from selfreward.model_files import checkpoint_of
-from selfreward.requests import GenerationRequest
-
 MIN_SHARE_OF_VLLM = 0.95
+ENGINES = ("stock", "seeded", "unseeded")
 
 
 def run(step: Step) -> None:
@@ -22,70 +23,63 @@ def run(step: Step) -> None:
     folder, sizes, num_tokens = tiny(), (4, 8), 16
     if step.on_cuda:
         folder = write_model(step.folder / "model", "llama", LLAMA_1B, device="cuda", tokenizer_of=tiny())
+        _release_gpu()
         sizes, num_tokens = (256, 1024), 256
-    first = checkpoint_of(folder, 0)
-    engine = engine_on(section_of(max_num_seqs=max(sizes)), first)
-    engine.load(first)
-    engine.generate(_requests(2, 8))
+    rates: dict[str, dict[str, float]] = {}
+    for engine in ENGINES:
+        with step.attempt(engine):
+            rates[engine] = _rates(step.folder, engine, folder, sizes, num_tokens)
+            for size in sizes:
+                name = {"stock": ": vLLM itself", "seeded": "", "unseeded": ": without seeds"}[engine]
+                step.figure(f"{size} sequences{name}", rates[engine][str(size)], "tokens/s")
     for size in sizes:
         with step.attempt(f"{size} sequences"):
-            _compare(step, engine, _requests(size, num_tokens), folder, bandwidth)
-    with step.attempt("close"):
-        engine.close()
+            _compare(step, rates, size)
+            limit = _limit(folder, size, num_tokens, bandwidth)
+            step.figure(f"{size} sequences: share of the limit by bandwidth", rates["seeded"][str(size)] / limit)
 
 
-def _requests(num: int, num_tokens: int) -> list[GenerationRequest]:
-    """Requests of 128 random tokens with different seeds; prompts share nothing."""
-    rng = random.Random(num)
-    prompts = [tuple(rng.randrange(250) for _ in range(128)) for _ in range(num)]
-    return [GenerationRequest(prompt, num_tokens, seed=i) for i, prompt in enumerate(prompts)]
+def _release_gpu() -> None:
+    """Free what this process holds of the GPU, so that the engines find all of it."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
-def _compare(step: Step, engine: Any, requests: list[GenerationRequest], folder: Any, bandwidth: float) -> None:
-    size = len(requests)
-    engine.generate(_requests(size, 8))  # warms up batches of this size
-    ours = _rate_of_engine(engine, requests)
-    step.figure(f"{size} sequences", ours, "tokens/s")
-    section = engine._section  # the same engine without seeds, which need a generator for each request
-    engine._section = section.model_copy(update={"seeded": False})
-    unseeded = _rate_of_engine(engine, requests)
-    engine._section = section
-    step.figure(f"{size} sequences: without seeds", unseeded, "tokens/s")
-    raw = _rate_of_vllm(engine._llm, requests)
-    step.figure(f"{size} sequences: vLLM itself", raw, "tokens/s")
-    step.figure(f"{size} sequences: share of vLLM, with seeds", ours / raw)
-    step.figure(f"{size} sequences: share of vLLM, without seeds", unseeded / raw)
-    limit = _limit(folder, size, requests[0], bandwidth)
-    step.figure(f"{size} sequences: share of the limit by bandwidth", ours / limit)
+def _rates(work: Path, engine: str, folder: Path, sizes: tuple[int, ...], num_tokens: int) -> dict[str, float]:
+    """Return tokens per second by number of sequences. Raises RuntimeError with the last line of what went wrong."""
+    out = work / f"{engine}.json"
+    out.unlink(missing_ok=True)
+    command = [sys.executable, str(Path(__file__).with_name("rates.py")), engine, "--folder", str(folder),
+               "--out", str(out), "--sizes", ",".join(map(str, sizes)), "--tokens", str(num_tokens)]  # fmt: skip
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    print(done.stderr, flush=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    found: dict[str, float] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def _compare(step: Step, rates: dict[str, dict[str, float]], size: int) -> None:
+    stock, seeded, unseeded = (rates[engine][str(size)] for engine in ENGINES)
+    step.figure(f"{size} sequences: share of vLLM, with seeds", seeded / stock)
+    step.figure(f"{size} sequences: share of vLLM, without seeds", unseeded / stock)
     if step.on_cuda:
-        step.at_least(f"{size} sequences: share of vLLM", ours / raw, MIN_SHARE_OF_VLLM)
-    step.check(f"{size} sequences: tokens", ours, limit="more than 0 per second", ok=ours > 0)
+        step.at_least(f"{size} sequences: share of vLLM", seeded / stock, MIN_SHARE_OF_VLLM)
+    step.check(f"{size} sequences: tokens", seeded, limit="more than 0 per second", ok=seeded > 0)
 
 
-def _rate_of_engine(engine: Any, requests: list[GenerationRequest]) -> float:
-    started = time.monotonic()
-    results = engine.generate(requests)
-    return sum(len(draw.token_ids) for draws in results for draw in draws) / (time.monotonic() - started)
-
-
-def _rate_of_vllm(llm: Any, requests: list[GenerationRequest]) -> float:
-    from vllm import SamplingParams
-
-    params = SamplingParams(max_tokens=requests[0].max_tokens, temperature=1.0, detokenize=False)
-    llm.reset_prefix_cache()
-    started = time.monotonic()
-    prompts = [{"prompt_token_ids": [*request.prompt_token_ids]} for request in requests]
-    outputs = llm.generate(prompts, params, use_tqdm=False)
-    return sum(len(output.outputs[0].token_ids) for output in outputs) / (time.monotonic() - started)
-
-
-def _limit(folder: Any, size: int, request: GenerationRequest, bandwidth: float) -> float:
+def _limit(folder: Path, size: int, num_tokens: int, bandwidth: float) -> float:
     """Return tokens/s when each step reads all weights and the keys and values of all sequences once, in 16 bits."""
     config = json.loads((folder / "config.json").read_text())
     weights = (folder / "model.safetensors").stat().st_size  # in 16 bits
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     per_token = 2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_size
-    length = len(request.prompt_token_ids) + request.max_tokens / 2
+    (request,) = requests_of(1, num_tokens)
+    length = len(request.prompt_token_ids) + num_tokens / 2
     return size * bandwidth / (weights + size * length * per_token)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from models import QWEN_7B, SMALL, config_of, random_model, random_pairs, take_step, trainer_of
+from models import QWEN_7B, SMALL, config_of, random_model, random_pairs, stored_dtype, take_step, trainer_of
 from short_memory import ENOUGH, message_when_memory_is_short
 from speed import now, peak_gib, reset_peak
 from step import Step, main
@@ -15,7 +15,7 @@ from selfreward.updates.memory import training_memory
 from selfreward.updates.settings import Settings
 
 CASES: dict[str, dict[str, Any]] = {
-    "LoRA, bfloat16 base": {"lora": True, "weights_dtype": "bfloat16"},
+    "LoRA, bfloat16 base": {"lora": True},
     "bfloat16, checkpointing": {"weights_dtype": "bfloat16", "gradient_checkpointing": True, "learning_rate": 1e-5},
     "float32, adamw_8bit": {"optimizer": "adamw_8bit", "gradient_checkpointing": True},
     "float32, adamw": {"gradient_checkpointing": True},
@@ -54,7 +54,7 @@ def _one_step(step: Step, name: str, config: Any, changes: dict[str, Any], num_p
 
 
 def _steps(device: str, config: Any, changes: dict[str, Any], num_pairs: int, num_tokens: int) -> tuple[float, float]:
-    model = random_model(config, device=device, dtype=getattr(torch, changes.get("weights_dtype", "float32")))
+    model = random_model(config, device=device, dtype=stored_dtype(**changes))
     pairs = random_pairs(num_pairs, num_tokens, vocabulary=config.vocab_size)
     trainer, block = trainer_of(model, pairs, micro_batch_tokens=num_tokens, **changes)
     take_step(trainer, block)
@@ -71,8 +71,8 @@ def _is_predicted_to_fit(config: Any, changes: dict[str, Any], num_tokens: int, 
     training = {key: value for key, value in changes.items() if key != "lora"}
     lora = LoraSection() if changes.get("lora") else None
     settings = Settings(training=TrainingSection(**training), engine_dtype="bfloat16", lora=lora)
-    peak = training_memory(config, settings, on_cuda=True).peak(num_tokens, num_tokens // 2)
-    return peak < 0.97 * free_memory(torch.device(device))
+    found = training_memory(config, settings, on_cuda=True)
+    return found.tokens_that_fit(free_memory(torch.device(device))) >= num_tokens
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from selfreward.installation import require_transformers, version_of
 from selfreward.nvidia import missing_for_triton, require_usable_gpu
 
 OLDEST_TORCH = "2.11"
+IMPORT_S = 60  # for the import of vLLM
 NEEDED = ("torch", "transformers", "trl", "accelerate", "peft", "psutil")
 
 
@@ -65,9 +66,9 @@ def _import_error() -> str | None:
     """Import vLLM in another process, so that this one keeps no memory of a GPU."""
     command = [sys.executable, "-c", "from vllm import LLM"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=180)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=IMPORT_S)
     except subprocess.TimeoutExpired:
-        return "the import of vLLM has no end after 180 s"
+        return f"the import of vLLM has no end after {IMPORT_S} s"
     last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return f"vLLM cannot be imported: {last}" if done.returncode else None
 

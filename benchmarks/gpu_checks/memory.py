@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import LLAMA_1B, SMALL, config_of, random_model, random_pairs, take_step, trainer_of
+from models import LLAMA_1B, SMALL, config_of, random_model, random_pairs, stored_dtype, take_step, trainer_of
 from speed import reset_peak
 from step import Step, main
 
@@ -49,14 +49,13 @@ def _predicted(config: Any, num_tokens: int, *, on_cuda: bool, lora: bool = Fals
     settings = Settings(
         training=TrainingSection(**training), engine_dtype="bfloat16", lora=LoraSection() if lora else None
     )
-    return training_memory(config, settings, on_cuda=on_cuda).peak(num_tokens, num_tokens // 2)
+    return training_memory(config, settings, on_cuda=on_cuda).peak(num_tokens, num_tokens // 2, num_tokens * 3 // 4)
 
 
 def _measured(config: Any, num_tokens: int, device: str, **changes: Any) -> int:
     """Return the peak of two steps in micro-batches of one pair of `num_tokens` tokens, half of them labels."""
-    dtype = getattr(torch, changes.get("weights_dtype", "float32"))
     reset_peak(device)
-    model = random_model(config, device=device, dtype=dtype)
+    model = random_model(config, device=device, dtype=stored_dtype(**changes))
     pairs = random_pairs(2, num_tokens, vocabulary=config.vocab_size)
     trainer, block = trainer_of(model, pairs, micro_batch_size=1, micro_batch_tokens=None, **changes)
     reset_peak(device)

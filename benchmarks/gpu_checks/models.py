@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from selfreward.installation import version_of
 from selfreward.model_files import materialise
 from selfreward.recipe import LoraSection, ModelSection, TrainingSection
+from selfreward.updates.adapters import base_dtype
 from selfreward.updates.batches import PairBlock
 from selfreward.updates.packing.layout import PairTokens
 from selfreward.updates.settings import Settings
@@ -56,6 +57,12 @@ def random_model(config: PretrainedConfig, *, device: str, dtype: torch.dtype = 
             if name.endswith(".bias"):
                 parameter.normal_(std=0.5)
     return model
+
+
+def stored_dtype(*, lora: bool = False, weights_dtype: str = "float32", **_training: Any) -> torch.dtype:
+    """Return the dtype in which an update with these settings stores the model's own weights."""
+    dtype: torch.dtype = getattr(torch, base_dtype(LoraSection()) if lora else weights_dtype)
+    return dtype
 
 
 def random_pairs(num: int, num_tokens: int, *, vocabulary: int, seed: int = 0) -> tuple[PairTokens, ...]:

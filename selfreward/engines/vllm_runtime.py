@@ -34,6 +34,7 @@ def kv_conditions(section: EngineSection, *, context_tokens: int, max_num_seqs: 
     return {
         "gpus": [[gpu.name, gpu.memory_bytes] for gpu in visible_gpus()],
         "vllm": vllm_version(),
+        "model_runner": os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "vLLM's choice"),  # both also determine block_tokens
         "dtype": section.dtype,
         "gpu_memory_utilization": section.gpu_memory_utilization,
         "context_tokens": context_tokens,

@@ -41,8 +41,15 @@ class Memory:
     def trainer(self) -> int:
         if self.training is None:
             return 0
-        # Every token may have a label: how many do is known only with the responses.
-        return self.num_trainers * self.training.peak(self.micro_batch_tokens, self.micro_batch_tokens)
+        return self.num_trainers * self.training.peak(*self.micro_batch)
+
+    @property
+    def micro_batch(self) -> tuple[int, int, int]:
+        """Tokens, labels and copied keys of the largest micro-batch: how many is known only with the responses.
+
+        Every token may have a label; where no two pairs share a prompt, there are fewer copied keys than tokens.
+        """
+        return (self.micro_batch_tokens,) * 3
 
     @property
     def peak(self) -> int:

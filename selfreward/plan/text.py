@@ -163,7 +163,12 @@ def _used(plan: Plan) -> str:
     return f"So far this run used {used / planned:.0%} of the upper bound on tokens of its finished stages."
 
 
-_STATES = {"adamw": "Adam's moments", "adamw_8bit": "Adam's moments in 8 bits", "adafactor": "Adafactor's state"}
+_STATES = {
+    "adamw": "Adam's moments",
+    "adamw_8bit": "Adam's moments in 8 bits",
+    "adamw_offload": "Adam's moments (in host memory if need be)",
+    "adafactor": "Adafactor's state",
+}
 
 
 def _memory(plan: Plan) -> str:
@@ -192,11 +197,12 @@ def _trainer(plan: Plan) -> str:
         *([f"{_gib(found.copies)} copies of weights in 16 bits"] if found.copies else []),
     ]
     tokens = memory.micro_batch_tokens
-    activations = found.peak(tokens, tokens) - found.fixed
+    peak = found.peak(*memory.micro_batch)
+    activations = peak - found.fixed
     processes = f" in each of {memory.num_trainers} processes" if memory.num_trainers > 1 else ""
     how = " (training.micro_batch_tokens: auto)" if section.micro_batch_tokens == "auto" else ""
     return (
-        f"trainer {_gib(found.peak(tokens, tokens))}{processes}: {', '.join(parts)}{shards}, and {_gib(activations)} "
+        f"trainer {_gib(peak)}{processes}: {', '.join(parts)}{shards}, and {_gib(activations)} "
         f"activations and logits of a micro-batch of {tokens:,} tokens{how}"
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PretrainedConfig
 
-from selfreward.updates.memory import UNTRACEABLE, TrainingMemory, training_memory
+from selfreward.updates.memory import TrainingMemory, countable_memory
 from selfreward.updates.packing.micro_batches import Budget
 from selfreward.updates.settings import Settings
 
@@ -37,12 +37,14 @@ class Budgets:
 def budgets_of(settings: Settings, config: PretrainedConfig, *, device: torch.device) -> Budgets:
     """Return the budgets of an update of a model with this configuration on `device`."""
     section = settings.training
-    memory = _memory(settings, config, on_cuda=device.type == "cuda")
+    memory = countable_memory(config, settings, on_cuda=device.type == "cuda")
     tokens, reason = section.micro_batch_tokens, "set in the recipe"
     if tokens == "auto":
         tokens, reason = _auto(memory, device)
     packed = section.packing == "shared_prefix"
     step = Budget(tokens, section.micro_batch_size, packed)
+    if memory is not None and section.micro_batch_tokens == "auto" and device.type == "cuda":
+        step = replace(step, key_cost=memory.key_cost)  # a number in the recipe is one of tokens
     return Budgets(step, _forward(step, memory), reason)
 
 
@@ -69,16 +71,8 @@ def _forward(step: Budget, memory: TrainingMemory | None) -> Budget:
     """Return the budget of a pass that takes no more memory for activations than a micro-batch of a step."""
     if memory is None or step.max_tokens is None:
         return step
-    taken = memory.peak(step.max_tokens, 0) - memory.fixed
-    tokens = int(taken / memory.per_token_in_layer)
+    taken = memory.peak(step.max_tokens, 0, step.max_tokens) - memory.fixed
+    tokens = int(taken / (memory.per_token_in_layer + memory.per_key_in_layer))
     larger = max(step.max_tokens, min(MAX_PASS_TOKENS, tokens))
     pairs = step.max_pairs and step.max_pairs * max(1, larger // step.max_tokens)
-    return Budget(larger, pairs, step.shared_prefix)
-
-
-def _memory(settings: Settings, config: PretrainedConfig, *, on_cuda: bool) -> TrainingMemory | None:
-    """Return the memory of the update, or None for a model that cannot be traced."""
-    try:
-        return training_memory(config, settings, on_cuda=on_cuda, trust_remote_code=settings.trust_remote_code)
-    except UNTRACEABLE:
-        return None
+    return Budget(larger, pairs, step.shared_prefix, memory.key_cost_without_gradients if step.key_cost else 0.0)

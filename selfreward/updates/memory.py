@@ -1,99 +1,97 @@
 """Memory of an update: what the weights and their states take, and what each token of a micro-batch adds.
 
-Activations are not estimated by a formula: a forward pass of one and of two layers runs on fake tensors, which have
-shapes and no data, and the tensors that autograd saves for the backward pass are counted. A token of a micro-batch adds
-as many bytes for each further layer.
-
 Sizes are in bytes, of one process. States follow ZeRO (1910.02054, section 3.1).
 """
 
-import copy
-import functools
-import gc
-import json
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig
 
 from selfreward.errors import RecipeError
 from selfreward.recipe import LoraSection, TrainingSection
-from selfreward.updates.packing import attention, forward
-from selfreward.updates.packing.layout import PairTokens, lay_out_pairs
-from selfreward.updates.packing.padded_batch import padded_batch
 from selfreward.updates.settings import Settings
+from selfreward.updates.traced_model import Activations, Parameters, traced
 
-MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_offload": 8.0, "adafactor": 0.01}
+STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_offload": 8.0, "adafactor": 0.01}
 """Bytes of the optimizer's state for each trained float32 weight."""
 BASE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.53}
-"""Bytes of a frozen weight below adapters; in 4 bits with a scale for each block of 64."""
+"""Bytes of a frozen weight below adapters; in 4 bits with a scale for each block of 64, and not for embeddings and
+head, which stay in 16 bits."""
 LOGIT_BYTES = 3 * 4  # on the CPU for each label and token of the vocabulary: logits, softmax and gradient, float32
-FUSED_HEAD_BYTES = 4096 * 32768 * 4  # a tile of logits in TRL's fused head, on CUDA: tokens, vocabulary, float32
+STEP_BYTES = {
+    ("adamw_8bit", "float32"): (12, 20),
+    ("adamw_8bit", "nearest"): (16, 24),
+    ("adamw_8bit", "random"): (0, 8),
+    ("adafactor", "float32"): (8, 8),
+    ("adafactor", "nearest"): (16, 16),
+}
+"""Bytes that an optimizer's step makes for each weight of the tensor that it is at, by the dtype of the weights or how
+bfloat16 ones are rounded: of embeddings, whose moments have 32 bits, and of others. Measured on a CPU. Adafactor's
+operations are the same on a GPU, where those of the others are one kernel."""
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32768  # the largest tile of logits in TRL's fused head
+TILE_COPIES = 7.25  # of a tile in float32 that its backward pass makes where there is no Triton
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, OSError, RecipeError)
 """What models of unknown architectures raise on fake tensors."""
 MARGIN = 0.9  # of the free memory: kernels' workspaces, and freed memory in pieces
 MAX_TOKENS = 65_536  # a larger micro-batch is no faster
-_SHORT, _LONG = 256, 512
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Tensors that a layer saves for the backward pass.
-
-    `per_token` and `fixed` are the bytes of one layer, for each token and in all; the latter are copies of its weights
-    in 16 bits. `boundary` is what a layer with gradient checkpointing saves for each token.
-    """
-
-    per_token: float
-    fixed: int
-    boundary: float
-    num_layers: int
+_TRACED = ((256, 128), (512, 256), (512, 2))  # tokens of a pair, and those of its prompt
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
     """Memory of an update on one device; `copies` are the weights in 16 bits that autocast or sharding makes.
 
-    `per_token` is what the forward pass saves of each token of a micro-batch. Beside that there are, one after the
-    other, the logits (`per_label` for each token with a label) and a layer in its backward pass (`per_token_in_layer`,
-    also what each token of a pass without gradients takes).
+    `per_token` and `per_key` are what the forward pass saves of each token of a micro-batch and of each key that is
+    copied for a segment. Beside that there are, one after the other, the output layer (`head` in all, `per_label` for
+    each token with a label, `per_tile_token` for each token of a tile of logits) and a layer in its backward pass
+    (`per_token_in_layer` and `per_key_in_layer`, also what a pass without gradients takes). Activations are freed
+    before the optimizer takes `optimizer` bytes for its largest tensor.
     """
 
     weights: int
     gradients: int
     states: int
     copies: int
-    head: int
     per_token: float
-    per_label: float
     per_token_in_layer: float
+    head: int = 0
+    per_label: float = 0.0
+    per_tile_token: float = 0.0
+    per_key: float = 0.0
+    per_key_in_layer: float = 0.0
+    optimizer: int = 0
 
     @property
     def fixed(self) -> int:
-        return self.weights + self.gradients + self.states + self.copies + self.head
+        return self.weights + self.gradients + self.states + self.copies
 
-    def peak(self, num_tokens: int, num_labels: int) -> int:
-        """Return the largest memory in the step of a micro-batch."""
-        beside = max(num_tokens * self.per_token_in_layer, num_labels * self.per_label)
-        return int(self.fixed + num_tokens * self.per_token + beside)
+    def peak(self, num_tokens: int, num_labels: int, num_keys: int = 0) -> int:
+        """Return the largest memory in the step of a micro-batch; keys as `Layout.num_keys` counts them."""
+        saved = num_tokens * self.per_token + num_keys * self.per_key
+        output = self.head + num_labels * self.per_label + min(num_tokens, TILE_TOKENS) * self.per_tile_token
+        layer = num_tokens * self.per_token_in_layer + num_keys * self.per_key_in_layer
+        return int(self.fixed + max(saved + max(output, layer), self.optimizer))
 
     def tokens_that_fit(self, available: int) -> int:
-        """Return the tokens of the largest micro-batch in `available` bytes, where all may be labels; 0 for none."""
-        room = available * MARGIN - self.fixed
-        return max(0, min(MAX_TOKENS, int(room / (self.peak(1, 1) - self.fixed))))
+        """Return the tokens of the largest micro-batch in `available` bytes, where each may be a label and have a key
+        that is copied; 0 for none."""
+        sizes = range(MAX_TOKENS + 1)
+        return max(0, bisect_right(sizes, available * MARGIN, key=lambda size: self.peak(size, size, size)) - 1)
+
+    @property
+    def key_cost(self) -> float:
+        """A copied key's share of the memory of a token with its key."""
+        return _share(self.per_key + self.per_key_in_layer, self.per_token + self.per_token_in_layer)
+
+    @property
+    def key_cost_without_gradients(self) -> float:
+        return _share(self.per_key_in_layer, self.per_token_in_layer)
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Numbers of parameters of the model without adapters; `trained` are all of them, or those of the adapters."""
-
-    all: int
-    trained: int
-    embeddings: int
-    largest_layer: int
+def _share(key: float, token: float) -> float:
+    return key / (key + token) if key else 0.0
 
 
 def training_memory(
@@ -102,39 +100,73 @@ def training_memory(
     """Return the memory of an update of a model with this configuration. Raises what transformers raises for it."""
     section, launch, lora = settings.training, settings.launch, settings.lora
     stored = section.weights_dtype if lora is None else _base_dtype(lora, on_cuda=on_cuda)
-    kind: Any = type(config)
-    parameters, activations = _traced(
-        json.dumps(config.to_dict(), default=str, sort_keys=True),
-        kind,
-        "float32" if stored == "float32" else "bfloat16",
-        autocast=on_cuda,
-        packed=section.packing == "shared_prefix",
-        lora=lora,
-        trust=trust_remote_code,
+    packed = section.packing == "shared_prefix"
+    # Below adapters in 4 bits, the model computes in what embeddings and head are stored in.
+    computed = ("bfloat16" if on_cuda else "float32") if stored == "nf4" else stored
+    parameters, activations = traced(
+        config, dtype=computed, autocast=on_cuda, packed=packed, lora=lora, trust=trust_remote_code
     )
     num_shards = launch.num_processes if launch.sharding == "fsdp" else 1
-    frozen = parameters.all if lora else 0
+    frozen = 0.0
+    if lora is not None:
+        outside = int(BASE_BYTES[computed]) * parameters.vocabulary
+        frozen = BASE_BYTES[stored] * (parameters.all - parameters.vocabulary) + outside
     size = 4 if lora else int(BASE_BYTES[stored])  # adapters are float32
-    weights = int(BASE_BYTES[stored] * frozen + size * parameters.trained) // num_shards
-    states = 0 if on_cuda and section.optimizer == "adamw_offload" else _states(section, parameters, size) // num_shards
+    # Activations of layers without checkpointing are kept; a copy of a key is one.
+    whole = activations.num_layers - _num_checkpointed(section, activations.num_layers)
+    per_key = 0.0 if section.packed_attention == "flex" else activations.per_key
+    vocabulary = config.get_text_config().vocab_size
+    is_tiled = not on_cuda and not packed
+    return TrainingMemory(
+        weights=int(frozen + size * parameters.trained) // num_shards,
+        gradients=size * parameters.trained // num_shards,
+        states=_states(section, parameters, size, on_cuda=on_cuda) // num_shards,
+        copies=_copies(parameters, activations, whole, lora=lora, is_sharded=num_shards > 1),
+        head=_head(parameters, size, lora=lora, on_cuda=on_cuda, packed=packed, is_sharded=num_shards > 1),
+        per_token=activations.per_token * whole + activations.boundary * (activations.num_layers - whole),
+        per_token_in_layer=activations.per_token + activations.boundary,
+        per_key=per_key * whole,
+        per_key_in_layer=per_key,
+        per_label=0.0 if on_cuda or is_tiled else float(LOGIT_BYTES * vocabulary),
+        per_tile_token=4 * (TILE_VOCABULARY + TILE_COPIES * min(vocabulary, TILE_VOCABULARY)) if is_tiled else 0.0,
+        optimizer=_of_a_step(section, parameters, size, on_cuda=on_cuda),
+    )
+
+
+def _copies(
+    parameters: Parameters, activations: Activations, whole: int, *, lora: LoraSection | None, is_sharded: bool
+) -> int:
+    if is_sharded:
+        # The layer that is computed and the next one in 16 bits, and one layer's gradient before it is reduced. The
+        # head is gathered in the forward pass and stays.
+        return (2 * 2 + 4) * parameters.largest_layer + 2 * parameters.head
     # Autocast keeps its copies of trained weights until the forward pass ends. Copies of frozen ones are saved like
     # activations, so not with checkpointing.
-    whole = activations.num_layers - _num_checkpointed(section, activations.num_layers)
-    copies = activations.fixed * (activations.num_layers if lora is None else max(1, whole))
-    if num_shards > 1:
-        # The layer that is computed and the next one in 16 bits, and one layer's gradient before it is reduced.
-        copies = (2 * 2 + 4) * parameters.largest_layer
-    per_token = activations.per_token * whole + activations.boundary * (activations.num_layers - whole)
-    return TrainingMemory(
-        weights=weights,
-        gradients=size * parameters.trained // num_shards,
-        states=states,
-        copies=copies,
-        head=FUSED_HEAD_BYTES if on_cuda else 0,
-        per_token=per_token,
-        per_label=0.0 if on_cuda else float(LOGIT_BYTES * config.get_text_config().vocab_size),
-        per_token_in_layer=activations.per_token + activations.boundary,
-    )
+    return activations.fixed * (activations.num_layers if lora is None else max(1, whole))
+
+
+def _head(
+    parameters: Parameters, size: int, *, lora: LoraSection | None, on_cuda: bool, packed: bool, is_sharded: bool
+) -> int:
+    """Return what TRL's fused head takes in its backward pass: a tile, and the gradient of its weights in float32.
+
+    That gradient is cast to 16 bits for weights of 16 bits; a sharded one is then reduced in float32.
+    """
+    if not on_cuda and packed:
+        return 0  # plain logits
+    trained = 0 if lora else parameters.head
+    per_weight = 10 if is_sharded else 6 if size == 2 else 4
+    return per_weight * trained + (4 * TILE_TOKENS * TILE_VOCABULARY if on_cuda else 0)
+
+
+def _of_a_step(section: TrainingSection, parameters: Parameters, size: int, *, on_cuda: bool) -> int:
+    """Return the most that the optimizer's step takes for one tensor."""
+    if on_cuda and section.optimizer != "adafactor":
+        return 0
+    rounding = "float32" if size == 4 else "random" if section.stochastic_rounding else "nearest"
+    of_embeddings, of_others = STEP_BYTES.get((section.optimizer, rounding), (0, 0))
+    embeddings = parameters.embeddings if parameters.trained == parameters.all else 0
+    return max(of_embeddings * embeddings, of_others * parameters.largest_trained)
 
 
 def traced_memory(folder: Path, settings: Settings, *, on_cuda: bool) -> TrainingMemory | None:
@@ -143,7 +175,15 @@ def traced_memory(folder: Path, settings: Settings, *, on_cuda: bool) -> Trainin
     trust = settings.trust_remote_code
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
-        return training_memory(config, settings, on_cuda=on_cuda, trust_remote_code=trust)
+    except UNTRACEABLE:
+        return None
+    return countable_memory(config, settings, on_cuda=on_cuda)
+
+
+def countable_memory(config: PretrainedConfig, settings: Settings, *, on_cuda: bool) -> TrainingMemory | None:
+    """Return the memory of an update of a model with this configuration, or None for one that cannot be traced."""
+    try:
+        return training_memory(config, settings, on_cuda=on_cuda, trust_remote_code=settings.trust_remote_code)
     except UNTRACEABLE:
         return None
 
@@ -159,125 +199,14 @@ def _base_dtype(lora: LoraSection, *, on_cuda: bool) -> str:
     return auto if lora.base_dtype == "auto" else lora.base_dtype
 
 
-def _states(section: TrainingSection, parameters: Parameters, size: int) -> int:
+def _states(section: TrainingSection, parameters: Parameters, size: int, *, on_cuda: bool) -> int:
     """Return the bytes of the optimizer's state, for trained weights of `size` bytes."""
-    each = MOMENTS[section.optimizer]
+    if on_cuda and section.optimizer == "adamw_offload":
+        return 0
+    each = STATE_BYTES[section.optimizer]
     if size == 2 and section.optimizer == "adamw":  # first moments in bfloat16; second ones too without random rounding
         each = 6.0 if section.stochastic_rounding else 4.0
     states = each * parameters.trained
     if section.optimizer == "adamw_8bit" and parameters.trained == parameters.all:
         states += (8 - each) * parameters.embeddings  # their moments stay in 32 bits
     return int(states)
-
-
-@functools.lru_cache(maxsize=8)
-def _traced(
-    config_json: str,
-    kind: type[PretrainedConfig],
-    dtype: str,
-    autocast: bool,
-    packed: bool,
-    lora: LoraSection | None,
-    trust: bool,
-) -> tuple[Parameters, Activations]:
-    config = kind.from_dict(json.loads(config_json))
-    num_layers = config.num_hidden_layers
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "autocast": autocast, "packed": packed, "lora": lora,
-                               "trust": trust}  # fmt: skip
-    one, two = (_saved(_with_layers(config, n), checkpointing=False, **options) for n in (1, 2))
-    boundary = [_saved(_with_layers(config, n), checkpointing=True, **options)[_LONG] for n in (1, 2)]
-    gc.collect()  # TRL's head puts the traced models into reference cycles
-    short, long = two[_SHORT] - one[_SHORT], two[_LONG] - one[_LONG]
-    per_token = (long - short) / (_LONG - _SHORT)
-    activations = Activations(
-        per_token=per_token,
-        fixed=round(long - per_token * _LONG),
-        boundary=(boundary[1] - boundary[0]) / _LONG,
-        num_layers=num_layers,
-    )
-    return _parameters(config, lora, trust), activations
-
-
-def _with_layers(config: PretrainedConfig, num_layers: int) -> PretrainedConfig:
-    changed = copy.deepcopy(config)
-    changed.num_hidden_layers = num_layers
-    if getattr(changed, "layer_types", None):
-        changed.layer_types = changed.layer_types[:num_layers]
-    return changed
-
-
-def _saved(
-    config: PretrainedConfig, *, dtype: torch.dtype, autocast: bool, packed: bool, lora: LoraSection | None,
-    checkpointing: bool, trust: bool,
-) -> dict[int, int]:  # fmt: skip
-    """Return the bytes that a forward pass saves for its backward pass, apart from parameters, by number of tokens."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust).train()
-    if packed:
-        model.set_attn_implementation(attention.implementation("segments"))
-        forward.install(model)
-    forward.add_fused_lm_head(model)
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if lora is not None:
-        model = _adapted(model, lora)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        model.to_empty(device="cpu")  # fake tensors of this device, for which autocast does what it does for real ones
-        own = {_storage(x) for x in (*model.parameters(), *model.buffers())}
-        return {size: _saved_by(model, size, own, mode, autocast=autocast, packed=packed) for size in (_SHORT, _LONG)}
-
-
-def _adapted(model: PreTrainedModel, lora: LoraSection) -> PreTrainedModel:
-    from selfreward.updates.adapters import add_adapters
-
-    with torch.device("meta"):
-        return add_adapters(model, lora, seed=0)
-
-
-def _saved_by(
-    model: torch.nn.Module, size: int, own: set[int], mode: FakeTensorMode, *, autocast: bool, packed: bool
-) -> int:
-    saved: dict[int, torch.Tensor] = {}  # with the tensors themselves, so that no storage is used again
-
-    def record(tensor: torch.Tensor) -> torch.Tensor:
-        if _storage(tensor) not in own:
-            saved[_storage(tensor)] = tensor
-        return tensor
-
-    # Packed, a prompt and two responses; padded, two rows of one token of the prompt.
-    half = size // 2
-    prompt, own_tokens = (half, half // 2) if packed else (1, half - 1)
-    pair = PairTokens((1,) * prompt, (1,) * own_tokens, (2,) * own_tokens)
-    inputs: dict[str, Any] = {name: mode.from_tensor(values) for name, values in padded_batch([pair]).items()}
-    if packed:
-        inputs["layout"] = lay_out_pairs([pair])
-    with (
-        torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
-    ):
-        forward.label_logps(model, inputs)
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address
-
-
-def _parameters(config: PretrainedConfig, lora: LoraSection | None, trust: bool) -> Parameters:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-        embeddings = model.get_input_embeddings().weight.numel()
-        layers = [sum(p.numel() for p in layer.parameters()) for layer in _layers(model)]
-        num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    if lora is not None:
-        model = _adapted(model, lora)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Parameters(num_parameters, trained, embeddings, max(layers, default=num_parameters))
-
-
-def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the decoder layers: the members of the longest list of modules."""
-    lists = [[*module] for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])

@@ -20,13 +20,10 @@ from torch import nn
 from transformers.trainer_pt_utils import get_parameter_names
 
 from selfreward.recipe import TrainingSection
-from selfreward.updates.stochastic_rounding import rounding_adamw
+from selfreward.updates.stochastic_rounding import BETAS, EPSILON, rounding_adamw
 
 # Biases and normalisation gains have no weight decay; the patterns are those of transformers' Trainer.
 NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
-
-
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 MOMENTS = ("state1", "state2")  # bitsandbytes' names
 
 

@@ -90,8 +90,8 @@ def _optimizer(settings: Settings) -> Iterator[Problem]:
         )
     if optimizer != "adamw" and settings.launch.sharding == "fsdp":
         yield Problem(
-            f"training.optimizer: {optimizer} with launch.sharding: fsdp; only the state of adamw can be sharded; "
-            "use adamw, or launch.sharding: none"
+            f"training.optimizer: {optimizer} with launch.sharding: fsdp; sharded, only adamw was tested; use "
+            "adamw, or launch.sharding: none"
         )
     yield from _stochastic_rounding(settings)
 

@@ -17,7 +17,10 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
+from selfreward.nvidia import missing_for_triton
 from selfreward.seeding import seed_of
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # transformers' defaults, of every AdamW here
 
 
 def rounding_adamw(
@@ -42,7 +45,7 @@ def rounding_adamw(
             return buffer
 
     optimizer: torch.optim.Optimizer = (With32BitEmbeddings if is_8_bit else WithFloat32SecondMoment)(
-        groups, lr=rate, betas=(0.9, 0.999), eps=1e-8, bf16_stochastic_round=True
+        groups, lr=rate, betas=BETAS, eps=EPSILON, bf16_stochastic_round=True
     )
     return optimizer
 
@@ -73,12 +76,9 @@ def missing() -> tuple[str, str] | None:
     if torch.cuda.is_available():
         if importlib.util.find_spec("triton") is None:
             return "the package triton", "install it with: pip install triton"
-        return _without_compiler("a C compiler", "CC", "gcc", "clang", "cc")
-    return _without_compiler("a C++ compiler", "CXX", "g++", "clang++")
-
-
-def _without_compiler(what: str, variable: str, *commands: str) -> tuple[str, str] | None:
-    wanted = (os.environ.get(variable, ""), *commands)
-    if any(shutil.which(command) for command in wanted if command):
+        needed = " and ".join(missing_for_triton())
+        return (needed, "install them, on Debian and Ubuntu with: apt-get install gcc python3-dev") if needed else None
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++")
+    if any(shutil.which(command) for command in compilers if command):
         return None
-    return what, f"install {commands[0]}, or name a compiler in the environment variable {variable}"
+    return "a C++ compiler", "install g++, or name a compiler in the environment variable CXX"

@@ -162,7 +162,8 @@ class Trainer:
     def _gradients(self, pairs: PairBlock, reference: Logps, batch: Batch) -> tuple[float, float, int]:
         """Compute the gradient; return loss, margin and the number of tokens computed.
 
-        Where `micro_batch_tokens: auto` has taken too much of one device's memory, the step begins again with half.
+        Where `micro_batch_tokens: auto` has taken too much of one device's memory, the step begins again with half. So
+        do passes without gradients (`logps`).
         """
         while True:
             budget = self.budgets.step
@@ -171,20 +172,23 @@ class Trainer:
             try:
                 found = self._add_gradients(pairs, reference, batch, micro_batches)
             except torch.OutOfMemoryError:
-                is_last = self.accelerator.num_processes > 1 or max(map(len, micro_batches)) == 1
-                if self.section.micro_batch_tokens != "auto" or is_last:
+                if not self._may_halve(micro_batches):
                     raise
             if found is None:  # here the exception, which refers to the activations, is gone
-                self._halve()
+                self._halve(f"before step {len(self.steps) + 1}")
                 continue
             tokens = (budget.num_tokens([pairs.tokens[i] for i in rows]) for rows in micro_batches if rows)
             return *found, sum(tokens)
 
-    def _halve(self) -> None:
-        """Free what the failed step has taken, and continue with micro-batches of half the tokens."""
+    def _may_halve(self, micro_batches: list[Batch]) -> bool:
+        is_alone = self.accelerator.num_processes == 1  # others would wait for a process that begins again
+        return self.section.micro_batch_tokens == "auto" and is_alone and max(map(len, micro_batches)) > 1
+
+    def _halve(self, when: str) -> None:
+        """Free what the failed computation has taken, and continue with micro-batches of half the tokens."""
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
-        self.budgets = self.budgets.halved(f"halved before step {len(self.steps) + 1}: the memory did not suffice")
+        self.budgets = self.budgets.halved(f"halved {when}: the memory did not suffice")
 
     def _agreed(self, budgets: Budgets) -> Budgets:
         """Return the budgets of the process with the least memory: all divide a step into the same micro-batches."""
@@ -255,18 +259,12 @@ class Trainer:
         log-probability is not finite.
         """
         found: dict[int, tuple[float, float]] = {}
-        num_processes = self.accelerator.num_processes
         self.model.eval()
-        micro_batches = self._divide(pairs, [*rows], self.budgets.forward) if rows else []
-        for part in micro_batches[self.accelerator.process_index :: num_processes]:
-            with torch.no_grad():
-                per_token = self._forward(self._inputs(pairs, part or [rows[0]]))
-            sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
-            found.update(zip(part, map(tuple, sums), strict=False))
-            self._report(phase, min(len(found) * num_processes, len(rows)), len(rows), {})
+        while not self._add_logps(found, pairs, rows, phase=phase):
+            self._halve(f"in the {phase} pass")
         self.model.train()
         reshard(self.model)
-        if num_processes > 1:
+        if self.accelerator.num_processes > 1:
             found = dict(gather_object(list(found.items())))
         if broken := [row for row in rows if not all(map(math.isfinite, found[row]))]:
             raise TrainingError(
@@ -274,6 +272,25 @@ class Trainer:
                 "must be finite; the model's weights are broken, or the precision is too low: look at its checkpoint"
             )
         return [found[row][0] for row in rows], [found[row][1] for row in rows]
+
+    @torch.no_grad()
+    def _add_logps(
+        self, found: dict[int, tuple[float, float]], pairs: PairBlock, rows: Sequence[int], *, phase: str
+    ) -> bool:
+        """Compute this process's share of the rows that `found` lacks; return False when the memory did not suffice."""
+        missing, num_processes = [row for row in rows if row not in found], self.accelerator.num_processes
+        micro_batches = self._divide(pairs, missing, self.budgets.forward) if missing else []
+        try:
+            for part in micro_batches[self.accelerator.process_index :: num_processes]:
+                per_token = self._forward(self._inputs(pairs, part or [rows[0]]))
+                sums = per_token.double().sum(1).reshape(2, -1).T.tolist()
+                found.update(zip(part, map(tuple, sums), strict=False))
+                self._report(phase, min(len(found) * num_processes, len(rows)), len(rows), {})
+        except torch.OutOfMemoryError:
+            if not self._may_halve(micro_batches):
+                raise
+            return False
+        return True
 
     def _not_finite(self, quantity: str, value: float, pairs: PairBlock, batch: Batch) -> TrainingError:
         return TrainingError(

@@ -40,6 +40,7 @@ from selfreward.updates.processes import broadcast_from_main
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.reference import Reference, ReferencePass
 from selfreward.updates.settings import COUPLED_LOSSES, Settings
+from selfreward.updates.short_memory import advice
 
 if TYPE_CHECKING:
     from selfreward.updates.trainer import Logps, Step, Trainer
@@ -69,7 +70,6 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
     Raises TrainingError when the update cannot be made, StoreError when files cannot be read or written.
     """
     started = time.monotonic()
-    section = settings.training
     lock = RunLock(job.work_folder) if IS_MAIN else None
     try:
         if IS_MAIN:
@@ -85,10 +85,7 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
         metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8"))
         return metrics
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"training: {str(error).splitlines()[0]}; micro_batch_tokens is {section.micro_batch_tokens} and "
-            f"gradient_checkpointing is {section.gradient_checkpointing}; lower the former or set the latter to true"
-        ) from error
+        raise TrainingError(f"training: {str(error).splitlines()[0]}; {advice(settings)}") from error
     finally:
         if lock is not None:
             lock.release()

@@ -1,37 +1,24 @@
 """Adapters over weights that are sharded: the update of one process, saved, resumed and merged by several."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases.ranks import WEIGHTS, assert_same_update, finished, fork_server, kill_at_step, run_ranks, start_ranks
+from cases.ranks import WEIGHTS, assert_same_update, finished, kill_at_step, run_ranks, start_ranks
 from cases.training import SECTION, check, make_job, make_pairs, train_with, write_policy
 from safetensors.torch import load_file
 
 from selfreward.errors import RecipeError
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LORA = LoraSection(rank=4, alpha=8.0)
 ONE_BY_ONE = SECTION.model_copy(update={"micro_batch_size": 1, "save_every_steps": 2, "learning_rate": 1e-2})
 LONG = ONE_BY_ONE.model_copy(update={"num_epochs": 4})  # 12 steps
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def forks() -> Any:
-    return fork_server()
 
 
 @pytest.mark.parametrize(("base", "reference"), [("float32", "iteration_start"), ("bfloat16", "initial")])

@@ -7,7 +7,6 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from cases.ranks import (
     assert_same_update,
     curve,
     finished,
-    fork_server,
     kill_at_step,
     run_ranks,
     settings_of,
@@ -41,20 +39,6 @@ LORA = LoraSection(rank=4, alpha=8.0)
 # 11 pairs in steps of 4, one pair per micro-batch: the last step has fewer pairs, and some processes an odd number.
 ONE_BY_ONE = SECTION.model_copy(update={"micro_batch_size": 1, "save_every_steps": 2})
 LONG = ONE_BY_ONE.model_copy(update={"num_epochs": 4})  # 12 steps
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def forks() -> Any:
-    return fork_server()
 
 
 def train_with(job: TrainingJob, section: TrainingSection = SECTION, **options: Any) -> dict[str, Any]:
@@ -125,6 +109,8 @@ from pathlib import Path
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.child import train_in_child
 from selfreward.updates.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)
 train_in_child(job, Settings.model_validate_json(sys.argv[5]))
 """

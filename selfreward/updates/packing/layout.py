@@ -64,6 +64,11 @@ class Layout:
     def num_tokens(self) -> int:
         return len(self.token_T)
 
+    @property
+    def num_keys(self) -> int:
+        """The keys that attention copies for segments after a prefix: those of the prefix and of the segment."""
+        return sum(one.prefix.size + one.end - one.start for one in self.segments if one.prefix.size)
+
     def padded(self, multiple: int) -> "Layout":
         """Return the layout with a row of padding at the end, so that T is a multiple of `multiple`.
 

@@ -6,7 +6,7 @@ a prefix together, and makes the micro-batches about equal in size.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -16,11 +16,15 @@ from selfreward.updates.packing.layout import Ids, PairTokens, common_prefix
 @dataclass(frozen=True)
 class Budget:
     """Limits of a micro-batch: `max_tokens` computed and `max_pairs`; None is no limit. A pair that exceeds
-    `max_tokens` is a micro-batch of its own."""
+    `max_tokens` is a micro-batch of its own.
+
+    Of the keys that packed attention copies (`Layout.num_keys`), those beyond one per token count as `key_cost` tokens.
+    """
 
     max_tokens: int | None
     max_pairs: int | None = None
     shared_prefix: bool = True
+    key_cost: float = 0.0
 
     def num_tokens(self, pairs: Sequence[PairTokens]) -> int:
         """Count the tokens computed for a micro-batch of `pairs`: packed, or padded with each prompt twice."""
@@ -64,10 +68,10 @@ def _fill(pairs: Sequence[PairTokens], order: Sequence[int], budget: Budget) -> 
 
 
 class _Load:
-    """`Budget.num_tokens` of a growing micro-batch, updated per pair, so that many pairs are divided in linear time."""
+    """Tokens and copied keys of a growing micro-batch, updated per pair: many pairs are divided in linear time."""
 
     def __init__(self, budget: Budget) -> None:
-        self._budget, self._num_pairs, self._num_distinct, self._longest = budget, 0, 0, 0
+        self._budget, self._num_pairs, self._num_distinct, self._longest, self.num_keys = budget, 0, 0, 0, 0
         self._rows: list[tuple[tuple[int, ...], Ids]] = []  # sorted
 
     def add(self, pair: PairTokens) -> None:
@@ -76,8 +80,13 @@ class _Load:
         for row, ids in zip(pair.rows, pair.arrays, strict=True) if self._budget.shared_prefix else ():
             index = bisect_left(self._rows, row, key=itemgetter(0))
             # No other row shares a longer prefix with a row than its neighbours in sorted order.
-            shared = (common_prefix(ids, other) for _, other in self._rows[max(index - 1, 0) : index + 1])
-            self._num_distinct += len(row) - max(shared, default=0)
+            before = common_prefix(self._rows[index - 1][1], ids) if index else 0
+            after, length = 0, 0
+            if index < len(self._rows):
+                after, length = common_prefix(ids, self._rows[index][1]), len(self._rows[index][0])
+            self._num_distinct += len(row) - max(before, after)
+            # The next row followed the one before, with which it shares the shorter of the two prefixes.
+            self.num_keys += _keys(len(row), before) + _keys(length, after) - _keys(length, min(before, after))
             self._rows.insert(index, (row, ids))
 
     @property
@@ -86,9 +95,15 @@ class _Load:
 
     def fits(self) -> bool:
         budget = self._budget
+        size = self.num_tokens + budget.key_cost * max(0, self.num_keys - self.num_tokens)
         return (budget.max_pairs is None or self._num_pairs <= budget.max_pairs) and (
-            budget.max_tokens is None or self.num_tokens <= budget.max_tokens
+            budget.max_tokens is None or size <= budget.max_tokens
         )
+
+
+def _keys(length: int, shared: int) -> int:
+    """Return the keys that are copied for a row that shares tokens with the row before: all, unless it adds none."""
+    return length if 0 < shared < length else 0
 
 
 def _balance(
@@ -99,7 +114,7 @@ def _balance(
     best = filled
     while high - low > max(1, high // 64):
         middle = (low + high) // 2
-        tried = _fill(pairs, order, Budget(middle, budget.max_pairs, budget.shared_prefix))
+        tried = _fill(pairs, order, replace(budget, max_tokens=middle))
         if len(tried) <= num_wanted:
             best, high = tried, middle
         else:

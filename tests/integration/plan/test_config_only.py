@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -11,10 +12,10 @@ from selfreward.cli import main
 from selfreward.model_files import materialise
 from selfreward.model_files.estimated import EstimatedTokenizer
 from selfreward.model_files.tokenizer import ChatTokenizer
-from selfreward.plan import plan
+from selfreward.plan import plan, render
 from selfreward.plan.model_shape import read_shape
 from selfreward.prompts.builtin import read_builtin
-from selfreward.recipe import ModelSection
+from selfreward.recipe import ModelSection, TrainingSection
 
 QWEN_7B = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
@@ -58,6 +59,14 @@ def test_the_command_says_what_it_estimates(folder: Path, capsys: pytest.Capture
     assert "its size is that of its config.json" in printed
     assert "the memory of a GPU is too small" in printed
     assert main(["plan", "recipes/tiny.yaml", "--gpu", "RTX 0"]) == 2
+
+
+@pytest.mark.parametrize("optimizer", get_args(TrainingSection.model_fields["optimizer"].annotation))
+def test_every_optimizer_has_a_plan(optimizer: str, tmp_path: Path) -> None:
+    text = Path("recipes/tiny.yaml").read_text(encoding="utf-8")
+    overrides = [f"training.optimizer={optimizer}", f"output_dir={tmp_path}/run"]
+    rendered = render(plan(recipe_file.parse(text, name="tiny", overrides=overrides), gpu="H200"))
+    assert ("Adafactor's state" if optimizer == "adafactor" else "Adam's moments") in " ".join(rendered.split())
 
 
 def test_only_a_tokenizer_is_needed_for_measured_lengths(tmp_path: Path) -> None:

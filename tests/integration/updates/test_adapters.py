@@ -1,6 +1,5 @@
 """Adapters on a base of fewer bits: same model for policy and reference, and merged without the base's rounding."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,6 @@ from selfreward.updates.update import train as update
 
 BASES = ["float32", "bfloat16", "nf4"]
 WEIGHTS = "checkpoint/model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lora(base: Any) -> LoraSection:

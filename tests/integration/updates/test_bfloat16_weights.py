@@ -33,14 +33,6 @@ def after_vllm_on_a_cpu() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def small_model() -> nn.Sequential:
     """Weights are bfloat16 numbers. Few shapes, because each is compiled, and more than 4096 elements for 8 bits."""
     torch.manual_seed(0)
@@ -139,15 +131,18 @@ def test_optimizers_that_cannot_round_at_random_are_refused(optimizer: Any, monk
 
 
 def test_what_the_compiled_step_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
     for on_cuda, gone, text in (
         (False, {"torchao"}, r"torchao is missing.*pip install 'selfreward-lm\[optimizers\]'.*rounding: false"),
         (False, {"g++", "clang++"}, r"a C\+\+ compiler is missing.*install g\+\+"),
         (True, {"triton"}, r"triton is missing"),
-        (True, {"gcc", "clang", "cc"}, r"a C compiler is missing.*install gcc"),
+        (True, {"gcc", "clang"}, r"a C compiler \(gcc, or .*\) is missing.*install gcc"),  # Triton knows no `cc`
+        (True, {"Python.h"}, r"Python's headers \(.*Python.h\) is missing.*python3-dev"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr("torch.cuda.is_available", lambda value=on_cuda: value)
+            patch.setattr("pathlib.Path.is_file", lambda path, gone=gone: path.name not in gone)
             patch.setattr("importlib.util.find_spec", lambda name, gone=gone: None if name in gone else name)
             patch.setattr(stochastic_rounding.shutil, "which", lambda name, gone=gone: None if name in gone else name)
             with pytest.raises(RecipeError, match=text):

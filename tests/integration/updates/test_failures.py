@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
-import torch
 from cases.training import SECTION, make_job, make_pairs, plain_logp, train, write_policy
 
 from selfreward.errors import StoreError, TrainingError
@@ -24,15 +23,6 @@ from selfreward.updates.settings import Settings
 
 LONG = SECTION.model_copy(update={"num_epochs": 10, "save_every_steps": 2})  # 30 steps of 12 pairs
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for child processes, so that floats are summed in the same order
-    yield
-    torch.set_num_threads(before)
 
 
 def in_child(job: TrainingJob, section: TrainingSection, **options: Any) -> dict[str, Any]:

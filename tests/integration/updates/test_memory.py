@@ -1,5 +1,6 @@
 """Memory of an update, counted on fake tensors, against the measured peak of real steps and against known sizes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.updates.batches import PairBlock
 from selfreward.updates.budgets import MAX_PASS_TOKENS, Budgets, budgets_of
 from selfreward.updates.memory import TrainingMemory, training_memory
-from selfreward.updates.packing.layout import PairTokens
+from selfreward.updates.packing.layout import PairTokens, lay_out_pairs
 from selfreward.updates.packing.micro_batches import Budget
 from selfreward.updates.settings import Settings
 from selfreward.updates.trainer import Trainer
@@ -42,22 +43,34 @@ def settings_of(*, lora: str | None = None, launch: LaunchSection | None = None,
     )
 
 
-def measured(config: PretrainedConfig, settings: Settings, *, num_tokens: int) -> int:
-    """The peak of two steps, each on one pair of `num_tokens` tokens, half of them labels."""
+def random_pairs(num: int, lengths: tuple[int, int, int], *, share_prompt: bool = False) -> tuple[PairTokens, ...]:
+    """Pairs of random tokens; `lengths` are those of prompt, chosen and rejected response."""
     generator = torch.Generator().manual_seed(0)
 
     def tokens(number: int) -> tuple[int, ...]:
-        return tuple(torch.randint(2, config.vocab_size - 1, (number,), generator=generator).tolist())
+        return tuple(torch.randint(2, SMALL["vocab_size"] - 1, (number,), generator=generator).tolist())
 
-    pairs = tuple(PairTokens(tokens(num_tokens // 2), tokens(num_tokens // 4), tokens(num_tokens // 4)) for _ in "ab")
-    block = PairBlock(("a", "b"), pairs, torch.ones(2), torch.ones(2))
+    prompts = [tokens(lengths[0])] * num if share_prompt else [tokens(lengths[0]) for _ in range(num)]
+    return tuple(PairTokens(prompt, tokens(lengths[1]), tokens(lengths[2])) for prompt in prompts)
+
+
+def measured(config: PretrainedConfig, settings: Settings, pairs: tuple[PairTokens, ...]) -> int:
+    """The peak of two steps on all pairs."""
+    ones = torch.ones(len(pairs))
+    block = PairBlock(tuple(map(str, range(len(pairs)))), pairs, ones, ones)
     trainer = Trainer(AutoModelForCausalLM.from_config(config), settings=settings, first=block, num_steps=2, seed=0)
+    logps = [-10.0] * len(pairs)
     with PeakMemory() as memory:
         memory.count(*trainer.model.parameters())
         for _ in range(2):
-            trainer.step(block, ([-10.0] * 2, [-10.0] * 2), [0, 1])
+            trainer.step(block, (logps, logps), [*range(len(pairs))])
     trainer.close()
     return memory.peak
+
+
+def half(num_tokens: int) -> tuple[int, int, int]:
+    """Lengths of a pair of which half is the prompt."""
+    return num_tokens // 2, num_tokens // 4, num_tokens // 4
 
 
 @pytest.mark.parametrize(
@@ -73,9 +86,35 @@ def measured(config: PretrainedConfig, settings: Settings, *, num_tokens: int) -
 def test_the_predicted_peak_is_the_measured_one(changes: dict[str, Any], num_tokens: int) -> None:
     config = AutoConfig.for_model("llama", **SMALL)
     settings = settings_of(batch_size=2, micro_batch_size=1, **changes)
-    predicted = training_memory(config, settings, on_cuda=False).peak(num_tokens, num_tokens // 2)
-    found = measured(config, settings, num_tokens=num_tokens)
+    predicted = training_memory(config, settings, on_cuda=False).peak(num_tokens, num_tokens // 2, num_tokens * 3 // 4)
+    found = measured(config, settings, random_pairs(2, half(num_tokens)))
     assert 0.93 < predicted / found < 1.07, f"predicted {predicted / 1e6:.0f} MB, measured {found / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize("kv_heads", [2, 8])
+def test_keys_that_are_copied_for_segments_are_counted(kv_heads: int) -> None:
+    """Sixteen responses to one prompt: attention keeps its keys and values sixteen times, in each layer."""
+    config = AutoConfig.for_model("llama", **SMALL | {"num_key_value_heads": kv_heads})
+    pairs = random_pairs(8, (400, 20, 20), share_prompt=True)
+    budget = Budget(None)
+    num_tokens, num_keys = budget.num_tokens(pairs), lay_out_pairs(pairs).num_keys
+    assert (num_tokens, num_keys) == (400 + 16 * 20, 15 * 420)
+    memory = training_memory(config, settings_of(), on_cuda=False)
+    found = measured(config, settings_of(batch_size=8, micro_batch_tokens=None), pairs)
+    predicted = memory.peak(num_tokens, 320, num_keys)
+    assert 0.93 < predicted / found < 1.07, f"predicted {predicted / 1e6:.0f} MB, measured {found / 1e6:.0f} MB"
+    assert memory.peak(num_tokens, 320) < 0.95 * predicted
+
+
+@pytest.mark.parametrize("lengths", [(200, 56, 56), (200, 20, 56)])
+@pytest.mark.parametrize("vocabulary", [4000, 40_000])
+def test_padded_batches_are_counted(vocabulary: int, lengths: tuple[int, int, int]) -> None:
+    """TRL's fused head, without Triton, makes float32 tiles of all positions; rows of one length need no mask."""
+    config = AutoConfig.for_model("llama", **SMALL | {"vocab_size": vocabulary})
+    settings = settings_of(batch_size=2, packing="padded")
+    predicted = training_memory(config, settings, on_cuda=False).peak(4 * 256, 4 * 56)
+    found = measured(config, settings, random_pairs(2, lengths))
+    assert 0.93 < predicted / found < 1.2, f"predicted {predicted / 1e6:.0f} MB, measured {found / 1e6:.0f} MB"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +140,16 @@ def test_sizes_of_known_models_on_cuda() -> None:
     assert 2048 * small.per_token / GIB == pytest.approx(4.1, abs=0.2)
     large = training_memory(seven, settings_of(), on_cuda=True)
     assert large.fixed / GIB == pytest.approx(126, abs=1)
+    # A tile of 0.5 GiB and the gradient of the head, beside all activations.
+    matrix = 152064 * 3584
+    assert large.head == GIB // 2 + 4 * matrix
+    half = training_memory(seven, settings_of(weights_dtype="bfloat16"), on_cuda=True)
+    assert half.head == GIB // 2 + 6 * matrix
+    frozen = training_memory(seven, settings_of(lora="nf4"), on_cuda=True)
+    assert frozen.head == GIB // 2
+    # Embeddings and head stay in 16 bits; 20 million adapters of 16 bytes.
+    adapters = frozen.weights - (0.53 * (7_615_616_512 - 2 * matrix) + 2 * 2 * matrix)
+    assert adapters == pytest.approx(4 * 40_370_176, rel=1e-6)
     assert 2048 * large.per_token / GIB == pytest.approx(14.4, abs=1)
     checkpointed = training_memory(seven, settings_of(gradient_checkpointing=True), on_cuda=True)
     assert 2048 * checkpointed.per_token / GIB == pytest.approx(
@@ -108,18 +157,17 @@ def test_sizes_of_known_models_on_cuda() -> None:
     )  # 16 or 32 bits of one hidden state a layer
     shards = training_memory(seven, settings_of(launch=LaunchSection(num_processes=8, sharding="fsdp")), on_cuda=True)
     assert shards.weights * 8 == pytest.approx(large.weights, rel=1e-6)
-    assert shards.fixed / GIB == pytest.approx(114 / 8 + 8 * 0.233 / 1.074, abs=1)
+    assert shards.copies == 8 * 233_057_792 + 2 * matrix  # the head stays gathered
+    assert shards.head == GIB // 2 + 10 * matrix
 
 
 # --- Budgets ---
 
-MEMORY = TrainingMemory(
-    weights=10 * GIB, gradients=0, states=0, copies=0, head=0, per_token=1.9e6, per_label=0.0, per_token_in_layer=1e5
-)
+MEMORY = TrainingMemory(weights=10 * GIB, gradients=0, states=0, copies=0, per_token=1.9e6, per_token_in_layer=1e5)
 
 
 def test_auto_takes_what_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfreward.updates.budgets.training_memory", lambda *_args, **_options: MEMORY)
+    monkeypatch.setattr("selfreward.updates.budgets.countable_memory", lambda *_args, **_options: MEMORY)
     monkeypatch.setattr("selfreward.updates.budgets.free_memory", lambda _device: 40 * GIB)
     config = AutoConfig.for_model("llama", **SMALL)
     found = budgets_of(settings_of(), config, device=torch.device("cuda"))
@@ -130,6 +178,12 @@ def test_auto_takes_what_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> No
     assert budgets_of(settings_of(), config, device=torch.device("cpu")).step.max_tokens == 2048
     limited = budgets_of(settings_of(micro_batch_tokens=500), config, device=torch.device("cuda"))
     assert (limited.step.max_tokens, limited.forward.max_tokens) == (500, 10_000)
+    assert limited.step.key_cost == 0, "a number in the recipe is one of tokens"
+    with_keys = replace(MEMORY, per_key=1.9e6, per_key_in_layer=1e5)  # a key takes what a token takes
+    monkeypatch.setattr("selfreward.updates.budgets.countable_memory", lambda *_args, **_options: with_keys)
+    monkeypatch.setattr("selfreward.updates.budgets.free_memory", lambda _device: 40 * GIB)
+    found = budgets_of(settings_of(), config, device=torch.device("cuda"))
+    assert found.step.max_tokens == 13958 // 2 and found.step.key_cost == found.forward.key_cost == 0.5
     none = budgets_of(settings_of(micro_batch_tokens=None), config, device=torch.device("cuda"))
     assert none.step.max_tokens is None and none.forward.max_tokens is None
 
@@ -179,3 +233,35 @@ def test_a_step_that_runs_out_of_memory_begins_again_with_half(
     assert found.loss == pytest.approx(whole.loss, rel=1e-6) and found.grad_norm == pytest.approx(
         whole.grad_norm, rel=1e-5
     )
+
+
+@pytest.mark.parametrize(("tokens", "is_halved"), [("auto", True), (4096, False)])
+def test_a_pass_without_gradients_that_runs_out_of_memory_goes_on_with_half(
+    tokens: Any, is_halved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had computed is kept."""
+    torch.manual_seed(0)
+    pairs = tuple(PairTokens((5,) * 20, (6 + i,) * 40, (7, 8 + i) * 20) for i in range(8))
+    block = PairBlock(tuple("abcdefgh"), pairs, torch.ones(8), torch.ones(8))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SMALL))
+    settings = settings_of(batch_size=8, micro_batch_tokens=tokens)
+    trainer = Trainer(model, settings=settings, first=block, num_steps=1, seed=0)
+    whole = trainer.logps(block, [*range(8)], phase="reference")
+    forward, computed = Trainer._forward, list[int]()
+
+    def short(self: Trainer, inputs: dict[str, Any]) -> Any:
+        if inputs["input_ids"].shape[0] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        computed.append(inputs["input_ids"].shape[0] // 2)
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Trainer, "_forward", short)
+    if not is_halved:
+        with pytest.raises(torch.OutOfMemoryError):
+            trainer.logps(block, [*range(8)], phase="reference")
+        return
+    trainer.budgets = Budgets(Budget(2048), Budget(2048), "for this test")
+    found = trainer.logps(block, [*range(8)], phase="reference")
+    assert sum(computed) == 8 and max(computed) <= 2
+    assert trainer.budgets.reason == "halved in the reference pass: the memory did not suffice"
+    assert found[0] == pytest.approx(whole[0], rel=1e-5) and found[1] == pytest.approx(whole[1], rel=1e-5)

@@ -58,14 +58,6 @@ def compiling() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random_model(kind: str, **changes: Any) -> PreTrainedModel:
     """A model with TRL's head, and with weights so large that attention is far from uniform."""
     config = AutoConfig.for_model(kind, **COMMON | changes)

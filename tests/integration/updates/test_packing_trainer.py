@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from selfreward.errors import RecipeError
 from selfreward.records import PreferencePair
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pairs_with_shared_prompts(num_prompts: int, *, per_prompt: int, seed: int = 0) -> list[PreferencePair]:

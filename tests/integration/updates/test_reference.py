@@ -29,14 +29,6 @@ SAMPLER = SECTION.model_copy(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def sampled_pairs(num: int = NUM_PAIRS) -> list[PreferencePair]:
     return [replace(p, chosen_id=f"{p.id}-c", rejected_id=f"{p.id}-r") for p in make_pairs(num)]
 

@@ -1,6 +1,6 @@
 """The trainer alone: open between blocks, with each optimizer, and continued from a saved state bit for bit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,6 @@ COSINE = SECTION.model_copy(update={"lr_scheduler": "cosine", "min_lr_ratio": 0.
 LORA = LoraSection(rank=4, alpha=8.0)
 OPTIMIZERS = ["adamw", "adamw_8bit", "adamw_offload", "adafactor"]
 LARGE = 80  # its matrices have more than 4096 elements; smaller ones are not stored in 8 bits
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

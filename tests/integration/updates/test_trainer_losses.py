@@ -1,6 +1,6 @@
 """Every loss of the recipe in the trainer, against TRL's own trainer and against numpy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,6 @@ ONE_STEP = SECTION.model_copy(
     update={"batch_size": 6, "num_epochs": 1, "micro_batch_size": 4, "reference": "initial", "max_grad_norm": 1e9}
 )
 WHOLE = {"packing": "padded", "micro_batch_tokens": None, "micro_batch_size": None}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -278,8 +278,8 @@ def test_a_model_that_cannot_be_counted_is_refused(tmp_path: Path) -> None:
 
 
 UPDATE = TrainingMemory(
-    weights=4_000_000, gradients=4_000_000, states=8_000_000, copies=0, head=0, per_token=500.0, per_label=12_000.0,
-    per_token_in_layer=100.0,
+    weights=4_000_000, gradients=4_000_000, states=8_000_000, copies=0, per_token=500.0,
+    per_label=12_000.0, per_token_in_layer=100.0,
 )  # fmt: skip
 
 

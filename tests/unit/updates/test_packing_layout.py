@@ -2,13 +2,14 @@
 
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from selfreward.updates.packing.layout import Layout, PairTokens, lay_out
-from selfreward.updates.packing.micro_batches import Budget, _fill, divide
+from selfreward.updates.packing.layout import Layout, PairTokens, lay_out, lay_out_pairs
+from selfreward.updates.packing.micro_batches import Budget, _fill, _Load, divide
 
 Row = tuple[int, ...]
 Labelled = list[tuple[Row, int]]  # a row, and the number of its first tokens that have no label
@@ -122,6 +123,26 @@ def test_pairs_with_the_same_rows_and_other_prompts_have_an_order() -> None:
     for packed in (True, False):
         assert divide([first, other], Budget(1, None, packed)) == [[0], [1]]
         assert divide([other, first], Budget(1, None, packed)) == [[1], [0]]
+
+
+@given(some_pairs, st.randoms(use_true_random=False))
+def test_copied_keys_are_counted_pair_by_pair(pairs: list[PairTokens], random: Random) -> None:
+    """In any order of the pairs."""
+    random.shuffle(pairs)
+    load = _Load(Budget(None))
+    for number, pair in enumerate(pairs, start=1):
+        load.add(pair)
+        layout = lay_out_pairs(pairs[:number])
+        assert (load.num_tokens, load.num_keys) == (layout.num_tokens, layout.num_keys)
+
+
+def test_keys_that_are_copied_divide_a_micro_batch() -> None:
+    """Eight pairs of a prompt of 100 tokens are 100 + 16 tokens, for which 15 x 101 keys are copied."""
+    prompt = (3,) * 100
+    pairs = [PairTokens(prompt, (10 + i,), (30 + i,)) for i in range(8)]
+    assert len(divide(pairs, Budget(200))) == 1
+    assert len(divide(pairs, Budget(200, key_cost=0.05))) == 1
+    assert [len(part) for part in divide(pairs, Budget(200, key_cost=0.1))] == [4, 4]
 
 
 def measured(pairs: list[PairTokens], budget: Budget) -> int:
