@@ -52,7 +52,8 @@ def run_command(options: argparse.Namespace) -> int:
 def plan_command(options: argparse.Namespace) -> int:
     from selfreward.plan import plan, render
 
-    print(render(plan(_recipe(options), gpu=options.gpu)))
+    found = plan(_recipe(options), gpu=options.gpu, num_gpus=options.gpus, num_nodes=options.nodes)
+    print(render(found, price=options.price))
     return 0
 
 

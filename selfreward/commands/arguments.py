@@ -11,7 +11,7 @@ from selfreward.commands import actions
 Action = Callable[[argparse.Namespace], int]
 _OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
 _WITH_OVERRIDES = ("run", "plan", "validate", "judge", "monitor")
-_WITH_VALUE = ("--set", "--out", "--csv", "--from", "--gpu")
+_WITH_VALUE = ("--set", "--out", "--csv", "--from", "--gpu", "--gpus", "--nodes", "--price")
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "judge":
             _add_judged_file(sub)
         if name == "plan":
-            sub.add_argument("--gpu", metavar="NAME", help="plan for this GPU, for example H100 or 8xA100-40")
+            _add_planned_machine(sub)
         _add_overrides(sub, "the recipe", "judging.num_draws=5")
         sub.add_argument(
             "--from", metavar="RUN[@T]", dest="start",
@@ -87,6 +87,13 @@ def _add_init(sub: argparse.ArgumentParser) -> None:
 
 def _add_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("recipe", type=Path, help="the recipe, a YAML file")
+
+
+def _add_planned_machine(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--gpu", metavar="NAME", help="plan for this GPU, for example H100 or 8xA100-40")
+    sub.add_argument("--gpus", type=int, metavar="N", help="plan for N such GPUs, all of which train and generate")
+    sub.add_argument("--nodes", type=int, metavar="M", help="on M nodes")
+    sub.add_argument("--price", type=float, metavar="P", help="of a GPU for an hour, in any currency")
 
 
 def _add_judged_file(sub: argparse.ArgumentParser) -> None:

@@ -17,9 +17,10 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates are the best of a few sizes, or a maker's peak figures; a run reaches a share of them.
+    """Rates of one device are the best of a few sizes, or a maker's peak figures; a run reaches a share of them.
 
-    `memory_bytes` is the memory of one device, and `count` the number of devices.
+    `memory_bytes` is the memory of one device, `count` the number of devices, on `num_nodes` nodes, and
+    `link_bytes_per_s` what a device of a node receives from the others at most.
     """
 
     device: str
@@ -29,6 +30,8 @@ class Machine:
     copied_bytes_per_s: float
     memory_bytes: int
     count: int = 1
+    num_nodes: int = 1
+    link_bytes_per_s: float = 1.0
     is_measured: bool = True
 
 

@@ -65,7 +65,7 @@ def memory_of(
     training: TrainingMemory | None,
 ) -> Memory:
     """Return the memory of a run, where `training` is that of an update (`update_memory`)."""
-    weights = model.num_parameters * BYTES[recipe.engine.dtype]
+    weights = model.num_parameters * BYTES[recipe.engine.dtype] // recipe.engine.tensor_parallel_size
     longest = max((iteration.update.longest_pair_tokens for iteration in work), default=0)
     on_cpu = machine.device == "cpu"
     return Memory(

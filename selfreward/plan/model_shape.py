@@ -30,6 +30,11 @@ class ModelShape:
         """Return the bytes of keys and values of one token in all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_size * BYTES[dtype]
 
+    def num_adapter_parameters(self, rank: int) -> int:
+        """Return about the weights of low-rank adapters of all linear layers: two of `rank` rows for each matrix."""
+        matrices = self.num_matrix_parameters - self.hidden_size * self.vocabulary
+        return int(7 * self.num_layers * rank * 2 * (matrices / 7 / self.num_layers) ** 0.5)
+
     def forward_flops(self, num_tokens: float, *, context: float) -> float:
         """Return the FLOPs of a forward pass over `num_tokens` tokens that attend to `context` others on average.
 

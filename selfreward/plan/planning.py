@@ -5,20 +5,23 @@ maximum length, every response is judged, every prompt gives a pair. The time is
 its measured rates replace the estimate. No weights are loaded, and no endpoint is queried.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from selfreward.begun import run_folder
 from selfreward.dtypes import EngineDtype, engine_dtype, with_dtype
+from selfreward.errors import RecipeError
 from selfreward.model_files.estimated import has_tokenizer
 from selfreward.model_files.planning import has_weights
+from selfreward.plan.cluster import Cluster, cluster_of
 from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.gpus import machine_of
 from selfreward.plan.history import History, read_history, started_recipe
 from selfreward.plan.machine import Machine, measure_machine
 from selfreward.plan.memory import Memory, memory_of, update_memory
 from selfreward.plan.model_shape import ModelShape, read_shape
-from selfreward.plan.seconds import Seconds, estimate
+from selfreward.plan.seconds import Seconds, by_stage, estimate
 from selfreward.plan.storage import Disk, disk_of
 from selfreward.plan.work import IterationWork, count_work
 from selfreward.recipe import LaunchSection, Recipe
@@ -28,7 +31,7 @@ from selfreward.tools import Tools, problems, tools_of
 
 @dataclass(frozen=True)
 class Plan:
-    """`iterations` starts with the evaluation of M_0; `seconds` has one entry for each iteration.
+    """`iterations` starts with the evaluation of M_0; `seconds` has one entry for each iteration, `stages` by stage.
 
     `warnings` list what `selfreward run` would refuse, and what makes the numbers less reliable.
     """
@@ -44,14 +47,22 @@ class Plan:
     memory: Memory
     disk: Disk
     warnings: tuple[str, ...]
+    stages: tuple[Mapping[str, Seconds], ...] = ()
+
+    @property
+    def cluster(self) -> Cluster:
+        return cluster_of(self.recipe, self.machine)
 
 
-def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
+def plan(recipe: Recipe, *, gpu: str | None = None, num_gpus: int | None = None, num_nodes: int | None = None) -> Plan:
     """Count the work of a recipe, and measure this machine for about a second. Raises RecipeError as a run would.
 
-    `gpu` names other devices (`gpus.py`), of which only peak figures are known. Of the models only the configuration
-    must be here; weights are never downloaded.
+    `gpu` names other devices (`gpus.py`), of which only peak figures are known. With `num_gpus` or `num_nodes` the
+    recipe is planned as if `launch` named all of them. Of the models only the configuration must be here; weights are
+    never downloaded.
     """
+    if gpu is None and (num_gpus or num_nodes):
+        raise RecipeError("--gpus and --nodes need the kind of GPU; add it, as in --gpu H100 --gpus 64 --nodes 8")
     folder = run_folder(recipe)
     started_with = started_recipe(folder) if gpu is None else None
     if gpu is None:
@@ -70,19 +81,22 @@ def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
         machine = measure_machine(engine_dtype=recipe.engine.dtype, training_dtype=recipe.training.weights_dtype)
         history = read_history(folder, recipe)
     else:
-        machine, history = (
-            machine_of(gpu, engine_dtype=recipe.engine.dtype, num_processes=recipe.launch.num_processes),
-            History(),
-        )
+        machine = machine_of(gpu, engine_dtype=recipe.engine.dtype, num_gpus=num_gpus, num_nodes=num_nodes or 1)
+        history = History()
         recipe = _with_engine(recipe)
+        recipe = _on_all(recipe, machine) if num_gpus or num_nodes else recipe
     disk = disk_of(recipe, work, model=model)
     if gpu is None:  # another machine has other disks
         found += _of_disk(disk)
     training = update_memory(recipe, tools.models["policy"].path, machine=machine)
     memory = memory_of(recipe, work, model=model, machine=machine, training=training)
-    seconds, start = estimate(
-        recipe, work, model=model, machine=machine, history=history, micro_batch_tokens=memory.micro_batch_tokens
-    )
+    sizes: dict[str, Any] = {
+        "model": model,
+        "machine": machine,
+        "history": history,
+        "micro_batch_tokens": memory.micro_batch_tokens,
+    }
+    seconds, start = estimate(recipe, work, **sizes)
     return Plan(
         recipe=recipe,
         dtype=chosen,
@@ -90,6 +104,7 @@ def plan(recipe: Recipe, *, gpu: str | None = None) -> Plan:
         machine=machine,
         iterations=work,
         seconds=seconds,
+        stages=by_stage(recipe, work, **sizes),
         start=start,
         history=history,
         memory=memory,
@@ -108,6 +123,11 @@ def _with_engine(recipe: Recipe) -> Recipe:
     if recipe.engine.kind != "auto":
         return recipe
     return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"kind": "vllm"})})
+
+
+def _on_all(recipe: Recipe, machine: Machine) -> Recipe:
+    """Return the recipe with training on all GPUs of a machine."""
+    return recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"num_processes": machine.count})})
 
 
 def _estimated(recipe: Recipe, tools: Tools) -> Iterator[str]:
@@ -132,10 +152,20 @@ def _of_machine(recipe: Recipe, machine: Machine, memory: Memory) -> Iterator[st
             f"launch.num_processes is {used}: training uses {min(used, machine.count)} of {machine.count} GPUs"
             + (f", and cannot start {used} processes on them" if used > machine.count else "")
         )
+    if (pairs := recipe.training.batch_size) < min(used, machine.count):
+        yield (
+            f"training.batch_size: a step of {pairs} pairs keeps at most {pairs} of {min(used, machine.count)} GPUs "
+            "busy; raise it, which changes the training, or train on fewer"
+        )
+    if machine.count % recipe.engine.tensor_parallel_size:
+        yield (
+            f"engine.tensor_parallel_size: {machine.count} GPUs are no multiple of "
+            f"{recipe.engine.tensor_parallel_size}; some generate nothing"
+        )
     if memory.peak > memory.available:
         yield (
             "the memory of a GPU is too small for "
-            + ("the engine: lower engine.gpu_memory_utilization" if memory.engine > memory.available else "the update")
+            + ("the engine: raise engine.tensor_parallel_size" if memory.engine > memory.available else "the update")
             + "; an update needs less with training.gradient_checkpointing, models.policy.lora, training.optimizer "
             "adamw_8bit, adamw_offload or adafactor, training.weights_dtype bfloat16, or launch.sharding fsdp on "
             "several GPUs; a longest pair of "

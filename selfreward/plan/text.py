@@ -6,19 +6,20 @@ from selfreward.plan import measuring
 from selfreward.plan import seconds as time_of
 from selfreward.plan.amounts import Work
 from selfreward.plan.endpoints import cost, money, work_outside_engine
-from selfreward.plan.layout import count, entry, prose
+from selfreward.plan.gpu_hours import gpu_hours
+from selfreward.plan.layout import aligned, count, duration, entry, prose, time_range
 from selfreward.plan.machine import Machine
 from selfreward.plan.memory import engine_kind
 from selfreward.plan.planning import Plan
 from selfreward.plan.seconds import Seconds
-from selfreward.plan.work import IterationWork
+from selfreward.plan.work import IterationWork, columns_of
 from selfreward.recipe import EndpointSection
 
 GIB = 2**30
 
 
-def render(plan: Plan) -> str:
-    """Return the plan in lines of at most 100 characters; tables may be wider."""
+def render(plan: Plan, *, price: float | None = None) -> str:
+    """Return the plan in lines of at most 100 characters; tables may be wider. `price` is that of a GPU's hour."""
     recipe, model = plan.recipe, plan.model
     parts = [
         prose(
@@ -43,6 +44,7 @@ def render(plan: Plan) -> str:
         _memory(plan),
         _disk(plan),
         _time(plan),
+        gpu_hours(plan, price) if plan.machine.device == "cuda" else "",
         measuring.share(plan.iterations, preset=recipe.evaluation.preset),
         measuring.sizes(recipe),
         measuring.resolution(recipe),
@@ -53,19 +55,10 @@ def render(plan: Plan) -> str:
 def _table(title: str, iterations: Sequence[IterationWork], amount: Callable[[Work], int]) -> str:
     found = {
         column: [sum(amount(i.stages[stage]) for stage in stages if stage in i.stages) for i in iterations]
-        for column, stages in _columns(iterations).items()
+        for column, stages in columns_of(iterations).items()
     }
     found = {column: cells for column, cells in found.items() if any(cells)}
     return _counts(title, [_row_name(i.iteration) for i in iterations], {**found, "total": _sums(found.values())})
-
-
-def _columns(iterations: Sequence[IterationWork]) -> dict[str, set[str]]:
-    """Map each column to the stages summed in it, in the order of an iteration."""
-    columns: dict[str, set[str]] = {}
-    for work in sorted(iterations, key=lambda work: work.iteration == 0):
-        for table in work.tables.values():
-            columns.setdefault(table.column or table.name, set()).add(table.name)
-    return columns
 
 
 def _training_table(plan: Plan) -> str:
@@ -77,7 +70,7 @@ def _training_table(plan: Plan) -> str:
     }
     if not any(found["of judgments"]):
         del found["of judgments"]
-    times = [_range(seconds) for seconds in (*plan.seconds, _total(plan))]
+    times = [time_range(seconds) for seconds in (*plan.seconds, _total(plan))]
     names = [_row_name(work.iteration) for work in plan.iterations]
     return _counts("training", names, found, more={"time of the iteration": times})
 
@@ -92,7 +85,7 @@ def _counts(
     cells = {name: [f"{n:,}" if n else "-" for n in (*column, sum(column))] for name, column in columns.items()}
     cells |= {name: [*column] for name, column in (more or {}).items()}
     rows = [["", *cells], *map(list, zip([*names, "complete run"], *cells.values(), strict=True))]
-    return f"{title}\n{_aligned(rows)}"
+    return f"{title}\n{aligned(rows)}"
 
 
 def _sums(columns: Iterable[Sequence[int]]) -> list[int]:
@@ -221,20 +214,20 @@ def _disk(plan: Plan) -> str:
 def _time(plan: Plan) -> str:
     machine, total = plan.machine, _total(plan)
     if total.real == total.high:
-        return entry("time", f"{_range(total)}: the run is finished.")
-    spent = f", {_duration(total.real)} of it already spent" if total.real else ""
+        return entry("time", f"{time_range(total)}: the run is finished.")
+    spent = f", {duration(total.real)} of it already spent" if total.real else ""
     vllm = engine_kind(plan.recipe) == "vllm"
     cache = "; the prefix cache saves between nothing and all shared prefixes" if vllm else ""
     rates = " Finished stages give the rates of later ones; the rest uses the following rates." if total.real else ""
     return entry(
         "time",
-        f"{_range(total)} for the complete run{spent}: an estimate.{rates} {_source(machine)}: "
+        f"{time_range(total)} for the complete run{spent}: an estimate.{rates} {_source(machine)}: "
         f"{machine.engine_flops / 1e9:,.0f} GFLOP/s in {plan.recipe.engine.dtype} for the engine, "
         f"{machine.training_flops / 1e9:,.0f} GFLOP/s for training, {machine.copied_bytes_per_s / 1e9:,.1f} GB/s of "
         f"memory bandwidth. Assumptions: prefill reaches {_share(time_of.PREFILL_SHARE)} of the matrix rate, "
         f"decoding {_share(time_of.DECODE_SHARE)} of the memory or matrix rate, whichever is slower, "
         f"training {_share(time_of.TRAINING_SHARE)} of the matrix rate; responses use "
-        f"{_share(time_of.GENERATED_SHARE)} of their maximum length; the engine starts in {_range(plan.start)}; no "
+        f"{_share(time_of.GENERATED_SHARE)} of their maximum length; the engine starts in {time_range(plan.start)}; no "
         f"other load{cache}.",
     )
 
@@ -242,7 +235,7 @@ def _time(plan: Plan) -> str:
 def _source(machine: Machine) -> str:
     if machine.is_measured:
         return f"Measured now on {machine.name}"
-    return f"From the peak figures of {machine.name}, never measured here; the engine uses one GPU"
+    return f"From the peak figures of {machine.name}, never measured here"
 
 
 def _total(plan: Plan) -> Seconds:
@@ -253,14 +246,6 @@ def _row_name(iteration: int) -> str:
     return f"iteration {iteration}" if iteration else "the initial model"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    )
-
-
 def _gib(num_bytes: float) -> str:
     gib = num_bytes / GIB
     return f"{gib:,.0f} GiB" if gib >= 100 else f"{gib:,.1f} GiB" if gib >= 1 else f"{num_bytes / 2**20:,.0f} MiB"
@@ -269,14 +254,3 @@ def _gib(num_bytes: float) -> str:
 def _share(share: time_of.Assumption) -> str:
     low, high = sorted((share.fast, share.slow))
     return f"{low:.0%} to {high:.0%}"
-
-
-def _range(seconds: Seconds) -> str:
-    low, high = _duration(seconds.low), _duration(seconds.high)
-    return low if low == high else f"{low} to {high}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:,.1f} h"

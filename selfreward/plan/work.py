@@ -5,7 +5,7 @@ stores them, so a plan can be compared with a manifest.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -108,3 +108,12 @@ def _split(stage: Stage[Any], recipe: Recipe, lengths: Lengths) -> tuple[list[Wo
         else:
             others[requests.by] += works
     return calls, dict(others), num_too_long
+
+
+def columns_of(iterations: Sequence[IterationWork]) -> dict[str, set[str]]:
+    """Map each column to the stages summed in it, in the order of an iteration."""
+    columns: dict[str, set[str]] = {}
+    for work in sorted(iterations, key=lambda work: work.iteration == 0):
+        for table in work.tables.values():
+            columns.setdefault(table.column or table.name, set()).add(table.name)
+    return columns

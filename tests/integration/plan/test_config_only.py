@@ -89,3 +89,21 @@ def test_estimated_lengths_are_near_those_of_a_real_tokenizer() -> None:
     texts = [message.content for prompt in read_builtin() for message in prompt.messages]
     num_real, num_estimated = (sum(len(each.encode_text(text)) for text in texts) for each in (real, estimated))
     assert 1.0 < num_estimated / num_real < 1.35
+
+
+def test_a_plan_for_nodes_has_gpu_hours_and_cost_by_stage(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [f"models.policy.model={folder}", f"output_dir={folder}/run"]
+    asked = ["plan", "recipes/qwen-7b-full-8gpu.yaml", *sets, "--gpu", "H100", "--gpus", "64", "--price", "2.5"]
+    assert main([*asked, "--nodes", "8"]) == 0
+    printed = capsys.readouterr().out
+    table = printed[printed.index("GPU-hours\n") :].splitlines()[1:]
+    rows = {line.split()[0]: line for line in table[1 : table.index("")]}
+    assert {"responses", "judgments", "training", "weights", "driver", "start", "total"} <= rows.keys()
+    assert "64 engines; training on 64 GPUs" in " ".join(printed.split())
+    assert "keeps at most 8 of 64 GPUs busy" in " ".join(printed.split())
+    low, high = (float(each) for each in rows["total"].split()[-6::2][-2:])  # LOW to HIGH of the cost
+    assert 0 < low < high
+    assert main([*asked, "--nodes", "7"]) == 2
+    assert "--nodes 7: 64 GPUs cannot be divided" in capsys.readouterr().err
+    assert main(["plan", "recipes/tiny.yaml", "--gpus", "8"]) == 2
+    assert "need the kind of GPU" in capsys.readouterr().err

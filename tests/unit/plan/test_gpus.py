@@ -17,16 +17,32 @@ from selfreward.plan.gpus import GPUS, machine_of
     ],
 )  # fmt: skip
 def test_a_gpu_is_found(text: str, name: str, count: int) -> None:
-    machine = machine_of(text, engine_dtype="bfloat16", num_processes=1)
+    machine = machine_of(text, engine_dtype="bfloat16")
     assert (machine.name, machine.count, machine.is_measured) == (f"{count} x {name}", count, False)
 
 
-def test_training_uses_a_gpu_for_each_process_and_the_engine_one() -> None:
-    one, four = (machine_of("8xA100", engine_dtype="float32", num_processes=n) for n in (1, 4))
-    assert four.training_flops == 4 * one.training_flops == 4 * 312e12
-    assert four.engine_flops == one.engine_flops == 19.5e12
-    assert machine_of("2xA100", engine_dtype="bfloat16", num_processes=4).training_flops == 2 * 312e12
-    assert one.memory_bytes < 80 * 2**30
+def test_rates_are_those_of_one_gpu() -> None:
+    machine = machine_of("8xA100", engine_dtype="float32")
+    assert (machine.training_flops, machine.engine_flops) == (312e12, 19.5e12)
+    assert machine.memory_bytes < 80 * 2**30 and machine.link_bytes_per_s == 300e9
+
+
+def test_gpus_on_nodes() -> None:
+    machine = machine_of("H100", engine_dtype="bfloat16", num_gpus=64, num_nodes=8)
+    assert (machine.name, machine.count, machine.num_nodes) == ("64 x H100 on 8 nodes", 64, 8)
+    assert machine_of("8xH100", engine_dtype="bfloat16", num_gpus=8).count == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "num_gpus", "num_nodes", "said"),
+    [
+        ("8xH100", 64, 8, "--gpus 64: --gpu names 8 GPUs"), ("H100", 10, 4, "--nodes 4: 10 GPUs cannot be divided"),
+        ("H100", 4, 8, "--nodes 8: 4 GPUs"), ("H100", 8, -1, "--nodes -1"), ("H100", -8, 1, "-8 GPUs"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_no_machine_are_refused(text: str, num_gpus: int, num_nodes: int, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        machine_of(text, engine_dtype="bfloat16", num_gpus=num_gpus, num_nodes=num_nodes)
 
 
 @pytest.mark.parametrize(
@@ -34,4 +50,4 @@ def test_training_uses_a_gpu_for_each_process_and_the_engine_one() -> None:
 )
 def test_an_unknown_gpu_is_refused_with_those_that_are_known(text: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        machine_of(text, engine_dtype="bfloat16", num_processes=1)
+        machine_of(text, engine_dtype="bfloat16")
