@@ -1,10 +1,12 @@
 """A real Slurm on this machine for the tests, and runs as its jobs."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ RECIPE = (
     "iterations.max=1", "iterations.shard_prompts=1", "sampling.max_tokens=200", "sampling.num_responses=8",
     "training.batch_size=1", "training.save_every_steps=1",
 )  # fmt: skip
-WAIT_S = 180.0
+WAIT_S = 120.0
 
 
 class Cluster:
@@ -28,7 +30,8 @@ class Cluster:
         self.folder = folder
         self.environment = os.environ | {
             "PATH": f"{os.environ['PATH']}:/usr/sbin", "SLURM_CONF": str(folder / "slurm.conf"),
-            "PYTHONPATH": str(ROOT), "SELFREWARD_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+            "SLURM_TEST_PORT": str(_free_ports()), "PYTHONPATH": str(ROOT), "SELFREWARD_CACHE": str(cache),
+            "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
 
     def start(self) -> None:
@@ -95,6 +98,16 @@ def hashes(folder: Path) -> dict[str, str]:
     """Return the hash of each stage file of a run."""
     files = folder.glob("iteration-*/*.parquet")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _free_ports() -> int:
+    """Return the first port of a block of which the controller and two nodes take one each."""
+    for first in range(17817, 20000, 20):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in (first, first + 10, first + 11):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no free ports")
 
 
 def _start_time(pid: int) -> str | None:

@@ -26,13 +26,15 @@ def wait_for_file(run: Path, pattern: str) -> None:
 def wait_for_end(cluster: Cluster, run: Path) -> None:
     """Wait until the run has finished, and nothing more of it is queued."""
 
-    def has_finished() -> bool:
-        path = run / "status.json"
-        return path.exists() and json.loads(path.read_text())["state"] == "finished"
-
-    wait_until(has_finished, "the run to finish", log=run)
+    wait_until(lambda: state_of(run) == "finished", "the run to finish", log=run)
     wait_until(cluster.is_queue_empty, "an empty queue", log=run)
     assert not (run / "iteration-01" / ".training").exists()
+
+
+def state_of(run: Path) -> str | None:
+    """Return the state that the program wrote last."""
+    path = run / "status.json"
+    return json.loads(path.read_text())["state"] if path.exists() else None
 
 
 def logs(run: Path) -> dict[str, str]:
@@ -47,7 +49,7 @@ def test_short_submit_status_and_logs(cluster: Cluster, undisturbed: dict[str, s
     follower.start()
     again = cluster.selfreward("submit", str(TINY), *RECIPE, f"output_dir={run}", code=5)
     assert f"job {job} of this run is " in again
-    wait_for_file(run, GENERATING)
+    wait_until(lambda: state_of(run) == "running", "the program to start", log=run)
     status = cluster.status(run)
     assert (status["state"], status["job"]["id"], status["job"]["state"]) == ("running", job, "RUNNING")
     assert 1000 < status["job"]["seconds_left"] <= 1200 and status["job"]["lost"] is None
@@ -129,8 +131,7 @@ def test_the_restart_budget_ends_requeues(cluster: Cluster, tmp_path: Path) -> N
     for count in range(2):
         wait_until(lambda count=count: len(logs(run)) == count + 1, "an attempt", log=run)
         newest = cluster.status(run)["job"]["id"]
-        wait_until((run / "status.json").exists, "the program to start", log=run)
-        wait_until(lambda: json.loads((run / "status.json").read_text())["state"] == "running", "it to run", log=run)
+        wait_until(lambda: state_of(run) == "running", "the program to start", log=run)
         cluster.run("scancel", "-s", "USR1", "-b", newest)
         wait_until(lambda newest=newest: cluster.job(newest) == "FAILED", "the attempt to end", log=run)
     wait_until(cluster.is_queue_empty, "an empty queue")
@@ -162,11 +163,15 @@ def test_the_controller_is_restarted(cluster: Cluster, undisturbed: dict[str, st
     assert hashes(run) == undisturbed and logs(run).keys() == {f"slurm-{job}-0.log"}
 
 
-@pytest.mark.parametrize("by", ["selfreward", "scancel"])
+@pytest.mark.parametrize("by", ["selfreward", "scancel", "after preemption"])
 def test_a_cancelled_job_does_not_come_back(cluster: Cluster, tmp_path: Path, by: str) -> None:
     run = tmp_path / "run"
-    job = cluster.submit(run)
+    job = cluster.submit(run, WHOLE_NODE, "launch.slurm.partition=fleeting")
     wait_for_file(run, GENERATING)
+    if by == "after preemption":
+        cluster.occupy(cluster.job(job, "%N"))
+        wait_until(lambda: len(logs(run)) == 2, "the second attempt", log=run)
+        wait_until(lambda: state_of(run) == "running", "the program to start", log=run)
     if by == "selfreward":
         assert cluster.selfreward("cancel", str(run)) == f"cancelled {job}\n"
         assert "no job is queued or running" in cluster.selfreward("cancel", str(run))
@@ -175,7 +180,7 @@ def test_a_cancelled_job_does_not_come_back(cluster: Cluster, tmp_path: Path, by
     wait_until(cluster.is_queue_empty, "an empty queue", log=run)
     status = cluster.status(run)
     assert (status["state"], status["job"]["state"]) == ("preempted", "CANCELLED")
-    assert "exit code 75" in logs(run)[f"slurm-{job}-0.log"]
+    assert "exit code 75" in [*logs(run).values()][-1]
     assert len((run / "slurm" / "jobs.jsonl").read_text().splitlines()) == 1
 
 

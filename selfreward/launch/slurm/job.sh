@@ -33,9 +33,11 @@ program=$!
 next=
 continue_later() {
     [ -n "$next" ] && return                       # never twice
-    # A job that is being ended already was cancelled (or Slurm requeues it); only one that is preempted goes on.
+    # A job that is being ended already was cancelled (or Slurm requeues it), unless this attempt of it is preempted.
     local job; job=$(scontrol show job -o "$SLURM_JOB_ID")
-    if [[ -n $job && $job != *JobState=RUNNING* && $job != *PreemptTime=2* ]]; then return; fi
+    if [[ -n $job && $job != *JobState=RUNNING* ]]; then
+        [[ $job == *PreemptTime=2* && ! ${job#*PreemptTime=} < ${job#*StartTime=} ]] || return
+    fi
     if [ "$restarts" -ge {{max_restarts}} ]; then
         next=none
         echo "launch.slurm.max_restarts: all {{max_restarts}} restarts are used; raise it and submit the recipe again"
@@ -48,10 +50,11 @@ continue_later() {
         return
     fi
     # The variables of this job would be options and counters of the next one.
+    local this=$SLURM_JOB_ID
     if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG SELFREWARD_END_TIME
-        sbatch --parsable --dependency=afterany:"$SLURM_JOB_ID" {{script}} $((restarts + 1))); then
+        sbatch --parsable --dependency=afterany:"$this" {{script}} $((restarts + 1))); then
         next=${answer%%;*}
-        printf '{"id": "%s", "continues": "%s"}\n' "$next" "$SLURM_JOB_ID" >>"$jobs"
+        printf '{"id": "%s", "continues": "%s"}\n' "$next" "$this" >>"$jobs"
         echo "requeueing is off here; job $next continues this one"
     else
         echo "neither requeued nor continued; submit the recipe again to resume the run"
