@@ -17,14 +17,16 @@ SQUEUE = {
     "12|PENDING|10:00|ReqNodeNotAvail, UnavailableNodes:n1\n": Job(
         "12", "PENDING", "ReqNodeNotAvail, UnavailableNodes:n1"
     ),
-    "12|COMPLETED|0:00|None\n": Job("12", "COMPLETED"),
-    "12|FAILED|0:00|NonZeroExitCode\n": Job("12", "FAILED", "NonZeroExitCode"),
+    "12|COMPLETED|10:00|None\n": Job("12", "COMPLETED"),
+    "12|CANCELLED|9:57|None\n": Job("12", "CANCELLED"),
+    "12|FAILED|10:00|NonZeroExitCode\n": Job("12", "FAILED", "NonZeroExitCode"),
 }
 # sacct --noheader --allocations --parsable2 --jobs=ID --format=JobID,State,ExitCode
 SACCT = {
     "12|COMPLETED|0:0\n": Job("12", "COMPLETED", "exit code 0:0"),
-    "12|CANCELLED by 1000|0:15\n": Job("12", "CANCELLED", "exit code 0:15"),
-    "12|REQUEUED|0:0\n12|TIMEOUT|0:0\n": Job("12", "TIMEOUT", "exit code 0:0"),
+    "12|FAILED|3:0\n": Job("12", "FAILED", "exit code 3:0"),
+    "12|CANCELLED by 0|0:0\n": Job("12", "CANCELLED", "exit code 0:0"),
+    "12|REQUEUED|0:0\n12|CANCELLED by 0|0:0\n": Job("12", "CANCELLED", "exit code 0:0"),
 }
 
 
