@@ -15,10 +15,15 @@ if grep -qs "\"continues\": \"$SLURM_JOB_ID\"" "$jobs"; then
     echo "another job continues this one: nothing to do"
     exit 0
 fi
+# USR1 before the time limit or a preemption, TERM at the end: the program drops its unfinished shard, exits with 75.
+stopping= program=
+stop() { stopping=1; [ -n "$program" ] && kill -USR1 "$program" 2>/dev/null; }
+trap stop USR1 TERM
 
 # -- Environment ---------------------------------------------------------------------------------------------------
 {{environment}}
 # The program starts no work that cannot end before Slurm's signal comes.
+unset SELFREWARD_END_TIME
 end=$(squeue -h -j "$SLURM_JOB_ID" -o %e)           # "N/A" without a limit
 if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWARD_END_TIME=$((end - {{signal_s}})); fi
 
@@ -28,6 +33,7 @@ if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWAR
 # -- The program, once, on the first node --------------------------------------------------------------------------
 {{command}} </dev/null &
 program=$!
+if [ -n "$stopping" ]; then stop; fi                # the signal came before
 
 # -- The next attempt: this job again, or, where Slurm does not allow that, another job ----------------------------
 next=
@@ -51,7 +57,7 @@ continue_later() {
     fi
     # The variables of this job would be options and counters of the next one.
     local this=$SLURM_JOB_ID
-    if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG SELFREWARD_END_TIME
+    if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG
         sbatch --parsable --dependency=afterany:"$this" {{script}} $((restarts + 1))); then
         next=${answer%%;*}
         printf '{"id": "%s", "continues": "%s"}\n' "$next" "$this" >>"$jobs"
@@ -61,10 +67,7 @@ continue_later() {
     fi
 }
 
-# -- USR1 before the time limit or preemption, TERM at the end: the program drops its unfinished shard, exits with 75
-stopping=
-stop() { stopping=1; kill -USR1 "$program" 2>/dev/null; }
-trap stop USR1 TERM
+# -- The end of the program, or a signal ---------------------------------------------------------------------------
 while :; do
     wait "$program"; code=$?                       # returns at once when a signal came
     kill -0 "$program" 2>/dev/null || break

@@ -1,5 +1,6 @@
 """Slurm's commands: submitting, asking for, and cancelling jobs."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -93,10 +94,12 @@ def end_time(job_id: str) -> float | None:
 
 
 def _run(command: Sequence[str], working_folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a command without the variables of a job in which this process may be: sbatch would pass them on."""
+    environment = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name[:6] != "SLURM_"}
     try:
         return subprocess.run(
             command, capture_output=True, text=True, errors="backslashreplace", check=False, cwd=working_folder,
-            timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
+            env=environment, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except OSError as error:
         raise LaunchError(

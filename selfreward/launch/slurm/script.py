@@ -27,7 +27,7 @@ def script_of(recipe: Recipe, places: Places, *, working_folder: Path) -> str:
         "script": shlex.quote(str(places.script)),
         "environment": "\n".join(_environment(slurm)) or ":",
         "start_nodes": _start_nodes(slurm),
-        "command": _command(slurm, places),
+        "command": _command(slurm, places, working_folder),
         "max_restarts": str(slurm.max_restarts),
         "signal_s": str(slurm.signal_s),
     }
@@ -122,7 +122,7 @@ def _start_nodes(slurm: SlurmSection) -> str:
     return "# There are none."
 
 
-def _command(slurm: SlurmSection, places: Places) -> str:
+def _command(slurm: SlurmSection, places: Places, working_folder: Path) -> str:
     """Return the command that runs the stored recipe as one task, in the container if there is one.
 
     `srun` passes a signal on to its task, also to one in a container, and ends with its exit code.
@@ -137,7 +137,7 @@ def _command(slurm: SlurmSection, places: Places) -> str:
             inside = ["apptainer", "exec", *gpus, *(f"--bind={bind}" for bind in binds), image]
             command = [*step, *inside, "selfreward", *run]
         case EnrootSection(image=image, mounts=mounts):
-            inside = [f"--container-image={image}", "--container-workdir=" + str(Path.cwd())]
+            inside = [f"--container-image={image}", f"--container-workdir={working_folder}"]
             inside += [f"--container-mounts={','.join(mounts)}"] if mounts else []
             command = [*step, *inside, "selfreward", *run]
     return shlex.join(command)

@@ -31,6 +31,10 @@ if grep -qs "\"continues\": \"$SLURM_JOB_ID\"" "$jobs"; then
     echo "another job continues this one: nothing to do"
     exit 0
 fi
+# USR1 before the time limit or a preemption, TERM at the end: the program drops its unfinished shard, exits with 75.
+stopping= program=
+stop() { stopping=1; [ -n "$program" ] && kill -USR1 "$program" 2>/dev/null; }
+trap stop USR1 TERM
 
 # -- Environment ---------------------------------------------------------------------------------------------------
 type module >/dev/null 2>&1 || . /etc/profile
@@ -39,6 +43,7 @@ export A='two words'
 set -a; . /home/me/keys.env || exit 4; set +a
 ulimit -n 65536
 # The program starts no work that cannot end before Slurm's signal comes.
+unset SELFREWARD_END_TIME
 end=$(squeue -h -j "$SLURM_JOB_ID" -o %e)           # "N/A" without a limit
 if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWARD_END_TIME=$((end - 120)); fi
 
@@ -48,6 +53,7 @@ if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWAR
 # -- The program, once, on the first node --------------------------------------------------------------------------
 srun --nodes=1 --ntasks=1 --cpus-per-task=16 /env/bin/python -m selfreward run /runs/demo-0/slurm/recipe.yaml </dev/null &
 program=$!
+if [ -n "$stopping" ]; then stop; fi                # the signal came before
 
 # -- The next attempt: this job again, or, where Slurm does not allow that, another job ----------------------------
 next=
@@ -71,7 +77,7 @@ continue_later() {
     fi
     # The variables of this job would be options and counters of the next one.
     local this=$SLURM_JOB_ID
-    if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG SELFREWARD_END_TIME
+    if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG
         sbatch --parsable --dependency=afterany:"$this" /runs/demo-0/slurm/job.sh $((restarts + 1))); then
         next=${answer%%;*}
         printf '{"id": "%s", "continues": "%s"}\n' "$next" "$this" >>"$jobs"
@@ -81,10 +87,7 @@ continue_later() {
     fi
 }
 
-# -- USR1 before the time limit or preemption, TERM at the end: the program drops its unfinished shard, exits with 75
-stopping=
-stop() { stopping=1; kill -USR1 "$program" 2>/dev/null; }
-trap stop USR1 TERM
+# -- The end of the program, or a signal ---------------------------------------------------------------------------
 while :; do
     wait "$program"; code=$?                       # returns at once when a signal came
     kill -0 "$program" 2>/dev/null || break
