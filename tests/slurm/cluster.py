@@ -82,7 +82,7 @@ class Cluster:
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
         )
         recorded.write_text(f"{process.pid} {_start_time(process.pid)}\n")
-        wait_until(lambda: "is UP" in self.run("scontrol", "ping"), "the controller to answer")
+        wait_until(lambda: "is UP" in self.run("bash", "-c", "scontrol ping || true"), "the controller to answer")
 
 
 def wait_until(holds: Callable[[], object], what: str, *, log: Path | None = None) -> None:
