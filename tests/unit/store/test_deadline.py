@@ -63,11 +63,11 @@ def test_a_limit_shorter_than_one_shard_is_an_error_with_the_numbers() -> None:
 
 def test_an_attempt_that_has_trained_is_followed_by_another_one(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        store.read_or_make(1, PROMPTS, 0, lambda: prompt(0))
+        store.make_shard(1, PROMPTS, 0, lambda: prompt(0))
         store.deadline = Deadline(0.0)
         store.read_or_make_json(1, "training", lambda: 1)
         with pytest.raises(OutOfTimeError):
-            store.read_or_make(1, PROMPTS, 1, lambda: prompt(1))
+            store.make_shard(1, PROMPTS, 1, lambda: prompt(1))
 
 
 def test_without_a_limit_nothing_is_refused(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def drop(store: Store) -> None:
         return prompt(0)
 
     with pytest.raises(signals.Preempted), signals.raised():
-        store.read_or_make(1, PROMPTS, 0, make)
+        store.make_shard(1, PROMPTS, 0, make)
     with signals.raised():
         pass  # the next process has received none
     (dropped,) = [event for event in store.manifest["events"][-1:] if event["what"] == "dropped"]
@@ -96,7 +96,7 @@ def test_a_shard_that_was_dropped_after_the_whole_limit_is_not_begun_for_ever(tm
         store.record_event("resumed")
         store.deadline = Deadline(1100.0, now=lambda: 1000.0)
         with pytest.raises(LaunchError, match=r"more than 100 s.*100 s are left at the start"):
-            store.read_or_make(1, PROMPTS, 0, lambda: prompt(0))
+            store.make_shard(1, PROMPTS, 0, lambda: prompt(0))
         assert not store.has_begun(1)
 
 
@@ -107,4 +107,5 @@ def test_a_dropped_shard_is_begun_again_when_there_is_more_time_or_a_person_repe
         Deadline(1200.0, now=lambda: 1000.0).check(store.manifest, 1, PROMPTS.name, 0)
         store.record_event("resumed")  # after the refusal
         store.deadline = Deadline(1100.0, now=lambda: 1000.0)
-        assert store.read_or_make(1, PROMPTS, 0, lambda: prompt(0)) == prompt(0)
+        store.make_shard(1, PROMPTS, 0, lambda: prompt(0))
+        assert [*store.read(1, PROMPTS)] == prompt(0)
