@@ -151,7 +151,8 @@ def test_a_node_that_is_taken_down(cluster: Cluster, undisturbed: dict[str, str]
         # It may have come back already, since its daemon still answers.
         cluster.run("bash", "-c", f"scontrol update nodename={node} state=resume || true")
     assert hashes(run) == undisturbed
-    assert f"on {node}," not in logs(run)[f"slurm-{job}-1.log"].splitlines()[0]
+    assert logs(run).keys() == {f"slurm-{job}-0.log", f"slurm-{job}-1.log"}
+    assert "Restarts=1 " in cluster.run("scontrol", "show", "job", "-o", job)
 
 
 def test_the_controller_is_restarted(cluster: Cluster, undisturbed: dict[str, str], tmp_path: Path) -> None:
@@ -175,12 +176,13 @@ def test_a_cancelled_job_does_not_come_back(cluster: Cluster, tmp_path: Path, by
         wait_until(lambda: state_of(run) == "running", "the program to start", log=run)
     if by == "selfreward":
         assert cluster.selfreward("cancel", str(run)) == f"cancelled {job}\n"
-        assert "no job is queued or running" in cluster.selfreward("cancel", str(run))
     else:
         cluster.run("scancel", job)
     wait_until(cluster.is_queue_empty, "an empty queue", log=run)
     status = cluster.status(run)
-    assert (status["state"], status["job"]["state"]) == ("preempted", "CANCELLED")
+    assert status["job"]["state"] == "CANCELLED"
+    assert status["state"] in ("preempted", "interrupted")  # the latter when it ended before it wrote its state
+    assert "no job is queued or running" in cluster.selfreward("cancel", str(run))
     assert "exit code 75" in [*logs(run).values()][-1]
     assert len((run / "slurm" / "jobs.jsonl").read_text().splitlines()) == 1
 
