@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both do the whole set-up first.
-.PHONY: demo setup test lint test-browser test-resume test-slow test-endpoint test-wheel campaign clean
+.PHONY: demo setup test lint test-browser test-resume test-slow test-slurm test-endpoint test-wheel campaign clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -43,6 +43,10 @@ test-resume: setup
 # Several processes of a training, and every judge on vLLM.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/slow $(PYTEST_ARGS)
+
+# Batch jobs on a real Slurm that the tests start (as root, with the packages slurm-wlm and munge); `-k short` is a part.
+test-slurm: setup
+	$(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
 # The endpoint engine against a real server: vLLM's own, started and killed.
 test-endpoint: setup

@@ -70,3 +70,9 @@ class OtherVersionError(StoreError):
 
 class LaunchError(SelfRewardError, RuntimeError):
     """A process of the run could not be started or failed."""
+
+
+class OutOfTimeError(LaunchError):
+    """The next shard would not end before the time limit of the job and was not begun; the same command resumes."""
+
+    exit_code: ClassVar[int] = 75  # as after a signal

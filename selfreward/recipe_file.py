@@ -121,14 +121,17 @@ def _rename_old_keys(tree: Mapping[str, Any], name: str) -> None:
             found[new_key] = found.pop(key)
 
 
-def dump(recipe: Recipe) -> str:
-    """Return the complete recipe, with defaults, as YAML that `parse` reads back to an equal recipe."""
+def dump(recipe: Recipe, *, only_set: bool = False) -> str:
+    """Return the complete recipe, with defaults, as YAML that `parse` reads back to an equal recipe.
+
+    `only_set`: without the keys that it leaves to the machine and to the data.
+    """
     stream = io.StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     yaml.representer.add_representer(str, _represent_text)
-    yaml.dump(recipe.model_dump(mode="json"), stream)
+    yaml.dump(recipe.model_dump(mode="json", exclude_unset=only_set), stream)
     return stream.getvalue()
 
 

@@ -49,6 +49,46 @@ def run_command(options: argparse.Namespace) -> int:
     return result.decision.exit_code
 
 
+def submit_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.submit import checked_script, submit
+    from selfreward.launch.finished import finished_run
+
+    recipe = _recipe(options)
+    if not options.dry_run and (finished := finished_run(recipe)):
+        print(f"{finished.folder}: already finished; nothing was submitted", file=sys.stderr)
+        return finished.decision.exit_code
+    script, warnings = checked_script(recipe)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.dry_run:
+        print(script, end="")
+        return 0
+    submitted = submit(recipe, script)
+    print(f"job     {submitted.job_id}\nscript  {submitted.places.script}\nlog     {submitted.log}")
+    return 0
+
+
+def cancel_command(options: argparse.Namespace) -> int:
+    from selfreward.launch.slurm.jobs import cancel_jobs
+    from selfreward.store import Store
+
+    folder = Store(options.run, write=False).folder
+    cancelled = cancel_jobs(folder)
+    print(f"cancelled {', '.join(cancelled)}" if cancelled else f"{folder}: no job is queued or running")
+    return 0
+
+
+def logs_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.logs import followed, log_of
+
+    if not options.follow:
+        print(log_of(options.run), end="")
+        return 0
+    for text in followed(options.run):
+        print(text, end="", flush=True)
+    return 0
+
+
 def plan_command(options: argparse.Namespace) -> int:
     from selfreward.plan import plan, render
 

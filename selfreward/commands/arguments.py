@@ -10,7 +10,7 @@ from selfreward.commands import actions
 
 Action = Callable[[argparse.Namespace], int]
 _OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
-_WITH_OVERRIDES = ("run", "plan", "validate", "judge", "monitor")
+_WITH_OVERRIDES = ("run", "submit", "plan", "validate", "judge", "monitor")
 _WITH_VALUE = ("--set", "--out", "--csv", "--from", "--gpu", "--gpus", "--nodes", "--price")
 
 
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _add_init(add("init", actions.init_command, "write a recipe to start from"))
     for name, action, help_text in (
         ("run", actions.run_command, "run a recipe, or resume it where it stopped"),
+        ("submit", actions.submit_command, "submit a recipe as a Slurm batch job, which runs or resumes it"),
         ("plan", actions.plan_command, "estimate the cost of a run: requests, tokens, steps, memory, time"),
         ("validate", actions.validate_command, "check a recipe and its prompts without running it"),
         ("judge", actions.judge_command, "judge a file of responses, and measure the quality of the judge on it"),
@@ -58,12 +59,16 @@ def parser() -> argparse.ArgumentParser:
             _add_judged_file(sub)
         if name == "plan":
             _add_planned_machine(sub)
+        if name == "submit":
+            sub.add_argument("--dry-run", action="store_true", help="print the batch script, write and submit nothing")
         _add_overrides(sub, "the recipe", "judging.num_draws=5")
         sub.add_argument(
             "--from", metavar="RUN[@T]", dest="start",
             help="use the checkpoint of iteration T of another run as the policy; without @T, its best",
         )  # fmt: skip
     _add_status(add("status", actions.status_command, "print the status of a run"))
+    _add_run_folder(add("cancel", actions.cancel_command, "cancel the Slurm jobs of a run"))
+    _add_logs(add("logs", actions.logs_command, "print the log of the newest attempt of a run"))
     _add_monitor(
         add(
             "monitor",
@@ -120,6 +125,11 @@ def _add_run_folder(sub: argparse.ArgumentParser) -> None:
 def _add_status(sub: argparse.ArgumentParser) -> None:
     _add_run_folder(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_logs(sub: argparse.ArgumentParser) -> None:
+    _add_run_folder(sub)
+    sub.add_argument("--follow", action="store_true", help="print what is added, across requeues, until the run ends")
 
 
 def _add_monitor(sub: argparse.ArgumentParser) -> None:

@@ -48,10 +48,10 @@ def decisions_of(store: Store) -> list[Decision]:
 
 
 def _continues_nothing(change: str, recipe: Recipe, num_finished: int) -> bool:
-    """Return whether a changed key leaves a finished run finished: the same folder, written differently, or a limit
-    below what is finished, since nothing that is finished is undone."""
+    """Return whether a changed key leaves a finished run finished: the same folder, written differently, where it would
+    be computed, or a limit below what is finished, since nothing that is finished is undone."""
     is_fewer = change.startswith("iterations.max: ") and recipe.iterations.max < num_finished
-    return is_fewer or change.startswith("output_dir: ")
+    return is_fewer or change.startswith(("output_dir: ", "launch."))
 
 
 def _fewer_iterations(folder: Path, recipe: Recipe, num_finished: int) -> str:

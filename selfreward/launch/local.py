@@ -21,6 +21,7 @@ from selfreward.launch.lines import Lines
 from selfreward.launch.lines import Progress as Progress
 from selfreward.launch.result import RunResult as RunResult
 from selfreward.launch.run_log import LOGGER, run_log
+from selfreward.launch.slurm.limit import end_of_time
 from selfreward.launch.status import FINISHED, INITIAL, REPORT, STATUS, stored_status
 from selfreward.launch.status import status_of as status_of
 from selfreward.problems import warnings_of
@@ -28,6 +29,7 @@ from selfreward.recipe import Recipe
 from selfreward.records import Decision
 from selfreward.settled import settled
 from selfreward.store import Store
+from selfreward.store.deadline import Deadline
 
 if TYPE_CHECKING:
     from selfreward import loop
@@ -53,6 +55,7 @@ def _run(recipe: Recipe, progress: Progress) -> RunResult:
     with Store(folder, name=recipe.name) as store, run_log(folder):
         progress = _logged(progress)
         progress("opened", 0, str(folder), {})
+        store.deadline = Deadline(end_of_time(os.environ))
         is_new, asked = not store.manifest["files"], recipe
         recipe = recipe if is_new else continued_recipe(store, recipe)
         with _recorded_status(store, progress) as status:
@@ -131,7 +134,7 @@ def rewrite_reports(folder: Path) -> Path:
 
 
 def _logged(progress: Progress) -> Progress:
-    """Return a listener that also writes the lines of the console to run.log."""
+    """Return a listener that also writes the lines of the console to the logs."""
     lines = Lines()
 
     def listen(what: str, iteration: int, stage: str, details: Mapping[str, Any]) -> None:
@@ -219,4 +222,4 @@ def _failure(error: BaseException) -> dict[str, Any]:
         state = "interrupted" if received == signal.SIGINT else "preempted"
         return {"state": state, "exit_code": signals.code_of(received)}
     code = error.exit_code if isinstance(error, SelfRewardError) else 4 if isinstance(error, MemoryError) else 1
-    return {"state": "failed", "exit_code": code}
+    return {"state": "preempted" if code == signals.PREEMPTED else "failed", "exit_code": code}

@@ -9,6 +9,7 @@ from typing import Any, Final
 from selfreward.begun import stored_recipe
 from selfreward.errors import StoreError
 from selfreward.launch.missing import advice_on, missing_models
+from selfreward.launch.slurm.jobs import job_status
 from selfreward.reporting.formatting import duration
 from selfreward.store import Store
 from selfreward.store.files import read_text
@@ -18,6 +19,7 @@ from selfreward.tables import COUNTS, DECISION
 
 STATUS: Final = "status.json"
 FINISHED: Final = "finished"
+QUEUED: Final = "queued"
 INITIAL: Final[Mapping[str, Any]] = {
     "state": "running",
     "iteration": None,
@@ -46,7 +48,10 @@ def status_of(folder: Path) -> dict[str, Any]:
     status: dict[str, Any] = {**INITIAL, "state": "interrupted", **stored_status(folder)}
     if status["state"] == "running" and not is_held(folder):
         status["state"] = "interrupted"
-    return status | _totals(store, status)
+    job = job_status(folder, status)
+    if job and job.is_active and status["state"] != FINISHED and not is_held(folder):
+        status["state"] = QUEUED if job.state == "PENDING" else "running"  # on a node whose lock is not seen here
+    return status | _totals(store, status) | {"job": job.as_json() if job else None}
 
 
 def _totals(store: Store, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +110,16 @@ def _best(status: Mapping[str, Any]) -> str:
     return f"M_{status['best_iteration']}, {status['best']}{gone}"
 
 
+def _job_lines(job: Mapping[str, Any] | None) -> dict[str, str]:
+    if job is None:
+        return {}
+    reason = f" ({job['reason']})" if job["reason"] else ""
+    left = "" if job["seconds_left"] is None else f", {duration(job['seconds_left'])} left"
+    return {"job": f"{job['id']} {job['state']}{reason}{left}", "log": job["log"] or "-"} | (
+        {"lost": job["lost"]} if job["lost"] else {}
+    )
+
+
 def rendered(status: Mapping[str, Any]) -> str:
     """Return the status in lines for people."""
     done, most = status["num_iterations"], status["max_iterations"]
@@ -122,6 +137,7 @@ def rendered(status: Mapping[str, Any]) -> str:
         "time": duration(status["seconds"]),
         "left": "-" if status["seconds_left"] is None else f"at most about {duration(status['seconds_left'])}",
         "report": status["report"] or "-",
+        **_job_lines(status["job"]),
     }
     if gone := status["missing"]:
         lines["missing"] = f"{', '.join(gone)}; {status['advice']}"

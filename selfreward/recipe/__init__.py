@@ -14,4 +14,5 @@ from selfreward.recipe.prompts import *
 from selfreward.recipe.ray import *
 from selfreward.recipe.root import *
 from selfreward.recipe.section import *
+from selfreward.recipe.slurm import *
 from selfreward.recipe.training import *

@@ -4,6 +4,7 @@ from typing import Literal
 
 from selfreward.recipe.ray import RaySection
 from selfreward.recipe.section import Changeable, Section
+from selfreward.recipe.slurm import SlurmSection
 
 
 class LaunchSection(Section):
@@ -12,3 +13,4 @@ class LaunchSection(Section):
     num_processes: int = Changeable(1, ge=1)
     sharding: Literal["none", "fsdp"] = Changeable("none")
     ray: RaySection = RaySection()
+    slurm: SlurmSection = SlurmSection()

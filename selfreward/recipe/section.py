@@ -13,7 +13,7 @@ UNION_TAGS = (
 """Tags of unions whose members are distinguished by their form; pydantic puts them into the location of an error."""
 
 
-def Changeable(default: Any, **constraints: Any) -> Any:
+def Changeable(default: Any = ..., **constraints: Any) -> Any:
     """Return a field that may change when a run is resumed, because it affects how results are computed, not which."""
     return Field(default, json_schema_extra={"may_change_on_resume": True}, **constraints)
 

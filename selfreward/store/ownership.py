@@ -8,7 +8,10 @@ from selfreward.errors import RecipeError
 from selfreward.store.files import explain_os_errors
 from selfreward.store.names import MANIFEST
 
-_WRITTEN = (MANIFEST, "status.json", "recipe.yaml", "report.html", "report.json", "metrics.jsonl", "run.log", "best")
+_WRITTEN = (
+    MANIFEST, "status.json", "recipe.yaml", "report.html", "report.json", "metrics.jsonl", "run.log", "best", "logs",
+    "slurm",
+)  # fmt: skip
 
 
 def refuse_existing_files(folder: Path) -> None:

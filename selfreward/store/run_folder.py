@@ -1,7 +1,7 @@
 """The files of a run, and the rule of resuming: make a file only when it does not exist.
 
 runs/NAME/
-  manifest.json  status.json  recipe.yaml  run.log  report.html  report.json  metrics.jsonl
+  manifest.json  status.json  recipe.yaml  run.log  report.html  report.json  metrics.jsonl  logs/  slurm/
   iteration-01/responses/00000.parquet ...   while the stage runs: one file per finished shard
   iteration-01/responses.parquet             when it is complete: one row group per shard
   iteration-01/checkpoint/                   M_1
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from selfreward import signals
 from selfreward.errors import NoRunError, StoreError
 from selfreward.store import recovery
+from selfreward.store.deadline import Deadline, noted_when_dropped
 from selfreward.store.files import (
     explain_os_errors,
     flush,
@@ -65,13 +66,15 @@ def _no_run(folder: Path) -> NoRunError:
 class Store:
     """One run folder, locked by one process (`write=True`) or read by any number of processes.
 
-    `meter` returns counters that only grow; their increase during a shard is recorded with the shard.
+    `meter` returns counters that only grow; their increase during a shard is recorded with the shard. `deadline` is
+    when this process has to end.
     """
 
     def __init__(self, folder: Path, *, name: str = "", write: bool = True, earlier: bool = False) -> None:
         """`earlier` also opens run folders of earlier versions, to read tables that are the same in this one."""
         self.folder = folder
         self.meter: Meter = dict
+        self.deadline = Deadline()
         self.listener: Listener = lambda *_: None
         self._verified: set[str] = set()
         self._recorded: Counter[str] = Counter()  # cost that this process has already recorded in the manifest
@@ -121,12 +124,17 @@ class Store:
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def make_shard(self, iteration: int, table: Table[R], shard: int, make: Callable[[], Iterable[R]]) -> None:
-        """Make and store the records of a shard unless they are stored."""
+        """Make and store the records of a shard unless they are stored.
+
+        Raises OutOfTimeError and LaunchError for a shard that would not end before the deadline.
+        """
         if self._has_shard(iteration, table.name, shard):
             return
+        self.deadline.check(self.manifest, iteration, table.name, shard)
         self.listener("started", iteration, table.name, {"shard": shard})
         name = shard_name(iteration, table.name, shard)
-        entry = self._make_and_record(name, lambda: to_table(table.record, make()), write_table)
+        with noted_when_dropped(self.record_event, iteration, table.name, shard):
+            entry = self._make_and_record(name, lambda: to_table(table.record, make()), write_table)
         self.listener("shard", iteration, table.name, {"shard": shard, **entry})
 
     def stage(self, iteration: int, table: Table[R], num_shards: int, make: Callable[[int], Iterable[R]]) -> None:
@@ -218,6 +226,7 @@ class Store:
             return value
         file_name = f"{folder_of(iteration)}/{name}.json"
         self.listener("started", iteration, name, {})
+        self.deadline.has_worked = True  # a training, say, which resumes from its own saves and may take any time
         entry = self._make_and_record(
             file_name,
             lambda: json.dumps(make(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",

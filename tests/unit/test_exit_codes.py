@@ -22,5 +22,5 @@ def test_codes_of_errors_say_whether_repeating_helps() -> None:
     assert {kind.__name__: kind.exit_code for kind in vars(errors).values() if inspect.isclass(kind)} == {
         "SelfRewardError": 4, "RecipeError": 2, "TemplateError": 2, "EngineError": 4, "BudgetError": 3,
         "TrainingError": 4, "StoreError": 4, "NoRunError": 2, "LockedError": 5, "OtherVersionError": 2,
-        "LaunchError": 4, "ChatTemplateError": 2, "InstallationError": 4,
+        "LaunchError": 4, "OutOfTimeError": signals.PREEMPTED, "ChatTemplateError": 2, "InstallationError": 4,
     }  # fmt: skip

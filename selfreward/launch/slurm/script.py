@@ -1,0 +1,148 @@
+"""The batch script of a run: its template, with the recipe's values quoted for bash."""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from selfreward.errors import LaunchError, RecipeError
+from selfreward.launch.slurm.places import Places
+from selfreward.recipe import ApptainerSection, EnrootSection, Recipe, SlurmSection
+
+TEMPLATE: Final = Path(__file__).with_name("job.sh")
+_PLACEHOLDER: Final = re.compile(r"\{\{(\w+)\}\}")
+
+
+def script_of(recipe: Recipe, places: Places, *, working_folder: Path) -> str:
+    """Return the script. Raises RecipeError for a template with unknown placeholders, or without one it needs."""
+    slurm = recipe.launch.slurm
+    values = {
+        "options": "\n".join(f"#SBATCH {option}" for option in _options(recipe, places)),
+        "run_folder": _printable(str(places.run_folder)),
+        "working_folder": shlex.quote(str(working_folder)),
+        "logs_folder": shlex.quote(str(places.logs)),
+        "jobs_file": shlex.quote(str(places.jobs)),
+        "script": shlex.quote(str(places.script)),
+        "environment": "\n".join(_environment(slurm)) or ":",
+        "start_nodes": _start_nodes(slurm),
+        "command": _command(slurm, places, working_folder),
+        "max_restarts": str(slurm.max_restarts),
+        "signal_s": str(slurm.signal_s),
+    }
+    return filled(Path(slurm.template) if slurm.template else TEMPLATE, values)
+
+
+def filled(template: Path, values: Mapping[str, str]) -> str:
+    """Return the template with its placeholders replaced by these values, which are not searched again."""
+    try:
+        text = template.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"launch.slurm.template: {template} cannot be read ({error}); a script with placeholders such as "
+            "{{command}} is needed; correct the path, or remove the key for the program's own script"
+        ) from error
+    names = set(_PLACEHOLDER.findall(text))
+    allowed = ", ".join(f"{{{{{name}}}}}" for name in values)
+    if unknown := sorted(names - values.keys()):
+        raise RecipeError(
+            f"launch.slurm.template: {template} has the placeholder {{{{{unknown[0]}}}}}; allowed are {allowed}; "
+            "correct it"
+        )
+    if missing := [name for name in ("options", "command") if name not in names]:
+        raise RecipeError(
+            f"launch.slurm.template: {template} lacks {{{{{missing[0]}}}}}, without which no job runs the recipe; "
+            f"allowed are {allowed}; add it on a line of its own"
+        )
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+
+
+def _options(recipe: Recipe, places: Places) -> Iterator[str]:
+    """Yield the options of sbatch, which reads quotes as bash does; the last of several equal ones counts."""
+    slurm = recipe.launch.slurm
+    values = {
+        "job-name": recipe.name,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "nodes": slurm.nodes,
+        "ntasks-per-node": 1,
+        "gpus-per-node": slurm.gpus or None,
+        "cpus-per-task": slurm.cpus,
+        "mem": slurm.memory,
+        "time": slurm.time,
+        "constraint": slurm.constraint,
+        "output": _log_pattern(places),
+        "open-mode": "append",
+        "signal": f"B:USR1@{slurm.signal_s}",
+    }
+    yield from (f"--{name}={shlex.quote(str(value))}" for name, value in values.items() if value is not None)
+    yield "--requeue"
+    yield from map(_quoted_option, slurm.extra)
+
+
+def _quoted_option(option: str) -> str:
+    """Quote the value of `--name=value`, or of `--name value`."""
+    found = re.fullmatch(r"(--?[A-Za-z][\w-]*)(?:(=|\s+)(.*))?", option)
+    if found is None:
+        return shlex.quote(option)
+    name, between, value = found.groups()
+    return name if value is None else f"{name}{'=' if between == '=' else ' '}{shlex.quote(value)}"
+
+
+def _log_pattern(places: Places) -> str:
+    """Return the file of what Slurm itself says about a job: why it ended it, for example."""
+    folder = str(places.logs)
+    if odd := [c for c in folder if not c.isprintable() or c == "\\"]:
+        raise LaunchError(
+            f"{folder!r}: Slurm writes no log into a folder whose path contains {odd[0]!r}; printable characters "
+            "without backslashes are allowed; set another output_dir"
+        )
+    return f"{folder.replace('%', '%%')}/slurm-%j.log"
+
+
+def _environment(slurm: SlurmSection) -> Iterator[str]:
+    """Yield the lines before the program: modules, variables, the file of secrets, the recipe's own lines."""
+    if slurm.modules:
+        yield "type module >/dev/null 2>&1 || . /etc/profile"
+    for module in map(shlex.quote, slurm.modules):
+        yield f"module load {module} || exit 4"
+    for name, value in slurm.environment.items():
+        yield f"export {name}={shlex.quote(value)}"
+    if slurm.environment_file:
+        yield f"set -a; . {shlex.quote(slurm.environment_file)} || exit 4; set +a"
+    yield from slurm.setup
+
+
+def _start_nodes(slurm: SlurmSection) -> str:
+    """Return the lines that start what runs on the other nodes; a comment where there are none."""
+    if slurm.nodes > 1:
+        raise RecipeError(f"launch.slurm.nodes: found {slurm.nodes}; a run works on one node; set it to 1")
+    return "# There are none."
+
+
+def _command(slurm: SlurmSection, places: Places, working_folder: Path) -> str:
+    """Return the command that runs the stored recipe as one task, in the container if there is one.
+
+    `srun` passes a signal on to its task, also to one in a container, and ends with its exit code.
+    """
+    step = ["srun", "--nodes=1", "--ntasks=1", *([f"--cpus-per-task={slurm.cpus}"] if slurm.cpus else [])]
+    run = ["run", str(places.recipe)]
+    match slurm.container:
+        case None:
+            command = [*step, sys.executable, "-m", "selfreward", *run]
+        case ApptainerSection(image=image, binds=binds):
+            gpus = ["--nv"] if slurm.gpus else []
+            inside = ["apptainer", "exec", *gpus, *(f"--bind={bind}" for bind in binds), image]
+            command = [*step, *inside, "selfreward", *run]
+        case EnrootSection(image=image, mounts=mounts):
+            inside = [f"--container-image={image}", f"--container-workdir={working_folder}"]
+            inside += [f"--container-mounts={','.join(mounts)}"] if mounts else []
+            command = [*step, *inside, "selfreward", *run]
+    return shlex.join(command)
+
+
+def _printable(text: str) -> str:
+    """Return a text for a comment, which must not end before it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
