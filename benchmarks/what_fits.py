@@ -66,7 +66,7 @@ def cell(config: PretrainedConfig, way: Way, *, count: int, gib: float) -> str:
     """Return the fixed memory in GiB and the tokens of a micro-batch, or what is missing."""
     if count > 1 and not way.is_shardable:
         return "–"
-    launch = LaunchSection(num_processes=count, sharding="fsdp") if count > 1 else LaunchSection()
+    launch = LaunchSection(processes_per_node=count, sharding="fsdp") if count > 1 else LaunchSection()
     settings = Settings(training=TrainingSection(**way.training), engine_dtype="bfloat16", lora=way.lora, launch=launch)
     found = training_memory(config, settings, on_cuda=True)
     tokens = found.tokens_that_fit(int(gib * GIB) - ASLEEP_BYTES)

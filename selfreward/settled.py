@@ -1,4 +1,4 @@
-"""The recipe with what it leaves to the machine and to the data: dtype and sizes. A run settles them once."""
+"""The recipe with what it leaves to the machine, to the data and to a file of accelerate. A run settles them once."""
 
 from selfreward import recipe_file, sizes
 from selfreward.begun import has_begun, run_folder, stored_recipe
@@ -12,6 +12,10 @@ def settled(recipe: Recipe) -> Recipe:
 
     A run of another recipe, with which `run` would refuse this one, does not count. Raises RecipeError and StoreError.
     """
+    if recipe.launch.accelerate_config is not None:
+        from selfreward.updates.accelerate_file import resolved as launch_of
+
+        recipe = recipe.model_copy(update={"launch": launch_of(recipe.launch)})
     folder = run_folder(recipe)
     if has_begun(folder):
         before = stored_recipe(folder)

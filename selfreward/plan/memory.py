@@ -83,9 +83,9 @@ def update_memory(recipe: Recipe, folder: Path, *, machine: Machine) -> Training
     """Return the memory of an update of the policy in `folder`, or None when it cannot be counted."""
     settings = settings_of(recipe)
     if machine.device == "cuda":  # as many processes as there are GPUs can start
-        num_processes = min(recipe.launch.num_processes, machine.count)
+        processes = min(recipe.launch.num_processes, machine.count)
         settings = settings.model_copy(
-            update={"launch": recipe.launch.model_copy(update={"num_processes": num_processes})}
+            update={"launch": settings.launch.model_copy(update={"nodes": 1, "processes_per_node": processes})}
         )
     return traced_memory(folder, settings, on_cuda=machine.device == "cuda")
 

@@ -149,7 +149,7 @@ def _of_machine(recipe: Recipe, machine: Machine, memory: Memory) -> Iterator[st
         return
     if (used := recipe.launch.num_processes) != machine.count:
         yield (
-            f"launch.num_processes is {used}: training uses {min(used, machine.count)} of {machine.count} GPUs"
+            f"launch has {used} processes: training uses {min(used, machine.count)} of {machine.count} GPUs"
             + (f", and cannot start {used} processes on them" if used > machine.count else "")
         )
     if (pairs := recipe.training.batch_size) < min(used, machine.count):

@@ -182,7 +182,7 @@ def _trainer(plan: Plan) -> str:
     if found is None:
         return "trainer unknown: the activations of this model cannot be counted"
     section = recipe.training
-    shards = " of a shard" if recipe.launch.sharding == "fsdp" else ""
+    shards = " of a shard" if recipe.launch.is_sharded else ""
     parts = [
         f"{_gib(found.weights)} weights",
         f"{_gib(found.gradients)} gradients",

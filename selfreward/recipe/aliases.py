@@ -50,8 +50,10 @@ _NAMES: Final = {
     "judging": "judge reward reward_funcs reward_model",
     "judging.by": "judge_model",
     "checkpoints.keep": "save_total_limit",
-    "launch.num_processes": "num_processes n_gpus_per_node num_gpus nproc_per_node",
-    "launch.sharding": "fsdp deepspeed",
+    "launch.nodes": "num_machines num_nodes nnodes",
+    "launch.processes_per_node": "num_processes n_gpus_per_node num_gpus nproc_per_node",
+    "launch.sharding": "fsdp",
+    "launch.accelerate_config": "deepspeed deepspeed_config accelerate_config_file",
     "monitor.max_hours": "max_hours time_limit",
     "output_dir": "output output_path save_dir default_local_dir",
     "name": "run_name experiment_name project_name",
@@ -91,7 +93,7 @@ _LOG = "there is none for this: run.log in the run folder has a line for every o
 _EVALUATION = "there is none for this: held-out prompts are evaluated after every iteration; remove it"
 _SAVING = "training.save_every_steps saves the training, and checkpoints.keep limits the checkpoints kept; set these"
 _LAYERS = "there is none for this: adapters are in all linear layers and without dropout; remove it"
-_ONE_GPU = "there is none for this: vLLM runs on one GPU; launch.num_processes is for the training; remove it"
+_ONE_GPU = "there is none for this: vLLM runs on one GPU; launch.processes_per_node is for the training; remove it"
 _RESUME = "there is none for this: the same command resumes a run; --from RUN@T starts another one; remove it"
 _ATTENTION = "there is none for this: attention is chosen by the engine and by training.packing; remove it"
 

@@ -7,6 +7,7 @@ from typing import Final
 KEYS: Final[Mapping[str, str]] = {
     "evaluation.num_reserve_prompts": "evaluation.num_second_validation_prompts",
     "evaluation.num_seal_prompts": "evaluation.num_test_prompts",
+    "launch.num_processes": "launch.processes_per_node",
     "monitor.first_look_share": "monitor.first_analysis_share",
     "pairing.allow_cut_off_chosen": "pairing.allow_truncated_chosen",
 }

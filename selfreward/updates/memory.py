@@ -114,7 +114,7 @@ def training_memory(
     parameters, activations = traced(
         config, dtype=computed, autocast=on_cuda, packed=packed, lora=lora, trust=trust_remote_code
     )
-    num_shards = launch.num_processes if launch.sharding == "fsdp" else 1
+    num_shards = launch.num_shards
     frozen = 0.0
     if lora is not None:
         outside = int(BASE_BYTES[computed]) * parameters.vocabulary

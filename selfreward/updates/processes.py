@@ -8,6 +8,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     FullyShardedDataParallelPlugin,
+    ParallelismConfig,
     broadcast_object_list,
     fsdp2_prepare_model,
 )
@@ -27,10 +28,11 @@ def make_accelerator(launch: LaunchSection) -> Accelerator:
     accelerator = Accelerator(
         cpu=not on_cuda,
         mixed_precision="bf16" if bf16 else "no",
-        fsdp_plugin=_fsdp_plugin() if launch.sharding == "fsdp" else None,
+        fsdp_plugin=_fsdp_plugin() if launch.is_sharded else None,
+        parallelism_config=_mesh(launch),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    if launch.sharding == "fsdp" and bf16:
+    if launch.is_sharded and bf16:
         # accelerate's default policy also returns log-probabilities and reduces gradients in bfloat16. Outputs stay as
         # the modules make them: autocast decides, as without sharding.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
@@ -53,13 +55,20 @@ def _fsdp_plugin() -> FullyShardedDataParallelPlugin:
     )
 
 
-def distribute(model: PreTrainedModel, accelerator: Accelerator, *, sharding: str) -> Any:
-    """Return the model replicated or sharded over the processes; with `fsdp` only the main process needs its weights.
+def _mesh(launch: LaunchSection) -> ParallelismConfig | None:
+    """Return (nodes, processes of a node) for a model that is sharded in each node and replicated across nodes."""
+    if launch.sharding != "hsdp":
+        return None
+    return ParallelismConfig(dp_replicate_size=launch.nodes, dp_shard_size=launch.processes_per_node)
+
+
+def distribute(model: PreTrainedModel, accelerator: Accelerator, *, is_sharded: bool) -> Any:
+    """Return the model replicated or sharded over the processes; sharded, only the main process needs its weights.
 
     Sharded parameters are new objects, so the optimizer is made afterwards. `Accelerator.prepare` would match an
     optimizer's parameters by their addresses, which parameters on the meta device do not have.
     """
-    return fsdp2_prepare_model(accelerator, model) if sharding == "fsdp" else accelerator.prepare(model)
+    return fsdp2_prepare_model(accelerator, model) if is_sharded else accelerator.prepare(model)
 
 
 def reshard(model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Problems of `training` and `launch` in combination with each other, the model and the machine."""
+"""Problems of `training` in combination with `launch`, the model and the machine."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from selfreward.model_files.json_file import read_json_object, text_config
 from selfreward.problems import Facts, Problem
 from selfreward.recipe import TrainingSection
+from selfreward.updates.launch_problems import launch_problems
 from selfreward.updates.settings import COUPLED_LOSSES, Settings, settings_of
 
 BITSANDBYTES = {"adamw_8bit", "adamw_offload"}
@@ -36,7 +37,7 @@ def settings_problems(settings: Settings) -> Iterator[Problem]:
     yield from _coupled_losses(settings)
     yield from _optimizer(settings)
     yield from _adapters(settings)
-    yield from _launch(settings)
+    yield from launch_problems(settings)
 
 
 def _losses(settings: Settings) -> Iterator[Problem]:
@@ -88,10 +89,10 @@ def _optimizer(settings: Settings) -> Iterator[Problem]:
             "training.optimizer: adamw_offload on a machine without a GPU: there is nothing to offload to, because the "
             "optimizer's state is in host memory already; adamw and adamw_8bit are allowed; use adamw"
         )
-    if optimizer != "adamw" and settings.launch.sharding == "fsdp":
+    if optimizer != "adamw" and settings.launch.is_sharded:
         yield Problem(
-            f"training.optimizer: {optimizer} with launch.sharding: fsdp; sharded, only adamw was tested; use "
-            "adamw, or launch.sharding: none"
+            f"training.optimizer: {optimizer} with launch.sharding: {settings.launch.sharding}; sharded, only adamw "
+            "was tested; use adamw, or launch.sharding: none"
         )
     yield from _stochastic_rounding(settings)
 
@@ -131,10 +132,10 @@ def _adapters(settings: Settings) -> Iterator[Problem]:
             "models.policy.lora.base_dtype: nf4, but the package bitsandbytes is not installed; float32 and bfloat16 "
             "do not need it; use one of them, or install it with: pip install 'selfreward-lm[optimizers]'"
         )
-    if settings.launch.sharding == "fsdp":
+    if settings.launch.is_sharded:
         yield Problem(
-            "models.policy.lora.base_dtype: nf4 with launch.sharding: fsdp; weights of 4 bits are packed with their "
-            "scales on one device and cannot be sharded; use bfloat16, or launch.sharding: none"
+            f"models.policy.lora.base_dtype: nf4 with launch.sharding: {settings.launch.sharding}; weights of 4 bits "
+            "are packed with their scales on one device and cannot be sharded; use bfloat16, or launch.sharding: none"
         )
 
 
@@ -149,30 +150,6 @@ def _coupled_losses(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 f"training.losses: {kind} is not a mean over pairs: it depends on the other pairs of its micro-batch, "
                 "so a division into micro-batches would change it; use training.packing: padded, "
-                "training.micro_batch_tokens: null, "
-                "training.micro_batch_size: null and launch.num_processes: 1 with it" + COUPLED_LOSSES[kind]
+                "training.micro_batch_tokens: null, training.micro_batch_size: null and "
+                "launch.processes_per_node: 1 on one node with it" + COUPLED_LOSSES[kind]
             )
-
-
-def _launch(settings: Settings) -> Iterator[Problem]:
-    launch = settings.launch
-    if launch.num_processes == 1 and launch.sharding == "none":
-        return
-    import torch
-
-    num_gpus = torch.cuda.device_count()
-    if launch.sharding == "fsdp" and num_gpus == 0:
-        # accelerate shards on accelerators only; on the CPU it would silently replicate the model.
-        yield Problem("launch.sharding: fsdp without CUDA; a model can be sharded over GPUs only; use none")
-    if launch.sharding == "fsdp" and launch.num_processes == 1:
-        yield Problem("launch.sharding: fsdp with one process; it needs at least 2; raise launch.num_processes")
-    if launch.sharding == "fsdp" and settings.training.weights_dtype != "float32" and settings.lora is None:
-        yield Problem(
-            "training.weights_dtype: bfloat16 with launch.sharding: fsdp; accelerate keeps the trained weights of a "
-            "sharded model in float32 and computes in bfloat16; use float32"
-        )
-    if 0 < num_gpus < launch.num_processes:
-        yield Problem(
-            f"launch.num_processes: {launch.num_processes}, but this machine has {num_gpus} GPUs; one process per GPU "
-            f"is allowed; use at most {num_gpus}"
-        )

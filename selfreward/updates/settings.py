@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 from selfreward.dtypes import engine_dtype
 from selfreward.recipe import LaunchSection, LoraSection, Recipe, TrainingSection
+from selfreward.updates.accelerate_file import resolved
 
 COUPLED_LOSSES = {"aot": "", "aot_unpaired": "", "sft": "; or use kind: nll, the mean over pairs of the same quantity"}
 """Losses that are not a mean over pairs, and what to add to the error about each."""
@@ -28,6 +29,6 @@ def settings_of(recipe: Recipe, role: str = "policy") -> Settings:
         training=recipe.training,
         engine_dtype=engine_dtype(recipe.engine).name,
         lora=recipe.local_models[role].lora,
-        launch=recipe.launch,
+        launch=resolved(recipe.launch),
         trust_remote_code=recipe.policy.trust_remote_code,
     )

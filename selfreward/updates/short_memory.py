@@ -17,7 +17,7 @@ def advice(settings: Settings) -> str:
     if checkpointing is not True:
         now.append("set training.gradient_checkpointing: true")
     anew = []
-    if settings.launch.sharding == "none":
+    if not settings.launch.is_sharded:
         if lora is None and section.optimizer == "adamw":
             anew.append("training.optimizer: adamw_8bit")
         if lora is not None and lora.base_dtype != "nf4":

@@ -83,14 +83,13 @@ class Trainer:
         self.num_steps, self.steps, self._seed = num_steps, list[Step](), seed
         self._packed = section.packing == "shared_prefix"
         self._has_adapters, self._trust_remote_code = settings.lora is not None, settings.trust_remote_code
-        self.sharding = settings.launch.sharding
-        self._sharded = self.sharding == "fsdp"
+        self.sharding, self._sharded = settings.launch.sharding, settings.launch.is_sharded
         self.accelerator = make_accelerator(settings.launch)
         self._device, self._config = self.accelerator.device, model.config
         self._report = report if self.accelerator.is_main_process else silent
         self.budgets = self._agreed(budgets_of(settings, model.config, device=self._device))
         model = self._configured(model, settings, first, seed=seed)
-        self.model = distribute(model, self.accelerator, sharding=self.sharding)
+        self.model = distribute(model, self.accelerator, is_sharded=self._sharded)
         self.optimizer = optimizer_of(section, self.model)
         if self._packed:
             self._verify_packing(first)

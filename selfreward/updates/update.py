@@ -226,7 +226,8 @@ def _resume(trainer: "Trainer", folder: Path) -> float:
     save, facts = broadcast_from_main(lambda: saves.newest(folder)) or (None, {})
     if save is None:
         return 0.0
-    if facts["sharding"] != trainer.sharding:
+    # Any sharded update can read any sharded save, which is of the whole model.
+    if (facts["sharding"] == "none") != (trainer.sharding == "none"):
         raise StoreError(
             f"{save}: made with launch.sharding: {facts['sharding']}, and now it is {trainer.sharding}; it may not "
             f"change within an update; use {facts['sharding']} for this iteration, or remove this folder to train it "
@@ -261,7 +262,7 @@ def _make_trainer(
         dtype=base_dtype(settings.lora) if settings.lora else settings.training.weights_dtype,
         trust_remote_code=settings.trust_remote_code,
         # The main process sends every process its shards.
-        with_weights=IS_MAIN or settings.launch.sharding == "none",
+        with_weights=IS_MAIN or not settings.launch.is_sharded,
     )
     embeddings = model.get_input_embeddings().num_embeddings
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)

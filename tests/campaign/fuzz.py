@@ -154,7 +154,7 @@ def _key(chance: random.Random) -> str:
         "name", "seed", "output_dir", "models.policy.model", "models.gpt", "engine.kind", "engine.context_tokens",
         "iterations.max", "prompts", "prompts.path", "sampling.num_responses", "judging", "judging.kind",
         "judging.num_draws", "pairing", "training.learning_rate", "training.losses", "evaluation.anchor",
-        "evaluation.num_prompts", "monitor.interventions", "monitor.delta", "launch.num_processes", "nothing", "",
+        "evaluation.num_prompts", "monitor.interventions", "monitor.delta", "launch.processes_per_node", "nothing", "",
         "training..x", "judging.members.0.kind",
     ))  # fmt: skip
 

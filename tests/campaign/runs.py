@@ -58,7 +58,7 @@ VARIANTS = (
     Variant("ensemble", RECIPES["tiny"], (*_SMALL, *_ENSEMBLE), share=1),
 )
 TWO_PROCESSES = Variant(
-    "processes", RECIPES["tiny"], ("iterations.max=1", "training.save_every_steps=1", "launch.num_processes=2")
+    "processes", RECIPES["tiny"], ("iterations.max=1", "training.save_every_steps=1", "launch.processes_per_node=2")
 )
 
 

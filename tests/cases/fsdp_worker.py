@@ -24,7 +24,7 @@ def rank(job_file: Path, environment: dict[str, str], output: Connection, log: P
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     torch.set_num_threads(1)
-    if json.loads(job_file.read_text())["settings"]["launch"]["sharding"] == "fsdp":
+    if json.loads(job_file.read_text())["settings"]["launch"]["sharding"] != "none":
         _shard_on_cpu()
         _analyse(job_file.with_name(f"shards-{environment['RANK']}.jsonl"))
     from selfreward.updates.child import main
@@ -61,7 +61,7 @@ def _analyse(file: Path) -> None:
         weights = list(module.model.layers.parameters())
         if any(isinstance(w, FakeTensor) for w in weights):  # memory is counted on fake tensors
             return
-        sharded = all(isinstance(w, DTensor) and isinstance(w.placements[0], Shard) for w in weights)
+        sharded = all(isinstance(w, DTensor) and isinstance(w.placements[-1], Shard) for w in weights)
         local = sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in weights)
         whole = sum(w.numel() for w in weights)
         found = {"step": torch.is_grad_enabled(), "sharded": sharded, "share": local / whole}

@@ -58,23 +58,31 @@ def start_ranks(
     section: TrainingSection,
     *,
     num: int = 2,
+    nodes: int = 1,
     lora: LoraSection | None = None,
     **options: Any,
 ) -> tuple[list[Any], Any]:
     """Start the ranks that a launcher would start; return them and the standard output of the first."""
     job.work_folder.mkdir(exist_ok=True)
-    settings = settings_of(section, lora=lora, launch=LaunchSection(num_processes=num, **options))
+    per_node = num // nodes
+    launch = LaunchSection(nodes=nodes, processes_per_node=per_node, **options)
+    settings = settings_of(section, lora=lora, launch=launch)
     file = job.work_folder / "child.json"
     file.write_text(json.dumps({"job": asdict(job), "settings": settings.model_dump(mode="json")}, default=str))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {
+        "WORLD_SIZE": str(num),
+        "LOCAL_WORLD_SIZE": str(per_node),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     reading, writing = os.pipe()
     discarded = os.open(os.devnull, os.O_WRONLY)
     ranks = []
     for number in range(num):
         out = multiprocessing.connection.Connection(os.dup(discarded if number else writing), readable=False)
-        environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
+        environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number % per_node)}
         ranks.append(forks.Process(target=fsdp_worker.rank, args=(file, environment, out, file.with_name("log"))))
         ranks[-1].start()
         out.close()

@@ -28,7 +28,7 @@ def test_a_sharded_update_is_that_of_a_whole_copy(
         rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         for name, value in rank.items():
             monkeypatch.setenv(name, value)
-    launch = LaunchSection(num_processes=num_gpus, sharding="fsdp")
+    launch = LaunchSection(processes_per_node=num_gpus, sharding="fsdp")
     sharded = train_with(make_job(tmp_path, pairs, name="sharded"), training=SECTION, launch=launch)
     assert len(losses(sharded)) == len(losses(whole)) > 2
     assert losses(sharded) == pytest.approx(losses(whole), abs=TOLERANCE)

@@ -67,7 +67,7 @@ def test_sharded_adapters_killed_and_resumed(tmp_path: Path, forks: Any) -> None
 
 def test_what_can_be_sharded_with_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    launch = LaunchSection(num_processes=2, sharding="fsdp")
+    launch = LaunchSection(processes_per_node=2, sharding="fsdp")
     check(training=TrainingSection(weights_dtype="bfloat16"), lora=LORA, launch=launch)  # only the merged model is
     with pytest.raises(RecipeError, match=r"bfloat16 with launch\.sharding: fsdp; .* in float32"):
         check(training=TrainingSection(weights_dtype="bfloat16"), launch=launch)

@@ -79,7 +79,7 @@ def test_two_processes_killed_and_resumed_by_one_or_two(tmp_path: Path, forks: A
     shutil.copytree(job.work_folder, alone.work_folder)
 
     steps: list[int] = []
-    two = settings_of(LONG, launch=LaunchSection(num_processes=2))
+    two = settings_of(LONG, launch=LaunchSection(processes_per_node=2))
     train_in_child(job, two, report=lambda phase, done, *_: steps.append(done) if phase == "update" else None)
     assert steps[0] > 4 and steps[-1] == 12  # saved steps were not repeated
     assert_same_update(unbroken, job)
@@ -97,7 +97,7 @@ def test_error_of_one_rank_ends_all_of_them(tmp_path: Path) -> None:
     def remember(*_: Any) -> None:
         ranks.update(p for p in psutil.Process().children(recursive=True) if p.environ().get("RANK"))
 
-    settings = settings_of(ONE_BY_ONE, launch=LaunchSection(num_processes=2))
+    settings = settings_of(ONE_BY_ONE, launch=LaunchSection(processes_per_node=2))
     with pytest.raises(TrainingError, match=r"training step 1: the loss is inf on pairs pair-2;"):
         train_in_child(job, settings, report=remember)
     assert len(ranks) == 2 and not [p for p in ranks if p.is_running()]
@@ -121,7 +121,7 @@ def test_kill_leaves_no_process(tmp_path: Path, victim: str) -> None:
     """The ranks have only just started, and may not yet have asked to be killed with their parent."""
     job = make_job(tmp_path, make_pairs(4))
     job.work_folder.mkdir()
-    settings = settings_of(SECTION, launch=LaunchSection(num_processes=2)).model_dump_json()
+    settings = settings_of(SECTION, launch=LaunchSection(processes_per_node=2)).model_dump_json()
     folders = [job.pairs_file, job.policy, job.initial, job.work_folder]
     command = [sys.executable, "-c", DRIVER, *map(str, folders), settings]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
@@ -182,7 +182,7 @@ def test_sharding_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     """On the CPU, accelerate would silently replicate the model."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for num in (1, 2):
-        launch = LaunchSection(num_processes=num, sharding="fsdp")
+        launch = LaunchSection(processes_per_node=num, sharding="fsdp")
         with pytest.raises(RecipeError, match=r"launch\.sharding: fsdp without CUDA"):
             check(training=SECTION, launch=launch)
 
@@ -251,3 +251,18 @@ def test_adapters_of_bfloat16_weights(tmp_path: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained(job.work_folder / "checkpoint").dtype == torch.bfloat16
     assert losses(metrics)[-1] < losses(metrics)[0] == pytest.approx(0.693, abs=0.02)
     assert metrics["reward_margin_after"] > 0.05
+
+
+def test_sharded_in_nodes_and_replicated_across_them(tmp_path: Path, forks: Any) -> None:
+    """Two nodes of two processes: each has half of every layer, and its other half is in the same node."""
+    job = make_job(tmp_path, make_pairs(11))
+    section = ONE_BY_ONE.model_copy(update={"packing": "padded"})
+    unsharded = replace(job, work_folder=tmp_path / "unsharded")
+    train(unsharded, section)
+    run_ranks(forks, job, section, num=4, nodes=2, sharding="hsdp")
+    assert_same_update(unsharded, job)
+    for number in range(4):
+        lines = (job.work_folder / f"shards-{number}.jsonl").read_text().splitlines()
+        shares = {made["share"] for made in map(json.loads, lines) if made["sharded"]}
+        assert shares == {0.5}
+    AutoModelForCausalLM.from_pretrained(job.work_folder / "checkpoint")

@@ -135,7 +135,7 @@ def test_four_bits_take_an_eighth_of_the_memory(tmp_path: Path) -> None:
 
 def test_what_four_bits_need_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    sharded = LaunchSection(num_processes=2, sharding="fsdp")
+    sharded = LaunchSection(processes_per_node=2, sharding="fsdp")
     with pytest.raises(RecipeError, match=r"nf4 with launch\.sharding: fsdp; .* cannot be sharded; use bfloat16"):
         check(training=TrainingSection(), lora=lora("nf4"), launch=sharded)
     check(training=TrainingSection(), lora=lora("bfloat16"), launch=sharded)

@@ -155,7 +155,9 @@ def test_sizes_of_known_models_on_cuda() -> None:
     assert 2048 * checkpointed.per_token / GIB == pytest.approx(
         0.77, abs=0.1
     )  # 16 or 32 bits of one hidden state a layer
-    shards = training_memory(seven, settings_of(launch=LaunchSection(num_processes=8, sharding="fsdp")), on_cuda=True)
+    shards = training_memory(
+        seven, settings_of(launch=LaunchSection(processes_per_node=8, sharding="fsdp")), on_cuda=True
+    )
     assert shards.weights * 8 == pytest.approx(large.weights, rel=1e-6)
     assert shards.copies == 8 * 233_057_792 + 2 * matrix  # the head stays gathered
     assert shards.head == GIB // 2 + 10 * matrix

@@ -93,8 +93,8 @@ def test_coupled_losses_are_not_divided(job: TrainingJob, kind: str) -> None:
     for change in ({"packing": "shared_prefix"}, {"micro_batch_tokens": 4096}, {"micro_batch_size": 5}):
         with pytest.raises(RecipeError, match=f"{kind} is not a mean over pairs"):
             check(training=section.model_copy(update=change))
-    with pytest.raises(RecipeError, match=r"launch\.num_processes: 1"):
-        check(training=section, launch=LaunchSection(num_processes=2))
+    with pytest.raises(RecipeError, match=r"launch\.processes_per_node: 1"):
+        check(training=section, launch=LaunchSection(processes_per_node=2))
     check(training=section)
 
 

@@ -292,7 +292,7 @@ def test_memory_of_the_engine_and_the_trainer() -> None:
     assert memory.micro_batch_tokens == 34 + 2 * 50  # one pair, with the longest prompt of all iterations
     assert memory.trainer == 16_000_000 + 134 * 12_500
     assert memory.peak == memory.engine + memory.trainer
-    two = make_recipe("training.micro_batch_size=1", "launch.num_processes=2")
+    two = make_recipe("training.micro_batch_size=1", "launch.processes_per_node=2")
     assert memory_of(two, work, model=MODEL, machine=CPU, training=UPDATE).trainer == 2 * memory.trainer
     unknown = memory_of(recipe, work, model=MODEL, machine=CPU, training=None)
     assert unknown.peak == memory.engine

@@ -199,7 +199,7 @@ def test_nothing_is_offloaded_from_a_machine_without_a_gpu(monkeypatch: pytest.M
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit", "adamw_offload"])
 def test_only_the_state_of_adamw_can_be_sharded(optimizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    launch = LaunchSection(num_processes=2, sharding="fsdp")
+    launch = LaunchSection(processes_per_node=2, sharding="fsdp")
     with pytest.raises(RecipeError, match=rf"training\.optimizer: {optimizer} with launch\.sharding: fsdp"):
         check(training=TrainingSection(optimizer=optimizer), launch=launch)
     check(training=TrainingSection(), launch=launch)

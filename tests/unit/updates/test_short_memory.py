@@ -8,7 +8,7 @@ from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
 from selfreward.updates.settings import Settings
 from selfreward.updates.short_memory import advice
 
-SHARDED = LaunchSection(num_processes=2, sharding="fsdp")
+SHARDED = LaunchSection(processes_per_node=2, sharding="fsdp")
 
 
 def of(*, lora: str | None = None, launch: LaunchSection | None = None, **training: Any) -> str:
