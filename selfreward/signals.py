@@ -15,6 +15,7 @@ INTERRUPTED = 130  # as in shells: 128 + SIGINT
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _received: list[signal.Signals] = []
+_held: list[bool] = []
 
 
 class Preempted(BaseException):
@@ -47,6 +48,21 @@ def received() -> signal.Signals | None:
     return _received[-1] if _received else None
 
 
+def waits() -> bool:
+    """Return whether a signal was received within the `raised` that is not over yet."""
+    return bool(_received) and signal.getsignal(signal.SIGTERM) is _receive
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let the first signal inside wait: the work there asks whether one `waits`. A second one is raised at once."""
+    _held.append(True)
+    try:
+        yield
+    finally:
+        _held.pop()
+
+
 def code_of(number: int) -> int:
     """Return the exit code of a command that a signal stopped."""
     return INTERRUPTED if number == signal.SIGINT else PREEMPTED
@@ -69,6 +85,8 @@ def exit_at_once(code: int | None = None) -> None:
 
 def _receive(number: int, _: object) -> None:
     _received.append(signal.Signals(number))
+    if _held and len(_received) == 1:
+        return
     raise _exception(_received[-1])
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from selfreward.devices import visible_gpus
-from selfreward.engines.pool.size import INSTALL, has_ray
 from selfreward.model_files.json_file import read_json_object, text_config
 from selfreward.problems import Facts, Problem, warning
+from selfreward.ray_cluster import INSTALL, has_ray
 from selfreward.recipe import EngineSection
 
 

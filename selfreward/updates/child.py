@@ -1,159 +1,127 @@
-"""Training in child processes: `python -m selfreward.updates.child JOB.json`.
+"""What runs in the processes of an update: `python -m selfreward.updates.child JOB.json [RENDEZVOUS]`.
 
-With several processes, the child launches them and waits; they are torch.distributed ranks, as `accelerate` expects.
-A child prints one JSON object per line to standard output: {"report": [phase, done, total, measured]} or, at the end,
-{"error": [class, message]}. Metrics and checkpoint are files. Its standard error is forwarded, and the last lines are
-part of the error message when the child dies.
+With several processes, the child starts torchrun, whose ranks run this module again; RENDEZVOUS (JSON) says where the
+launchers of several nodes meet. A child prints one JSON object per line to standard output: {"report": [phase, done,
+total, measured]}, or at the end {"error": [class, message]} or {"failed": [rank, exit code]}. Metrics and checkpoint
+are files. It is asked to stop by the end of its standard input.
 """
 
-import collections
 import ctypes
 import json
 import os
+import select
 import signal
-import subprocess
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from selfreward import errors
-from selfreward.errors import SelfRewardError, TrainingError
-from selfreward.inherited import inherited_environment
-from selfreward.store.files import write_text_atomically
+from selfreward.errors import SelfRewardError
+from selfreward.recipe import LaunchSection
+from selfreward.signals import PREEMPTED, Preempted
 from selfreward.updates.job import TrainingJob
-from selfreward.updates.progress import Report, silent
 from selfreward.updates.settings import Settings
 
-TAIL_LINES = 50
+MODULE = "selfreward.updates.child"
 PARENT = "SELFREWARD_PARENT"  # the process id of the parent process
-ALLOCATOR = "PYTORCH_ALLOC_CONF"
+STOPS = "SELFREWARD_STOPS_AT_END_OF_INPUT"
+RANK_PREFIX = "[rank {}] "
 
 
-def train_in_child(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
-    """Run `update.train` in child processes: the same result, and all their memory is released."""
-    job_file = job.work_folder / "child.json"
-    request = {"job": asdict(job), "settings": settings.model_dump(mode="json")}
-    write_text_atomically(job_file, json.dumps(request, indent=1, default=str))
-    command = [sys.executable, "-m", "selfreward.updates.child", str(job_file)]
-    environment = _environment(settings.launch.num_processes) | {PARENT: str(os.getpid())}
-    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment,
-        start_new_session=True,  # Ctrl-C reaches the driver alone, which ends its children
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None and process.stderr is not None  # both are pipes
-            forwarder = threading.Thread(target=_forward_stderr, args=(process.stderr, tail), daemon=True)
-            forwarder.start()
-            failure = _read_progress(process.stdout, report)
-            code = process.wait()
-            forwarder.join()
-        except BaseException:
-            process.kill()
-            raise
-    if failure is not None:
-        raise failure
-    if code != 0:
-        raise TrainingError(_exit_message(code, tail))
-    metrics: dict[str, Any] = json.loads((job.work_folder / "training.json").read_text(encoding="utf-8"))
-    return metrics
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the launchers of several nodes meet, the address of this node, and whether they meet on it.
+
+    torchrun would look for the endpoint among the addresses of the host's name, which may not have it.
+    """
+
+    endpoint: str
+    id: str
+    address: str
+    is_host: bool
 
 
-def _environment(num_processes: int) -> dict[str, str]:
-    """Return the child's environment. What the user has set stays; what vLLM has set for itself does not, such as one
-    channel between GPUs for `engine.batch_invariant`."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_processes))))
-    num_threads = str(max(1, len(os.sched_getaffinity(0)) // num_processes))
-    inherited = inherited_environment()
-    # Micro-batches differ in length: without this setting, freed memory is left in pieces of other lengths.
-    allocator = {} if "PYTORCH_CUDA_ALLOC_CONF" in inherited else {ALLOCATOR: "expandable_segments:True"}
-    return {
-        # torchrun would set 1 for several processes: passes on the CPU, as those before sharding, would take hours.
-        "OMP_NUM_THREADS": num_threads,
-        **allocator,
-        **inherited,
-        # As many visible GPUs as processes: libraries may use any visible GPU.
-        "CUDA_VISIBLE_DEVICES": ",".join(gpus.split(",")[:num_processes]),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+def request_of(job: TrainingJob, settings: Settings) -> str:
+    """Return the contents of JOB.json, with absolute paths."""
+    fields = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in asdict(job).items()}
+    fields["samples_files"] = [str(path.absolute()) for path in job.samples_files]
+    return json.dumps({"job": fields, "settings": settings.model_dump(mode="json")}, indent=1)
 
 
-def _forward_stderr(stream: IO[str], tail: collections.deque[str]) -> None:
-    for line in stream:
-        tail.append(line.rstrip("\n"))
-        sys.stderr.write(line)
+def command_of(job_file: Path, rendezvous: Rendezvous | None = None) -> list[str]:
+    meeting = [] if rendezvous is None else [json.dumps(asdict(rendezvous))]
+    return [sys.executable, "-m", MODULE, str(job_file), *meeting]
 
 
-def _read_progress(stream: IO[str], report: Report) -> SelfRewardError | None:
-    """Report progress until the child closes its output; return the error that it reported, if any."""
-    failure = None
-    for line in stream:
-        try:
-            message = json.loads(line)
-        except ValueError:
-            sys.stderr.write(line)  # printed by a library
-            continue
-        if not isinstance(message, dict):
-            sys.stderr.write(line)
-        elif "report" in message:
-            report(*message["report"])
-        elif "error" in message:
-            name, text = message["error"]
-            failure = getattr(errors, name)(text)
-    return failure
-
-
-def _exit_message(code: int, tail: collections.deque[str]) -> str:
-    how = f"ended with exit code {code}"
-    advice = "read the end of its log below; the same command continues from the last save"
-    if code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            advice = (
-                "often the machine ran out of memory: lower training.micro_batch_tokens; the same command continues "
-                "from the last save"
-            )
-    return "\n".join([f"training: the process {how}; it must end with exit code 0; {advice}", *tail])
+def torchrun_arguments(launch: LaunchSection, job_file: Path, rendezvous: Rendezvous | None) -> list[str]:
+    """Return the arguments that start this node's ranks; each writes its standard error to a file too."""
+    where = ["--standalone"]
+    if rendezvous is not None:
+        where = [
+            f"--nnodes={launch.nodes}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={rendezvous.endpoint}",
+            f"--rdzv-id={rendezvous.id}",
+            f"--rdzv-conf=is_host={str(rendezvous.is_host).lower()}",
+            f"--local-addr={rendezvous.address}",
+        ]
+    logs = job_file.parent / "logs"
+    return [
+        *where,
+        f"--nproc-per-node={launch.processes_per_node}",
+        "--tee=2",
+        f"--log-dir={logs}",
+        "--module",
+        MODULE,
+        str(job_file),
+    ]
 
 
 def main(arguments: list[str]) -> int:
     _die_with_parent()
-    request = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    _leave_preemption_to_the_driver()
+    job_file = Path(arguments[0])
+    request = json.loads(job_file.read_text(encoding="utf-8"))
     settings = Settings.model_validate_json(json.dumps(request["settings"]))
     if settings.launch.num_processes > 1 and "RANK" not in os.environ:
-        return _run_in_processes(settings.launch.num_processes, arguments)
+        rendezvous = Rendezvous(**json.loads(arguments[1])) if len(arguments) > 1 else None
+        return _run_ranks(torchrun_arguments(settings.launch, job_file, rendezvous))
     fields: dict[str, Any] = request["job"]
     fields |= {key: Path(value) for key, value in fields.items() if isinstance(value, str)}
     fields["samples_files"] = tuple(map(Path, fields["samples_files"]))
     from selfreward.updates.update import train
 
     try:
-        train(TrainingJob(**fields), settings, report=lambda *progress: _emit({"report": progress}))
+        train(TrainingJob(**fields), settings, report=lambda *progress: _emit({"report": progress}), is_asked=_is_asked)
     except SelfRewardError as error:
         _emit({"error": [type(error).__name__, str(error)]})
         return error.exit_code
+    except Preempted:  # as the driver has asked
+        # The main rank is the last one to have saved. Where it stops alone, its launcher ends the others.
+        return 0 if int(os.environ.get("RANK", "0")) else PREEMPTED
     return 0
 
 
-def _run_in_processes(num_processes: int, arguments: list[str]) -> int:
-    """Run this module in each of `num_processes` processes, which connect through torch's environment variables."""
+def _run_ranks(arguments: list[str]) -> int:
+    """Run this module in each of the node's processes, which connect through torch's environment variables."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as launch
 
-    here = ["--module", "selfreward.updates.child", *arguments]
     os.environ[PARENT] = str(os.getpid())
+    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = RANK_PREFIX.format("${rank}")
     try:
-        launch(["--standalone", "--nproc-per-node", str(num_processes), *here])
+        launch(arguments)
     except ChildFailedError as error:
-        first = error.get_first_failure()[1].exitcode
-        if first < 0:  # a rank was killed: end by the same signal, so that the parent process can report it
-            if -first != signal.SIGKILL:
-                signal.signal(-first, signal.SIG_DFL)
-            os.kill(os.getpid(), -first)
-        return first or 1
+        rank, failure = error.get_first_failure()
+        _emit({"failed": [rank, failure.exitcode]})
+        return 1
     return 0
+
+
+def _is_asked() -> bool:
+    """Return whether the driver has closed the standard input of this node's processes."""
+    return STOPS in os.environ and bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def _emit(message: dict[str, Any]) -> None:
@@ -167,6 +135,25 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
         if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
             os.kill(os.getpid(), signal.SIGKILL)  # the parent was killed before prctl took effect
+
+
+def _leave_preemption_to_the_driver() -> None:
+    """Ignore SIGTERM and SIGUSR1, unless the parent sends them, as torchrun does to end its ranks.
+
+    Schedulers send them to every process of a job. The driver gets them too, and asks for a save. A thread receives
+    them, because the main thread may wait for other ranks.
+    """
+    if sys.platform != "linux":
+        return
+    signals = {signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def receive() -> None:
+        while signal.sigwaitinfo(signals).si_pid != os.getppid():
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=receive, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def train(job: TrainingJob, settings: Settings) -> Mapping[str, Any]:
     from selfreward.updates.progress import Display
 
     if torch.cuda.is_available() or settings.launch.num_processes > 1:
-        from selfreward.updates.child import train_in_child as train
+        from selfreward.updates.launcher import train_in_children as train
     else:
         from selfreward.updates.update import train
 

@@ -1,9 +1,9 @@
 """Problems of `launch`: processes that cannot start, and sharding that would not shard."""
 
-import importlib.util
 from collections.abc import Iterator
 
 from selfreward.problems import Problem
+from selfreward.ray_cluster import INSTALL, has_ray
 from selfreward.recipe import LaunchSection
 from selfreward.updates.settings import Settings
 
@@ -20,10 +20,10 @@ def launch_problems(settings: Settings) -> Iterator[Problem]:
 
 def _nodes(launch: LaunchSection) -> Iterator[Problem]:
     """What the nodes have is known when the update starts there."""
-    if importlib.util.find_spec("ray") is None:
+    if not has_ray():
         yield Problem(
             f"launch.nodes: {launch.nodes}, but the package ray is not installed, which starts training on several "
-            "nodes; install it with: pip install 'selfreward-lm[cluster]', or set launch.nodes to 1"
+            f"nodes; install it with: {INSTALL}, or set launch.nodes to 1"
         )
     if launch.ray.address is None:
         yield Problem(

@@ -25,6 +25,7 @@ import pyarrow as pa
 import torch
 from transformers.utils import logging as transformers_logging
 
+from selfreward import signals
 from selfreward.errors import StoreError, TrainingError
 from selfreward.recipe import TrainingSection
 from selfreward.seeding import seed_of
@@ -33,23 +34,25 @@ from selfreward.store.lock import RunLock
 from selfreward.updates import checkpoint, saves
 from selfreward.updates import pairs as pairs_file
 from selfreward.updates.adapters import base_dtype
-from selfreward.updates.batches import Batch, PairBlock, batches
+from selfreward.updates.batches import PairBlock, batches
 from selfreward.updates.job import TrainingJob
 from selfreward.updates.models import load_model
-from selfreward.updates.processes import broadcast_from_main
 from selfreward.updates.progress import Report, silent
 from selfreward.updates.reference import Reference, ReferencePass
 from selfreward.updates.settings import COUPLED_LOSSES, Settings
 from selfreward.updates.short_memory import advice
+from selfreward.updates.stepping import IsAsked, saved_when_stopped, stop, take_steps
 
 if TYPE_CHECKING:
-    from selfreward.updates.trainer import Logps, Step, Trainer
+    from selfreward.updates.trainer import Step, Trainer
 
 # With several processes, only the main one locks and writes the work folder.
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 
 
-def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> dict[str, Any]:
+def train(
+    job: TrainingJob, settings: Settings, *, report: Report = silent, is_asked: IsAsked = signals.waits
+) -> dict[str, Any]:
     """Train, or continue where a killed call of the same job stopped, or return the metrics of a finished job.
 
     The metrics, also in `work_folder/training.json`:
@@ -67,7 +70,8 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
       but what a killed call spent outside the steps).
     * `steps`: a list of {step, loss, grad_norm, learning_rate, reward_margin (before the step, on its own pairs)}.
 
-    Raises TrainingError when the update cannot be made, StoreError when files cannot be read or written.
+    Raises TrainingError when the update cannot be made, and StoreError when files cannot be read or written. When
+    `is_asked`, it saves at the end of its step and raises Preempted or, for Ctrl-C, KeyboardInterrupt.
     """
     started = time.monotonic()
     lock = RunLock(job.work_folder) if IS_MAIN else None
@@ -76,8 +80,8 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
             _claim(job, settings)
         final, metrics_file = job.work_folder / "checkpoint", job.work_folder / "training.json"
         if not final.exists():
-            with _quiet_libraries():
-                _train_to_checkpoint(job, settings, report, started)
+            with _quiet_libraries(), signals.held():
+                _train_to_checkpoint(job, settings, _stopping(report, settings, is_asked), started, is_asked)
         if not IS_MAIN:
             return {}
         # A kill between renaming the checkpoint and this line leaves the saves behind.
@@ -90,6 +94,21 @@ def train(job: TrainingJob, settings: Settings, *, report: Report = silent) -> d
         if lock is not None:
             lock.release()
         _release_memory()
+
+
+def _stopping(report: Report, settings: Settings, is_asked: IsAsked) -> Report:
+    """Return the report, which also ends a pass without steps when it is asked to stop.
+
+    Several processes finish the pass after training, because their main process cannot save alone.
+    """
+
+    def stopping(phase: str, *progress: Any) -> None:
+        report(phase, *progress)
+        is_alone = settings.launch.num_processes == 1
+        if (phase == "reference" or (phase == "measure" and is_alone)) and is_asked():
+            stop(f"in the {phase} pass")
+
+    return stopping
 
 
 def _claim(job: TrainingJob, settings: Settings) -> None:
@@ -134,13 +153,15 @@ def _require(path: Path) -> Path:
     return path
 
 
-def _train_to_checkpoint(job: TrainingJob, settings: Settings, report: Report, started: float) -> None:
+def _train_to_checkpoint(
+    job: TrainingJob, settings: Settings, report: Report, started: float, is_asked: IsAsked
+) -> None:
     """Read the pairs, train, and write metrics and checkpoint."""
     seed = seed_of(job.seed, job.iteration, "training", "subset", bits=31)
     pairs, num_available = pairs_file.read_pairs(job.pairs_file, max_pairs=settings.training.max_pairs, seed=seed)
     _check_coupled_losses(settings.training, pairs)
     partial = job.work_folder / "checkpoint.partial"
-    metrics = _optimize(job, settings, pairs, partial, report)
+    metrics = _optimize(job, settings, pairs, partial, report, is_asked)
     gc.collect()  # the trainer and its model are in reference cycles, and two models are loaded next
     if not IS_MAIN:
         return
@@ -170,7 +191,9 @@ def _check_coupled_losses(section: TrainingSection, pairs: pa.Table) -> None:
             )
 
 
-def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Path, report: Report) -> dict[str, Any]:
+def _optimize(
+    job: TrainingJob, settings: Settings, table: pa.Table, partial: Path, report: Report, is_asked: IsAsked
+) -> dict[str, Any]:
     """Take the optimizer steps and the pass after them; write the weights to `partial` and return the metrics."""
     section, pairs = settings.training, PairBlock.of(table)
     plan = [*batches(
@@ -184,9 +207,10 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
     reference_pass.run_under_initial(build)
     trainer = build(job.policy)
     logps = reference_pass.run_under_policy(trainer)
-    seconds_before, seconds_update = _take_steps(trainer, pairs, logps, plan, folder=job.work_folder / "saves")
-    stored = reference_pass.read()
-    after = trainer.logps(pairs, stored.measured_rows, phase="measure")
+    folder, stored = job.work_folder / "saves", reference_pass.read()
+    seconds_before, seconds_update = take_steps(trainer, pairs, logps, plan, folder=folder, is_asked=is_asked)
+    with saved_when_stopped(trainer, folder, seconds=seconds_update):
+        after = trainer.logps(pairs, stored.measured_rows, phase="measure")
     model, state = trainer.full_model(job.policy)
     if IS_MAIN:
         checkpoint.write_model(model, partial, state=state, policy=job.policy, dtype=section.weights_dtype)
@@ -201,50 +225,6 @@ def _optimize(job: TrainingJob, settings: Settings, table: pa.Table, partial: Pa
         "seconds_update": seconds_update,
         "seconds_before": seconds_before,
     }
-
-
-def _take_steps(
-    trainer: "Trainer", pairs: PairBlock, reference: "Logps", plan: Sequence[Batch], *, folder: Path
-) -> tuple[float, float]:
-    """Take all steps of `plan`, or the steps after the newest save in `folder`.
-
-    Returns the seconds of the steps before that save, and of all steps.
-    """
-    seconds_before = _resume(trainer, folder)
-    started, pace = time.monotonic(), saves.Pace(trainer.section.save_every_steps)
-    for batch in plan[len(trainer.steps) :]:
-        trainer.step(pairs, reference, batch)
-        # There is no save after the last step: the checkpoint is written at once. All processes save together.
-        if broadcast_from_main(pace.is_due) and len(trainer.steps) < len(plan):
-            with pace.saving():
-                _save(trainer, folder, seconds=seconds_before + time.monotonic() - started)
-    return seconds_before, seconds_before + time.monotonic() - started
-
-
-def _resume(trainer: "Trainer", folder: Path) -> float:
-    """Continue from the newest complete save, if there is one; return the seconds that its steps took."""
-    save, facts = broadcast_from_main(lambda: saves.newest(folder)) or (None, {})
-    if save is None:
-        return 0.0
-    # Any sharded update can read any sharded save, which is of the whole model.
-    if (facts["sharding"] == "none") != (trainer.sharding == "none"):
-        raise StoreError(
-            f"{save}: made with launch.sharding: {facts['sharding']}, and now it is {trainer.sharding}; it may not "
-            f"change within an update; use {facts['sharding']} for this iteration, or remove this folder to train it "
-            "from the start"
-        )
-    trainer.load_state(save)
-    return float(facts["seconds"])
-
-
-def _save(trainer: "Trainer", folder: Path, *, seconds: float) -> None:
-    """Save the trainer's state; an interrupted save has no marker. Older saves are removed afterwards."""
-    save = folder / f"checkpoint-{len(trainer.steps)}"
-    with saves.writing(save):
-        trainer.save_state(save)
-        if IS_MAIN:
-            saves.mark_complete(save, step=len(trainer.steps), seconds=seconds, sharding=trainer.sharding)
-            saves.remove_others(save)
 
 
 def _make_trainer(

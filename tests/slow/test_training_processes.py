@@ -31,9 +31,9 @@ from transformers import AutoModelForCausalLM
 
 from selfreward.errors import RecipeError, StoreError, TrainingError
 from selfreward.recipe import LaunchSection, LoraSection, TrainingSection
-from selfreward.updates.child import train_in_child
 from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
+from selfreward.updates.launcher import train_in_children
 
 LORA = LoraSection(rank=4, alpha=8.0)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,7 +80,7 @@ def test_two_processes_killed_and_resumed_by_one_or_two(tmp_path: Path, forks: A
 
     steps: list[int] = []
     two = settings_of(LONG, launch=LaunchSection(processes_per_node=2))
-    train_in_child(job, two, report=lambda phase, done, *_: steps.append(done) if phase == "update" else None)
+    train_in_children(job, two, report=lambda phase, done, *_: steps.append(done) if phase == "update" else None)
     assert steps[0] > 4 and steps[-1] == 12  # saved steps were not repeated
     assert_same_update(unbroken, job)
     train(alone, LONG)
@@ -99,7 +99,7 @@ def test_error_of_one_rank_ends_all_of_them(tmp_path: Path) -> None:
 
     settings = settings_of(ONE_BY_ONE, launch=LaunchSection(processes_per_node=2))
     with pytest.raises(TrainingError, match=r"training step 1: the loss is inf on pairs pair-2;"):
-        train_in_child(job, settings, report=remember)
+        train_in_children(job, settings, report=remember)
     assert len(ranks) == 2 and not [p for p in ranks if p.is_running()]
     assert not list(job.work_folder.glob("checkpoint*"))
 
@@ -108,11 +108,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from selfreward.updates.job import TrainingJob
-from selfreward.updates.child import train_in_child
+from selfreward.updates.launcher import train_in_children
 from selfreward.updates.settings import Settings
 
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)
-train_in_child(job, Settings.model_validate_json(sys.argv[5]))
+train_in_children(job, Settings.model_validate_json(sys.argv[5]))
 """
 
 
@@ -136,7 +136,7 @@ def test_kill_leaves_no_process(tmp_path: Path, victim: str) -> None:
         assert driver.stderr is not None
         errors = driver.stderr.read()
     if victim == "rank":  # a machine that runs out of memory kills a process like this
-        assert "TrainingError: training: the process was killed by SIGKILL" in errors
+        assert "TrainingError: training: rank " in errors and "was killed by SIGKILL" in errors
         assert "ran out of memory" in errors
 
 

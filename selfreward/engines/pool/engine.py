@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 from selfreward.devices import visible_gpus
 from selfreward.engines.blocks import Block, joined
 from selfreward.engines.in_process import InProcessEngine
-from selfreward.engines.pool.cluster import Cluster, ray
 from selfreward.engines.pool.replica import Replica, Settings
 from selfreward.engines.pool.replicas import Replicas
 from selfreward.engines.pool.size import Share
 from selfreward.engines.requests import Usage, check_generation, check_scores
 from selfreward.errors import EngineError
 from selfreward.parts import ResumableEngine
+from selfreward.ray_cluster import Cluster, ray
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint, Message
 from selfreward.requests import GenerationRequest, Sample, ScoreRequest
@@ -109,8 +109,8 @@ class PooledEngine:
         engine = ray().put(self._engine)
         return Replicas(
             lambda: actor.remote(engine, settings),
-            capacity=lambda: cluster.capacity(share),
-            wanted=self._num_replicas or (max(1, cluster.capacity(share)) if on_gpus else 1),
+            capacity=lambda: cluster.capacity(share.times_in),
+            wanted=self._num_replicas or (max(1, cluster.capacity(share.times_in)) if on_gpus else 1),
             minimum=section.min_replicas,
         )
 

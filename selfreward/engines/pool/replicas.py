@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from selfreward.engines.pool.cluster import ray
 from selfreward.engines.pool.replica import Loaded
 from selfreward.errors import EngineError
+from selfreward.ray_cluster import ray
 from selfreward.records import Checkpoint
 
 MAX_DEATHS_OF_A_BLOCK: Final = 2

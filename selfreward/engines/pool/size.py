@@ -1,12 +1,10 @@
 """How many engines a recipe asks for, and what each of them takes."""
 
-import importlib.util
 from dataclasses import dataclass
 
 from selfreward.devices import visible_gpus
+from selfreward.ray_cluster import has_ray
 from selfreward.recipe import EngineSection
-
-INSTALL = "pip install 'selfreward-lm[cluster]'"
 
 
 @dataclass(frozen=True)
@@ -20,10 +18,6 @@ class Share:
         """Return how many replicas these resources of a node can hold."""
         held = int(resources.get("CPU", 0)) // self.num_cpus
         return min(held, int(resources.get("GPU", 0)) // self.num_gpus) if self.num_gpus else held
-
-
-def has_ray() -> bool:
-    return importlib.util.find_spec("ray") is not None
 
 
 def num_replicas(section: EngineSection, address: str | None) -> int | None:

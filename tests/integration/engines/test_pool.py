@@ -12,11 +12,11 @@ from cases.replicas import Doubling, descendants, is_alive, wait_until
 
 from selfreward import signals
 from selfreward.engines import build
-from selfreward.engines.pool.cluster import ray
 from selfreward.engines.pool.engine import PooledEngine
 from selfreward.engines.pool.replicas import Replicas
 from selfreward.errors import EngineError, RecipeError
 from selfreward.parts import Engine
+from selfreward.ray_cluster import ray
 from selfreward.recipe import EngineSection
 from selfreward.records import Checkpoint
 from selfreward.requests import GenerationRequest, ScoreRequest

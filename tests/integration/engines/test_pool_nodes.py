@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from cases.replicas import Doubling, Nodes, two_nodes
 
-from selfreward.engines.pool.cluster import Cluster, ray
 from selfreward.engines.pool.replicas import Replicas
 from selfreward.engines.pool.size import Share
 from selfreward.errors import EngineError
+from selfreward.ray_cluster import Cluster, ray
 
 pytest.importorskip("ray")
 
@@ -29,9 +29,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes) -> None:
     share = Share(num_gpus=0, num_cpus=1)
     cluster = Cluster(nodes.address, num_cpus=0, num_gpus=0)
-    assert cluster.capacity(share) == 2 and not cluster.has_gpus()
+    assert cluster.capacity(share.times_in) == 2 and not cluster.has_gpus()
     actor = ray().remote(Doubling).options(num_cpus=1, scheduling_strategy="SPREAD")
-    replicas = Replicas(actor.remote, capacity=lambda: cluster.capacity(share), wanted=2, minimum=1)
+    replicas = Replicas(actor.remote, capacity=lambda: cluster.capacity(share.times_in), wanted=2, minimum=1)
     replicas.load("the checkpoint", kept={})  # type: ignore[arg-type]
     killed = False
 
@@ -47,7 +47,7 @@ def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes)
         assert [number for ((number, _),) in found] == list(range(0, 800, 2)), "nothing lost, nothing twice"
     assert len(replicas.lost) == 1
     replicas.close()
-    demanding = Replicas(actor.remote, capacity=lambda: cluster.capacity(share), wanted=2, minimum=2)
+    demanding = Replicas(actor.remote, capacity=lambda: cluster.capacity(share.times_in), wanted=2, minimum=2)
     with pytest.raises(EngineError, match=r"1 replicas can run; at least engine.min_replicas, which is 2, are needed"):
         demanding.load("the checkpoint", kept={})  # type: ignore[arg-type]
     cluster.close()

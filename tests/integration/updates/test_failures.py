@@ -17,8 +17,8 @@ from cases.training import SECTION, make_job, make_pairs, plain_logp, train, wri
 
 from selfreward.errors import StoreError, TrainingError
 from selfreward.recipe import TrainingSection, TrlLoss
-from selfreward.updates.child import train_in_child
 from selfreward.updates.job import TrainingJob
+from selfreward.updates.launcher import train_in_children
 from selfreward.updates.settings import Settings
 
 LONG = SECTION.model_copy(update={"num_epochs": 10, "save_every_steps": 2})  # 30 steps of 12 pairs
@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 
 
 def in_child(job: TrainingJob, section: TrainingSection, **options: Any) -> dict[str, Any]:
-    return train_in_child(job, Settings(training=section, engine_dtype="bfloat16"), **options)
+    return train_in_children(job, Settings(training=section, engine_dtype="bfloat16"), **options)
 
 
 def assert_nothing_was_written(job: TrainingJob, policy_weights: bytes) -> None:

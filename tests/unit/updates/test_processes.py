@@ -8,7 +8,7 @@ import torch
 from cases.training import write_policy
 
 from selfreward.inherited import for_this_process_alone
-from selfreward.updates.child import ALLOCATOR, _environment
+from selfreward.updates.child_process import ALLOCATOR, environment
 from selfreward.updates.models import load_model
 
 
@@ -20,22 +20,22 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_share_the_cores_and_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(24)))
-    found = _environment(8)
+    found = environment(8)
     assert found["OMP_NUM_THREADS"] == "3"
     assert found["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
     assert found[ALLOCATOR] == "expandable_segments:True"
-    assert _environment(100)["OMP_NUM_THREADS"] == "1"
+    assert environment(100)["OMP_NUM_THREADS"] == "1"
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
-    found = _environment(2)
+    found = environment(2)
     assert (found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) == ("5", "6,7")
     assert ALLOCATOR not in found  # torch would prefer it to the older name
     monkeypatch.setenv(ALLOCATOR, "backend:native")
-    assert _environment(2)[ALLOCATOR] == "backend:native"
+    assert environment(2)[ALLOCATOR] == "backend:native"
 
 
 def test_what_vllm_has_set_for_itself_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,10 +46,10 @@ def test_what_vllm_has_set_for_itself_does_not(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
         monkeypatch.setenv("NCCL_PROTO", "Simple")
         monkeypatch.setenv("NCCL_MAX_NCHANNELS", "1")
-    found = _environment(1)
+    found = environment(1)
     assert found["NCCL_PROTO"] == "LL" and not {"TORCHINDUCTOR_COMPILE_THREADS", "NCCL_MAX_NCHANNELS"} & found.keys()
     monkeypatch.setenv("NCCL_MAX_NCHANNELS", "4")  # by the user, later
-    assert _environment(1)["NCCL_MAX_NCHANNELS"] == "4"
+    assert environment(1)["NCCL_MAX_NCHANNELS"] == "4"
 
 
 def test_a_model_without_weights_takes_no_memory_and_has_its_buffers(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The connection to Ray: a cluster that runs already, or one on this machine that ends with this process.
 
 Nothing is sent out (usage statistics are off), there is no dashboard, and what is written into Ray's tables has no
-secret: the engines' settings, paths, and the requests themselves.
+secret: settings, paths, and the requests themselves.
 """
 
+import importlib.util
 import logging
 import os
 import secrets
@@ -13,16 +14,16 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from selfreward.engines.pool.size import INSTALL, Share, has_ray
 from selfreward.errors import EngineError, InstallationError
 from selfreward.inherited import for_this_process_alone
 
+INSTALL = "pip install 'selfreward-lm[cluster]'"
 OBJECT_STORE_BYTES = 2**27  # a block of requests, and its results: some megabytes
 _MAX_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
 _ANSWER_S = 10.0
@@ -30,14 +31,15 @@ _FAILURES = (RuntimeError, ValueError, OSError, TimeoutError)
 
 
 class Cluster:
-    """A connection to Ray. Without an address, Ray is started on this machine, with these resources."""
+    """A connection to Ray, which `key` of the recipe needs. Without an address, Ray is started on this machine, with
+    these resources."""
 
-    def __init__(self, address: str | None, *, num_cpus: int, num_gpus: int) -> None:
+    def __init__(self, address: str | None, *, num_cpus: int, num_gpus: int, key: str = "engine.replicas") -> None:
         if not has_ray():
             raise InstallationError(
-                f"engine.replicas: several engines need Ray, which is not installed; install it with {INSTALL}, or set "
-                "engine.replicas to 1"
+                f"{key}: more than 1 needs Ray, which is not installed; install it with {INSTALL}, or set {key} to 1"
             )
+        self._key = key
         self._folder: Path | None = None
         self._is_ours = False
         if not ray().is_initialized():
@@ -71,14 +73,18 @@ class Cluster:
                 ray().init(**where, **quiet)
             except (*_FAILURES, ray().exceptions.RayError) as error:
                 self._remove_folder()
-                raise _unreachable(address, error) from error
+                raise _unreachable(self._key, address, error) from error
 
-    def capacity(self, share: Share) -> int:
+    def capacity(self, times_in: Callable[[dict[str, float]], int]) -> int:
         """Return how many replicas the living nodes can hold, whether their resources are in use or not."""
-        return sum(share.times_in(node["Resources"]) for node in ray().nodes() if node["Alive"])
+        return sum(times_in(node["Resources"]) for node in self.nodes())
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return what Ray knows of the living nodes."""
+        return [node for node in ray().nodes() if node["Alive"]]
 
     def has_gpus(self) -> bool:
-        return any(node["Resources"].get("GPU", 0) for node in ray().nodes() if node["Alive"])
+        return any(node["Resources"].get("GPU", 0) for node in self.nodes())
 
     def close(self) -> None:
         """Disconnect, which ends the Ray of this machine if it was started here."""
@@ -90,6 +96,10 @@ class Cluster:
     def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def has_ray() -> bool:
+    return importlib.util.find_spec("ray") is not None
 
 
 def ray() -> Any:
@@ -140,12 +150,12 @@ def _keep_standard_output_clean() -> None:
     worker.print_to_stdstream = lambda *_, **__: None
 
 
-def _unreachable(address: str | None, error: Exception) -> EngineError:
+def _unreachable(key: str, address: str | None, error: Exception) -> EngineError:
     cause = " ".join(str(error).split())[:300]
     if address is None:
         return EngineError(
-            f"engine.replicas: Ray cannot be started on this machine ({cause}); several engines need it; set "
-            "engine.replicas to 1, or launch.ray.address to a cluster that runs; then run the same command again"
+            f"{key}: Ray cannot be started on this machine ({cause}); more than 1 needs it; set {key} to 1, or "
+            " launch.ray.address to a cluster that runs; then run the same command again"
         )
     return EngineError(
         f"launch.ray.address: {address}: no connection to this Ray cluster ({cause}); a cluster is needed of which "
