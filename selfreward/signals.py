@@ -69,8 +69,8 @@ def code_of(number: int) -> int:
 
 
 def check() -> None:
-    """Raise the received signal again; called before long work, because the first exception may have been lost."""
-    if _received:
+    """Raise the received signal again, within `raised`. Called before long work: the first exception may be lost."""
+    if waits():
         raise _exception(_received[-1])
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from selfreward.plan.assumption import Assumption
 from selfreward.plan.machine import Machine
-from selfreward.recipe import Recipe
+from selfreward.recipe import LaunchSection, Recipe
 
 TENSOR_PARALLEL_SHARE: Final = Assumption(0.9, 0.5)
 """Of the rate of k GPUs, what one model on them reaches."""
@@ -63,6 +63,12 @@ def cluster_of(recipe: Recipe, machine: Machine) -> Cluster:
         num_busy=min(num_trainers, recipe.training.batch_size),
         num_shards={"none": 1, "fsdp": num_trainers}.get(launch.sharding, per_node),
     )
+
+
+def with_processes(launch: LaunchSection, machine: Machine, number: int) -> LaunchSection:
+    """Return the section with this number of processes, on all nodes of the machine where they suffice for them."""
+    nodes = machine.num_nodes if number % machine.num_nodes == 0 else 1
+    return launch.model_copy(update={"nodes": nodes, "processes_per_node": number // nodes})
 
 
 def training_bytes(cluster: Cluster, *, num_weights: int, num_trained: int) -> tuple[float, float]:

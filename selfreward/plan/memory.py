@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfreward.plan.cluster import with_processes
 from selfreward.plan.machine import Machine
 from selfreward.plan.model_shape import BYTES, ModelShape
 from selfreward.plan.work import IterationWork
@@ -83,10 +84,8 @@ def update_memory(recipe: Recipe, folder: Path, *, machine: Machine) -> Training
     """Return the memory of an update of the policy in `folder`, or None when it cannot be counted."""
     settings = settings_of(recipe)
     if machine.device == "cuda":  # as many processes as there are GPUs can start
-        processes = min(recipe.launch.num_processes, machine.count)
-        settings = settings.model_copy(
-            update={"launch": settings.launch.model_copy(update={"nodes": 1, "processes_per_node": processes})}
-        )
+        number = min(recipe.launch.num_processes, machine.count)
+        settings = settings.model_copy(update={"launch": with_processes(settings.launch, machine, number)})
     return traced_memory(folder, settings, on_cuda=machine.device == "cuda")
 
 

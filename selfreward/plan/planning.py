@@ -14,7 +14,7 @@ from selfreward.dtypes import EngineDtype, engine_dtype, with_dtype
 from selfreward.errors import RecipeError
 from selfreward.model_files.estimated import has_tokenizer
 from selfreward.model_files.planning import has_weights
-from selfreward.plan.cluster import Cluster, cluster_of
+from selfreward.plan.cluster import Cluster, cluster_of, with_processes
 from selfreward.plan.endpoints import beyond_budget
 from selfreward.plan.gpus import machine_of
 from selfreward.plan.history import History, read_history, started_recipe
@@ -127,7 +127,7 @@ def _with_engine(recipe: Recipe) -> Recipe:
 
 def _on_all(recipe: Recipe, machine: Machine) -> Recipe:
     """Return the recipe with training on all GPUs of a machine."""
-    return recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"num_processes": machine.count})})
+    return recipe.model_copy(update={"launch": with_processes(recipe.launch, machine, machine.count)})
 
 
 def _estimated(recipe: Recipe, tools: Tools) -> Iterator[str]:

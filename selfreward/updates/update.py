@@ -82,8 +82,7 @@ def train(
         if not final.exists():
             with _quiet_libraries(), signals.held():
                 _train_to_checkpoint(job, settings, _stopping(report, settings, is_asked), started, is_asked)
-            if signals.waits():  # it came after the last chance to stop
-                signals.check()
+            signals.check()  # one that came after the last chance to stop
         if not IS_MAIN:
             return {}
         # A kill between renaming the checkpoint and this line leaves the saves behind.

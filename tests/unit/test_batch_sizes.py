@@ -26,7 +26,7 @@ def test_auto_follows_the_memory_of_the_engines_gpu(
 
 @pytest.mark.parametrize(("name", "expected"), [("H100", 1024), ("A100-80", 1024), ("A100-40", 256), ("RTX-4090", 256)])
 def test_the_gpus_of_a_plan_have_the_number_of_a_run_on_them(name: str, expected: int) -> None:
-    machine = machine_of(name, engine_dtype="bfloat16", num_processes=1)
+    machine = machine_of(name, engine_dtype="bfloat16")
     assert batch_sizes.max_num_seqs(EngineSection(), machine.memory_bytes) == expected
 
 

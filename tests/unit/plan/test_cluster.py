@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from selfreward.plan.amounts import Work
-from selfreward.plan.cluster import Cluster, bytes_per_s, cluster_of, training_bytes
+from selfreward.plan.cluster import Cluster, bytes_per_s, cluster_of, training_bytes, with_processes
 from selfreward.plan.gpus import machine_of
 from selfreward.plan.history import History
 from selfreward.plan.machine import Machine
@@ -61,19 +61,19 @@ def test_a_model_on_two_gpus_is_at_most_nearly_twice_as_fast() -> None:
 
 def test_eight_trainers_of_shards_are_slowed_by_their_talk_at_the_slow_end() -> None:
     one = stages(recipe_of(), machine(8))["training"]
-    eight = stages(recipe_of(launch={"num_processes": 8, "sharding": "fsdp"}), machine(8))["training"]
+    eight = stages(recipe_of(launch={"processes_per_node": 8, "sharding": "fsdp"}), machine(8))["training"]
     assert 4 < one.low / eight.low < 8.1
     assert 2 < one.high / eight.high < 8
 
 
 def test_only_as_many_gpus_train_as_a_step_has_pairs() -> None:
-    found = cluster_of(recipe_of(launch={"num_processes": 64}, training={"batch_size": 16}), machine(64, 8))
+    found = cluster_of(recipe_of(launch={"processes_per_node": 64}, training={"batch_size": 16}), machine(64, 8))
     assert (found.num_trainers, found.num_busy, found.num_replicas, found.num_nodes) == (64, 16, 64, 8)
 
 
 def test_this_machine_is_one_device() -> None:
     here = replace(machine(8), is_measured=True)
-    assert cluster_of(recipe_of(launch={"num_processes": 8}), here) == Cluster()
+    assert cluster_of(recipe_of(launch={"processes_per_node": 8}), here) == Cluster()
     assert {WEIGHTS, DRIVER} & stages(recipe_of(), here).keys() == set()
     assert {WEIGHTS, DRIVER} <= stages(recipe_of(), machine(8)).keys()
 
@@ -94,3 +94,10 @@ def test_gpus_of_several_nodes_talk_over_the_network() -> None:
     cluster = Cluster(num_gpus=16, num_nodes=2)
     assert bytes_per_s(cluster, machine(16, 2), 8, fast=True) == 0.8 * 450e9
     assert bytes_per_s(cluster, machine(16, 2), 16, fast=False) == 12.5e9
+
+
+def test_processes_are_divided_among_the_nodes_of_a_planned_machine() -> None:
+    hybrid = recipe_of(launch={"processes_per_node": 8, "sharding": "hsdp"}).launch
+    on_all = with_processes(hybrid, machine(64, 8), 64)
+    assert (on_all.nodes, on_all.processes_per_node, on_all.num_shards) == (8, 8, 8)
+    assert with_processes(hybrid, machine(64, 8), 3).num_processes == 3

@@ -17,9 +17,9 @@ ON_GPU = {"device": "NVIDIA H100 80GB HBM3"}
 @pytest.mark.parametrize(
     ("engine", "overrides", "number"),
     [
-        ({}, (), 0), ({"device": "cpu"}, ("launch.num_processes=8",), 0), (ON_GPU, (), 1),
-        (ON_GPU, ("launch.num_processes=8",), 8), (ON_GPU, ("engine.tensor_parallel_size=4",), 4),
-        ({**ON_GPU, "replicas": {"num": 6}}, ("engine.tensor_parallel_size=2", "launch.num_processes=8"), 12),
+        ({}, (), 0), ({"device": "cpu"}, ("launch.processes_per_node=8",), 0), (ON_GPU, (), 1),
+        (ON_GPU, ("launch.processes_per_node=8",), 8), (ON_GPU, ("engine.tensor_parallel_size=4",), 4),
+        ({**ON_GPU, "replicas": {"num": 6}}, ("engine.tensor_parallel_size=2", "launch.processes_per_node=8"), 12),
     ],
 )  # fmt: skip
 def test_a_run_holds_the_gpus_of_its_engines_or_of_its_trainers(
