@@ -13,6 +13,7 @@ from selfreward.launch.local import check
 from selfreward.launch.slurm import queue
 from selfreward.launch.slurm.jobs import active_jobs, record_job
 from selfreward.launch.slurm.places import Places, places_in
+from selfreward.launch.slurm.ray_nodes import on_its_nodes
 from selfreward.launch.slurm.script import script_of
 from selfreward.recipe import Recipe
 from selfreward.store import Store
@@ -30,6 +31,7 @@ class Submitted(NamedTuple):
 
 def checked_script(recipe: Recipe) -> tuple[str, Sequence[str]]:
     """Return the script of a recipe's job, and warnings. Raises RecipeError for what `validate` refuses."""
+    recipe = on_its_nodes(recipe)
     script = script_of(recipe, places_in(run_folder(recipe)), working_folder=Path.cwd())
     _, warnings = check(recipe)
     return script, warnings
@@ -41,6 +43,7 @@ def submit(recipe: Recipe, script: str) -> Submitted:
     Raises LockedError when a job of this run is queued or running, or a process works on it; RecipeError when the run
     cannot be continued with this recipe; LaunchError when Slurm refuses the job or does not answer.
     """
+    recipe = on_its_nodes(recipe)
     folder = run_folder(recipe)
     places = places_in(folder)
     _refuse_active_job(folder)  # it holds the lock
