@@ -6,7 +6,7 @@ port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 export RAY_AUTH_MODE=token                         # whoever sends it work needs this job's password
 [ -n "$RAY_AUTH_TOKEN$RAY_AUTH_TOKEN_PATH" ] || export RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
-ray_log={{logs_folder}}/ray-$SLURM_JOB_ID-$attempt.log
+ray_log={{logs_folder}}/ray-$id-$attempt.log
 ray_options="--num-cpus={{cpus}} --object-store-memory={{store}} --disable-usage-stats --block"
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" {{ray}} start --head --node-ip-address="$address" \
     --port="$port" --include-dashboard=false $ray_options </dev/null >>"$ray_log" 2>&1 &

@@ -22,14 +22,14 @@ def script_of(recipe: Recipe, places: Places, *, working_folder: Path) -> str:
     slurm = recipe.launch.slurm
     values = {
         "options": "\n".join(f"#SBATCH {option}" for option in _options(recipe, places)),
-        "run_folder": _printable(str(places.run_folder)),
+        "run_folder": printable(str(places.run_folder)),
         "working_folder": shlex.quote(str(working_folder)),
         "logs_folder": shlex.quote(str(places.logs)),
         "jobs_file": shlex.quote(str(places.jobs)),
         "script": shlex.quote(str(places.script)),
-        "environment": "\n".join(_environment(slurm)) or ":",
+        "environment": "\n".join(environment_lines(slurm)) or ":",
         "start_nodes": start_ray(slurm, places.logs, working_folder) if slurm.nodes > 1 else "# There are none.",
-        "command": _command(slurm, ["run", str(places.recipe)], working_folder),
+        "command": program_command(slurm, ["run", str(places.recipe)], working_folder),
         "max_restarts": str(slurm.max_restarts),
         "signal_s": str(slurm.signal_s),
     }
@@ -75,7 +75,7 @@ def _options(recipe: Recipe, places: Places) -> Iterator[str]:
         "mem": slurm.memory,
         "time": slurm.time,
         "constraint": slurm.constraint,
-        "output": _log_pattern(places),
+        "output": log_pattern(places.logs),
         "open-mode": "append",
         "signal": f"B:USR1@{slurm.signal_s}",
     }
@@ -93,18 +93,18 @@ def _quoted_option(option: str) -> str:
     return name if value is None else f"{name}{'=' if between == '=' else ' '}{shlex.quote(value)}"
 
 
-def _log_pattern(places: Places) -> str:
+def log_pattern(logs: Path, job: str = "%j", *, name: str = "slurm") -> str:
     """Return the file of what Slurm itself says about a job: why it ended it, for example."""
-    folder = str(places.logs)
+    folder = str(logs)
     if odd := [c for c in folder if not c.isprintable() or c == "\\"]:
         raise LaunchError(
             f"{folder!r}: Slurm writes no log into a folder whose path contains {odd[0]!r}; printable characters "
             "without backslashes are allowed; set another output_dir"
         )
-    return f"{folder.replace('%', '%%')}/slurm-%j.log"
+    return f"{folder.replace('%', '%%')}/{name}-{job}.log"
 
 
-def _environment(slurm: SlurmSection) -> Iterator[str]:
+def environment_lines(slurm: SlurmSection) -> Iterator[str]:
     """Yield the lines before the program: modules, variables, the file of secrets, the recipe's own lines."""
     if slurm.modules:
         yield "type module >/dev/null 2>&1 || . /etc/profile"
@@ -117,7 +117,7 @@ def _environment(slurm: SlurmSection) -> Iterator[str]:
     yield from slurm.setup
 
 
-def _command(slurm: SlurmSection, program: Sequence[str], working_folder: Path) -> str:
+def program_command(slurm: SlurmSection, program: Sequence[str], working_folder: Path) -> str:
     """Return the command that runs the program as one task, in the container if there is one.
 
     `srun` passes a signal on to its task, also to one in a container, and ends with its exit code.
@@ -127,6 +127,6 @@ def _command(slurm: SlurmSection, program: Sequence[str], working_folder: Path) 
     return shlex.join([*step, *inside(slurm, working_folder), *python, "selfreward", *program])
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text for a comment, which must not end before it."""
     return "".join(c if c.isprintable() else "?" for c in text)

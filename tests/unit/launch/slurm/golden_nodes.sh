@@ -14,12 +14,13 @@
 # -- Where the job works, and its log: one file per job and attempt ------------------------------------------------
 cd /work || exit 4
 jobs=/runs/demo-0/slurm/jobs.jsonl
+id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}
 attempt=${SLURM_RESTART_COUNT:-0}                  # of this job; requeueing keeps the id and counts here
 restarts=$(( ${1:-0} + attempt ))                  # of this job and of those that it continues
-export SELFREWARD_LOG=/runs/demo-0/logs/slurm-$SLURM_JOB_ID-$attempt.log
+export SELFREWARD_LOG=/runs/demo-0/logs/slurm-$id-$attempt.log
 exec >>"$SELFREWARD_LOG" 2>&1
-echo "job $SLURM_JOB_ID, attempt $attempt, on $SLURM_JOB_NODELIST, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-if grep -qs "\"continues\": \"$SLURM_JOB_ID\"" "$jobs"; then
+echo "job $id, attempt $attempt, on $SLURM_JOB_NODELIST, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+if grep -qs "\"continues\": \"$id\"" "$jobs"; then
     echo "another job continues this one: nothing to do"
     exit 0
 fi
@@ -32,7 +33,7 @@ trap stop USR1 TERM
 :
 # The program starts no work that cannot end before Slurm's signal comes.
 unset SELFREWARD_END_TIME
-end=$(squeue -h -j "$SLURM_JOB_ID" -o %e)           # "N/A" without a limit
+end=$(squeue -h -j "$id" -o %e)           # "N/A" without a limit
 if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWARD_END_TIME=$((end - 120)); fi
 
 # -- Several nodes: what runs on the others ------------------------------------------------------------------------
@@ -44,7 +45,7 @@ port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 export RAY_AUTH_MODE=token                         # whoever sends it work needs this job's password
 [ -n "$RAY_AUTH_TOKEN$RAY_AUTH_TOKEN_PATH" ] || export RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
-ray_log=/runs/demo-0/logs/ray-$SLURM_JOB_ID-$attempt.log
+ray_log=/runs/demo-0/logs/ray-$id-$attempt.log
 ray_options="--num-cpus=16 --object-store-memory=134217728 --disable-usage-stats --block"
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" --cpus-per-task=16 apptainer exec --nv '/images/a b.sif' ray start --head --node-ip-address="$address" \
     --port="$port" --include-dashboard=false $ray_options </dev/null >>"$ray_log" 2>&1 &
@@ -72,7 +73,7 @@ next=
 continue_later() {
     [ -n "$next" ] && return                       # never twice
     # A job that is being ended already was cancelled (or Slurm requeues it), unless this attempt of it is preempted.
-    local job; job=$(scontrol show job -o "$SLURM_JOB_ID")
+    local job; job=$(scontrol show job -o "$id")
     if [[ -n $job && $job != *JobState=RUNNING* ]]; then
         [[ $job == *PreemptTime=2* && ! ${job#*PreemptTime=} < ${job#*StartTime=} ]] || return
     fi
@@ -82,13 +83,13 @@ continue_later() {
         return
     fi
     local answer
-    if answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1) || [[ $answer == *"pending execution"* ]]; then
+    if answer=$(scontrol requeue "$id" 2>&1) || [[ $answer == *"pending execution"* ]]; then
         next=requeued
         echo "requeued"
         return
     fi
     # The variables of this job would be options and counters of the next one.
-    local this=$SLURM_JOB_ID
+    local this=$id
     if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG
         sbatch --parsable --dependency=afterany:"$this" /runs/demo-0/slurm/job.sh $((restarts + 1))); then
         next=${answer%%;*}
