@@ -184,6 +184,16 @@ def validate_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def fetch_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.fetch import fetch
+
+    fetched = fetch(_recipe(options), options.recipe, _overrides(options))
+    for warning in fetched.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(fetched.lines))
+    return 0
+
+
 def judge_command(options: argparse.Namespace) -> int:
     from selfreward.commands.judge import judge_file, with_output
 

@@ -10,7 +10,7 @@ from selfreward.commands import actions
 
 Action = Callable[[argparse.Namespace], int]
 _OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
-_WITH_OVERRIDES = ("run", "submit", "ablate", "plan", "validate", "judge", "monitor")
+_WITH_OVERRIDES = ("run", "submit", "ablate", "fetch", "plan", "validate", "judge", "monitor")
 _WITH_VALUE = ("--seeds", "--vary", "--set", "--out", "--csv", "--from", "--gpu", "--gpus", "--nodes", "--price")
 
 
@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         ("ablate", actions.ablate_command, "run a recipe with each combination of values and seeds, and tabulate them"),
         ("plan", actions.plan_command, "estimate the cost of a run: requests, tokens, steps, memory, time"),
         ("validate", actions.validate_command, "check a recipe and its prompts without running it"),
+        ("fetch", actions.fetch_command, "download and convert what a recipe needs, for nodes without internet"),
         ("judge", actions.judge_command, "judge a file of responses, and measure the quality of the judge on it"),
     ):
         _add_recipe(sub := add(name, action, help_text))
