@@ -5,7 +5,7 @@ choices.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -134,8 +134,13 @@ class LocalChat:
 
     def _encode(self, messages: Sequence[Message], *, thinking: bool) -> tuple[int, ...] | None:
         """Return token ids whose control tokens all come from the chat template; None when this is impossible."""
-        encode = partial((self.encoder or self.engine).encode, thinking=thinking)
-        return self._control.encoded(messages, encode)
+        return self._control.encoded(messages, self._encode_with[thinking])
+
+    @cached_property
+    def _encode_with(self) -> Mapping[bool, Callable[[Sequence[Message]], tuple[int, ...]]]:
+        return {
+            thinking: partial((self.encoder or self.engine).encode, thinking=thinking) for thinking in (True, False)
+        }
 
     @cached_property
     def _control(self) -> ControlTokens:

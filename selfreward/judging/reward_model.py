@@ -13,6 +13,7 @@ import gc
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -123,6 +124,11 @@ def _refused(folder: Path, found: str) -> RecipeError:
     )
 
 
+@lru_cache(maxsize=8)
+def _control(chat: ChatTokenizer) -> ControlTokens:
+    return ControlTokens(chat)
+
+
 def _tokens(chat: ChatTokenizer, messages: Sequence[Message], response: Response) -> tuple[int, ...] | Unscored:
     """Return the conversation's token ids, in which all control tokens come from the template, or why there are
     none."""
@@ -130,7 +136,7 @@ def _tokens(chat: ChatTokenizer, messages: Sequence[Message], response: Response
         return Unscored.EMPTY_RESPONSE
     try:
         # The template writes the beginning-of-sequence token itself: nothing is added.
-        token_ids = ControlTokens(chat).encoded((*messages, Message("assistant", text)), chat.encode_finished)
+        token_ids = _control(chat).encoded((*messages, Message("assistant", text)), chat.encode_finished)
     except ChatTemplateError:  # of this one conversation, which must not end the run
         return Unscored.REFUSED
     if token_ids is None:

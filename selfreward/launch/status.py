@@ -1,6 +1,7 @@
 """The status of a run: what its process last wrote, and totals from its folder."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +12,11 @@ from selfreward.errors import StoreError
 from selfreward.launch.missing import advice_on, missing_models
 from selfreward.launch.slurm.jobs import job_status
 from selfreward.reporting.formatting import duration
+from selfreward.reporting.gpu_hours import gpu_hours_by_stage, num_gpus
 from selfreward.store import Store
 from selfreward.store.files import read_text
 from selfreward.store.lock import is_held
-from selfreward.store.names import folder_of
+from selfreward.store.names import folder_of, iteration_of
 from selfreward.tables import COUNTS, DECISION
 
 STATUS: Final = "status.json"
@@ -69,6 +71,7 @@ def _totals(store: Store, status: Mapping[str, Any]) -> dict[str, Any]:
         "num_pairs": sum(each.get("num_pairs", 0) for each in counts),
         "num_generated_tokens": int(_total_usage(store, "num_generated_tokens")),
         "seconds": round(store.elapsed_s(), 1),
+        "gpu_hours_by_stage": _gpu_hours(store),
         "seconds_left": None if status["state"] == FINISHED else _seconds_left(store, len(decisions), most),
         "best_iteration": best,
         "best": str(store.folder / "best") if best is not None else None,
@@ -82,6 +85,17 @@ def _max_iterations(folder: Path) -> int | None:
     with suppress(StoreError):  # a run that has just started, or a recipe that was changed
         return stored_recipe(folder).iterations.max
     return None
+
+
+def _gpu_hours(store: Store) -> dict[str, float]:
+    """Return the GPU-hours of all iterations by stage; nothing on a CPU."""
+    with suppress(StoreError):  # a run that has just started, or a recipe that was changed
+        held = num_gpus(store.manifest, stored_recipe(store.folder))
+        spent: Counter[str] = Counter()
+        for t in {iteration_of(name) for name in store.manifest["files"]}:
+            spent.update(store.seconds_by_stage(t))
+        return gpu_hours_by_stage(spent, held)
+    return {}
 
 
 def _total_usage(store: Store, counter: str) -> float:
@@ -135,6 +149,7 @@ def rendered(status: Mapping[str, Any]) -> str:
         "pairs": f"{status['num_pairs']:,}",
         "tokens": f"{status['num_generated_tokens']:,} generated",
         "time": duration(status["seconds"]),
+        **({"GPU-hours": f"{sum(used.values()):.2f}"} if (used := status["gpu_hours_by_stage"]) else {}),
         "left": "-" if status["seconds_left"] is None else f"at most about {duration(status['seconds_left'])}",
         "report": status["report"] or "-",
         **_job_lines(status["job"]),

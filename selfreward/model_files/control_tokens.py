@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from selfreward.model_files.template_turns import silenced
@@ -22,6 +22,8 @@ class ControlTokens:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        # Hardly any conversations differ in what the template alone writes.
+        self._expected = lru_cache(256)(lambda encode, turns: self.count(encode(turns)))
 
     @cached_property
     def ids(self) -> frozenset[int]:
@@ -42,10 +44,10 @@ class ControlTokens:
     ) -> tuple[int, ...] | None:
         """Return token ids whose control tokens all come from the chat template; None when this is impossible.
 
-        A template may not escape its input, and a tokenizer may produce control tokens that the text does not contain
-        (it normalises characters), so the check is on the tokens.
+        `encode` should be the same object in each call. A template may not escape its input, and a tokenizer may
+        produce control tokens that the text does not contain (it normalises characters), so the check is on the tokens.
         """
-        expected = self.count(encode(list(map(silenced, messages))))
+        expected = self._expected(encode, tuple(map(silenced, messages)))
         token_ids = encode(messages)
         if self.count(token_ids) == expected:
             return token_ids

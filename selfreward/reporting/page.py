@@ -15,6 +15,7 @@ from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import amount, duration, model_name
 from selfreward.reporting.gains import gains_figure
 from selfreward.reporting.glossary import groups
+from selfreward.reporting.gpu_hours import gpu_hours, num_gpus
 from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import (
     Cell,
@@ -63,6 +64,10 @@ class ReportData:
     recipe: Recipe
     recipe_text: str
     test_set: tuple[Evaluation, int] | None = None
+
+    @property
+    def num_gpus(self) -> int:
+        return num_gpus(self.manifest, self.recipe)
 
     @property
     def last_decision(self) -> Decision | None:
@@ -159,8 +164,15 @@ def _tiles(run: ReportData) -> list[tuple[str, Cell, str]]:
         (f"Win rate of {name} vs {model_name(0)}", gained, about_gain),
         (f"Pass rate of {name}", cell_of(evaluation, "pass_rate"), f"{model_name(0)}: {before.text}{greedy}"),
         ("Pairs, total", plain_cell("num_pairs", num_pairs), _plural(num_iterations, "iteration")),
-        ("Time, total", Cell("seconds", duration(seconds)), "working time, without pauses"),
+        ("Time, total", Cell("seconds", duration(seconds)), _about_time(run, seconds)),
     ]
+
+
+def _about_time(run: ReportData, seconds: float) -> str:
+    if not run.num_gpus:
+        return "working time, without pauses"
+    hours = amount("gpu_hours", gpu_hours(seconds, run.num_gpus))
+    return f"working time, without pauses; {hours} GPU-hours on {_plural(run.num_gpus, 'GPU')}"
 
 
 def _plural(number: int, noun: str) -> str:
@@ -351,6 +363,8 @@ def _time(run: ReportData) -> dict[str, Any]:
         "time_includes_initial": run.initial_cost is not None,
         "stages": stages,
         "total_seconds": sum(cost.seconds for cost in stages if cost.depth == 0),
+        "num_gpus": run.num_gpus,
+        "gpu_hours": gpu_hours,
     }
 
 

@@ -10,6 +10,7 @@ from selfreward.reporting import funnel, timing
 from selfreward.reporting.decisions import data_split_guarantees, decision_details
 from selfreward.reporting.findings import findings
 from selfreward.reporting.formatting import centre
+from selfreward.reporting.gpu_hours import gpu_hours_by_stage
 from selfreward.reporting.judge_card import judge_section
 from selfreward.reporting.measurements import as_json, is_invalid, measured_names, not_measured, validity_reason
 from selfreward.reporting.metric_rows import metric_rows
@@ -133,6 +134,7 @@ def as_data(run: ReportData) -> dict[str, Any]:
         "schema": SCHEMA,
         "run": str(run.manifest.get("name", "")),
         "note": run.banner,
+        "num_gpus": run.num_gpus,
         "engine_dtype": run.manifest.get("facts", {}).get("engine_dtype"),
         "data_split_guarantees": data_split_guarantees(run.manifest)["data_split_guarantees"],
         "initial": _evaluation(run.initial) if run.initial else None,
@@ -145,6 +147,7 @@ def as_data(run: ReportData) -> dict[str, Any]:
                 "judging": _evaluation(summary.judging) if summary.judging else None,
                 "decision": _decision(run.decisions.get(summary.iteration)),
                 "seconds_by_stage": {stage: centre(s) for stage, s in summary.seconds_by_stage.items()},
+                "gpu_hours_by_stage": gpu_hours_by_stage(summary.seconds_by_stage, run.num_gpus),
             }
             for summary in run.history
         ],

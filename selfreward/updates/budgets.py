@@ -71,8 +71,6 @@ def _forward(step: Budget, memory: TrainingMemory | None) -> Budget:
     """Return the budget of a pass that takes no more memory for activations than a micro-batch of a step."""
     if memory is None or step.max_tokens is None:
         return step
-    taken = memory.peak(step.max_tokens, 0, step.max_tokens) - memory.fixed
-    tokens = int(taken / (memory.per_token_in_layer + memory.per_key_in_layer))
-    larger = max(step.max_tokens, min(MAX_PASS_TOKENS, tokens))
+    larger = max(step.max_tokens, min(MAX_PASS_TOKENS, memory.tokens_without_gradients(step.max_tokens)))
     pairs = step.max_pairs and step.max_pairs * max(1, larger // step.max_tokens)
     return Budget(larger, pairs, step.shared_prefix, memory.key_cost_without_gradients if step.key_cost else 0.0)

@@ -71,8 +71,16 @@ class TrainingMemory:
         """Return the largest memory in the step of a micro-batch; keys as `Layout.num_keys` counts them."""
         saved = num_tokens * self.per_token + num_keys * self.per_key
         output = self.head + num_labels * self.per_label + min(num_tokens, TILE_TOKENS) * self.per_tile_token
-        layer = num_tokens * self.per_token_in_layer + num_keys * self.per_key_in_layer
+        layer = self._in_layer(num_tokens, num_keys)
         return int(self.fixed + max(saved + max(output, layer), self.optimizer))
+
+    def tokens_without_gradients(self, num_tokens: int) -> int:
+        """Return the tokens of a pass that takes as much for its layers as a step of `num_tokens`, all with a key."""
+        saved = num_tokens * (self.per_token + self.per_key)
+        return int((saved + self._in_layer(num_tokens, num_tokens)) / self._in_layer(1, 1))
+
+    def _in_layer(self, num_tokens: int, num_keys: int) -> float:
+        return num_tokens * self.per_token_in_layer + num_keys * self.per_key_in_layer
 
     def tokens_that_fit(self, available: int) -> int:
         """Return the tokens of the largest micro-batch in `available` bytes, where each may be a label and have a key

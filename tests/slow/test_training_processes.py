@@ -36,6 +36,7 @@ from selfreward.updates.dpo import train as run_job
 from selfreward.updates.job import TrainingJob
 
 LORA = LoraSection(rank=4, alpha=8.0)
+pytestmark = pytest.mark.usefixtures("one_thread")
 # 11 pairs in steps of 4, one pair per micro-batch: the last step has fewer pairs, and some processes an odd number.
 ONE_BY_ONE = SECTION.model_copy(update={"micro_batch_size": 1, "save_every_steps": 2})
 LONG = ONE_BY_ONE.model_copy(update={"num_epochs": 4})  # 12 steps
@@ -110,7 +111,6 @@ from selfreward.updates.job import TrainingJob
 from selfreward.updates.child import train_in_child
 from selfreward.updates.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 job = TrainingJob(1, *map(Path, sys.argv[1:5]), seed=5)
 train_in_child(job, Settings.model_validate_json(sys.argv[5]))
 """
