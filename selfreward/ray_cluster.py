@@ -13,6 +13,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,14 +28,17 @@ INSTALL = "pip install 'selfreward-lm[cluster]'"
 OBJECT_STORE_BYTES = 2**27  # a block of requests, and its results: some megabytes
 _MAX_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
 _ANSWER_S = 10.0
+NODES_S = 300.0
 _FAILURES = (RuntimeError, ValueError, OSError, TimeoutError)
 
 
 class Cluster:
     """A connection to Ray, which `key` of the recipe needs. Without an address, Ray is started on this machine, with
-    these resources."""
+    these resources. With one, the cluster must have `num_nodes` nodes, which may still be starting."""
 
-    def __init__(self, address: str | None, *, num_cpus: int, num_gpus: int, key: str = "engine.replicas") -> None:
+    def __init__(
+        self, address: str | None, *, num_cpus: int, num_gpus: int, num_nodes: int = 1, key: str = "engine.replicas"
+    ) -> None:
         if not has_ray():
             raise InstallationError(
                 f"{key}: more than 1 needs Ray, which is not installed; install it with {INSTALL}, or set {key} to 1"
@@ -46,6 +50,8 @@ class Cluster:
             self._connect(address, num_cpus, num_gpus)
             self._is_ours = True
             _keep_standard_output_clean()
+        if address is not None:
+            self._wait_for_nodes(num_nodes)
 
     def _connect(self, address: str | None, num_cpus: int, num_gpus: int) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -74,6 +80,18 @@ class Cluster:
             except (*_FAILURES, ray().exceptions.RayError) as error:
                 self._remove_folder()
                 raise _unreachable(self._key, address, error) from error
+
+    def _wait_for_nodes(self, number: int) -> None:
+        end = time.monotonic() + NODES_S
+        while (found := len(self.nodes())) < number:
+            if time.monotonic() > end:
+                self.close()
+                raise EngineError(
+                    f"launch.ray.nodes: the cluster has {found} nodes, and no other came within {NODES_S:.0f} seconds; "
+                    f"{number} are needed; what Ray says on the nodes of a batch job is in logs/ray-*.log of the run "
+                    "folder; put right what it says, or lower the number, then run the same command again"
+                )
+            time.sleep(0.5)
 
     def capacity(self, times_in: Callable[[dict[str, float]], int]) -> int:
         """Return how many replicas the living nodes can hold, whether their resources are in use or not."""

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from selfreward.commands.group import Tasks
+    from selfreward.launch.group import Member
     from selfreward.recipe import Recipe
 
 
@@ -26,9 +30,14 @@ def init_command(options: argparse.Namespace) -> int:
 def _recipe(options: argparse.Namespace) -> "Recipe":
     """Return the recipe of a command, with its overrides and the checkpoint of --from."""
     from selfreward import recipe_file
+
+    return recipe_file.load(options.recipe, _overrides(options))
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
     from selfreward.launch.started_from import overrides_from
 
-    return recipe_file.load(options.recipe, [*options.overrides, *overrides_from(options.start)])
+    return [*options.overrides, *overrides_from(options.start)]
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -50,6 +59,10 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def submit_command(options: argparse.Namespace) -> int:
+    if options.seeds is not None:
+        from selfreward.commands.group import of_seeds, seeds_in
+
+        return _submit_group(options, of_seeds(options.recipe, _overrides(options), seeds_in(options.seeds)))
     from selfreward.commands.submit import checked_script, submit
     from selfreward.launch.finished import finished_run
 
@@ -65,6 +78,63 @@ def submit_command(options: argparse.Namespace) -> int:
         return 0
     submitted = submit(recipe, script)
     print(f"job     {submitted.job_id}\nscript  {submitted.places.script}\nlog     {submitted.log}")
+    return 0
+
+
+def _submit_group(options: argparse.Namespace, group: "Tasks") -> int:
+    from selfreward.commands.ablate import checked
+    from selfreward.commands.submit import group_scripts, submit_group, unfinished
+
+    tasks = unfinished(group)
+    if not tasks:
+        print(f"{group.folder}: all runs have finished; nothing was submitted", file=sys.stderr)
+        return _print_table(group.folder, [task.member for task in group.tasks])
+    for warning in checked([*tasks.values()]):
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.dry_run:
+        print("\n".join(group_scripts(group)), end="")
+        return 0
+    submitted = submit_group(group)
+    print(f"array   {submitted.array}, {len(tasks)} runs")
+    for index, task in tasks.items():
+        print(f"run     {submitted.array}_{index} {task.member.folder}")
+    print(f"table   {submitted.table_job}, after them: {submitted.places.folder / 'table.md'}")
+    return 0
+
+
+def ablate_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.ablate import checked, run_all
+    from selfreward.commands.group import of_ablation
+
+    group = of_ablation(options.recipe, _overrides(options), options.vary, options.seeds)
+    if options.submit or options.dry_run:
+        return _submit_group(options, group)
+    for warning in checked(group.tasks):
+        print(f"warning: {warning}", file=sys.stderr)
+    code = run_all(options.recipe, group)
+    _print_table(group.folder)
+    return code
+
+
+def table_command(options: argparse.Namespace) -> int:
+    code = _print_table(options.folder)
+    if options.resubmit:
+        from selfreward.commands.table import table_resubmitted
+        from selfreward.launch.group import read_group
+
+        if job := table_resubmitted(options.folder, read_group(options.folder)):
+            print(f"runs go on as other jobs; job {job} writes the table again after them")
+    return code
+
+
+def _print_table(folder: Path, members: "Sequence[Member] | None" = None) -> int:
+    """Write and print the table of a group; also of runs that were not submitted as one."""
+    from selfreward.launch.group import read_group, write_group
+    from selfreward.launch.group_table import write_table
+
+    found = read_group(folder) if members is None else write_group(folder, members)
+    _, text = write_table(folder, found)
+    print(text, end="")
     return 0
 
 
@@ -111,6 +181,16 @@ def validate_command(options: argparse.Namespace) -> int:
     print(measuring.sizes(recipe))
     print(measuring.resolution(recipe))
     print(f"{options.recipe}: valid")
+    return 0
+
+
+def fetch_command(options: argparse.Namespace) -> int:
+    from selfreward.commands.fetch import fetch
+
+    fetched = fetch(_recipe(options), options.recipe, _overrides(options))
+    for warning in fetched.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(fetched.lines))
     return 0
 
 

@@ -10,8 +10,8 @@ from selfreward.commands import actions
 
 Action = Callable[[argparse.Namespace], int]
 _OVERRIDE = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=.*", re.DOTALL)
-_WITH_OVERRIDES = ("run", "submit", "plan", "validate", "judge", "monitor")
-_WITH_VALUE = ("--set", "--out", "--csv", "--from", "--gpu", "--gpus", "--nodes", "--price")
+_WITH_OVERRIDES = ("run", "submit", "ablate", "fetch", "plan", "validate", "judge", "monitor")
+_WITH_VALUE = ("--seeds", "--vary", "--set", "--out", "--csv", "--from", "--gpu", "--gpus", "--nodes", "--price")
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -50,8 +50,10 @@ def parser() -> argparse.ArgumentParser:
     for name, action, help_text in (
         ("run", actions.run_command, "run a recipe, or resume it where it stopped"),
         ("submit", actions.submit_command, "submit a recipe as a Slurm batch job, which runs or resumes it"),
+        ("ablate", actions.ablate_command, "run a recipe with each combination of values and seeds, and tabulate them"),
         ("plan", actions.plan_command, "estimate the cost of a run: requests, tokens, steps, memory, time"),
         ("validate", actions.validate_command, "check a recipe and its prompts without running it"),
+        ("fetch", actions.fetch_command, "download and convert what a recipe needs, for nodes without internet"),
         ("judge", actions.judge_command, "judge a file of responses, and measure the quality of the judge on it"),
     ):
         _add_recipe(sub := add(name, action, help_text))
@@ -59,7 +61,11 @@ def parser() -> argparse.ArgumentParser:
             _add_judged_file(sub)
         if name == "plan":
             _add_planned_machine(sub)
+        if name == "ablate":
+            _add_ablation(sub)
         if name == "submit":
+            sub.add_argument("--seeds", help="a run for each of these seeds, as one array: 0-4 or 0,3,7")
+        if name in ("submit", "ablate"):
             sub.add_argument("--dry-run", action="store_true", help="print the batch script, write and submit nothing")
         _add_overrides(sub, "the recipe", "judging.num_draws=5")
         sub.add_argument(
@@ -67,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
             help="use the checkpoint of iteration T of another run as the policy; without @T, its best",
         )  # fmt: skip
     _add_status(add("status", actions.status_command, "print the status of a run"))
+    _add_table(add("table", actions.table_command, "write and print the table of a group of runs"))
     _add_run_folder(add("cancel", actions.cancel_command, "cancel the Slurm jobs of a run"))
     _add_logs(add("logs", actions.logs_command, "print the log of the newest attempt of a run"))
     _add_monitor(
@@ -116,6 +123,21 @@ def _add_overrides(sub: argparse.ArgumentParser, what: str, example: str) -> Non
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="the same; may be repeated"
     )
+
+
+def _add_ablation(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--vary", action="append", required=True, metavar="KEY=A,B,C", help="a key and its values; may be repeated"
+    )
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="the seeds 0 to N-1; 1 by default")
+    sub.add_argument(
+        "--submit", action="store_true", help="submit the runs as one Slurm array, instead of running them"
+    )
+
+
+def _add_table(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", type=Path, help="the folder of the group, which has runs.json")
+    sub.add_argument("--resubmit", action="store_true", help="in a job: wait for runs that other jobs continue")
 
 
 def _add_run_folder(sub: argparse.ArgumentParser) -> None:

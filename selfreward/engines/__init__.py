@@ -39,7 +39,8 @@ def build(
         return engine
     from selfreward.engines.pool.engine import PooledEngine
 
-    return PooledEngine(engine, section, address=address, num_replicas=number)
+    num_nodes = ray.nodes if ray else 1
+    return PooledEngine(engine, section, address=address, num_replicas=number, num_nodes=num_nodes)
 
 
 def _engine(

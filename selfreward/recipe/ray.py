@@ -9,9 +9,11 @@ from selfreward.recipe.section import Changeable, Section
 
 class RaySection(Section):
     """`address`: null starts Ray on this machine where several engines are needed; `auto` is the cluster that runs on
-    this machine, HOST:PORT one whose nodes include this machine."""
+    this machine, HOST:PORT one whose nodes include this machine. `nodes`: how many nodes it must have before an engine
+    starts."""
 
     address: str | None = Changeable(None)
+    nodes: int = Changeable(1, ge=1)
 
     @field_validator("address")
     @classmethod

@@ -52,9 +52,14 @@ class RunLock:
             self._lease = _Lease(folder, expire_s=expire_s)
             self.warning = (
                 f"{folder}: this file system does not support locks ({error.strerror}); the file {LEASE} marks the "
-                "folder as in use instead, which cannot stop a second process that starts in the same second; start "
-                "one process per run folder"
+                f"folder as in use instead; a process that cannot renew it for {expire_s:.0f} s may lose the folder to "
+                "another one, and ends; start one process per run folder"
             )
+
+    def require_held(self) -> None:
+        """Raise LockedError when another process has taken the folder over, which only a lease allows."""
+        if self._lease:
+            self._lease.require_ours()
 
     def release(self) -> None:
         if self._lease:
@@ -110,29 +115,77 @@ class _Lease:
     machine, and elsewhere by a lease that does not change for `expire_s` seconds; clocks are never compared."""
 
     def __init__(self, folder: Path, *, expire_s: float) -> None:
-        self._path, self._ended, self._renewals = folder / LEASE, threading.Event(), 0
-        self._renew_s = expire_s / 4
-        found = _read_lease(self._path)
-        if found and found.get("host") != socket.gethostname():
-            self._wait_for_expiry(folder, found, expire_s)
-        elif _is_alive(found):
-            raise _in_use(folder, json.dumps(found))
-        self._renew()
+        self._folder, self._path = folder, folder / LEASE
+        self._ended, self._renewals, self._renew_s = threading.Event(), 0, expire_s / 4
+        with explain_os_errors(self._path):
+            while not self._created():
+                self._remove_expired(expire_s)
         self._thread = threading.Thread(target=self._keep_renewing, daemon=True)
         self._thread.start()
 
-    def _wait_for_expiry(self, folder: Path, found: dict[str, Any], expire_s: float) -> None:
+    def _created(self) -> bool:
+        """Create the file, which of several processes one does; return whether this one did."""
+        own = self._own_path()
+        own.write_text(self._content(), encoding="utf-8")
+        try:
+            os.link(own, self._path)  # complete from its first instant
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here
+            return self._created_in_place()
+        finally:
+            own.unlink()
+        return True
+
+    def _created_in_place(self) -> bool:
+        try:
+            with self._path.open("x", encoding="utf-8") as file:
+                file.write(self._content())
+        except FileExistsError:
+            return False
+        return True
+
+    def _own_path(self) -> Path:
+        return self._path.with_name(f"{LEASE}-{socket.gethostname()}-{os.getpid()}")
+
+    def _remove_expired(self, expire_s: float) -> None:
+        """Remove the lease of an owner that has died. Raises LockedError when it lives."""
+        found = _read_lease(self._path)
+        if found is None or found.get("host") != socket.gethostname():
+            self._wait_for_expiry(found, _RETRY_S if found is None else expire_s)
+        elif _is_alive(found):
+            raise _in_use(self._folder, json.dumps(found))
+        # Another process may remove the same one and create its own in between: by renaming we see what we remove.
+        aside = self._own_path()
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return
+        if (removed := _read_lease(aside)) != found:
+            aside.rename(self._path)
+            raise _in_use(self._folder, json.dumps(removed))
+        aside.unlink()
+
+    def _wait_for_expiry(self, found: dict[str, Any] | None, expire_s: float) -> None:
+        """Wait while a lease stays as it is. `found` None: it is being written, or was never written to its end."""
         end = time.monotonic() + expire_s
         while time.monotonic() < end:
-            if (now := _read_lease(self._path)) != found:
-                if now is None:  # given up by its owner
-                    return
-                raise _in_use(folder, json.dumps(now))
+            if not self._path.exists():  # given up by its owner
+                return
+            if (now := _read_lease(self._path)) is not None and now != found:
+                raise _in_use(self._folder, json.dumps(now))
             time.sleep(min(1.0, expire_s / 10))
 
-    def _renew(self) -> None:
+    def _content(self) -> str:
         self._renewals += 1
-        write_text_atomically(self._path, json.dumps({**_me(), "renewals": self._renewals}))
+        return json.dumps({**_me(), "renewals": self._renewals})
+
+    def _renew(self) -> None:
+        write_text_atomically(self._path, self._content())
+
+    def require_ours(self) -> None:
+        if not self._is_ours():
+            raise _in_use(self._folder, json.dumps(_read_lease(self._path)))
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(self._renew_s):

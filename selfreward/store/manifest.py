@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ class Manifest:
     `seconds` and `usage` (the engine's counters) of an entry are its cost.
     """
 
-    def __init__(self, path: Path, *, name: str, earlier: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, name: str, earlier: bool = False, before_write: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before_write` raises when this process may no longer write."""
+        self._before_write = before_write
         self._path, self._reads = path, {SCHEMA, *(EARLIER_SCHEMAS if earlier else ())}
         self.content: dict[str, Any] = {
             "schema": SCHEMA, "name": name, "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -89,6 +94,7 @@ class Manifest:
         self.save()
 
     def save(self) -> None:
+        self._before_write()
         write_text_atomically(self._path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
 
 

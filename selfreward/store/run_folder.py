@@ -84,7 +84,10 @@ class Store:
         if is_new:
             refuse_existing_files(folder)
         self._lock = RunLock(folder) if write else None
-        self._manifest = Manifest(folder / MANIFEST, name=name or folder.name, earlier=earlier)
+        self._manifest = Manifest(
+            folder / MANIFEST, name=name or folder.name, earlier=earlier,
+            before_write=self._lock.require_held if self._lock else lambda: None,
+        )  # fmt: skip
         if is_new:
             self._manifest.save()  # before any other file, so that a folder with iterations always has one
         if write:

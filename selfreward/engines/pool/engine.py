@@ -30,10 +30,16 @@ class PooledEngine:
     """
 
     def __init__(
-        self, engine: InProcessEngine, section: EngineSection, *, address: str | None, num_replicas: int | None
+        self,
+        engine: InProcessEngine,
+        section: EngineSection,
+        *,
+        address: str | None,
+        num_replicas: int | None,
+        num_nodes: int = 1,
     ) -> None:
         self._engine, self._section = engine, section
-        self._address, self._num_replicas = address, num_replicas
+        self._address, self._num_replicas, self._num_nodes = address, num_replicas, num_nodes
         self._usage = Usage()
         self._cluster: Cluster | None = None
         self._replicas: Replicas | None = None
@@ -95,6 +101,7 @@ class PooledEngine:
         settings = Settings(num_threads=torch.get_num_threads())
         cluster = self._cluster = Cluster(
             self._address,
+            num_nodes=self._num_nodes,
             num_gpus=num_gpus,
             num_cpus=(self._num_replicas or 1) * (1 if num_gpus else settings.num_threads),
         )

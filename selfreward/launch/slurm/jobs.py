@@ -34,18 +34,26 @@ class JobStatus(NamedTuple):
 
 def job_ids(run_folder: Path) -> list[str]:
     """Return the ids of all jobs of a run, the oldest first; a line that was not written to its end is skipped."""
-    found: list[str] = []
+    return list(_outputs(run_folder))
+
+
+def _outputs(run_folder: Path) -> dict[str, str | None]:
+    """Return the recorded `output` of each job."""
+    found: dict[str, str | None] = {}
     with suppress(OSError):
         for line in places_in(run_folder).jobs.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError, KeyError):
-                found.append(str(json.loads(line)["id"]))
-    return list(dict.fromkeys(found))
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                entry = json.loads(line)
+                found.setdefault(str(entry["id"]), entry.get("output"))
+    return found
 
 
-def record_job(run_folder: Path, job_id: str) -> None:
+def record_job(run_folder: Path, job_id: str, *, output: Path | None = None) -> None:
+    """Record a job; `output` is the file of what Slurm itself says about it, where that is not in the run folder."""
     jobs = places_in(run_folder).jobs
+    entry = {"id": job_id} | ({"output": str(output)} if output else {})
     with explain_os_errors(jobs), jobs.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"id": job_id}) + "\n")
+        file.write(json.dumps(entry) + "\n")
 
 
 def active_jobs(run_folder: Path) -> list[Job]:
@@ -95,7 +103,8 @@ def _current(run_folder: Path) -> Job | None:
 
 def _own_log(run_folder: Path, job_id: str) -> Path | None:
     """Return the file of what Slurm itself said about a job, if it said anything."""
-    path = places_in(run_folder).logs / f"slurm-{job_id}.log"
+    recorded = _outputs(run_folder).get(job_id)
+    path = Path(recorded) if recorded else places_in(run_folder).logs / f"slurm-{job_id}.log"
     return path if path.is_file() and path.stat().st_size else None
 
 

@@ -32,9 +32,14 @@ class Job(NamedTuple):
         return self.state not in _ENDED
 
 
-def submitted(script: Path, *, working_folder: Path) -> str:
-    """Submit a script; return the id of its job. Raises LaunchError with Slurm's own words."""
-    done = _run(["sbatch", "--parsable", str(script)], working_folder=working_folder)
+def submitted(script: Path, *, working_folder: Path, after: Sequence[str] = ()) -> str:
+    """Submit a script; return the id of its job, which waits for the end of other jobs, however they end.
+
+    Raises LaunchError with Slurm's own words.
+    """
+    # A dependency that can no more be satisfied must not leave the job in the queue for ever.
+    waits = [f"--dependency=afterany:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
+    done = _run(["sbatch", "--parsable", *waits, str(script)], working_folder=working_folder)
     if done.returncode:
         raise LaunchError(
             f"{script}: sbatch refused it ({_line(done.stderr)}); the keys of launch.slurm must suit this cluster; "
@@ -48,7 +53,7 @@ def job_of(job_id: str) -> Job | None:
 
     Raises LaunchError where Slurm's commands are missing or its controller does not answer.
     """
-    done = _run(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%i|%T|%L|%r"])
+    done = _run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={job_id}", "--format=%i|%T|%L|%r"])
     if found := read_squeue(done.stdout):
         return found
     if done.returncode and "Invalid job id" not in done.stderr:

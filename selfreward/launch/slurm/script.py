@@ -3,16 +3,18 @@
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from selfreward.errors import LaunchError, RecipeError
+from selfreward.launch.slurm.container import inside
+from selfreward.launch.slurm.placeholders import placeholders, replaced
 from selfreward.launch.slurm.places import Places
-from selfreward.recipe import ApptainerSection, EnrootSection, Recipe, SlurmSection
+from selfreward.launch.slurm.ray_nodes import start_ray
+from selfreward.recipe import Recipe, SlurmSection
 
 TEMPLATE: Final = Path(__file__).with_name("job.sh")
-_PLACEHOLDER: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
 def script_of(recipe: Recipe, places: Places, *, working_folder: Path) -> str:
@@ -20,14 +22,14 @@ def script_of(recipe: Recipe, places: Places, *, working_folder: Path) -> str:
     slurm = recipe.launch.slurm
     values = {
         "options": "\n".join(f"#SBATCH {option}" for option in _options(recipe, places)),
-        "run_folder": _printable(str(places.run_folder)),
+        "run_folder": printable(str(places.run_folder)),
         "working_folder": shlex.quote(str(working_folder)),
         "logs_folder": shlex.quote(str(places.logs)),
         "jobs_file": shlex.quote(str(places.jobs)),
         "script": shlex.quote(str(places.script)),
-        "environment": "\n".join(_environment(slurm)) or ":",
-        "start_nodes": _start_nodes(slurm),
-        "command": _command(slurm, places, working_folder),
+        "environment": "\n".join(environment_lines(slurm)) or ":",
+        "start_nodes": start_ray(slurm, places.logs, working_folder) if slurm.nodes > 1 else "# There are none.",
+        "command": program_command(slurm, ["run", str(places.recipe)], working_folder),
         "max_restarts": str(slurm.max_restarts),
         "signal_s": str(slurm.signal_s),
     }
@@ -43,7 +45,7 @@ def filled(template: Path, values: Mapping[str, str]) -> str:
             f"launch.slurm.template: {template} cannot be read ({error}); a script with placeholders such as "
             "{{command}} is needed; correct the path, or remove the key for the program's own script"
         ) from error
-    names = set(_PLACEHOLDER.findall(text))
+    names = placeholders(text)
     allowed = ", ".join(f"{{{{{name}}}}}" for name in values)
     if unknown := sorted(names - values.keys()):
         raise RecipeError(
@@ -55,7 +57,7 @@ def filled(template: Path, values: Mapping[str, str]) -> str:
             f"launch.slurm.template: {template} lacks {{{{{missing[0]}}}}}, without which no job runs the recipe; "
             f"allowed are {allowed}; add it on a line of its own"
         )
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+    return replaced(text, values)
 
 
 def _options(recipe: Recipe, places: Places) -> Iterator[str]:
@@ -73,7 +75,7 @@ def _options(recipe: Recipe, places: Places) -> Iterator[str]:
         "mem": slurm.memory,
         "time": slurm.time,
         "constraint": slurm.constraint,
-        "output": _log_pattern(places),
+        "output": log_pattern(places.logs),
         "open-mode": "append",
         "signal": f"B:USR1@{slurm.signal_s}",
     }
@@ -91,18 +93,18 @@ def _quoted_option(option: str) -> str:
     return name if value is None else f"{name}{'=' if between == '=' else ' '}{shlex.quote(value)}"
 
 
-def _log_pattern(places: Places) -> str:
+def log_pattern(logs: Path, job: str = "%j", *, name: str = "slurm") -> str:
     """Return the file of what Slurm itself says about a job: why it ended it, for example."""
-    folder = str(places.logs)
+    folder = str(logs)
     if odd := [c for c in folder if not c.isprintable() or c == "\\"]:
         raise LaunchError(
             f"{folder!r}: Slurm writes no log into a folder whose path contains {odd[0]!r}; printable characters "
             "without backslashes are allowed; set another output_dir"
         )
-    return f"{folder.replace('%', '%%')}/slurm-%j.log"
+    return f"{folder.replace('%', '%%')}/{name}-{job}.log"
 
 
-def _environment(slurm: SlurmSection) -> Iterator[str]:
+def environment_lines(slurm: SlurmSection) -> Iterator[str]:
     """Yield the lines before the program: modules, variables, the file of secrets, the recipe's own lines."""
     if slurm.modules:
         yield "type module >/dev/null 2>&1 || . /etc/profile"
@@ -115,34 +117,16 @@ def _environment(slurm: SlurmSection) -> Iterator[str]:
     yield from slurm.setup
 
 
-def _start_nodes(slurm: SlurmSection) -> str:
-    """Return the lines that start what runs on the other nodes; a comment where there are none."""
-    if slurm.nodes > 1:
-        raise RecipeError(f"launch.slurm.nodes: found {slurm.nodes}; a run works on one node; set it to 1")
-    return "# There are none."
-
-
-def _command(slurm: SlurmSection, places: Places, working_folder: Path) -> str:
-    """Return the command that runs the stored recipe as one task, in the container if there is one.
+def program_command(slurm: SlurmSection, program: Sequence[str], working_folder: Path) -> str:
+    """Return the command that runs the program as one task, in the container if there is one.
 
     `srun` passes a signal on to its task, also to one in a container, and ends with its exit code.
     """
     step = ["srun", "--nodes=1", "--ntasks=1", *([f"--cpus-per-task={slurm.cpus}"] if slurm.cpus else [])]
-    run = ["run", str(places.recipe)]
-    match slurm.container:
-        case None:
-            command = [*step, sys.executable, "-m", "selfreward", *run]
-        case ApptainerSection(image=image, binds=binds):
-            gpus = ["--nv"] if slurm.gpus else []
-            inside = ["apptainer", "exec", *gpus, *(f"--bind={bind}" for bind in binds), image]
-            command = [*step, *inside, "selfreward", *run]
-        case EnrootSection(image=image, mounts=mounts):
-            inside = [f"--container-image={image}", f"--container-workdir={working_folder}"]
-            inside += [f"--container-mounts={','.join(mounts)}"] if mounts else []
-            command = [*step, *inside, "selfreward", *run]
-    return shlex.join(command)
+    python = [sys.executable, "-m"] if slurm.container is None else []
+    return shlex.join([*step, *inside(slurm, working_folder), *python, "selfreward", *program])
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text for a comment, which must not end before it."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -28,7 +28,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes) -> None:
     share = Share(num_gpus=0, num_cpus=1)
-    cluster = Cluster(nodes.address, num_cpus=0, num_gpus=0)
+    cluster = Cluster(nodes.address, num_cpus=0, num_gpus=0, num_nodes=2)
     assert cluster.capacity(share.times_in) == 2 and not cluster.has_gpus()
     actor = ray().remote(Doubling).options(num_cpus=1, scheduling_strategy="SPREAD")
     replicas = Replicas(actor.remote, capacity=lambda: cluster.capacity(share.times_in), wanted=2, minimum=1)
@@ -51,6 +51,13 @@ def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes)
     with pytest.raises(EngineError, match=r"1 replicas can run; at least engine.min_replicas, which is 2, are needed"):
         demanding.load("the checkpoint", kept={})  # type: ignore[arg-type]
     cluster.close()
+
+
+def test_nodes_that_do_not_come_are_counted(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfreward.engines.pool.cluster.NODES_S", 0.5)
+    with pytest.raises(EngineError, match=r"launch\.ray\.nodes: the cluster has [12] nodes.*; 3 are needed"):
+        Cluster(nodes.address, num_cpus=0, num_gpus=0, num_nodes=3)
+    assert not ray().is_initialized()
 
 
 def test_an_address_without_a_cluster_is_named() -> None:

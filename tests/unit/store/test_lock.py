@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from selfreward.errors import LockedError, StoreError
 from selfreward.store import Store
-from selfreward.store.lock import LEASE, LOCK, RunLock, is_held
+from selfreward.store.lock import LEASE, LOCK, RunLock, is_held, start_time_of
 
 # A file system without locks, as seen by a process: the system call fails.
 WITHOUT_FLOCK = """
@@ -71,6 +72,51 @@ def test_a_lease_of_another_machine_is_waited_for_until_it_is_not_renewed(tmp_pa
             (tmp_path / ".renewed").rename(tmp_path / LEASE)
         assert process.stderr is not None
         assert "LockedError" in process.stderr.read()
+
+
+def test_of_processes_that_start_together_one_gets_the_lease(tmp_path: Path) -> None:
+    """Also when they all find the lease of a dead process, or one that was never written to its end."""
+    code = WITHOUT_FLOCK.format(error="ENOLCK").replace("\nlock = ", "\nsys.stdin.readline()\nlock = ")
+    for left_over in (None, "", json.dumps({"pid": 2**22 + 1, "host": socket.gethostname(), "started": "1"})):
+        if left_over is not None:
+            (tmp_path / LEASE).write_text(left_over)
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        processes = [
+            subprocess.Popen(
+                command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        warnings = [process.stdout.readline() for process in processes if process.stdout]  # one each, or the end
+        assert sum("does not support locks" in warning for warning in warnings) == 1
+        assert is_held_without_flock(tmp_path)
+        for process in processes:
+            process.communicate("")
+        assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(LEASE)]
+
+
+def is_held_without_flock(folder: Path) -> bool:
+    return start_time_of(json.loads((folder / LEASE).read_text())["pid"]) is not None
+
+
+def test_nothing_is_recorded_in_a_folder_that_was_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with Store(tmp_path / "run") as store:
+        store.record_event("ours")
+        before = (tmp_path / "run" / "manifest.json").read_bytes()
+        taken = {"pid": 1, "host": "another", "started": "1", "renewals": 1}
+        (tmp_path / "run" / LEASE).write_text(json.dumps(taken))
+        with pytest.raises(LockedError, match=r'in use by .*"host": "another"'):
+            store.record_event("too late")
+        assert (tmp_path / "run" / "manifest.json").read_bytes() == before
+    assert json.loads((tmp_path / "run" / LEASE).read_text()) == taken, "the lease of another is not removed"
 
 
 def test_a_lock_that_is_a_link_or_no_file_is_refused_and_its_target_untouched(tmp_path: Path) -> None:

@@ -22,12 +22,13 @@
 # -- Where the job works, and its log: one file per job and attempt ------------------------------------------------
 cd /work || exit 4
 jobs=/runs/demo-0/slurm/jobs.jsonl
+id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}
 attempt=${SLURM_RESTART_COUNT:-0}                  # of this job; requeueing keeps the id and counts here
 restarts=$(( ${1:-0} + attempt ))                  # of this job and of those that it continues
-export SELFREWARD_LOG=/runs/demo-0/logs/slurm-$SLURM_JOB_ID-$attempt.log
+export SELFREWARD_LOG=/runs/demo-0/logs/slurm-$id-$attempt.log
 exec >>"$SELFREWARD_LOG" 2>&1
-echo "job $SLURM_JOB_ID, attempt $attempt, on $SLURM_JOB_NODELIST, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-if grep -qs "\"continues\": \"$SLURM_JOB_ID\"" "$jobs"; then
+echo "job $id, attempt $attempt, on $SLURM_JOB_NODELIST, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+if grep -qs "\"continues\": \"$id\"" "$jobs"; then
     echo "another job continues this one: nothing to do"
     exit 0
 fi
@@ -44,7 +45,7 @@ set -a; . /home/me/keys.env || exit 4; set +a
 ulimit -n 65536
 # The program starts no work that cannot end before Slurm's signal comes.
 unset SELFREWARD_END_TIME
-end=$(squeue -h -j "$SLURM_JOB_ID" -o %e)           # "N/A" without a limit
+end=$(squeue -h -j "$id" -o %e)           # "N/A" without a limit
 if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWARD_END_TIME=$((end - 120)); fi
 
 # -- Several nodes: what runs on the others ------------------------------------------------------------------------
@@ -60,7 +61,7 @@ next=
 continue_later() {
     [ -n "$next" ] && return                       # never twice
     # A job that is being ended already was cancelled (or Slurm requeues it), unless this attempt of it is preempted.
-    local job; job=$(scontrol show job -o "$SLURM_JOB_ID")
+    local job; job=$(scontrol show job -o "$id")
     if [[ -n $job && $job != *JobState=RUNNING* ]]; then
         [[ $job == *PreemptTime=2* && ! ${job#*PreemptTime=} < ${job#*StartTime=} ]] || return
     fi
@@ -70,13 +71,13 @@ continue_later() {
         return
     fi
     local answer
-    if answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1) || [[ $answer == *"pending execution"* ]]; then
+    if answer=$(scontrol requeue "$id" 2>&1) || [[ $answer == *"pending execution"* ]]; then
         next=requeued
         echo "requeued"
         return
     fi
     # The variables of this job would be options and counters of the next one.
-    local this=$SLURM_JOB_ID
+    local this=$id
     if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG
         sbatch --parsable --dependency=afterany:"$this" /runs/demo-0/slurm/job.sh $((restarts + 1))); then
         next=${answer%%;*}

@@ -82,6 +82,17 @@ def test_75_requeues_once(tmp_path: Path) -> None:
     assert "requeued" in job.log(attempt=1)
 
 
+def test_a_task_of_an_array_is_requeued_by_its_own_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    job = Job(tmp_path, "exit 75", requeue="exit 1")
+    assert job.end() == 75
+    assert job.notes("scontrol") == ["scontrol requeue 5_2"]
+    assert job.notes("sbatch") == [f"sbatch --parsable --dependency=afterany:5_2 {job.run}/slurm/job.sh 1"]
+    assert (job.run / "slurm" / "jobs.jsonl").read_text() == '{"id": "8", "continues": "5_2"}\n'
+    assert (job.run / "logs" / "slurm-5_2-0.log").exists()
+
+
 def test_where_requeueing_is_off_another_job_continues(tmp_path: Path) -> None:
     job = Job(tmp_path, "exit 75", requeue="echo 'Requested operation is presently disabled' >&2; exit 1")
     assert job.end("1", restarts=1) == 75

@@ -12,6 +12,7 @@ import pytest
 from selfreward import recipe_file
 from selfreward.errors import LaunchError, RecipeError
 from selfreward.launch.slurm.places import places_in
+from selfreward.launch.slurm.ray_nodes import on_its_nodes
 from selfreward.launch.slurm.script import TEMPLATE, script_of
 from selfreward.recipe import Recipe
 
@@ -29,17 +30,28 @@ def script(slurm: dict[str, object], *, run: Path = Path("/runs/demo-0"), work: 
     return script_of(recipe(slurm), places_in(run), working_folder=work)
 
 
-def test_the_script_is_the_golden_copy() -> None:
+def require_golden(found: str, path: Path) -> None:
     """After a change that is meant: SELFREWARD_GOLDEN=1 pytest, then read the difference in git."""
+    found = found.replace(shlex.quote(sys.executable), "/env/bin/python")
+    if os.environ.get("SELFREWARD_GOLDEN"):
+        path.write_text(found)
+    assert found == path.read_text()
+
+
+def test_the_script_is_the_golden_copy() -> None:
     found = script({
         "partition": "gpu", "account": "lab", "qos": "long", "gpus": 4, "cpus": 16, "memory": "128G",
         "time": "12:00:00", "constraint": "h100&nvlink", "modules": ["cuda/12.8"], "environment": {"A": "two words"},
         "environment_file": "/home/me/keys.env", "setup": ["ulimit -n 65536"],
         "extra": ["--mail-type=END", "--comment=it's late"], "max_restarts": 20,
-    }).replace(shlex.quote(sys.executable), "/env/bin/python")  # fmt: skip
-    if os.environ.get("SELFREWARD_GOLDEN"):
-        GOLDEN.write_text(found)
-    assert found == GOLDEN.read_text()
+    })  # fmt: skip
+    require_golden(found, GOLDEN)
+
+
+def test_the_script_of_several_nodes_is_the_golden_copy() -> None:
+    container = {"kind": "apptainer", "image": "/images/a b.sif"}
+    found = script({"nodes": 3, "gpus": 4, "cpus": 16, "container": container})
+    require_golden(found, GOLDEN.with_name("golden_nodes.sh"))
 
 
 def commands(folder: Path) -> dict[str, str]:
@@ -107,9 +119,16 @@ def test_a_folder_into_which_slurm_writes_no_log_is_refused() -> None:
     assert "--output='/runs/a%%j b/logs/slurm-%j.log'" in script({}, run=Path("/runs/a%j b"))
 
 
-def test_several_nodes_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"launch\.slurm\.nodes: found 2"):
-        script({"nodes": 2})
+def test_a_job_on_several_nodes_uses_the_ray_of_its_script() -> None:
+    several = on_its_nodes(recipe({"nodes": 3}))
+    assert (several.launch.ray.address, several.launch.ray.nodes) == ("auto", 3)
+    stored = recipe_file.parse(recipe_file.dump(several, only_set=True))
+    assert stored.launch.ray == several.launch.ray
+    one = recipe({"nodes": 1})
+    assert on_its_nodes(one) == one
+    own = recipe_file.patched(recipe({"nodes": 3}), {"launch.ray.address": "auto"})
+    with pytest.raises(RecipeError, match=r"launch\.slurm\.nodes: found 3.*remove launch\.ray"):
+        on_its_nodes(own)
 
 
 def test_a_template_of_ones_own(tmp_path: Path) -> None:

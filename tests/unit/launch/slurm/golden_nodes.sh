@@ -1,0 +1,119 @@
+#!/bin/bash
+# A batch job of `selfreward submit`, for: /runs/demo-0
+# Made of launch.slurm in the recipe; submit writes it anew. To change more than its keys, set launch.slurm.template.
+#SBATCH --job-name=demo
+#SBATCH --nodes=3
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=16
+#SBATCH --output=/runs/demo-0/logs/slurm-%j.log
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+
+# -- Where the job works, and its log: one file per job and attempt ------------------------------------------------
+cd /work || exit 4
+jobs=/runs/demo-0/slurm/jobs.jsonl
+id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}
+attempt=${SLURM_RESTART_COUNT:-0}                  # of this job; requeueing keeps the id and counts here
+restarts=$(( ${1:-0} + attempt ))                  # of this job and of those that it continues
+export SELFREWARD_LOG=/runs/demo-0/logs/slurm-$id-$attempt.log
+exec >>"$SELFREWARD_LOG" 2>&1
+echo "job $id, attempt $attempt, on $SLURM_JOB_NODELIST, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+if grep -qs "\"continues\": \"$id\"" "$jobs"; then
+    echo "another job continues this one: nothing to do"
+    exit 0
+fi
+# USR1 before the time limit or a preemption, TERM at the end: the program drops its unfinished shard, exits with 75.
+stopping= program=
+stop() { stopping=1; [ -n "$program" ] && kill -USR1 "$program" 2>/dev/null; }
+trap stop USR1 TERM
+
+# -- Environment ---------------------------------------------------------------------------------------------------
+:
+# The program starts no work that cannot end before Slurm's signal comes.
+unset SELFREWARD_END_TIME
+end=$(squeue -h -j "$id" -o %e)           # "N/A" without a limit
+if [ -n "$end" ] && end=$(date -d "$end" +%s 2>/dev/null); then export SELFREWARD_END_TIME=$((end - 120)); fi
+
+# -- Several nodes: what runs on the others ------------------------------------------------------------------------
+# Ray: its head on the first node, which is this one, and a worker on each of the others. They end with this script.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+address=$(getent ahostsv4 "$first" | awk 'NR == 1 {print $1}')
+case $address in ""|127.*) address=$(hostname -I | awk '{print $1}') ;; esac      # other nodes do not reach these
+port=$((20000 + SLURM_JOB_ID % 10000))
+export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token                         # whoever sends it work needs this job's password
+[ -n "$RAY_AUTH_TOKEN$RAY_AUTH_TOKEN_PATH" ] || export RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
+ray_log=/runs/demo-0/logs/ray-$id-$attempt.log
+ray_options="--num-cpus=16 --object-store-memory=134217728 --disable-usage-stats --block"
+srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" --cpus-per-task=16 apptainer exec --nv '/images/a b.sif' ray start --head --node-ip-address="$address" \
+    --port="$port" --include-dashboard=false $ray_options </dev/null >>"$ray_log" 2>&1 &
+ray=$!
+trap 'kill $ray 2>/dev/null' EXIT
+for ((waited = 0; ; waited++)); do
+    if (: </dev/tcp/"$address"/"$port") 2>/dev/null; then break; fi
+    if [ $waited -ge 120 ] || ! kill -0 $ray 2>/dev/null; then
+        echo "Ray's head did not start on $first within $waited s; $ray_log has what it says"
+        exit 4
+    fi
+    sleep 1
+done
+srun --overlap --nodes=2 --ntasks=2 --ntasks-per-node=1 --exclude="$first" --cpus-per-task=16 apptainer exec --nv '/images/a b.sif' ray start \
+    --address="$RAY_ADDRESS" $ray_options </dev/null >>"$ray_log" 2>&1 &
+ray="$ray $!"
+
+# -- The program, once, on the first node --------------------------------------------------------------------------
+srun --nodes=1 --ntasks=1 --cpus-per-task=16 apptainer exec --nv '/images/a b.sif' selfreward run /runs/demo-0/slurm/recipe.yaml </dev/null &
+program=$!
+if [ -n "$stopping" ]; then stop; fi                # the signal came before
+
+# -- The next attempt: this job again, or, where Slurm does not allow that, another job ----------------------------
+next=
+continue_later() {
+    [ -n "$next" ] && return                       # never twice
+    # A job that is being ended already was cancelled (or Slurm requeues it), unless this attempt of it is preempted.
+    local job; job=$(scontrol show job -o "$id")
+    if [[ -n $job && $job != *JobState=RUNNING* ]]; then
+        [[ $job == *PreemptTime=2* && ! ${job#*PreemptTime=} < ${job#*StartTime=} ]] || return
+    fi
+    if [ "$restarts" -ge 100 ]; then
+        next=none
+        echo "launch.slurm.max_restarts: all 100 restarts are used; raise it and submit the recipe again"
+        return
+    fi
+    local answer
+    if answer=$(scontrol requeue "$id" 2>&1) || [[ $answer == *"pending execution"* ]]; then
+        next=requeued
+        echo "requeued"
+        return
+    fi
+    # The variables of this job would be options and counters of the next one.
+    local this=$id
+    if answer=$(unset $(compgen -e SLURM_ | grep -vx SLURM_CONF) SELFREWARD_LOG
+        sbatch --parsable --dependency=afterany:"$this" /runs/demo-0/slurm/job.sh $((restarts + 1))); then
+        next=${answer%%;*}
+        printf '{"id": "%s", "continues": "%s"}\n' "$next" "$this" >>"$jobs"
+        echo "requeueing is off here; job $next continues this one"
+    else
+        echo "neither requeued nor continued; submit the recipe again to resume the run"
+    fi
+}
+
+# -- The end of the program, or a signal ---------------------------------------------------------------------------
+while :; do
+    wait "$program"; code=$?                       # returns at once when a signal came
+    kill -0 "$program" 2>/dev/null || break
+    # Finished shards are safe whatever happens: arrange the next attempt before Slurm kills this one.
+    timeout 5 tail --pid="$program" -f /dev/null
+    if [ -n "$stopping" ] && kill -0 "$program" 2>/dev/null; then continue_later; fi
+done
+wait "$program"; code=$?
+if [ $code -eq 75 ] || { [ -n "$stopping" ] && [ $code -gt 128 ]; }; then
+    continue_later
+elif [[ $next =~ ^[0-9]+$ ]]; then
+    scancel "$next"                                # finished or failed in the meantime: there is nothing to continue
+fi
+echo "ended with exit code $code"
+if [ "$next" = requeued ]; then sleep 60; fi       # until Slurm ends this attempt
+exit $code
