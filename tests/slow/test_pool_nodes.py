@@ -54,7 +54,7 @@ def test_a_killed_node_loses_nothing_and_too_few_nodes_end_the_run(nodes: Nodes)
 
 
 def test_nodes_that_do_not_come_are_counted(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfreward.engines.pool.cluster.NODES_S", 0.5)
+    monkeypatch.setattr("selfreward.ray_cluster.NODES_S", 0.5)
     with pytest.raises(EngineError, match=r"launch\.ray\.nodes: the cluster has [12] nodes.*; 3 are needed"):
         Cluster(nodes.address, num_cpus=0, num_gpus=0, num_nodes=3)
     assert not ray().is_initialized()
