@@ -63,9 +63,13 @@ TWO_PROCESSES = Variant(
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return a hash of every file that a run leaves, without times; files that hold only times by name alone."""
+    """Return a hash of every file that a run leaves, without times; files that hold only times by name alone.
+
+    Each attempt leaves a log of its own, so logs are left out.
+    """
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return {str(path.relative_to(folder)): _digest(path, folder) for path in files if path.name != ".lock"}
+    kept = [path for path in files if path.name != ".lock" and path.parent != folder / "logs"]
+    return {str(path.relative_to(folder)): _digest(path, folder) for path in kept}
 
 
 def _digest(path: Path, folder: Path) -> str:
