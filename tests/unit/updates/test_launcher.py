@@ -23,7 +23,7 @@ JOB = Path("/shared/work/child.json")
 
 
 class Scripted:
-    """A node that prints what it is told to, and then nothing; `stopped` is printed when it is asked to stop."""
+    """A node that prints the given lines, and then nothing; `stopped` is printed when it is asked to stop."""
 
     def __init__(self, name: str, *printed: Printed, stopped: Printed | None = None) -> None:
         self.name, self._printed, self._stopped = name, list(printed), stopped
