@@ -14,6 +14,7 @@ from selfreward.launch.group import Member
 from selfreward.recipe import Recipe
 from selfreward.yaml_text import parse_yaml, plain
 
+_MAX_SEEDS = 1000  # in a range: each seed is a run
 _MAX_VALUE = 40  # characters of a value in the name of a folder
 
 
@@ -34,13 +35,14 @@ def seeds_in(text: str) -> list[int]:
     """Return the seeds of `0-4`, `0,3,7` or `0-2,7`. Raises RecipeError."""
     found: list[int] = []
     for part in text.split(","):
-        if not (match := re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)) or int(match[2] or match[1]) < int(
-            match[1]
-        ):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if not 0 <= last - first < _MAX_SEEDS:
             raise RecipeError(
-                f"--seeds: found {text!r}; seeds and ranges of them are allowed, such as 0-4 or 0,3,7; correct it"
+                f"--seeds: found {text!r}; seeds and ranges of them are allowed, such as 0-4 or 0,3,7, of at most "
+                f"{_MAX_SEEDS:,} seeds each; correct it"
             )
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        found += range(first, last + 1)
     return list(dict.fromkeys(found))
 
 
